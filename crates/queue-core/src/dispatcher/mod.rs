@@ -1,0 +1,303 @@
+//! The index: who runs what next. It may vanish at any moment and is rebuilt from the journal.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod memory;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::{
+    ids::{Epoch, Generation, JobId, Name, Nonce, SessionId},
+    journal::{QueueSettings, Recovery, Versioned},
+    time::Timestamp,
+};
+
+/// Jobs due later than this wait in the journal only; the scheduler promotes them as they come near.
+pub const HORIZON_MS: i64 = 60_000;
+/// How long a claim lives without a renewal.
+pub const LEASE_MS: i64 = 30_000;
+/// How long a worker process lives without a word: its leases return after this, not at the end of the lease.
+pub const SESSION_MS: i64 = 15_000;
+/// Most jobs in one claim: bounds the load that follows it and the latency of the step.
+pub const CLAIM_MAX_JOBS: usize = 512;
+/// Most entries in one push: bounds how long claims wait behind it.
+pub const PUSH_MAX_ENTRIES: usize = 1_000;
+
+/// A job as the dispatcher holds it: everything that decides its turn, and nothing of its payload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The job.
+    pub id: JobId,
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// Its queue.
+    pub queue: Name,
+    /// Half of its lane.
+    pub tenant: Name,
+    /// The other half of its lane.
+    pub target: Name,
+    /// 0..=9.
+    pub priority: u8,
+    /// When it is due.
+    pub run_at: Timestamp,
+    /// A worker died with it: it runs as the only suspect of its process.
+    pub suspect: bool,
+}
+
+/// A claim that a worker holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Lease {
+    /// The job.
+    pub id: JobId,
+    /// The epoch of the claim.
+    pub epoch: Epoch,
+    /// Which claim of the epoch.
+    pub nonce: Nonce,
+}
+
+/// Gives a claim up: after its settle committed, or unspent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// The claim.
+    pub lease: Lease,
+    /// The job's next life, if it is live: replaces the claim at once when it is due within the horizon.
+    pub next: Option<Entry>,
+}
+
+/// One round trip of a worker: acks first, then a claim of `slots` jobs.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// The worker process.
+    pub session: SessionId,
+    /// Claims to give up.
+    pub acks: Vec<Ack>,
+    /// Queues to claim from; empty: all.
+    pub queues: Vec<Name>,
+    /// Claim at most this many; 0 only acks.
+    pub slots: usize,
+}
+
+/// A claimed job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The claim.
+    pub lease: Lease,
+    /// Its queue.
+    pub queue: Name,
+    /// When it became claimable.
+    pub ready_at: Timestamp,
+}
+
+/// The answer to a step.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepReply {
+    /// What the worker now holds.
+    pub claims: Vec<Claim>,
+    /// When the next held entry becomes claimable by itself (due, unparked, unpaused): nothing to do before, unless
+    /// a [`Signal::Work`] comes.
+    pub next_at: Option<Timestamp>,
+}
+
+/// What a worker is told between its steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// There may be something to claim.
+    Work,
+    /// This job was cancelled: drop what you do for it.
+    Cancel(JobId),
+    /// Claim no more, finish what you hold.
+    Drain,
+}
+
+/// Where a job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Not here.
+    Unknown,
+    /// Waiting at this epoch.
+    Waiting {
+        /// The epoch.
+        epoch: Epoch,
+    },
+    /// Held by a worker at this epoch.
+    Leased {
+        /// The epoch.
+        epoch: Epoch,
+        /// The worker.
+        session: SessionId,
+        /// When its handler began; `None` while it is on its way.
+        started_at: Option<Timestamp>,
+    },
+}
+
+impl Place {
+    /// The epoch that the dispatcher holds.
+    pub fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Unknown => None,
+            Self::Waiting { epoch } | Self::Leased { epoch, .. } => Some(*epoch),
+        }
+    }
+}
+
+/// What a waiting job waits for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "waits_for", rename_all = "snake_case")]
+pub enum Wait {
+    /// Its due time.
+    Delayed {
+        /// When it is due.
+        until: Timestamp,
+    },
+    /// Its queue is paused.
+    QueuePaused {
+        /// When the pause ends by itself.
+        until: Option<Timestamp>,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// Its target is parked.
+    TargetParked {
+        /// The target.
+        target: String,
+        /// Until when.
+        until: Timestamp,
+        /// Why.
+        reason: String,
+    },
+    /// As many jobs of its queue run as may.
+    QueueConcurrency {
+        /// The limit.
+        limit: u32,
+    },
+    /// As many jobs of its target run as may.
+    TargetConcurrency {
+        /// The target.
+        target: String,
+        /// The limit.
+        limit: u32,
+    },
+    /// A worker died with it, and another such job is running: suspects run one at a time in a process.
+    OtherSuspect,
+    /// No worker is there.
+    NoWorker,
+    /// Its turn.
+    Turn {
+        /// Jobs before it in its own lane.
+        ahead_in_lane: u64,
+        /// Lanes of the queue that take turns with it.
+        lanes: u64,
+    },
+}
+
+/// A queue's numbers that only the dispatcher knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct QueueDepth {
+    /// The queue.
+    pub queue: Option<Name>,
+    /// Claimable now.
+    pub waiting: u64,
+    /// Held by workers.
+    pub active: u64,
+    /// Due later, within the horizon.
+    pub scheduled: u64,
+    /// Due, but of a parked target or a paused queue.
+    pub parked: u64,
+    /// When the oldest claimable entry became so.
+    pub oldest_ready_at: Option<Timestamp>,
+}
+
+/// Something that stops claims.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// A queue's settings, as versioned by the journal.
+    Queue(Name, Versioned<QueueSettings>),
+    /// How many jobs of the target may run at once (`None`: any number).
+    TargetConcurrency(Name, Option<u32>),
+    /// The target sleeps until then; a moment that has passed wakes it.
+    ParkTarget {
+        /// The target.
+        target: Name,
+        /// Until when.
+        until: Timestamp,
+        /// Why, for `why`.
+        reason: String,
+    },
+    /// Turns that a tenant's lanes get in a round (1 unless set).
+    TenantWeight(Name, u32),
+}
+
+/// A worker process as the dispatcher sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// The session.
+    pub id: SessionId,
+    /// Claims that it holds.
+    pub leases: u64,
+    /// When it was last heard of.
+    pub seen_at: Timestamp,
+}
+
+/// Why the dispatcher did not do what it was asked. Nothing that matters is lost by it: the reconciler repairs.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DispatchError {
+    /// Not reachable now.
+    #[error("the dispatcher is unavailable: {0}")]
+    Unavailable(String),
+    /// Flushed, restarted or being rebuilt: its knowledge is of another generation.
+    #[error("the dispatcher is at another generation")]
+    WrongGeneration,
+}
+
+/// The order of work. At most 15 verbs. Nothing in it is the only copy of anything.
+#[async_trait]
+pub trait Dispatcher: Send + Sync {
+    /// Begins this life. Claims are refused (empty) before it.
+    async fn begin(&self, generation: Generation) -> Result<(), DispatchError>;
+
+    /// Makes entries known: a no-op for a job that is held at the same or a later epoch.
+    async fn push(&self, entries: Vec<Entry>) -> Result<(), DispatchError>;
+
+    /// Begins a worker's session; its signals arrive on the receiver, which holds at most 1,024 (a full one loses
+    /// `Work` only).
+    async fn join(&self, session: SessionId) -> Result<mpsc::Receiver<Signal>, DispatchError>;
+
+    /// Ends a session at once: its leases are expired from now on.
+    async fn leave(&self, session: SessionId) -> Result<(), DispatchError>;
+
+    /// Acks, then claims. An ack whose lease is not the current one changes nothing.
+    async fn step(&self, step: Step) -> Result<StepReply, DispatchError>;
+
+    /// Notes that the handlers of these claims are about to run: from here on a lost worker counts as a recovery.
+    async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError>;
+
+    /// Prolongs the session and these leases; returns those that are not held any more.
+    async fn renew(&self, session: SessionId, leases: &[Lease]) -> Result<Vec<Lease>, DispatchError>;
+
+    /// Takes a waiting job out, whatever its epoch; a leased one stays. Returns where it was.
+    async fn withdraw(&self, id: JobId) -> Result<Place, DispatchError>;
+
+    /// Tells the worker that holds this job that it was cancelled.
+    async fn nudge(&self, id: JobId) -> Result<(), DispatchError>;
+
+    /// Where these jobs are, in order.
+    async fn locate(&self, ids: &[JobId]) -> Result<Vec<Place>, DispatchError>;
+
+    /// Up to `limit` leases that expired (by themselves or with their session). They stay expired until a push at a
+    /// later epoch or an ack replaces them, so a reaper that dies is followed by another one.
+    async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError>;
+
+    /// Applies a setting; an older version than the held one changes nothing.
+    async fn apply(&self, setting: Setting) -> Result<(), DispatchError>;
+
+    /// The numbers of every queue. Cost depends on lanes, not on jobs.
+    async fn depths(&self) -> Result<Vec<QueueDepth>, DispatchError>;
+
+    /// What a waiting job waits for; empty when it is leased or unknown.
+    async fn explain(&self, id: JobId) -> Result<Vec<Wait>, DispatchError>;
+
+    /// The sessions that are alive.
+    async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError>;
+}

@@ -1,0 +1,504 @@
+//! The truth: every accepted job, its attempts, its answers and every cent spent.
+//!
+//! Four seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
+//! [`Ledger`] the money, [`Catalog`] what operators set, [`Reads`] what people ask. A method that returns `Ok` has
+//! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod sqlite;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dispatcher::Entry,
+    error::JobError,
+    ids::{Epoch, Generation, Incarnation, JobId, Name, SessionId},
+    job::{AttemptRecord, Job, Kind, Loaded, NewJob},
+    ledger::{CallRecord, Memo, Nanousd, Usage},
+    state::Standing,
+    time::Timestamp,
+};
+
+/// Most jobs in one [`Journal::accept`]: a bulk request's bound.
+pub const ACCEPT_MAX_JOBS: usize = 10_000;
+/// Recoveries without a settle after which a job is a dead letter of class `poison`.
+pub const POISON_RECOVERIES: u32 = 3;
+/// Most rows of one page of any listing.
+pub const PAGE_MAX_ROWS: usize = 1_000;
+
+/// Why the journal did not do what it was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Disk full, read-only, locked, connection lost: try again later. Nothing was acknowledged.
+    #[error("the journal is unavailable: {0}")]
+    Unavailable(String),
+    /// The store holds something that this version does not understand.
+    #[error("the journal cannot be read: {0}")]
+    Corrupt(String),
+}
+
+/// What became of one submitted job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Accepted {
+    /// Committed now.
+    New,
+    /// The same request was accepted before, as this job.
+    Replayed(JobId),
+    /// The idempotency key was used with another body.
+    KeyReused,
+    /// A live job holds the unique key.
+    Duplicate(JobId),
+}
+
+/// A claim as the journal needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// The job.
+    pub id: JobId,
+    /// The epoch at which it was claimed.
+    pub epoch: Epoch,
+}
+
+/// How an attempt ended.
+#[derive(Clone, Debug)]
+pub enum Outcome {
+    /// With a result.
+    Succeed {
+        /// JSON text.
+        result: Bytes,
+    },
+    /// With a passing error: the next attempt is due at `run_at`; this one is spent.
+    Retry {
+        /// When the next one is due.
+        run_at: Timestamp,
+        /// Why this one failed.
+        error: JobError,
+    },
+    /// With a final error.
+    Dead {
+        /// Why.
+        error: JobError,
+    },
+    /// It was given back, unspent: due again at `run_at`.
+    Release {
+        /// When it is due again.
+        run_at: Timestamp,
+        /// What it waits for, where there is an error to show.
+        error: Option<JobError>,
+    },
+}
+
+impl Outcome {
+    /// The word of attempts and metrics.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Succeed { .. } => "succeed",
+            Self::Retry { .. } => "retry",
+            Self::Dead { .. } => "dead",
+            Self::Release { .. } => "release",
+        }
+    }
+}
+
+/// The end of one attempt: state, attempt row, result, charge and the spend not yet recorded, in one transaction.
+#[derive(Clone, Debug)]
+pub struct Settlement {
+    /// The claim.
+    pub token: Token,
+    /// The journal's life in which the attempt began.
+    pub incarnation: Incarnation,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The worker.
+    pub session: SessionId,
+    /// When the handler began.
+    pub started_at: Timestamp,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// Calls that [`Journal::record`] has not stored yet; stored even when the settle is fenced.
+    pub calls: Vec<CallRecord>,
+    /// `provider/model` of the answer.
+    pub served_by: Option<String>,
+}
+
+/// What became of a settlement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// Committed; the job now stands so, at this epoch, due at this moment if it is live.
+    Done {
+        /// Live or how it ended.
+        standing: Standing,
+        /// The epoch after the settle.
+        epoch: Epoch,
+        /// When it is due, if live.
+        run_at: Timestamp,
+    },
+    /// The job moved on without us: nothing but the money was stored.
+    Fenced,
+}
+
+/// A lease that ended without a settle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The claim that was lost.
+    pub token: Token,
+    /// Whether it counts towards poison: the attempt had started and nobody likelier died with it.
+    pub counts: bool,
+    /// The worker that was lost.
+    pub session: SessionId,
+    /// When its handler began, if it did.
+    pub started_at: Option<Timestamp>,
+}
+
+/// What became of a recovery.
+#[derive(Clone, Debug)]
+pub enum Recovered {
+    /// Live again at a new epoch: push this.
+    Again(Entry),
+    /// Convicted: a dead letter now.
+    Poisoned,
+    /// It had moved on already.
+    Moved,
+}
+
+/// What became of a cancel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cancelled {
+    /// It is cancelled now; it was live at this epoch.
+    Done(Epoch),
+    /// It had ended before.
+    Final(Standing),
+    /// No such job.
+    Missing,
+}
+
+/// A change to a job that is not running; `None` leaves a field as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Edit {
+    /// 0..=9.
+    pub priority: Option<u8>,
+    /// When it is due.
+    pub run_at: Option<Timestamp>,
+    /// The new payload with the target that it loads.
+    pub payload: Option<(Bytes, Name)>,
+}
+
+/// What became of an edit or a redrive.
+#[derive(Clone, Debug)]
+pub enum Changed {
+    /// Done: push this.
+    Done(Entry),
+    /// It stands where this cannot be done.
+    Refused(Standing),
+    /// It is at another epoch than the caller saw.
+    Stale(Epoch),
+    /// No such job.
+    Missing,
+}
+
+/// A page of live jobs, in the order of their due time.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveScan {
+    /// Start behind this row; `None` starts at the first.
+    pub after: Option<(Timestamp, JobId)>,
+    /// Rows due at or before this moment.
+    pub due_by: Timestamp,
+    /// Rows accepted at or before this moment: younger ones may still be on their way to the dispatcher.
+    pub accepted_by: Timestamp,
+    /// At most this many, bounded by [`PAGE_MAX_ROWS`] × 10.
+    pub limit: usize,
+}
+
+/// The protocol of a job. At most 15 verbs; adding one is an argument.
+#[async_trait]
+pub trait Journal: Send + Sync {
+    /// Commits new jobs, each with its own answer, in order. A crash before the commit leaves none of them, a crash
+    /// after it all; asking again with the same ids and keys gives the same answers.
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError>;
+
+    /// The claimed rows that are live at exactly the claimed epoch, due, and of this incarnation; `None` for others.
+    /// Writes nothing.
+    async fn load(&self, claims: &[Token], now: Timestamp) -> Result<Vec<Option<Loaded>>, JournalError>;
+
+    /// Ends an attempt, once: the row must be live at the token's epoch. Spend and memos are stored either way.
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, JournalError>;
+
+    /// Stores a call's memo and spend, unconditionally and idempotently. After it, no re-run pays for it again.
+    async fn record(&self, call: CallRecord) -> Result<(), JournalError>;
+
+    /// The kept answers of a job, all of them: an attempt asks once, at its start.
+    async fn memos(&self, id: JobId) -> Result<Vec<Memo>, JournalError>;
+
+    /// Bumps the epoch of jobs whose worker was lost; convicts those that [`POISON_RECOVERIES`] workers died with.
+    async fn recover(&self, recoveries: Vec<Recovery>) -> Result<Vec<Recovered>, JournalError>;
+
+    /// Bumps the epoch of live rows that the dispatcher does not know, and returns what to push; rows that moved on
+    /// are left out.
+    async fn reconcile(&self, unknown: Vec<Token>) -> Result<Vec<Entry>, JournalError>;
+
+    /// A page of live rows by (run_at, id). Cost depends on the page, not on the journal.
+    async fn live(&self, scan: LiveScan) -> Result<Vec<Entry>, JournalError>;
+
+    /// Cancels a live job at whatever epoch it has, bumping it: a running attempt is fenced from then on.
+    async fn cancel(&self, id: JobId, reason: Option<String>, now: Timestamp) -> Result<Cancelled, JournalError>;
+
+    /// Changes a live job, bumping its epoch. The caller has withdrawn it from the dispatcher before.
+    async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, now: Timestamp) -> Result<Changed, JournalError>;
+
+    /// Gives a dead letter another life: new attempt budget, recoveries forgotten, memos kept.
+    async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError>;
+
+    /// The journal's life.
+    fn incarnation(&self) -> Incarnation;
+
+    /// Begins a new life of the dispatcher and returns its number.
+    async fn new_generation(&self) -> Result<Generation, JournalError>;
+
+    /// Whether a write would be accepted now: what readiness reports.
+    async fn check(&self) -> Result<(), JournalError>;
+}
+
+/// What a job list is narrowed by; empty fields do not narrow.
+#[derive(Clone, Debug, Default)]
+pub struct JobFilter {
+    /// Exact queue.
+    pub queue: Option<Name>,
+    /// Exact kind.
+    pub kind: Option<Kind>,
+    /// How it stands; `scheduled` and `ready` are told apart by `due` below.
+    pub standing: Option<Standing>,
+    /// Live jobs due by then (`true`) or later (`false`).
+    pub due: Option<(bool, Timestamp)>,
+    /// Exact tenant.
+    pub tenant: Option<Name>,
+    /// Error class of the last error.
+    pub error_class: Option<String>,
+    /// Error signature of the last error.
+    pub signature: Option<String>,
+    /// Exact batch.
+    pub batch_id: Option<String>,
+    /// Exact operation.
+    pub operation: Option<String>,
+    /// Text that the operation, the unique key, a tag, the last error or the id contains.
+    pub text: Option<String>,
+    /// Accepted at or after.
+    pub since: Option<Timestamp>,
+    /// Accepted before.
+    pub until: Option<Timestamp>,
+    /// Start behind this job (newest first).
+    pub before: Option<JobId>,
+    /// At most this many, bounded by [`PAGE_MAX_ROWS`].
+    pub limit: usize,
+}
+
+/// A queue's numbers that only the journal knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueTotals {
+    /// Jobs accepted since the queue exists.
+    pub accepted: u64,
+    /// Jobs that succeeded since the queue exists.
+    pub succeeded: u64,
+    /// Jobs cancelled since the queue exists.
+    pub cancelled: u64,
+    /// Dead letters now.
+    pub dead: u64,
+}
+
+/// Dead letters of one cause.
+#[derive(Clone, Debug, Serialize)]
+pub struct DeadGroup {
+    /// The error's signature.
+    pub signature: String,
+    /// The error's class.
+    pub class: String,
+    /// How many.
+    pub count: u64,
+    /// When the first of them died.
+    pub first_seen: Timestamp,
+    /// When the last of them died.
+    pub last_seen: Timestamp,
+    /// Money already spent on them, as far as prices are known.
+    pub cost_nanousd: i64,
+}
+
+/// Columns that costs can be grouped by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CostColumn {
+    /// The job's `operation`.
+    Operation,
+    /// The model that was asked.
+    Model,
+    /// The provider that was asked.
+    Provider,
+    /// The tenant.
+    Tenant,
+    /// The queue.
+    Queue,
+    /// The kind.
+    Kind,
+    /// The UTC day, `YYYY-MM-DD`.
+    Day,
+}
+
+/// One line of a cost report.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CostRow {
+    /// The values of the asked columns, in the asked order.
+    pub group: Vec<String>,
+    /// Provider calls.
+    pub calls: u64,
+    /// Calls that may or may not have been billed.
+    pub calls_maybe: u64,
+    /// Calls whose price is unknown: their cost is not in the sums.
+    pub calls_unpriced: u64,
+    /// Different jobs.
+    pub jobs: u64,
+    /// Tokens.
+    pub usage: Usage,
+    /// Spent, over priced calls.
+    pub spend: Nanousd,
+    /// Part of `spend` for calls that ended in an error.
+    pub wasted: Nanousd,
+    /// Charged to tenants for succeeded jobs; only where no column belongs to a call (model, provider).
+    pub charge: Option<Nanousd>,
+}
+
+/// What people ask. Never writes; every answer is bounded.
+#[async_trait]
+pub trait Reads: Send + Sync {
+    /// The rows of these jobs, in order; `None` where there is none.
+    async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError>;
+
+    /// The payload of a job.
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError>;
+
+    /// The result of a succeeded job.
+    async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError>;
+
+    /// The attempts of a job, oldest first.
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, JournalError>;
+
+    /// The provider calls of a job, oldest first, without their memos.
+    async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError>;
+
+    /// A page of jobs, newest first.
+    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JournalError>;
+
+    /// Dead letters by cause, most first, at most [`PAGE_MAX_ROWS`].
+    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError>;
+
+    /// Totals of every queue. Cost depends on the number of queues, not of jobs.
+    async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError>;
+
+    /// Jobs of a batch by standing; empty when nobody named the batch.
+    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError>;
+
+    /// Number of live jobs in each queue.
+    async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError>;
+}
+
+/// Asks the money. Rows are written by [`Journal::record`] and [`Journal::settle`].
+#[async_trait]
+pub trait Ledger: Send + Sync {
+    /// Spend and charge of calls that ended in `since..until`, grouped by `by` (one to three columns), dearest first,
+    /// at most [`PAGE_MAX_ROWS`].
+    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError>;
+}
+
+/// A queue as its operators set it. A queue exists once it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSettings {
+    /// Whether claims skip it.
+    pub paused: bool,
+    /// When the pause ends by itself.
+    pub paused_until: Option<Timestamp>,
+    /// Why it is paused.
+    pub reason: Option<String>,
+    /// Jobs of it that may run at once, over all workers.
+    pub concurrency: Option<u32>,
+    /// Longest time of one attempt of a job that names none, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Settings with their version: a dispatcher ignores versions older than the one it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// Grows with every change.
+    pub version: i64,
+    /// The settings.
+    pub value: T,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+}
+
+/// An API key without its secret.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// The public part, 8 characters.
+    pub id: String,
+    /// SHA-256 of the secret: 256 random bits need no slow hash.
+    pub secret_hash: [u8; 32],
+    /// Whose it is.
+    pub tenant: Name,
+    /// What it may do.
+    pub role: Role,
+    /// For people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A worker process as the registry knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerSession {
+    /// The session.
+    pub id: SessionId,
+    /// Host and process, for people.
+    pub host: String,
+    /// The binary's version.
+    pub version: String,
+    /// Its slots.
+    pub slots: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// What operators set and processes register.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// Every queue that was ever named, with its settings.
+    async fn queues(&self) -> Result<BTreeMap<Name, Versioned<QueueSettings>>, JournalError>;
+
+    /// Replaces a queue's settings and returns their new version.
+    async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError>;
+
+    /// Creates a key; a key with this id stays as it is.
+    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError>;
+
+    /// The key with this id.
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError>;
+
+    /// How many keys there are.
+    async fn count_keys(&self) -> Result<u64, JournalError>;
+
+    /// Registers a worker process.
+    async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;
+
+    /// Removes it; its leases are free.
+    async fn close_session(&self, id: SessionId) -> Result<(), JournalError>;
+
+    /// Worker processes that registered and did not leave.
+    async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError>;
+}

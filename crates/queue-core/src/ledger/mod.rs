@@ -1,0 +1,203 @@
+//! Money and tokens: what a call used, what it cost, and who asked for it.
+//!
+//! One row per provider call (*spend*), written whether or not the attempt's outcome was accepted: money is never
+//! fenced. One row per succeeded job (*charge*), fenced like the settle that writes it.
+
+mod prices;
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+pub use prices::{Model, PriceBook, PriceError};
+
+use crate::{
+    ids::{CallId, JobId, Name},
+    time::Timestamp,
+};
+
+/// Money in billionths of a US dollar. Always an integer: 9.2 billion dollars fit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Nanousd(pub i64);
+
+impl Nanousd {
+    /// The sum, held at the ends of the range.
+    pub fn plus(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+}
+
+/// As a decimal string of dollars without trailing zeros beyond the cents, e.g. `0.000123` or `1.50`.
+impl fmt::Display for Nanousd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, abs) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        let fraction = format!("{:09}", abs % 1_000_000_000);
+        let kept = fraction.trim_end_matches('0').len().max(2);
+        write!(f, "{sign}{}.{}", abs / 1_000_000_000, &fraction[..kept])
+    }
+}
+
+/// Tokens of one or several calls. Subsets are inside their whole, as OpenAI counts: cached and written tokens are
+/// part of `tokens_in`, reasoning tokens part of `tokens_out`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt tokens.
+    pub tokens_in: u64,
+    /// Answer tokens.
+    pub tokens_out: u64,
+    /// Prompt tokens that the provider had cached.
+    pub tokens_cached: u64,
+    /// Prompt tokens that the provider wrote to its cache.
+    pub tokens_cache_write: u64,
+    /// Answer tokens that the model spent on thinking.
+    pub tokens_reasoning: u64,
+}
+
+impl Usage {
+    /// The sum of two usages.
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            tokens_in: self.tokens_in.saturating_add(other.tokens_in),
+            tokens_out: self.tokens_out.saturating_add(other.tokens_out),
+            tokens_cached: self.tokens_cached.saturating_add(other.tokens_cached),
+            tokens_cache_write: self.tokens_cache_write.saturating_add(other.tokens_cache_write),
+            tokens_reasoning: self.tokens_reasoning.saturating_add(other.tokens_reasoning),
+        }
+    }
+}
+
+/// Whether the provider was paid for a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Billed {
+    /// It was: there is an answer.
+    Yes,
+    /// It was not: the request never arrived or was refused.
+    No,
+    /// Nobody can know: the connection broke between request and answer.
+    Maybe,
+}
+
+impl Billed {
+    /// The word of the API and of the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::No => "no",
+            Self::Maybe => "maybe",
+        }
+    }
+
+    /// The value with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Yes, Self::No, Self::Maybe].into_iter().find(|billed| billed.as_str() == word)
+    }
+}
+
+/// Where the token counts of a call come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UsageSource {
+    /// The provider said so.
+    Provider,
+    /// We counted, because the provider did not.
+    Estimated,
+}
+
+impl UsageSource {
+    /// The word of the API and of the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Provider => "provider",
+            Self::Estimated => "estimated",
+        }
+    }
+}
+
+/// One call to a provider: its ledger row, and its answer where there is one.
+#[derive(Clone, Debug)]
+pub struct CallRecord {
+    /// Deterministic, so that recording twice is recording once. A call without a reusable answer
+    /// (failed, aborted) records under [`CallRecord::id_of_failure`] instead.
+    pub call_id: CallId,
+    /// The job that paid for it.
+    pub job_id: JobId,
+    /// Whose job.
+    pub tenant: Name,
+    /// Where it waited.
+    pub queue: Name,
+    /// Its kind.
+    pub kind: crate::job::Kind,
+    /// The job's label for reports.
+    pub operation: Option<String>,
+    /// The epoch of the attempt.
+    pub epoch: crate::ids::Epoch,
+    /// Which step, e.g. `chat`, `map/0003`.
+    pub step: String,
+    /// Which call of the step (repairs count up).
+    pub sequence: u32,
+    /// Who was asked.
+    pub provider: String,
+    /// What was asked for.
+    pub model: String,
+    /// `ok`, or the error's class.
+    pub status: String,
+    /// Whether money changed hands.
+    pub billed: Billed,
+    /// Tokens.
+    pub usage: Usage,
+    /// Who counted them.
+    pub usage_source: UsageSource,
+    /// What it cost; `None` where the model's price is unknown.
+    pub cost: Option<Nanousd>,
+    /// The price file's version that was used.
+    pub price_version: String,
+    /// Time from request to last byte, in milliseconds.
+    pub duration_ms: u64,
+    /// The provider's request id.
+    pub provider_request_id: Option<String>,
+    /// When it ended.
+    pub at: Timestamp,
+    /// The answer to keep; `None` where there is nothing to reuse.
+    pub memo: Option<MemoBody>,
+}
+
+impl CallRecord {
+    /// The id under which a failed try of a call is recorded: it must not take the place of the answer.
+    pub fn id_of_failure(call: CallId, epoch: crate::ids::Epoch, attempt_of_call: u32) -> CallId {
+        CallId(uuid::Uuid::new_v5(&call.0, format!("failed\u{1f}{}\u{1f}{attempt_of_call}", epoch.0).as_bytes()))
+    }
+}
+
+/// A provider's answer as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemoBody {
+    /// Hash of the request that it answers: a changed request must not find it.
+    pub request_hash: [u8; 32],
+    /// The answer, in the provider adapter's own JSON.
+    pub body: Bytes,
+}
+
+/// A kept answer, found again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memo {
+    /// The call that it answers.
+    pub call_id: CallId,
+    /// Hash and answer.
+    pub memo: MemoBody,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn money_prints_as_a_decimal_string() {
+        assert_eq!(Nanousd(0).to_string(), "0.00");
+        assert_eq!(Nanousd(1_500_000_000).to_string(), "1.50");
+        assert_eq!(Nanousd(123_456).to_string(), "0.000123456");
+        assert_eq!(Nanousd(-20_000_000).to_string(), "-0.02");
+    }
+}

@@ -1,0 +1,20 @@
+//! What every part of Longshore agrees on: the job, its one state table, and the seams to the stores.
+//!
+//! The *journal* is the truth, the *dispatcher* is an index that can be lost at any moment. `api`, `worker` and
+//! `scheduler` depend on this crate and never on each other. Nothing here calls a provider or speaks HTTP.
+
+pub mod dispatcher;
+pub mod error;
+pub mod events;
+pub mod ids;
+pub mod job;
+pub mod journal;
+pub mod keys;
+pub mod ledger;
+pub mod payload;
+pub mod retry;
+pub mod route;
+pub mod state;
+pub mod stores;
+pub mod telemetry;
+pub mod time;

@@ -1,0 +1,41 @@
+//! The seams that a process holds, opened once at its start.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{
+    dispatcher::Dispatcher,
+    events::Events,
+    journal::{Catalog, Journal, Ledger, Reads},
+    time::Clock,
+};
+
+/// Every store, behind its seam.
+#[derive(Clone)]
+pub struct Stores {
+    /// The protocol of a job.
+    pub journal: Arc<dyn Journal>,
+    /// What people ask.
+    pub reads: Arc<dyn Reads>,
+    /// The money.
+    pub ledger: Arc<dyn Ledger>,
+    /// What operators set.
+    pub catalog: Arc<dyn Catalog>,
+    /// The order of work.
+    pub dispatcher: Arc<dyn Dispatcher>,
+    /// What happens while a job runs.
+    pub events: Arc<dyn Events>,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Something outside that `/health` reports on: it degrades health and never readiness.
+#[async_trait]
+pub trait Check: Send + Sync {
+    /// Its name in the report, e.g. `provider:simulated`.
+    fn name(&self) -> &str;
+
+    /// `Err` says in a few words what is wrong.
+    async fn check(&self) -> Result<(), String>;
+}

@@ -1,0 +1,63 @@
+//! Every metric's name, kind, unit and labels: the contract of `/metrics`, in one place.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+macro_rules! names {
+    ($($(#[$doc:meta])* $constant:ident = $name:literal, $describe:ident, $unit:expr, $help:literal;)*) => {
+        $($(#[$doc])* #[doc = $help] pub const $constant: &str = concat!("longshore_", $name);)*
+
+        /// Tells the installed recorder what each metric means. Call once, after installing it.
+        pub fn describe_all() {
+            $($describe!($constant, $unit, $help);)*
+        }
+
+        /// Every name, for the test that compares them with the documents.
+        pub const ALL: &[&str] = &[$($constant),*];
+    };
+}
+
+names! {
+    JOBS_ACCEPTED = "jobs_accepted_total", describe_counter, Unit::Count, "Jobs committed at submit, by queue and kind.";
+    JOBS_SETTLED = "jobs_settled_total", describe_counter, Unit::Count, "Attempts settled, by queue, kind and outcome.";
+    SETTLE_REJECTED = "settle_rejected_total", describe_counter, Unit::Count, "Settles that the journal refused, by reason.";
+    QUEUE_JOBS = "queue_jobs", describe_gauge, Unit::Count, "Jobs now, by queue and state.";
+    QUEUE_OLDEST_READY = "queue_oldest_ready_seconds", describe_gauge, Unit::Seconds, "Age of the oldest claimable job, by queue.";
+    JOB_WAIT = "job_wait_seconds", describe_histogram, Unit::Seconds, "From claimable to handler start.";
+    JOB_DURATION = "job_duration_seconds", describe_histogram, Unit::Seconds, "Handler run time, by queue, kind and outcome.";
+    ATTEMPTS = "attempts_total", describe_counter, Unit::Count, "Attempts ended, by kind, outcome and error class.";
+    RECOVERIES = "recoveries_total", describe_counter, Unit::Count, "Leases that ended without a settle, by reason.";
+    JOURNAL_COMMIT = "journal_commit_seconds", describe_histogram, Unit::Seconds, "Time of one journal transaction.";
+    JOURNAL_BATCH = "journal_batch_rows", describe_histogram, Unit::Count, "Requests in one journal transaction.";
+    RECONCILED = "reconciled_total", describe_counter, Unit::Count, "Live jobs that the dispatcher did not know.";
+    REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
+    RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";
+    WORKER_SLOTS = "worker_slots", describe_gauge, Unit::Count, "Slots of this worker, by state (busy, free).";
+    CLAIM_PROGRESS = "claim_loop_last_progress_timestamp_seconds", describe_gauge, Unit::Seconds, "When the claim loop last completed a step.";
+    DEAD_LETTERS = "dead_letters", describe_gauge, Unit::Count, "Dead letters now, by queue.";
+    PROVIDER_CALLS = "provider_calls_total", describe_counter, Unit::Count, "Provider calls, by provider, model and status.";
+    PROVIDER_CALL_DURATION = "provider_call_duration_seconds", describe_histogram, Unit::Seconds, "From request to last byte.";
+    PROVIDER_FIRST_TOKEN = "provider_first_token_seconds", describe_histogram, Unit::Seconds, "From request to first text.";
+    PROVIDER_TOKENS = "provider_tokens_total", describe_counter, Unit::Count, "Tokens, by provider, model and type.";
+    COST_USD = "cost_usd_total", describe_counter, Unit::Count, "Spend in US dollars, by provider, model and kind.";
+    COST_UNKNOWN = "cost_unknown_total", describe_counter, Unit::Count, "Calls whose price is unknown, by provider and model.";
+    JOB_COST = "job_cost_usd", describe_histogram, Unit::Count, "Cost of a succeeded job in US dollars.";
+    CACHE_HITS = "cache_hits_total", describe_counter, Unit::Count, "Answers that needed no call, by cache.";
+    COST_SAVED = "cost_saved_usd_total", describe_counter, Unit::Count, "Spend avoided in US dollars, by reason.";
+    BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";
+    HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
+    HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
+    SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
+    BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn every_metric_is_ours_and_named_once() {
+        let mut names = super::ALL.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), super::ALL.len());
+        assert!(names.iter().all(|name| name.starts_with("longshore_")));
+    }
+}
