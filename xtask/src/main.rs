@@ -1,1 +1,83 @@
-fn main() {}
+//! `cargo xtask …`: the project's own commands. `test` is what CI runs; the others are parts of it or heavy suites.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+mod docs;
+mod suite;
+mod tidy;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+
+/// The project's own commands.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Everything CI checks: formatting, lints, docs, architecture, all tests.
+    Test {
+        /// Only what cargo's tests are, without lints and docs.
+        #[arg(long)]
+        tests_only: bool,
+    },
+    /// The architecture rules: crate arrows, file lengths, script headers, documents that tell the truth.
+    Tidy,
+    /// The speed figures of the README: builds a release, starts `longshore up` on a fresh folder, runs `bench`.
+    Bench {
+        /// Jobs of the submit and drain workloads.
+        #[arg(long, default_value_t = 100_000)]
+        jobs: u64,
+    },
+    /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
+    Deny,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Test { tests_only } => suite::test(tests_only),
+        Verb::Tidy => tidy::check(),
+        Verb::Bench { jobs } => suite::bench(jobs),
+        Verb::Deny => suite::deny(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Runs a command in the root, shows it, and fails with it.
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    run_with(program, arguments, &[])
+}
+
+fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
+    println!("$ {program} {}", arguments.join(" "));
+    let began = Instant::now();
+    let status = Command::new(program)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .current_dir(root())
+        .status()
+        .with_context(|| format!("{program} did not start"))?;
+    ensure!(status.success(), "`{program} {}` failed: {status}", arguments.join(" "));
+    println!("  {:.0} s", began.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,1 +1,34 @@
-//! placeholder
+//! The clockwork that keeps the dispatcher true to the journal: one role, one file, one shape.
+//!
+//! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
+
+mod promote;
+mod reap;
+mod rebuild;
+mod reconcile;
+
+use std::collections::BTreeMap;
+
+use queue_core::{ids::Name, stores::Stores};
+use tokio_util::sync::CancellationToken;
+
+pub use rebuild::{Prepared, RebuildError, prepare};
+
+/// What the roles may be told.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Jobs of a target that may run at once; targets that are not named have no limit.
+    pub target_concurrency: BTreeMap<Name, u32>,
+}
+
+/// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker
+/// or API of this process begins.
+pub async fn run(stores: Stores, prepared: Prepared, shutdown: CancellationToken) {
+    let filled = prepared.filled_to();
+    tokio::join!(
+        rebuild::run(stores.clone(), prepared, shutdown.clone()),
+        reap::run(stores.clone(), shutdown.clone()),
+        reconcile::run(stores.clone(), shutdown.clone()),
+        promote::run(stores, filled, shutdown),
+    );
+}

@@ -1,8 +1,37 @@
 //! What a handler may do: ask a provider, tell how far it is, learn that it should stop. It contains no queue calls.
+//!
+//! Every provider call goes through [`JobContext`]: it finds the kept answer of an earlier attempt before it pays
+//! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use queue_core::error::JobError;
+use queue_core::{
+    error::{ErrorClass, JobError},
+    events::EventBody,
+    ids::CallId,
+    job::{Job, Loaded},
+    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, Usage, UsageSource},
+    route::Routes,
+    stores::Stores,
+    telemetry,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    patience::until_available,
+    provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers},
+};
 
 /// Runs the jobs of one kind.
 #[async_trait]
@@ -20,5 +49,398 @@ pub enum Durability {
     WithSettle,
 }
 
+/// What every attempt of a worker shares.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// The stores.
+    pub stores: Stores,
+    /// Who answers.
+    pub providers: Arc<Providers>,
+    /// Who serves which model.
+    pub routes: Arc<Routes>,
+    /// What a call costs.
+    pub prices: Arc<PriceBook>,
+}
+
 /// One attempt, as its handler sees it.
-pub struct JobContext {}
+pub struct JobContext {
+    around: Surroundings,
+    loaded: Loaded,
+    stop: CancellationToken,
+    ends: Instant,
+    memos: HashMap<CallId, MemoBody>,
+    unsettled: Mutex<Vec<CallRecord>>,
+    served_by: Mutex<Option<String>>,
+    in_flight: AtomicU32,
+    tries: AtomicU32,
+}
+
+impl JobContext {
+    /// An attempt that must end within `total`, with the answers that earlier attempts left.
+    pub fn new(
+        around: Surroundings,
+        loaded: Loaded,
+        memos: Vec<Memo>,
+        stop: CancellationToken,
+        total: Duration,
+    ) -> Self {
+        Self {
+            around,
+            loaded,
+            stop,
+            ends: Instant::now() + total,
+            memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
+            unsettled: Mutex::default(),
+            served_by: Mutex::default(),
+            in_flight: AtomicU32::new(0),
+            tries: AtomicU32::new(0),
+        }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &Job {
+        &self.loaded.job
+    }
+
+    /// JSON text as it was submitted.
+    pub fn payload(&self) -> &Bytes {
+        &self.loaded.payload
+    }
+
+    /// The number of this attempt, counted from 1.
+    pub fn attempt(&self) -> u32 {
+        self.loaded.job.attempts + 1
+    }
+
+    /// Now, by the store's clock.
+    pub fn now(&self) -> queue_core::time::Timestamp {
+        self.around.stores.clock.now()
+    }
+
+    /// Fires when the attempt should stop.
+    pub fn cancelled(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// The model of a job that names none.
+    pub fn default_model(&self) -> Option<&str> {
+        self.around.routes.default_model.as_deref()
+    }
+
+    /// The embedding model of a job that names none.
+    pub fn default_embedding_model(&self) -> Option<&str> {
+        self.around.routes.default_embedding_model.as_deref().or_else(|| self.default_model())
+    }
+
+    /// Tokens that prompt and answer of `model` may have together, where known.
+    pub fn window(&self, model: &str) -> Option<u64> {
+        self.around.prices.model(model).and_then(|known| known.context_window)
+    }
+
+    /// The name of the provider that serves `model`.
+    pub fn provider_of(&self, model: &str) -> Option<String> {
+        self.around.routes.resolve(model).map(|target| target.provider.to_string())
+    }
+
+    /// Tells those who watch how far the work is: `done` of `total` steps, now at `step`.
+    pub fn progress(&self, done: u32, total: u32, step: &str) {
+        let body = EventBody::Progress { done, total, step: step.to_owned() };
+        self.around.stores.events.publish(self.job().id, body);
+    }
+
+    /// Asks for a chat completion, or finds the answer that an earlier attempt paid for. `step` and `sequence` name
+    /// the call within the job; `body` is the request without `model`.
+    pub async fn chat(
+        &self,
+        step: &str,
+        sequence: u32,
+        model: &str,
+        body: Map<String, Value>,
+        durability: Durability,
+    ) -> Result<ChatAnswer, JobError> {
+        let request = ChatRequest { model: model.to_owned(), body };
+        let asked = self.ask(step, sequence, model, &request)?;
+        if let Some(answer) = self.recall(&asked) {
+            return Ok(answer);
+        }
+        let tell = |text: &str| self.tell_text(step, text);
+        let began = Instant::now();
+        let outcome = {
+            let _guard = InFlight::enter(&self.in_flight);
+            asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
+        };
+        if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
+            metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
+                .record(*ms as f64 / 1_000.0);
+        }
+        let estimate = |answer: &ChatAnswer| estimate_chat(model, &request.body, &answer.text);
+        let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
+        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+    }
+
+    /// Asks for vectors, or finds those that an earlier attempt paid for.
+    pub async fn embed(
+        &self,
+        step: &str,
+        sequence: u32,
+        model: &str,
+        input: Vec<String>,
+        dimensions: Option<u32>,
+        durability: Durability,
+    ) -> Result<EmbedAnswer, JobError> {
+        let request = EmbedRequest { model: model.to_owned(), input, dimensions };
+        let asked = self.ask(step, sequence, model, &request)?;
+        if let Some(answer) = self.recall(&asked) {
+            return Ok(answer);
+        }
+        let began = Instant::now();
+        let outcome = {
+            let _guard = InFlight::enter(&self.in_flight);
+            asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
+        };
+        let estimate = |_: &EmbedAnswer| Usage {
+            tokens_in: request.input.iter().map(|text| estimate_tokens(model, text)).sum(),
+            ..Usage::default()
+        };
+        let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
+        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+    }
+
+    /// Calls whose ledger rows the settle has yet to write.
+    pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
+        std::mem::take(&mut *held(&self.unsettled))
+    }
+
+    /// `provider/model` of the last answer.
+    pub(crate) fn served_by(&self) -> Option<String> {
+        held(&self.served_by).clone()
+    }
+
+    /// Whether a provider is being waited for: stopping then means waiting until its connection is dropped and the
+    /// ledger row is written.
+    pub(crate) fn is_calling(&self) -> bool {
+        self.in_flight.load(Ordering::SeqCst) > 0
+    }
+
+    fn call<'a>(&self, id: CallId, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
+        Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
+    }
+
+    fn tell_text(&self, step: &str, text: &str) {
+        let body = EventBody::Token { attempt: self.attempt(), step: step.to_owned(), text: text.to_owned() };
+        self.around.stores.events.publish(self.job().id, body);
+    }
+
+    fn ask<'a, R: Serialize>(
+        &self,
+        step: &'a str,
+        sequence: u32,
+        model: &'a str,
+        request: &R,
+    ) -> Result<Asked<'a>, JobError> {
+        let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
+        let target = self.around.routes.resolve(model).ok_or_else(nobody)?;
+        let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
+        let text = serde_json::to_vec(request)
+            .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
+        let request_hash = *blake3::hash(&text).as_bytes();
+        let mut call_id = CallId::of(self.job().id, step, sequence);
+        if self.memos.get(&call_id).is_some_and(|memo| memo.request_hash != request_hash) {
+            // The job was edited after it paid for this step: another question, so another call.
+            let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
+            call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
+        }
+        Ok(Asked { step, sequence, model, provider, call_id, request_hash })
+    }
+
+    fn recall<A: DeserializeOwned>(&self, asked: &Asked<'_>) -> Option<A> {
+        let memo = self.memos.get(&asked.call_id).filter(|memo| memo.request_hash == asked.request_hash)?;
+        let answer = serde_json::from_slice(&memo.body)
+            .inspect_err(|error| tracing::error!(job_id = %self.job().id, %error, "a memo does not read; asking again"))
+            .ok()?;
+        metrics::counter!(telemetry::CACHE_HITS, "cache" => "memo").increment(1);
+        self.note_served_by(asked);
+        Some(answer)
+    }
+
+    fn note_served_by(&self, asked: &Asked<'_>) {
+        *held(&self.served_by) = Some(format!("{}/{}", asked.provider.name(), asked.model));
+    }
+
+    async fn conclude<A: Serialize>(
+        &self,
+        asked: Asked<'_>,
+        took: Duration,
+        outcome: Result<A, CallError>,
+        extract: impl Fn(&A) -> (Option<Usage>, Option<String>),
+        estimate: impl Fn(&A) -> Usage,
+        durability: Durability,
+    ) -> Result<A, JobError> {
+        match outcome {
+            Ok(answer) => {
+                let (usage, request_id) = extract(&answer);
+                let source = if usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
+                let usage = usage.unwrap_or_else(|| estimate(&answer));
+                let mut record = self.record_of(&asked, asked.call_id, took, usage, source);
+                record.provider_request_id = request_id;
+                let body = serde_json::to_vec(&answer)
+                    .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
+                record.memo = Some(MemoBody { request_hash: asked.request_hash, body: body.into() });
+                self.note_served_by(&asked);
+                count(&record);
+                self.keep(record, durability).await;
+                Ok(answer)
+            }
+            Err(failure) => {
+                let try_of_call = self.tries.fetch_add(1, Ordering::SeqCst);
+                let id = CallRecord::id_of_failure(asked.call_id, self.job().epoch, try_of_call);
+                let source = UsageSource::Estimated;
+                let mut record = self.record_of(&asked, id, took, failure.usage.unwrap_or_default(), source);
+                record.status = failure.error.class.as_str().to_owned();
+                record.billed = failure.billed;
+                record.provider_request_id = failure.request_id;
+                if failure.billed == Billed::No {
+                    record.cost = Some(queue_core::ledger::Nanousd(0));
+                }
+                count(&record);
+                self.keep(record, Durability::WithSettle).await;
+                Err(failure.error)
+            }
+        }
+    }
+
+    async fn keep(&self, record: CallRecord, durability: Durability) {
+        match durability {
+            Durability::WithSettle => held(&self.unsettled).push(record),
+            Durability::Now => {
+                let journal = &self.around.stores.journal;
+                let kept = until_available("record", || journal.record(record.clone()), &self.stop).await;
+                if kept.is_none() {
+                    // Stopped while the journal was away: the settle or the stop itself writes it.
+                    held(&self.unsettled).push(record);
+                }
+            }
+        }
+    }
+
+    fn record_of(
+        &self,
+        asked: &Asked<'_>,
+        id: CallId,
+        took: Duration,
+        usage: Usage,
+        source: UsageSource,
+    ) -> CallRecord {
+        let job = self.job();
+        CallRecord {
+            call_id: id,
+            job_id: job.id,
+            tenant: job.tenant.clone(),
+            queue: job.queue.clone(),
+            kind: job.kind,
+            operation: job.operation.clone(),
+            epoch: job.epoch,
+            step: asked.step.to_owned(),
+            sequence: asked.sequence,
+            provider: asked.provider_name(),
+            model: asked.model.to_owned(),
+            status: "ok".to_owned(),
+            billed: Billed::Yes,
+            usage,
+            usage_source: source,
+            cost: self.around.prices.cost(asked.model, &usage),
+            price_version: self.around.prices.version().to_owned(),
+            duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            provider_request_id: None,
+            at: self.now(),
+            memo: None,
+        }
+    }
+}
+
+/// A call that is about to be made or recalled.
+struct Asked<'a> {
+    step: &'a str,
+    sequence: u32,
+    model: &'a str,
+    provider: Arc<dyn Provider>,
+    call_id: CallId,
+    request_hash: [u8; 32],
+}
+
+impl Asked<'_> {
+    fn provider_name(&self) -> String {
+        self.provider.name().to_owned()
+    }
+}
+
+/// Counts a call as being in flight for as long as it lives, also when its future is dropped.
+struct InFlight<'a>(&'a AtomicU32);
+
+impl<'a> InFlight<'a> {
+    fn enter(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::SeqCst);
+        Self(count)
+    }
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What was being done when a holder of the lock panicked is still whole: each critical section is one statement.
+fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn estimate_tokens(model: &str, text: &str) -> u64 {
+    queue_core::ledger::estimate_tokens(model, text)
+}
+
+/// Tokens that a chat message costs besides its text.
+const TOKENS_PER_MESSAGE: u64 = 8;
+
+fn estimate_chat(model: &str, body: &Map<String, Value>, answer: &str) -> Usage {
+    let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let of_message = |message: &Value| {
+        let text = message.get("content").map(|content| match content {
+            Value::String(text) => estimate_tokens(model, text),
+            other => estimate_tokens(model, &other.to_string()),
+        });
+        text.unwrap_or(0) + TOKENS_PER_MESSAGE
+    };
+    Usage {
+        tokens_in: messages.iter().map(of_message).sum(),
+        tokens_out: estimate_tokens(model, answer),
+        ..Usage::default()
+    }
+}
+
+/// Tells the metrics of one finished call.
+fn count(record: &CallRecord) {
+    let (provider, model) = (record.provider.clone(), record.model.clone());
+    let labels = [("provider", provider.clone()), ("model", model.clone())];
+    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.clone(), "model" => model.clone(), "status" => record.status.clone())
+        .increment(1);
+    metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(record.duration_ms as f64 / 1_000.0);
+    for (kind, tokens) in [
+        ("input", record.usage.tokens_in),
+        ("output", record.usage.tokens_out),
+        ("cached", record.usage.tokens_cached),
+        ("reasoning", record.usage.tokens_reasoning),
+    ] {
+        metrics::counter!(telemetry::PROVIDER_TOKENS, "provider" => provider.clone(), "model" => model.clone(), "type" => kind)
+            .increment(tokens);
+    }
+    match record.cost {
+        // A counter of dollars cannot count fractions, so it is a gauge that only grows.
+        Some(cost) => metrics::gauge!(telemetry::COST_USD, "provider" => provider, "model" => model, "kind" => record.kind.as_str())
+            .increment(cost.0 as f64 / 1e9),
+        None => metrics::counter!(telemetry::COST_UNKNOWN, &labels).increment(1),
+    }
+    if record.billed == Billed::Maybe {
+        metrics::counter!(telemetry::BILLED_MAYBE, &labels).increment(1);
+    }
+}

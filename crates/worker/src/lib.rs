@@ -1,8 +1,173 @@
 //! Runs jobs: claims them, loads them, hands each to the handler of its kind, and settles what came of it.
 //!
-//! The path of a claimed job is [`pipeline`]; how many are claimed and when is [`claimer`]; what a kind does is in
-//! [`handlers`]; who answers is in [`provider`].
+//! `claimer` decides how many are claimed and when, `pipeline` is the path of one attempt, [`handlers`] know what
+//! each kind does, [`provider`] knows who answers.
 
+mod backend;
+mod claimer;
 pub mod context;
 pub mod handlers;
+mod leases;
+mod patience;
+mod pipeline;
 pub mod provider;
+mod renewer;
+
+use std::{sync::Arc, time::Duration};
+
+use apalis::layers::{catch_panic::CatchPanicLayer, tracing::TraceLayer};
+use apalis_core::worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt};
+use context::Surroundings;
+use queue_core::{
+    ids::{Name, SessionId},
+    journal::{JournalError, WorkerSession},
+};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use pipeline::TIMEOUT_DEFAULT;
+
+use crate::{
+    backend::{Claimed, ClaimedJobs},
+    claimer::Claimer,
+    leases::{Leases, Stop},
+    patience::until_available,
+    pipeline::Pipeline,
+};
+
+/// Most slots of one worker process: a slot costs a task and the payload of its job.
+pub const SLOTS_MAX: usize = 100_000;
+
+/// What a worker process may be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Jobs that run at once, 1 to [`SLOTS_MAX`]. A slot is a task, not a thread.
+    pub slots: usize,
+    /// Queues that it serves; empty: all.
+    pub queues: Vec<Name>,
+    /// How long running jobs may go on after the worker was told to stop; then they are given back, unspent.
+    pub drain: Duration,
+    /// Host and process, for people.
+    pub host: String,
+}
+
+/// A worker process: any number may run against one journal and dispatcher.
+pub struct Worker {
+    config: Config,
+    around: Surroundings,
+}
+
+impl Worker {
+    /// A worker that is not running yet.
+    pub fn new(config: Config, around: Surroundings) -> Self {
+        Self { config, around }
+    }
+
+    /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
+    /// given back without spending an attempt. Store errors never end it.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<(), JournalError> {
+        let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
+        let stores = self.around.stores.clone();
+        let session = SessionId::generate();
+        let Some(signals) = self.join(session, slots_total, &shutdown).await else { return Ok(()) };
+
+        let leases = Arc::new(Leases::default());
+        let slots = Arc::new(Semaphore::new(slots_total));
+        let end = CancellationToken::new();
+        // As many places as slots: a send never waits, since each claimed job holds a slot.
+        let (out, claimed) = mpsc::channel(slots_total);
+        let renewer = tokio::spawn(renewer::run(stores.clone(), session, leases.clone(), end.clone()));
+        let claimer = Claimer {
+            stores: stores.clone(),
+            session,
+            queues: self.config.queues.clone(),
+            slots: slots.clone(),
+            slots_total,
+            leases: leases.clone(),
+            out,
+            loads: TaskTracker::new(),
+        };
+        let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
+        let pipeline = Arc::new(Pipeline {
+            around: self.around,
+            handlers: handlers::Handlers::new(),
+            session,
+            leases: leases.clone(),
+        });
+        let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
+
+        shutdown.cancelled().await;
+        drain(&slots, slots_total, &leases, self.config.drain).await;
+        end.cancel();
+        for task in [renewer, claiming, running] {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the worker ended badly");
+            }
+        }
+        if let Err(error) = stores.dispatcher.leave(session).await {
+            tracing::warn!(%error, "the worker's session ends by itself");
+        }
+        stores.catalog.close_session(session).await
+    }
+
+    async fn join(
+        &self,
+        session: SessionId,
+        slots: usize,
+        shutdown: &CancellationToken,
+    ) -> Option<mpsc::Receiver<queue_core::dispatcher::Signal>> {
+        let stores = &self.around.stores;
+        let entry = WorkerSession {
+            id: session,
+            host: self.config.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: slots as u32,
+            started_at: stores.clock.now(),
+        };
+        until_available("open_session", || stores.catalog.open_session(entry.clone()), shutdown).await?;
+        loop {
+            match stores.dispatcher.join(session).await {
+                Ok(signals) => return Some(signals),
+                Err(error) => tracing::warn!(%error, "the dispatcher does not let the worker in yet"),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return None,
+                () = tokio::time::sleep(Duration::from_millis(500)) => {}
+            }
+        }
+    }
+}
+
+/// apalis runs the loop: one task a job, panics of our own code caught and logged. Ends when the channel closes.
+async fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) {
+    let attempt = move |claimed: Claimed| {
+        let pipeline = pipeline.clone();
+        async move { pipeline.attempt(claimed).await }
+    };
+    let worker = WorkerBuilder::new("longshore")
+        .backend(jobs)
+        .layer(CatchPanicLayer::new())
+        .layer(TraceLayer::new())
+        .parallelize(tokio::spawn)
+        .build(attempt);
+    if let Err(error) = worker.run().await {
+        tracing::error!(%error, "the worker loop ended badly");
+    }
+}
+
+/// Waits until every slot is free; when `patience` ends, stops what still runs and waits for that.
+async fn drain(slots: &Semaphore, total: usize, leases: &Leases, patience: Duration) {
+    let all_free = slots.acquire_many(total as u32);
+    tokio::pin!(all_free);
+    if tokio::time::timeout(patience, &mut all_free).await.is_err() {
+        tracing::info!(jobs = leases.count(), "drain time is over: giving running jobs back, unspent");
+        leases.stop_all(Stop::Shutdown);
+        // Each stopped attempt ends within its grace and one settle; a journal that is away must not hold us for ever.
+        if tokio::time::timeout(GIVE_BACK_MAX, &mut all_free).await.is_err() {
+            tracing::warn!(jobs = leases.count(), "jobs could not be given back; their leases will expire");
+        }
+    }
+}
+
+/// Longest wait for stopped attempts to be given back.
+const GIVE_BACK_MAX: Duration = Duration::from_secs(5);

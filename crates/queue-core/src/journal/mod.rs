@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dispatcher::Entry,
     error::JobError,
-    ids::{Epoch, Generation, Incarnation, JobId, Name, SessionId},
+    ids::{Epoch, Generation, Incarnation, JobId, Name, Nonce, SessionId},
     job::{AttemptRecord, Job, Kind, Loaded, NewJob},
     ledger::{CallRecord, Memo, Nanousd, Usage},
     state::Standing,
@@ -147,6 +147,8 @@ pub enum Settled {
 pub struct Recovery {
     /// The claim that was lost.
     pub token: Token,
+    /// Which claim of the epoch, so that the dispatcher can be told to forget it.
+    pub nonce: Nonce,
     /// Whether it counts towards poison: the attempt had started and nobody likelier died with it.
     pub counts: bool,
     /// The worker that was lost.

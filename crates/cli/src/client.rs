@@ -1,0 +1,221 @@
+//! The HTTP client of the operator commands: where the server is, which key it gets, and what its answers mean.
+
+use std::{path::Path, time::Duration};
+
+use reqwest::{Method, RequestBuilder, Url, header};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+
+use crate::{
+    data::{self, DATA_DEFAULT},
+    environment::Environment,
+    failure::Failure,
+};
+
+/// Where a server is when nobody says otherwise.
+pub(crate) const URL_DEFAULT: &str = "http://127.0.0.1:8080";
+
+/// Longest wait for an answer: a bulk submit of 10,000 jobs on a slow disk, or a long poll and a reserve.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Longest wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How the operator commands find the server.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Access {
+    /// The server [env: LONGSHORE_URL] [default: the one that runs on the data folder, else http://127.0.0.1:8080]
+    #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
+    pub(crate) url: Option<String>,
+    /// The data folder of `longshore up`, which holds the admin key [env: LONGSHORE_DATA] [default: ./longshore-data]
+    #[arg(long, global = true, value_name = "DIR", help_heading = "Server")]
+    pub(crate) data: Option<String>,
+    /// Print JSON instead of tables
+    #[arg(long, global = true, help_heading = "Output")]
+    pub(crate) json: bool,
+}
+
+impl Access {
+    /// The data folder that these flags and variables mean.
+    pub(crate) fn data_folder<'a>(&'a self, env: &'a Environment) -> &'a Path {
+        Path::new(self.data.as_deref().or_else(|| env.get("LONGSHORE_DATA")).unwrap_or(DATA_DEFAULT))
+    }
+}
+
+/// A server and the key that it gets.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    base: Url,
+    key: Option<SecretString>,
+}
+
+/// An answer that is not an error.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// 200..=299.
+    pub(crate) status: u16,
+    /// The JSON body; null where there is none.
+    pub(crate) body: Value,
+}
+
+/// A query parameter that is left out when it has no value.
+pub(crate) type Query<'a> = &'a [(&'a str, Option<String>)];
+
+impl Client {
+    /// Finds server and key: flags, then the environment, then what `up` left in the data folder.
+    pub(crate) fn find(access: &Access, env: &Environment) -> Result<Self, Failure> {
+        let folder = access.data_folder(env);
+        let named = access.url.as_deref().or_else(|| env.get("LONGSHORE_URL")).map(str::to_owned);
+        let url = named.or_else(|| data::running_url(folder)).unwrap_or_else(|| URL_DEFAULT.to_owned());
+        let key = match env.get("LONGSHORE_KEY") {
+            Some(key) => Some(key.to_owned()),
+            None => data::stored_key(folder)?,
+        };
+        Self::new(&url, key.map(SecretString::from))
+    }
+
+    /// A client of the server at `url`.
+    pub(crate) fn new(url: &str, key: Option<SecretString>) -> Result<Self, Failure> {
+        let base: Url = url.parse().map_err(|error| Failure::usage(format!("`{url}` is not a URL: {error}")))?;
+        if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
+            return Err(Failure::usage(format!("`{url}` is not a URL such as {URL_DEFAULT}")));
+        }
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(CONNECT_TIMEOUT)
+            // A key that follows a redirect may end at a stranger.
+            .redirect(reqwest::redirect::Policy::none());
+        if base.scheme() == "http" {
+            // Plain HTTP needs no certificates, and a machine without any must still reach its own server.
+            builder = builder.tls_certs_only([]);
+        }
+        if is_loopback(&base) {
+            builder = builder.no_proxy();
+        }
+        let http = builder.build().map_err(|error| Failure::error(format!("no HTTP client: {}", chain(&error))))?;
+        Ok(Self { http, base, key })
+    }
+
+    /// The server's address, without a slash at the end.
+    pub(crate) fn base(&self) -> &str {
+        self.base.as_str().trim_end_matches('/')
+    }
+
+    /// Whether there is a key to send.
+    pub(crate) fn has_key(&self) -> bool {
+        self.key.is_some()
+    }
+
+    /// A request whose path is made of `segments` (each encoded), with the key.
+    pub(crate) fn request(&self, method: Method, segments: &[&str], query: Query<'_>) -> RequestBuilder {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(segments);
+        }
+        if query.iter().any(|(_, value)| value.is_some()) {
+            let mut pairs = url.query_pairs_mut();
+            for (name, value) in query {
+                if let Some(value) = value {
+                    pairs.append_pair(name, value);
+                }
+            }
+        }
+        let request = self.http.request(method, url).timeout(ANSWER_TIMEOUT);
+        match &self.key {
+            Some(key) => request.header(header::AUTHORIZATION, format!("Bearer {}", key.expose_secret())),
+            None => request,
+        }
+    }
+
+    /// Asks for something.
+    pub(crate) async fn get(&self, segments: &[&str], query: Query<'_>) -> Result<Value, Failure> {
+        Ok(self.send(self.request(Method::GET, segments, query)).await?.body)
+    }
+
+    /// Sends `body` to somewhere.
+    pub(crate) async fn send_json(
+        &self,
+        method: Method,
+        segments: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Answer, Failure> {
+        let request = self.request(method, segments, &[]);
+        self.send(match body {
+            Some(body) => request.json(body),
+            None => request,
+        })
+        .await
+    }
+
+    /// Sends a request and reads its whole answer; anything but 2xx is a [`Failure`].
+    pub(crate) async fn send(&self, request: RequestBuilder) -> Result<Answer, Failure> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        let body = match serde_json::from_slice(&bytes) {
+            Ok(body) => body,
+            Err(_) if bytes.is_empty() => Value::Null,
+            Err(_) => Value::String(String::from_utf8_lossy(&bytes).into_owned()),
+        };
+        if status.is_success() {
+            return Ok(Answer { status: status.as_u16(), body });
+        }
+        Err(Failure::from_problem(status.as_u16(), body))
+    }
+
+    /// A failure to talk to the server at all.
+    pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Failure {
+        let hint = if error.is_connect() { "\n  is `longshore up` running? LONGSHORE_URL names another server" } else { "" };
+        Failure::error(format!("cannot reach {}: {}{hint}", self.base(), chain(error)))
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An error with its causes, without the URL that the caller has named already.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    last.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(url: &str) -> Client {
+        Client::new(url, None).unwrap()
+    }
+
+    #[test]
+    fn paths_and_queries_are_encoded() {
+        let request = client("http://127.0.0.1:1/base/")
+            .request(Method::GET, &["v1", "jobs", "a/b?c"], &[("q", Some("x&y".into())), ("none", None)])
+            .build()
+            .unwrap();
+        assert_eq!(request.url().as_str(), "http://127.0.0.1:1/base/v1/jobs/a%2Fb%3Fc?q=x%26y");
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_a_usage_error() {
+        for url in ["nonsense", "ftp://host", "unix:/x"] {
+            assert_eq!(Client::new(url, None).unwrap_err().exit, crate::failure::Exit::Usage, "{url}");
+        }
+    }
+
+    #[test]
+    fn flags_come_before_the_environment() {
+        let env = Environment::of(&[("LONGSHORE_URL", "http://env:1"), ("LONGSHORE_KEY", "k")]);
+        let access = Access { url: Some("http://flag:2".into()), ..Access::default() };
+        assert_eq!(Client::find(&access, &env).unwrap().base(), "http://flag:2");
+        let found = Client::find(&Access::default(), &env).unwrap();
+        assert_eq!(found.base(), "http://env:1");
+        assert!(found.has_key());
+    }
+}

@@ -1,0 +1,84 @@
+//! The environment, read once: no other file asks the operating system for a variable.
+
+use std::collections::BTreeMap;
+
+use crate::failure::Failure;
+
+/// Variables of ours that exist; any other `LONGSHORE_…` is a mistake and is refused.
+pub(crate) const KNOWN: &[&str] = &[
+    "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_CONFIG",
+    "LONGSHORE_DATA",
+    "LONGSHORE_DISPATCHER",
+    "LONGSHORE_JOURNAL",
+    "LONGSHORE_KEY",
+    "LONGSHORE_LISTEN",
+    "LONGSHORE_LOG",
+    "LONGSHORE_PROBE_JOBS",
+    "LONGSHORE_PROVIDER_DEFAULT_MODEL",
+    "LONGSHORE_PROVIDER_EMBEDDING_MODEL",
+    "LONGSHORE_PROVIDER_URL",
+    "LONGSHORE_URL",
+    "LONGSHORE_WORKER_QUEUES",
+    "LONGSHORE_WORKER_SLOTS",
+];
+
+/// The variables of this process, or those that a test sets.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// The variables of this process; those that are not UTF-8 are none of ours.
+    pub(crate) fn of_process() -> Self {
+        Self(std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect())
+    }
+
+    /// These variables and no others.
+    #[cfg(test)]
+    pub(crate) fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    /// A variable's value; an empty one counts as not set, as compose files write it.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// Refuses variables that look like ours and are not: a misspelt setting must not be silently the default.
+    pub(crate) fn reject_unknown(&self) -> Result<(), Failure> {
+        let strange = |name: &&String| {
+            name.starts_with("LONGSHORE_") && !KNOWN.contains(&name.as_str()) && !is_service_link(name)
+        };
+        match self.0.keys().find(strange) {
+            Some(name) => Err(Failure::usage(format!(
+                "the environment variable {name} means nothing to longshore; known are {}",
+                KNOWN.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Kubernetes gives every pod `LONGSHORE_PORT_8080_TCP_ADDR` and the like when a service is called `longshore`.
+fn is_service_link(name: &str) -> bool {
+    name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.contains("_PORT_") || name.ends_with("_PORT")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelt_variable_is_refused_and_a_service_link_is_not() {
+        assert!(Environment::of(&[("LONGSHORE_LISTEN", "x"), ("PATH", "y")]).reject_unknown().is_ok());
+        assert!(Environment::of(&[("LONGSHORE_PORT_8080_TCP_ADDR", "10.0.0.1")]).reject_unknown().is_ok());
+        assert!(Environment::of(&[("LONGSHORE_API_SERVICE_HOST", "10.0.0.1")]).reject_unknown().is_ok());
+        let error = Environment::of(&[("LONGSHORE_LISTN", "x")]).reject_unknown().unwrap_err();
+        assert!(error.message.contains("LONGSHORE_LISTN"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_variable_is_not_set() {
+        assert_eq!(Environment::of(&[("LONGSHORE_URL", " ")]).get("LONGSHORE_URL"), None);
+    }
+}

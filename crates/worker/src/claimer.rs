@@ -1,0 +1,231 @@
+//! Claims as many jobs as there are free slots, loads them in one read, and hands them on.
+//!
+//! One task owns the slots. Every round trip to the dispatcher carries the acks that have gathered and a claim for
+//! the slots that are free; a busy worker therefore batches by itself, an idle one reacts at once.
+
+use std::{sync::Arc, time::Duration};
+
+use queue_core::{
+    dispatcher::{CLAIM_MAX_JOBS, Claim, Signal, Step, StepReply},
+    ids::{Name, SessionId},
+    journal::Token,
+    stores::Stores,
+    telemetry,
+    time::Timestamp,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    backend::Claimed,
+    leases::{Leases, Stop},
+    patience::until_available,
+};
+
+/// Most acks in one step: bounds the dispatcher's work in one go.
+const ACKS_MAX: usize = 1_024;
+/// Longest time between two steps of an idle worker: what a lost wake-up can cost at most.
+const POLL_MAX: Duration = Duration::from_secs(1);
+/// Pause after the dispatcher refused, doubled up to [`POLL_MAX`].
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+
+pub(crate) struct Claimer {
+    pub(crate) stores: Stores,
+    pub(crate) session: SessionId,
+    pub(crate) queues: Vec<Name>,
+    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) slots_total: usize,
+    pub(crate) leases: Arc<Leases>,
+    pub(crate) out: mpsc::Sender<Claimed>,
+    /// Loads that run beside the next step; each holds the slots of its jobs, so their number is bounded.
+    pub(crate) loads: TaskTracker,
+}
+
+impl Claimer {
+    /// Claims until `stop` fires, then goes on carrying acks until `end` fires.
+    pub(crate) async fn run(
+        self,
+        mut signals: mpsc::Receiver<Signal>,
+        stop: CancellationToken,
+        end: CancellationToken,
+    ) {
+        let mut claiming = true;
+        let mut work_expected = true;
+        let mut next_at = None;
+        let mut pause = PAUSE_FIRST;
+        loop {
+            claiming = claiming && !stop.is_cancelled();
+            let acks = self.leases.take_acks(ACKS_MAX);
+            let slot = if claiming && work_expected { self.free_slots() } else { None };
+            if acks.is_empty() && slot.is_none() {
+                if end.is_cancelled() && self.leases.count() == 0 {
+                    return;
+                }
+                match self.idle(&mut signals, next_at, claiming, &stop, &end).await {
+                    Woken::Work => work_expected = true,
+                    Woken::Drain => claiming = false,
+                    Woken::Ended => return,
+                }
+                continue;
+            }
+            match self.step(acks, slot).await {
+                Some(reply) => {
+                    (work_expected, next_at, pause) = (reply.full, reply.next_at, PAUSE_FIRST);
+                }
+                None => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(POLL_MAX);
+                    if end.is_cancelled() {
+                        return;
+                    }
+                }
+            }
+            while let Ok(signal) = signals.try_recv() {
+                work_expected |= self.heed(signal, &mut claiming);
+            }
+        }
+    }
+
+    fn free_slots(&self) -> Option<OwnedSemaphorePermit> {
+        let free = self.slots.available_permits().min(CLAIM_MAX_JOBS);
+        if free == 0 {
+            return None;
+        }
+        self.slots.clone().try_acquire_many_owned(free as u32).ok()
+    }
+
+    /// Waits for something to do: an ack or a freed slot, a signal, the next due time, or the fallback poll.
+    async fn idle(
+        &self,
+        signals: &mut mpsc::Receiver<Signal>,
+        next_at: Option<Timestamp>,
+        mut claiming: bool,
+        stop: &CancellationToken,
+        end: &CancellationToken,
+    ) -> Woken {
+        let now = self.stores.clock.now();
+        let due = next_at.map(|at| Duration::from_millis(at.since_ms(now).max(1) as u64));
+        let timer = due.unwrap_or(POLL_MAX).min(POLL_MAX);
+        tokio::select! {
+            () = self.leases.changed.notified() => Woken::Work,
+            () = tokio::time::sleep(timer) => Woken::Work,
+            () = stop.cancelled(), if claiming => Woken::Drain,
+            () = end.cancelled(), if !claiming => Woken::Ended,
+            signal = signals.recv() => match signal {
+                Some(signal) => {
+                    self.heed(signal, &mut claiming);
+                    if claiming { Woken::Work } else { Woken::Drain }
+                }
+                // The dispatcher dropped us; the renewer joins again, the poll goes on meanwhile.
+                None => {
+                    tokio::time::sleep(timer).await;
+                    Woken::Work
+                }
+            },
+        }
+    }
+
+    /// Whether the signal says that there is work.
+    fn heed(&self, signal: Signal, claiming: &mut bool) -> bool {
+        match signal {
+            Signal::Work => return true,
+            Signal::Cancel(id) => self.leases.stop(id, Stop::Cancelled),
+            Signal::Drain => *claiming = false,
+        }
+        false
+    }
+
+    async fn step(&self, acks: Vec<queue_core::dispatcher::Ack>, slot: Option<OwnedSemaphorePermit>) -> Option<Stepped> {
+        let slots = slot.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let step = Step { session: self.session, acks: acks.clone(), queues: self.queues.clone(), slots };
+        let reply = match self.stores.dispatcher.step(step).await {
+            Ok(reply) => reply,
+            Err(error) => {
+                tracing::warn!(%error, "a step of the claim loop failed; its acks are kept");
+                self.leases.put_back(acks);
+                return None;
+            }
+        };
+        let now = self.stores.clock.now();
+        metrics::gauge!(telemetry::CLAIM_PROGRESS).set(now.0 as f64 / 1_000.0);
+        let busy = self.slots_total - self.slots.available_permits();
+        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "busy").set(busy as f64);
+        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "free").set((self.slots_total - busy) as f64);
+        let StepReply { claims, next_at } = reply;
+        let full = slots > 0 && claims.len() == slots;
+        if let (Some(slot), false) = (slot, claims.is_empty()) {
+            self.hand_on(claims, slot);
+        }
+        Some(Stepped { full, next_at })
+    }
+
+    /// Loads the claimed rows beside the next step and sends those that may run.
+    fn hand_on(&self, claims: Vec<Claim>, mut slots: OwnedSemaphorePermit) {
+        let held: Vec<_> = claims.iter().map(|claim| self.leases.hold(claim.lease)).collect();
+        let Some(slots) = slots.split(claims.len()) else { return };
+        let load = Load {
+            stores: self.stores.clone(),
+            session: self.session,
+            leases: self.leases.clone(),
+            out: self.out.clone(),
+        };
+        self.loads.spawn(load.run(claims, held, slots));
+    }
+}
+
+enum Woken {
+    Work,
+    Drain,
+    Ended,
+}
+
+struct Stepped {
+    /// Every slot got a job: there may be more.
+    full: bool,
+    next_at: Option<Timestamp>,
+}
+
+/// The preflight: nothing runs that the journal does not hold live at the claimed epoch.
+struct Load {
+    stores: Stores,
+    session: SessionId,
+    leases: Arc<Leases>,
+    out: mpsc::Sender<Claimed>,
+}
+
+impl Load {
+    async fn run(self, claims: Vec<Claim>, held: Vec<Arc<crate::leases::Held>>, mut slots: OwnedSemaphorePermit) {
+        let tokens: Vec<_> =
+            claims.iter().map(|claim| Token { id: claim.lease.id, epoch: claim.lease.epoch }).collect();
+        let never = CancellationToken::new();
+        let now = self.stores.clock.now();
+        let ask = || self.stores.journal.load(&tokens, now);
+        let Some(rows) = until_available("load", ask, &never).await else { return };
+        let mut started = Vec::with_capacity(rows.len());
+        let mut runnable = Vec::with_capacity(rows.len());
+        for ((claim, held), row) in claims.into_iter().zip(held).zip(rows) {
+            let Some(slot) = slots.split(1) else { return };
+            match row {
+                Some(loaded) => {
+                    started.push(claim.lease);
+                    runnable.push(Claimed { loaded, held, ready_at: claim.ready_at, slot });
+                }
+                // Settled, edited or recovered since it was pushed: this entry is history.
+                None => {
+                    drop(slot);
+                    self.leases.give_up(claim.lease, None);
+                }
+            }
+        }
+        if let Err(error) = self.stores.dispatcher.start(self.session, &started).await {
+            // It only weakens the conviction of a poison job.
+            tracing::warn!(%error, "starts were not noted");
+        }
+        for claimed in runnable {
+            let lease = claimed.held.lease;
+            if let Err(closed) = self.out.send(claimed).await {
+                self.leases.give_up(lease, Some(crate::pipeline::entry_of(&closed.0.loaded.job)));
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What this worker holds: one entry for each claimed job, and the way to stop it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use queue_core::{
+    dispatcher::{Ack, Entry, Lease},
+    ids::JobId,
+};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+/// Why an attempt is told to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Someone cancelled the job: its settle has been written by that.
+    Cancelled,
+    /// The claim is another worker's now: nothing but money may be written.
+    LeaseLost,
+    /// This worker is going: the job is given back unspent.
+    Shutdown,
+    /// The attempt took too long.
+    Timeout,
+}
+
+/// One claim and the switch that stops its attempt.
+#[derive(Debug)]
+pub(crate) struct Held {
+    pub(crate) lease: Lease,
+    pub(crate) token: CancellationToken,
+    reason: OnceLock<Stop>,
+}
+
+impl Held {
+    pub(crate) fn new(lease: Lease) -> Arc<Self> {
+        Arc::new(Self { lease, token: CancellationToken::new(), reason: OnceLock::new() })
+    }
+
+    /// Stops the attempt; the first reason stands.
+    pub(crate) fn stop(&self, reason: Stop) {
+        let _ = self.reason.set(reason);
+        self.token.cancel();
+    }
+
+    /// Why the attempt was stopped, if it was.
+    pub(crate) fn stopped(&self) -> Option<Stop> {
+        self.reason.get().copied()
+    }
+}
+
+/// All claims of this worker: written by the claimer and the pipeline, read by the renewer.
+#[derive(Debug, Default)]
+pub(crate) struct Leases {
+    held: Mutex<HashMap<JobId, Arc<Held>>>,
+    /// Acks that the next step carries. Bounded by the claims that this worker holds.
+    acks: Mutex<Vec<Ack>>,
+    /// An ack is waiting, or a slot is free: the claimer has something to do.
+    pub(crate) changed: Notify,
+}
+
+impl Leases {
+    pub(crate) fn hold(&self, lease: Lease) -> Arc<Held> {
+        let held = Held::new(lease);
+        lock(&self.held).insert(lease.id, held.clone());
+        held
+    }
+
+    /// Gives a claim up with the next step; `next` is the job's next life if it has one.
+    pub(crate) fn give_up(&self, lease: Lease, next: Option<Entry>) {
+        {
+            let mut held = lock(&self.held);
+            // A later claim of the same job by this worker must stay.
+            if held.get(&lease.id).is_some_and(|current| current.lease == lease) {
+                held.remove(&lease.id);
+            }
+        }
+        lock(&self.acks).push(Ack { lease, next });
+        self.changed.notify_one();
+    }
+
+    /// Up to `most` acks, oldest first.
+    pub(crate) fn take_acks(&self, most: usize) -> Vec<Ack> {
+        let mut acks = lock(&self.acks);
+        if acks.len() <= most {
+            return std::mem::take(&mut *acks);
+        }
+        acks.drain(..most).collect()
+    }
+
+    /// Puts acks back that a failed step did not carry.
+    pub(crate) fn put_back(&self, unsent: Vec<Ack>) {
+        lock(&self.acks).splice(0..0, unsent);
+    }
+
+    pub(crate) fn all(&self) -> Vec<Lease> {
+        lock(&self.held).values().map(|held| held.lease).collect()
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        lock(&self.held).len()
+    }
+
+    pub(crate) fn stop(&self, id: JobId, reason: Stop) {
+        if let Some(held) = lock(&self.held).get(&id) {
+            held.stop(reason);
+        }
+    }
+
+    pub(crate) fn stop_lease(&self, lease: Lease, reason: Stop) {
+        if let Some(held) = lock(&self.held).get(&lease.id).filter(|held| held.lease == lease) {
+            held.stop(reason);
+        }
+    }
+
+    pub(crate) fn stop_all(&self, reason: Stop) {
+        for held in lock(&self.held).values() {
+            held.stop(reason);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

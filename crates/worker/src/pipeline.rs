@@ -1,0 +1,277 @@
+//! One attempt, from a loaded job to its settle: resolve → admit → run → judge → settle → give up the claim.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use queue_core::{
+    dispatcher::{Entry, HORIZON_MS},
+    error::{ErrorClass, JobError},
+    events::EventBody,
+    ids::SessionId,
+    job::{Job, Kind},
+    journal::{Outcome, Settled, Settlement},
+    retry::{self, Budget, Decision},
+    state::{Standing, State},
+    telemetry,
+    time::Timestamp,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    backend::Claimed,
+    context::{Handler, JobContext, Surroundings},
+    handlers::Handlers,
+    leases::{Held, Leases, Stop},
+    patience::until_available,
+};
+
+/// Longest time of one attempt of a job that names none.
+pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
+/// How long a stopped attempt may take to drop its connection and write its ledger row.
+const STOP_GRACE: Duration = Duration::from_secs(2);
+
+/// What every attempt of this worker shares.
+pub(crate) struct Pipeline {
+    pub(crate) around: Surroundings,
+    pub(crate) handlers: Handlers,
+    pub(crate) session: SessionId,
+    pub(crate) leases: Arc<Leases>,
+}
+
+/// How the handler's part of an attempt ended.
+enum Ran {
+    /// It returned.
+    Returned(Result<Bytes, JobError>),
+    /// It was told to stop.
+    Stopped(Stop),
+}
+
+impl Pipeline {
+    /// Runs one claimed job. Whatever happens, the claim is given up and the slot is free at the end.
+    pub(crate) async fn attempt(&self, claimed: Claimed) {
+        let Claimed { loaded, held, ready_at, slot } = claimed;
+        let job = loaded.job.clone();
+        let started_at = self.around.stores.clock.now();
+        observe_start(&job, started_at, ready_at);
+
+        let ended = match self.admit(&job, started_at) {
+            Err(refused) => Ended { ran: Ran::Returned(Err(refused)), calls: vec![], served_by: None },
+            Ok(total) => match self.resolve(loaded, &held, total).await {
+                Some((handler, cx)) => self.run(handler, cx, &held, total).await,
+                None => Ended { ran: Ran::Stopped(Stop::LeaseLost), calls: vec![], served_by: None },
+            },
+        };
+        let next = self.finish(&job, &held, started_at, ended).await;
+        // The slot first: the claimer, woken by the ack, must find it free.
+        drop(slot);
+        self.leases.give_up(held.lease, next);
+    }
+
+    /// Whether the attempt may begin now, and how long it may take.
+    fn admit(&self, job: &Job, now: Timestamp) -> Result<Duration, JobError> {
+        if let Some(start_by) = job.start_by.filter(|&at| job.attempts == 0 && now > at) {
+            return Err(JobError::new(ErrorClass::Deadline, "start_by", format!("not started by {start_by}")));
+        }
+        let own = job.timeout_ms.map_or(TIMEOUT_DEFAULT, Duration::from_millis);
+        let Some(deadline) = job.deadline else { return Ok(own) };
+        if now >= deadline {
+            return Err(JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")));
+        }
+        Ok(own.min(Duration::from_millis(deadline.since_ms(now) as u64)))
+    }
+
+    /// The job's handler, and what it may use: also the answers that earlier attempts paid for.
+    async fn resolve(
+        &self,
+        loaded: queue_core::job::Loaded,
+        held: &Held,
+        total: Duration,
+    ) -> Option<(Arc<dyn Handler>, JobContext)> {
+        let job = &loaded.job;
+        let handler = self.handlers.of(job.kind);
+        // A job that was never handed on cannot have left answers behind.
+        let memos = if job.epoch.0 == 0 || job.kind == Kind::Probe {
+            vec![]
+        } else {
+            let ask = || self.around.stores.journal.memos(job.id);
+            until_available("memos", ask, &held.token).await?
+        };
+        Some((handler, JobContext::new(self.around.clone(), loaded, memos, held.token.child_token(), total)))
+    }
+
+    /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error.
+    async fn run(&self, handler: Arc<dyn Handler>, cx: JobContext, held: &Held, total: Duration) -> Ended {
+        if cx.job().kind != Kind::Probe {
+            let body = EventBody::AttemptStarted { attempt: cx.attempt() };
+            self.around.stores.events.publish(cx.job().id, body);
+        }
+        let mut work = std::pin::pin!(AssertUnwindSafe(handler.run(&cx)).catch_unwind());
+        let returned = tokio::select! {
+            returned = &mut work => Some(returned),
+            () = held.token.cancelled() => None,
+            () = tokio::time::sleep(total) => {
+                held.stop(Stop::Timeout);
+                None
+            }
+        };
+        let ran = match returned {
+            Some(Ok(result)) => Ran::Returned(result),
+            Some(Err(panic)) => Ran::Returned(Err(panicked(panic.as_ref()))),
+            None => {
+                if cx.is_calling() {
+                    // The provider drops its connection; what it may have cost is written down.
+                    let _ = tokio::time::timeout(STOP_GRACE, &mut work).await;
+                }
+                Ran::Stopped(held.stopped().unwrap_or(Stop::LeaseLost))
+            }
+        };
+        // A handler that ended by itself in the moment it was stopped has still lost its claim.
+        let ran = match (ran, held.stopped()) {
+            (Ran::Returned(_), Some(stop @ (Stop::Cancelled | Stop::LeaseLost))) => Ran::Stopped(stop),
+            (ran, _) => ran,
+        };
+        Ended { ran, calls: cx.take_unsettled(), served_by: cx.served_by() }
+    }
+
+    /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
+    async fn finish(&self, job: &Job, held: &Held, started_at: Timestamp, ended: Ended) -> Option<Entry> {
+        let now = self.around.stores.clock.now();
+        let outcome = match ended.ran {
+            Ran::Returned(Ok(result)) => Outcome::Succeed { result },
+            Ran::Returned(Err(error)) => judge(job, error, now),
+            Ran::Stopped(Stop::Timeout) => judge(job, timed_out(job, now), now),
+            Ran::Stopped(Stop::Shutdown) => Outcome::Release { run_at: now, error: None },
+            Ran::Stopped(Stop::Cancelled | Stop::LeaseLost) => {
+                self.record_only(ended.calls).await;
+                return None;
+            }
+        };
+        let settlement = Settlement {
+            token: queue_core::journal::Token { id: job.id, epoch: held.lease.epoch },
+            incarnation: self.around.stores.journal.incarnation(),
+            outcome,
+            session: self.session,
+            started_at,
+            finished_at: now,
+            calls: ended.calls,
+            served_by: ended.served_by,
+        };
+        observe_end(job, &settlement);
+        let never = CancellationToken::new();
+        let journal = &self.around.stores.journal;
+        // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
+        let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
+        self.tell(job, settled)
+    }
+
+    /// Money is never fenced: an attempt that lost its claim still writes what it spent.
+    async fn record_only(&self, calls: Vec<queue_core::ledger::CallRecord>) {
+        let never = CancellationToken::new();
+        for call in calls {
+            until_available("record", || self.around.stores.journal.record(call.clone()), &never).await;
+        }
+    }
+
+    fn tell(&self, job: &Job, settled: Settled) -> Option<Entry> {
+        let Settled::Done { standing, epoch, run_at } = settled else {
+            metrics::counter!(telemetry::SETTLE_REJECTED, "reason" => "fenced").increment(1);
+            tracing::warn!(job_id = %job.id, epoch = job.epoch.0, "the settle was fenced: the job has moved on");
+            return None;
+        };
+        let now = self.around.stores.clock.now();
+        let state = match standing {
+            Standing::Live if run_at > now => State::Scheduled,
+            Standing::Live => State::Ready,
+            Standing::Succeeded => State::Succeeded,
+            Standing::Dead => State::Dead,
+            Standing::Cancelled => State::Cancelled,
+        };
+        self.around.stores.events.publish(job.id, EventBody::State { state });
+        let near = run_at <= now.plus_ms(HORIZON_MS);
+        (standing == Standing::Live && near).then(|| Entry { epoch, run_at, suspect: false, ..entry_of(job) })
+    }
+}
+
+/// What [`Pipeline::finish`] needs to know of the handler's part.
+struct Ended {
+    ran: Ran,
+    calls: Vec<queue_core::ledger::CallRecord>,
+    served_by: Option<String>,
+}
+
+/// The dispatcher's entry of a live job.
+pub(crate) fn entry_of(job: &Job) -> Entry {
+    Entry {
+        id: job.id,
+        epoch: job.epoch,
+        queue: job.queue.clone(),
+        tenant: job.tenant.clone(),
+        target: job.target.clone(),
+        priority: job.priority,
+        run_at: job.run_at,
+        suspect: job.recoveries > 0,
+    }
+}
+
+/// What follows a failed attempt.
+fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
+    let budget = Budget {
+        attempt: job.attempts + 1,
+        max_attempts: job.max_attempts,
+        releases: job.releases,
+        deadline: job.deadline,
+    };
+    match retry::decide(&error, budget, now, rand::random()) {
+        Decision::Retry(run_at) => Outcome::Retry { run_at, error },
+        Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error) },
+        Decision::Dead => Outcome::Dead { error },
+    }
+}
+
+fn timed_out(job: &Job, now: Timestamp) -> JobError {
+    match job.deadline.filter(|&deadline| now >= deadline) {
+        Some(deadline) => JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")),
+        None => {
+            let limit = job.timeout_ms.map_or(TIMEOUT_DEFAULT, Duration::from_millis);
+            let message = format!("the attempt ran longer than its timeout of {limit:?}");
+            JobError::new(ErrorClass::Timeout, "timeout", message)
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> JobError {
+    let said = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without a message".to_owned());
+    JobError::new(ErrorClass::Panic, "panic", format!("the handler panicked: {said}"))
+}
+
+fn observe_start(job: &Job, started_at: Timestamp, ready_at: Timestamp) {
+    let waited = started_at.since_ms(ready_at) as f64 / 1_000.0;
+    metrics::histogram!(telemetry::JOB_WAIT, "queue" => job.queue.shared()).record(waited);
+}
+
+fn observe_end(job: &Job, settlement: &Settlement) {
+    let outcome = settlement.outcome.as_str();
+    let class = match &settlement.outcome {
+        Outcome::Retry { error, .. } | Outcome::Dead { error } => error.class.as_str(),
+        Outcome::Release { error: Some(error), .. } => error.class.as_str(),
+        Outcome::Succeed { .. } | Outcome::Release { error: None, .. } => "none",
+    };
+    let took = settlement.finished_at.since_ms(settlement.started_at) as f64 / 1_000.0;
+    let kind = job.kind.as_str();
+    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
+    metrics::counter!(telemetry::JOBS_SETTLED, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
+        .increment(1);
+    metrics::histogram!(telemetry::JOB_DURATION, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
+        .record(took);
+    tracing::debug!(job_id = %job.id, tenant = %job.tenant, queue = %job.queue, kind, outcome, class, "attempt ended");
+}
