@@ -79,7 +79,7 @@ pub(crate) async fn run(stores: Stores, prepared: Prepared, shutdown: Cancellati
                 tracing::warn!(%error, "the rebuild paused");
                 tokio::select! {
                     () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(crate::reap::EVERY) => {}
+                    () = tokio::time::sleep(reap::EVERY) => {}
                 }
             }
         }

@@ -69,15 +69,17 @@ impl Leases {
 
     /// Gives a claim up with the next step; `next` is the job's next life if it has one.
     pub(crate) fn give_up(&self, lease: Lease, next: Option<Entry>) {
-        {
-            let mut held = lock(&self.held);
-            // A later claim of the same job by this worker must stay.
-            if held.get(&lease.id).is_some_and(|current| current.lease == lease) {
-                held.remove(&lease.id);
-            }
-        }
+        self.forget(lease);
         lock(&self.acks).push(Ack { lease, next });
         self.changed.notify_one();
+    }
+
+    /// Renews a claim no more. A later claim of the same job by this worker stays.
+    pub(crate) fn forget(&self, lease: Lease) {
+        let mut held = lock(&self.held);
+        if held.get(&lease.id).is_some_and(|current| current.lease == lease) {
+            held.remove(&lease.id);
+        }
     }
 
     /// Up to `most` acks, oldest first.

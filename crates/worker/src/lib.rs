@@ -13,11 +13,15 @@ mod pipeline;
 pub mod provider;
 mod renewer;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use apalis::layers::{catch_panic::CatchPanicLayer, tracing::TraceLayer};
-use apalis_core::worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt};
+use apalis_core::{
+    error::BoxDynError,
+    worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt},
+};
 use context::Surroundings;
+use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     ids::{Name, SessionId},
     journal::{JournalError, WorkerSession},
@@ -138,21 +142,31 @@ impl Worker {
     }
 }
 
-/// apalis runs the loop: one task a job, panics of our own code caught and logged. Ends when the channel closes.
-async fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) {
+/// apalis runs the loop: one task a job; a panic of our own code inside it is caught and costs that job its lease, not
+/// the process. Ends when the channel closes.
+fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) -> BoxFuture<'static, ()> {
     let attempt = move |claimed: Claimed| {
         let pipeline = pipeline.clone();
         async move { pipeline.attempt(claimed).await }
     };
     let worker = WorkerBuilder::new("longshore")
         .backend(jobs)
-        .layer(CatchPanicLayer::new())
         .layer(TraceLayer::new())
         .parallelize(tokio::spawn)
+        .layer(CatchPanicLayer::with_panic_handler(lost))
         .build(attempt);
-    if let Err(error) = worker.run().await {
-        tracing::error!(%error, "the worker loop ended badly");
-    }
+    // Boxed here, outside any async block: inside one, the compiler cannot see that the layers' futures are `Send`.
+    let running: BoxFuture<'static, _> = Box::pin(worker.run());
+    Box::pin(running.map(|ended| {
+        if let Err(error) = ended {
+            tracing::error!(%error, "the worker loop ended badly");
+        }
+    }))
+}
+
+fn lost(panic: &Box<dyn Any + Send>) -> BoxDynError {
+    tracing::error!(panic = pipeline::said(panic.as_ref()), "an attempt panicked outside its handler: a defect");
+    "an attempt panicked outside its handler".into()
 }
 
 /// Waits until every slot is free; when `patience` ends, stops what still runs and waits for that.

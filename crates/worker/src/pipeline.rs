@@ -56,6 +56,7 @@ impl Pipeline {
     /// Runs one claimed job. Whatever happens, the claim is given up and the slot is free at the end.
     pub(crate) async fn attempt(&self, claimed: Claimed) {
         let Claimed { loaded, held, ready_at, slot } = claimed;
+        let _forget = ForgetOnDrop { leases: &self.leases, held: &held };
         let job = loaded.job.clone();
         let started_at = self.around.stores.clock.now();
         observe_start(&job, started_at, ready_at);
@@ -205,6 +206,19 @@ struct Ended {
     served_by: Option<String>,
 }
 
+/// A defect of ours that panics here must not keep a lease alive that nobody works on: it is not renewed any more,
+/// expires, and the job goes to another attempt.
+struct ForgetOnDrop<'a> {
+    leases: &'a Leases,
+    held: &'a Held,
+}
+
+impl Drop for ForgetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.leases.forget(self.held.lease);
+    }
+}
+
 /// The dispatcher's entry of a live job.
 pub(crate) fn entry_of(job: &Job) -> Entry {
     Entry {
@@ -246,12 +260,13 @@ fn timed_out(job: &Job, now: Timestamp) -> JobError {
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> JobError {
-    let said = panic
-        .downcast_ref::<&str>()
-        .map(|text| (*text).to_owned())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned());
-    JobError::new(ErrorClass::Panic, "panic", format!("the handler panicked: {said}"))
+    JobError::new(ErrorClass::Panic, "panic", format!("the handler panicked: {}", said(panic)))
+}
+
+/// The words of a panic.
+pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
+    let borrowed = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    borrowed.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "no words".to_owned())
 }
 
 fn observe_start(job: &Job, started_at: Timestamp, ready_at: Timestamp) {

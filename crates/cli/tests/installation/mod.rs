@@ -1,0 +1,146 @@
+//! A `longshore up` of this build in a folder of its own, for tests that kill it and start it again.
+#![allow(dead_code)] // each test file uses its part
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+/// Longest wait for anything: a test that needs longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// The admin key of every installation here.
+const KEY: &str = "lsk_testtest_0123456789abcdefghijABCDEFGHIJ0123456789abc";
+
+pub struct Installation {
+    pub data: PathBuf,
+    pub url: String,
+    arguments: Vec<String>,
+    process: Option<Child>,
+    http: reqwest::Client,
+}
+
+impl Installation {
+    /// Starts `up` with these extra arguments.
+    pub async fn start(data: &Path, arguments: &[&str]) -> Self {
+        let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
+        let mut up =
+            Self { data: data.into(), url: String::new(), arguments, process: None, http: reqwest::Client::new() };
+        up.start_again().await;
+        up
+    }
+
+    /// Starts `up` again on the same folder, and waits until it is ready.
+    pub async fn start_again(&mut self) {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_longshore"))
+            .args(["up", "--listen", "127.0.0.1:0", "--data"])
+            .arg(&self.data)
+            .args(&self.arguments)
+            .env("LONGSHORE_ADMIN_KEY", KEY)
+            .env_remove("OPENAI_API_KEY")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let url = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| {
+                let from = line.find("http://127.0.0.1:")?;
+                let url: String = line[from..].chars().take_while(|c| !c.is_whitespace() && *c != ',').collect();
+                Some(url.trim_end_matches(['/', '.']).to_owned())
+            })
+            .expect("`up` prints its address");
+        // Keep reading, so that a full pipe never stops the server.
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
+        self.url = url;
+        self.process = Some(child);
+        self.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
+    }
+
+    /// `kill -9`, and the process is gone when this returns.
+    pub fn kill(&mut self) {
+        let mut process = self.process.take().unwrap();
+        process.kill().unwrap();
+        process.wait().unwrap();
+    }
+
+    /// Waits until the process has ended by itself.
+    pub fn wait_for_death(&mut self) {
+        let began = Instant::now();
+        let mut process = self.process.take().unwrap();
+        while process.try_wait().unwrap().is_none() {
+            assert!(began.elapsed() < PATIENCE, "the process does not die");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().id()
+    }
+
+    pub async fn status(&self, path: &str) -> Option<StatusCode> {
+        let answer = self.http.get(format!("{}{path}", self.url)).bearer_auth(KEY).send().await.ok()?;
+        Some(answer.status())
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let answer = self.http.get(format!("{}{path}", self.url)).bearer_auth(KEY).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "GET {path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Submits a job and returns its answer, whatever it is.
+    pub async fn try_submit(&self, job: &Value) -> (StatusCode, Value) {
+        let answer =
+            self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job).send().await.unwrap();
+        (answer.status(), answer.json().await.unwrap())
+    }
+
+    pub async fn submit(&self, job: &Value) -> String {
+        let (status, body) = self.try_submit(job).await;
+        assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+        body["id"].as_str().unwrap().to_owned()
+    }
+
+    pub async fn probe(&self, payload: Value) -> String {
+        self.submit(&json!({"kind": "probe", "payload": payload})).await
+    }
+
+    /// The job once it has ended.
+    pub async fn ended(&self, id: &str) -> Value {
+        let began = Instant::now();
+        loop {
+            let job = self.get(&format!("/v1/jobs/{id}?wait=30s")).await;
+            if ["succeeded", "dead", "cancelled"].contains(&job["state"].as_str().unwrap()) {
+                return job;
+            }
+            assert!(began.elapsed() < PATIENCE, "{job}");
+        }
+    }
+
+    /// Waits until `holds` is true.
+    pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut(&Self) -> bool) {
+        let began = Instant::now();
+        while !holds(self).await {
+            assert!(began.elapsed() < PATIENCE, "never came true: {what}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Installation {
+    fn drop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}

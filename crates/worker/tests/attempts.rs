@@ -1,0 +1,144 @@
+//! Whole attempts on real stores: how each end of a handler becomes a settle, and what stopping one costs.
+
+mod rig;
+
+use std::time::Duration;
+
+use queue_core::{
+    dispatcher::Place,
+    error::ErrorClass,
+    job::Kind,
+    journal::{Cancelled, Recovery},
+    state::Standing,
+};
+use rig::Rig;
+use worker::provider::Providers;
+
+async fn rig(slots: usize) -> Rig {
+    let mut rig = Rig::new(Providers::new()).await;
+    rig.work(slots, Duration::from_secs(10));
+    rig
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_probe_succeeds_and_leaves_one_attempt() {
+    let mut rig = rig(4).await;
+    let id = rig.probe(r#"{"result_bytes":3}"#).await;
+    let row = rig.ended(id).await;
+    assert_eq!((row.standing, row.attempts), (Standing::Succeeded, 1));
+    let attempts = rig.stores.reads.attempts(id).await.unwrap();
+    assert_eq!(attempts.len(), 1);
+    assert_eq!((attempts[0].number, attempts[0].outcome.as_str()), (1, "succeed"));
+    assert!(rig.stores.reads.result(id).await.unwrap().is_some());
+    rig.stop().await;
+    assert_eq!(rig.stores.dispatcher.locate(&[id]).await.unwrap(), vec![Place::Unknown]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_passing_failure_is_tried_again_and_a_final_one_is_not() {
+    let mut rig = rig(4).await;
+    let passing = rig.probe(r#"{"fail":"transient","fail_times":2}"#).await;
+    let lasting = rig.probe(r#"{"fail":"transient"}"#).await;
+    let permanent = rig.probe(r#"{"fail":"permanent"}"#).await;
+    let panics = rig.probe(r#"{"fail":"panic","fail_times":1}"#).await;
+    let row = rig.ended(passing).await;
+    assert_eq!((row.standing, row.attempts), (Standing::Succeeded, 3));
+    let row = rig.ended(lasting).await;
+    assert_eq!((row.standing, row.attempts), (Standing::Dead, 3));
+    assert_eq!(row.error.unwrap().class, ErrorClass::Transient);
+    let row = rig.ended(permanent).await;
+    assert_eq!((row.standing, row.attempts), (Standing::Dead, 1));
+    let row = rig.ended(panics).await;
+    assert_eq!((row.standing, row.attempts), (Standing::Succeeded, 2));
+    let attempts = rig.stores.reads.attempts(panics).await.unwrap();
+    assert_eq!(attempts[0].error.as_ref().unwrap().class, ErrorClass::Panic);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_ends_at_its_timeout_and_a_job_at_its_deadline() {
+    let mut rig = rig(4).await;
+    let slow = rig
+        .submit(Kind::Probe, r#"{"sleep_ms":600000}"#, |job| {
+            job.timeout_ms = Some(50);
+            job.max_attempts = 1;
+        })
+        .await;
+    let late = rig
+        .submit(Kind::Probe, r#"{"sleep_ms":600000}"#, |job| job.deadline = Some(job.run_at.plus_ms(60)))
+        .await;
+    let row = rig.ended(slow).await;
+    assert_eq!((row.standing, row.error.unwrap().class), (Standing::Dead, ErrorClass::Timeout));
+    let row = rig.ended(late).await;
+    assert_eq!((row.standing, row.error.unwrap().class), (Standing::Dead, ErrorClass::Deadline));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_gives_running_jobs_back_unspent() {
+    let mut rig = Rig::new(Providers::new()).await;
+    rig.work(4, Duration::ZERO);
+    let id = rig.probe(r#"{"sleep_ms":600000}"#).await;
+    rig.until("running", async || is_running(&rig, id).await).await;
+    rig.stop().await;
+    let row = rig.row(id).await;
+    assert_eq!((row.standing, row.attempts, row.recoveries), (Standing::Live, 0, 0));
+    assert_eq!(row.epoch.0, 1, "a release hands the job on");
+    assert!(matches!(rig.stores.dispatcher.locate(&[id]).await.unwrap()[0], Place::Waiting { .. }));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cancelled_job_stops_within_its_attempt() {
+    let mut rig = rig(4).await;
+    let id = rig.probe(r#"{"sleep_ms":600000}"#).await;
+    rig.until("running", async || is_running(&rig, id).await).await;
+    let now = rig.stores.clock.now();
+    assert!(matches!(rig.stores.journal.cancel(id, None, now).await.unwrap(), Cancelled::Done(_)));
+    rig.stores.dispatcher.nudge(id).await.unwrap();
+    rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
+    assert_eq!(rig.row(id).await.standing, Standing::Cancelled);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_settle_behind_a_recovery_is_fenced() {
+    let mut rig = rig(1).await;
+    let id = rig.probe(r#"{"sleep_ms":300}"#).await;
+    rig.until("running", async || is_running(&rig, id).await).await;
+    let row = rig.row(id).await;
+    // What a reaper does that takes this worker for dead, while the handler still runs.
+    let token = queue_core::journal::Token { id, epoch: row.epoch };
+    let session = queue_core::ids::SessionId::generate();
+    let recovery =
+        Recovery { token, nonce: Default::default(), counts: true, session, started_at: Some(row.accepted_at) };
+    rig.stores.journal.recover(vec![recovery]).await.unwrap();
+    rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
+    let row = rig.row(id).await;
+    assert_eq!((row.standing, row.epoch.0, row.recoveries), (Standing::Live, 1, 1));
+    assert!(rig.stores.reads.result(id).await.unwrap().is_none(), "the fenced attempt left no result");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_never_holds_more_than_its_slots() {
+    let mut rig = rig(3).await;
+    let mut ids = vec![];
+    for _ in 0..60 {
+        ids.push(rig.probe(r#"{"sleep_ms":5}"#).await);
+    }
+    let mut most = 0;
+    for &id in &ids {
+        rig.until("ended", async || {
+            let depths = rig.stores.dispatcher.depths().await.unwrap();
+            most = most.max(depths.iter().map(|depth| depth.active).sum::<u64>());
+            rig.row(id).await.standing.is_final()
+        })
+        .await;
+    }
+    assert!((1..=3).contains(&most), "{most} claims at once");
+    rig.stop().await;
+}
+
+async fn is_running(rig: &Rig, id: queue_core::ids::JobId) -> bool {
+    matches!(rig.stores.dispatcher.locate(&[id]).await.unwrap()[0], Place::Leased { started_at: Some(_), .. })
+}

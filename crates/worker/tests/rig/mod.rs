@@ -1,0 +1,156 @@
+//! A worker on real stores in a temporary folder, for tests that watch whole attempts.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use queue_core::{
+    dispatcher::{Dispatcher, Entry, memory::MemoryDispatcher},
+    events::{Events, memory::MemoryEvents},
+    ids::{JobId, Name},
+    job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
+    journal::{Accepted, Journal, sqlite::SqliteJournal},
+    ledger::PriceBook,
+    route::{Route, Routes},
+    stores::Stores,
+    time::{Clock, SystemClock},
+};
+use tempfile::TempDir;
+use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use worker::{Config, Worker, context::Surroundings, provider::Providers};
+
+/// Longest wait for anything: a test that needs longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Rig {
+    pub stores: Stores,
+    pub around: Surroundings,
+    pub shutdown: CancellationToken,
+    running: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Rig {
+    /// Stores without a worker.
+    pub async fn new(providers: Providers) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
+        let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
+        dispatcher.begin(journal.new_generation().await.unwrap()).await.unwrap();
+        let stores = Stores {
+            journal: journal.clone(),
+            reads: journal.clone(),
+            ledger: journal.clone(),
+            catalog: journal,
+            dispatcher,
+            events: Arc::new(MemoryEvents::new()),
+            clock,
+        };
+        let routes = Routes {
+            routes: providers.keys().map(|name| Route { provider: Name::from(name.as_str()), models: vec![] }).collect(),
+            default_model: Some("small".into()),
+            default_embedding_model: Some("small".into()),
+        };
+        let around = Surroundings {
+            stores: stores.clone(),
+            providers: Arc::new(providers),
+            routes: Arc::new(routes),
+            prices: Arc::new(PriceBook::shipped()),
+        };
+        Self { stores, around, shutdown: CancellationToken::new(), running: None, _folder: folder }
+    }
+
+    /// Starts the worker.
+    pub fn work(&mut self, slots: usize, drain: Duration) {
+        let config = Config { slots, queues: vec![], drain, host: "test".into() };
+        let worker = Worker::new(config, self.around.clone());
+        let shutdown = self.shutdown.clone();
+        self.running = Some(tokio::spawn(async move { worker.run(shutdown).await.unwrap() }));
+    }
+
+    /// Stops the worker and waits for its end.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        let running = self.running.take().unwrap();
+        tokio::time::timeout(PATIENCE, running).await.expect("the worker ends").unwrap();
+    }
+
+    /// Accepts and pushes a job.
+    pub async fn submit(&self, kind: Kind, payload: &str, change: impl FnOnce(&mut NewJob)) -> JobId {
+        let now = self.stores.clock.now();
+        let mut job = NewJob {
+            id: JobId::generate(),
+            tenant: "default".into(),
+            queue: "default".into(),
+            kind,
+            target: kind.as_str().into(),
+            priority: PRIORITY_DEFAULT,
+            run_at: now,
+            start_by: None,
+            deadline: None,
+            timeout_ms: None,
+            max_attempts: MAX_ATTEMPTS_DEFAULT,
+            unique_key: None,
+            operation: None,
+            batch_id: None,
+            tags: vec![],
+            request_id: None,
+            traceparent: None,
+            idempotency: None,
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+            accepted_at: now,
+        };
+        change(&mut job);
+        let (id, run_at) = (job.id, job.run_at);
+        let entry = Entry {
+            id,
+            epoch: Default::default(),
+            queue: job.queue.clone(),
+            tenant: job.tenant.clone(),
+            target: job.target.clone(),
+            priority: job.priority,
+            run_at,
+            suspect: false,
+        };
+        assert_eq!(self.stores.journal.accept(vec![job]).await.unwrap(), vec![Accepted::New]);
+        self.stores.dispatcher.push(vec![entry]).await.unwrap();
+        id
+    }
+
+    pub async fn probe(&self, payload: &str) -> JobId {
+        self.submit(Kind::Probe, payload, |_| {}).await
+    }
+
+    pub async fn row(&self, id: JobId) -> Job {
+        self.stores.reads.jobs(&[id]).await.unwrap().remove(0).expect("the job exists")
+    }
+
+    /// The row of a job once it has ended.
+    pub async fn ended(&self, id: JobId) -> Job {
+        let mut finished = self.stores.events.finished();
+        let wait = async {
+            loop {
+                let row = self.row(id).await;
+                if row.standing.is_final() {
+                    return row;
+                }
+                match finished.recv().await {
+                    Ok(_) | Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => panic!("the event hub is gone"),
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the job ends")
+    }
+
+    /// Waits until `holds` is true of the job's place in the dispatcher.
+    pub async fn until(&self, what: &str, mut holds: impl AsyncFnMut() -> bool) {
+        let wait = async {
+            while !holds().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, wait).await.is_ok(), "never came true: {what}");
+    }
+}
