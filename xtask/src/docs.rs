@@ -64,9 +64,14 @@ fn commands(file: &str, text: &str, sources: &str, findings: &mut Vec<String>) {
             }
             let variant: String = verb
                 .split('-')
-                .map(|part| part.chars().next().map(|c| c.to_ascii_uppercase()).into_iter().collect::<String>() + &part[1..])
+                .map(|part| {
+                    part.chars().next().map(|c| c.to_ascii_uppercase()).into_iter().collect::<String>() + &part[1..]
+                })
                 .collect();
-            if !sources.contains(&format!("{variant} {{")) && !sources.contains(&format!("{variant}(")) && !sources.contains(&format!("{variant},")) {
+            if !sources.contains(&format!("{variant} {{"))
+                && !sources.contains(&format!("{variant}("))
+                && !sources.contains(&format!("{variant},"))
+            {
                 findings.push(format!("{file}: there is no command `{} {verb}`", pair[0]));
             }
         }
