@@ -1,1 +1,76 @@
-//! placeholder
+//! The HTTP API: submit, watch, steer and count jobs. Every rejection is an RFC 9457 problem document.
+//!
+//! It holds no state of its own that matters: a request reads and writes the journal and tells the dispatcher. It
+//! never calls a provider and never runs a job. `surface.md` in the design names the routes; `/openapi.json` is
+//! generated from this code.
+
+mod app;
+mod auth;
+mod body;
+mod fields;
+mod health;
+mod idempotency;
+mod json;
+mod observe;
+mod params;
+mod problem;
+mod routes;
+mod serve;
+mod shape;
+mod stream;
+mod submit;
+mod view;
+mod waiters;
+
+use std::sync::Arc;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use queue_core::{
+    ledger::PriceBook,
+    route::Routes,
+    stores::{Check, Stores},
+};
+
+pub use routes::openapi;
+pub use serve::{router, serve};
+
+/// Everything that the API works with.
+#[derive(Clone)]
+pub struct Api {
+    /// The stores.
+    pub stores: Stores,
+    /// Who serves which model: decides a job's target at submit.
+    pub routes: Arc<Routes>,
+    /// Windows of known models: a prompt that cannot fit is refused at submit.
+    pub prices: Arc<PriceBook>,
+    /// Things outside that `/health` reports on, each by its name.
+    pub checks: Vec<Arc<dyn Check>>,
+    /// What `/metrics` renders: the handle of the recorder that the process installed.
+    pub metrics: PrometheusHandle,
+    /// Bounds and switches.
+    pub settings: Settings,
+}
+
+/// Bounds and switches of the API.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whether jobs of kind `probe` are accepted.
+    pub probe_jobs: bool,
+    /// Largest body of a bulk submit, in bytes.
+    pub max_body_bytes: usize,
+    /// Largest payload of one job, in bytes.
+    pub max_job_bytes: usize,
+    /// The version that `/health` and `/openapi.json` name.
+    pub version: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            probe_jobs: false,
+            max_body_bytes: 32 * 1024 * 1024,
+            max_job_bytes: 1024 * 1024,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}

@@ -166,7 +166,8 @@ impl Client {
 
     /// A failure to talk to the server at all.
     pub(crate) fn unreachable(&self, error: &reqwest::Error) -> Failure {
-        let hint = if error.is_connect() { "\n  is `longshore up` running? LONGSHORE_URL names another server" } else { "" };
+        let hint =
+            if error.is_connect() { "\n  is `longshore up` running? LONGSHORE_URL names another server" } else { "" };
         Failure::error(format!("cannot reach {}: {}{hint}", self.base(), chain(error)))
     }
 }

@@ -61,7 +61,10 @@ impl Environment {
 
 /// Kubernetes gives every pod `LONGSHORE_PORT_8080_TCP_ADDR` and the like when a service is called `longshore`.
 fn is_service_link(name: &str) -> bool {
-    name.contains("_SERVICE_HOST") || name.contains("_SERVICE_PORT") || name.contains("_PORT_") || name.ends_with("_PORT")
+    name.contains("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.contains("_PORT_")
+        || name.ends_with("_PORT")
 }
 
 #[cfg(test)]

@@ -116,10 +116,7 @@ mod tests {
             {"pointer": "/payload/model", "reason": "nobody serves it"}]});
         let failure = Failure::from_problem(422, body);
         assert_eq!(failure.exit, Exit::Usage);
-        assert_eq!(
-            failure.message,
-            "Bad request: 2 fields are wrong (HTTP 422)\n  /payload/model: nobody serves it"
-        );
+        assert_eq!(failure.message, "Bad request: 2 fields are wrong (HTTP 422)\n  /payload/model: nobody serves it");
     }
 
     #[test]

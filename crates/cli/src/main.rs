@@ -1,2 +1,148 @@
-//! placeholder
-fn main() {}
+//! `longshore`: the one binary. `up` and `serve` run the product, the other verbs operate it over HTTP.
+//!
+//! Only this crate reads files and the environment: everything else is told.
+
+mod client;
+mod commands;
+mod config;
+mod data;
+mod environment;
+mod failure;
+mod greeting;
+mod logs;
+mod metrics;
+mod output;
+mod providers;
+mod serve;
+mod sse;
+mod up;
+
+use std::{future::Future, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    client::{Access, Client},
+    commands::{Operator, bench, cost, dlq, doctor, job, migrate, queue, worker},
+    config::Flags,
+    environment::Environment,
+    failure::{Failure, Outcome},
+    output::Output,
+};
+
+/// Printed below the help of the whole program.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error: the server is away, a job that was waited for did not succeed, I/O
+  2  usage: flags, configuration, or a request with wrong fields (HTTP 400, 413, 422)
+  3  not found (HTTP 404)
+  4  partial: some of it was done
+  5  refused: no right to it, or the state does not allow it (HTTP 401, 403, 409)
+
+First steps:
+  longshore up
+  longshore job submit --prompt \"Say hello\" --wait";
+
+/// A durable job queue and worker runtime for LLM work.
+#[derive(Debug, Parser)]
+#[command(name = "longshore", version, after_help = EXIT_CODES, max_term_width = 110)]
+struct Cli {
+    #[command(flatten)]
+    access: Access,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Run everything in one process: API, worker and scheduler, on SQLite and memory
+    Up(Flags),
+    /// Run one role in this process
+    Serve {
+        /// Which
+        role: serve::Role,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Bring the journal's schema up to date
+    Migrate {
+        /// Only print what would be run
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        flags: Flags,
+    },
+    /// Check configuration, data folder, journal, server and providers, and say what to do
+    Doctor(Flags),
+    /// Submit, show, watch and cancel jobs
+    #[command(subcommand)]
+    Job(job::Verb),
+    /// Show, pause and resume queues
+    #[command(subcommand)]
+    Queue(queue::Verb),
+    /// Show dead letters and give them another life
+    #[command(subcommand)]
+    Dlq(dlq::Verb),
+    /// Show what was spent
+    #[command(subcommand)]
+    Cost(cost::Verb),
+    /// Show worker processes
+    #[command(subcommand)]
+    Worker(worker::Verb),
+    /// Submit and drain probe jobs on a running installation and print rates and latencies
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let out = Output { json: cli.access.json };
+    match run(cli, out) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            let text = if out.json { failure.to_json().to_string() } else { format!("error: {failure}") };
+            output::note(&text);
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, out: Output) -> Outcome {
+    let env = Environment::of_process();
+    let access = cli.access;
+    let load = |flags: &Flags| config::Config::load(flags, access.data.as_deref(), &env);
+    let operator = || -> Result<Operator, Failure> { Ok(Operator { client: Client::find(&access, &env)?, out }) };
+    match cli.verb {
+        Verb::Up(flags) => on_all_cores(up::run(load(&flags)?, &access, out)),
+        Verb::Serve { role, flags } => serve::run(role, &load(&flags)?),
+        Verb::Migrate { dry_run, flags } => migrate::run(&load(&flags)?, dry_run, out),
+        Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
+        Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
+        Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
+        Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
+        Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
+        Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
+        Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
+    }
+}
+
+/// For a command that waits for one answer at a time.
+fn on_one_core(work: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// For roles: at least two threads, so that one long computation does not stop the clockwork of the others.
+fn on_all_cores(work: impl Future<Output = Outcome>) -> Outcome {
+    let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
+    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -12,7 +12,8 @@ use testkit::MockProvider;
 const CONCURRENCY: usize = 2;
 
 fn analysis() -> Value {
-    let sentences: Vec<String> = (0..160).map(|n| format!("Sentence number {n} says that valve {n} is open.")).collect();
+    let sentences: Vec<String> =
+        (0..160).map(|n| format!("Sentence number {n} says that valve {n} is open.")).collect();
     json!({
         "kind": "analysis",
         "payload": {
@@ -95,7 +96,10 @@ async fn every_202_before_a_kill_is_found_after_it() {
     let mut accepted = vec![];
     for round in 0..3 {
         for n in 0..50 {
-            accepted.push(up.submit(&json!({"kind": "probe", "payload": {"sleep_ms": n}, "operation": format!("r{round}")})).await);
+            accepted.push(
+                up.submit(&json!({"kind": "probe", "payload": {"sleep_ms": n}, "operation": format!("r{round}")}))
+                    .await,
+            );
         }
         up.kill();
         up.start_again().await;

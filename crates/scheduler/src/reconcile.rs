@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use queue_core::{
-    dispatcher::{HORIZON_MS, Place, PUSH_MAX_ENTRIES},
+    dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place},
     ids::JobId,
     journal::{LiveScan, Token},
     stores::Stores,

@@ -1,1 +1,13 @@
-//! placeholder
+//! What tests need and no store or provider gives them: a model provider that misbehaves on command and keeps count.
+//!
+//! A dev-dependency only. It shares no code with the rest of Longshore, so that what it sees is a witness.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failure in here is the failure of the test that uses it"
+)]
+
+mod provider;
+
+pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};

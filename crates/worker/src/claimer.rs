@@ -20,6 +20,7 @@ use crate::{
     backend::Claimed,
     leases::{Leases, Stop},
     patience::until_available,
+    renewer,
 };
 
 /// Most acks in one step: bounds the dispatcher's work in one go.
@@ -42,7 +43,7 @@ pub(crate) struct Claimer {
 }
 
 impl Claimer {
-    /// Claims until `stop` fires, then goes on carrying acks until `end` fires.
+    /// Claims until `stop` fires, then goes on carrying acks until `end` has fired and every claim is given up.
     pub(crate) async fn run(
         self,
         mut signals: mpsc::Receiver<Signal>,
@@ -55,16 +56,17 @@ impl Claimer {
         let mut pause = PAUSE_FIRST;
         loop {
             claiming = claiming && !stop.is_cancelled();
+            // Asked before the acks are taken: whoever gives a claim up leaves its ack first.
+            let all_given_up = end.is_cancelled() && self.leases.count() == 0;
             let acks = self.leases.take_acks(ACKS_MAX);
             let slot = if claiming && work_expected { self.free_slots() } else { None };
             if acks.is_empty() && slot.is_none() {
-                if end.is_cancelled() && self.leases.count() == 0 {
+                if all_given_up {
                     return;
                 }
-                match self.idle(&mut signals, next_at, claiming, &stop, &end).await {
+                match self.idle(&mut signals, next_at, claiming, &stop).await {
                     Woken::Work => work_expected = true,
                     Woken::Drain => claiming = false,
-                    Woken::Ended => return,
                 }
                 continue;
             }
@@ -101,7 +103,6 @@ impl Claimer {
         next_at: Option<Timestamp>,
         mut claiming: bool,
         stop: &CancellationToken,
-        end: &CancellationToken,
     ) -> Woken {
         let now = self.stores.clock.now();
         let due = next_at.map(|at| Duration::from_millis(at.since_ms(now).max(1) as u64));
@@ -110,7 +111,6 @@ impl Claimer {
             () = self.leases.changed.notified() => Woken::Work,
             () = tokio::time::sleep(timer) => Woken::Work,
             () = stop.cancelled(), if claiming => Woken::Drain,
-            () = end.cancelled(), if !claiming => Woken::Ended,
             signal = signals.recv() => match signal {
                 Some(signal) => {
                     self.heed(signal, &mut claiming);
@@ -135,7 +135,11 @@ impl Claimer {
         false
     }
 
-    async fn step(&self, acks: Vec<queue_core::dispatcher::Ack>, slot: Option<OwnedSemaphorePermit>) -> Option<Stepped> {
+    async fn step(
+        &self,
+        acks: Vec<queue_core::dispatcher::Ack>,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Option<Stepped> {
         let slots = slot.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let step = Step { session: self.session, acks: acks.clone(), queues: self.queues.clone(), slots };
         let reply = match self.stores.dispatcher.step(step).await {
@@ -176,7 +180,6 @@ impl Claimer {
 enum Woken {
     Work,
     Drain,
-    Ended,
 }
 
 struct Stepped {
@@ -201,16 +204,23 @@ impl Load {
         let now = self.stores.clock.now();
         let ask = || self.stores.journal.load(&tokens, now);
         let Some(rows) = until_available("load", ask, &never).await else { return };
+        // A process that was stopped for long (a laptop asleep, SIGSTOP) must not start what others took over.
+        while self.leases.fuse_is_out() {
+            renewer::once(&self.stores, self.session, &self.leases).await;
+            if self.leases.fuse_is_out() {
+                tokio::time::sleep(POLL_MAX).await;
+            }
+        }
         let mut started = Vec::with_capacity(rows.len());
         let mut runnable = Vec::with_capacity(rows.len());
         for ((claim, held), row) in claims.into_iter().zip(held).zip(rows) {
             let Some(slot) = slots.split(1) else { return };
-            match row {
+            match row.filter(|_| held.stopped().is_none()) {
                 Some(loaded) => {
                     started.push(claim.lease);
                     runnable.push(Claimed { loaded, held, ready_at: claim.ready_at, slot });
                 }
-                // Settled, edited or recovered since it was pushed: this entry is history.
+                // Settled, edited or recovered since it was pushed, or lost since it was claimed: history.
                 None => {
                     drop(slot);
                     self.leases.give_up(claim.lease, None);

@@ -3,10 +3,11 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use queue_core::{
-    dispatcher::{Ack, Entry, Lease},
+    dispatcher::{Ack, Entry, Lease, SESSION_MS},
     ids::JobId,
 };
 use tokio::sync::Notify;
@@ -56,6 +57,8 @@ pub(crate) struct Leases {
     held: Mutex<HashMap<JobId, Arc<Held>>>,
     /// Acks that the next step carries. Bounded by the claims that this worker holds.
     acks: Mutex<Vec<Ack>>,
+    /// When the last renewal that succeeded was sent.
+    renewed: Mutex<Option<Instant>>,
     /// An ack is waiting, or a slot is free: the claimer has something to do.
     pub(crate) changed: Notify,
 }
@@ -69,8 +72,9 @@ impl Leases {
 
     /// Gives a claim up with the next step; `next` is the job's next life if it has one.
     pub(crate) fn give_up(&self, lease: Lease, next: Option<Entry>) {
-        self.forget(lease);
+        // The ack first: once nothing is held, the claimer may end after carrying what it finds.
         lock(&self.acks).push(Ack { lease, next });
+        self.forget(lease);
         self.changed.notify_one();
     }
 
@@ -96,6 +100,17 @@ impl Leases {
         lock(&self.acks).splice(0..0, unsent);
     }
 
+    /// A renewal that was sent at `sent` succeeded.
+    pub(crate) fn note_renewal(&self, sent: Instant) {
+        *lock(&self.renewed) = Some(sent);
+    }
+
+    /// Whether others may take this worker for dead: it has been silent for as long as a session lives. Counted from
+    /// the sending, since nobody knows when it arrived.
+    pub(crate) fn fuse_is_out(&self) -> bool {
+        lock(&self.renewed).is_none_or(|sent| sent.elapsed() >= Duration::from_millis(SESSION_MS as u64))
+    }
+
     pub(crate) fn all(&self) -> Vec<Lease> {
         lock(&self.held).values().map(|held| held.lease).collect()
     }
@@ -110,10 +125,11 @@ impl Leases {
         }
     }
 
-    pub(crate) fn stop_lease(&self, lease: Lease, reason: Stop) {
-        if let Some(held) = lock(&self.held).get(&lease.id).filter(|held| held.lease == lease) {
-            held.stop(reason);
-        }
+    /// Whether the claim was still held: one that was given up meanwhile needs no stopping.
+    pub(crate) fn stop_lease(&self, lease: Lease, reason: Stop) -> bool {
+        let held = lock(&self.held);
+        let current = held.get(&lease.id).filter(|held| held.lease == lease);
+        current.inspect(|held| held.stop(reason)).is_some()
     }
 
     pub(crate) fn stop_all(&self, reason: Stop) {

@@ -18,6 +18,7 @@ use std::{any::Any, sync::Arc, time::Duration};
 use apalis::layers::{catch_panic::CatchPanicLayer, tracing::TraceLayer};
 use apalis_core::{
     error::BoxDynError,
+    task::Task,
     worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt},
 };
 use context::Surroundings;
@@ -101,10 +102,18 @@ impl Worker {
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
-        drain(&slots, slots_total, &leases, self.config.drain).await;
+        let given_back = drain(&slots, slots_total, &leases, self.config.drain).await;
         end.cancel();
+        leases.changed.notify_one();
+        if !given_back {
+            // Their settles wait for a journal that is away. The reaper finds the leases.
+            claiming.abort();
+            running.abort();
+        }
         for task in [renewer, claiming, running] {
-            if let Err(error) = task.await {
+            if let Err(error) = task.await
+                && !error.is_cancelled()
+            {
                 tracing::error!(%error, "a task of the worker ended badly");
             }
         }
@@ -151,8 +160,8 @@ fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) -> BoxFuture<'static
     };
     let worker = WorkerBuilder::new("longshore")
         .backend(jobs)
-        .layer(TraceLayer::new())
         .parallelize(tokio::spawn)
+        .layer(TraceLayer::new().make_span_with(attempt_span))
         .layer(CatchPanicLayer::with_panic_handler(lost))
         .build(attempt);
     // Boxed here, outside any async block: inside one, the compiler cannot see that the layers' futures are `Send`.
@@ -164,23 +173,33 @@ fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) -> BoxFuture<'static
     }))
 }
 
+/// apalis' own span wants its own task id, and panics without one.
+fn attempt_span(task: &Task<Claimed>) -> tracing::Span {
+    let job = &task.args.loaded.job;
+    tracing::info_span!("attempt", job_id = %job.id, tenant = %job.tenant, attempt = job.attempts + 1)
+}
+
 fn lost(panic: &Box<dyn Any + Send>) -> BoxDynError {
     tracing::error!(panic = pipeline::said(panic.as_ref()), "an attempt panicked outside its handler: a defect");
     "an attempt panicked outside its handler".into()
 }
 
-/// Waits until every slot is free; when `patience` ends, stops what still runs and waits for that.
-async fn drain(slots: &Semaphore, total: usize, leases: &Leases, patience: Duration) {
+/// Waits until every slot is free; when `patience` ends, stops what still runs and waits for that. `false` when jobs
+/// could not be given back.
+async fn drain(slots: &Semaphore, total: usize, leases: &Leases, patience: Duration) -> bool {
     let all_free = slots.acquire_many(total as u32);
     tokio::pin!(all_free);
-    if tokio::time::timeout(patience, &mut all_free).await.is_err() {
-        tracing::info!(jobs = leases.count(), "drain time is over: giving running jobs back, unspent");
-        leases.stop_all(Stop::Shutdown);
-        // Each stopped attempt ends within its grace and one settle; a journal that is away must not hold us for ever.
-        if tokio::time::timeout(GIVE_BACK_MAX, &mut all_free).await.is_err() {
-            tracing::warn!(jobs = leases.count(), "jobs could not be given back; their leases will expire");
-        }
+    if tokio::time::timeout(patience, &mut all_free).await.is_ok() {
+        return true;
     }
+    tracing::info!(jobs = leases.count(), "drain time is over: giving running jobs back, unspent");
+    leases.stop_all(Stop::Shutdown);
+    // Each stopped attempt ends within its grace and one settle; a journal that is away must not hold us for ever.
+    let given_back = tokio::time::timeout(GIVE_BACK_MAX, &mut all_free).await.is_ok();
+    if !given_back {
+        tracing::warn!(jobs = leases.count(), "jobs could not be given back; their leases will expire");
+    }
+    given_back
 }
 
 /// Longest wait for stopped attempts to be given back.

@@ -1,11 +1,6 @@
 //! One attempt, from a loaded job to its settle: resolve → admit → run → judge → settle → give up the claim.
 
-use std::{
-    any::Any,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
-};
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::FutureExt;

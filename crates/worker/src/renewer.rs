@@ -1,6 +1,9 @@
 //! Keeps this worker's leases alive, from a task of its own: a busy handler must never cost a lease.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use queue_core::{dispatcher::SESSION_MS, ids::SessionId, stores::Stores, telemetry};
 use tokio::time::MissedTickBehavior;
@@ -20,17 +23,25 @@ pub(crate) async fn run(stores: Stores, session: SessionId, leases: Arc<Leases>,
             () = end.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match stores.dispatcher.renew(session, &leases.all()).await {
-            Ok(lost) => {
-                for lease in lost {
+        once(&stores, session, &leases).await;
+    }
+}
+
+/// Renews everything that is held; what is lost is stopped.
+pub(crate) async fn once(stores: &Stores, session: SessionId, leases: &Leases) {
+    let sent = Instant::now();
+    match stores.dispatcher.renew(session, &leases.all()).await {
+        Ok(lost) => {
+            leases.note_renewal(sent);
+            for lease in lost {
+                if leases.stop_lease(lease, Stop::LeaseLost) {
                     tracing::warn!(job_id = %lease.id, epoch = lease.epoch.0, "the lease is lost; the attempt stops");
-                    leases.stop_lease(lease, Stop::LeaseLost);
                 }
             }
-            Err(error) => {
-                metrics::counter!(telemetry::RENEW_FAILURES).increment(1);
-                tracing::warn!(%error, "leases were not renewed");
-            }
+        }
+        Err(error) => {
+            metrics::counter!(telemetry::RENEW_FAILURES).increment(1);
+            tracing::warn!(%error, "leases were not renewed");
         }
     }
 }

@@ -64,9 +64,8 @@ async fn an_attempt_ends_at_its_timeout_and_a_job_at_its_deadline() {
             job.max_attempts = 1;
         })
         .await;
-    let late = rig
-        .submit(Kind::Probe, r#"{"sleep_ms":600000}"#, |job| job.deadline = Some(job.run_at.plus_ms(60)))
-        .await;
+    let late =
+        rig.submit(Kind::Probe, r#"{"sleep_ms":600000}"#, |job| job.deadline = Some(job.run_at.plus_ms(60))).await;
     let row = rig.ended(slow).await;
     assert_eq!((row.standing, row.error.unwrap().class), (Standing::Dead, ErrorClass::Timeout));
     let row = rig.ended(late).await;

@@ -74,7 +74,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         }
         Verb::Attempts { id } => {
             let attempts = operator.client.get(&["v1", "jobs", &id, "attempts"], &[]).await?;
-            operator.out.show(&attempts, || show::attempts(&attempts));
+            operator.out.show(&attempts, || show::attempts(output::items(&attempts, "attempts")));
             Ok(Exit::Ok)
         }
         Verb::Result { id } => {

@@ -25,8 +25,9 @@ pub(crate) struct Operator {
 /// Reads a moment that is given as RFC 3339 or as a duration from now, e.g. `10m`.
 pub(crate) fn parse_later(text: &str) -> Result<Timestamp, String> {
     text.parse().or_else(|_| {
-        let ahead = parse_duration(text.trim_start_matches('+'))
-            .map_err(|_| format!("`{text}` is neither a time such as 2026-11-21T09:30:00Z nor a duration such as 10m"))?;
+        let ahead = parse_duration(text.trim_start_matches('+')).map_err(|_| {
+            format!("`{text}` is neither a time such as 2026-11-21T09:30:00Z nor a duration such as 10m")
+        })?;
         Ok(SystemClock.now().plus(ahead))
     })
 }

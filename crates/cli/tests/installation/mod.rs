@@ -99,8 +99,7 @@ impl Installation {
 
     /// Submits a job and returns its answer, whatever it is.
     pub async fn try_submit(&self, job: &Value) -> (StatusCode, Value) {
-        let answer =
-            self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job).send().await.unwrap();
+        let answer = self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job).send().await.unwrap();
         (answer.status(), answer.json().await.unwrap())
     }
 

@@ -4,13 +4,15 @@
 //! fenced. One row per succeeded job (*charge*), fenced like the settle that writes it.
 
 mod prices;
+mod tokens;
 
 use std::fmt;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use prices::{Model, PriceBook, PriceError};
+pub use prices::{Model, PriceBook, PriceError, Tier};
+pub use tokens::estimate_tokens;
 
 use crate::{
     ids::{CallId, JobId, Name},
@@ -119,7 +121,8 @@ impl UsageSource {
 /// One call to a provider: its ledger row, and its answer where there is one.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
-    /// Deterministic, so that recording twice is recording once. A call without a reusable answer
+    /// Deterministic: with the epoch it names the ledger row, so that recording twice is recording once; alone it names
+    /// the kept answer, so that a later attempt finds it. A call without a reusable answer
     /// (failed, aborted) records under [`CallRecord::id_of_failure`] instead.
     pub call_id: CallId,
     /// The job that paid for it.

@@ -1,5 +1,13 @@
 //! What a payload must look like, by kind: checked at submit, read again by the handler.
 
+pub mod analysis;
+pub mod embedding;
+mod fields;
+pub mod llm;
+mod model;
+pub mod probe;
+mod tree;
+
 use serde::Serialize;
 
 use crate::{ids::Name, job::Kind, ledger::PriceBook, route::Routes};
@@ -33,6 +41,10 @@ pub struct Surroundings<'a> {
 
 /// Checks a payload (JSON text) and says what target the job loads. Pointers in errors begin with `/payload`.
 pub fn validate(kind: Kind, payload: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
-    let _ = (kind, payload, around);
-    Err(vec![])
+    match kind {
+        Kind::Llm => llm::validate(payload, around),
+        Kind::Embedding => embedding::validate(payload, around),
+        Kind::Analysis => analysis::validate(payload, around),
+        Kind::Probe => probe::validate(payload, around),
+    }
 }

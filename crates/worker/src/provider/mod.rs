@@ -3,7 +3,9 @@
 //! Two implementations: [`openai`] speaks the OpenAI wire (OpenAI, Azure, vLLM, llama.cpp, Ollama, LiteLLM …),
 //! [`simulated`] invents answers and says so. An answer that was paid for never becomes an error because of an
 //! unknown field; a stream that ends without a finish reason is an error.
+#![allow(clippy::result_large_err)] // 176 bytes, moved a few times in a call that takes seconds
 
+mod estimate;
 pub mod openai;
 pub mod simulated;
 
@@ -92,6 +94,20 @@ pub struct Call<'a> {
     pub on_text: &'a (dyn Fn(&str) + Send + Sync),
 }
 
+impl Call<'_> {
+    /// Refuses to begin a call whose end has come already: nothing was sent, so nothing was paid.
+    fn begin(&self) -> Result<(), CallError> {
+        let late = if self.cancel.is_cancelled() {
+            CallError::cancelled(None)
+        } else if self.total.is_zero() {
+            CallError::out_of_time(self.total, None)
+        } else {
+            return Ok(());
+        };
+        Err(CallError { billed: Billed::No, ..late })
+    }
+}
+
 /// A call that brought no usable answer.
 #[derive(Clone, Debug)]
 pub struct CallError {
@@ -109,6 +125,29 @@ impl CallError {
     /// An error of `class` that cost nothing.
     pub fn unbilled(class: ErrorClass, code: impl Into<String>, message: impl Into<String>) -> Self {
         Self { error: JobError::new(class, code, message), billed: Billed::No, usage: None, request_id: None }
+    }
+
+    /// An error of `class` of a call that cost something, or may have.
+    pub fn costly(
+        class: ErrorClass,
+        code: impl Into<String>,
+        message: impl Into<String>,
+        billed: Billed,
+        usage: Option<Usage>,
+    ) -> Self {
+        Self { error: JobError::new(class, code, message), billed, usage, request_id: None }
+    }
+
+    /// The caller wanted it stopped. Only the caller knows why; `usage` is what had arrived by then.
+    pub fn cancelled(usage: Option<Usage>) -> Self {
+        let message = "the call was stopped before its answer was complete";
+        Self::costly(ErrorClass::Internal, "cancelled", message, Billed::Maybe, usage)
+    }
+
+    /// It took longer than the caller could wait; `usage` is what had arrived by then.
+    pub fn out_of_time(total: Duration, usage: Option<Usage>) -> Self {
+        let message = format!("no complete answer within {total:?}");
+        Self::costly(ErrorClass::Timeout, "total_timeout", message, Billed::Maybe, usage)
     }
 }
 

@@ -48,7 +48,10 @@ impl Rig {
             clock,
         };
         let routes = Routes {
-            routes: providers.keys().map(|name| Route { provider: Name::from(name.as_str()), models: vec![] }).collect(),
+            routes: providers
+                .keys()
+                .map(|name| Route { provider: Name::from(name.as_str()), models: vec![] })
+                .collect(),
             default_model: Some("small".into()),
             default_embedding_model: Some("small".into()),
         };

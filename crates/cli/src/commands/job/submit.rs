@@ -191,7 +191,8 @@ fn payload_of(args: &Args) -> Result<(Option<&'static str>, Value), Failure> {
         return Err(Failure::usage("a job needs --payload, --prompt or --input"));
     };
     let text = read_source(source)?;
-    let payload = serde_json::from_str(&text).map_err(|error| Failure::usage(format!("the payload is not JSON: {error}")))?;
+    let payload =
+        serde_json::from_str(&text).map_err(|error| Failure::usage(format!("the payload is not JSON: {error}")))?;
     Ok((None, payload))
 }
 
@@ -251,7 +252,10 @@ mod tests {
         let file = dir.path().join("p.json");
         std::fs::write(&file, r#"{"sleep_ms":5}"#).unwrap();
         let at_file = format!("@{}", file.display());
-        assert_eq!(body(&["--kind", "probe", "--run-at", "2030-01-01T00:00:00Z", "--payload", &at_file]).unwrap(), expected);
+        assert_eq!(
+            body(&["--kind", "probe", "--run-at", "2030-01-01T00:00:00Z", "--payload", &at_file]).unwrap(),
+            expected
+        );
     }
 
     #[test]

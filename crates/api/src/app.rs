@@ -1,0 +1,71 @@
+//! What every request shares.
+
+use std::sync::Arc;
+
+use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
+use tokio::sync::{Mutex, Semaphore};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{Api, health::Health, idempotency::InFlight, waiters::Waiters};
+
+/// Most event streams and long polls at once: each is a connection, a task and a subscription.
+const WATCHERS_MAX: usize = 4_096;
+/// Most bulk submits that are read at once: each may hold 32 MiB.
+const BULK_MAX: usize = 8;
+
+/// The API with its short-lived memory. Nothing in it outlives the process or matters to a job.
+pub(crate) struct App {
+    /// Stores, routes, prices, bounds.
+    pub(crate) api: Api,
+    /// Keys that were found lately.
+    pub(crate) keys: KeyCache,
+    /// Idempotency keys that are being accepted now.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Who waits for the end of which job.
+    pub(crate) waiters: Waiters,
+    /// What probes found lately.
+    pub(crate) health: Health,
+    /// Room for watchers.
+    pub(crate) watchers: Arc<Semaphore>,
+    /// Room for bulk submits.
+    pub(crate) bulk: Semaphore,
+    /// Queue settings are read, changed and written back: one change at a time.
+    pub(crate) queue_edits: Mutex<()>,
+    /// Part of every event id: positions of another process's life must not be taken for ours.
+    pub(crate) life: u32,
+    /// Fires when the server stops.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// The state of every handler.
+pub(crate) type Shared = Arc<App>;
+
+impl App {
+    /// The shared state of one server.
+    pub(crate) fn new(api: Api, shutdown: CancellationToken) -> Shared {
+        Arc::new(Self {
+            waiters: Waiters::new(api.stores.events.clone(), shutdown.clone()),
+            api,
+            keys: KeyCache::default(),
+            in_flight: Arc::default(),
+            health: Health::default(),
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+            bulk: Semaphore::new(BULK_MAX),
+            queue_edits: Mutex::new(()),
+            // The last bits of a fresh id are random.
+            life: Uuid::now_v7().as_u128() as u32,
+            shutdown,
+        })
+    }
+
+    /// Now, by the store's clock.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.api.stores.clock.now()
+    }
+
+    /// What payload checks need to know.
+    pub(crate) fn surroundings(&self) -> Surroundings<'_> {
+        Surroundings { routes: &self.api.routes, prices: &self.api.prices, probe_jobs: self.api.settings.probe_jobs }
+    }
+}

@@ -1,0 +1,149 @@
+//! The outermost layer: gives each request its id, counts and times it, and writes the problem document of a refusal.
+
+use std::{any::Any, time::Instant};
+
+use axum::{
+    extract::{MatchedPath, Request},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use queue_core::telemetry;
+use uuid::Uuid;
+
+use crate::problem::{self, Cause, Problem};
+
+/// Longest request id that a caller may give, in bytes: it is stored with the job.
+const REQUEST_ID_MAX_BYTES: usize = 128;
+/// The header that carries it.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// What a request is called, and the trace that it belongs to.
+#[derive(Clone, Debug)]
+pub(crate) struct Trail {
+    /// The caller's request id, or one of ours.
+    pub(crate) request_id: String,
+    /// The caller's W3C trace context, if it is valid.
+    pub(crate) traceparent: Option<String>,
+}
+
+/// Wraps every request.
+pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
+    let method = method_label(request.method());
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    // Only patterns of known routes: a path as it was sent would make a label of whatever a scanner tries.
+    let route = path.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let trail = Trail::of(request.headers());
+    let request_id = trail.request_id.clone();
+    let keyed = request.uri().path().starts_with("/v1");
+    request.extensions_mut().insert(trail);
+
+    let mut response = problem::finish(next.run(request).await, &request_id).await;
+
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&request_id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if keyed {
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    }
+    let status = response.status().as_str().to_owned();
+    tracing::debug!(request_id, method, route, status, elapsed = ?began.elapsed(), "request");
+    metrics::counter!(telemetry::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status)
+        .increment(1);
+    metrics::histogram!(telemetry::HTTP_DURATION, "method" => method, "route" => route)
+        .record(began.elapsed().as_secs_f64());
+    response
+}
+
+impl Trail {
+    fn of(headers: &HeaderMap) -> Self {
+        let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+        let visible = |id: &&str| {
+            (1..=REQUEST_ID_MAX_BYTES).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
+        };
+        let traceparent = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        Self {
+            request_id: given.filter(visible).map_or_else(|| Uuid::now_v7().to_string(), str::to_owned),
+            traceparent: traceparent.filter(|text| is_traceparent(text)).map(str::to_owned),
+        }
+    }
+}
+
+/// Whether this is a trace context of version 00 (<https://www.w3.org/TR/trace-context/>). An invalid one is ignored,
+/// as the standard asks.
+fn is_traceparent(text: &str) -> bool {
+    let parts: Vec<_> = text.split('-').collect();
+    let [version, trace, parent, flags] = parts[..] else { return false };
+    let hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    };
+    let some = |part: &str| part.bytes().any(|byte| byte != b'0');
+    version == "00" && hex(trace, 32) && some(trace) && hex(parent, 16) && some(parent) && hex(flags, 2)
+}
+
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    }
+}
+
+/// A path that no route has.
+pub(crate) async fn no_route(request: Request) -> Problem {
+    Problem::new(Cause::NotFound, format!("there is no {}", request.uri().path())).at("/path", "is not a known route")
+}
+
+/// A method that a route does not have.
+pub(crate) async fn no_method(request: Request) -> Problem {
+    let detail = format!("{} cannot be done with {}", request.method(), request.uri().path());
+    Problem::new(Cause::MethodNotAllowed, detail)
+        .at("/method", "is not allowed here; the header `Allow` names those that are")
+}
+
+/// A panic costs its request an answer of 500 and nothing else.
+pub(crate) fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+    tracing::error!(panic = text, "a request handler panicked");
+    Problem::new(Cause::Internal, "the request handler failed; its log line has the cause").into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_valid_trace_contexts_are_kept() {
+        assert!(is_traceparent("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"));
+        for text in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert!(!is_traceparent(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_request_id_is_kept_only_if_it_is_short_and_visible() {
+        let with = |id: &str| {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_str(id).unwrap())]);
+            Trail::of(&headers).request_id
+        };
+        assert_eq!(with("abc-1"), "abc-1");
+        assert_eq!(with("two words").len(), 36);
+        assert_eq!(with(&"x".repeat(129)).len(), 36);
+    }
+}

@@ -1,0 +1,279 @@
+//! Problem documents (RFC 9457): the one shape of every rejection.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use queue_core::{ids::JobId, journal::JournalError, payload::FieldError};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// Media type of a problem document.
+pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+/// Most field errors in one document: enough to mend a request, and a bound on what a hostile one makes us say.
+pub(crate) const ERRORS_MAX: usize = 32;
+/// Longest reason, in bytes: reasons repeat what was sent.
+const REASON_MAX_BYTES: usize = 500;
+
+/// What kind of problem it is: a stable name, a title and a status. Clients tell problems apart by the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    BadRequest,
+    InvalidJson,
+    InvalidFields,
+    Unauthorized,
+    NotFound,
+    MethodNotAllowed,
+    Timeout,
+    AlreadyFinal,
+    Running,
+    NotFinished,
+    NotDead,
+    IdempotencyInFlight,
+    UniqueKeyHeld,
+    Stale,
+    TooLarge,
+    UnsupportedMediaType,
+    IdempotencyKeyReused,
+    Internal,
+    Unavailable,
+    Busy,
+}
+
+impl Cause {
+    fn parts(self) -> (StatusCode, &'static str, &'static str) {
+        match self {
+            Self::BadRequest => (StatusCode::BAD_REQUEST, "bad-request", "The request cannot be read"),
+            Self::InvalidJson => (StatusCode::BAD_REQUEST, "invalid-json", "The body is not JSON"),
+            Self::InvalidFields => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "The request has invalid fields")
+            }
+            Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "A valid API key is needed"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
+            Self::MethodNotAllowed => {
+                (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
+            }
+            Self::Timeout => (StatusCode::REQUEST_TIMEOUT, "timeout", "The request took too long to arrive"),
+            Self::AlreadyFinal => (StatusCode::CONFLICT, "already-final", "The job has ended"),
+            Self::Running => (StatusCode::CONFLICT, "running", "The job is running"),
+            Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
+            Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
+            Self::IdempotencyInFlight => {
+                (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
+            }
+            Self::UniqueKeyHeld => (StatusCode::CONFLICT, "unique-key-held", "A live job holds this unique key"),
+            Self::Stale => (StatusCode::PRECONDITION_FAILED, "stale", "It was changed since it was read"),
+            Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
+            Self::UnsupportedMediaType => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The content type is not supported")
+            }
+            Self::IdempotencyKeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "idempotency-key-reused",
+                "The idempotency key was used with another body",
+            ),
+            Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
+            Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),
+        }
+    }
+
+    /// The cause that stands for a status which some layer answered without one.
+    fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthorized,
+            StatusCode::NOT_FOUND => Self::NotFound,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::REQUEST_TIMEOUT => Self::Timeout,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::UnsupportedMediaType,
+            StatusCode::UNPROCESSABLE_ENTITY => Self::InvalidFields,
+            StatusCode::SERVICE_UNAVAILABLE => Self::Unavailable,
+            status if status.is_server_error() => Self::Internal,
+            _ => Self::BadRequest,
+        }
+    }
+}
+
+/// A rejection on its way out. The outermost layer writes its body, because only that knows the request id.
+#[derive(Clone, Debug)]
+pub(crate) struct Problem {
+    cause: Cause,
+    detail: String,
+    errors: Vec<FieldError>,
+    job_id: Option<JobId>,
+    retry_after_s: Option<u32>,
+}
+
+impl Problem {
+    /// A problem in one sentence.
+    pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
+        Self { cause, detail: detail.into(), errors: Vec::new(), job_id: None, retry_after_s: None }
+    }
+
+    /// A request whose fields are wrong.
+    pub(crate) fn fields(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.len() {
+            1 => "1 field is wrong".to_owned(),
+            more => format!("{more} fields are wrong"),
+        };
+        Self { errors, ..Self::new(Cause::InvalidFields, detail) }
+    }
+
+    /// A request with one wrong field.
+    pub(crate) fn field(pointer: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::fields(vec![FieldError::at(pointer, reason)])
+    }
+
+    /// There is no job with this id.
+    pub(crate) fn no_job(id: JobId) -> Self {
+        Self::new(Cause::NotFound, format!("there is no job {id}"))
+    }
+
+    /// The same problem with the place and reason.
+    pub(crate) fn at(mut self, pointer: impl Into<String>, reason: impl Into<String>) -> Self {
+        self.errors.push(FieldError::at(pointer, reason));
+        self
+    }
+
+    /// The same problem with the job that it is about.
+    pub(crate) fn about(mut self, job: JobId) -> Self {
+        self.job_id = Some(job);
+        self
+    }
+
+    /// The same problem with the advice to ask again after this many seconds.
+    pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// What is wrong, for a log line.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// The document. Items of a bulk answer carry no request id: the answer around them does.
+    pub(crate) fn document(&self, request_id: Option<&str>) -> Document {
+        let (status, name, title) = self.cause.parts();
+        Document {
+            r#type: format!("urn:longshore:problem:{name}"),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail.clone(),
+            errors: self.errors.iter().take(ERRORS_MAX).map(FieldProblem::from).collect(),
+            job_id: self.job_id.map(|id| id.to_string()),
+            request_id: request_id.map(str::to_owned),
+        }
+    }
+}
+
+impl From<JournalError> for Problem {
+    fn from(error: JournalError) -> Self {
+        match error {
+            // One second: the journal retries its disk or connection at about that pace.
+            JournalError::Unavailable(_) => Self::new(Cause::Unavailable, error.to_string()).retry_after(1),
+            JournalError::Corrupt(_) => {
+                tracing::error!(%error, "the journal holds something that cannot be read");
+                Self::new(Cause::Internal, error.to_string())
+            }
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.cause.parts().0.into_response();
+        if let Some(seconds) = self.retry_after_s {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// A problem document.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct Document {
+    /// Stable name of the problem, `urn:longshore:problem:…`.
+    pub(crate) r#type: String,
+    /// What it is, for people.
+    pub(crate) title: String,
+    /// The HTTP status.
+    pub(crate) status: u16,
+    /// What happened this time.
+    pub(crate) detail: String,
+    /// Each wrong field.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) errors: Vec<FieldProblem>,
+    /// The job that stands in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) job_id: Option<String>,
+    /// The request, as in the header `X-Request-Id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
+}
+
+/// One wrong field.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FieldProblem {
+    /// JSON pointer into the body; `/query/…`, `/header/…` and `/path/…` for what is outside it.
+    pub(crate) pointer: String,
+    /// What is wrong and what is allowed.
+    pub(crate) reason: String,
+}
+
+impl From<&FieldError> for FieldProblem {
+    fn from(error: &FieldError) -> Self {
+        Self { pointer: shortened(&error.pointer), reason: shortened(&error.reason) }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.len() <= REASON_MAX_BYTES {
+        return text.to_owned();
+    }
+    let cut = (0..=REASON_MAX_BYTES).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+    format!("{}…", &text[..cut])
+}
+
+/// Most bytes of another layer's plain answer that are kept as detail.
+const PLAIN_MAX_BYTES: usize = 1_000;
+
+/// Writes the problem document into a rejection, also into those that axum itself made.
+pub(crate) async fn finish(mut response: Response, request_id: &str) -> Response {
+    let problem = match response.extensions_mut().remove::<Problem>() {
+        Some(problem) => problem,
+        None if is_plain_rejection(&response) => {
+            let status = response.status();
+            let body = std::mem::take(response.body_mut());
+            let bytes = axum::body::to_bytes(body, PLAIN_MAX_BYTES).await.unwrap_or_default();
+            let text = String::from_utf8_lossy(&bytes);
+            let detail = if text.is_empty() { status.canonical_reason().unwrap_or_default() } else { &text };
+            Problem::new(Cause::of_status(status), detail)
+        }
+        None => return response,
+    };
+    let document = problem.document(Some(request_id));
+    if document.status >= 500 {
+        tracing::warn!(request_id, status = document.status, detail = problem.detail(), "request refused");
+    }
+    // Strings and integers only: this cannot fail.
+    let json = serde_json::to_vec(&document).unwrap_or_default();
+    let headers = response.headers_mut();
+    headers.remove(header::CONTENT_LENGTH);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    *response.body_mut() = Body::from(json);
+    response
+}
+
+fn is_plain_rejection(response: &Response) -> bool {
+    let status = response.status();
+    let structured = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| {
+        kind.to_str().is_ok_and(|kind| kind.contains("json") || kind.contains("html") || kind.contains("event-stream"))
+    });
+    (status.is_client_error() || status.is_server_error()) && !structured
+}

@@ -1,0 +1,171 @@
+//! `POST /v1/jobs/bulk`: up to 10,000 jobs in one request, each with its own answer.
+
+use std::time::Duration;
+
+use axum::{
+    Extension,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Uri, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use queue_core::journal::{ACCEPT_MAX_JOBS, Accepted};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    auth::Caller,
+    body::{self, Media},
+    idempotency, json,
+    observe::Trail,
+    params::Params,
+    problem::{Cause, Document, Problem},
+    routes::jobs::mark_replayed,
+    shape::{self, Intake, JobRequest, Origin},
+    submit::{self, AcceptedView, Brief, Sender},
+};
+
+/// Longest wait for the bulk requests before this one: a client that waits longer would rather be told.
+const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// The answers of a bulk submit.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BulkAnswer {
+    /// One for each job, in the order of the request.
+    jobs: Vec<BulkItem>,
+}
+
+/// The answer to one job.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BulkItem {
+    /// It was accepted.
+    Accepted(AcceptedView),
+    /// It was refused, and no other job with it.
+    Refused {
+        /// Why.
+        error: Document,
+    },
+}
+
+/// Submits many jobs: a JSON array, or one job a line. Each is accepted or refused by itself.
+#[utoipa::path(post, path = "/v1/jobs/bulk", tag = "jobs", security(("key" = [])),
+    request_body(description = "a JSON array of jobs, or one job a line", content(
+        (Vec<JobRequest> = "application/json"), (JobRequest = "application/x-ndjson"))),
+    params(("Idempotency-Key" = Option<String>, Header, description = "covers the whole request")),
+    responses(
+    (status = 200, description = "each job's own answer, in order", body = BulkAnswer),
+    (status = 400, description = "not a JSON array", body = Document),
+    (status = 409, description = "the idempotency key is in flight", body = Document),
+    (status = 413, description = "more than 10,000 jobs or 32 MiB", body = Document),
+    (status = 415, body = Document),
+    (status = 422, description = "no jobs, or the idempotency key was used with another body", body = Document),
+    (status = 503, description = "the journal takes no writes; no job was accepted", body = Document),
+))]
+pub(crate) async fn submit(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Extension(trail): Extension<Trail>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let key = idempotency::key_of(&headers)?;
+    let Ok(Ok(_room)) = tokio::time::timeout(ROOM_WAIT_MAX, app.bulk.acquire()).await else {
+        return Err(
+            Problem::new(Cause::Busy, "as many bulk requests are being read as this server allows").retry_after(1)
+        );
+    };
+    let allowed = [Media::Json, Media::Ndjson];
+    let (media, body) = body::take(&headers, body, &allowed, app.api.settings.max_body_bytes).await?;
+    let sender = Sender { caller, trail, key };
+    let held = submit::hold(&app, &sender)?;
+
+    let items = {
+        let (app, origin) = (app.clone(), sender.origin(app.now(), &body));
+        submit::aside(move || read_all(&app, &origin, media, &body)).await??
+    };
+    let (slots, jobs): (Vec<_>, Vec<_>) = items
+        .into_iter()
+        .map(|item| match item {
+            Ok(intake) => (Ok(Brief::of(&intake)), Some(intake.job)),
+            Err(problem) => (Err(problem), None),
+        })
+        .unzip();
+    let jobs: Vec<_> = jobs.into_iter().flatten().collect();
+    let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held).await? };
+    answer(&app, slots, accepted).await
+}
+
+type Items = Vec<Result<Intake, Problem>>;
+
+/// Reads every job. Only what concerns the whole request is an error here.
+fn read_all(app: &App, origin: &Origin, media: Media, body: &Bytes) -> Result<Items, Problem> {
+    let max = app.api.settings.max_job_bytes;
+    let read = |at: usize, text: &str| shape::read(origin, app.surroundings(), max, text, body, at as u32);
+    let items: Items = match media {
+        Media::Json => {
+            let raws: Vec<&RawValue> = serde_json::from_str(json::utf8(body)?).map_err(|error| not_an_array(&error))?;
+            check_count(raws.len())?;
+            raws.into_iter().enumerate().map(|(at, raw)| read(at, raw.get())).collect()
+        }
+        Media::Ndjson => {
+            let filled = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
+            let lines: Vec<_> = body.split(|byte| *byte == b'\n').filter(filled).take(ACCEPT_MAX_JOBS + 1).collect();
+            check_count(lines.len())?;
+            lines.into_iter().enumerate().map(|(at, line)| read(at, json::utf8(line)?)).collect()
+        }
+    };
+    Ok(items)
+}
+
+fn not_an_array(error: &serde_json::Error) -> Problem {
+    match error.classify() {
+        serde_json::error::Category::Data => Problem::field("", "must be a JSON array of jobs"),
+        _ => json::syntax(error),
+    }
+}
+
+fn check_count(jobs: usize) -> Result<(), Problem> {
+    match jobs {
+        0 => Err(Problem::field("", "holds no jobs; 1 to 10000 are needed")),
+        1..=ACCEPT_MAX_JOBS => Ok(()),
+        _ => {
+            let reason = format!("holds more than {ACCEPT_MAX_JOBS} jobs; send them in several requests");
+            Err(Problem::new(Cause::TooLarge, "too many jobs").at("", reason))
+        }
+    }
+}
+
+async fn answer(app: &App, slots: Vec<Result<Brief, Problem>>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
+    // One body, one key: if the key belongs to another body, that is said once and for all.
+    if !accepted.is_empty() && accepted.iter().all(|answer| *answer == Accepted::KeyReused) {
+        return Err(submit::key_reused());
+    }
+    let briefs: Vec<Brief> = slots.iter().filter_map(|slot| slot.as_ref().ok().cloned()).collect();
+    let mut answers = submit::answers(app, &briefs, accepted).await?.into_iter();
+    let (mut new, mut replayed) = (0_usize, 0_usize);
+    let mut jobs = Vec::with_capacity(slots.len());
+    for slot in slots {
+        let lost = || Err(Problem::new(Cause::Internal, "the journal gave no answer"));
+        let answer = slot.and_then(|_| answers.next().unwrap_or_else(lost));
+        jobs.push(match answer {
+            Ok(answer) => {
+                *(if answer.replayed { &mut replayed } else { &mut new }) += 1;
+                BulkItem::Accepted(answer.accepted)
+            }
+            Err(problem) => BulkItem::Refused { error: problem.document(None) },
+        });
+    }
+    let body =
+        serde_json::to_vec(&BulkAnswer { jobs }).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
+    let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    if new == 0 && replayed > 0 {
+        mark_replayed(&mut response);
+    }
+    Ok(response)
+}

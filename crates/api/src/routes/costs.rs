@@ -1,0 +1,149 @@
+//! `GET /v1/costs`: what was spent, by whom and on what.
+
+use axum::{Json, extract::State, http::Uri};
+use queue_core::{
+    journal::{CostColumn, CostRow},
+    ledger::Usage,
+    time::Timestamp,
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::{
+    app::Shared,
+    params::Params,
+    problem::{Document, Problem},
+    view::UsageView,
+};
+
+/// What a report looks back on when it names no start.
+const SINCE_DEFAULT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
+/// Most columns of one report.
+const COLUMNS_MAX: usize = 3;
+
+const COLUMNS: [(&str, CostColumn); 7] = [
+    ("operation", CostColumn::Operation),
+    ("model", CostColumn::Model),
+    ("provider", CostColumn::Provider),
+    ("tenant", CostColumn::Tenant),
+    ("queue", CostColumn::Queue),
+    ("kind", CostColumn::Kind),
+    ("day", CostColumn::Day),
+];
+
+/// A cost report.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Costs {
+    /// The columns of each row's group.
+    group_by: Vec<&'static str>,
+    /// Calls that ended at or after.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    /// Calls that ended before.
+    #[schema(value_type = String, format = DateTime)]
+    until: Timestamp,
+    /// Dearest first, at most 1,000.
+    rows: Vec<CostView>,
+}
+
+/// One line of a cost report. The values of the `group_by` columns stand beside these fields.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = CostRow)]
+pub(crate) struct CostView {
+    /// The group: one member for each column.
+    #[serde(flatten)]
+    #[schema(value_type = Object)]
+    group: Map<String, Value>,
+    /// Provider calls.
+    calls: u64,
+    /// Calls that may or may not have been billed.
+    calls_maybe: u64,
+    /// Calls whose price is unknown: their cost is not in the sums.
+    calls_unpriced: u64,
+    /// Different jobs.
+    jobs: u64,
+    /// Tokens.
+    #[serde(flatten)]
+    #[schema(value_type = UsageView)]
+    usage: Usage,
+    /// US dollars spent, over priced calls.
+    spend_usd: String,
+    /// Part of it for calls that ended in an error.
+    wasted_usd: String,
+    /// US dollars charged for succeeded jobs; absent where a column belongs to a call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    charge_usd: Option<String>,
+}
+
+impl CostView {
+    fn new(columns: &[&'static str], row: CostRow) -> Self {
+        let group = columns.iter().zip(row.group);
+        Self {
+            group: group.map(|(column, value)| ((*column).to_owned(), Value::String(value))).collect(),
+            calls: row.calls,
+            calls_maybe: row.calls_maybe,
+            calls_unpriced: row.calls_unpriced,
+            jobs: row.jobs,
+            usage: row.usage,
+            spend_usd: row.spend.to_string(),
+            wasted_usd: row.wasted.to_string(),
+            charge_usd: row.charge.map(|charge| charge.to_string()),
+        }
+    }
+}
+
+/// Spend and charge by one to three columns.
+#[utoipa::path(get, path = "/v1/costs", tag = "money", security(("key" = [])), params(
+    ("group_by" = Option<String>, Query, description = "one to three of operation, model, provider, tenant, queue, \
+     kind, day; separated by commas; default `operation`"),
+    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back; default `7d`"),
+    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back; default now"),
+), responses((status = 200, body = Costs), (status = 422, body = Document)))]
+pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Costs>, Problem> {
+    let mut params = Params::of(&uri, &["group_by", "since", "until"])?;
+    let now = app.now();
+    let columns = params.parsed("group_by", parse_columns);
+    let since = params.past("since", now).unwrap_or(now.plus_ms(-SINCE_DEFAULT_MS));
+    let until = params.past("until", now).unwrap_or(now.plus_ms(1));
+    if since >= until {
+        params.wrong("since", format!("is not before `until` ({until})"));
+    }
+    params.finish()?;
+    let columns = columns.unwrap_or_else(|| vec![COLUMNS[0]]);
+    let (group_by, asked): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    let rows = app.api.stores.ledger.costs(&asked, since, until).await?;
+    let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();
+    Ok(Json(Costs { group_by, since, until, rows }))
+}
+
+fn parse_columns(text: &str) -> Result<Vec<(&'static str, CostColumn)>, String> {
+    let mut columns: Vec<(&'static str, CostColumn)> = Vec::new();
+    for word in text.split(',').map(str::trim) {
+        let Some(column) = COLUMNS.into_iter().find(|(name, _)| *name == word) else {
+            let names = COLUMNS.map(|(name, _)| name).join(", ");
+            return Err(format!("`{word}` is not a column; {names} are"));
+        };
+        if columns.contains(&column) {
+            return Err(format!("`{word}` is named twice"));
+        }
+        columns.push(column);
+    }
+    if columns.len() > COLUMNS_MAX {
+        return Err(format!("names {} columns; the limit is {COLUMNS_MAX}", columns.len()));
+    }
+    Ok(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_known_different_and_few() {
+        assert_eq!(parse_columns("model, day").unwrap().len(), 2);
+        for text in ["", "modell", "day,day", "day,model,queue,kind"] {
+            assert!(parse_columns(text).is_err(), "{text}");
+        }
+    }
+}

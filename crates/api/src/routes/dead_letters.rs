@@ -1,0 +1,212 @@
+//! Dead letters: jobs that ended without a result, and another life for them.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, Uri},
+    response::Response,
+};
+use queue_core::{
+    ids::{JobId, Name},
+    job::AttemptRecord,
+    journal::{Changed, DeadGroup},
+    ledger::Nanousd,
+    state::Standing,
+    time::Timestamp,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    params::{JobPath, Params},
+    problem::{Cause, Document, Problem},
+    routes::{
+        jobs::{AttemptView, show},
+        list,
+    },
+    submit,
+    view::{self, JobView},
+};
+
+/// Largest payload that is shown inside a dead letter.
+const INLINE_PAYLOAD_MAX_BYTES: usize = 256 * 1024;
+/// Longest signature, in bytes: 160 characters of at most 4, with class and code.
+const SIGNATURE_MAX_BYTES: usize = 1_024;
+
+const KNOWN: [&str; 12] = [
+    "queue",
+    "kind",
+    "tenant",
+    "error",
+    "signature",
+    "since",
+    "until",
+    "q",
+    "batch_id",
+    "operation",
+    "cursor",
+    "limit",
+];
+
+/// A page of dead letters.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeadLetterPage {
+    /// Newest first.
+    dead_letters: Vec<JobView>,
+    /// Give it as `cursor` to go on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// Lists dead letters, newest first.
+#[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", security(("key" = [])), params(
+    ("queue" = Option<String>, Query, description = "of this queue"),
+    ("kind" = Option<view::KindWord>, Query, description = "of this kind"),
+    ("tenant" = Option<String>, Query, description = "of this tenant"),
+    ("error" = Option<String>, Query, description = "whose error has this class, or this signature"),
+    ("signature" = Option<String>, Query, description = "whose error has this signature"),
+    ("since" = Option<String>, Query, description = "accepted at or after: RFC 3339, or a duration back such as `7d`"),
+    ("until" = Option<String>, Query, description = "accepted before: RFC 3339, or a duration back"),
+    ("q" = Option<String>, Query, description = "text that operation, unique key, a tag, the error or the id contains"),
+    ("batch_id" = Option<String>, Query, description = "of this batch"),
+    ("operation" = Option<String>, Query, description = "of this operation"),
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
+), responses((status = 200, body = DeadLetterPage), (status = 422, body = Document)))]
+pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<DeadLetterPage>, Problem> {
+    let mut params = Params::of(&uri, &KNOWN)?;
+    let mut filter = list::filter(&mut params, app.now());
+    if let Some(signature) = params.label("signature", SIGNATURE_MAX_BYTES) {
+        filter.signature = Some(signature);
+    }
+    params.finish()?;
+    filter.standing = Some(Standing::Dead);
+    let (rows, next_cursor) = list::page(&app, filter).await?;
+    Ok(Json(DeadLetterPage { dead_letters: view::many(&app, rows).await, next_cursor }))
+}
+
+/// A dead letter with what is needed to judge it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct DeadLetter {
+    /// The job.
+    #[serde(flatten)]
+    job: JobView,
+    /// Its payload, up to 256 KiB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    payload: Option<Box<RawValue>>,
+    /// Its attempts, oldest first.
+    #[schema(value_type = Vec<AttemptView>)]
+    history: Vec<AttemptRecord>,
+}
+
+/// Shows a dead letter: the job, its payload and its attempts.
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", tag = "dead letters", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses((status = 200, body = DeadLetter), (status = 404, description = "no such dead letter", body = Document)))]
+pub(crate) async fn get(
+    State(app): State<Shared>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Json<DeadLetter>, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let job = view::row(&app, id).await?;
+    if job.standing != Standing::Dead {
+        return Err(Problem::new(Cause::NotFound, format!("job {id} is not a dead letter")).about(id));
+    }
+    let reads = &app.api.stores.reads;
+    let payload = reads.payload(id).await?.filter(|payload| payload.len() <= INLINE_PAYLOAD_MAX_BYTES);
+    let payload = payload.map(|payload| view::raw_json(&payload)).transpose()?;
+    let history = reads.attempts(id).await?;
+    Ok(Json(DeadLetter { job: view::one(&app, job).await?, payload, history }))
+}
+
+/// Gives a dead letter another life: a new attempt budget; answers that were paid for are kept.
+#[utoipa::path(post, path = "/v1/dead-letters/{id}/redrive", tag = "dead letters", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses(
+    (status = 200, description = "it is live again", body = JobView),
+    (status = 404, body = Document),
+    (status = 409, description = "it is not a dead letter", body = Document),
+))]
+pub(crate) async fn redrive(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let task = {
+        let app = app.clone();
+        // In a task of its own: a caller that hangs up must not stop the job from being pushed.
+        tokio::spawn(async move { redrive_and_push(&app, id).await })
+    };
+    task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
+    show(&app, view::row(&app, id).await?, StatusCode::OK, None).await
+}
+
+async fn redrive_and_push(app: &App, id: JobId) -> Result<(), Problem> {
+    match app.api.stores.journal.redrive(id, app.now()).await? {
+        Changed::Done(entry) => {
+            submit::push_if_near(app, entry).await;
+            Ok(())
+        }
+        Changed::Missing => Err(Problem::no_job(id)),
+        Changed::Refused(standing) => {
+            let state = format!("{standing:?}").to_lowercase();
+            Err(Problem::new(Cause::NotDead, format!("only a dead job can be redriven; this one is {state}")).about(id))
+        }
+        Changed::Stale(_) => {
+            Err(Problem::new(Cause::Stale, "the job was changed meanwhile; look at it again").about(id))
+        }
+    }
+}
+
+/// Dead letters by cause.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Groups {
+    /// Most first.
+    groups: Vec<GroupView>,
+}
+
+/// Dead letters of one cause.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = DeadLetterGroup)]
+pub(crate) struct GroupView {
+    /// The error's signature.
+    signature: String,
+    /// The error's class.
+    class: String,
+    /// How many.
+    count: u64,
+    /// When the first of them died.
+    #[schema(value_type = String, format = DateTime)]
+    first_seen: Timestamp,
+    /// When the last of them died.
+    #[schema(value_type = String, format = DateTime)]
+    last_seen: Timestamp,
+    /// US dollars already spent on them, as far as prices are known.
+    cost_usd: String,
+}
+
+impl From<DeadGroup> for GroupView {
+    fn from(group: DeadGroup) -> Self {
+        Self {
+            signature: group.signature,
+            class: group.class,
+            count: group.count,
+            first_seen: group.first_seen,
+            last_seen: group.last_seen,
+            cost_usd: Nanousd(group.cost_nanousd).to_string(),
+        }
+    }
+}
+
+/// Groups dead letters by the signature of their error.
+#[utoipa::path(get, path = "/v1/dead-letters/groups", tag = "dead letters", security(("key" = [])), params(
+    ("queue" = Option<String>, Query, description = "of this queue"),
+), responses((status = 200, body = Groups)))]
+pub(crate) async fn groups(State(app): State<Shared>, uri: Uri) -> Result<Json<Groups>, Problem> {
+    let mut params = Params::of(&uri, &["queue"])?;
+    let queue = params.parsed("queue", Name::checked);
+    params.finish()?;
+    let groups = app.api.stores.reads.dead_groups(queue.as_ref()).await?;
+    Ok(Json(Groups { groups: groups.into_iter().map(GroupView::from).collect() }))
+}

@@ -1,0 +1,314 @@
+//! One job: submit it, look at it, wait for it, read what it left behind.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
+use queue_core::{
+    error::JobError,
+    ids::Epoch,
+    job::{AttemptRecord, Job},
+    ledger::{CallRecord, Usage},
+    state::Standing,
+    time::Timestamp,
+};
+use serde::Serialize;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    auth::Caller,
+    body::{self, Media},
+    idempotency,
+    observe::Trail,
+    params::{JobPath, Params},
+    problem::{Cause, Document, Problem},
+    shape::JobRequest,
+    submit::{self, AcceptedView, Sender},
+    view::{self, ErrorView, JobView, UsageView},
+};
+
+/// What a submit may hold beside its payload: every other field at its longest, escaped, with room to spare.
+const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
+/// How often a waiting request looks by itself: events are a convenience and may be lost.
+const RECHECK_EVERY: Duration = Duration::from_secs(5);
+
+/// Submits a job. 202 means that it is committed.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", security(("key" = [])), request_body = JobRequest, params(
+    ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters; the same key with \
+     the same body gets the first answer"),
+), responses(
+    (status = 202, description = "accepted", body = AcceptedView, headers(
+        ("Location" = String, description = "the job"),
+        ("Idempotency-Replayed" = Option<String>, description = "`true` when an earlier request made the job"),
+    )),
+    (status = 400, description = "not JSON", body = Document),
+    (status = 409, description = "the unique key is held, or the idempotency key is in flight", body = Document),
+    (status = 413, description = "too large", body = Document),
+    (status = 415, description = "not `application/json`", body = Document),
+    (status = 422, description = "wrong fields, or the idempotency key was used with another body", body = Document),
+    (status = 503, description = "the journal takes no writes", body = Document),
+))]
+pub(crate) async fn submit(
+    State(app): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Extension(trail): Extension<Trail>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let max = app.api.settings.max_job_bytes + AROUND_PAYLOAD_MAX_BYTES;
+    let (_, body) = body::take(&headers, body, &[Media::Json], max).await?;
+    let key = idempotency::key_of(&headers)?;
+    let answer = submit::one(&app, Sender { caller, trail, key }, body).await?;
+    let location = format!("/v1/jobs/{}", answer.accepted.id);
+    let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer.accepted)).into_response();
+    if answer.replayed {
+        mark_replayed(&mut response);
+    }
+    Ok(response)
+}
+
+/// Says that an earlier request made what is answered.
+pub(crate) fn mark_replayed(response: &mut Response) {
+    response.headers_mut().insert("idempotency-replayed", HeaderValue::from_static("true"));
+}
+
+/// Shows a job; with `wait`, once it has ended or the time is over.
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+    ("wait" = Option<String>, Query, description = "wait for the end of the job, e.g. `30s`; at most 60 s"),
+    ("If-None-Match" = Option<String>, Header, description = "`ETag` of the last answer: 304 if nothing changed"),
+), responses(
+    (status = 200, body = JobView, headers(("ETag" = String, description = "for `If-None-Match` and `If-Match`"))),
+    (status = 304, description = "nothing changed"),
+    (status = 404, body = Document),
+))]
+pub(crate) async fn get(
+    State(app): State<Shared>,
+    JobPath(id): JobPath,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let mut params = Params::of(&uri, &["wait"])?;
+    let wait = params.wait();
+    params.finish()?;
+    let job = match wait {
+        Some(wait) => until_final(&app, id, wait).await?,
+        None => view::row(&app, id).await?,
+    };
+    show(&app, job, StatusCode::OK, Some(&headers)).await
+}
+
+async fn until_final(app: &App, id: queue_core::ids::JobId, wait: Duration) -> Result<Job, Problem> {
+    let ends = Instant::now() + wait;
+    // Before the first look, so that an end between look and wait is not missed.
+    let waiter = app.waiters.watch(id);
+    let _room = room(app)?;
+    loop {
+        let job = view::row(app, id).await?;
+        if job.standing.is_final() || Instant::now() >= ends || app.shutdown.is_cancelled() {
+            return Ok(job);
+        }
+        tokio::select! {
+            () = waiter.woken() => {}
+            () = app.shutdown.cancelled() => {}
+            () = tokio::time::sleep_until(ends.min(Instant::now() + RECHECK_EVERY)) => {}
+        }
+    }
+}
+
+/// A place among those who watch.
+pub(crate) fn room(app: &App) -> Result<tokio::sync::OwnedSemaphorePermit, Problem> {
+    app.watchers
+        .clone()
+        .try_acquire_owned()
+        .map_err(|_| Problem::new(Cause::Busy, "as many requests wait or stream as this server allows").retry_after(5))
+}
+
+/// A job as an answer, with its tag.
+pub(crate) async fn show(
+    app: &App,
+    job: Job,
+    status: StatusCode,
+    conditions: Option<&HeaderMap>,
+) -> Result<Response, Problem> {
+    let epoch = job.epoch;
+    let view = view::one(app, job).await?;
+    let body = serde_json::to_vec(&view).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
+    let tag = tag_of(epoch, &body);
+    let known = conditions.and_then(|headers| headers.get(header::IF_NONE_MATCH)).and_then(|value| value.to_str().ok());
+    let etag = [(header::ETAG, tag.clone())];
+    if known.is_some_and(|known| known == "*" || known.split(',').any(|one| one.trim() == tag)) {
+        return Ok((StatusCode::NOT_MODIFIED, etag).into_response());
+    }
+    Ok((status, etag, [(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The tag of a job: its epoch, which every change of the job raises, and a hash of what is shown.
+fn tag_of(epoch: Epoch, body: &[u8]) -> String {
+    let hash = blake3::hash(body).to_hex();
+    format!("\"{}-{}\"", epoch.0, &hash[..16])
+}
+
+/// The epoch that a tag stands for.
+pub(crate) fn epoch_of_tag(tag: &str) -> Option<Epoch> {
+    let inner = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+    inner.split_once('-')?.0.parse().ok().map(Epoch)
+}
+
+/// The result of a succeeded job, as its handler gave it.
+#[utoipa::path(get, path = "/v1/jobs/{id}/result", tag = "jobs", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses(
+    (status = 200, description = "the result", body = Object, content_type = "application/json"),
+    (status = 404, body = Document),
+    (status = 409, description = "it has not succeeded", body = Document),
+))]
+pub(crate) async fn result(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let job = view::row(&app, id).await?;
+    if job.standing == Standing::Succeeded
+        && let Some(result) = app.api.stores.reads.result(id).await?
+    {
+        return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
+    }
+    let detail = match (job.standing, &job.error) {
+        (Standing::Live, _) => "the job has not ended yet; `GET /v1/jobs/{id}?wait=30s` waits for it".to_owned(),
+        (Standing::Dead, Some(error)) => format!("the job is a dead letter: {error}"),
+        (standing, _) => format!("the job ended without a result ({standing:?})").to_lowercase(),
+    };
+    Err(Problem::new(Cause::NotFinished, detail).about(id))
+}
+
+/// The attempts of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Attempts {
+    /// Oldest first.
+    #[schema(value_type = Vec<AttemptView>)]
+    attempts: Vec<AttemptRecord>,
+}
+
+/// One attempt.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Attempt)]
+#[allow(dead_code)] // schema of `queue_core::job::AttemptRecord`
+pub(crate) struct AttemptView {
+    /// The epoch it ran at.
+    epoch: i64,
+    /// Its number, counted from 1.
+    number: u32,
+    /// How it ended: `succeed`, `retry`, `dead`, `release`, `cancel` or `lost`.
+    outcome: String,
+    /// The worker's session.
+    worker: String,
+    /// When its handler began.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    started_at: Option<Timestamp>,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    finished_at: Timestamp,
+    /// Why it failed.
+    #[schema(value_type = Option<ErrorView>)]
+    error: Option<JobError>,
+}
+
+/// The attempts of a job, oldest first.
+#[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses((status = 200, body = Attempts), (status = 404, body = Document)))]
+pub(crate) async fn attempts(
+    State(app): State<Shared>,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Json<Attempts>, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    view::row(&app, id).await?;
+    Ok(Json(Attempts { attempts: app.api.stores.reads.attempts(id).await? }))
+}
+
+/// The provider calls of a job.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Calls {
+    /// Oldest first.
+    calls: Vec<CallView>,
+}
+
+/// One provider call, as the ledger has it.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Call)]
+pub(crate) struct CallView {
+    /// Deterministic: a function of job, step and sequence.
+    call_id: String,
+    /// The epoch of the attempt.
+    epoch: i64,
+    /// Which step, e.g. `chat` or `map/0003`.
+    step: String,
+    /// Which call of the step; repairs count up.
+    sequence: u32,
+    /// Who was asked.
+    provider: String,
+    /// What was asked for.
+    model: String,
+    /// `ok`, or the error's class.
+    status: String,
+    /// Whether money changed hands: `yes`, `no` or `maybe`.
+    billed: &'static str,
+    /// Tokens.
+    #[schema(value_type = UsageView)]
+    usage: Usage,
+    /// Who counted them: `provider` or `estimated`.
+    usage_source: &'static str,
+    /// US dollars; `null` where the price is unknown.
+    cost_usd: Option<String>,
+    /// The price file that was used.
+    price_version: String,
+    /// From request to last byte.
+    duration_ms: u64,
+    /// The provider's request id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    provider_request_id: Option<String>,
+    /// When it ended.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+impl From<CallRecord> for CallView {
+    fn from(call: CallRecord) -> Self {
+        Self {
+            call_id: call.call_id.to_string(),
+            epoch: call.epoch.0,
+            step: call.step,
+            sequence: call.sequence,
+            provider: call.provider,
+            model: call.model,
+            status: call.status,
+            billed: call.billed.as_str(),
+            usage: call.usage,
+            usage_source: call.usage_source.as_str(),
+            cost_usd: call.cost.map(|cost| cost.to_string()),
+            price_version: call.price_version,
+            duration_ms: call.duration_ms,
+            provider_request_id: call.provider_request_id,
+            at: call.at,
+        }
+    }
+}
+
+/// The provider calls of a job with their costs, oldest first.
+#[utoipa::path(get, path = "/v1/jobs/{id}/calls", tag = "money", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses((status = 200, body = Calls), (status = 404, body = Document)))]
+pub(crate) async fn calls(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Json<Calls>, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    view::row(&app, id).await?;
+    let calls = app.api.stores.reads.calls(id).await?.into_iter().map(CallView::from).collect();
+    Ok(Json(Calls { calls }))
+}

@@ -1,0 +1,181 @@
+//! `GET /v1/jobs`: jobs, newest first, narrowed by filters.
+
+use axum::{Json, extract::State, http::Uri};
+use queue_core::{
+    dispatcher::Place,
+    ids::{JobId, Name},
+    job::{Job, Kind},
+    journal::{JobFilter, LiveScan},
+    state::{Standing, State as JobState},
+    time::Timestamp,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    params::{Params, cursor},
+    problem::{Cause, Problem},
+    view::{self, JobView},
+};
+
+/// A page of jobs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct JobPage {
+    /// Newest first.
+    pub(crate) jobs: Vec<JobView>,
+    /// Give it as `cursor` to go on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) next_cursor: Option<String>,
+}
+
+/// Longest text filter, in bytes: signatures are the longest.
+const TEXT_MAX_BYTES: usize = 512;
+/// Live rows that are looked through for running ones: those that run are among the first to be due.
+const RUNNING_SCAN_MAX_ROWS: usize = 20_000;
+/// Rows of one step of that.
+const RUNNING_SCAN_ROWS: usize = 1_000;
+
+const KNOWN: [&str; 12] =
+    ["queue", "kind", "state", "tenant", "error", "since", "until", "q", "batch_id", "operation", "cursor", "limit"];
+
+/// Lists jobs, newest first.
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", security(("key" = [])), params(
+    ("queue" = Option<String>, Query, description = "of this queue"),
+    ("kind" = Option<view::KindWord>, Query, description = "of this kind"),
+    ("state" = Option<view::StateWord>, Query, description = "in this state"),
+    ("tenant" = Option<String>, Query, description = "of this tenant"),
+    ("error" = Option<String>, Query, description = "whose last error has this class, or this signature"),
+    ("since" = Option<String>, Query, description = "accepted at or after: RFC 3339, or a duration back such as `7d`"),
+    ("until" = Option<String>, Query, description = "accepted before: RFC 3339, or a duration back"),
+    ("q" = Option<String>, Query, description = "text that operation, unique key, a tag, the error or the id contains"),
+    ("batch_id" = Option<String>, Query, description = "of this batch"),
+    ("operation" = Option<String>, Query, description = "of this operation"),
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
+), responses((status = 200, body = JobPage), (status = 422, body = crate::problem::Document)))]
+pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<JobPage>, Problem> {
+    let mut params = Params::of(&uri, &KNOWN)?;
+    let state = params.parsed("state", |text| {
+        let words = JobState::ALL.map(JobState::as_str).join(", ");
+        JobState::parse(text).ok_or_else(|| format!("`{text}` is not a state; {words} are"))
+    });
+    let now = app.now();
+    let mut filter = filter(&mut params, now);
+    params.finish()?;
+    if let Some(state) = state {
+        filter.standing = Some(state.standing());
+    }
+    match state {
+        Some(JobState::Running) => return running(&app, &filter).await.map(Json),
+        Some(JobState::Scheduled) => filter.due = Some((false, now)),
+        Some(JobState::Ready) => filter.due = Some((true, now)),
+        _ => {}
+    }
+    let (rows, next_cursor) = page(&app, filter).await?;
+    let mut jobs = view::many(&app, rows).await;
+    // The journal cannot tell waiting from running: such a page may be shorter than asked, and its cursor goes on.
+    jobs.retain(|job| state.is_none_or(|state| job.state == state));
+    Ok(Json(JobPage { jobs, next_cursor }))
+}
+
+/// A page of rows, and the cursor of the next one.
+pub(crate) async fn page(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, Option<String>), Problem> {
+    let limit = filter.limit;
+    // One more than asked tells whether there is another page.
+    filter.limit = limit + 1;
+    let mut rows = app.api.stores.reads.list(&filter).await?;
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().filter(|_| more).map(|last| cursor(last.id));
+    Ok((rows, next))
+}
+
+/// Running jobs: only the dispatcher knows them, and it is asked by id. They are sought among the live jobs that
+/// were due first.
+async fn running(app: &App, filter: &JobFilter) -> Result<JobPage, Problem> {
+    let stores = &app.api.stores;
+    let now = app.now();
+    let mut found: Vec<JobId> = Vec::new();
+    let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: RUNNING_SCAN_ROWS };
+    for _ in 0..RUNNING_SCAN_MAX_ROWS / RUNNING_SCAN_ROWS {
+        let entries = stores.journal.live(scan).await?;
+        let ids: Vec<JobId> = entries.iter().map(|entry| entry.id).collect();
+        let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
+        let held = entries.iter().zip(&places).filter(|(_, place)| matches!(place, Place::Leased { .. }));
+        found.extend(held.map(|(entry, _)| entry.id));
+        match entries.last() {
+            Some(last) if entries.len() == RUNNING_SCAN_ROWS => scan.after = Some((last.run_at, last.id)),
+            _ => break,
+        }
+    }
+    // Ids sort by time of acceptance.
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.retain(|id| filter.before.is_none_or(|before| *id < before));
+    let mut jobs = Vec::new();
+    for ids in found.chunks(RUNNING_SCAN_ROWS) {
+        let rows = stores.reads.jobs(ids).await?.into_iter().flatten().filter(|job| matches(filter, job)).collect();
+        jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
+    }
+    let more = jobs.len() > filter.limit;
+    jobs.truncate(filter.limit);
+    let next_cursor = jobs.last().filter(|_| more).map(|last| cursor(last.id));
+    Ok(JobPage { jobs, next_cursor })
+}
+
+fn unavailable(error: queue_core::dispatcher::DispatchError) -> Problem {
+    Problem::new(Cause::Unavailable, error.to_string()).retry_after(1)
+}
+
+/// What the journal's list does in SQL, for rows that were found another way.
+fn matches(filter: &JobFilter, job: &Job) -> bool {
+    fn is<T: PartialEq>(wanted: &Option<T>, found: &T) -> bool {
+        wanted.as_ref().is_none_or(|wanted| wanted == found)
+    }
+    fn is_some<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
+        wanted.is_none() || wanted == found
+    }
+    let contains = |text: &String| {
+        let found = |field: &str| field.contains(text.as_str());
+        [&job.operation, &job.unique_key].into_iter().flatten().any(|field| found(field))
+            || job.tags.iter().any(|tag| found(tag))
+            || job.error.as_ref().is_some_and(|error| found(&error.message))
+            || found(&job.id.to_string())
+    };
+    is(&filter.queue, &job.queue)
+        && is(&filter.kind, &job.kind)
+        && is(&filter.tenant, &job.tenant)
+        && is_some(&filter.batch_id, &job.batch_id)
+        && is_some(&filter.operation, &job.operation)
+        && is_some(&filter.error_class, &job.error.as_ref().map(|error| error.class.to_string()))
+        && is_some(&filter.signature, &job.error.as_ref().map(|error| error.signature.clone()))
+        && filter.text.as_ref().is_none_or(contains)
+        && filter.since.is_none_or(|since| job.accepted_at >= since)
+        && filter.until.is_none_or(|until| job.accepted_at < until)
+        && job.standing == Standing::Live
+}
+
+/// Reads the filters that every list of jobs has.
+pub(crate) fn filter(params: &mut Params, now: Timestamp) -> JobFilter {
+    let mut filter = JobFilter {
+        queue: params.parsed("queue", Name::checked),
+        kind: params.parsed("kind", |text| {
+            Kind::parse(text).ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis and probe are"))
+        }),
+        tenant: params.parsed("tenant", Name::checked),
+        batch_id: params.label("batch_id", TEXT_MAX_BYTES),
+        operation: params.label("operation", TEXT_MAX_BYTES),
+        text: params.label("q", TEXT_MAX_BYTES),
+        since: params.past("since", now),
+        until: params.past("until", now),
+        before: params.cursor(),
+        limit: params.limit(),
+        ..JobFilter::default()
+    };
+    // A signature begins with its class and a colon; a class has none.
+    match params.label("error", TEXT_MAX_BYTES) {
+        Some(error) if error.contains(':') => filter.signature = Some(error),
+        error => filter.error_class = error,
+    }
+    filter
+}

@@ -1,0 +1,40 @@
+//! `/metrics`: what Prometheus scrapes.
+
+use axum::{
+    extract::State,
+    http::header,
+    response::{IntoResponse, Response},
+};
+use queue_core::telemetry;
+
+use crate::{app::Shared, routes::queues};
+
+/// Every metric in the text format of Prometheus. Depths of queues are read at the scrape.
+#[utoipa::path(get, path = "/metrics", tag = "system", responses(
+    (status = 200, description = "text format 0.0.4", body = String, content_type = "text/plain"),
+))]
+pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
+    match queues::numbers(&app).await {
+        Ok(queues) => {
+            for (queue, numbers) in queues {
+                let states = [
+                    ("waiting", numbers.waiting),
+                    ("active", numbers.active),
+                    ("scheduled", numbers.scheduled),
+                    ("parked", numbers.parked),
+                ];
+                for (state, jobs) in states {
+                    metrics::gauge!(telemetry::QUEUE_JOBS, "queue" => queue.shared(), "state" => state)
+                        .set(jobs as f64);
+                }
+                metrics::gauge!(telemetry::QUEUE_OLDEST_READY, "queue" => queue.shared())
+                    .set(numbers.oldest_ready_seconds);
+                metrics::gauge!(telemetry::DEAD_LETTERS, "queue" => queue.shared()).set(numbers.failed as f64);
+            }
+        }
+        // A scrape must not fail with a store: the other metrics say what is wrong with it.
+        Err(problem) => tracing::warn!(detail = problem.detail(), "queue gauges keep their last values"),
+    }
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, app.api.metrics.render()).into_response()
+}

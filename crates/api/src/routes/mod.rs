@@ -1,0 +1,92 @@
+//! The routes, by what they are about, and the document that is generated from them.
+
+mod batches;
+mod bulk;
+mod costs;
+mod dead_letters;
+pub(crate) mod docs;
+mod events;
+mod health;
+mod jobs;
+mod list;
+mod metrics;
+mod queues;
+mod steer;
+mod why;
+mod workers;
+
+use axum::middleware;
+use utoipa::{
+    Modify, OpenApi,
+    openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
+};
+use utoipa_axum::{router::OpenApiRouter, routes};
+
+use crate::{app::Shared, auth, problem};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Longshore", description = "A durable job queue and worker runtime for LLM work."),
+    modifiers(&Bearer),
+    components(schemas(problem::Document)),
+    tags(
+        (name = "jobs", description = "Submit jobs, look at them, wait for them, steer them."),
+        (name = "queues", description = "Depths, pauses and limits."),
+        (name = "dead letters", description = "Jobs that ended without a result."),
+        (name = "money", description = "What was spent, and on what."),
+        (name = "system", description = "Workers, health, metrics and this document."),
+    )
+)]
+struct Described;
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lsk_<id>_<secret>").build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("key", SecurityScheme::Http(scheme));
+    }
+}
+
+/// The OpenAPI 3.1 document of every route, as `/openapi.json` serves it.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    docs::dressed(open().merge(keyed()).into_openapi(), env!("CARGO_PKG_VERSION"))
+}
+
+/// Every documented route; those below `/v1` behind a key.
+pub(crate) fn all(app: &Shared) -> OpenApiRouter<Shared> {
+    open().merge(keyed().route_layer(middleware::from_fn_with_state(app.clone(), auth::require_key)))
+}
+
+fn open() -> OpenApiRouter<Shared> {
+    OpenApiRouter::with_openapi(Described::openapi())
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::startupz))
+        .routes(routes!(health::health))
+        .routes(routes!(metrics::metrics))
+}
+
+fn keyed() -> OpenApiRouter<Shared> {
+    OpenApiRouter::new()
+        .routes(routes!(list::list, jobs::submit))
+        .routes(routes!(bulk::submit))
+        .routes(routes!(jobs::get, steer::patch))
+        .routes(routes!(jobs::result))
+        .routes(routes!(jobs::attempts))
+        .routes(routes!(jobs::calls))
+        .routes(routes!(events::events))
+        .routes(routes!(why::why))
+        .routes(routes!(steer::cancel))
+        .routes(routes!(queues::list))
+        .routes(routes!(queues::metrics))
+        .routes(routes!(queues::get, queues::patch))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::groups))
+        .routes(routes!(dead_letters::get))
+        .routes(routes!(dead_letters::redrive))
+        .routes(routes!(batches::get))
+        .routes(routes!(costs::costs))
+        .routes(routes!(workers::list))
+}

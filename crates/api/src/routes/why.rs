@@ -1,0 +1,173 @@
+//! `GET /v1/jobs/{id}/why`: what a job waits for, from every part that could hold it.
+
+use axum::{Json, extract::State, http::Uri};
+use queue_core::{
+    dispatcher::{HORIZON_MS, Place, Wait},
+    ids::JobId,
+    state::{Standing, State as JobState},
+    time::Timestamp,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    params::{JobPath, Params},
+    problem::{Cause, Document, Problem},
+    view,
+};
+
+/// What a job waits for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Why {
+    /// The job.
+    #[schema(value_type = String, format = "uuid")]
+    id: JobId,
+    /// Where it is in its life.
+    #[schema(value_type = view::StateWord)]
+    state: JobState,
+    /// In one sentence.
+    summary: String,
+    /// Everything that holds it; empty when it runs or has ended.
+    waits: Vec<Reason>,
+}
+
+/// One thing that a job waits for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Reason {
+    /// `delayed`, `queue_paused`, `target_parked`, `queue_concurrency`, `target_concurrency`, `other_suspect`,
+    /// `no_worker`, `turn` or `hand_over`.
+    waits_for: &'static str,
+    /// For people.
+    message: String,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// Why someone set it so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    target: Option<String>,
+    /// The limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u32>,
+    /// Jobs before it in its own lane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead_in_lane: Option<u64>,
+    /// Lanes that take turns with its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lanes: Option<u64>,
+}
+
+impl Reason {
+    fn new(waits_for: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            waits_for,
+            message: message.into(),
+            until: None,
+            reason: None,
+            target: None,
+            limit: None,
+            ahead_in_lane: None,
+            lanes: None,
+        }
+    }
+
+    fn delayed(until: Timestamp) -> Self {
+        Self { until: Some(until), ..Self::new("delayed", format!("it is due at {until}")) }
+    }
+}
+
+impl From<Wait> for Reason {
+    fn from(wait: Wait) -> Self {
+        match wait {
+            Wait::Delayed { until } => Self::delayed(until),
+            Wait::QueuePaused { until, reason } => {
+                let end = until.map_or_else(|| "until someone resumes it".to_owned(), |until| format!("until {until}"));
+                Self { until, reason, ..Self::new("queue_paused", format!("its queue is paused {end}")) }
+            }
+            Wait::TargetParked { target, until, reason } => Self {
+                until: Some(until),
+                reason: Some(reason),
+                ..Self::new("target_parked", format!("{target} is parked until {until}"))
+            }
+            .of(target),
+            Wait::QueueConcurrency { limit } => Self {
+                limit: Some(limit),
+                ..Self::new("queue_concurrency", format!("{limit} jobs of its queue run, as many as may"))
+            },
+            Wait::TargetConcurrency { target, limit } => Self {
+                limit: Some(limit),
+                ..Self::new("target_concurrency", format!("{limit} jobs of {target} run, as many as may"))
+            }
+            .of(target),
+            Wait::OtherSuspect => Self::new(
+                "other_suspect",
+                "a worker died with it, and such jobs run one at a time in a process: another one is running",
+            ),
+            Wait::NoWorker => Self::new("no_worker", "no worker is running"),
+            Wait::Turn { ahead_in_lane, lanes } => Self {
+                ahead_in_lane: Some(ahead_in_lane),
+                lanes: Some(lanes),
+                ..Self::new("turn", format!("{ahead_in_lane} jobs of its lane are before it; {lanes} lanes take turns"))
+            },
+        }
+    }
+}
+
+impl Reason {
+    fn of(mut self, target: String) -> Self {
+        self.target = Some(target);
+        self
+    }
+}
+
+/// Says what a job waits for.
+#[utoipa::path(get, path = "/v1/jobs/{id}/why", tag = "jobs", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses((status = 200, body = Why), (status = 404, body = Document)))]
+pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Json<Why>, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let job = view::row(&app, id).await?;
+    let now = app.now();
+    let places = app.api.stores.dispatcher.locate(&[id]).await;
+    let place = places.map_err(unavailable)?.pop().unwrap_or(Place::Unknown);
+    let (state, since) = view::state_of(&job, &place, now);
+    let waits: Vec<Reason> = match (job.standing, state, &place) {
+        (Standing::Live, JobState::Running, _) => Vec::new(),
+        (Standing::Live, _, Place::Unknown) => vec![not_known(job.run_at, now)],
+        (Standing::Live, _, _) => explain(&app, id).await?,
+        _ => Vec::new(),
+    };
+    let mut summary = match (state, since) {
+        (JobState::Running, Some(since)) => format!("it runs since {since}"),
+        (JobState::Running, None) => "a worker has claimed it and is about to run it".to_owned(),
+        (JobState::Succeeded | JobState::Dead | JobState::Cancelled, _) => format!("it has ended: {}", state.as_str()),
+        _ => waits.first().map_or_else(|| "it is on its way".to_owned(), |reason| reason.message.clone()),
+    };
+    if !job.standing.is_final()
+        && let Some(error) = &job.error
+    {
+        summary.push_str(&format!("; attempt {} failed: {error}", job.attempts));
+    }
+    Ok(Json(Why { id, state, summary, waits }))
+}
+
+async fn explain(app: &App, id: JobId) -> Result<Vec<Reason>, Problem> {
+    let waits = app.api.stores.dispatcher.explain(id).await.map_err(unavailable)?;
+    Ok(waits.into_iter().map(Reason::from).collect())
+}
+
+/// A live job that the dispatcher does not hold: due later than it looks ahead, or on its way.
+fn not_known(run_at: Timestamp, now: Timestamp) -> Reason {
+    if run_at > now.plus_ms(HORIZON_MS) {
+        return Reason::delayed(run_at);
+    }
+    Reason::new("hand_over", "it is committed and the dispatcher does not hold it yet; the reconciler hands it over")
+}
+
+fn unavailable(error: queue_core::dispatcher::DispatchError) -> Problem {
+    Problem::new(Cause::Unavailable, error.to_string()).retry_after(1)
+}

@@ -1,0 +1,303 @@
+//! The shape of a submitted job: every field's type, range and default.
+
+use bytes::Bytes;
+use queue_core::{
+    ids::{JobId, Name},
+    job::{self, Idempotency, Kind, NewJob},
+    payload::{self, Surroundings},
+    time::Timestamp,
+};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use crate::{
+    fields::{Fields, Raw},
+    json,
+    problem::{Cause, Problem},
+};
+
+/// A job as it is submitted. Fields that are not listed are refused.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewJob)]
+#[allow(dead_code)] // the schema of what `read` takes apart by hand; a test compares the two
+pub(crate) struct JobRequest {
+    /// Where it waits: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
+    #[schema(default = "default", max_length = 64)]
+    queue: Option<String>,
+    /// `llm`, `embedding`, `analysis` or `probe`.
+    #[schema(example = "llm")]
+    kind: String,
+    /// What the handler of the kind reads.
+    #[schema(value_type = Object)]
+    payload: serde_json::Value,
+    /// 9 is the most urgent.
+    #[schema(default = 5, minimum = 0, maximum = 9)]
+    priority: Option<u8>,
+    /// When it is due, at most 366 days ahead. A moment of the last 24 hours means at once.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    run_at: Option<String>,
+    /// Latest start of its first attempt.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    start_by: Option<String>,
+    /// Its end over all attempts.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    deadline: Option<String>,
+    /// Attempts that it may spend.
+    #[schema(default = 3, minimum = 1, maximum = 100)]
+    max_attempts: Option<u32>,
+    /// Longest time of one attempt, from `1s` to `24h`.
+    #[schema(example = "5m")]
+    timeout: Option<String>,
+    /// At most one live job of the tenant may hold it.
+    #[schema(max_length = 256)]
+    unique_key: Option<String>,
+    /// Label for cost reports: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
+    #[schema(max_length = 64)]
+    operation: Option<String>,
+    /// Group of jobs that is counted together.
+    #[schema(max_length = 128)]
+    batch_id: Option<String>,
+    /// Labels for people: at most 32 of at most 64 bytes.
+    #[schema(max_items = 32)]
+    tags: Option<Vec<String>>,
+    /// Whose job it is; the key's tenant when absent.
+    #[schema(max_length = 64)]
+    tenant: Option<String>,
+}
+
+/// The fields that are read, in the order in which [`read`] takes them.
+const KNOWN: [&str; 20] = [
+    "queue",
+    "kind",
+    "payload",
+    "priority",
+    "run_at",
+    "start_by",
+    "deadline",
+    "max_attempts",
+    "timeout",
+    "unique_key",
+    "operation",
+    "batch_id",
+    "tags",
+    "tenant",
+    "concurrency_key",
+    "result_ttl",
+    "fallback",
+    "max_cost_usd",
+    "webhook",
+    "cache",
+];
+
+/// Longest unique key, in bytes: it stands in an index.
+const UNIQUE_KEY_MAX_BYTES: usize = 256;
+/// Longest batch id, in bytes: it stands in an index and in a path.
+const BATCH_ID_MAX_BYTES: usize = 128;
+/// Most tags of a job: they are read with every listing.
+const TAGS_MAX: usize = 32;
+/// Longest tag, in bytes.
+const TAG_MAX_BYTES: usize = 64;
+/// How long ago a job may have been due: retried submits and clocks that differ, not plans for the past.
+const RUN_AT_PAST_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// What reading a job needs to know of its request.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The key's tenant.
+    pub(crate) tenant: Name,
+    /// When the request arrived.
+    pub(crate) now: Timestamp,
+    /// Its id.
+    pub(crate) request_id: String,
+    /// Its trace context.
+    pub(crate) traceparent: Option<String>,
+    /// Its idempotency key and fingerprint.
+    pub(crate) idempotency: Option<(String, [u8; 32])>,
+}
+
+/// A job that passed its checks.
+#[derive(Clone, Debug)]
+pub(crate) struct Intake {
+    /// The job.
+    pub(crate) job: NewJob,
+    /// The due time as it was sent: a repeated request is answered as the first one was.
+    pub(crate) named_run_at: Option<Timestamp>,
+}
+
+/// Reads and checks one job. `text` is part of `body`, so that the payload is kept without a copy.
+pub(crate) fn read(
+    origin: &Origin,
+    around: Surroundings<'_>,
+    payload_max: usize,
+    text: &str,
+    body: &Bytes,
+    item: u32,
+) -> Result<Intake, Problem> {
+    json::check_depth(text)?;
+    let mut fields = Fields::default();
+    let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
+    let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
+    let [unique_key, operation, batch_id, tags, tenant, unsupported @ ..] = rest;
+
+    let queue = fields.parsed("queue", queue, check_queue);
+    let kind = read_kind(&mut fields, kind);
+    let target = read_payload(&mut fields, kind, payload, around, payload_max)?;
+    let priority = fields.integer("priority", priority, 0..=u32::from(job::PRIORITY_MAX));
+    let times = Times::read(&mut fields, origin.now, run_at, start_by, deadline);
+    let max_attempts = fields.integer("max_attempts", max_attempts, 1..=job::MAX_ATTEMPTS_MAX);
+    let timeout_ms = fields.timeout_ms("timeout", timeout);
+    let unique_key = fields.label("unique_key", unique_key, UNIQUE_KEY_MAX_BYTES);
+    let operation = fields.name("operation", operation).map(|name| name.to_string());
+    let batch_id = fields.label("batch_id", batch_id, BATCH_ID_MAX_BYTES);
+    let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
+    let tenant = fields.name("tenant", tenant);
+    refuse_unsupported(&mut fields, unsupported);
+    fields.finish()?;
+
+    let (Some(kind), Some(payload), Some(target)) = (kind, payload, target) else {
+        return Err(Problem::new(Cause::Internal, "a job passed its checks without kind, payload and target"));
+    };
+    let job = NewJob {
+        id: JobId::generate(),
+        tenant: tenant.unwrap_or_else(|| origin.tenant.clone()),
+        queue: queue.unwrap_or_else(|| Name::from("default")),
+        kind,
+        target,
+        priority: priority.map_or(job::PRIORITY_DEFAULT, |value| value as u8),
+        // A moment that has passed must not buy a better place than now: waiting time raises priority.
+        run_at: times.run_at.map_or(origin.now, |at| at.max(origin.now)),
+        start_by: times.start_by,
+        deadline: times.deadline,
+        timeout_ms,
+        max_attempts: max_attempts.unwrap_or(job::MAX_ATTEMPTS_DEFAULT),
+        unique_key,
+        operation,
+        batch_id,
+        tags,
+        request_id: Some(origin.request_id.clone()),
+        traceparent: origin.traceparent.clone(),
+        idempotency: origin.idempotency.clone().map(|(key, fingerprint)| Idempotency { key, fingerprint, item }),
+        payload: body.slice_ref(payload.get().as_bytes()),
+        accepted_at: origin.now,
+    };
+    Ok(Intake { job, named_run_at: times.run_at })
+}
+
+/// A queue's name: any name that no route below `/v1/queues` has taken.
+pub(crate) fn check_queue(text: &str) -> Result<Name, String> {
+    if text == "metrics" {
+        return Err("`metrics` is the path of the queues' numbers and cannot name a queue".into());
+    }
+    Name::checked(text)
+}
+
+fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {
+    if raw.is_none() {
+        fields.wrong("kind", "is required: llm, embedding, analysis or probe");
+    }
+    fields.parsed("kind", raw, |text| {
+        Kind::parse(text).ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis and probe are"))
+    })
+}
+
+/// Checks the payload and says what it loads.
+pub(crate) fn read_payload(
+    fields: &mut Fields,
+    kind: Option<Kind>,
+    raw: Raw<'_>,
+    around: Surroundings<'_>,
+    max: usize,
+) -> Result<Option<Name>, Problem> {
+    let Some(raw) = raw else {
+        fields.wrong("payload", "is required");
+        return Ok(None);
+    };
+    let bytes = raw.get().len();
+    if bytes > max {
+        let reason = format!("is {bytes} bytes long; the limit is {max}");
+        return Err(Problem::new(Cause::TooLarge, "the payload is too large").at("/payload", reason));
+    }
+    let Some(kind) = kind else { return Ok(None) };
+    match payload::validate(kind, raw.get(), around) {
+        Ok(target) => Ok(Some(target)),
+        Err(errors) => {
+            for error in errors {
+                json::push(&mut fields.errors, || error);
+            }
+            Ok(None)
+        }
+    }
+}
+
+struct Times {
+    run_at: Option<Timestamp>,
+    start_by: Option<Timestamp>,
+    deadline: Option<Timestamp>,
+}
+
+impl Times {
+    fn read(fields: &mut Fields, now: Timestamp, run_at: Raw<'_>, start_by: Raw<'_>, deadline: Raw<'_>) -> Self {
+        let run_at = fields.moment("run_at", run_at, now, now.plus_ms(-RUN_AT_PAST_MAX_MS));
+        let start_by = fields.moment("start_by", start_by, now, now);
+        let deadline = fields.moment("deadline", deadline, now, now);
+        let due = run_at.unwrap_or(now);
+        for (name, at) in [("start_by", start_by), ("deadline", deadline)] {
+            if at.is_some_and(|at| at < due) {
+                fields.wrong(name, format!("is before `run_at` ({due}): the job could never start"));
+            }
+        }
+        Self { run_at, start_by, deadline }
+    }
+}
+
+/// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 6]) {
+    for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
+        match (*name, raw) {
+            ("max_cost_usd", Some(_)) => {
+                if fields.parsed(name, raw, check_money).is_some() {
+                    fields.unsupported(name, raw);
+                }
+            }
+            _ => fields.unsupported(name, raw),
+        }
+    }
+}
+
+fn check_money(text: &str) -> Result<(), String> {
+    if text.starts_with('-') {
+        return Err(format!("`{text}` is negative"));
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str, max| !part.is_empty() && part.len() <= max && part.bytes().all(|b| b.is_ascii_digit());
+    if digits(whole, 9) && digits(fraction, 9) {
+        return Ok(());
+    }
+    Err(format!("`{text}` is not an amount of US dollars such as \"0.05\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use utoipa::PartialSchema;
+
+    use super::*;
+
+    #[test]
+    fn the_schema_names_what_is_read() {
+        let schema = serde_json::to_value(JobRequest::schema()).unwrap();
+        let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
+        let mut read: Vec<_> = KNOWN[..14].iter().map(|name| (*name).to_owned()).collect();
+        documented.sort();
+        read.sort();
+        assert_eq!(documented, read);
+    }
+
+    #[test]
+    fn money_is_an_unsigned_decimal() {
+        assert!(check_money("0.05").is_ok());
+        assert!(check_money("-1").unwrap_err().contains("negative"));
+        for text in ["", "1e9", "0.1234567891", ".", "1,5", "NaN"] {
+            assert!(check_money(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! Server-sent events of a job: snapshot, what happened, what happens, and the end.
+//!
+//! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Positions are `<life>-<sequence>`:
+//! events are numbered within one life of the process that holds them, and a position of another life must not hide
+//! the events of this one.
+
+use std::{fmt::Write, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{Stream, stream};
+use queue_core::{
+    events::{EventBody, JobEvent, Subscription},
+    ids::JobId,
+    job::Job,
+    state::{Standing, State},
+    telemetry,
+};
+use tokio::{
+    sync::{OwnedSemaphorePermit, broadcast},
+    time::Instant,
+};
+
+use crate::{app::Shared, problem::Problem, view, waiters::Waiter};
+
+/// Silence after which a comment is sent, so that nothing between here and the reader takes the stream for dead.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How soon a reader should come back when the stream breaks, in milliseconds.
+const RETRY_MS: u32 = 1_000;
+
+/// One reader of one job.
+pub(crate) struct Reader {
+    app: Shared,
+    job: JobId,
+    /// Where the reader is: the last event that it was sent.
+    position: Option<u64>,
+    waiter: Waiter,
+    subscription: Option<Subscription>,
+    step: Step,
+    _open: Open,
+}
+
+enum Step {
+    /// Nothing was sent yet.
+    Begin(Box<Job>),
+    /// Held and live events.
+    Follow,
+    /// The last piece was sent.
+    Over,
+}
+
+/// Counts the stream while it is open.
+struct Open {
+    _room: OwnedSemaphorePermit,
+}
+
+impl Open {
+    fn new(room: OwnedSemaphorePermit) -> Self {
+        metrics::gauge!(telemetry::SSE_CONNECTIONS).increment(1.0);
+        Self { _room: room }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        metrics::gauge!(telemetry::SSE_CONNECTIONS).decrement(1.0);
+    }
+}
+
+/// The pieces of a stream for a reader that has seen everything up to `position`.
+pub(crate) async fn open(
+    app: Shared,
+    job: JobId,
+    position: Option<u64>,
+    room: OwnedSemaphorePermit,
+) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static, Problem> {
+    // Both before the first look at the job, so that its end between look and stream is not missed.
+    let waiter = app.waiters.watch(job);
+    let subscription = app.api.stores.events.subscribe(job, position).await;
+    let row = view::row(&app, job).await?;
+    let reader = Reader {
+        app,
+        job,
+        position,
+        waiter,
+        subscription: Some(subscription),
+        step: Step::Begin(Box::new(row)),
+        _open: Open::new(room),
+    };
+    Ok(stream::unfold(reader, |mut reader| async move {
+        let piece = reader.next().await?;
+        Some((Ok(Bytes::from(piece)), reader))
+    }))
+}
+
+/// The position that `Last-Event-ID` names, if it is of this life.
+pub(crate) fn position_of(text: &str, life: u32) -> Option<u64> {
+    let (of, sequence) = text.split_once('-')?;
+    (u32::from_str_radix(of, 16).ok()? == life).then(|| sequence.parse().ok())?
+}
+
+impl Reader {
+    /// The next piece of the stream; `None` when it is over.
+    async fn next(&mut self) -> Option<String> {
+        match std::mem::replace(&mut self.step, Step::Follow) {
+            Step::Begin(job) => Some(self.begin(*job).await),
+            Step::Follow => self.follow().await,
+            Step::Over => {
+                self.step = Step::Over;
+                None
+            }
+        }
+    }
+
+    /// Snapshot, then what is held; for a job that has ended, all there is.
+    async fn begin(&mut self, job: Job) -> String {
+        let mut out = format!("retry: {RETRY_MS}\n\n");
+        let standing = job.standing;
+        self.snapshot(&mut out, job).await;
+        if standing.is_final() {
+            self.end(&mut out, standing).await;
+            return out;
+        }
+        let (replay, gap) = match &mut self.subscription {
+            Some(subscription) => (std::mem::take(&mut subscription.replay), subscription.gap),
+            None => (Vec::new(), false),
+        };
+        self.replay(&mut out, &replay, gap).await;
+        out
+    }
+
+    async fn follow(&mut self) -> Option<String> {
+        let quiet_until = Instant::now() + HEARTBEAT;
+        let mut out = String::new();
+        loop {
+            let live = &mut self.subscription.as_mut()?.live;
+            tokio::select! {
+                // Events first: the end of the job must not overtake its last tokens.
+                biased;
+                event = live.recv() => match event {
+                    Ok(event) => self.tell(&mut out, &event).await,
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up(&mut out).await,
+                    Err(broadcast::error::RecvError::Closed) => {
+                        self.step = Step::Over;
+                        return None;
+                    }
+                },
+                () = self.app.shutdown.cancelled() => {
+                    self.step = Step::Over;
+                    return None;
+                }
+                () = self.waiter.woken() => self.look(&mut out).await,
+                () = tokio::time::sleep_until(quiet_until) => {
+                    // Events may be lost; the row is not.
+                    self.look(&mut out).await;
+                    if out.is_empty() {
+                        out.push_str(": heartbeat\n\n");
+                    }
+                }
+            }
+            if !out.is_empty() {
+                return Some(out);
+            }
+        }
+    }
+
+    async fn snapshot(&self, out: &mut String, job: Job) {
+        match view::one(&self.app, job).await.map(|view| serde_json::to_string(&view)) {
+            Ok(Ok(json)) => write_event(out, "snapshot", None, &json),
+            Ok(Err(error)) => tracing::error!(%error, "a job cannot be shown"),
+            Err(problem) => tracing::warn!(detail = problem.detail(), "a snapshot is left out"),
+        }
+    }
+
+    async fn replay(&mut self, out: &mut String, events: &[Arc<JobEvent>], gap: bool) {
+        if gap {
+            write_event(out, "gap", None, "{\"reason\":\"events between your position and the next one are gone\"}");
+        }
+        for event in events {
+            self.tell(out, event).await;
+            if matches!(self.step, Step::Over) {
+                return;
+            }
+        }
+    }
+
+    /// Asks again for what a slow reader missed.
+    async fn catch_up(&mut self, out: &mut String) {
+        let mut subscription = self.app.api.stores.events.subscribe(self.job, self.position).await;
+        let (replay, gap) = (std::mem::take(&mut subscription.replay), subscription.gap);
+        self.subscription = Some(subscription);
+        self.replay(out, &replay, gap).await;
+    }
+
+    async fn tell(&mut self, out: &mut String, event: &JobEvent) {
+        if self.position.is_some_and(|position| event.sequence <= position) {
+            return;
+        }
+        self.position = Some(event.sequence);
+        if let EventBody::State { state } = event.body
+            && state.standing().is_final()
+        {
+            // A held event of an earlier life may say so of a job that was redriven: the row decides.
+            return self.look(out).await;
+        }
+        let name = match event.body {
+            EventBody::AttemptStarted { .. } => "attempt_started",
+            EventBody::Token { .. } => "token",
+            EventBody::Progress { .. } => "progress",
+            EventBody::State { .. } => "state",
+        };
+        match serde_json::to_string(event) {
+            Ok(json) => write_event(out, name, Some(&self.id_of(event.sequence)), &json),
+            Err(error) => tracing::error!(%error, "an event cannot be written"),
+        }
+    }
+
+    /// Looks at the row, and ends the stream if the job has ended.
+    async fn look(&mut self, out: &mut String) {
+        if let Ok(job) = view::row(&self.app, self.job).await
+            && job.standing.is_final()
+        {
+            self.end(out, job.standing).await;
+        }
+    }
+
+    /// The result, if there is one, and the last word.
+    async fn end(&mut self, out: &mut String, standing: Standing) {
+        self.step = Step::Over;
+        let state = match standing {
+            // Not an end; the caller has looked.
+            Standing::Live => return,
+            Standing::Succeeded => State::Succeeded,
+            Standing::Dead => State::Dead,
+            Standing::Cancelled => State::Cancelled,
+        };
+        if state == State::Succeeded {
+            match self.app.api.stores.reads.result(self.job).await {
+                Ok(Some(result)) => write_event(out, "result", None, &String::from_utf8_lossy(&result)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%error, "a stream ends without the result"),
+            }
+        }
+        let id = self.position.map(|position| self.id_of(position));
+        write_event(out, "state", id.as_deref(), &format!("{{\"type\":\"state\",\"state\":\"{}\"}}", state.as_str()));
+    }
+
+    fn id_of(&self, sequence: u64) -> String {
+        format!("{:08x}-{sequence}", self.app.life)
+    }
+}
+
+fn write_event(out: &mut String, name: &str, id: Option<&str>, data: &str) {
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "event: {name}");
+    if let Some(id) = id {
+        let _ = writeln!(out, "id: {id}");
+    }
+    // Line breaks inside JSON stand only between its tokens, where each may become another one.
+    for line in data.split(['\n', '\r']) {
+        let _ = writeln!(out, "data: {line}");
+    }
+    out.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_of_several_lines_stays_one_event() {
+        let mut out = String::new();
+        write_event(&mut out, "result", Some("7"), "{\r\n \"a\": 1\n}");
+        assert_eq!(out, "event: result\nid: 7\ndata: {\ndata: \ndata:  \"a\": 1\ndata: }\n\n");
+    }
+
+    #[test]
+    fn a_position_of_another_life_is_none() {
+        assert_eq!(position_of("0000002a-17", 42), Some(17));
+        for text in ["0000002b-17", "17", "", "0000002a-x", "zz-1"] {
+            assert_eq!(position_of(text, 42), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! How a job gets in: read → check → accept → push → answer.
+//!
+//! The answer says what the journal committed. A push that fails changes nothing about it: the reconciler finds the
+//! job and hands it on.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use queue_core::{
+    dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES},
+    ids::{Epoch, JobId, Name},
+    job::{Kind, NewJob},
+    journal::{Accepted, JournalError, PAGE_MAX_ROWS},
+    state::State,
+    telemetry,
+    time::Timestamp,
+};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    app::{App, Shared},
+    auth::Caller,
+    idempotency::{self, Entered},
+    json,
+    observe::Trail,
+    problem::{Cause, Problem},
+    shape::{self, Intake, Origin},
+};
+
+/// Larger bodies are read on a thread of their own: counting the tokens of a long prompt takes milliseconds, and
+/// other requests must not wait for that.
+const INLINE_READ_MAX_BYTES: usize = 64 * 1024;
+
+/// An accepted job.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(as = Accepted)]
+pub(crate) struct AcceptedView {
+    /// The job.
+    #[schema(value_type = String, format = "uuid")]
+    pub(crate) id: JobId,
+    /// `ready`, or `scheduled` when it is due later.
+    #[schema(value_type = crate::view::StateWord)]
+    pub(crate) state: State,
+    /// Where it waits.
+    #[schema(value_type = String)]
+    pub(crate) queue: Name,
+    /// What it is.
+    #[schema(value_type = crate::view::KindWord)]
+    pub(crate) kind: Kind,
+}
+
+/// What a submit came to.
+#[derive(Clone, Debug)]
+pub(crate) struct Answer {
+    /// The job.
+    pub(crate) accepted: AcceptedView,
+    /// Whether an earlier request with the same key had made it.
+    pub(crate) replayed: bool,
+}
+
+/// Who sends a request, and what it is called.
+#[derive(Clone, Debug)]
+pub(crate) struct Sender {
+    /// Whose key it is.
+    pub(crate) caller: Caller,
+    /// Request id and trace.
+    pub(crate) trail: Trail,
+    /// The idempotency key, if there is one.
+    pub(crate) key: Option<String>,
+}
+
+impl Sender {
+    /// What each job of the request has in common.
+    pub(crate) fn origin(self, now: Timestamp, body: &Bytes) -> Origin {
+        Origin {
+            tenant: self.caller.tenant,
+            now,
+            request_id: self.trail.request_id,
+            traceparent: self.trail.traceparent,
+            idempotency: self.key.map(|key| (key, idempotency::fingerprint(body))),
+        }
+    }
+}
+
+/// Submits the one job that `body` describes.
+pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Answer, Problem> {
+    let held = hold(app, &sender)?;
+    let origin = sender.origin(app.now(), &body);
+    let intake = read(app, origin, body).await?;
+    let brief = Brief::of(&intake);
+    let accepted = accept(app, vec![intake.job], held).await?;
+    let mut answers = answers(app, &[brief], accepted).await?;
+    answers.pop().unwrap_or_else(|| Err(Problem::new(Cause::Internal, "the journal gave no answer")))
+}
+
+/// Keeps a second request with the same key out until this one is accepted.
+pub(crate) fn hold(app: &Shared, sender: &Sender) -> Result<Option<Entered>, Problem> {
+    sender.key.as_ref().map(|key| app.in_flight.enter(&sender.caller.tenant, key)).transpose()
+}
+
+async fn read(app: &Shared, origin: Origin, body: Bytes) -> Result<Intake, Problem> {
+    let max = app.api.settings.max_job_bytes;
+    if body.len() <= INLINE_READ_MAX_BYTES {
+        return shape::read(&origin, app.surroundings(), max, json::utf8(&body)?, &body, 0);
+    }
+    let app = app.clone();
+    aside(move || shape::read(&origin, app.surroundings(), max, json::utf8(&body)?, &body, 0)).await?
+}
+
+/// Runs something that computes for long on a thread of its own.
+pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| {
+        tracing::error!(%error, "reading a request failed");
+        Problem::new(Cause::Internal, "reading the request failed")
+    })
+}
+
+/// Commits jobs and makes them known. In a task of its own: a caller that hangs up between commit and push must not
+/// take the push with it.
+pub(crate) async fn accept(app: &Shared, jobs: Vec<NewJob>, held: Option<Entered>) -> Result<Vec<Accepted>, Problem> {
+    let app = app.clone();
+    let task = tokio::spawn(async move {
+        let _held = held;
+        commit_and_push(&app, jobs).await
+    });
+    match task.await {
+        Ok(answers) => Ok(answers?),
+        Err(error) => {
+            tracing::error!(%error, "accepting jobs failed");
+            Err(Problem::new(Cause::Internal, "accepting failed; ask again with the same idempotency key"))
+        }
+    }
+}
+
+async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError> {
+    let entries: Vec<Entry> = jobs.iter().map(entry_of).collect();
+    let kinds: Vec<Kind> = jobs.iter().map(|job| job.kind).collect();
+    let answers = app.api.stores.journal.accept(jobs).await?;
+
+    let new = answers.iter().map(|answer| *answer == Accepted::New);
+    let fresh = entries.into_iter().zip(kinds).zip(new).filter_map(|(job, new)| new.then_some(job));
+    let mut counts = BTreeMap::<(Name, Kind), u64>::new();
+    let mut due = Vec::new();
+    let horizon = app.now().plus_ms(HORIZON_MS);
+    for (entry, kind) in fresh {
+        *counts.entry((entry.queue.clone(), kind)).or_default() += 1;
+        if entry.run_at <= horizon {
+            due.push(entry);
+        }
+    }
+    for ((queue, kind), count) in counts {
+        metrics::counter!(telemetry::JOBS_ACCEPTED, "queue" => queue.shared(), "kind" => kind.as_str())
+            .increment(count);
+    }
+    push(app, due).await;
+    Ok(answers)
+}
+
+fn entry_of(job: &NewJob) -> Entry {
+    Entry {
+        id: job.id,
+        epoch: Epoch::default(),
+        queue: job.queue.clone(),
+        tenant: job.tenant.clone(),
+        target: job.target.clone(),
+        priority: job.priority,
+        run_at: job.run_at,
+        suspect: false,
+    }
+}
+
+/// Makes entries known to the dispatcher. A failure is not the caller's: the reconciler repairs it within seconds.
+pub(crate) async fn push(app: &App, mut entries: Vec<Entry>) {
+    while !entries.is_empty() {
+        let rest = entries.split_off(entries.len().min(PUSH_MAX_ENTRIES));
+        if let Err(error) = app.api.stores.dispatcher.push(entries).await {
+            tracing::warn!(%error, "accepted jobs wait for the reconciler");
+            return;
+        }
+        entries = rest;
+    }
+}
+
+/// Makes one entry known, if it is due within the dispatcher's horizon.
+pub(crate) async fn push_if_near(app: &App, entry: Entry) {
+    if entry.run_at <= app.now().plus_ms(HORIZON_MS) {
+        push(app, vec![entry]).await;
+    }
+}
+
+/// What an answer needs of a job that was handed to the journal.
+#[derive(Clone, Debug)]
+pub(crate) struct Brief {
+    id: JobId,
+    queue: Name,
+    kind: Kind,
+    named_run_at: Option<Timestamp>,
+    accepted_at: Timestamp,
+}
+
+impl Brief {
+    /// The brief of a job that is about to be accepted.
+    pub(crate) fn of(intake: &Intake) -> Self {
+        Self {
+            id: intake.job.id,
+            queue: intake.job.queue.clone(),
+            kind: intake.job.kind,
+            named_run_at: intake.named_run_at,
+            accepted_at: intake.job.accepted_at,
+        }
+    }
+
+    fn accepted(&self, id: JobId, accepted_at: Timestamp) -> AcceptedView {
+        let later = self.named_run_at.is_some_and(|run_at| run_at > accepted_at);
+        let state = if later { State::Scheduled } else { State::Ready };
+        AcceptedView { id, state, queue: self.queue.clone(), kind: self.kind }
+    }
+}
+
+/// The journal's answers in the words of the API, in order.
+pub(crate) async fn answers(
+    app: &App,
+    briefs: &[Brief],
+    accepted: Vec<Accepted>,
+) -> Result<Vec<Result<Answer, Problem>>, Problem> {
+    let first_accepted_at = first_accepts(app, briefs, &accepted).await?;
+    let answer = |(brief, accepted): (&Brief, Accepted)| match accepted {
+        Accepted::New => Ok(Answer { accepted: brief.accepted(brief.id, brief.accepted_at), replayed: false }),
+        Accepted::Replayed(id) => {
+            let then = first_accepted_at.get(&id).copied().unwrap_or(brief.accepted_at);
+            Ok(Answer { accepted: brief.accepted(id, then), replayed: true })
+        }
+        Accepted::KeyReused => Err(key_reused()),
+        Accepted::Duplicate(id) => {
+            let detail = format!("job {id} holds the unique key and has not ended");
+            Err(Problem::new(Cause::UniqueKeyHeld, detail).at("/unique_key", "is held by a live job").about(id))
+        }
+    };
+    Ok(briefs.iter().zip(accepted).map(answer).collect())
+}
+
+/// When replayed jobs were accepted, where the answer depends on it: whether a named due time was later than that.
+async fn first_accepts(
+    app: &App,
+    briefs: &[Brief],
+    accepted: &[Accepted],
+) -> Result<BTreeMap<JobId, Timestamp>, Problem> {
+    let ids: Vec<JobId> = briefs
+        .iter()
+        .zip(accepted)
+        .filter_map(|(brief, accepted)| match accepted {
+            Accepted::Replayed(id) if brief.named_run_at.is_some() => Some(*id),
+            _ => None,
+        })
+        .collect();
+    let mut found = BTreeMap::new();
+    for page in ids.chunks(PAGE_MAX_ROWS) {
+        let rows = app.api.stores.reads.jobs(page).await?;
+        found.extend(rows.into_iter().flatten().map(|job| (job.id, job.accepted_at)));
+    }
+    Ok(found)
+}
+
+/// The idempotency key belongs to another request.
+pub(crate) fn key_reused() -> Problem {
+    let detail = "this idempotency key belongs to a request with another body; use a new key for a new request";
+    Problem::new(Cause::IdempotencyKeyReused, detail).at("/header/Idempotency-Key", "was used with another body")
+}

@@ -1,0 +1,282 @@
+//! How a job looks from outside: one serialiser for every route that shows one.
+
+use queue_core::{
+    dispatcher::Place,
+    error::JobError,
+    ids::{JobId, Name},
+    job::{Job, Kind},
+    ledger::Usage,
+    state::{Standing, State},
+    time::Timestamp,
+};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+
+use crate::{app::App, problem::Problem};
+
+/// Largest result that is shown inside the job; larger ones have an address of their own.
+const INLINE_RESULT_MAX_BYTES: usize = 256 * 1024;
+
+/// A job. Fields without a value are left out, except `cost_usd`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Job)]
+pub(crate) struct JobView {
+    /// UUIDv7: sorts by time of acceptance.
+    #[schema(value_type = String, format = "uuid")]
+    pub(crate) id: JobId,
+    /// Where it waits or waited.
+    #[schema(value_type = String)]
+    pub(crate) queue: Name,
+    /// What it is.
+    #[schema(value_type = KindWord)]
+    pub(crate) kind: Kind,
+    /// Whose it is.
+    #[schema(value_type = String)]
+    pub(crate) tenant: Name,
+    /// What it loads: `provider:model:credential`, or the kind where no provider is called.
+    #[schema(value_type = String)]
+    pub(crate) target: Name,
+    /// Where it is in its life.
+    #[schema(value_type = StateWord)]
+    pub(crate) state: State,
+    /// 9 is the most urgent.
+    pub(crate) priority: u8,
+    /// Attempts spent so far.
+    pub(crate) attempts: u32,
+    /// Attempts that it may spend.
+    pub(crate) max_attempts: u32,
+    /// Workers lost with it since it last settled anything.
+    pub(crate) recoveries: u32,
+    /// Lives that it was redriven from.
+    pub(crate) redrives: u32,
+    /// When it is or was due.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) run_at: Timestamp,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    pub(crate) accepted_at: Timestamp,
+    /// When its running attempt began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) started_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) finished_at: Option<Timestamp>,
+    /// Latest start of its first attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) start_by: Option<Timestamp>,
+    /// Its end over all attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub(crate) deadline: Option<Timestamp>,
+    /// Longest time of one attempt.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "5m")]
+    pub(crate) timeout: Option<String>,
+    /// At most one live job of the tenant holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unique_key: Option<String>,
+    /// Label for cost reports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) operation: Option<String>,
+    /// Group of jobs that is counted together.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) batch_id: Option<String>,
+    /// Labels for people.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) tags: Vec<String>,
+    /// The submit's request id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request_id: Option<String>,
+    /// The last error, also of a job that succeeded later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ErrorView>)]
+    pub(crate) error: Option<JobError>,
+    /// Tokens over all calls.
+    #[schema(value_type = UsageView)]
+    pub(crate) usage: Usage,
+    /// Money over all calls, in US dollars; `null` while any call's price is unknown.
+    #[schema(example = "0.000123")]
+    pub(crate) cost_usd: Option<String>,
+    /// `provider/model` of the last answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) served_by: Option<String>,
+    /// The result of a succeeded job, up to 256 KiB; only where one job is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
+    pub(crate) result: Option<Box<RawValue>>,
+    /// Where a larger result is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) result_url: Option<String>,
+}
+
+/// A kind of work.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = Kind)]
+#[allow(dead_code)] // schema of `queue_core::job::Kind`
+pub(crate) enum KindWord {
+    Llm,
+    Embedding,
+    Analysis,
+    Probe,
+}
+
+/// A state: waiting for its time, waiting for its turn, being worked on, or ended in one of three ways.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+#[schema(as = State)]
+#[allow(dead_code)] // schema of `queue_core::state::State`
+pub(crate) enum StateWord {
+    Scheduled,
+    Ready,
+    Running,
+    Succeeded,
+    Dead,
+    Cancelled,
+}
+
+/// Why an attempt failed.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = JobError)]
+#[allow(dead_code)] // schema of `queue_core::error::JobError`
+pub(crate) struct ErrorView {
+    /// The cause, e.g. `rate`.
+    class: String,
+    /// The provider's or handler's own code.
+    code: String,
+    /// For people.
+    message: String,
+    /// Equal for one failure that is seen many times.
+    signature: String,
+    /// Whether another attempt could help.
+    retryable: bool,
+    /// How long the provider asked to wait.
+    retry_after_ms: Option<u64>,
+}
+
+/// Tokens. Cached and written tokens are part of `tokens_in`, reasoning tokens part of `tokens_out`.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Usage)]
+#[allow(dead_code)] // schema of `queue_core::ledger::Usage`
+pub(crate) struct UsageView {
+    tokens_in: u64,
+    tokens_out: u64,
+    tokens_cached: u64,
+    tokens_cache_write: u64,
+    tokens_reasoning: u64,
+}
+
+impl JobView {
+    /// A job as it stands at `now`, with what the dispatcher knows of it.
+    pub(crate) fn new(job: Job, place: &Place, now: Timestamp) -> Self {
+        let (state, started_at) = state_of(&job, place, now);
+        Self {
+            id: job.id,
+            queue: job.queue,
+            kind: job.kind,
+            tenant: job.tenant,
+            target: job.target,
+            state,
+            priority: job.priority,
+            attempts: job.attempts,
+            max_attempts: job.max_attempts,
+            recoveries: job.recoveries,
+            redrives: job.redrives,
+            run_at: job.run_at,
+            accepted_at: job.accepted_at,
+            started_at,
+            finished_at: job.finished_at,
+            start_by: job.start_by,
+            deadline: job.deadline,
+            timeout: job.timeout_ms.map(duration_text),
+            unique_key: job.unique_key,
+            operation: job.operation,
+            batch_id: job.batch_id,
+            tags: job.tags,
+            request_id: job.request_id,
+            error: job.error,
+            usage: job.usage,
+            cost_usd: job.cost.map(|cost| cost.to_string()),
+            served_by: job.served_by,
+            result: None,
+            result_url: None,
+        }
+    }
+}
+
+/// Milliseconds as `5m`, `1h 30m` and so on: as they are read.
+pub(crate) fn duration_text(ms: u64) -> String {
+    humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
+}
+
+/// The state of a job, and since when it runs: `running` is the dispatcher's knowledge, all else the journal's.
+pub(crate) fn state_of(job: &Job, place: &Place, now: Timestamp) -> (State, Option<Timestamp>) {
+    match job.standing {
+        Standing::Succeeded => (State::Succeeded, None),
+        Standing::Dead => (State::Dead, None),
+        Standing::Cancelled => (State::Cancelled, None),
+        Standing::Live => match place {
+            // A claim of an earlier epoch is fenced: whoever holds it works for nothing.
+            Place::Leased { epoch, started_at, .. } if *epoch == job.epoch => (State::Running, *started_at),
+            _ if job.run_at > now => (State::Scheduled, None),
+            _ => (State::Ready, None),
+        },
+    }
+}
+
+/// Where live jobs are. Without the dispatcher they show as waiting: the journal's knowledge is still right.
+pub(crate) async fn places(app: &App, jobs: &[&Job]) -> Vec<Place> {
+    let live: Vec<JobId> = jobs.iter().filter(|job| !job.standing.is_final()).map(|job| job.id).collect();
+    let mut found = Vec::new();
+    if !live.is_empty() {
+        match app.api.stores.dispatcher.locate(&live).await {
+            Ok(places) => found = places,
+            Err(error) => tracing::debug!(%error, "jobs are shown without knowing which of them run"),
+        }
+    }
+    let mut found = found.into_iter();
+    jobs.iter()
+        .map(|job| if job.standing.is_final() { Place::Unknown } else { found.next().unwrap_or(Place::Unknown) })
+        .collect()
+}
+
+/// Jobs as they stand now.
+pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
+    let places = places(app, &jobs.iter().collect::<Vec<_>>()).await;
+    let now = app.now();
+    jobs.into_iter().zip(places).map(|(job, place)| JobView::new(job, &place, now)).collect()
+}
+
+/// One job as it stands now, with its result if that is small.
+pub(crate) async fn one(app: &App, job: Job) -> Result<JobView, Problem> {
+    let place = places(app, &[&job]).await.pop().unwrap_or(Place::Unknown);
+    let mut view = JobView::new(job, &place, app.now());
+    if view.state == State::Succeeded
+        && let Some(result) = app.api.stores.reads.result(view.id).await?
+    {
+        if result.len() > INLINE_RESULT_MAX_BYTES {
+            view.result_url = Some(format!("/v1/jobs/{}/result", view.id));
+        } else {
+            view.result = Some(raw_json(&result)?);
+        }
+    }
+    Ok(view)
+}
+
+/// Stored JSON text as part of an answer.
+pub(crate) fn raw_json(bytes: &[u8]) -> Result<Box<RawValue>, Problem> {
+    serde_json::from_slice(bytes).map_err(|error| {
+        tracing::error!(%error, "the journal holds a body that is not JSON");
+        Problem::new(crate::problem::Cause::Internal, "a stored body is not JSON")
+    })
+}
+
+/// The row of a job; a problem if there is none.
+pub(crate) async fn row(app: &App, id: JobId) -> Result<Job, Problem> {
+    let mut rows = app.api.stores.reads.jobs(&[id]).await?;
+    rows.pop().flatten().ok_or_else(|| Problem::no_job(id))
+}

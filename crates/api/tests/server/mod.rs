@@ -1,0 +1,243 @@
+//! A real server on a port of its own, over real stores in a temporary folder, and a hand that works like a worker.
+#![allow(dead_code, unreachable_pub)] // every test file uses another part of it
+
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use api::{Api, Settings};
+use bytes::Bytes;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use queue_core::{
+    dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
+    error::{ErrorClass, JobError},
+    events::{EventBody, memory::MemoryEvents},
+    ids::{JobId, SessionId},
+    job::Loaded,
+    journal::{Outcome, Role, Settled, Settlement, Token, sqlite::SqliteJournal},
+    keys::Secret,
+    ledger::PriceBook,
+    route::{Route, Routes},
+    state::State,
+    stores::Stores,
+    time::{Clock, SystemClock},
+};
+use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+/// Longest wait for anything: a test that needs longer has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Server {
+    pub url: String,
+    pub key: String,
+    pub stores: Stores,
+    pub http: reqwest::Client,
+    pub shutdown: CancellationToken,
+    running: Option<JoinHandle<std::io::Result<()>>>,
+    _folder: TempDir,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// The answer's body, after checking its status.
+    pub fn expect(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text);
+        if self.text.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// The problem document, after checking that it is one.
+    pub fn problem(&self, status: u16) -> Value {
+        let problem = self.expect(status);
+        assert_eq!(self.header("content-type"), "application/problem+json");
+        assert_eq!(problem["status"], status);
+        assert!(problem["type"].as_str().unwrap().starts_with("urn:longshore:problem:"), "{problem}");
+        assert!(!problem["title"].as_str().unwrap().is_empty());
+        assert_eq!(problem["request_id"], self.header("x-request-id"));
+        problem
+    }
+}
+
+/// One recorder for all tests of a process, as in the product.
+fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
+}
+
+impl Server {
+    pub async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    /// A server whose parts `change` may replace before it starts.
+    pub async fn start_with(change: impl FnOnce(&mut Api)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
+        let stores = Stores {
+            journal: journal.clone(),
+            reads: journal.clone(),
+            ledger: journal.clone(),
+            catalog: journal,
+            dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
+            events: Arc::new(MemoryEvents::new()),
+            clock,
+        };
+        stores.dispatcher.begin(stores.journal.new_generation().await.unwrap()).await.unwrap();
+        let secret = Secret::generate();
+        let row = secret.to_row("default".into(), Role::Admin, "test", stores.clock.now());
+        stores.catalog.add_key(row).await.unwrap();
+        let mut api = Api {
+            stores: stores.clone(),
+            routes: Arc::new(Routes {
+                routes: vec![Route { provider: "simulated".into(), models: vec!["gpt-*".into(), "text-*".into()] }],
+                default_model: None,
+                default_embedding_model: None,
+            }),
+            prices: Arc::new(PriceBook::shipped()),
+            checks: vec![],
+            metrics: metrics(),
+            settings: Settings { probe_jobs: true, ..Settings::default() },
+        };
+        change(&mut api);
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(api::serve(listener, api, shutdown.clone()));
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        let running = Some(running);
+        Self { url, key: secret.reveal(), stores, http, shutdown, running, _folder: folder }
+    }
+
+    /// A request with the key.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.url)).bearer_auth(&self.key)
+    }
+
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        let response = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        Answer { status, headers, text: response.text().await.unwrap() }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PATCH, path).json(body)).await
+    }
+
+    /// Submits a probe job with these fields beside kind and payload, and returns its id.
+    pub async fn submit(&self, fields: Value) -> JobId {
+        let mut job = json!({"kind": "probe", "payload": {"sleep_ms": 0}});
+        job.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = self.post("/v1/jobs", &job).await.expect(202);
+        answer["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Asks the server to stop and waits until it has.
+    pub async fn stop(&mut self) {
+        self.shutdown.cancel();
+        let running = self.running.take().unwrap();
+        tokio::time::timeout(PATIENCE, running).await.expect("the server ends").unwrap().unwrap();
+    }
+}
+
+/// A worker that does what a test says.
+pub struct Hand {
+    stores: Stores,
+    session: SessionId,
+    pub signals: mpsc::Receiver<Signal>,
+}
+
+/// A claimed job.
+pub struct Held {
+    pub lease: Lease,
+    pub loaded: Loaded,
+}
+
+impl Hand {
+    pub async fn join(stores: &Stores) -> Self {
+        let session = SessionId::generate();
+        let signals = stores.dispatcher.join(session).await.unwrap();
+        Self { stores: stores.clone(), session, signals }
+    }
+
+    /// Claims the next job and begins it.
+    pub async fn claim(&mut self) -> Held {
+        let claim = async {
+            loop {
+                let step = Step { session: self.session, acks: vec![], queues: vec![], slots: 1 };
+                if let Some(claim) = self.stores.dispatcher.step(step).await.unwrap().claims.pop() {
+                    return claim;
+                }
+                self.signals.recv().await.unwrap();
+            }
+        };
+        let lease = tokio::time::timeout(PATIENCE, claim).await.expect("a job to claim").lease;
+        let token = Token { id: lease.id, epoch: lease.epoch };
+        let mut loaded = self.stores.journal.load(&[token], self.stores.clock.now()).await.unwrap();
+        self.stores.dispatcher.start(self.session, &[lease]).await.unwrap();
+        let loaded = loaded.pop().unwrap().expect("a live row at the claimed epoch");
+        self.stores.events.publish(lease.id, EventBody::AttemptStarted { attempt: loaded.job.attempts + 1 });
+        Held { lease, loaded }
+    }
+
+    pub async fn succeed(&self, held: Held, result: &Value) {
+        let result = Bytes::from(result.to_string());
+        self.settle(held, Outcome::Succeed { result }, State::Succeeded).await;
+    }
+
+    pub async fn bury(&self, held: Held, message: &str) {
+        let error = JobError::new(ErrorClass::Permanent, "test", message);
+        self.settle(held, Outcome::Dead { error }, State::Dead).await;
+    }
+
+    async fn settle(&self, held: Held, outcome: Outcome, state: State) {
+        let now = self.stores.clock.now();
+        let settlement = Settlement {
+            token: Token { id: held.lease.id, epoch: held.lease.epoch },
+            incarnation: self.stores.journal.incarnation(),
+            outcome,
+            session: self.session,
+            started_at: now,
+            finished_at: now,
+            calls: vec![],
+            served_by: Some("simulated/gpt-4o-mini".into()),
+        };
+        let settled = self.stores.journal.settle(settlement).await.unwrap();
+        assert!(matches!(settled, Settled::Done { .. }), "{settled:?}");
+        self.stores.events.publish(held.lease.id, EventBody::State { state });
+        self.forget(held.lease).await;
+    }
+
+    /// Gives a claim up without a word to the journal.
+    pub async fn forget(&self, lease: Lease) {
+        let step = Step { session: self.session, acks: vec![Ack { lease, next: None }], queues: vec![], slots: 0 };
+        self.stores.dispatcher.step(step).await.unwrap();
+    }
+}

@@ -1,0 +1,181 @@
+//! Waiting for jobs and watching them: long polls, event streams, and their end with the server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // clippy spares only functions with #[test]
+
+mod server;
+
+use futures::StreamExt;
+use queue_core::{events::EventBody, ids::JobId};
+use reqwest::Method;
+use serde_json::{Value, json};
+use server::{Hand, PATIENCE, Server};
+
+/// One event of a stream.
+#[derive(Debug, PartialEq)]
+struct Event {
+    name: String,
+    id: Option<String>,
+    data: Value,
+}
+
+/// An open stream.
+struct Watch {
+    body: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
+    text: String,
+}
+
+impl Watch {
+    async fn open(server: &Server, job: JobId, last: Option<&str>) -> Self {
+        let mut request = server.request(Method::GET, &format!("/v1/jobs/{job}/events"));
+        if let Some(last) = last {
+            request = request.header("Last-Event-ID", last);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        Self { body: response.bytes_stream().boxed(), text: String::new() }
+    }
+
+    /// The next event; `None` at the end of the stream.
+    async fn next(&mut self) -> Option<Event> {
+        let next = async {
+            loop {
+                while let Some((block, rest)) = self.text.split_once("\n\n") {
+                    let (block, rest) = (block.to_owned(), rest.to_owned());
+                    self.text = rest;
+                    if let Some(event) = parse(&block) {
+                        return Some(event);
+                    }
+                }
+                let piece = self.body.next().await?.unwrap();
+                self.text.push_str(std::str::from_utf8(&piece).unwrap());
+            }
+        };
+        tokio::time::timeout(PATIENCE, next).await.expect("an event or the end")
+    }
+
+    async fn rest(mut self) -> Vec<Event> {
+        let mut all = Vec::new();
+        while let Some(event) = self.next().await {
+            all.push(event);
+        }
+        all
+    }
+}
+
+fn parse(block: &str) -> Option<Event> {
+    let field = |name: &str| {
+        let values: Vec<_> = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect();
+        (!values.is_empty()).then(|| values.join("\n"))
+    };
+    let data = serde_json::from_str(&field("data")?).unwrap();
+    Some(Event { name: field("event")?, id: field("id"), data })
+}
+
+fn names(events: &[Event]) -> Vec<&str> {
+    events.iter().map(|event| event.name.as_str()).collect()
+}
+
+fn token(attempt: u32, text: &str) -> EventBody {
+    EventBody::Token { attempt, step: "chat".into(), text: text.into() }
+}
+
+#[tokio::test]
+async fn a_long_poll_returns_with_the_end_of_the_job() {
+    let server = Server::start().await;
+    let id = server.submit(json!({"batch_id": "b"})).await;
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    let (job_path, batch_path) = (format!("/v1/jobs/{id}?wait=60s"), "/v1/batches/b?wait=60s");
+    let polls = async { tokio::join!(server.get(&job_path), server.get(batch_path)) };
+    // Whether the end comes before the polls, between their first look and their wait, or long after: they return.
+    let result = json!({"text": "done"});
+    let ((job, batch), ()) = tokio::join!(polls, hand.succeed(held, &result));
+    assert_eq!(job.expect(200)["result"], result);
+    assert_eq!(batch.expect(200)["finished"], true);
+
+    let other = server.submit(json!({})).await;
+    let poll = server.get(&format!("/v1/jobs/{other}?wait=1ms")).await.expect(200);
+    assert_eq!(poll["state"], "ready");
+}
+
+#[tokio::test]
+async fn a_stream_tells_snapshot_tokens_and_end() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut watch = Watch::open(&server, id, None).await;
+    let snapshot = watch.next().await.unwrap();
+    assert_eq!((snapshot.name.as_str(), &snapshot.data["state"]), ("snapshot", &json!("ready")));
+    assert_eq!(snapshot.id, None);
+
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    let events = &server.stores.events;
+    events.publish(id, token(1, "Hel"));
+    events.publish(id, token(1, "lo\n"));
+    events.publish(id, EventBody::Progress { done: 1, total: 2, step: "chat".into() });
+    hand.succeed(held, &json!({"text": "Hello\n"})).await;
+    let rest = watch.rest().await;
+    assert_eq!(names(&rest), ["attempt_started", "token", "token", "progress", "result", "state"]);
+    let text: String = rest[1..3].iter().map(|event| event.data["text"].as_str().unwrap()).collect();
+    assert_eq!(text, "Hello\n");
+    assert_eq!(rest[4].data, json!({"text": "Hello\n"}));
+    assert_eq!(rest[5].data["state"], "succeeded");
+
+    let late = Watch::open(&server, id, None).await.rest().await;
+    assert_eq!(names(&late), ["snapshot", "result", "state"]);
+    assert_eq!(late[0].data["result"], json!({"text": "Hello\n"}));
+}
+
+#[tokio::test]
+async fn a_broken_stream_goes_on_where_it_was() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    let events = &server.stores.events;
+    for text in ["a", "b", "c"] {
+        events.publish(id, token(1, text));
+    }
+    let mut first = Watch::open(&server, id, None).await;
+    let mut seen = Vec::new();
+    while seen.len() < 3 {
+        seen.push(first.next().await.unwrap());
+    }
+    assert_eq!(names(&seen), ["snapshot", "attempt_started", "token"]);
+    drop(first);
+
+    let mut second = Watch::open(&server, id, seen[2].id.as_deref()).await;
+    assert_eq!(second.next().await.unwrap().name, "snapshot");
+    let texts = [second.next().await.unwrap(), second.next().await.unwrap()].map(|event| event.data["text"].clone());
+    assert_eq!(texts, ["b", "c"]);
+    // A position of another process's life hides nothing.
+    let mut third = Watch::open(&server, id, Some("ffffffff-999")).await;
+    assert_eq!(third.next().await.unwrap().name, "snapshot");
+    assert_eq!(third.next().await.unwrap().name, "attempt_started");
+
+    hand.bury(held, "no").await;
+    let rest = second.rest().await;
+    assert_eq!((names(&rest), &rest[0].data["state"]), (vec!["state"], &json!("dead")));
+}
+
+#[tokio::test]
+async fn waits_and_streams_end_with_the_server() {
+    let mut server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut watch = Watch::open(&server, id, None).await;
+    watch.next().await.unwrap();
+    let poll = tokio::spawn(server.request(Method::GET, &format!("/v1/jobs/{id}?wait=60s")).send());
+    server.stop().await;
+    assert_eq!(watch.next().await, None);
+    // Open or just arriving: either way it is over, at once.
+    let _ = tokio::time::timeout(PATIENCE, poll).await.expect("the poll ends");
+}
+
+#[tokio::test]
+async fn a_job_that_does_not_exist_cannot_be_watched() {
+    let server = Server::start().await;
+    let unknown = "01890000-0000-7000-8000-000000000000";
+    for path in ["", "?wait=1s", "/events", "/why", "/result", "/attempts", "/calls"] {
+        server.get(&format!("/v1/jobs/{unknown}{path}")).await.problem(404);
+    }
+}

@@ -1,0 +1,114 @@
+//! `longshore.toml` as it is written. Every key is optional; an unknown one is an error.
+
+use std::{path::PathBuf, time::Duration};
+
+use queue_core::time::parse_duration;
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// The whole file. `deploy/longshore.example.toml` documents every key.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct File {
+    pub(crate) listen: Option<String>,
+    pub(crate) data: Option<PathBuf>,
+    pub(crate) journal: Option<String>,
+    pub(crate) dispatcher: Option<String>,
+    #[serde(rename = "admin_key")]
+    _admin_key: Option<NotHere>,
+    pub(crate) admin_key_file: Option<PathBuf>,
+    pub(crate) log: Option<LogFormat>,
+    pub(crate) probe_jobs: Option<bool>,
+    pub(crate) provider: Provider,
+    pub(crate) providers: Vec<ProviderEntry>,
+    pub(crate) worker: Worker,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[provider]`: the one provider of a small set-up, and the models of jobs that name none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Provider {
+    pub(crate) url: Option<String>,
+    #[serde(rename = "key")]
+    _key: Option<NotHere>,
+    pub(crate) key_env: Option<String>,
+    pub(crate) key_file: Option<PathBuf>,
+    pub(crate) default_model: Option<String>,
+    pub(crate) embedding_model: Option<String>,
+}
+
+/// One of `[[providers]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ProviderEntry {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) kind: ProviderKind,
+    pub(crate) url: Option<String>,
+    #[serde(rename = "key")]
+    _key: Option<NotHere>,
+    pub(crate) key_env: Option<String>,
+    pub(crate) key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) models: Vec<String>,
+    pub(crate) concurrency: Option<u32>,
+    pub(crate) connect_timeout: Option<Seconds>,
+    pub(crate) first_byte_timeout: Option<Seconds>,
+    pub(crate) chunk_timeout: Option<Seconds>,
+    pub(crate) include_usage: Option<bool>,
+    pub(crate) first_token: Option<Seconds>,
+    pub(crate) tokens_per_second: Option<u32>,
+}
+
+/// What speaks behind a provider's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum ProviderKind {
+    /// The OpenAI wire: OpenAI, Azure, vLLM, llama.cpp, Ollama, LiteLLM …
+    #[default]
+    Openai,
+    /// Built in; invents answers and says so.
+    Simulated,
+}
+
+/// `[worker]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Worker {
+    pub(crate) slots: Option<usize>,
+    pub(crate) queues: Option<Vec<String>>,
+    pub(crate) drain: Option<Seconds>,
+}
+
+/// A duration such as `30s` or `5m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seconds(pub(crate) Duration);
+
+impl<'de> Deserialize<'de> for Seconds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parse_duration(&String::deserialize(deserializer)?).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// The place of a secret that must not stand in this file.
+#[derive(Debug)]
+struct NotHere;
+
+impl<'de> Deserialize<'de> for NotHere {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        Err(D::Error::custom(
+            "a secret does not belong into this file: name an environment variable (`key_env`, LONGSHORE_ADMIN_KEY) \
+             or a file of its own (`key_file`, `admin_key_file`)",
+        ))
+    }
+}

@@ -1,0 +1,296 @@
+//! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
+
+pub(crate) mod file;
+mod providers;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use queue_core::ids::Name;
+use secrecy::SecretString;
+
+pub(crate) use self::{
+    file::LogFormat,
+    providers::{Backend, Provider, routes},
+};
+use crate::{
+    data::{self, DATA_DEFAULT},
+    environment::Environment,
+    failure::Failure,
+};
+
+/// The file that is read where it exists and no other is named.
+const FILE_DEFAULT: &str = "longshore.toml";
+
+/// Where the API listens: this machine only.
+const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
+
+/// Slots are tasks and cost little; what a provider can take is limited per target instead.
+const SLOTS_DEFAULT: usize = 1_000;
+
+/// Time that running jobs get at a stop: below the 30 s after which Kubernetes kills.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(25);
+
+/// Largest configuration file that is read.
+const FILE_MAX_BYTES: u64 = 1024 * 1024;
+
+/// The flags of `up`, `serve`, `migrate` and `doctor`.
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Configuration")]
+pub(crate) struct Flags {
+    /// The configuration file [env: LONGSHORE_CONFIG] [default: ./longshore.toml where it exists]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where the API listens; port 0 picks one [env: LONGSHORE_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+    /// The journal [env: LONGSHORE_JOURNAL] [default: sqlite:<data>/journal.db]
+    #[arg(long, value_name = "URL")]
+    pub(crate) journal: Option<String>,
+    /// The dispatcher [env: LONGSHORE_DISPATCHER] [default: memory:]
+    #[arg(long, value_name = "URL")]
+    pub(crate) dispatcher: Option<String>,
+    /// Jobs that run at once in a worker [env: LONGSHORE_WORKER_SLOTS] [default: 1000]
+    #[arg(long)]
+    pub(crate) slots: Option<usize>,
+    /// An OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1 [env: LONGSHORE_PROVIDER_URL]
+    #[arg(long, value_name = "URL")]
+    pub(crate) provider_url: Option<String>,
+    /// The model of jobs that name none [env: LONGSHORE_PROVIDER_DEFAULT_MODEL]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) default_model: Option<String>,
+    /// The model of embeddings that name none [env: LONGSHORE_PROVIDER_EMBEDDING_MODEL]
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) embedding_model: Option<String>,
+    /// Time until the simulated provider's first token, e.g. 300ms
+    #[arg(long, value_name = "DURATION")]
+    pub(crate) simulated_first_token: Option<String>,
+    /// Speed of the simulated provider; 0: the whole answer at once
+    #[arg(long, value_name = "N")]
+    pub(crate) simulated_tokens_per_second: Option<u32>,
+    /// How log lines look [env: LONGSHORE_LOG] [default: human]
+    #[arg(long, value_enum)]
+    pub(crate) log: Option<LogFormat>,
+}
+
+/// Where the truth is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Journal {
+    /// A SQLite file.
+    Sqlite(PathBuf),
+    /// A Postgres server.
+    Postgres,
+}
+
+/// Where the order of work is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dispatcher {
+    /// This process.
+    Memory,
+    /// A Redis server.
+    Redis,
+}
+
+/// What a worker of this process is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Worker {
+    /// Jobs that run at once.
+    pub(crate) slots: usize,
+    /// Queues that it serves; empty: all.
+    pub(crate) queues: Vec<Name>,
+    /// Time that running jobs get at a stop.
+    pub(crate) drain: Duration,
+}
+
+/// Everything a process is told, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// The file that was read, if one was.
+    pub(crate) file: Option<PathBuf>,
+    /// `host:port` of the API.
+    pub(crate) listen: String,
+    /// The data folder.
+    pub(crate) data: PathBuf,
+    /// Where the truth is.
+    pub(crate) journal: Journal,
+    /// Where the order of work is.
+    pub(crate) dispatcher: Dispatcher,
+    /// A key to create at the start if it does not exist.
+    pub(crate) admin_key: Option<SecretString>,
+    /// How log lines look.
+    pub(crate) log: LogFormat,
+    /// What is logged, in the words of `RUST_LOG`.
+    pub(crate) log_filter: Option<String>,
+    /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
+    pub(crate) probe_jobs: Option<bool>,
+    /// Who answers, in the order in which they are asked whether they serve a model.
+    pub(crate) providers: Vec<Provider>,
+    /// The model of jobs that name none.
+    pub(crate) default_model: Option<String>,
+    /// The model of embeddings that name none.
+    pub(crate) embedding_model: Option<String>,
+    /// The worker.
+    pub(crate) worker: Worker,
+}
+
+impl Config {
+    /// Puts the layers together and checks the result.
+    pub(crate) fn load(flags: &Flags, data: Option<&str>, env: &Environment) -> Result<Self, Failure> {
+        env.reject_unknown()?;
+        let (path, file) = read_file(flags, env)?;
+        let fail = |reason: String| match &path {
+            Some(path) => {
+                Failure::usage(format!("{reason} (configuration: {}, environment and flags)", path.display()))
+            }
+            None => Failure::usage(reason),
+        };
+        Self::assemble(flags, data, env, file, path.clone()).map_err(fail)
+    }
+
+    fn assemble(
+        flags: &Flags,
+        data: Option<&str>,
+        env: &Environment,
+        mut file: file::File,
+        path: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let pick = |flag: &Option<String>, variable: &str, file: Option<String>| {
+            flag.clone().or_else(|| env.get(variable).map(str::to_owned)).or(file)
+        };
+        let data = data.or_else(|| env.get("LONGSHORE_DATA")).map(PathBuf::from).or_else(|| file.data.take());
+        let data = data.unwrap_or_else(|| DATA_DEFAULT.into());
+        let listen = pick(&flags.listen, "LONGSHORE_LISTEN", file.listen.take());
+        let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", file.journal.take());
+        let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", file.dispatcher.take());
+        let log = match (flags.log, env.get("LONGSHORE_LOG")) {
+            (Some(log), _) => log,
+            (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word, false)
+                .map_err(|_| format!("LONGSHORE_LOG is `{word}`; it is `human` or `json`"))?,
+            (None, None) => file.log.unwrap_or_default(),
+        };
+        let probe_jobs = match env.get("LONGSHORE_PROBE_JOBS") {
+            Some(word) => {
+                Some(word.parse().map_err(|_| format!("LONGSHORE_PROBE_JOBS is `{word}`; it is true or false"))?)
+            }
+            None => file.probe_jobs,
+        };
+        let models = &mut file.provider;
+        let default_model = pick(&flags.default_model, "LONGSHORE_PROVIDER_DEFAULT_MODEL", models.default_model.take());
+        let embedding_model =
+            pick(&flags.embedding_model, "LONGSHORE_PROVIDER_EMBEDDING_MODEL", models.embedding_model.take());
+        let url = pick(&flags.provider_url, "LONGSHORE_PROVIDER_URL", models.url.take());
+        let providers = providers::resolve(flags, env, url, &mut file)?;
+        let (default_model, embedding_model) = providers::default_models(&providers, default_model, embedding_model);
+        Ok(Self {
+            listen: check_listen(listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()))?,
+            journal: parse_journal(journal.as_deref(), &data)?,
+            dispatcher: parse_dispatcher(dispatcher.as_deref())?,
+            admin_key: admin_key(env, file.admin_key_file.as_deref())?,
+            worker: worker(flags, env, &file.worker)?,
+            file: path,
+            data,
+            log,
+            log_filter: env.get("RUST_LOG").map(str::to_owned),
+            probe_jobs,
+            providers,
+            default_model,
+            embedding_model,
+        })
+    }
+}
+
+fn read_file(flags: &Flags, env: &Environment) -> Result<(Option<PathBuf>, file::File), Failure> {
+    let named = flags.config.clone().or_else(|| env.get("LONGSHORE_CONFIG").map(PathBuf::from));
+    let path = match named {
+        Some(path) => path,
+        None if Path::new(FILE_DEFAULT).exists() => FILE_DEFAULT.into(),
+        None => return Ok((None, file::File::default())),
+    };
+    let failed = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
+    let size = std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?.len();
+    if size > FILE_MAX_BYTES {
+        return Err(failed(format!("{size} bytes are no configuration")));
+    }
+    let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    let file = toml::from_str(&text).map_err(|error| failed(locate(&text, &error)))?;
+    Ok((Some(path), file))
+}
+
+/// Line and reason, without the line itself: it may hold a secret.
+fn locate(text: &str, error: &toml::de::Error) -> String {
+    match error.span().and_then(|span| text.get(..span.start)) {
+        Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
+        None => error.message().to_owned(),
+    }
+}
+
+fn check_listen(listen: String) -> Result<String, String> {
+    match listen.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
+        _ => Err(format!("listen is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
+    }
+}
+
+fn parse_journal(url: Option<&str>, data: &Path) -> Result<Journal, String> {
+    let Some(url) = url else { return Ok(Journal::Sqlite(data.join("journal.db"))) };
+    match url.split_once(':') {
+        Some(("sqlite", path)) if !path.trim_start_matches("//").is_empty() => {
+            Ok(Journal::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
+        }
+        Some(("postgres" | "postgresql", _)) => Ok(Journal::Postgres),
+        _ => Err("journal is `sqlite:PATH` or `postgres://…`".to_owned()),
+    }
+}
+
+fn parse_dispatcher(url: Option<&str>) -> Result<Dispatcher, String> {
+    match url.map(|url| url.split_once(':').unwrap_or((url, ""))) {
+        None | Some(("memory", _)) => Ok(Dispatcher::Memory),
+        Some(("redis" | "rediss" | "redis+sentinel" | "redis+cluster", _)) => Ok(Dispatcher::Redis),
+        _ => Err("dispatcher is `memory:` or `redis://…`".to_owned()),
+    }
+}
+
+fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretString>, String> {
+    match (env.get("LONGSHORE_ADMIN_KEY"), file) {
+        (Some(key), _) => Ok(Some(key.into())),
+        (None, Some(path)) => read_secret(path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A secret from a file of its own; spaces and line breaks around it are not part of it.
+fn read_secret(path: &Path) -> Result<SecretString, String> {
+    let text =
+        data::read_small(path).map_err(|error| format!("cannot read the key file {}: {error}", path.display()))?;
+    match text.trim() {
+        "" => Err(format!("the key file {} is empty", path.display())),
+        key => Ok(key.into()),
+    }
+}
+
+fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worker, String> {
+    let slots = match (flags.slots, env.get("LONGSHORE_WORKER_SLOTS")) {
+        (Some(slots), _) => slots,
+        (None, Some(text)) => {
+            text.parse().map_err(|_| format!("LONGSHORE_WORKER_SLOTS is `{text}`; it is a number"))?
+        }
+        (None, None) => file.slots.unwrap_or(SLOTS_DEFAULT),
+    };
+    if !(1..=worker::SLOTS_MAX).contains(&slots) {
+        return Err(format!("worker.slots is {slots}; it is between 1 and {}", worker::SLOTS_MAX));
+    }
+    let queues = match env.get("LONGSHORE_WORKER_QUEUES") {
+        Some(list) => list.split(',').map(|queue| queue.trim().to_owned()).collect(),
+        None => file.queues.clone().unwrap_or_default(),
+    };
+    let checked = |queue: &String| Name::checked(queue).map_err(|reason| format!("worker.queues: `{queue}` {reason}"));
+    Ok(Worker {
+        slots,
+        queues: queues.iter().map(checked).collect::<Result<_, _>>()?,
+        drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
+    })
+}

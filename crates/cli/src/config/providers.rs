@@ -1,0 +1,259 @@
+//! Who answers: the providers that a configuration comes to.
+
+use std::{path::Path, time::Duration};
+
+use queue_core::{ids::Name, route::Routes, time::parse_duration};
+use secrecy::{ExposeSecret, SecretString};
+
+use super::{
+    Flags,
+    file::{self, ProviderKind},
+    read_secret,
+};
+use crate::environment::Environment;
+
+/// Where OpenAI's own API is: what a lone `OPENAI_API_KEY` means.
+pub(crate) const OPENAI_URL: &str = "https://api.openai.com/v1";
+
+/// The variable that holds the key of the one provider of a small set-up.
+const KEY_ENV: &str = "OPENAI_API_KEY";
+
+/// Models of jobs that name none, for those who set nothing but `OPENAI_API_KEY`.
+const OPENAI_MODELS: (&str, &str) = ("gpt-4o-mini", "text-embedding-3-small");
+
+/// Models of jobs that name none, with nobody but the built-in provider.
+const SIMULATED_MODELS: (&str, &str) = ("simulated-chat", "simulated-embedding");
+
+/// Jobs of one target that run at once unless the configuration says otherwise: what a small server or a fresh
+/// account takes without refusing.
+const CONCURRENCY_DEFAULT: u32 = 64;
+
+/// The adapter's own patience, but longer until the first piece: a small machine reads a long prompt slowly, and jobs
+/// wait in line inside a server that takes more of them than it can run at once.
+const PATIENCE_DEFAULT: Patience =
+    Patience { connect: Duration::from_secs(5), first_byte: Duration::from_secs(120), chunk: Duration::from_secs(60) };
+
+/// The simulated provider's pace: quick enough to try things out, slow enough to see tokens come.
+const SIMULATED_DEFAULT: (Duration, u32) = (Duration::from_millis(100), 100);
+
+/// One provider.
+#[derive(Clone, Debug)]
+pub(crate) struct Provider {
+    /// Its name in targets, results and reports.
+    pub(crate) name: Name,
+    /// What it serves: exact names, or prefixes followed by `*`; empty: every model.
+    pub(crate) models: Vec<String>,
+    /// Jobs of one of its models that run at once; `None`: as many as there are slots.
+    pub(crate) concurrency: Option<u32>,
+    /// What speaks behind the name.
+    pub(crate) backend: Backend,
+}
+
+/// What speaks behind a provider's name.
+#[derive(Clone, Debug)]
+pub(crate) enum Backend {
+    /// A server that speaks the OpenAI wire.
+    Openai {
+        /// Its base, ending in the version, e.g. `http://127.0.0.1:8000/v1`.
+        url: String,
+        /// Its key; local servers need none.
+        key: Option<SecretString>,
+        /// How long to wait for it.
+        patience: Patience,
+        /// Whether to ask it for token counts; some servers refuse to be asked.
+        include_usage: bool,
+    },
+    /// The built-in one.
+    Simulated {
+        /// Time until the first token.
+        first_token: Duration,
+        /// Speed after it; 0: at once.
+        tokens_per_second: u32,
+    },
+}
+
+/// How long to wait for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Patience {
+    /// For a connection.
+    pub(crate) connect: Duration,
+    /// For the first piece of an answer.
+    pub(crate) first_byte: Duration,
+    /// Between two pieces of it.
+    pub(crate) chunk: Duration,
+}
+
+impl Provider {
+    /// Whether answers are invented.
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self.backend, Backend::Simulated { .. })
+    }
+}
+
+/// The list in the order of asking: `[[providers]]`, then the one of `provider.url`, or OpenAI where there is only a
+/// key, or the simulated one where there is nothing at all.
+pub(super) fn resolve(
+    flags: &Flags,
+    env: &Environment,
+    url: Option<String>,
+    file: &mut file::File,
+) -> Result<Vec<Provider>, String> {
+    let mut providers = Vec::new();
+    for entry in std::mem::take(&mut file.providers) {
+        let name = entry.name.clone();
+        providers.push(from_entry(flags, env, entry).map_err(|reason| format!("provider `{name}`: {reason}"))?);
+    }
+    let alone = providers.is_empty();
+    let key = own_key(env, &file.provider)?;
+    let own = match (url, key) {
+        (Some(url), key) => Some(openai("default", url, key, PATIENCE_DEFAULT, true)?),
+        (None, Some(key)) if alone => Some(openai("openai", OPENAI_URL.to_owned(), Some(key), PATIENCE_DEFAULT, true)?),
+        (None, None) if alone => Some(simulated(flags, None, None)?),
+        (None, _) => None,
+    };
+    providers.extend(own);
+    check_reachable(&providers)?;
+    Ok(providers)
+}
+
+/// The models of jobs that name none: as configured, else what the only provider is known to serve.
+pub(super) fn default_models(
+    providers: &[Provider],
+    chat: Option<String>,
+    embedding: Option<String>,
+) -> (Option<String>, Option<String>) {
+    let known = match providers {
+        [only] if only.is_simulated() && only.models.is_empty() => Some(SIMULATED_MODELS),
+        [Provider { backend: Backend::Openai { url, .. }, models, .. }] if url == OPENAI_URL && models.is_empty() => {
+            Some(OPENAI_MODELS)
+        }
+        _ => None,
+    };
+    (
+        chat.or_else(|| known.map(|(chat, _)| chat.to_owned())),
+        embedding.or_else(|| known.map(|(_, embedding)| embedding.to_owned())),
+    )
+}
+
+fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> Result<Provider, String> {
+    let mut provider = match (entry.kind, entry.url) {
+        (ProviderKind::Simulated, Some(_)) => return Err("a simulated provider has no url".to_owned()),
+        (ProviderKind::Simulated, None) => {
+            simulated(flags, entry.first_token.map(|first| first.0), entry.tokens_per_second)?
+        }
+        (ProviderKind::Openai, None) => return Err("needs a url, e.g. http://127.0.0.1:8000/v1".to_owned()),
+        (ProviderKind::Openai, Some(url)) => {
+            if entry.first_token.is_some() || entry.tokens_per_second.is_some() {
+                return Err("first_token and tokens_per_second are for kind = \"simulated\"".to_owned());
+            }
+            let key = key_of(env, entry.key_env.as_deref(), entry.key_file.as_deref())?;
+            let or = |given: Option<file::Seconds>, usual| given.map_or(usual, |given| given.0);
+            let patience = Patience {
+                connect: or(entry.connect_timeout, PATIENCE_DEFAULT.connect),
+                first_byte: or(entry.first_byte_timeout, PATIENCE_DEFAULT.first_byte),
+                chunk: or(entry.chunk_timeout, PATIENCE_DEFAULT.chunk),
+            };
+            openai(&entry.name, url, key, patience, entry.include_usage.unwrap_or(true))?
+        }
+    };
+    provider.name = Name::checked(&entry.name).map_err(|reason| format!("its name {reason}"))?;
+    if entry.name.contains(':') {
+        return Err("its name contains `:`, which separates the parts of a target".to_owned());
+    }
+    provider.models = entry.models;
+    if let Some(wrong) = provider.models.iter().find(|model| model.trim_end_matches('*').is_empty()) {
+        return Err(format!("`{wrong}` in models is no model; leave models out to serve every one"));
+    }
+    provider.concurrency = entry.concurrency.or(provider.concurrency);
+    if provider.concurrency == Some(0) {
+        return Err("concurrency is 0: no job would ever run".to_owned());
+    }
+    Ok(provider)
+}
+
+fn openai(
+    name: &str,
+    url: String,
+    key: Option<SecretString>,
+    patience: Patience,
+    include_usage: bool,
+) -> Result<Provider, String> {
+    let parsed: reqwest::Url = url.parse().map_err(|error| format!("`{url}` is not a URL: {error}"))?;
+    if !matches!(parsed.scheme(), "http" | "https") {
+        return Err(format!("`{url}` is not an http or https URL"));
+    }
+    let url = url.trim_end_matches('/').to_owned();
+    if let Some(key) = &key
+        && !key.expose_secret().bytes().all(|byte| byte.is_ascii_graphic())
+    {
+        return Err("its key contains a space, a line break or something that is no ASCII".to_owned());
+    }
+    Ok(Provider {
+        name: name.into(),
+        models: Vec::new(),
+        concurrency: Some(CONCURRENCY_DEFAULT),
+        backend: Backend::Openai { url, key, patience, include_usage },
+    })
+}
+
+fn simulated(flags: &Flags, first_token: Option<Duration>, speed: Option<u32>) -> Result<Provider, String> {
+    let flag = flags.simulated_first_token.as_deref().map(parse_duration).transpose()?;
+    let first_token = flag.or(first_token).unwrap_or(SIMULATED_DEFAULT.0);
+    let tokens_per_second = flags.simulated_tokens_per_second.or(speed).unwrap_or(SIMULATED_DEFAULT.1);
+    Ok(Provider {
+        name: "simulated".into(),
+        models: Vec::new(),
+        concurrency: None,
+        backend: Backend::Simulated { first_token, tokens_per_second },
+    })
+}
+
+/// The key of `[provider]`: of its file, or of the variable that it names, else of `OPENAI_API_KEY`.
+fn own_key(env: &Environment, provider: &file::Provider) -> Result<Option<SecretString>, String> {
+    if provider.key_env.is_some() || provider.key_file.is_some() {
+        return key_of(env, provider.key_env.as_deref(), provider.key_file.as_deref());
+    }
+    Ok(env.get(KEY_ENV).map(SecretString::from))
+}
+
+fn key_of(env: &Environment, variable: Option<&str>, file: Option<&Path>) -> Result<Option<SecretString>, String> {
+    match (variable, file) {
+        (Some(_), Some(_)) => Err("has both key_env and key_file".to_owned()),
+        (Some(variable), None) => match env.get(variable) {
+            Some(key) => Ok(Some(key.into())),
+            None => Err(format!("its key is to come from {variable}, which is not set")),
+        },
+        (None, Some(path)) => read_secret(path).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+/// A provider that can never be asked is a mistake, and so are two of one name.
+fn check_reachable(providers: &[Provider]) -> Result<(), String> {
+    for (at, provider) in providers.iter().enumerate() {
+        let earlier = &providers[..at];
+        if earlier.iter().any(|other| other.name == provider.name) {
+            return Err(format!("two providers are called `{}`", provider.name));
+        }
+        if let Some(all) = earlier.iter().find(|other| other.models.is_empty()) {
+            return Err(format!(
+                "provider `{}` would never be asked: `{}` before it names no models and so serves every one",
+                provider.name, all.name
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// How the providers share the models.
+pub(crate) fn routes(providers: &[Provider], default_model: Option<&str>, embedding_model: Option<&str>) -> Routes {
+    let route = |provider: &Provider| queue_core::route::Route {
+        provider: provider.name.clone(),
+        models: provider.models.clone(),
+    };
+    Routes {
+        routes: providers.iter().map(route).collect(),
+        default_model: default_model.map(str::to_owned),
+        default_embedding_model: embedding_model.map(str::to_owned),
+    }
+}

@@ -1,0 +1,168 @@
+use std::{fs, path::Path, time::Duration};
+
+use secrecy::ExposeSecret;
+
+use super::*;
+use crate::failure::Exit;
+
+/// The key file of the example is written beside it, since the example's own path exists on no machine.
+fn load(toml: &str, flags: Flags, env: &[(&str, &str)]) -> Result<Config, Failure> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("longshore.toml");
+    fs::write(&path, toml).unwrap();
+    Config::load(&Flags { config: Some(path), ..flags }, None, &Environment::of(env))
+}
+
+fn error(toml: &str, flags: Flags, env: &[(&str, &str)]) -> String {
+    let failure = load(toml, flags, env).unwrap_err();
+    assert_eq!(failure.exit, Exit::Usage);
+    failure.message
+}
+
+fn nothing(env: &[(&str, &str)]) -> Config {
+    Config::load(&Flags::default(), None, &Environment::of(env)).unwrap()
+}
+
+#[test]
+fn nothing_at_all_is_a_simulated_provider_on_sqlite_and_memory() {
+    let config = nothing(&[]);
+    assert_eq!(config.listen, "127.0.0.1:8080");
+    assert_eq!(config.data, Path::new("longshore-data"));
+    assert_eq!(config.journal, Journal::Sqlite("longshore-data/journal.db".into()));
+    assert_eq!(config.dispatcher, Dispatcher::Memory);
+    assert_eq!(config.worker.slots, SLOTS_DEFAULT);
+    assert!(matches!(&config.providers[..], [only] if only.is_simulated()));
+    assert_eq!(config.default_model.as_deref(), Some("simulated-chat"));
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_that_beats_the_file() {
+    let file = "listen = \"127.0.0.1:1\"\n[worker]\nslots = 1\n[provider]\ndefault_model = \"file\"";
+    let env = [("LONGSHORE_LISTEN", "127.0.0.1:2"), ("LONGSHORE_WORKER_SLOTS", "2")];
+    let flags = Flags { listen: Some("127.0.0.1:3".into()), slots: Some(3), ..Flags::default() };
+    let all = load(file, flags, &env).unwrap();
+    assert_eq!((all.listen.as_str(), all.worker.slots), ("127.0.0.1:3", 3));
+    let two = load(file, Flags::default(), &env).unwrap();
+    assert_eq!((two.listen.as_str(), two.worker.slots), ("127.0.0.1:2", 2));
+    let one = load(file, Flags::default(), &[]).unwrap();
+    assert_eq!((one.listen.as_str(), one.worker.slots), ("127.0.0.1:1", 1));
+    assert_eq!(one.default_model.as_deref(), Some("file"));
+}
+
+#[test]
+fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/longshore.example.toml");
+    let text = fs::read_to_string(example).unwrap();
+    let config = load(&text, Flags::default(), &[("OPENAI_API_KEY", "sk-test")]).unwrap();
+    assert!(!config.providers.is_empty());
+
+    // Keys that are switched off stand behind `# ` and must be right as well.
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    fs::write(&key, "secret\n").unwrap();
+    let every_key: String = text.lines().map(|line| uncommented(line) + "\n").collect();
+    let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
+    let config = load(&every_key, Flags::default(), &[("OPENAI_API_KEY", "sk-test"), ("EMBED_KEY", "k")]).unwrap();
+    assert_eq!(config.admin_key.unwrap().expose_secret(), "secret");
+    assert!(config.providers.len() >= 3, "{:?}", config.providers);
+}
+
+/// A line of the example with its key switched on: `# key = value` and `# [table]`, not prose.
+fn uncommented(line: &str) -> String {
+    let Some(rest) = line.strip_prefix("# ") else { return line.to_owned() };
+    let is_key = rest.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    let is_table = rest.starts_with('[') && rest.ends_with(']') && !rest.contains(' ');
+    if is_key || is_table { rest.to_owned() } else { line.to_owned() }
+}
+
+#[test]
+fn an_unknown_key_is_refused_by_name() {
+    assert!(error("lisen = \"x\"", Flags::default(), &[]).contains("lisen"));
+    assert!(error("[worker]\nslot = 3", Flags::default(), &[]).contains("slot"));
+    assert!(error("[[providers]]\nname = \"a\"\nadress = \"b\"", Flags::default(), &[]).contains("adress"));
+    assert!(error("", Flags::default(), &[("LONGSHORE_SLOTS", "3")]).contains("LONGSHORE_SLOTS"));
+}
+
+#[test]
+fn a_secret_in_the_file_is_refused_and_not_repeated() {
+    for toml in [
+        "admin_key = \"lsk_hush\"",
+        "[provider]\nkey = \"lsk_hush\"",
+        "[[providers]]\nname = \"a\"\nurl = \"http://x/v1\"\nkey = \"lsk_hush\"",
+    ] {
+        let message = error(toml, Flags::default(), &[]);
+        assert!(message.contains("a secret does not belong"), "{message}");
+        assert!(!message.contains("hush"), "{message}");
+    }
+}
+
+#[test]
+fn values_that_cannot_work_are_refused_with_what_is_allowed() {
+    let provider = |rest: &str| format!("[[providers]]\nname = \"a\"\n{rest}");
+    for (toml, expected) in [
+        ("listen = \"8080\"".to_owned(), "HOST:PORT"),
+        ("journal = \"mysql://x\"".to_owned(), "sqlite:PATH"),
+        ("dispatcher = \"kafka:\"".to_owned(), "redis://"),
+        ("log = \"xml\"".to_owned(), "human"),
+        ("[worker]\nslots = 0".to_owned(), "between 1 and"),
+        ("[worker]\nqueues = [\"a b\"]".to_owned(), "worker.queues"),
+        ("[worker]\ndrain = \"soon\"".to_owned(), "duration"),
+        ("[provider]\nurl = \"localhost\"".to_owned(), "not a URL"),
+        (provider(""), "needs a url"),
+        (provider("url = \"http://x/v1\"\nconcurrency = 0"), "concurrency is 0"),
+        (provider("url = \"http://x/v1\"\nkey_env = \"NO_SUCH\""), "NO_SUCH"),
+        (provider("url = \"http://x/v1\"\nkey_file = \"/no/such\""), "/no/such"),
+        (provider("url = \"http://x/v1\"\nmodels = [\"*\"]"), "is no model"),
+        (provider("kind = \"simulated\"\nurl = \"http://x/v1\""), "has no url"),
+        (provider("url = \"http://x/v1\"\n") + &provider("url = \"http://y/v1\""), "two providers"),
+        (provider("url = \"http://x/v1\"\n[provider]\nurl = \"http://y/v1\""), "never be asked"),
+    ] {
+        let message = error(&toml, Flags::default(), &[]);
+        assert!(message.contains(expected), "{toml}: {message}");
+    }
+}
+
+#[test]
+fn a_key_alone_means_openai_and_a_url_means_that_server() {
+    let openai = nothing(&[("OPENAI_API_KEY", "sk-1")]);
+    assert!(matches!(&openai.providers[..], [Provider { backend: Backend::Openai { url, key: Some(_), .. }, .. }]
+        if url == "https://api.openai.com/v1"));
+    assert_eq!(openai.default_model.as_deref(), Some("gpt-4o-mini"));
+
+    let local = nothing(&[("LONGSHORE_PROVIDER_URL", "http://127.0.0.1:8000/v1/")]);
+    assert!(matches!(&local.providers[..], [Provider { backend: Backend::Openai { url, key: None, .. }, .. }]
+        if url == "http://127.0.0.1:8000/v1"));
+    assert_eq!(local.default_model, None);
+}
+
+#[test]
+fn a_key_that_cannot_stand_in_a_header_is_refused() {
+    let failure = Config::load(&Flags::default(), None, &Environment::of(&[("OPENAI_API_KEY", "a\nb")])).unwrap_err();
+    assert!(failure.message.contains("line break"), "{failure}");
+    assert!(!failure.message.contains("a\nb"), "{failure}");
+}
+
+#[test]
+fn several_providers_share_the_models_in_their_order() {
+    let toml = "[[providers]]\nname = \"embed\"\nurl = \"http://e/v1\"\nmodels = [\"e5*\"]\nconcurrency = 4\n\
+                [provider]\nurl = \"http://c/v1\"";
+    let config = load(toml, Flags::default(), &[]).unwrap();
+    let routes = routes(&config.providers, None, None);
+    assert_eq!(routes.resolve("e5-small").unwrap().provider.as_str(), "embed");
+    assert_eq!(routes.resolve("anything").unwrap().provider.as_str(), "default");
+    assert_eq!(config.providers[0].concurrency, Some(4));
+    assert_eq!(config.providers[1].concurrency, Some(64));
+    assert_eq!(nothing(&[]).providers[0].concurrency, None);
+}
+
+#[test]
+fn the_simulated_pace_can_be_set() {
+    let flags = Flags {
+        simulated_first_token: Some("5ms".into()),
+        simulated_tokens_per_second: Some(9_000),
+        ..Flags::default()
+    };
+    let config = load("", flags, &[]).unwrap();
+    assert!(matches!(config.providers[0].backend,
+        Backend::Simulated { first_token, tokens_per_second: 9_000 } if first_token == Duration::from_millis(5)));
+}

@@ -1,0 +1,85 @@
+//! Builds the providers that the configuration names.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use async_trait::async_trait;
+use queue_core::{ids::Name, route::Routes, stores::Check};
+use worker::provider::{Provider, Providers, openai, simulated};
+
+use crate::{
+    config::{self, Backend, Config},
+    failure::Failure,
+};
+
+/// All of them, by name.
+pub(crate) fn build(configured: &[config::Provider]) -> Result<Providers, Failure> {
+    configured.iter().map(|provider| Ok((provider.name.to_string(), build_one(provider)?))).collect()
+}
+
+/// How they share the models.
+pub(crate) fn routes(config: &Config) -> Routes {
+    config::routes(&config.providers, config.default_model.as_deref(), config.embedding_model.as_deref())
+}
+
+/// What `/health` reports on: one check for each.
+pub(crate) fn checks(providers: &Providers) -> Vec<Arc<dyn Check>> {
+    let check = |(name, provider): (&String, &Arc<dyn Provider>)| -> Arc<dyn Check> {
+        Arc::new(ProviderCheck { name: format!("provider:{name}"), provider: provider.clone() })
+    };
+    providers.iter().map(check).collect()
+}
+
+struct ProviderCheck {
+    name: String,
+    provider: Arc<dyn Provider>,
+}
+
+#[async_trait]
+impl Check for ProviderCheck {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn check(&self) -> Result<(), String> {
+        self.provider.check().await.map_err(|failed| failed.error.to_string())
+    }
+}
+
+/// Builds one.
+pub(crate) fn build_one(provider: &config::Provider) -> Result<Arc<dyn Provider>, Failure> {
+    match &provider.backend {
+        Backend::Simulated { first_token, tokens_per_second } => {
+            let simulated = simulated::SimulatedConfig {
+                name: provider.name.to_string(),
+                first_token: *first_token,
+                tokens_per_second: *tokens_per_second,
+                ..simulated::SimulatedConfig::default()
+            };
+            Ok(Arc::new(simulated::Simulated::new(simulated)))
+        }
+        Backend::Openai { url, key, patience, include_usage } => {
+            let openai = openai::OpenAiConfig {
+                key: key.clone(),
+                connect_timeout: patience.connect,
+                first_byte_timeout: patience.first_byte,
+                chunk_timeout: patience.chunk,
+                include_usage: *include_usage,
+                ..openai::OpenAiConfig::new(provider.name.as_str(), url)
+            };
+            let built = openai::OpenAi::new(openai);
+            Ok(Arc::new(built.map_err(|reason| Failure::usage(format!("provider `{}`: {reason}", provider.name)))?))
+        }
+    }
+}
+
+/// Jobs that may run at once, by target, for every model that the configuration names.
+pub(crate) fn concurrency(config: &Config) -> BTreeMap<Name, u32> {
+    let routes = routes(config);
+    let exact = config.providers.iter().flat_map(|provider| &provider.models).filter(|model| !model.ends_with('*'));
+    let limit = |model: &String| {
+        let target = routes.resolve(model)?;
+        let provider = config.providers.iter().find(|provider| provider.name == target.provider)?;
+        Some((target.name(), provider.concurrency?))
+    };
+    exact.chain(&config.default_model).chain(&config.embedding_model).filter_map(limit).collect()
+}

@@ -1,0 +1,81 @@
+//! What happens to a job while it runs, for those who watch it: progress and tokens.
+//!
+//! Events are a convenience of the moment, never a record: the journal's rows tell the whole story afterwards.
+
+pub mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use tokio::sync::broadcast;
+
+use crate::{ids::JobId, state::State};
+
+/// One thing that happened to a job.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum EventBody {
+    /// A worker began an attempt: tokens that follow belong to it and to no other.
+    AttemptStarted {
+        /// Counted from 1.
+        attempt: u32,
+    },
+    /// Text of the answer.
+    Token {
+        /// The attempt that it belongs to.
+        attempt: u32,
+        /// The step that produces it, e.g. `chat` or `map/0003`.
+        step: String,
+        /// The piece of text.
+        text: String,
+    },
+    /// How far the work is.
+    Progress {
+        /// Steps done.
+        done: u32,
+        /// Steps in all, as far as known.
+        total: u32,
+        /// The step that is running.
+        step: String,
+    },
+    /// The job changed its state.
+    State {
+        /// The state it is in now.
+        state: State,
+    },
+}
+
+/// An event with its number. Numbers grow by one within a job, so a reader can say where it stopped.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobEvent {
+    /// Position within the job's events of this process's life.
+    pub sequence: u64,
+    /// What happened.
+    #[serde(flatten)]
+    pub body: EventBody,
+}
+
+/// What a reader gets when it begins to watch.
+#[derive(Debug)]
+pub struct Subscription {
+    /// Events after the asked position that are still held, oldest first.
+    pub replay: Vec<Arc<JobEvent>>,
+    /// Whether events between the asked position and the first of `replay` are gone.
+    pub gap: bool,
+    /// Events from now on.
+    pub live: broadcast::Receiver<Arc<JobEvent>>,
+}
+
+/// Where workers tell and readers watch. Losing everything in it loses no job and no result.
+#[async_trait]
+pub trait Events: Send + Sync {
+    /// Tells whoever watches `job`. Never waits for a reader.
+    fn publish(&self, job: JobId, body: EventBody);
+
+    /// Watches `job` from behind `after` (`None`: from the oldest event that is held).
+    async fn subscribe(&self, job: JobId, after: Option<u64>) -> Subscription;
+
+    /// Watches the end of every job: the id of each job that reached a final state, for long polls.
+    fn finished(&self) -> broadcast::Receiver<JobId>;
+}

@@ -1,0 +1,124 @@
+//! Cases of the catalog, and of what a restart must find again.
+
+use super::{Fixture, NOW, accept_new, accepted, call, job, retry, row, settle, success, token};
+use crate::{
+    ids::{Epoch, SessionId},
+    job::{Idempotency, NewJob},
+    journal::{Accepted, ApiKey, QueueSettings, Role, WorkerSession},
+    ledger::Nanousd,
+    state::Standing,
+};
+
+/// A job or an operator names a queue; settings have versions that grow.
+pub async fn queues_exist_once_named(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    assert!(store.catalog.queues().await.unwrap().is_empty());
+    accepted(&store).await;
+    let queues = store.catalog.queues().await.unwrap();
+    assert_eq!(queues["default"].value, QueueSettings::default());
+    let settings = QueueSettings {
+        paused: true,
+        paused_until: Some(NOW.plus_ms(5)),
+        reason: Some("maintenance".into()),
+        concurrency: Some(3),
+        timeout_ms: Some(9_000),
+    };
+    let first = store.catalog.set_queue(&"default".into(), settings.clone()).await.unwrap();
+    assert!(first > queues["default"].version);
+    let second = store.catalog.set_queue(&"default".into(), settings.clone()).await.unwrap();
+    assert!(second > first);
+    accepted(&store).await;
+    let kept = &store.catalog.queues().await.unwrap()["default"];
+    assert_eq!((&kept.value, kept.version), (&settings, second), "another job leaves the settings alone");
+    store.catalog.set_queue(&"early".into(), QueueSettings::default()).await.unwrap();
+    let names: Vec<_> = store.catalog.queues().await.unwrap().into_keys().collect();
+    assert_eq!(names, ["default".into(), "early".into()]);
+}
+
+/// A key is found by its id, and cannot be replaced by adding it again.
+pub async fn keys_stay_as_they_were_made(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let key = ApiKey {
+        id: "abcd1234".into(),
+        secret_hash: [9; 32],
+        tenant: "acme".into(),
+        role: Role::Admin,
+        name: "first".into(),
+        created_at: NOW,
+    };
+    assert_eq!(store.catalog.count_keys().await.unwrap(), 0);
+    store.catalog.add_key(key.clone()).await.unwrap();
+    store.catalog.add_key(ApiKey { secret_hash: [1; 32], name: "thief".into(), ..key.clone() }).await.unwrap();
+    let kept = store.catalog.key("abcd1234").await.unwrap().unwrap();
+    assert_eq!(format!("{kept:?}"), format!("{key:?}"));
+    assert_eq!(store.catalog.count_keys().await.unwrap(), 1);
+    assert!(store.catalog.key("other").await.unwrap().is_none());
+}
+
+/// Sessions are there from their opening to their close, both idempotent.
+pub async fn sessions_come_and_go(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let session = |started: i64| WorkerSession {
+        id: SessionId::generate(),
+        host: "host/1".into(),
+        version: "0.1.0".into(),
+        slots: 64,
+        started_at: NOW.plus_ms(started),
+    };
+    let (first, second) = (session(0), session(1));
+    for session in [&first, &second, &first] {
+        store.catalog.open_session(session.clone()).await.unwrap();
+    }
+    let sessions = store.catalog.sessions().await.unwrap();
+    assert_eq!(sessions.iter().map(|session| session.id).collect::<Vec<_>>(), [first.id, second.id]);
+    assert_eq!((sessions[0].host.as_str(), sessions[0].slots), ("host/1", 64));
+    for _ in 0..2 {
+        store.catalog.close_session(first.id).await.unwrap();
+    }
+    assert_eq!(store.catalog.sessions().await.unwrap().len(), 1);
+}
+
+/// What was answered before the end of a process is there in the next one.
+pub async fn everything_survives_a_restart(fixture: &dyn Fixture) {
+    let (kept, retried, done);
+    let (generation, incarnation);
+    {
+        let store = fixture.open().await;
+        kept = NewJob {
+            unique_key: Some("u".into()),
+            idempotency: Some(Idempotency { key: "k".into(), fingerprint: [1; 32], item: 0 }),
+            ..job()
+        };
+        accept_new(&store, &kept).await;
+        (retried, done) = (accepted(&store).await, accepted(&store).await);
+        settle(&store, token(retried.id, 0), retry()).await;
+        settle(&store, token(done.id, 0), success()).await;
+        store.journal.record(call(&kept, "chat", Some(42))).await.unwrap();
+        store.catalog.set_queue(&"default".into(), QueueSettings { paused: true, ..Default::default() }).await.unwrap();
+        generation = store.journal.new_generation().await.unwrap();
+        incarnation = store.journal.incarnation();
+    }
+    let store = fixture.open().await;
+    assert_eq!(store.journal.incarnation(), incarnation);
+    assert!(store.journal.new_generation().await.unwrap() > generation);
+    assert_eq!(row(&store, kept.id).await.cost, Some(Nanousd(42)));
+    assert_eq!(store.journal.memos(kept.id).await.unwrap().len(), 1);
+    assert_eq!(store.reads.payload(kept.id).await.unwrap(), Some(kept.payload.clone()));
+    assert_eq!(row(&store, retried.id).await.epoch, Epoch(1));
+    assert_eq!(row(&store, done.id).await.standing, Standing::Succeeded);
+    assert!(store.reads.result(done.id).await.unwrap().is_some());
+    assert_eq!(store.reads.live_counts().await.unwrap()["default"], 2);
+    assert!(store.catalog.queues().await.unwrap()["default"].value.paused);
+    let again = NewJob { id: job().id, ..kept.clone() };
+    assert_eq!(store.journal.accept(vec![again]).await.unwrap(), [Accepted::Replayed(kept.id)]);
+    let same_key = NewJob { unique_key: Some("u".into()), ..job() };
+    assert_eq!(store.journal.accept(vec![same_key]).await.unwrap(), [Accepted::Duplicate(kept.id)]);
+}
+
+/// Readiness asks by writing; a store that works says so, as often as it is asked.
+pub async fn a_check_commits(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for _ in 0..3 {
+        store.journal.check().await.unwrap();
+    }
+}

@@ -1,0 +1,218 @@
+//! What every journal must do, written against the four seams only.
+//!
+//! A store joins with one line in its tests: `queue_core::journal_conformance!(its_fixture());`, where the expression
+//! makes a fresh, empty store that implements [`Fixture`]. Each case below becomes one test of that store.
+
+#![allow(clippy::unwrap_used, clippy::panic)] // a suite fails by panicking; it is built for tests only
+
+pub mod accept;
+pub mod catalog;
+pub mod money;
+pub mod protocol;
+pub mod reads;
+pub mod settle;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{Accepted, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use crate::{
+    error::{ErrorClass, JobError},
+    ids::{CallId, Epoch, JobId, SessionId},
+    job::{Job, Kind, NewJob},
+    ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    time::{ManualClock, Timestamp},
+};
+
+/// The four seams over one open store.
+#[derive(Clone)]
+pub struct Opened {
+    /// The protocol of a job.
+    pub journal: Arc<dyn Journal>,
+    /// What people ask.
+    pub reads: Arc<dyn Reads>,
+    /// The money.
+    pub ledger: Arc<dyn Ledger>,
+    /// What operators set.
+    pub catalog: Arc<dyn Catalog>,
+}
+
+impl Opened {
+    /// The four seams of a store that implements them all.
+    pub fn over<S: Journal + Reads + Ledger + Catalog + 'static>(store: S) -> Self {
+        let store = Arc::new(store);
+        Self { journal: store.clone(), reads: store.clone(), ledger: store.clone(), catalog: store }
+    }
+}
+
+/// A store that can be opened again and again; it is empty before the first time.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// Opens it with [`Fixture::clock`]. What an earlier opening committed is there.
+    async fn open(&self) -> Opened;
+
+    /// The clock that the store decides with; it stands at [`NOW`].
+    fn clock(&self) -> ManualClock;
+}
+
+/// Makes one test of every case: `journal_conformance!(a_fresh_fixture())`.
+#[macro_export]
+macro_rules! journal_conformance {
+    ($fixture:expr) => {
+        $crate::journal_conformance! { @cases $fixture;
+            accept: a_job_is_read_back_as_it_was_sent, asking_again_gives_the_same_answers,
+                a_repeated_request_gets_the_first_job, equal_requests_of_one_batch_see_each_other,
+                a_unique_key_is_held_while_its_holder_lives, keys_belong_to_their_tenant,
+                any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
+            settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
+                a_release_spends_nothing, a_death_keeps_its_error, an_attempt_is_settled_once,
+                another_epoch_or_life_is_fenced, only_what_may_run_is_loaded, the_state_table_holds;
+            money: a_call_is_counted_once, each_attempt_pays_for_itself, money_is_never_fenced, a_fenced_attempt_leaves_its_answer,
+                an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
+                costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays;
+            protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
+                a_lost_provider_call_is_counted, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
+                reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
+                an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
+            reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
+                totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
+            catalog: queues_exist_once_named, keys_stay_as_they_were_made, sessions_come_and_go,
+                everything_survives_a_restart, a_check_commits;
+        }
+    };
+    (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {
+        $($(
+            #[tokio::test]
+            async fn $case() {
+                let fixture = $fixture;
+                $crate::journal::conformance::$module::$case(&fixture).await;
+            }
+        )+)+
+    };
+}
+
+/// When the suite takes place.
+pub const NOW: Timestamp = Timestamp(1_790_000_000_000);
+
+/// A job with nothing special about it.
+pub fn job() -> NewJob {
+    NewJob {
+        id: JobId::generate(),
+        tenant: "acme".into(),
+        queue: "default".into(),
+        kind: Kind::Llm,
+        target: "simulated:small:8b:default".into(),
+        priority: 5,
+        run_at: NOW,
+        start_by: None,
+        deadline: None,
+        timeout_ms: None,
+        max_attempts: 3,
+        unique_key: None,
+        operation: None,
+        batch_id: None,
+        tags: Vec::new(),
+        request_id: None,
+        traceparent: None,
+        idempotency: None,
+        payload: Bytes::from_static(br#"{"messages":[]}"#),
+        accepted_at: NOW,
+    }
+}
+
+/// The claim of a job at an epoch.
+pub fn token(id: JobId, epoch: i64) -> Token {
+    Token { id, epoch: Epoch(epoch) }
+}
+
+/// A final error.
+pub fn failure() -> JobError {
+    JobError::new(ErrorClass::Server, "503", "upstream said no to request 17")
+}
+
+/// The end of an attempt in the journal's present life.
+pub fn settlement(store: &Opened, token: Token, outcome: Outcome) -> Settlement {
+    Settlement {
+        token,
+        incarnation: store.journal.incarnation(),
+        outcome,
+        session: SessionId::generate(),
+        started_at: NOW.plus_ms(10),
+        finished_at: NOW.plus_ms(20),
+        calls: Vec::new(),
+        served_by: None,
+    }
+}
+
+/// A result.
+pub fn success() -> Outcome {
+    Outcome::Succeed { result: Bytes::from_static(br#"{"text":"done"}"#) }
+}
+
+/// A passing failure; due again a second later.
+pub fn retry() -> Outcome {
+    Outcome::Retry { run_at: NOW.plus_ms(1_000), error: failure() }
+}
+
+/// A claim given back; due again two seconds later.
+pub fn release() -> Outcome {
+    Outcome::Release { run_at: NOW.plus_ms(2_000), error: None }
+}
+
+/// A final failure.
+pub fn death() -> Outcome {
+    Outcome::Dead { error: failure() }
+}
+
+/// An answered and paid call of `job`, with its answer.
+pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
+    CallRecord {
+        call_id: CallId::of(job.id, step, 0),
+        job_id: job.id,
+        tenant: job.tenant.clone(),
+        queue: job.queue.clone(),
+        kind: job.kind,
+        operation: job.operation.clone(),
+        epoch: Epoch(0),
+        step: step.into(),
+        sequence: 0,
+        provider: "simulated".into(),
+        model: "small".into(),
+        status: "ok".into(),
+        billed: Billed::Yes,
+        usage: Usage { tokens_in: 100, tokens_out: 20, tokens_cached: 30, tokens_cache_write: 4, tokens_reasoning: 5 },
+        usage_source: UsageSource::Provider,
+        cost: cost.map(Nanousd),
+        price_version: "2026-01".into(),
+        duration_ms: 250,
+        provider_request_id: Some("req_1".into()),
+        at: NOW.plus_ms(15),
+        memo: Some(MemoBody { request_hash: [7; 32], body: Bytes::from(format!("answer of {step}")) }),
+    }
+}
+
+/// Accepts one job and expects it to be new.
+pub async fn accept_new(store: &Opened, job: &NewJob) {
+    assert_eq!(store.journal.accept(vec![job.clone()]).await.unwrap(), [Accepted::New]);
+}
+
+/// Accepts a fresh job and returns it.
+pub async fn accepted(store: &Opened) -> NewJob {
+    let job = job();
+    accept_new(store, &job).await;
+    job
+}
+
+/// Settles and expects it to be done.
+pub async fn settle(store: &Opened, token: Token, outcome: Outcome) -> Settled {
+    let settled = store.journal.settle(settlement(store, token, outcome)).await.unwrap();
+    assert!(matches!(settled, Settled::Done { .. }), "{settled:?}");
+    settled
+}
+
+/// The row of a job that is there.
+pub async fn row(store: &Opened, id: JobId) -> Job {
+    store.reads.jobs(&[id]).await.unwrap().pop().flatten().unwrap()
+}

@@ -1,0 +1,181 @@
+//! Cases of spend, memos and charges.
+
+use super::{Fixture, NOW, Opened, accept_new, accepted, call, death, job, retry, row, settlement, success, token};
+use crate::{
+    ids::{CallId, Epoch},
+    job::{Kind, NewJob},
+    journal::{CostColumn, CostRow, Settled},
+    ledger::{Billed, CallRecord, Nanousd, Usage},
+    time::Timestamp,
+};
+
+async fn costs(store: &Opened, by: &[CostColumn]) -> Vec<CostRow> {
+    store.ledger.costs(by, NOW, NOW.plus_ms(60_000)).await.unwrap()
+}
+
+/// Recording twice, also by record and by settle, is recording once.
+pub async fn a_call_is_counted_once(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let paid = call(&job, "chat", Some(500));
+    store.journal.record(paid.clone()).await.unwrap();
+    store.journal.record(paid.clone()).await.unwrap();
+    let second = CallRecord { cost: Some(Nanousd(70)), ..call(&job, "repair", None) };
+    let mut end = settlement(&store, token(job.id, 0), success());
+    end.calls = vec![paid.clone(), second.clone()];
+    store.journal.settle(end).await.unwrap();
+    let kept = row(&store, job.id).await;
+    assert_eq!((kept.cost, kept.usage), (Some(Nanousd(570)), paid.usage.plus(second.usage)));
+    let calls = store.reads.calls(job.id).await.unwrap();
+    assert_eq!(calls.iter().map(|c| c.call_id).collect::<Vec<_>>(), [paid.call_id, second.call_id]);
+    let stored = format!("{:?}", calls[0]);
+    assert_eq!(stored, format!("{:?}", CallRecord { memo: None, ..paid }), "every column comes back");
+}
+
+/// A worker that was taken for dead and its successor may both pay for one call: both payments are counted.
+pub async fn each_attempt_pays_for_itself(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let zombie = call(&job, "chat", Some(500));
+    let successor = CallRecord { epoch: Epoch(1), ..zombie.clone() };
+    for record in [&zombie, &successor, &successor] {
+        store.journal.record(record.clone()).await.unwrap();
+    }
+    assert_eq!(row(&store, job.id).await.cost, Some(Nanousd(1_000)));
+    assert_eq!(store.journal.memos(job.id).await.unwrap().len(), 1, "one answer is enough");
+}
+
+/// A settle that comes too late stores what it spent all the same, once, whatever became of the job.
+pub async fn money_is_never_fenced(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for outcome in [success(), retry(), death()] {
+        let job = accepted(&store).await;
+        super::settle(&store, token(job.id, 0), outcome).await;
+        let mut late = settlement(&store, token(job.id, 0), success());
+        late.calls = vec![call(&job, "chat", Some(500))];
+        for _ in 0..2 {
+            assert_eq!(store.journal.settle(late.clone()).await.unwrap(), Settled::Fenced);
+        }
+        let kept = row(&store, job.id).await;
+        assert_eq!((kept.cost, kept.usage), (Some(Nanousd(500)), late.calls[0].usage));
+        assert_eq!(store.reads.calls(job.id).await.unwrap().len(), 1);
+    }
+    let unknown = job();
+    store.journal.record(call(&unknown, "chat", Some(9))).await.unwrap();
+    assert_eq!(store.reads.calls(unknown.id).await.unwrap().len(), 1, "also for a job that is gone");
+}
+
+/// What a fenced attempt was answered is there for the next attempt; a success needs to keep nothing.
+pub async fn a_fenced_attempt_leaves_its_answer(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let mut first = settlement(&store, token(job.id, 0), retry());
+    first.calls = vec![call(&job, "map/0001", Some(1))];
+    store.journal.settle(first.clone()).await.unwrap();
+    let mut fenced = settlement(&store, token(job.id, 0), success());
+    fenced.calls = vec![call(&job, "map/0002", Some(1))];
+    assert_eq!(store.journal.settle(fenced.clone()).await.unwrap(), Settled::Fenced);
+    let recorded = call(&job, "map/0003", Some(1));
+    store.journal.record(recorded.clone()).await.unwrap();
+    let mut kept = store.journal.memos(job.id).await.unwrap();
+    let mut expected: Vec<_> = [&first.calls[0], &fenced.calls[0], &recorded]
+        .map(|call| crate::ledger::Memo { call_id: call.call_id, memo: call.memo.clone().unwrap() })
+        .into();
+    kept.sort_by_key(|memo| memo.call_id);
+    expected.sort_by_key(|memo| memo.call_id);
+    assert_eq!(kept, expected);
+    let other = accepted(&store).await;
+    assert!(store.journal.memos(other.id).await.unwrap().is_empty());
+}
+
+/// A second answer under the same id does not take the place of the first; a call without one leaves none.
+pub async fn the_first_answer_of_a_call_stays(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let first = call(&job, "chat", Some(1));
+    let mut second = first.clone();
+    second.memo.as_mut().unwrap().body = "another answer".into();
+    let failed =
+        CallRecord { memo: None, call_id: CallRecord::id_of_failure(first.call_id, Epoch(0), 1), ..first.clone() };
+    for call in [&first, &second, &failed] {
+        store.journal.record(call.clone()).await.unwrap();
+    }
+    let memos = store.journal.memos(job.id).await.unwrap();
+    assert_eq!(memos.len(), 1);
+    assert_eq!(Some(&memos[0].memo), first.memo.as_ref());
+}
+
+/// One billed call without a price and the sum is not the cost any more. Calls that were not billed do not matter.
+pub async fn an_unknown_price_makes_the_cost_unknown(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let free = CallRecord { billed: Billed::No, memo: None, ..call(&job, "refused", None) };
+    let maybe = CallRecord { billed: Billed::Maybe, memo: None, ..call(&job, "broken", None) };
+    for record in [call(&job, "chat", Some(500)), free, maybe] {
+        store.journal.record(record).await.unwrap();
+    }
+    assert_eq!(row(&store, job.id).await.cost, Some(Nanousd(500)));
+    let mut end = settlement(&store, token(job.id, 0), success());
+    end.calls = vec![call(&job, "unpriced", None)];
+    store.journal.settle(end).await.unwrap();
+    assert_eq!(row(&store, job.id).await.cost, None);
+    let [line] = &costs(&store, &[CostColumn::Tenant]).await[..] else { panic!("one tenant") };
+    assert_eq!((line.calls, line.calls_maybe, line.calls_unpriced, line.jobs), (4, 1, 1, 1));
+    assert_eq!((line.spend, line.charge), (Nanousd(500), Some(Nanousd(500))));
+}
+
+/// The charge is what all calls of all attempts cost, once, and only for a success.
+pub async fn a_success_is_charged_what_its_calls_cost(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let mut failed = settlement(&store, token(job.id, 0), retry());
+    failed.calls = vec![CallRecord { status: "server".into(), memo: None, ..call(&job, "first", Some(100)) }];
+    store.journal.settle(failed).await.unwrap();
+    let mut end = settlement(&store, token(job.id, 1), success());
+    end.calls = vec![call(&job, "second", Some(30))];
+    store.journal.settle(end.clone()).await.unwrap();
+    assert_eq!(store.journal.settle(end).await.unwrap(), Settled::Fenced);
+    let dead = accepted(&store).await;
+    let mut end = settlement(&store, token(dead.id, 0), death());
+    end.calls = vec![call(&dead, "lost", Some(7))];
+    store.journal.settle(end).await.unwrap();
+    let [line] = &costs(&store, &[CostColumn::Queue]).await[..] else { panic!("one queue") };
+    assert_eq!((line.spend, line.wasted, line.charge), (Nanousd(137), Nanousd(100), Some(Nanousd(130))));
+    assert_eq!((line.calls, line.jobs), (3, 2));
+    assert_eq!(
+        line.usage,
+        Usage { tokens_in: 300, tokens_out: 60, tokens_cached: 90, tokens_cache_write: 12, tokens_reasoning: 15 }
+    );
+}
+
+/// Every column groups; the dearest comes first; the period is half open.
+pub async fn costs_are_grouped_and_dearest_first(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let cheap = NewJob { operation: Some("tag".into()), ..job() };
+    let dear = NewJob { tenant: "globex".into(), queue: "bulk".into(), kind: Kind::Embedding, ..job() };
+    for job in [&cheap, &dear] {
+        accept_new(&store, job).await;
+    }
+    let embed = CallRecord { provider: "embed".into(), model: "e5".into(), ..call(&dear, "embed", Some(900)) };
+    let tomorrow = CallRecord { at: NOW.plus_ms(86_400_000), call_id: CallId::of(dear.id, "late", 0), ..embed.clone() };
+    for record in [call(&cheap, "chat", Some(5)), embed, tomorrow] {
+        store.journal.record(record).await.unwrap();
+    }
+    let groups = async |by: &[CostColumn]| {
+        costs(&store, by).await.into_iter().map(|line| (line.group, line.spend.0)).collect::<Vec<_>>()
+    };
+    let line = |group: &[&str], spend: i64| (group.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>(), spend);
+    assert_eq!(groups(&[CostColumn::Tenant]).await, [line(&["globex"], 900), line(&["acme"], 5)]);
+    assert_eq!(groups(&[CostColumn::Operation]).await, [line(&[""], 900), line(&["tag"], 5)]);
+    assert_eq!(groups(&[CostColumn::Model]).await, [line(&["e5"], 900), line(&["small"], 5)]);
+    assert_eq!(groups(&[CostColumn::Provider]).await, [line(&["embed"], 900), line(&["simulated"], 5)]);
+    let three = [CostColumn::Queue, CostColumn::Kind, CostColumn::Day];
+    let day = NOW.to_string()[..10].to_owned();
+    assert_eq!(groups(&three).await, [line(&["bulk", "embedding", &day], 900), line(&["default", "llm", &day], 5)]);
+    let all = store.ledger.costs(&[CostColumn::Day], Timestamp(0), Timestamp(i64::MAX)).await.unwrap();
+    assert_eq!(all.iter().map(|line| line.spend.0).collect::<Vec<_>>(), [905, 900]);
+    let by_model = costs(&store, &[CostColumn::Model]).await;
+    assert!(by_model.iter().all(|line| line.charge.is_none()), "a charge belongs to no model");
+    let before = store.ledger.costs(&[CostColumn::Tenant], Timestamp(0), NOW.plus_ms(15)).await.unwrap();
+    assert_eq!(before, [], "the end of a period is not in it");
+}

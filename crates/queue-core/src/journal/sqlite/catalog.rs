@@ -1,0 +1,155 @@
+//! Queues, API keys and worker sessions.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    SqliteJournal,
+    rows::{self, Cells},
+    sql::{Write, read},
+    writer::Batch,
+};
+use crate::{
+    ids::{Name, SessionId},
+    journal::{ApiKey, Catalog, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+};
+
+#[async_trait]
+impl Catalog for SqliteJournal {
+    async fn queues(&self) -> Result<BTreeMap<Name, Versioned<QueueSettings>>, JournalError> {
+        self.readers.read(queues).await
+    }
+
+    async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError> {
+        self.writer.submit(1, (queue.clone(), settings), set_queue).await
+    }
+
+    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
+        self.writer.submit(1, key, add_key).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError> {
+        let id = id.to_owned();
+        self.readers.read(move |connection| key(connection, &id)).await
+    }
+
+    async fn count_keys(&self) -> Result<u64, JournalError> {
+        self.readers
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(read::KEY_COUNT)?;
+                statement.query_row([], |row| Cells::of(row, 0).count())
+            })
+            .await
+    }
+
+    async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError> {
+        self.writer.submit(1, session, open_session).await
+    }
+
+    async fn close_session(&self, id: SessionId) -> Result<(), JournalError> {
+        self.writer.submit(1, id, close_session).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError> {
+        self.readers.read(sessions).await
+    }
+}
+
+fn queues(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<QueueSettings>>> {
+    connection
+        .prepare_cached(read::QUEUES)?
+        .query_map([], |row| {
+            let mut cells = Cells::of(row, 0);
+            let (name, version) = (cells.name()?, cells.next()?);
+            let value = QueueSettings {
+                paused: cells.next()?,
+                paused_until: cells.time_if_any()?,
+                reason: cells.next()?,
+                concurrency: cells.next()?,
+                timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
+            };
+            Ok((name, Versioned { version, value }))
+        })?
+        .collect()
+}
+
+fn set_queue(batch: &mut Batch<'_>, (name, settings): &(Name, QueueSettings)) -> rusqlite::Result<i64> {
+    batch.sql.one(
+        Write::QueueSet,
+        params![
+            name.as_str(),
+            settings.paused,
+            settings.paused_until.map(|at| at.0),
+            settings.reason,
+            settings.concurrency,
+            settings.timeout_ms.map(rows::to_integer),
+        ],
+        |row| row.get(0),
+    )
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+    }
+}
+
+fn role_of(word: &str) -> Option<Role> {
+    [Role::Admin].into_iter().find(|role| role_word(*role) == word)
+}
+
+fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
+    batch.sql.execute(
+        Write::KeyAdd,
+        params![key.id, key.secret_hash, key.tenant.as_str(), role_word(key.role), key.name, key.created_at.0,],
+    )?;
+    Ok(())
+}
+
+fn key(connection: &Connection, id: &str) -> rusqlite::Result<Option<ApiKey>> {
+    connection
+        .prepare_cached(read::KEY_FIND)?
+        .query_row([id], |row| {
+            let mut cells = Cells::of(row, 0);
+            Ok(ApiKey {
+                id: cells.next()?,
+                secret_hash: cells.next()?,
+                tenant: cells.name()?,
+                role: cells.word(role_of)?,
+                name: cells.next()?,
+                created_at: cells.time()?,
+            })
+        })
+        .optional()
+}
+
+fn open_session(batch: &mut Batch<'_>, session: &WorkerSession) -> rusqlite::Result<()> {
+    batch.sql.execute(
+        Write::SessionOpen,
+        params![session.id.0.as_bytes(), session.host, session.version, session.slots, session.started_at.0,],
+    )?;
+    Ok(())
+}
+
+fn close_session(batch: &mut Batch<'_>, id: &SessionId) -> rusqlite::Result<()> {
+    batch.sql.execute(Write::SessionClose, [id.0.as_bytes()])?;
+    Ok(())
+}
+
+fn sessions(connection: &Connection) -> rusqlite::Result<Vec<WorkerSession>> {
+    connection
+        .prepare_cached(read::SESSIONS)?
+        .query_map([], |row| {
+            let mut cells = Cells::of(row, 0);
+            Ok(WorkerSession {
+                id: SessionId(cells.id()?),
+                host: cells.next()?,
+                version: cells.next()?,
+                slots: cells.next()?,
+                started_at: cells.time()?,
+            })
+        })?
+        .collect()
+}

@@ -1,0 +1,208 @@
+//! What happens to jobs besides attempts: recoveries, reconciles, cancels, edits and redrives.
+
+use rusqlite::{Row, params};
+
+use super::{
+    money::{self, LostAttempt},
+    rows::{self, Cells, ENTRY_COLUMNS},
+    settle::free_unique_key,
+    sql::Write,
+    writer::Batch,
+};
+use crate::{
+    dispatcher::Entry,
+    error::{ErrorClass, JobError},
+    ids::{Epoch, Generation, JobId},
+    job::Kind,
+    journal::{Cancelled, Changed, Edit, POISON_RECOVERIES, Recovered, Recovery, Token},
+    state::Standing,
+    time::Timestamp,
+};
+
+/// Hands on jobs whose worker was lost.
+pub(super) fn recover(batch: &mut Batch<'_>, recoveries: &Vec<Recovery>) -> rusqlite::Result<Vec<Recovered>> {
+    recoveries.iter().map(|recovery| recover_one(batch, recovery)).collect()
+}
+
+/// The row after a recovery.
+struct Lost {
+    entry: Entry,
+    recoveries: u32,
+    seq: i64,
+    attempts: u32,
+    kind: Kind,
+    operation: Option<String>,
+    unique_key: Option<String>,
+}
+
+impl Lost {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let mut cells = Cells::of(row, ENTRY_COLUMNS - 1);
+        Ok(Self {
+            entry: rows::entry(row)?,
+            recoveries: cells.count()?,
+            seq: cells.next()?,
+            attempts: cells.count()?,
+            kind: cells.word(Kind::parse)?,
+            operation: cells.next()?,
+            unique_key: cells.next()?,
+        })
+    }
+}
+
+fn recover_one(batch: &mut Batch<'_>, recovery: &Recovery) -> rusqlite::Result<Recovered> {
+    let token = recovery.token;
+    let lost =
+        batch.sql.find(Write::Recover, params![token.id.as_bytes(), token.epoch.0, recovery.counts], Lost::read)?;
+    let Some(lost) = lost else { return Ok(Recovered::Moved) };
+    if let Some(started_at) = recovery.started_at {
+        write_lost_attempt(batch, recovery, started_at, &lost)?;
+    }
+    if recovery.counts && lost.recoveries >= POISON_RECOVERIES {
+        convict(batch, &lost)?;
+        return Ok(Recovered::Poisoned);
+    }
+    Ok(Recovered::Again(lost.entry))
+}
+
+fn write_lost_attempt(
+    batch: &mut Batch<'_>,
+    recovery: &Recovery,
+    started_at: Timestamp,
+    lost: &Lost,
+) -> rusqlite::Result<()> {
+    let error = JobError::new(ErrorClass::Lost, "worker_lost", "the worker was lost during this attempt");
+    batch.sql.execute(
+        Write::Attempt,
+        params![
+            lost.seq,
+            recovery.token.epoch.0,
+            lost.attempts + 1,
+            "lost",
+            recovery.session.0.as_bytes(),
+            started_at.0,
+            batch.now.0,
+            rows::json_text(&error)?,
+        ],
+    )?;
+    money::store_lost(
+        batch,
+        LostAttempt {
+            id: recovery.token.id,
+            epoch: recovery.token.epoch,
+            tenant: &lost.entry.tenant,
+            queue: &lost.entry.queue,
+            kind: lost.kind,
+            operation: lost.operation.clone(),
+            target: &lost.entry.target,
+        },
+    )
+}
+
+fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
+    let message = format!("{POISON_RECOVERIES} workers were lost while running this job");
+    let error = JobError::new(ErrorClass::Poison, "worker_lost", message);
+    batch.sql.execute(
+        Write::Convict,
+        params![lost.seq, batch.now.0, rows::json_text(&error)?, error.class.as_str(), error.signature],
+    )?;
+    free_unique_key(batch, lost.entry.id, &lost.entry.tenant, lost.unique_key.as_deref())?;
+    batch.count(&lost.entry.queue, |totals| {
+        totals.live -= 1;
+        totals.dead += 1;
+    });
+    Ok(())
+}
+
+/// Hands on live jobs that the dispatcher does not know.
+pub(super) fn reconcile(batch: &mut Batch<'_>, unknown: &Vec<Token>) -> rusqlite::Result<Vec<Entry>> {
+    let mut entries = Vec::new();
+    for token in unknown {
+        let values = params![token.id.as_bytes(), token.epoch.0];
+        entries.extend(batch.sql.find(Write::Reconcile, values, rows::entry)?);
+    }
+    Ok(entries)
+}
+
+/// Ends a live job because someone asked for it.
+pub(super) fn cancel(
+    batch: &mut Batch<'_>,
+    (id, reason, now): &(JobId, Option<String>, Timestamp),
+) -> rusqlite::Result<Cancelled> {
+    let cancelled = batch.sql.find(Write::Cancel, params![id.as_bytes(), now.0, reason], |row| {
+        let mut cells = Cells::of(row, 0);
+        Ok((cells.next::<i64>()?, cells.name()?, cells.name()?, cells.next::<Option<String>>()?))
+    })?;
+    let Some((epoch, tenant, queue, unique_key)) = cancelled else {
+        return Ok(standing(batch, *id)?.map_or(Cancelled::Missing, |(standing, _)| Cancelled::Final(standing)));
+    };
+    free_unique_key(batch, *id, &tenant, unique_key.as_deref())?;
+    batch.count(&queue, |totals| {
+        totals.live -= 1;
+        totals.cancelled += 1;
+    });
+    Ok(Cancelled::Done(Epoch(epoch - 1)))
+}
+
+/// Changes a live job.
+pub(super) fn edit(
+    batch: &mut Batch<'_>,
+    (id, seen, edit): &(JobId, Option<Epoch>, Edit),
+) -> rusqlite::Result<Changed> {
+    let payload = edit.payload.as_ref();
+    let edited = batch.sql.find(
+        Write::Edit,
+        params![
+            id.as_bytes(),
+            seen.map(|epoch| epoch.0),
+            edit.priority,
+            edit.run_at.map(|at| at.0),
+            payload.map(|(_, target)| target.as_str()),
+        ],
+        |row| Ok((rows::entry(row)?, row.get::<_, i64>(ENTRY_COLUMNS)?)),
+    )?;
+    let Some((entry, seq)) = edited else {
+        return Ok(match standing(batch, *id)? {
+            None => Changed::Missing,
+            Some((Standing::Live, epoch)) => Changed::Stale(epoch),
+            Some((standing, _)) => Changed::Refused(standing),
+        });
+    };
+    if let Some((body, _)) = payload {
+        batch.sql.execute(Write::EditPayload, params![seq, &**body])?;
+    }
+    Ok(Changed::Done(entry))
+}
+
+/// Gives a dead letter another life. Its unique key comes back where no other job took it meanwhile.
+pub(super) fn redrive(batch: &mut Batch<'_>, (id, now): &(JobId, Timestamp)) -> rusqlite::Result<Changed> {
+    let redriven = batch.sql.find(Write::Redrive, params![id.as_bytes(), now.0], |row| {
+        Ok((rows::entry(row)?, row.get::<_, Option<String>>(ENTRY_COLUMNS)?))
+    })?;
+    let Some((entry, unique_key)) = redriven else {
+        return Ok(standing(batch, *id)?.map_or(Changed::Missing, |(standing, _)| Changed::Refused(standing)));
+    };
+    if let Some(key) = unique_key {
+        batch.sql.execute(Write::UniqueTake, params![entry.tenant.as_str(), key, id.as_bytes()])?;
+    }
+    batch.count(&entry.queue, |totals| {
+        totals.dead -= 1;
+        totals.live += 1;
+    });
+    Ok(Changed::Done(entry))
+}
+
+fn standing(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Option<(Standing, Epoch)>> {
+    batch.sql.find(Write::Standing, [id.as_bytes()], |row| Ok((rows::standing(row.get(0)?)?, Epoch(row.get(1)?))))
+}
+
+/// Begins a new life of the dispatcher.
+pub(super) fn new_generation(batch: &mut Batch<'_>, (): &()) -> rusqlite::Result<Generation> {
+    batch.sql.one(Write::Generation, [], |row| row.get(0)).map(Generation)
+}
+
+/// Writes and commits a page, or fails as any write would.
+pub(super) fn check(batch: &mut Batch<'_>, (): &()) -> rusqlite::Result<()> {
+    batch.sql.execute(Write::Check, [batch.now.0])?;
+    Ok(())
+}

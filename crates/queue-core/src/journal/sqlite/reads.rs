@@ -1,0 +1,278 @@
+//! What is read: for workers and the scheduler, for people, and for the bill.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    SqliteJournal,
+    rows::{self, Cells, JOB_COLUMNS},
+    sql::read,
+};
+use crate::{
+    dispatcher::Entry,
+    ids::{JobId, Name},
+    job::{AttemptRecord, Job},
+    journal::{
+        CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS, QueueTotals,
+        Reads, Token,
+    },
+    ledger::{CallRecord, Memo, Nanousd, Usage},
+    state::Standing,
+    time::Timestamp,
+};
+
+/// The claims that may run now, with their payloads.
+pub(super) fn load(connection: &Connection, claims: &[Token], now: Timestamp) -> rusqlite::Result<Vec<Option<Loaded>>> {
+    let mut statement = connection.prepare_cached(read::LOAD)?;
+    let mut load_one = |claim: &Token| {
+        statement
+            .query_row(params![claim.id.as_bytes(), claim.epoch.0, now.0], |row| {
+                Ok(Loaded { job: rows::job(row)?, payload: Cells::of(row, JOB_COLUMNS).bytes()? })
+            })
+            .optional()
+    };
+    claims.iter().map(&mut load_one).collect()
+}
+
+/// A page of live jobs.
+pub(super) fn live(connection: &Connection, scan: &LiveScan, limit: usize) -> rusqlite::Result<Vec<Entry>> {
+    let (run_at, id) = match scan.after {
+        Some((run_at, id)) => (run_at.0, id.as_bytes().to_vec()),
+        None => (i64::MIN, Vec::new()),
+    };
+    connection
+        .prepare_cached(read::LIVE)?
+        .query_map(params![run_at, id, scan.due_by.0, scan.accepted_by.0, limit as i64], rows::entry)?
+        .collect()
+}
+
+/// The kept answers of a job.
+pub(super) fn memos(connection: &Connection, id: JobId) -> rusqlite::Result<Vec<Memo>> {
+    let mut statement = connection.prepare_cached(read::MEMOS)?;
+    statement.query_map([id.as_bytes()], rows::memo)?.collect()
+}
+
+/// A body by its job, for the two statements that return one.
+fn body(connection: &Connection, sql: &'static str, id: JobId) -> rusqlite::Result<Option<Bytes>> {
+    connection.prepare_cached(sql)?.query_row([id.as_bytes()], |row| Cells::of(row, 0).bytes()).optional()
+}
+
+#[async_trait]
+impl Reads for SqliteJournal {
+    async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError> {
+        let ids = ids.to_vec();
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::JOB)?;
+                ids.iter().map(|id| statement.query_row([id.as_bytes()], rows::job).optional()).collect()
+            })
+            .await
+    }
+
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
+        let sql = read::PAYLOAD_OF;
+        self.readers.read(move |connection| body(connection, sql, id)).await
+    }
+
+    async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
+        let sql = read::RESULT_OF;
+        self.readers.read(move |connection| body(connection, sql, id)).await
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, JournalError> {
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::ATTEMPTS_OF)?;
+                statement.query_map([id.as_bytes()], rows::attempt)?.collect()
+            })
+            .await
+    }
+
+    async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError> {
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::CALLS_OF)?;
+                statement.query_map([id.as_bytes()], rows::call)?.collect()
+            })
+            .await
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JournalError> {
+        let filter = filter.clone();
+        self.readers.read(move |connection| list(connection, &filter)).await
+    }
+
+    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError> {
+        let queue = queue.cloned();
+        self.readers.read(move |connection| dead_groups(connection, queue.as_ref())).await
+    }
+
+    async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError> {
+        let rows = self.readers.read(totals).await?;
+        Ok(rows.into_iter().map(|(queue, totals, _)| (queue, totals)).collect())
+    }
+
+    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError> {
+        let batch_id = batch_id.to_owned();
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::BATCH)?;
+                let counts = statement.query_map([batch_id], |row| {
+                    let mut cells = Cells::of(row, 0);
+                    Ok((rows::standing(cells.next()?)?, cells.count()?))
+                })?;
+                counts.collect()
+            })
+            .await
+    }
+
+    async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError> {
+        let rows = self.readers.read(totals).await?;
+        Ok(rows.into_iter().map(|(queue, _, live)| (queue, live)).collect())
+    }
+}
+
+/// Live jobs up to which a list sorts them instead of walking all ids backwards to find them.
+const LIVE_FEW: i64 = 10_000;
+
+fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<Job>> {
+    if filter.due.is_some() && filter.standing.is_some_and(Standing::is_final) {
+        return Ok(Vec::new());
+    }
+    let (due_by, due_after) = match filter.due {
+        Some((true, at)) => (Some(at.0), None),
+        Some((false, at)) => (None, Some(at.0)),
+        None => (None, None),
+    };
+    let standing = if filter.due.is_some() { Some(Standing::Live) } else { filter.standing };
+    let sql = match standing {
+        _ if filter.batch_id.is_some() => read::LIST_BATCH,
+        Some(Standing::Dead) => read::LIST_DEAD,
+        Some(Standing::Live) if few_are_live(connection, due_by, due_after)? => read::LIST_LIVE,
+        _ => read::LIST_NEWEST,
+    };
+    let text = filter.text.as_ref().map(|text| text.to_ascii_lowercase());
+    let id_part = text.as_ref().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'));
+    let mut statement = connection.prepare_cached(sql)?;
+    statement
+        .query_map(
+            params![
+                filter.before.map(|id| id.as_bytes().to_vec()),
+                filter.queue.as_ref().map(Name::as_str),
+                filter.kind.map(|kind| kind.as_str()),
+                standing.map(Standing::code),
+                due_by,
+                due_after,
+                filter.tenant.as_ref().map(Name::as_str),
+                filter.error_class,
+                filter.signature,
+                filter.batch_id,
+                filter.operation,
+                text,
+                id_part.map(|text| text.replace('-', "")),
+                filter.since.map(|at| at.0),
+                filter.until.map(|at| at.0),
+                filter.limit.min(PAGE_MAX_ROWS) as i64,
+            ],
+            rows::job,
+        )?
+        .collect()
+}
+
+fn few_are_live(connection: &Connection, due_by: Option<i64>, due_after: Option<i64>) -> rusqlite::Result<bool> {
+    let found: i64 =
+        connection.prepare_cached(read::LIVE_FEW)?.query_row(params![due_by, due_after, LIVE_FEW], |row| row.get(0))?;
+    Ok(found < LIVE_FEW)
+}
+
+fn dead_groups(connection: &Connection, queue: Option<&Name>) -> rusqlite::Result<Vec<DeadGroup>> {
+    connection
+        .prepare_cached(read::DEAD_GROUPS)?
+        .query_map(params![queue.map(Name::as_str), PAGE_MAX_ROWS as i64], |row| {
+            let mut cells = Cells::of(row, 0);
+            Ok(DeadGroup {
+                signature: cells.next()?,
+                class: cells.next()?,
+                count: cells.count()?,
+                first_seen: cells.time()?,
+                last_seen: cells.time()?,
+                cost_nanousd: cells.next()?,
+            })
+        })?
+        .collect()
+}
+
+fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u64)>> {
+    connection
+        .prepare_cached(read::TOTALS)?
+        .query_map([], |row| {
+            let mut cells = Cells::of(row, 0);
+            let queue = cells.name()?;
+            let totals = QueueTotals {
+                accepted: cells.count()?,
+                succeeded: cells.count()?,
+                cancelled: cells.count()?,
+                dead: cells.count()?,
+            };
+            Ok((queue, totals, cells.count()?))
+        })?
+        .collect()
+}
+
+#[async_trait]
+impl Ledger for SqliteJournal {
+    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError> {
+        let by = by.to_vec();
+        self.readers.read(move |connection| costs(connection, &by, since, until)).await
+    }
+}
+
+fn costs(
+    connection: &Connection,
+    by: &[CostColumn],
+    since: Timestamp,
+    until: Timestamp,
+) -> rusqlite::Result<Vec<CostRow>> {
+    let word = |at: usize| by.get(at).map_or("", |column| column_word(*column));
+    let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
+    connection
+        .prepare_cached(read::COSTS)?
+        .query_map(params![word(0), word(1), word(2), since.0, until.0, charged, PAGE_MAX_ROWS as i64], |row| {
+            let mut cells = Cells::of(row, 0);
+            let mut group: Vec<String> = vec![cells.next()?, cells.next()?, cells.next()?];
+            group.truncate(by.len());
+            Ok(CostRow {
+                group,
+                calls: cells.count()?,
+                calls_maybe: cells.count()?,
+                calls_unpriced: cells.count()?,
+                jobs: cells.count()?,
+                usage: Usage {
+                    tokens_in: cells.count()?,
+                    tokens_out: cells.count()?,
+                    tokens_cached: cells.count()?,
+                    tokens_cache_write: cells.count()?,
+                    tokens_reasoning: cells.count()?,
+                },
+                spend: Nanousd(cells.next()?),
+                wasted: Nanousd(cells.next()?),
+                charge: charged.then_some(Nanousd(cells.next()?)),
+            })
+        })?
+        .collect()
+}
+
+fn column_word(column: CostColumn) -> &'static str {
+    match column {
+        CostColumn::Operation => "operation",
+        CostColumn::Model => "model",
+        CostColumn::Provider => "provider",
+        CostColumn::Tenant => "tenant",
+        CostColumn::Queue => "queue",
+        CostColumn::Kind => "kind",
+        CostColumn::Day => "day",
+    }
+}

@@ -1,0 +1,238 @@
+//! From rows to the job model and back. What the schema cannot rule out is checked here.
+
+use bytes::Bytes;
+use rusqlite::{
+    Row,
+    types::{FromSql, Type},
+};
+use serde::de::DeserializeOwned;
+use uuid::Uuid;
+
+use crate::{
+    dispatcher::Entry,
+    error::JobError,
+    ids::{CallId, Epoch, JobId, Name},
+    job::{AttemptRecord, Job, Kind},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
+    state::Standing,
+    time::Timestamp,
+};
+
+/// Reads the columns of a row one after the other.
+pub(super) struct Cells<'r> {
+    row: &'r Row<'r>,
+    at: usize,
+}
+
+impl<'r> Cells<'r> {
+    /// The columns of `row` from `at` on.
+    pub(super) fn of(row: &'r Row<'r>, at: usize) -> Self {
+        Self { row, at }
+    }
+
+    /// The next column.
+    pub(super) fn next<T: FromSql>(&mut self) -> rusqlite::Result<T> {
+        let value = self.row.get(self.at)?;
+        self.at += 1;
+        Ok(value)
+    }
+
+    /// The next column as a number that is never negative.
+    pub(super) fn count<T: TryFrom<i64> + Default>(&mut self) -> rusqlite::Result<T> {
+        Ok(T::try_from(self.next::<i64>()?).unwrap_or_default())
+    }
+
+    /// The next column as a name.
+    pub(super) fn name(&mut self) -> rusqlite::Result<Name> {
+        Ok(Name::new(self.next::<std::sync::Arc<str>>()?))
+    }
+
+    /// The next column as a moment.
+    pub(super) fn time(&mut self) -> rusqlite::Result<Timestamp> {
+        self.next().map(Timestamp)
+    }
+
+    /// The next column as a moment that may be missing.
+    pub(super) fn time_if_any(&mut self) -> rusqlite::Result<Option<Timestamp>> {
+        Ok(self.next::<Option<i64>>()?.map(Timestamp))
+    }
+
+    /// The next column as bytes.
+    pub(super) fn bytes(&mut self) -> rusqlite::Result<Bytes> {
+        self.next::<Vec<u8>>().map(Bytes::from)
+    }
+
+    /// The next column as the 16 bytes of an id.
+    pub(super) fn id(&mut self) -> rusqlite::Result<Uuid> {
+        self.next::<[u8; 16]>().map(Uuid::from_bytes)
+    }
+
+    /// The next column as a word of a known set.
+    pub(super) fn word<T>(&mut self, parse: fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+        let word = self.row.get_ref(self.at)?.as_str()?;
+        let value = parse(word).ok_or_else(|| not_understood(self.at, format!("unknown word `{word}`")))?;
+        self.at += 1;
+        Ok(value)
+    }
+
+    /// The next column as JSON, where it is not null.
+    pub(super) fn json<T: DeserializeOwned>(&mut self) -> rusqlite::Result<Option<T>> {
+        let text = self.row.get_ref(self.at)?.as_str_or_null()?;
+        let value = text.map(serde_json::from_str).transpose();
+        let value = value.map_err(|error| not_understood(self.at, error.to_string()))?;
+        self.at += 1;
+        Ok(value)
+    }
+
+    fn usage(&mut self) -> rusqlite::Result<Usage> {
+        Ok(Usage {
+            tokens_in: self.count()?,
+            tokens_out: self.count()?,
+            tokens_cached: self.count()?,
+            tokens_cache_write: self.count()?,
+            tokens_reasoning: self.count()?,
+        })
+    }
+}
+
+fn not_understood(column: usize, reason: String) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, Type::Text, reason.into())
+}
+
+/// A number of ours as SQLite keeps it; what does not fit is held at the end of the range.
+pub(super) fn to_integer(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Labels as they are stored: nothing for none.
+pub(super) fn tags_text(tags: &[String]) -> rusqlite::Result<Option<String>> {
+    if tags.is_empty() { Ok(None) } else { json_text(&tags).map(Some) }
+}
+
+/// A value as JSON text.
+pub(super) fn json_text<T: serde::Serialize>(value: &T) -> rusqlite::Result<String> {
+    serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))
+}
+
+/// The job id in this column.
+pub(super) fn job_id(row: &Row<'_>, column: usize) -> rusqlite::Result<JobId> {
+    Cells::of(row, column).id().map(JobId)
+}
+
+/// How a job stands, from its number.
+pub(super) fn standing(code: i64) -> rusqlite::Result<Standing> {
+    Standing::from_code(code).ok_or_else(|| not_understood(0, format!("unknown standing {code}")))
+}
+
+/// The eight columns of an entry: id, epoch, queue, tenant, target, priority, run_at, recoveries.
+pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Entry {
+        id: JobId(cells.id()?),
+        epoch: Epoch(cells.next()?),
+        queue: cells.name()?,
+        tenant: cells.name()?,
+        target: cells.name()?,
+        priority: cells.next()?,
+        run_at: cells.time()?,
+        suspect: cells.next::<i64>()? > 0,
+    })
+}
+
+/// Columns of [`entry`].
+pub(super) const ENTRY_COLUMNS: usize = 8;
+
+/// The columns of `job_rows`.
+pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
+    let mut cells = Cells::of(row, 1);
+    Ok(Job {
+        id: JobId(cells.id()?),
+        tenant: cells.name()?,
+        queue: cells.name()?,
+        kind: cells.word(Kind::parse)?,
+        target: cells.name()?,
+        priority: cells.next()?,
+        standing: standing(cells.next()?)?,
+        epoch: Epoch(cells.next()?),
+        attempts: cells.count()?,
+        max_attempts: cells.count()?,
+        recoveries: cells.count()?,
+        releases: cells.count()?,
+        redrives: cells.count()?,
+        run_at: cells.time()?,
+        start_by: cells.time_if_any()?,
+        deadline: cells.time_if_any()?,
+        timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
+        accepted_at: cells.time()?,
+        finished_at: cells.time_if_any()?,
+        unique_key: cells.next()?,
+        operation: cells.next()?,
+        batch_id: cells.next()?,
+        tags: cells.json()?.unwrap_or_default(),
+        request_id: cells.next()?,
+        traceparent: cells.next()?,
+        error: cells.json::<JobError>()?,
+        served_by: cells.next()?,
+        usage: cells.usage()?,
+        cost: cost(cells.next()?, cells.next()?),
+    })
+}
+
+/// Columns of `job_rows`; what follows them in a row belongs to the statement.
+pub(super) const JOB_COLUMNS: usize = 37;
+
+fn cost(sum: i64, unknown: bool) -> Option<Nanousd> {
+    (!unknown).then_some(Nanousd(sum))
+}
+
+/// The columns of `attempts_of.sql`.
+pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
+    let mut cells = Cells::of(row, 0);
+    Ok(AttemptRecord {
+        epoch: Epoch(cells.next()?),
+        number: cells.count()?,
+        outcome: cells.next()?,
+        worker: cells.id()?.hyphenated().to_string(),
+        started_at: cells.time_if_any()?,
+        finished_at: cells.time()?,
+        error: cells.json()?,
+    })
+}
+
+/// The columns of `calls_of.sql`.
+pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
+    let mut cells = Cells::of(row, 0);
+    Ok(CallRecord {
+        job_id: JobId(cells.id()?),
+        call_id: CallId(cells.id()?),
+        tenant: cells.name()?,
+        queue: cells.name()?,
+        kind: cells.word(Kind::parse)?,
+        operation: cells.next()?,
+        epoch: Epoch(cells.next()?),
+        step: cells.next()?,
+        sequence: cells.count()?,
+        provider: cells.next()?,
+        model: cells.next()?,
+        status: cells.next()?,
+        billed: cells.word(Billed::parse)?,
+        usage: cells.usage()?,
+        usage_source: cells.word(usage_source)?,
+        cost: cells.next::<Option<i64>>()?.map(Nanousd),
+        price_version: cells.next()?,
+        duration_ms: cells.count()?,
+        provider_request_id: cells.next()?,
+        at: cells.time()?,
+        memo: None,
+    })
+}
+
+fn usage_source(word: &str) -> Option<UsageSource> {
+    [UsageSource::Provider, UsageSource::Estimated].into_iter().find(|source| source.as_str() == word)
+}
+
+/// The columns of `memos.sql`.
+pub(super) fn memo(row: &Row<'_>) -> rusqlite::Result<Memo> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Memo { call_id: CallId(cells.id()?), memo: MemoBody { request_hash: cells.next()?, body: cells.bytes()? } })
+}

@@ -1,0 +1,143 @@
+//! Every statement of this store, by name. The texts are the files under `sql/sqlite`, each with its contract.
+
+use rusqlite::{Connection, OptionalExtension, Params, Row, Statement};
+
+macro_rules! text {
+    ($file:literal) => {
+        include_str!(concat!("../../../sql/sqlite/", $file, ".sql"))
+    };
+}
+
+macro_rules! writes {
+    ($($name:ident = $file:literal,)*) => {
+        /// A statement of the writer.
+        #[derive(Clone, Copy, Debug)]
+        pub(super) enum Write {
+            $($name,)*
+        }
+
+        /// The texts, in the order of the names.
+        const WRITES: &[&str] = &[$(text!($file),)*];
+    };
+}
+
+writes! {
+    AcceptJob = "accept_job",
+    AcceptPayload = "accept_payload",
+    IdempotencyFind = "idempotency_find",
+    IdempotencyKeep = "idempotency_keep",
+    UniqueFind = "unique_find",
+    UniqueTake = "unique_take",
+    UniqueFree = "unique_free",
+    SettleFind = "settle_find",
+    Settle = "settle",
+    Attempt = "attempt",
+    Result = "result",
+    Charge = "charge",
+    Spend = "spend",
+    SpendSums = "spend_sums",
+    Memo = "memo",
+    Recover = "recover",
+    Convict = "convict",
+    Reconcile = "reconcile",
+    Cancel = "cancel",
+    Standing = "standing",
+    Edit = "edit",
+    EditPayload = "edit_payload",
+    Redrive = "redrive",
+    TotalsOpen = "totals_open",
+    TotalsAdd = "totals_add",
+    QueueOpen = "queue_open",
+    QueueSet = "queue_set",
+    KeyAdd = "key_add",
+    SessionOpen = "session_open",
+    SessionClose = "session_close",
+    Generation = "generation",
+    Check = "check",
+}
+
+macro_rules! reads {
+    ($($name:ident = $($file:literal)and+,)*) => {
+        /// The statements of readers.
+        pub(super) mod read {
+            $(pub(in super::super) const $name: &str = concat!($(text!($file)),+);)*
+        }
+    };
+}
+
+reads! {
+    LOAD = "load",
+    LIVE = "live",
+    MEMOS = "memos",
+    JOB = "job",
+    PAYLOAD_OF = "payload_of",
+    RESULT_OF = "result_of",
+    ATTEMPTS_OF = "attempts_of",
+    CALLS_OF = "calls_of",
+    LIVE_FEW = "live_few",
+    DEAD_GROUPS = "dead_groups",
+    TOTALS = "totals",
+    BATCH = "batch",
+    COSTS = "costs",
+    QUEUES = "queues",
+    KEY_FIND = "key_find",
+    KEY_COUNT = "key_count",
+    SESSIONS = "sessions",
+    INCARNATION = "incarnation",
+    LIST_NEWEST = "list_newest" and "list_filter",
+    LIST_LIVE = "list_live" and "list_filter",
+    LIST_DEAD = "list_dead" and "list_filter",
+    LIST_BATCH = "list_batch" and "list_filter",
+}
+
+/// The writer's statements, each prepared when it is first needed and then kept: looking one up by its text would
+/// cost as much as a small statement takes to run.
+pub(super) struct Prepared<'c> {
+    connection: &'c Connection,
+    statements: Vec<Option<Statement<'c>>>,
+}
+
+impl<'c> Prepared<'c> {
+    /// Nothing is prepared yet.
+    pub(super) fn on(connection: &'c Connection) -> Self {
+        Self { connection, statements: WRITES.iter().map(|_| None).collect() }
+    }
+
+    /// Runs a statement that returns no rows; how many it changed.
+    pub(super) fn execute(&mut self, write: Write, params: impl Params) -> rusqlite::Result<usize> {
+        self.statement(write)?.execute(params)
+    }
+
+    /// Runs a statement that returns at most one row.
+    pub(super) fn find<T>(
+        &mut self,
+        write: Write,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.statement(write)?.query_row(params, read).optional()
+    }
+
+    /// Runs a statement that returns exactly one row.
+    pub(super) fn one<T>(
+        &mut self,
+        write: Write,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<T> {
+        self.statement(write)?.query_row(params, read)
+    }
+
+    /// Lets go of the values of the last run: a large payload must not stay in memory until the next one.
+    pub(super) fn forget_values(&mut self) {
+        self.statements.iter_mut().flatten().for_each(Statement::clear_bindings);
+    }
+
+    fn statement(&mut self, write: Write) -> rusqlite::Result<&mut Statement<'c>> {
+        let slot = &mut self.statements[write as usize];
+        match slot {
+            Some(statement) => Ok(statement),
+            None => Ok(slot.insert(self.connection.prepare(WRITES[write as usize])?)),
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! A provider that speaks the OpenAI wire, written on bare TCP: below HTTP libraries one can send half a head, lie
+//! about lengths and reset connections.
+
+mod answer;
+mod behaviour;
+mod http;
+mod schema;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
+
+pub use behaviour::{Behaviour, Stream, UsageForm, Vectors};
+
+use http::{Client, Request};
+
+/// Longest wait of [`MockProvider::until`]: a test that needs longer has failed.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A call as the provider saw it.
+#[derive(Clone, Debug, Default)]
+pub struct SeenCall {
+    /// The path, e.g. `/v1/chat/completions`.
+    pub path: String,
+    /// The `X-Client-Request-Id` header: which call of which job this is.
+    pub call_id: Option<String>,
+    /// The `Idempotency-Key` header.
+    pub idempotency_key: Option<String>,
+    /// The `Authorization` header.
+    pub authorization: Option<String>,
+    /// Every header, with its name in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// The model that was asked for.
+    pub model: String,
+    /// The request; `Null` where it was not JSON.
+    pub body: Value,
+    /// Hash of the request's bytes: equal requests have equal hashes.
+    pub body_hash: u64,
+    /// The status that was sent; 0 while nothing has been.
+    pub status: u16,
+    /// Whether a whole and usable answer went out: what a real provider bills.
+    pub answered: bool,
+    /// Whether the client left before the answer was whole.
+    pub dropped: bool,
+}
+
+/// A throw-away provider on a port of its own; it ends with this value.
+pub struct MockProvider {
+    state: Arc<State>,
+    address: SocketAddr,
+    serving: JoinHandle<()>,
+}
+
+struct State {
+    calls: Mutex<Vec<SeenCall>>,
+    changed: watch::Sender<()>,
+    script: Mutex<VecDeque<Behaviour>>,
+    latency_ms: AtomicU64,
+    token_ms: AtomicU64,
+    connections: AtomicU64,
+}
+
+impl MockProvider {
+    /// A provider that answers at once.
+    pub async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State {
+            calls: Mutex::default(),
+            changed: watch::Sender::new(()),
+            script: Mutex::default(),
+            latency_ms: AtomicU64::new(0),
+            token_ms: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        });
+        let serving = tokio::spawn(serve(listener, state.clone()));
+        Self { state, address, serving }
+    }
+
+    /// Its base URL, ending in `/v1`.
+    pub fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    /// Waits this long before each answer.
+    pub fn set_latency_ms(&self, ms: u64) {
+        self.state.latency_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Waits this long between two tokens of a stream.
+    pub fn set_token_ms(&self, ms: u64) {
+        self.state.token_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// How the next calls are treated, one each; after them, and before, as the model's name says (see
+    /// [`Behaviour::of_model`]), else with an answer.
+    pub fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
+        locked(&self.state.script).extend(behaviours);
+    }
+
+    /// Every call for an answer so far, in the order of arrival. Lists of models and health are not counted.
+    pub fn calls(&self) -> Vec<SeenCall> {
+        locked(&self.state.calls).clone()
+    }
+
+    /// How many calls got a whole answer.
+    pub fn answered(&self) -> usize {
+        locked(&self.state.calls).iter().filter(|call| call.answered).count()
+    }
+
+    /// How many connections have been made.
+    pub fn connections(&self) -> u64 {
+        self.state.connections.load(Ordering::SeqCst)
+    }
+
+    /// How often each call was answered, by call id: more than once means that somebody paid twice.
+    pub fn charges(&self) -> BTreeMap<String, usize> {
+        let mut charges = BTreeMap::new();
+        for call in locked(&self.state.calls).iter().filter(|call| call.answered) {
+            *charges.entry(call.call_id.clone().unwrap_or_default()).or_default() += 1;
+        }
+        charges
+    }
+
+    /// Waits until `holds` is true of the calls.
+    pub async fn until(&self, what: &str, mut holds: impl FnMut(&[SeenCall]) -> bool) {
+        let mut changed = self.state.changed.subscribe();
+        let wait = async {
+            while !holds(&self.calls()) {
+                changed.changed().await.unwrap();
+            }
+        };
+        let waited = tokio::time::timeout(PATIENCE, wait).await;
+        assert!(waited.is_ok(), "waited in vain until {what}: {:?}", self.calls());
+    }
+}
+
+impl Drop for MockProvider {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+impl State {
+    fn next_behaviour(&self, model: &str) -> Behaviour {
+        locked(&self.script).pop_front().or_else(|| Behaviour::of_model(model)).unwrap_or(Behaviour::Answer)
+    }
+
+    /// Notes a call and returns its number.
+    fn see(&self, call: SeenCall) -> usize {
+        let mut calls = locked(&self.calls);
+        calls.push(call);
+        let number = calls.len() - 1;
+        drop(calls);
+        self.changed.send_replace(());
+        number
+    }
+
+    fn note(&self, number: usize, change: impl FnOnce(&mut SeenCall)) {
+        change(&mut locked(&self.calls)[number]);
+        self.changed.send_replace(());
+    }
+}
+
+fn locked<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap()
+}
+
+/// Connections end with the listener: they belong to its task.
+async fn serve(listener: TcpListener, state: Arc<State>) {
+    let mut connections = JoinSet::new();
+    while let Ok((socket, _)) = listener.accept().await {
+        state.connections.fetch_add(1, Ordering::SeqCst);
+        while connections.try_join_next().is_some() {}
+        connections.spawn(converse(socket, state.clone()));
+    }
+}
+
+/// Answers the requests of one connection until either side leaves it.
+async fn converse(socket: TcpStream, state: Arc<State>) {
+    let _ = socket.set_nodelay(true);
+    let mut client = Client::new(socket);
+    while let Some(request) = client.request().await {
+        let stays = match request.path.as_str() {
+            "/v1/chat/completions" | "/v1/embeddings" => answer_call(&mut client, &state, &request).await,
+            "/v1/models" => client.json(200, &[], r#"{"object":"list","data":[{"id":"mock-chat"}]}"#).await,
+            "/health" => client.json(200, &[], r#"{"status":"ok"}"#).await,
+            _ => client.json(404, &[], r#"{"error":{"message":"no such path","type":"invalid_request_error"}}"#).await,
+        };
+        if stays.is_err() {
+            return;
+        }
+    }
+}
+
+async fn answer_call(client: &mut Client, state: &State, request: &Request) -> Result<(), http::Gone> {
+    let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
+    let model = body.get("model").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let behaviour = state.next_behaviour(&model);
+    let header = |name: &str| request.headers.get(name).cloned();
+    let number = state.see(SeenCall {
+        path: request.path.clone(),
+        call_id: header("x-client-request-id"),
+        idempotency_key: header("idempotency-key"),
+        authorization: header("authorization"),
+        headers: request.headers.clone(),
+        model,
+        body_hash: answer::hash_of(&request.body),
+        body: body.clone(),
+        ..SeenCall::default()
+    });
+    let pace = Duration::from_millis(state.token_ms.load(Ordering::SeqCst));
+    let latency = Duration::from_millis(state.latency_ms.load(Ordering::SeqCst));
+    let ended = async {
+        client.wait(latency).await?;
+        let began = |status| state.note(number, |call| call.status = status);
+        behaviour.act(client, &request.path, &body, pace, &began).await
+    }
+    .await;
+    state.note(number, |call| match &ended {
+        Ok(behaviour::Ended::Answered) => call.answered = true,
+        Ok(behaviour::Ended::Unanswered | behaviour::Ended::Closed) => {}
+        Err(http::Gone) => call.dropped = true,
+    });
+    match ended? {
+        behaviour::Ended::Closed => Err(http::Gone),
+        behaviour::Ended::Answered | behaviour::Ended::Unanswered => Ok(()),
+    }
+}
