@@ -374,7 +374,7 @@ pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec
     }
     if let Some(name) = name {
         let asked = analysis.defaults.get("max_tokens").and_then(Value::as_u64);
-        model::check_window(name, asked, 0, &at, around, &mut errors);
+        model::check_window(name, asked, "", &at, around, &mut errors);
     }
     errors.or(target.unwrap_or_else(|| Name::from("none")))
 }

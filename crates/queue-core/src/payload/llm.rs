@@ -227,8 +227,8 @@ pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec
     let target = model::target(llm.model.as_deref().or(default), at.member("model"), around, &mut errors);
     let asked = ["max_tokens", "max_completion_tokens"].iter().find_map(|name| llm.body.get(*name)?.as_u64());
     if let Some(model) = llm.model.as_deref().or(default) {
-        let bytes = llm.body.get("messages").map_or(0, |messages| messages.to_string().len() as u64);
-        model::check_window(model, asked, bytes, &at, around, &mut errors);
+        let prompt = llm.body.get("messages").map(Value::to_string).unwrap_or_default();
+        model::check_window(model, asked, &prompt, &at, around, &mut errors);
     }
     errors.or(target.unwrap_or_else(|| Name::from("none")))
 }

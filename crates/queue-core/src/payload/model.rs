@@ -6,12 +6,15 @@ use super::{
     Surroundings,
     fields::{At, Errors, described_name},
 };
-use crate::ids::Name;
+use crate::{ids::Name, ledger::estimate_tokens};
 
 /// Longest name of a model.
 pub(super) const NAME_MAX_BYTES: usize = 128;
-/// Bytes of prompt that certainly are more than one token: no tokeniser in use packs more on average.
-const BYTES_PER_TOKEN_MAX: u64 = 16;
+/// A prompt of fewer bytes than this a token of room certainly fits: it is not worth counting.
+const BYTES_PER_TOKEN_MIN: u64 = 2;
+/// A long text is counted by samples; only what is over the room by more than their error is refused here, the rest is
+/// the provider's to say.
+const SURE_PERCENT: u64 = 80;
 
 /// The target of a model.
 pub(super) fn target(model: Option<&str>, at: At<'_>, around: Surroundings<'_>, errors: &mut Errors) -> Option<Name> {
@@ -32,7 +35,7 @@ pub(super) fn target(model: Option<&str>, at: At<'_>, around: Surroundings<'_>, 
 pub(super) fn check_window(
     model: &str,
     asked: Option<u64>,
-    prompt_bytes: u64,
+    prompt: &str,
     at: &At<'_>,
     around: Surroundings<'_>,
     errors: &mut Errors,
@@ -42,10 +45,14 @@ pub(super) fn check_window(
     if asked >= window {
         let reason = format!("asks for {asked} tokens, but `{model}` has room for {window} with the prompt");
         errors.wrong(at.member("max_tokens"), reason);
-    } else if prompt_bytes / BYTES_PER_TOKEN_MAX + asked > window {
+    } else if !surely_fits(model, prompt, window - asked) {
         let reason = format!("does not fit: `{model}` has room for {window} tokens, {asked} of them for the answer");
         errors.wrong(at.member("messages"), reason);
     }
+}
+
+fn surely_fits(model: &str, prompt: &str, room: u64) -> bool {
+    prompt.len() as u64 / BYTES_PER_TOKEN_MIN <= room || estimate_tokens(model, prompt) * SURE_PERCENT / 100 <= room
 }
 
 /// Refuses what is not a JSON Schema.

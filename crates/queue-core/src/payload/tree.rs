@@ -132,7 +132,7 @@ mod tests {
             ("", "line 1"),
             ("{\"a\":1,}", "column 8"),
             ("{} x", "trailing characters"),
-            (r#"{"a":"\ud800"}"#, "surrogate"),
+            (r#"{"a":"\ud800"}"#, "hex escape"),
             (r#"{"a":1e999}"#, "out of range"),
             (r#"{"a":1,"a":2}"#, "`a` twice"),
             (r#"[{"x":{"b":1,"b":1}}]"#, "`b` twice"),

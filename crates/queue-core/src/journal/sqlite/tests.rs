@@ -1,13 +1,21 @@
 //! The conformance suite over a real file, and what only this store does.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, mpsc},
+};
 
 use async_trait::async_trait;
+use futures::{StreamExt, stream::FuturesOrdered};
 use tempfile::TempDir;
 
-use super::SqliteJournal;
+use super::{SqliteJournal, sql::read, writer::Batch};
 use crate::{
-    journal::conformance::{Fixture, NOW, Opened},
+    job::NewJob,
+    journal::{
+        Accepted, Journal, JournalError, Reads,
+        conformance::{Fixture, NOW, Opened, job},
+    },
     time::ManualClock,
 };
 
@@ -42,3 +50,149 @@ impl Fixture for File {
 }
 
 crate::journal_conformance!(File::fresh());
+
+/// A verb that holds the writer until the test lets it go, so that what is asked meanwhile is one group.
+struct Gate {
+    held: mpsc::Sender<()>,
+    go: Mutex<mpsc::Receiver<()>>,
+}
+
+fn hold(_: &mut Batch<'_>, gate: &Gate) -> rusqlite::Result<()> {
+    gate.held.send(()).unwrap();
+    gate.go.lock().unwrap().recv().unwrap();
+    Ok(())
+}
+
+/// Asks for every job's accept while the writer is held; what each was answered.
+async fn accept_as_one_group(journal: &SqliteJournal, jobs: Vec<NewJob>) -> Vec<Result<Accepted, JournalError>> {
+    let ((held, is_held), (go, may_go)) = (mpsc::channel(), mpsc::channel());
+    let gate = Gate { held, go: Mutex::new(may_go) };
+    let holder = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.writer.submit(1, gate, hold).await }
+    });
+    tokio::task::spawn_blocking(move || is_held.recv()).await.unwrap().unwrap();
+    let mut answers: FuturesOrdered<_> = jobs.into_iter().map(|job| journal.accept(vec![job])).collect();
+    // One poll of each puts it into the writer's queue.
+    assert!(futures::poll!(answers.next()).is_pending());
+    go.send(()).unwrap();
+    holder.await.unwrap().unwrap();
+    answers.map(|answer| answer.map(|mut one| one.remove(0))).collect().await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_request_fails_alone_in_its_group() {
+    let file = File::fresh();
+    let journal = file.journal();
+    let bad = NewJob { max_attempts: 0, ..job() };
+    let jobs = vec![job(), bad, job(), job()];
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    let answers = accept_as_one_group(&journal, jobs).await;
+    assert!(matches!(answers[1], Err(JournalError::Corrupt(_))), "{answers:?}");
+    assert_eq!(answers.iter().filter(|answer| matches!(answer, Ok(Accepted::New))).count(), 3);
+    let found = journal.jobs(&ids).await.unwrap();
+    assert_eq!(found.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true, true]);
+    assert_eq!(journal.totals().await.unwrap()["default"].accepted, 3, "totals of undone groups are undone too");
+}
+
+fn limit_pages(batch: &mut Batch<'_>, pages: &i64) -> rusqlite::Result<()> {
+    batch.connection().pragma_update(None, "max_page_count", pages)
+}
+
+fn count_pages(batch: &mut Batch<'_>, (): &()) -> rusqlite::Result<i64> {
+    batch.connection().pragma_query_value(None, "page_count", |row| row.get(0))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_acknowledges_nothing_and_passes() {
+    let file = File::fresh();
+    let journal = file.journal();
+    let pages = journal.writer.submit(1, (), count_pages).await.unwrap();
+    journal.writer.submit(1, pages, limit_pages).await.unwrap();
+    let jobs: Vec<_> = (0..8).map(|_| NewJob { payload: vec![b'x'; 50_000].into(), ..job() }).collect();
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    for answer in accept_as_one_group(&journal, jobs.clone()).await {
+        let Err(JournalError::Unavailable(reason)) = answer else { panic!("acknowledged: {answer:?}") };
+        assert!(reason.contains("the disk is full"), "{reason}");
+    }
+    assert!(journal.jobs(&ids).await.unwrap().iter().all(Option::is_none));
+    assert!(journal.totals().await.unwrap().is_empty());
+    journal.writer.submit(1, 1_000_000, limit_pages).await.unwrap();
+    assert_eq!(journal.accept(jobs).await.unwrap(), vec![Accepted::New; 8], "the same ids, once there is room");
+}
+
+fn fail_as_the_disk_does(_: &mut Batch<'_>, (): &()) -> rusqlite::Result<()> {
+    Err(rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR_FSYNC), None))
+}
+
+#[tokio::test]
+async fn a_connection_whose_file_failed_is_replaced() {
+    let file = File::fresh();
+    let journal = file.journal();
+    for _ in 0..3 {
+        let failed = journal.writer.submit(1, (), fail_as_the_disk_does).await;
+        assert!(matches!(failed, Err(JournalError::Unavailable(_))), "{failed:?}");
+        assert_eq!(journal.accept(vec![job()]).await.unwrap(), [Accepted::New]);
+        journal.check().await.unwrap();
+    }
+    assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
+}
+
+#[test]
+fn a_file_that_is_no_journal_of_this_version_is_refused() {
+    let refusal = |path: &Path| match SqliteJournal::open(path, Arc::new(ManualClock::at(NOW))) {
+        Err(JournalError::Corrupt(reason)) => reason,
+        Err(other) => panic!("{other}"),
+        Ok(_) => panic!("opened"),
+    };
+    let newer = File::fresh();
+    drop(newer.journal());
+    rusqlite::Connection::open(newer.path()).unwrap().pragma_update(None, "user_version", 999).unwrap();
+    assert!(refusal(&newer.path()).contains("version 999"), "{}", refusal(&newer.path()));
+    let foreign = File::fresh();
+    rusqlite::Connection::open(foreign.path()).unwrap().execute_batch("CREATE TABLE cats (name TEXT)").unwrap();
+    assert!(refusal(&foreign.path()).contains("not a journal"));
+    let text = File::fresh();
+    std::fs::write(text.path(), "this is a text file and not a database ".repeat(100)).unwrap();
+    assert!(refusal(&text.path()).contains("not a database"), "{}", refusal(&text.path()));
+    let missing = File::fresh();
+    let nowhere = SqliteJournal::open(&missing.path().join("deeper/journal.db"), Arc::new(ManualClock::at(NOW)));
+    assert!(matches!(nowhere.err(), Some(JournalError::Unavailable(_))));
+}
+
+/// Listings stay bounded only as long as SQLite chooses these indexes.
+#[test]
+fn every_question_uses_its_index() {
+    let file = File::fresh();
+    drop(file.journal());
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    let plan = |sql: &str| -> String {
+        let mut statement = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let unbound = vec![rusqlite::types::Null; statement.parameter_count()];
+        let lines = statement.query_map(rusqlite::params_from_iter(unbound), |row| row.get::<_, String>(3)).unwrap();
+        lines.map(Result::unwrap).collect::<Vec<_>>().join("; ")
+    };
+    for (sql, index) in [
+        (read::LOAD, "sqlite_autoindex_jobs_1 (id=?)"),
+        (read::JOB, "sqlite_autoindex_jobs_1 (id=?)"),
+        (read::LIVE, "jobs_live ("),
+        (read::LIVE_FEW, "COVERING INDEX jobs_live"),
+        (read::LIST_NEWEST, "sqlite_autoindex_jobs_1 (id<?)"),
+        (read::LIST_LIVE, "jobs_live (run_at>? AND run_at<?)"),
+        (read::LIST_DEAD, "jobs_dead (id<?)"),
+        (read::LIST_BATCH, "jobs_batch (batch_id=? AND id<?)"),
+        (read::DEAD_GROUPS, "COVERING INDEX jobs_dead_cause"),
+        (read::BATCH, "COVERING INDEX jobs_batch"),
+        (read::ATTEMPTS_OF, "PRIMARY KEY (seq=?)"),
+        (read::CALLS_OF, "sqlite_autoindex_spend_1 (job_id=?)"),
+        (read::MEMOS, "sqlite_autoindex_memos_1 (job_id=?)"),
+        (read::COSTS, "spend_at (at>? AND at<?)"),
+        (read::COSTS, "charges_at (at>? AND at<?)"),
+    ] {
+        let plan = plan(sql);
+        assert!(plan.contains(index), "{index} not in: {plan}");
+    }
+    for sorted in [read::LIVE, read::LIST_NEWEST, read::LIST_DEAD, read::LIST_BATCH] {
+        assert!(!plan(sorted).contains("ORDER BY"), "sorts all that it finds: {}", plan(sorted));
+    }
+}

@@ -72,6 +72,12 @@ impl<'c> Batch<'c> {
         self.connection.last_insert_rowid()
     }
 
+    /// What tests set limits on.
+    #[cfg(test)]
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.connection
+    }
+
     /// Counts; written once for each queue before the commit.
     pub(super) fn count(&mut self, queue: &Name, change: impl FnOnce(&mut TotalsChange)) {
         match self.totals.get_mut(queue) {

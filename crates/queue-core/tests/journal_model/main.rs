@@ -1,0 +1,263 @@
+//! Random operations on the SQLite journal and on a model of it: same answers, same rows, also over restarts.
+
+mod reference;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use proptest::test_runner::Config;
+use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
+use queue_core::{
+    error::{ErrorClass, JobError},
+    ids::{CallId, Epoch, Incarnation, Nonce, SessionId},
+    job::{Idempotency, Kind, NewJob},
+    journal::{Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token, sqlite::SqliteJournal},
+    ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    state::{Event, Standing},
+    time::ManualClock,
+};
+use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, id_of};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+/// Random histories; each has up to [`STEPS_MAX`] steps with a commit each.
+const CASES: u32 = 64;
+const STEPS_MAX: usize = 40;
+
+struct Subject {
+    runtime: Runtime,
+    folder: TempDir,
+    journal: Option<SqliteJournal>,
+}
+
+fn open(folder: &TempDir) -> SqliteJournal {
+    SqliteJournal::open(&folder.path().join("journal.db"), Arc::new(ManualClock::at(NOW))).unwrap()
+}
+
+fn new_job(n: usize, submit: &Submit) -> NewJob {
+    NewJob {
+        id: id_of(n),
+        tenant: "acme".into(),
+        queue: "default".into(),
+        kind: Kind::Probe,
+        target: "probe".into(),
+        priority: 5,
+        run_at: NOW,
+        start_by: None,
+        deadline: None,
+        timeout_ms: None,
+        max_attempts: 3,
+        unique_key: submit.unique.map(|key| key.to_string()),
+        operation: None,
+        batch_id: Some("all".into()),
+        tags: Vec::new(),
+        request_id: None,
+        traceparent: None,
+        idempotency: submit.request.map(|(key, body)| Idempotency {
+            key: key.to_string(),
+            fingerprint: [body; 32],
+            item: 0,
+        }),
+        payload: Bytes::from(n.to_string()),
+        accepted_at: NOW,
+    }
+}
+
+fn call_id(n: usize, call: u8) -> CallId {
+    CallId::of(id_of(n), "call", call.into())
+}
+
+fn call(n: usize, call: u8, cost: Option<i64>) -> CallRecord {
+    CallRecord {
+        call_id: call_id(n, call),
+        job_id: id_of(n),
+        tenant: "acme".into(),
+        queue: "default".into(),
+        kind: Kind::Probe,
+        operation: None,
+        epoch: Epoch(0),
+        step: "call".into(),
+        sequence: call.into(),
+        provider: "p".into(),
+        model: "m".into(),
+        status: "ok".into(),
+        billed: Billed::Yes,
+        usage: Usage { tokens_in: 1, ..Usage::default() },
+        usage_source: UsageSource::Provider,
+        cost: cost.map(Nanousd),
+        price_version: String::new(),
+        duration_ms: 1,
+        provider_request_id: None,
+        at: NOW,
+        memo: Some(MemoBody { request_hash: [0; 32], body: Bytes::from_static(b"answer") }),
+    }
+}
+
+fn outcome(event: Event) -> Outcome {
+    let error = JobError::new(ErrorClass::Transient, "x", "it failed");
+    let run_at = NOW.plus_ms(WAIT_MS);
+    match event {
+        Event::Succeed => Outcome::Succeed { result: Bytes::from_static(b"{}") },
+        Event::Retry => Outcome::Retry { run_at, error },
+        Event::Release => Outcome::Release { run_at, error: None },
+        Event::Die => Outcome::Dead { error },
+        other => panic!("{other:?} is no outcome"),
+    }
+}
+
+impl Subject {
+    fn journal(&self) -> &SqliteJournal {
+        self.journal.as_ref().unwrap()
+    }
+
+    /// The claim of the job at `off` from the epoch that it has now.
+    async fn token(&self, n: usize, off: i64) -> Token {
+        let row = self.journal().jobs(&[id_of(n)]).await.unwrap().pop().flatten();
+        let present = row.map_or(0, |job| job.epoch.0);
+        Token { id: id_of(n), epoch: Epoch(present + off) }
+    }
+
+    async fn perform(&self, model: &Model, step: &Step) -> String {
+        let journal = self.journal();
+        match step {
+            Step::Accept(submits) => {
+                let first = model.jobs.len() - submits.len();
+                let jobs = submits.iter().enumerate().map(|(at, submit)| new_job(first + at, submit)).collect();
+                format!("{:?}", journal.accept(jobs).await.unwrap())
+            }
+            Step::AcceptAgain(n) => {
+                let held = model.jobs[*n].as_ref().unwrap();
+                format!("{:?}", journal.accept(vec![new_job(*n, &held.submit)]).await.unwrap()[0])
+            }
+            Step::Settle { job, off, event, calls, earlier_life } => {
+                let life = journal.incarnation();
+                let settlement = Settlement {
+                    token: self.token(*job, *off).await,
+                    incarnation: if *earlier_life { Incarnation(life.0 - 1) } else { life },
+                    outcome: outcome(*event),
+                    session: SessionId::generate(),
+                    started_at: NOW,
+                    finished_at: NOW,
+                    calls: calls.iter().map(|(number, cost)| call(*job, *number, *cost)).collect(),
+                    served_by: None,
+                };
+                format!("{:?}", journal.settle(settlement).await.unwrap())
+            }
+            Step::Record { job, call: number, cost } => {
+                journal.record(call(*job, *number, *cost)).await.unwrap();
+                String::new()
+            }
+            Step::Recover { job, off, counts } => {
+                let recovery = Recovery {
+                    token: self.token(*job, *off).await,
+                    nonce: Nonce(1),
+                    counts: *counts,
+                    session: SessionId::generate(),
+                    started_at: counts.then_some(NOW),
+                };
+                format!("{:?}", journal.recover(vec![recovery]).await.unwrap()[0])
+            }
+            Step::Reconcile { job, off } => {
+                format!("{:?}", journal.reconcile(vec![self.token(*job, *off).await]).await.unwrap())
+            }
+            Step::Cancel { job } => format!("{:?}", journal.cancel(id_of(*job), None, NOW).await.unwrap()),
+            Step::Edit { job, seen_off, priority } => {
+                let seen = match seen_off {
+                    Some(off) => Some(self.token(*job, *off).await.epoch),
+                    None => None,
+                };
+                let edit = Edit { priority: Some(*priority), ..Edit::default() };
+                format!("{:?}", journal.edit(id_of(*job), seen, edit, NOW).await.unwrap())
+            }
+            Step::Redrive { job } => format!("{:?}", journal.redrive(id_of(*job), NOW).await.unwrap()),
+            Step::Reopen => String::new(),
+        }
+    }
+
+    async fn compare(&self, model: &Model) {
+        let ids: Vec<_> = (0..model.jobs.len()).map(id_of).collect();
+        let rows = self.journal().jobs(&ids).await.unwrap();
+        for (n, (held, row)) in model.jobs.iter().zip(&rows).enumerate() {
+            assert_eq!(held.is_some(), row.is_some(), "job {n}");
+            if let Some(held) = held {
+                self.compare_job(n, held).await;
+            }
+        }
+        self.compare_numbers(model).await;
+    }
+
+    async fn compare_job(&self, n: usize, held: &Held) {
+        let row = self.journal().jobs(&[id_of(n)]).await.unwrap().pop().flatten().unwrap();
+        let counters = (row.attempts, row.releases, row.recoveries, row.redrives);
+        assert_eq!(counters, (held.attempts, held.releases, held.recoveries, held.redrives), "job {n}");
+        assert_eq!((row.standing, row.epoch, row.run_at), (held.standing, Epoch(held.epoch), held.run_at), "job {n}");
+        assert_eq!((row.priority, row.finished_at.is_some()), (held.priority, held.standing.is_final()), "job {n}");
+        let cost = held.costs.values().try_fold(0, |sum, cost| cost.map(|cost| sum + cost));
+        assert_eq!((row.cost, row.usage.tokens_in), (cost.map(Nanousd), held.costs.len() as u64), "job {n}");
+        let memos: BTreeSet<_> =
+            self.journal().memos(id_of(n)).await.unwrap().iter().map(|memo| memo.call_id).collect();
+        assert_eq!(memos, held.memos.iter().map(|call| call_id(n, *call)).collect(), "memos of job {n}");
+        assert_eq!(self.journal().attempts(id_of(n)).await.unwrap().len(), held.attempt_rows, "attempts of job {n}");
+        let has_result = self.journal().result(id_of(n)).await.unwrap().is_some();
+        assert_eq!(has_result, held.standing == Standing::Succeeded, "result of job {n}");
+        let claims = [-1, 0, 1].map(|off| Token { id: id_of(n), epoch: Epoch(held.epoch + off) });
+        let loaded = self.journal().load(&claims, NOW).await.unwrap();
+        let may_run = held.standing == Standing::Live && held.run_at <= NOW;
+        assert_eq!(loaded.iter().map(Option::is_some).collect::<Vec<_>>(), [false, may_run, false], "load of job {n}");
+    }
+
+    async fn compare_numbers(&self, model: &Model) {
+        let held: Vec<_> = model.jobs.iter().enumerate().filter_map(|(n, held)| Some((n, held.as_ref()?))).collect();
+        let mut live: Vec<_> = held
+            .iter()
+            .filter(|(_, held)| held.standing == Standing::Live)
+            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, held.recoveries > 0))
+            .collect();
+        live.sort_unstable();
+        let scan = LiveScan { after: None, due_by: NOW.plus_ms(WAIT_MS), accepted_by: NOW, limit: 1_000 };
+        let page = self.journal().live(scan).await.unwrap();
+        let page: Vec<_> = page.iter().map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect)).collect();
+        assert_eq!(page, live);
+        let totals = self.journal().totals().await.unwrap();
+        assert_eq!(totals.get("default").copied().unwrap_or_default(), model.totals);
+        let counted = self.journal().live_counts().await.unwrap();
+        assert_eq!(counted.get("default").copied().unwrap_or_default(), live.len() as u64);
+        let batch = self.journal().batch("all").await.unwrap();
+        for standing in Standing::ALL {
+            let expected = held.iter().filter(|(_, held)| held.standing == standing).count() as u64;
+            assert_eq!(batch.get(&standing).copied().unwrap_or_default(), expected, "{standing:?}");
+        }
+    }
+}
+
+struct SqliteTest;
+
+impl StateMachineTest for SqliteTest {
+    type SystemUnderTest = Subject;
+    type Reference = Model;
+
+    fn init_test(_: &Model) -> Subject {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Some(open(&folder));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        Subject { runtime, folder, journal }
+    }
+
+    fn apply(mut subject: Subject, model: &Model, step: <Model as ReferenceStateMachine>::Transition) -> Subject {
+        if matches!(step, Step::Reopen) {
+            subject.journal = None;
+            subject.journal = Some(open(&subject.folder));
+        }
+        let answer = subject.runtime.block_on(subject.perform(model, &step));
+        assert_eq!(answer, model.answer, "{step:?}");
+        subject.runtime.block_on(subject.compare(model));
+        subject
+    }
+}
+
+prop_state_machine! {
+    #![proptest_config(Config { cases: CASES, failure_persistence: None, ..Config::default() })]
+
+    #[test]
+    fn the_journal_does_what_the_model_does(sequential 1..STEPS_MAX => SqliteTest);
+}
