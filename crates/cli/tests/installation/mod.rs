@@ -36,6 +36,12 @@ impl Installation {
 
     /// Starts `up` again on the same folder, and waits until it is ready.
     pub async fn start_again(&mut self) {
+        assert!(self.spawn(), "`up` prints its address");
+        self.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
+    }
+
+    /// Starts `up` again on the same folder; whether it lived long enough to print its address.
+    pub fn spawn(&mut self) -> bool {
         let mut child = Command::new(env!("CARGO_BIN_EXE_longshore"))
             .args(["up", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
@@ -47,20 +53,16 @@ impl Installation {
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let url = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .find_map(|line| {
-                let from = line.find("http://127.0.0.1:")?;
-                let url: String = line[from..].chars().take_while(|c| !c.is_whitespace() && *c != ',').collect();
-                Some(url.trim_end_matches(['/', '.']).to_owned())
-            })
-            .expect("`up` prints its address");
+        let url = lines.by_ref().map_while(Result::ok).find_map(|line| {
+            let from = line.find("http://127.0.0.1:")?;
+            let url: String = line[from..].chars().take_while(|c| !c.is_whitespace() && *c != ',').collect();
+            Some(url.trim_end_matches(['/', '.']).to_owned())
+        });
         // Keep reading, so that a full pipe never stops the server.
         std::thread::spawn(move || lines.map_while(Result::ok).for_each(drop));
-        self.url = url;
         self.process = Some(child);
-        self.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
+        self.url = url.clone().unwrap_or_default();
+        url.is_some()
     }
 
     /// `kill -9`, and the process is gone when this returns.
