@@ -26,7 +26,9 @@ impl Longshore {
         let data = env::var("LONGSHORE_DATA").unwrap_or_else(|_| "longshore-data".to_owned());
         let key = match env::var("LONGSHORE_KEY") {
             Ok(key) => key,
-            Err(_) => fs::read_to_string(Path::new(&data).join("admin.key")).context("no LONGSHORE_KEY and no key file")?,
+            Err(_) => {
+                fs::read_to_string(Path::new(&data).join("admin.key")).context("no LONGSHORE_KEY and no key file")?
+            }
         };
         Ok(Self { http: reqwest::Client::new(), url, key: key.trim().to_owned() })
     }
@@ -178,7 +180,15 @@ async fn main() -> Result<()> {
         let row = process(&longshore, file, chat.as_deref(), embed.as_deref()).await?;
         println!(
             "{:<22} {:>6} {:>6} {:>6} {:>8} {:>12} {:>7} {:>8} x {:>3}  {}",
-            row.name, row.chunks, row.facts, row.calls, row.tokens, row.cost, row.events, row.vectors, row.dimensions,
+            row.name,
+            row.chunks,
+            row.facts,
+            row.calls,
+            row.tokens,
+            row.cost,
+            row.events,
+            row.vectors,
+            row.dimensions,
             row.served_by
         );
     }

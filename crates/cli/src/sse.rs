@@ -1,4 +1,4 @@
-//! Reads server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html) from pieces of a body.
+//! Reads server-sent events (<https://html.spec.whatwg.org/multipage/server-sent-events.html>) from pieces of a body.
 
 /// Largest event that is read, in bytes: a snapshot carries a whole result.
 const EVENT_MAX_BYTES: usize = 64 * 1024 * 1024;

@@ -48,7 +48,7 @@ pub(crate) struct Flags {
     /// Where the API listens; port 0 picks one [env: LONGSHORE_LISTEN] [default: 127.0.0.1:8080]
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-    /// The journal [env: LONGSHORE_JOURNAL] [default: sqlite:<data>/journal.db]
+    /// The journal [env: LONGSHORE_JOURNAL] [default: sqlite:DATA/journal.db]
     #[arg(long, value_name = "URL")]
     pub(crate) journal: Option<String>,
     /// The dispatcher [env: LONGSHORE_DISPATCHER] [default: memory:]

@@ -1,5 +1,6 @@
 //! A `longshore up` of this build in a folder of its own, for tests that kill it and start it again.
-#![allow(dead_code)] // each test file uses its part
+// Each test file uses its part; a test fails by panicking.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
     io::{BufRead, BufReader},
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 /// Longest wait for anything: a test that needs longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The admin key of every installation here.
-const KEY: &str = "lsk_testtest_0123456789abcdefghijABCDEFGHIJ0123456789abc";
+pub const KEY: &str = "lsk_testtest_0123456789abcdefghijABCDEFGHIJ0123456789abc";
 
 pub struct Installation {
     pub data: PathBuf,

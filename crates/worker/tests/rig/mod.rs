@@ -1,11 +1,14 @@
 //! A worker on real stores in a temporary folder, for tests that watch whole attempts.
 
+// Each test file uses its part; a test fails by panicking.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
     dispatcher::{Dispatcher, Entry, memory::MemoryDispatcher},
-    events::{Events, memory::MemoryEvents},
+    events::memory::MemoryEvents,
     ids::{JobId, Name},
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
     journal::{Accepted, Journal, sqlite::SqliteJournal},

@@ -126,9 +126,9 @@ fn decode(record: &[u8]) -> Option<(Started, bool)> {
         epoch: Epoch(number(16)?),
         nonce: Nonce(number(24)? as u64),
     };
-    let end = match body.get(40)? {
-        &STARTED => false,
-        &ENDED => true,
+    let end = match *body.get(40)? {
+        STARTED => false,
+        ENDED => true,
         _ => return None,
     };
     Some((Started { lease, at: Timestamp(number(32)?), suspect: body.get(41) == Some(&1) }, end))

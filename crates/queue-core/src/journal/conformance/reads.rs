@@ -85,7 +85,7 @@ pub async fn a_list_is_paged_newest_first(fixture: &dyn Fixture) {
     for job in jobs.iter().step_by(3) {
         settle(&store, token(job.id, 0), death()).await;
     }
-    let is_dead = |n: usize| n % 3 == 0;
+    let is_dead = |n: usize| n.is_multiple_of(3);
     let ids =
         |keep: &dyn Fn(usize) -> bool| -> Vec<_> { (0..17).rev().filter(|n| keep(*n)).map(|n| jobs[n].id).collect() };
     let filters = [

@@ -167,9 +167,9 @@ pub async fn the_state_table_holds(fixture: &dyn Fixture) {
 async fn bring_to(store: &Opened, job: &NewJob, standing: Standing) {
     match standing {
         Standing::Live => {}
-        Standing::Succeeded => drop(settle(store, token(job.id, 0), success()).await),
-        Standing::Dead => drop(settle(store, token(job.id, 0), death()).await),
-        Standing::Cancelled => drop(store.journal.cancel(job.id, None, NOW).await.unwrap()),
+        Standing::Succeeded => _ = settle(store, token(job.id, 0), success()).await,
+        Standing::Dead => _ = settle(store, token(job.id, 0), death()).await,
+        Standing::Cancelled => _ = store.journal.cancel(job.id, None, NOW).await.unwrap(),
     }
 }
 

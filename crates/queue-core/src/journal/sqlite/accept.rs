@@ -6,7 +6,7 @@ use super::{rows, sql::Write, writer::Batch};
 use crate::{ids::JobId, job::NewJob, journal::Accepted};
 
 /// Accepts `jobs` in order; each sees those before it.
-pub(super) fn accept(batch: &mut Batch<'_>, jobs: &Vec<NewJob>) -> rusqlite::Result<Vec<Accepted>> {
+pub(super) fn accept(batch: &mut Batch<'_>, jobs: &[NewJob]) -> rusqlite::Result<Vec<Accepted>> {
     jobs.iter().map(|job| accept_one(batch, job)).collect()
 }
 

@@ -64,7 +64,7 @@ const LIVE_MAX_ROWS: usize = PAGE_MAX_ROWS * 10;
 impl Journal for SqliteJournal {
     async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError> {
         let rows = jobs.len();
-        self.writer.submit(rows, jobs, accept::accept).await
+        self.writer.submit(rows, jobs, |batch, jobs| accept::accept(batch, jobs)).await
     }
 
     async fn load(&self, claims: &[Token], now: Timestamp) -> Result<Vec<Option<Loaded>>, JournalError> {
@@ -87,11 +87,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn recover(&self, recoveries: Vec<Recovery>) -> Result<Vec<Recovered>, JournalError> {
-        self.writer.submit(recoveries.len(), recoveries, protocol::recover).await
+        self.writer.submit(recoveries.len(), recoveries, |batch, lost| protocol::recover(batch, lost)).await
     }
 
     async fn reconcile(&self, unknown: Vec<Token>) -> Result<Vec<Entry>, JournalError> {
-        self.writer.submit(unknown.len(), unknown, protocol::reconcile).await
+        self.writer.submit(unknown.len(), unknown, |batch, unknown| protocol::reconcile(batch, unknown)).await
     }
 
     async fn live(&self, scan: LiveScan) -> Result<Vec<Entry>, JournalError> {

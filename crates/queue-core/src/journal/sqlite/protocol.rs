@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Hands on jobs whose worker was lost.
-pub(super) fn recover(batch: &mut Batch<'_>, recoveries: &Vec<Recovery>) -> rusqlite::Result<Vec<Recovered>> {
+pub(super) fn recover(batch: &mut Batch<'_>, recoveries: &[Recovery]) -> rusqlite::Result<Vec<Recovered>> {
     recoveries.iter().map(|recovery| recover_one(batch, recovery)).collect()
 }
 
@@ -115,7 +115,7 @@ fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
 }
 
 /// Hands on live jobs that the dispatcher does not know.
-pub(super) fn reconcile(batch: &mut Batch<'_>, unknown: &Vec<Token>) -> rusqlite::Result<Vec<Entry>> {
+pub(super) fn reconcile(batch: &mut Batch<'_>, unknown: &[Token]) -> rusqlite::Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for token in unknown {
         let values = params![token.id.as_bytes(), token.epoch.0];
