@@ -33,7 +33,7 @@ use crate::{
 /// Jobs are many small allocations made on one thread and freed on another: the system's allocator spends a fifth of a
 /// busy worker's time on them (see ARCHITECTURE.md).
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Printed below the help of the whole program.
 const EXIT_CODES: &str = "\

@@ -23,7 +23,8 @@ use crate::leases::{Held, Leases};
 /// A job that this worker holds, loaded, with its slot.
 #[derive(Debug)]
 pub(crate) struct Claimed {
-    pub(crate) loaded: Loaded,
+    /// Shared: an attempt's future would else carry several copies of the row.
+    pub(crate) loaded: Arc<Loaded>,
     pub(crate) held: Arc<Held>,
     pub(crate) ready_at: Timestamp,
     pub(crate) slot: OwnedSemaphorePermit,

@@ -218,7 +218,7 @@ impl Load {
             match row.filter(|_| held.stopped().is_none()) {
                 Some(loaded) => {
                     started.push(claim.lease);
-                    runnable.push(Claimed { loaded, held, ready_at: claim.ready_at, slot });
+                    runnable.push(Claimed { loaded: Arc::new(loaded), held, ready_at: claim.ready_at, slot });
                 }
                 // Settled, edited or recovered since it was pushed, or lost since it was claimed: history.
                 None => {

@@ -65,7 +65,7 @@ pub struct Surroundings {
 /// One attempt, as its handler sees it.
 pub struct JobContext {
     around: Surroundings,
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
     stop: CancellationToken,
     ends: Instant,
     memos: HashMap<CallId, MemoBody>,
@@ -79,7 +79,7 @@ impl JobContext {
     /// An attempt that must end within `total`, with the answers that earlier attempts left.
     pub fn new(
         around: Surroundings,
-        loaded: Loaded,
+        loaded: Arc<Loaded>,
         memos: Vec<Memo>,
         stop: CancellationToken,
         total: Duration,

@@ -9,7 +9,7 @@ use queue_core::{
     error::{ErrorClass, JobError},
     events::EventBody,
     ids::SessionId,
-    job::{Job, Kind},
+    job::{Job, Kind, Loaded},
     journal::{Outcome, Settled, Settlement},
     retry::{self, Budget, Decision},
     state::{Standing, State},
@@ -52,18 +52,18 @@ impl Pipeline {
     pub(crate) async fn attempt(&self, claimed: Claimed) {
         let Claimed { loaded, held, ready_at, slot } = claimed;
         let _forget = ForgetOnDrop { leases: &self.leases, held: &held };
-        let job = loaded.job.clone();
+        let job = &loaded.job;
         let started_at = self.around.stores.clock.now();
-        observe_start(&job, started_at, ready_at);
+        observe_start(job, started_at, ready_at);
 
-        let ended = match self.admit(&job, started_at) {
+        let ended = match self.admit(job, started_at) {
             Err(refused) => Ended { ran: Ran::Returned(Err(refused)), calls: vec![], served_by: None },
-            Ok(total) => match self.resolve(loaded, &held, total).await {
+            Ok(total) => match self.resolve(loaded.clone(), &held, total).await {
                 Some((handler, cx)) => self.run(handler, cx, &held, total).await,
                 None => Ended { ran: Ran::Stopped(Stop::LeaseLost), calls: vec![], served_by: None },
             },
         };
-        let next = self.finish(&job, &held, started_at, ended).await;
+        let next = self.finish(job, &held, started_at, ended).await;
         // The slot first: the claimer, woken by the ack, must find it free.
         drop(slot);
         self.leases.give_up(held.lease, next);
@@ -85,7 +85,7 @@ impl Pipeline {
     /// The job's handler, and what it may use: also the answers that earlier attempts paid for.
     async fn resolve(
         &self,
-        loaded: queue_core::job::Loaded,
+        loaded: Arc<Loaded>,
         held: &Held,
         total: Duration,
     ) -> Option<(Arc<dyn Handler>, JobContext)> {

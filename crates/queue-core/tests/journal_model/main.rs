@@ -18,7 +18,7 @@ use queue_core::{
     state::{Event, Standing},
     time::ManualClock,
 };
-use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, id_of};
+use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, payer_of};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -65,21 +65,21 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
     }
 }
 
-fn call_id(n: usize, call: u8) -> CallId {
-    CallId::of(id_of(n), "call", call.into())
+fn call_id(n: usize, answer: u8) -> CallId {
+    CallId::of(id_of(n), "call", answer.into())
 }
 
-fn call(n: usize, call: u8, cost: Option<i64>) -> CallRecord {
+fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
     CallRecord {
-        call_id: call_id(n, call),
+        call_id: call_id(n, answer_of(payment)),
         job_id: id_of(n),
         tenant: "acme".into(),
         queue: "default".into(),
         kind: Kind::Probe,
         operation: None,
-        epoch: Epoch(0),
+        epoch: Epoch(payer_of(payment)),
         step: "call".into(),
-        sequence: call.into(),
+        sequence: answer_of(payment).into(),
         provider: "p".into(),
         model: "m".into(),
         status: "ok".into(),
@@ -198,7 +198,7 @@ impl Subject {
         assert_eq!((row.cost, row.usage.tokens_in), (cost.map(Nanousd), held.costs.len() as u64), "job {n}");
         let memos: BTreeSet<_> =
             self.journal().memos(id_of(n)).await.unwrap().iter().map(|memo| memo.call_id).collect();
-        assert_eq!(memos, held.memos.iter().map(|call| call_id(n, *call)).collect(), "memos of job {n}");
+        assert_eq!(memos, held.memos.iter().map(|answer| call_id(n, *answer)).collect(), "memos of job {n}");
         assert_eq!(self.journal().attempts(id_of(n)).await.unwrap().len(), held.attempt_rows, "attempts of job {n}");
         let has_result = self.journal().result(id_of(n)).await.unwrap().is_some();
         assert_eq!(has_result, held.standing == Standing::Succeeded, "result of job {n}");

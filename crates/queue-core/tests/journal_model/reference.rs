@@ -25,7 +25,7 @@ pub(crate) struct Submit {
 }
 
 /// Something that is done to the journal. Jobs are named by the order of their submit, epochs by their distance from
-/// the present one, calls of a job by a number.
+/// the present one, payments of a job by a number: see [`answer_of`] and [`payer_of`].
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
     Accept(Vec<Submit>),
@@ -65,6 +65,16 @@ pub(crate) struct Model {
     pub(crate) answer: String,
     unique: BTreeMap<u8, usize>,
     requests: BTreeMap<u8, (u8, usize)>,
+}
+
+/// Which call a payment was for: two attempts may pay for the same one.
+pub(crate) fn answer_of(payment: u8) -> u8 {
+    payment % 2
+}
+
+/// The epoch of the attempt that made a payment.
+pub(crate) fn payer_of(payment: u8) -> i64 {
+    i64::from(payment / 2)
 }
 
 /// The id of the job that was submitted as number `n`: ids sort by it.
@@ -154,7 +164,7 @@ impl Model {
         }
         let Some(held) = self.live_at(n, off) else {
             if let Some(held) = self.held(n) {
-                held.memos.extend(calls.iter().map(|(call, _)| call));
+                held.memos.extend(calls.iter().map(|(payment, _)| answer_of(*payment)));
             }
             return Settled::Fenced;
         };
@@ -166,7 +176,7 @@ impl Model {
         held.recoveries = 0;
         held.attempt_rows += 1;
         if event != Event::Succeed {
-            held.memos.extend(calls.iter().map(|(call, _)| call));
+            held.memos.extend(calls.iter().map(|(payment, _)| answer_of(*payment)));
         }
         if standing == Standing::Live {
             held.epoch += 1;
@@ -290,7 +300,7 @@ impl ReferenceStateMachine for Model {
             Step::Record { job, call, cost } => {
                 if let Some(held) = state.held(*job) {
                     held.spend(*call, *cost);
-                    held.memos.insert(*call);
+                    held.memos.insert(answer_of(*call));
                 }
                 String::new()
             }
