@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -11,6 +12,7 @@ use std::{
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// Longest wait for anything: a test that needs longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -21,6 +23,7 @@ pub struct Installation {
     pub data: PathBuf,
     pub url: String,
     arguments: Vec<String>,
+    logs: TempDir,
     process: Option<Child>,
     http: reqwest::Client,
 }
@@ -29,15 +32,21 @@ impl Installation {
     /// Starts `up` with these extra arguments.
     pub async fn start(data: &Path, arguments: &[&str]) -> Self {
         let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
-        let mut up =
-            Self { data: data.into(), url: String::new(), arguments, process: None, http: reqwest::Client::new() };
+        let mut up = Self {
+            data: data.into(),
+            url: String::new(),
+            arguments,
+            logs: tempfile::tempdir().unwrap(),
+            process: None,
+            http: reqwest::Client::new(),
+        };
         up.start_again().await;
         up
     }
 
     /// Starts `up` again on the same folder, and waits until it is ready.
     pub async fn start_again(&mut self) {
-        assert!(self.spawn(), "`up` prints its address");
+        assert!(self.spawn(), "`up` prints its address:\n{}", self.log());
         self.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
     }
 
@@ -47,10 +56,11 @@ impl Installation {
             .args(["up", "--listen", "127.0.0.1:0", "--data"])
             .arg(&self.data)
             .args(&self.arguments)
+            // Nothing of the environment of whoever runs the tests: `up` refuses settings that it does not know.
+            .env_clear()
             .env("LONGSHORE_ADMIN_KEY", KEY)
-            .env_remove("OPENAI_API_KEY")
             .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(self.log_file()).unwrap())
             .spawn()
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -64,6 +74,16 @@ impl Installation {
         self.process = Some(child);
         self.url = url.clone().unwrap_or_default();
         url.is_some()
+    }
+
+    /// Beside the data folder, which a test may fill to the last byte.
+    fn log_file(&self) -> PathBuf {
+        self.logs.path().join("up.log")
+    }
+
+    /// What the processes of this installation have logged.
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// `kill -9`, and the process is gone when this returns.
