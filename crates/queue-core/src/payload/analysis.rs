@@ -3,19 +3,27 @@
 
 use serde_json::{Map, Value};
 
+pub use super::template::fill;
 use super::{
     FieldError, Surroundings,
     fields::{At, Errors, Object},
-    model, tree,
+    llm, model, sampling, steps, tree,
 };
 use crate::ids::Name;
 
-/// Largest document.
+/// Largest document: some four million tokens, more than [`CHUNKS_MAX`] usual chunks. Payloads have a bound of their
+/// own, which is smaller as a rule.
 pub const TEXT_MAX_BYTES: usize = 16 * 1024 * 1024;
-/// Longest prompt or system text.
-pub const PROMPT_MAX_BYTES: usize = 64 * 1024;
 /// Most chunks that a job may ask for.
 pub const CHUNKS_MAX: u64 = 10_000;
+/// Most chunks of a job that names no number.
+pub const CHUNKS_DEFAULT: u64 = 500;
+/// Most provider calls that a job may ask for: ten for each of [`CHUNKS_MAX`].
+pub const CALLS_MAX: u64 = 100_000;
+/// Tokens of a chunk that a job may ask for: less says nothing, more fits few models.
+pub const CHUNK_TOKENS: std::ops::RangeInclusive<u64> = 16..=100_000;
+/// Tokens of a chunk, and tokens that neighbours share, of a job that names no number.
+const CHUNK_DEFAULT: (u64, u64) = (1_500, 100);
 
 /// How the document is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,10 +47,23 @@ pub enum Strategy {
     MergeArrays,
     /// Groups of them, level by level, until one is left.
     Tree,
-    /// One after the other, each call refining the answer so far.
+    /// The first chunk's answer, refined with each further chunk; only the first chunk is mapped.
     Refine,
     /// All in one call.
     Llm,
+}
+
+/// How the document is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// Tokens in a chunk.
+    pub size: usize,
+    /// Tokens that neighbours share.
+    pub overlap: usize,
+    /// Where to cut.
+    pub splitter: Splitter,
+    /// More chunks than this are refused.
+    pub max_chunks: usize,
 }
 
 /// What is asked of each chunk.
@@ -50,7 +71,7 @@ pub enum Strategy {
 pub struct ChunkTask {
     /// System text.
     pub system: Option<String>,
-    /// Template with `{{chunk}}`, `{{index}}`, `{{total}}`.
+    /// Template with `{{chunk}}`, and `{{index}}` (counted from 1) and `{{total}}` where wanted.
     pub prompt: String,
     /// Schema of the answer.
     pub schema: Option<Value>,
@@ -83,6 +104,15 @@ pub struct Reduce {
     pub dedupe_by: Vec<String>,
 }
 
+/// Vectors of the chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vectors {
+    /// The model, if one is named.
+    pub model: Option<String>,
+    /// Length of the vectors, if one is asked for.
+    pub dimensions: Option<u32>,
+}
+
 /// An analysis to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Analysis {
@@ -90,23 +120,17 @@ pub struct Analysis {
     pub text: String,
     /// The model, if one is named.
     pub model: Option<String>,
-    /// Members that every call gets: `max_tokens`, `temperature` …
+    /// Members that every chat call gets: `max_tokens`, `temperature` …
     pub defaults: Map<String, Value>,
-    /// Tokens in a chunk.
-    pub chunk_size: usize,
-    /// Tokens that neighbours share.
-    pub overlap: usize,
-    /// Where to cut.
-    pub splitter: Splitter,
-    /// More chunks than this are refused.
-    pub max_chunks: usize,
+    /// How the document is cut.
+    pub cut: Cut,
     /// What is asked of each chunk.
     pub map: ChunkTask,
     /// How the answers are joined.
     pub reduce: Reduce,
-    /// Model and dimensions of the chunks' vectors, where they are asked for.
-    pub embed: Option<(Option<String>, Option<u32>)>,
-    /// Provider calls that the job may make.
+    /// The chunks' vectors, where they are asked for.
+    pub embed: Option<Vectors>,
+    /// Provider calls that the job may make, over all attempts.
     pub max_calls: u32,
 }
 
@@ -115,266 +139,197 @@ impl Analysis {
     pub fn read(text: &str) -> Result<Self, Vec<FieldError>> {
         let tree = tree::read(text).map_err(|error| vec![error])?;
         let mut errors = Errors::default();
-        let analysis = scan(&tree, &mut errors);
-        errors.or(analysis)
+        let at = At::Payload;
+        let analysis = Object::open(&tree, &at, &KNOWN, "", &mut errors).map(|object| scan(&object, &mut errors));
+        errors.settle(analysis)
+    }
+
+    /// Tokens that an answer may have, where the job says so.
+    pub fn answer_tokens(&self) -> Option<u64> {
+        ["max_tokens", "max_completion_tokens"].iter().find_map(|name| self.defaults.get(*name)?.as_u64())
     }
 }
 
-const NOT_BUILT: &str = "is not built in this version";
+/// What follows a field whose feature is not built: to ignore it would be to promise it.
+pub(super) const NOT_BUILT: &str = "is not built in this version; leave it out";
 
-fn scan(tree: &Value, errors: &mut Errors) -> Analysis {
-    let empty = Value::Object(Map::new());
-    let known =
-        ["version", "input", "defaults", "chunk", "map", "reduce", "embed", "limits", "memo", "cache", "on_complete"];
-    let at = At::Payload;
-    let object = match Object::open(tree, &at, &known, "", errors) {
-        Some(object) => object,
-        None => Object { map: empty_map(&empty), at: &at },
-    };
-    if object.get("version").is_some_and(|version| version.as_u64() != Some(1)) {
-        object.wrong("version", "must be 1", errors);
+const KNOWN: [&str; 11] =
+    ["version", "input", "defaults", "chunk", "map", "reduce", "embed", "limits", "memo", "cache", "on_complete"];
+
+fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
+    if let Some(version) = object.get("version").filter(|version| version.as_u64() != Some(1)) {
+        errors.mismatch(object.at("version"), "1, the only version there is", version);
     }
-    for name in ["memo", "cache", "on_complete"] {
-        object.refuse(name, NOT_BUILT, errors);
+    object.refuse("memo", "is not built in this version: answers are kept as long as the job", errors);
+    object.refuse("cache", NOT_BUILT, errors);
+    object.refuse("on_complete", NOT_BUILT, errors);
+    let (text, is_markdown) = input(object, errors);
+    let (model, defaults) = defaults(object, errors);
+    let (map, reduce) = (steps::map(object, errors), steps::reduce(object, errors));
+    if reduce.strategy == Strategy::MergeArrays && map.schema.is_none() && object.get("map").is_some() {
+        let reason = "is required: the strategy `merge_arrays` joins arrays, and without a schema answers are text";
+        errors.wrong(object.at("map").member("schema"), reason);
     }
-    let (text, markdown) = input(&object, errors);
-    let (model, defaults) = defaults(&object, errors);
-    let (chunk_size, overlap, splitter, max_chunks) = chunk(&object, markdown, errors);
     Analysis {
-        text,
+        text: text.to_owned(),
         model,
         defaults,
-        chunk_size,
-        overlap,
-        splitter,
-        max_chunks,
-        map: map(&object, errors),
-        reduce: reduce(&object, errors),
-        embed: embed(&object, errors),
-        max_calls: limits(&object, errors),
+        cut: cut(object, is_markdown, errors),
+        map,
+        reduce,
+        embed: embed(object, errors),
+        max_calls: limits(object, errors),
     }
 }
 
-fn empty_map(value: &Value) -> &Map<String, Value> {
-    static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-    value.as_object().unwrap_or(&EMPTY)
-}
-
-fn input(object: &Object<'_>, errors: &mut Errors) -> (String, bool) {
+/// The document, and whether it is Markdown.
+fn input<'a>(object: &Object<'a>, errors: &mut Errors) -> (&'a str, bool) {
+    let Some(value) = object.require("input", "{text}", errors) else { return ("", false) };
     let at = object.at("input");
-    let Some(value) = object.require("input", "{text}", errors) else { return (String::new(), false) };
-    let Some(input) = Object::open(value, &at, &["text", "ref", "format"], "", errors) else {
-        return (String::new(), false);
-    };
-    let markdown = input.word("format", &["text", "markdown"], errors) == Some("markdown");
+    let Some(input) = Object::open(value, &at, &["text", "ref", "format"], "", errors) else { return ("", false) };
+    let is_markdown = input.word("format", &["text", "markdown"], errors) == Some("markdown");
     match (input.get("text"), input.get("ref")) {
-        (Some(_), Some(_)) => input.wrong("ref", "stands beside `text`: give exactly one of them", errors),
-        (None, Some(_)) => input.wrong("ref", "is not built in this version: send the document as `text`", errors),
-        _ => {}
+        (Some(_), Some(_)) => errors.wrong(at, "must have `text` or `ref`, not both"),
+        (None, Some(_)) => {
+            let reason = "is not built in this version: documents outside cannot be read yet; send `text`";
+            input.wrong("ref", reason, errors);
+        }
+        (None, None) => input.wrong("text", "is required: the document", errors),
+        (Some(_), None) => {}
     }
-    let text = match (input.get("text"), input.get("ref")) {
-        (None, Some(_)) => None,
-        _ => input.require("text", "the document", errors).and_then(|_| input.label("text", TEXT_MAX_BYTES, errors)),
-    };
-    (text.unwrap_or_default().to_owned(), markdown)
+    // Read through the caller's tree: the member outlives the object that was opened here.
+    let text = value.get("text").and_then(Value::as_str);
+    if text.is_some_and(|text| text.len() <= TEXT_MAX_BYTES && text.trim().is_empty()) {
+        input.wrong("text", "must not be empty", errors);
+    } else {
+        input.label("text", TEXT_MAX_BYTES, errors);
+    }
+    (text.unwrap_or_default(), is_markdown)
 }
 
 fn defaults(object: &Object<'_>, errors: &mut Errors) -> (Option<String>, Map<String, Value>) {
-    let at = object.at("defaults");
     let Some(value) = object.get("defaults") else { return (None, Map::new()) };
-    let known = [
-        "model",
-        "max_tokens",
-        "temperature",
-        "top_p",
-        "seed",
-        "reasoning_effort",
-        "provider",
-        "timeout_ms",
-        "fallback",
-    ];
-    let Some(defaults) = Object::open(value, &at, &known, "", errors) else { return (None, Map::new()) };
-    for name in ["provider", "timeout_ms", "fallback"] {
-        defaults.refuse(name, NOT_BUILT, errors);
-    }
-    defaults.whole("max_tokens", 1..=super::llm::TOKENS_MAX, errors);
-    defaults.number("temperature", 0.0..=2.0, errors);
-    defaults.number("top_p", 0.0..=1.0, errors);
-    let model = defaults.label("model", model::NAME_MAX_BYTES, errors).map(str::to_owned);
+    let at = object.at("defaults");
+    let others = ["model", "provider", "timeout_ms", "fallback", "extra"];
+    let known: Vec<&str> = others.into_iter().chain(sampling::KNOWN).collect();
+    let hint = "what only your provider knows goes into `extra`";
+    let Some(defaults) = Object::open(value, &at, &known, hint, errors) else { return (None, Map::new()) };
+    defaults.refuse("provider", "follows from the model; leave it out", errors);
+    defaults.refuse("timeout_ms", "is the job's: give the job a `timeout`", errors);
+    defaults.refuse("fallback", NOT_BUILT, errors);
+    sampling::check(&defaults, errors);
+    let model = defaults.get("model").and_then(Value::as_str).map(str::to_owned);
     let mut body = defaults.map.clone();
-    body.retain(|name, value| name != "model" && !value.is_null());
+    body.retain(|name, value| sampling::KNOWN.contains(&name.as_str()) && !value.is_null());
+    llm::extra(&defaults, &llm::known(), &mut body, errors);
     (model, body)
 }
 
-fn chunk(object: &Object<'_>, markdown: bool, errors: &mut Errors) -> (usize, usize, Splitter, usize) {
-    let usual = if markdown { Splitter::Markdown } else { Splitter::Text };
+fn cut(object: &Object<'_>, is_markdown: bool, errors: &mut Errors) -> Cut {
+    let by_format = if is_markdown { Splitter::Markdown } else { Splitter::Text };
+    let (size, overlap) = CHUNK_DEFAULT;
+    let usual = Cut {
+        size: size as usize,
+        overlap: overlap as usize,
+        splitter: by_format,
+        max_chunks: CHUNKS_DEFAULT as usize,
+    };
+    let Some(value) = object.get("chunk") else { return usual };
     let at = object.at("chunk");
-    let Some(value) = object.get("chunk") else { return (1_500, 100, usual, 500) };
     let known = ["by", "size", "overlap", "splitter", "tokenizer", "max_chunks"];
-    let Some(chunk) = Object::open(value, &at, &known, "", errors) else { return (1_500, 100, usual, 500) };
+    let Some(chunk) = Object::open(value, &at, &known, "", errors) else { return usual };
     chunk.word("by", &["tokens"], errors);
     chunk.word("tokenizer", &["auto"], errors);
-    let size = chunk.whole("size", 16..=100_000, errors).unwrap_or(1_500);
-    let overlap = chunk.whole("overlap", 0..=99_999, errors).unwrap_or(100.min(size / 4));
+    let size = chunk.whole("size", CHUNK_TOKENS, errors).unwrap_or(size);
+    // A small chunk shares a part of itself, not more than itself.
+    let overlap = chunk.whole("overlap", 0..=*CHUNK_TOKENS.end(), errors).unwrap_or(overlap.min(size / 4));
     if overlap >= size {
-        chunk.wrong("overlap", format!("must be less than the size of a chunk, {size}"), errors);
+        chunk.wrong("overlap", format!("must be less than the size of a chunk ({size}), not {overlap}"), errors);
     }
     let splitter = match chunk.word("splitter", &["text", "markdown", "none"], errors) {
         Some("text") => Splitter::Text,
         Some("markdown") => Splitter::Markdown,
         Some(_) => Splitter::None,
-        None => usual,
+        None => by_format,
     };
-    let max_chunks = chunk.whole("max_chunks", 1..=CHUNKS_MAX, errors).unwrap_or(500);
-    (size as usize, overlap as usize, splitter, max_chunks as usize)
+    let max_chunks = chunk.whole("max_chunks", 1..=CHUNKS_MAX, errors).unwrap_or(CHUNKS_DEFAULT);
+    Cut { size: size as usize, overlap: overlap as usize, splitter, max_chunks: max_chunks as usize }
 }
 
-/// A template: a text with only these variables, and all of the required ones.
-fn template(
-    object: &Object<'_>,
-    name: &'static str,
-    may: &[&str],
-    must: &[&str],
-    errors: &mut Errors,
-) -> Option<String> {
-    let text = object.label(name, PROMPT_MAX_BYTES, errors)?;
-    for part in text.split("{{").skip(1) {
-        match part.split_once("}}").map(|(variable, _)| variable.trim()) {
-            Some(variable) if may.contains(&variable) => {}
-            Some(_) | None => {
-                let may: Vec<_> = may.iter().map(|name| format!("{{{{{name}}}}}")).collect();
-                object.wrong(
-                    name,
-                    format!("has a variable that is not known here; there are {}", may.join(", ")),
-                    errors,
-                );
-            }
-        }
-    }
-    for missing in must.iter().filter(|variable| !text.contains(&format!("{{{{{variable}}}}}"))) {
-        object.wrong(name, format!("must contain {{{{{missing}}}}}"), errors);
-    }
-    Some(text.to_owned())
-}
-
-fn schema(object: &Object<'_>, errors: &mut Errors) -> Option<Value> {
-    let schema = object.get("schema")?;
-    model::check_schema(schema, object.at("schema"), errors);
-    Some(schema.clone())
-}
-
-fn map(object: &Object<'_>, errors: &mut Errors) -> ChunkTask {
-    let mut map = ChunkTask {
-        system: None,
-        prompt: String::new(),
-        schema: None,
-        strict: true,
-        repair: super::llm::REPAIR_DEFAULT,
-        concurrency: 8,
-        skip_failed: false,
-        max_failed_ratio: 1.0,
-    };
-    let at = object.at("map");
-    let Some(value) = object.require("map", "{prompt}", errors) else { return map };
-    let known = ["system", "prompt", "schema", "strict", "repair", "concurrency", "on_error", "max_failed_ratio"];
-    let Some(given) = Object::open(value, &at, &known, "", errors) else { return map };
-    map.system = given.label("system", PROMPT_MAX_BYTES, errors).map(str::to_owned);
-    if given.require("prompt", "what is asked of each chunk", errors).is_some() {
-        let may = ["chunk", "index", "total"];
-        map.prompt = template(&given, "prompt", &may, &["chunk"], errors).unwrap_or_default();
-    }
-    map.schema = schema(&given, errors);
-    map.strict = given.flag("strict", errors).unwrap_or(true);
-    map.repair = given.whole("repair", 0..=super::llm::REPAIR_MAX, errors).map_or(map.repair, |repair| repair as u32);
-    map.concurrency = given.whole("concurrency", 1..=64, errors).unwrap_or(8) as usize;
-    map.skip_failed = given.word("on_error", &["fail", "skip"], errors) == Some("skip");
-    map.max_failed_ratio = given.number("max_failed_ratio", 0.0..=1.0, errors).unwrap_or(1.0);
-    map
-}
-
-fn reduce(object: &Object<'_>, errors: &mut Errors) -> Reduce {
-    let mut reduce =
-        Reduce { strategy: Strategy::None, prompt: None, schema: None, fan_in: 10, max_depth: 5, dedupe_by: vec![] };
-    let at = object.at("reduce");
-    let Some(value) = object.get("reduce") else { return reduce };
-    let known = ["strategy", "prompt", "schema", "fan_in", "max_depth", "dedupe_by"];
-    let Some(given) = Object::open(value, &at, &known, "", errors) else { return reduce };
-    let words = ["none", "concat", "merge_arrays", "tree", "refine", "llm"];
-    if given.require("strategy", "how the answers are joined", errors).is_none() {
-        return reduce;
-    }
-    reduce.strategy = match given.word("strategy", &words, errors) {
-        Some("concat") => Strategy::Concat,
-        Some("merge_arrays") => Strategy::MergeArrays,
-        Some("tree") => Strategy::Tree,
-        Some("refine") => Strategy::Refine,
-        Some("llm") => Strategy::Llm,
-        _ => Strategy::None,
-    };
-    let calls = match reduce.strategy {
-        Strategy::Tree | Strategy::Llm => Some((&["items"][..], &["items"][..])),
-        Strategy::Refine => Some((&["previous", "chunk"][..], &["previous", "chunk"][..])),
-        Strategy::None | Strategy::Concat | Strategy::MergeArrays => None,
-    };
-    match calls {
-        Some((may, must)) => {
-            if given.require("prompt", "how the answers are joined", errors).is_some() {
-                reduce.prompt = template(&given, "prompt", may, must, errors);
-            }
-        }
-        None => given.refuse("prompt", "has no use: this strategy asks nobody", errors),
-    }
-    reduce.schema = schema(&given, errors);
-    reduce.fan_in = given.whole("fan_in", 2..=100, errors).unwrap_or(10) as usize;
-    reduce.max_depth = given.whole("max_depth", 1..=20, errors).unwrap_or(5) as u32;
-    if given.get("dedupe_by").is_some() {
-        let pointers = given.list("dedupe_by", 8, errors).unwrap_or_default();
-        for (index, pointer) in pointers.iter().enumerate() {
-            match pointer.as_str().filter(|text| text.starts_with('/')) {
-                Some(text) => reduce.dedupe_by.push(text.to_owned()),
-                None => errors.wrong(given.at("dedupe_by").item(index), "must be a JSON pointer such as `/name`"),
-            }
-        }
-    }
-    reduce
-}
-
-fn embed(object: &Object<'_>, errors: &mut Errors) -> Option<(Option<String>, Option<u32>)> {
+fn embed(object: &Object<'_>, errors: &mut Errors) -> Option<Vectors> {
+    let value = object.get("embed")?;
     let at = object.at("embed");
-    let given = Object::open(object.get("embed")?, &at, &["model", "dimensions", "dims", "sink"], "", errors)?;
-    given.word("sink", &["result"], errors);
-    let model = given.label("model", model::NAME_MAX_BYTES, errors).map(str::to_owned);
-    let dimensions = given.whole("dimensions", 1..=8_192, errors).or_else(|| given.whole("dims", 1..=8_192, errors));
-    Some((model, dimensions.map(|dimensions| dimensions as u32)))
+    let embed = Object::open(value, &at, &["model", "dimensions", "dims", "sink"], "", errors)?;
+    embed.refuse("dims", "is called `dimensions`", errors);
+    embed.word("sink", &["result"], errors);
+    let dimensions = embed.whole("dimensions", 1..=super::embedding::DIMENSIONS_MAX, errors);
+    Some(Vectors {
+        model: embed.get("model").and_then(Value::as_str).map(str::to_owned),
+        dimensions: dimensions.map(|dimensions| dimensions as u32),
+    })
 }
 
 fn limits(object: &Object<'_>, errors: &mut Errors) -> u32 {
-    const MAX_CALLS: u64 = 100_000;
+    let Some(value) = object.get("limits") else { return CALLS_MAX as u32 };
     let at = object.at("limits");
-    let Some(value) = object.get("limits") else { return MAX_CALLS as u32 };
     let known = ["max_cost_usd", "max_calls", "deadline_ms"];
-    let Some(limits) = Object::open(value, &at, &known, "", errors) else { return MAX_CALLS as u32 };
-    limits.refuse("max_cost_usd", NOT_BUILT, errors);
+    let Some(limits) = Object::open(value, &at, &known, "", errors) else { return CALLS_MAX as u32 };
+    limits.refuse("max_cost_usd", "is not built in this version: budgets come with a later one", errors);
     limits.refuse("deadline_ms", "is the job's: give the job a `deadline`", errors);
-    limits.whole("max_calls", 1..=MAX_CALLS, errors).unwrap_or(MAX_CALLS) as u32
+    limits.whole("max_calls", 1..=CALLS_MAX, errors).unwrap_or(CALLS_MAX) as u32
 }
 
 /// Checks an `analysis` payload and says what it loads.
 pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
-    let analysis = Analysis::read(text)?;
+    let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
-    let default = around.routes.default_model.as_deref();
-    let (payload, name) = (At::Payload, analysis.model.as_deref().or(default));
-    let at = payload.member("defaults");
-    let target = model::target(name, at.member("model"), around, &mut errors);
-    if let Some((model, _)) = &analysis.embed {
-        let routes = around.routes;
+    let at = At::Payload;
+    let Some(object) = Object::open(&tree, &at, &KNOWN, "", &mut errors) else { return errors.settle(None) };
+    let analysis = scan(&object, &mut errors);
+    let nothing = Map::new();
+    let routes = around.routes;
+
+    let defaults_at = object.at("defaults");
+    let map = object.get("defaults").and_then(Value::as_object).unwrap_or(&nothing);
+    let defaults = Object { map, at: &defaults_at };
+    let served = model::served(&defaults, "model", routes.default_model.as_deref(), around, &mut errors);
+    if let Some((name, _)) = &served {
+        check_room(name, &object, &analysis, sampling::answer_limit(&defaults), around, &mut errors);
+    }
+    if let Some(map) = object.get("embed").and_then(Value::as_object) {
+        let embed_at = object.at("embed");
         let default = routes.default_embedding_model.as_deref().or(routes.default_model.as_deref());
-        model::target(model.as_deref().or(default), payload.member("embed"), around, &mut errors);
+        model::served(&Object { map, at: &embed_at }, "model", default, around, &mut errors);
     }
-    if let Some(name) = name {
-        let asked = analysis.defaults.get("max_tokens").and_then(Value::as_u64);
-        model::check_window(name, asked, "", &at, around, &mut errors);
+    errors.settle(served.map(|(_, target)| target))
+}
+
+/// Refuses a document that certainly makes too many chunks, and calls that certainly have no room.
+fn check_room(
+    model: &str,
+    object: &Object<'_>,
+    analysis: &Analysis,
+    answer: Option<(At<'_>, u64)>,
+    around: Surroundings<'_>,
+    errors: &mut Errors,
+) {
+    let Analysis { text, cut, map, .. } = analysis;
+    let (input_at, map_at) = (object.at("input"), object.at("map"));
+    let is_whole = cut.splitter == Splitter::None;
+    let around_chunk = map.system.iter().map(String::as_str).chain([map.prompt.as_str()]);
+    let prompt: Vec<&str> = around_chunk.chain(is_whole.then_some(text.as_str())).collect();
+    let prompt_at = if is_whole { input_at.member("text") } else { map_at.member("prompt") };
+    model::check_room(model, &model::Wish { answer, prompt_at, prompt }, around, errors);
+
+    let most = (cut.size as u64).saturating_mul(cut.max_chunks as u64);
+    if !is_whole && text.len() as u64 > most {
+        let least = model::at_least(model, &[text]);
+        if least > most {
+            let reason = format!(
+                "has at least {least} tokens; {} chunks of {} hold {most} (`chunk.max_chunks`, `chunk.size`)",
+                cut.max_chunks, cut.size
+            );
+            errors.wrong(input_at.member("text"), reason);
+        }
     }
-    errors.or(target.unwrap_or_else(|| Name::from("none")))
 }

@@ -11,8 +11,13 @@ use crate::ids::Name;
 
 /// Most inputs of one job: what one provider call takes.
 pub const INPUTS_MAX: usize = 2_048;
-/// Most bytes of all inputs together: beyond it they cannot be 300,000 tokens or less.
+/// Most bytes of all inputs together: one call takes 300,000 tokens, and text that is worth a vector has rarely more
+/// than 14 bytes a token.
 pub const INPUT_MAX_BYTES: usize = 4 * 1024 * 1024;
+/// Longest vector that may be asked for: twice what any model gives.
+pub const DIMENSIONS_MAX: u64 = 8_192;
+
+const KNOWN: [&str; 4] = ["model", "input", "dimensions", "encoding_format"];
 
 /// Vectors to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,59 +35,56 @@ impl Embedding {
     pub fn read(text: &str) -> Result<Self, Vec<FieldError>> {
         let tree = tree::read(text).map_err(|error| vec![error])?;
         let mut errors = Errors::default();
-        let embedding = scan(&tree, &mut errors);
-        errors.or(embedding)
+        let at = At::Payload;
+        let embedding = Object::open(&tree, &at, &KNOWN, "", &mut errors).map(|object| scan(&object, &mut errors));
+        errors.settle(embedding)
     }
 }
 
-fn scan(tree: &Value, errors: &mut Errors) -> Embedding {
-    let nothing = Embedding { model: None, input: vec![], dimensions: None };
-    let known = ["model", "input", "dimensions", "encoding_format", "user"];
-    let Some(object) = Object::open(tree, &At::Payload, &known, "", errors) else { return nothing };
-    object.refuse("encoding_format", "is Longshore's: results are always arrays of numbers", errors);
+fn scan(object: &Object<'_>, errors: &mut Errors) -> Embedding {
+    let reason = "is Longshore's: it asks for the compact form, and results are arrays of numbers";
+    object.refuse("encoding_format", reason, errors);
     Embedding {
-        model: object.label("model", model::NAME_MAX_BYTES, errors).map(str::to_owned),
-        input: input(&object, errors),
-        dimensions: object.whole("dimensions", 1..=8_192, errors).map(|dimensions| dimensions as u32),
+        model: object.get("model").and_then(Value::as_str).map(str::to_owned),
+        input: input(object, errors),
+        dimensions: object.whole("dimensions", 1..=DIMENSIONS_MAX, errors).map(|dimensions| dimensions as u32),
     }
 }
 
 fn input(object: &Object<'_>, errors: &mut Errors) -> Vec<String> {
-    let Some(value) = object.require("input", "a text or an array of texts", errors) else { return vec![] };
+    let Some(value) = object.require("input", "a string or an array of strings", errors) else { return vec![] };
     let at = object.at("input");
-    if let Value::String(text) = value {
-        if text.is_empty() {
-            errors.wrong(at, "must not be empty: providers refuse it");
-        }
-        return vec![text.clone()];
-    }
-    let Some(list) = list_at(value, at, INPUTS_MAX, errors) else { return vec![] };
-    let mut texts = Vec::with_capacity(list.len());
-    for (index, item) in list.iter().enumerate() {
+    let one = std::slice::from_ref(value);
+    let list = if value.is_string() { Some(one) } else { list_at(value, at, INPUTS_MAX, errors) };
+    let mut texts = Vec::with_capacity(list.map_or(0, <[Value]>::len));
+    for (index, item) in list.into_iter().flatten().enumerate() {
+        let place = if value.is_string() { at } else { at.item(index) };
         match item {
-            Value::String(text) if text.is_empty() => {
-                errors.wrong(at.item(index), "must not be empty: providers refuse it")
-            }
+            Value::String(text) if text.is_empty() => errors.wrong(place, "must not be empty: providers refuse it"),
             Value::String(text) => texts.push(text.clone()),
-            other => errors.mismatch(at.item(index), "a string", other),
+            other => errors.mismatch(place, "a string", other),
         }
         if errors.is_full() {
             break;
         }
     }
-    if texts.iter().map(String::len).sum::<usize>() > INPUT_MAX_BYTES {
-        errors.wrong(at, format!("is larger than {INPUT_MAX_BYTES} bytes in all; split it over several jobs"));
+    let bytes: usize = texts.iter().map(String::len).sum();
+    if bytes > INPUT_MAX_BYTES {
+        errors
+            .wrong(at, format!("has {bytes} bytes in all; the limit is {INPUT_MAX_BYTES}. Split it over several jobs"));
     }
     texts
 }
 
 /// Checks an `embedding` payload and says what it loads.
 pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
-    let embedding = Embedding::read(text)?;
+    let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
+    let at = At::Payload;
+    let Some(object) = Object::open(&tree, &at, &KNOWN, "", &mut errors) else { return errors.settle(None) };
+    scan(&object, &mut errors);
     let routes = around.routes;
     let default = routes.default_embedding_model.as_deref().or(routes.default_model.as_deref());
-    let model = embedding.model.as_deref().or(default);
-    let target = model::target(model, At::Payload.member("model"), around, &mut errors);
-    errors.or(target.unwrap_or_else(|| Name::from("none")))
+    let served = model::served(&object, "model", default, around, &mut errors);
+    errors.settle(served.map(|(_, target)| target))
 }

@@ -72,15 +72,12 @@ impl Errors {
         self.0.len() >= ERRORS_MAX
     }
 
-    /// `value`, unless something was wrong.
-    pub(super) fn or<T>(self, value: T) -> Result<T, Vec<FieldError>> {
-        if self.0.is_empty() { Ok(value) } else { Err(self.0) }
-    }
-}
-
-impl From<FieldError> for Errors {
-    fn from(error: FieldError) -> Self {
-        Self(vec![error])
+    /// `value`, unless something was wrong. A reader that returns nothing has always said why.
+    pub(super) fn settle<T>(self, value: Option<T>) -> Result<T, Vec<FieldError>> {
+        match value {
+            Some(value) if self.0.is_empty() => Ok(value),
+            _ => Err(self.0),
+        }
     }
 }
 

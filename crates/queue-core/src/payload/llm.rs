@@ -4,50 +4,46 @@ use serde_json::{Map, Value};
 
 use super::{
     FieldError, Surroundings,
-    fields::{At, Errors, Object, list_at},
-    model, tree,
+    fields::{At, Errors, Object},
+    messages, model, sampling, tools, tree,
 };
 use crate::ids::Name;
 
-/// Most messages of one request.
-pub const MESSAGES_MAX: usize = 1_000;
-/// Largest number of tokens that may be asked for.
-pub const TOKENS_MAX: u64 = 1_000_000;
-/// Most repairs of one answer.
+pub use super::{
+    messages::{MESSAGES_MAX, PROMPT_MAX_BYTES},
+    sampling::TOKENS_MAX,
+    tools::TOOLS_MAX,
+};
+
+/// Most repairs of one answer: a model that fails six times at a schema does not know how.
 pub const REPAIR_MAX: u64 = 5;
 /// Repairs of a request that names no number.
 pub const REPAIR_DEFAULT: u32 = 2;
+/// Most entries of `logit_bias`, as at OpenAI.
+const BIASES_MAX: usize = 1_024;
+/// Most pairs of `metadata`, and the longest key and value, as at OpenAI.
+const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
 
-const ROLES: [&str; 5] = ["system", "developer", "user", "assistant", "tool"];
-const KNOWN: [&str; 28] = [
+/// Members beside those of [`sampling::KNOWN`].
+const OTHERS: [&str; 18] = [
     "model",
     "messages",
-    "max_tokens",
-    "max_completion_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "presence_penalty",
-    "frequency_penalty",
     "response_format",
     "tools",
     "tool_choice",
     "parallel_tool_calls",
-    "reasoning_effort",
-    "user",
     "logit_bias",
     "logprobs",
     "top_logprobs",
     "metadata",
-    "service_tier",
+    "prompt_cache_key",
     "n",
     "stream",
     "stream_options",
     "repair",
     "on_truncated",
     "extra",
-    "prompt_cache_key",
+    "store",
 ];
 /// Members that are Longshore's own or handled by it, and are not sent on.
 const OURS: [&str; 7] = ["model", "n", "stream", "stream_options", "repair", "on_truncated", "extra"];
@@ -66,13 +62,13 @@ pub enum OnTruncated {
 pub struct Llm {
     /// The model, if one is named.
     pub model: Option<String>,
-    /// The request without `model` and without Longshore's own members.
+    /// The request without `model` and without Longshore's own members, and with those of `extra`.
     pub body: Map<String, Value>,
     /// The schema that the answer must keep, if there is one.
     pub schema: Option<Value>,
     /// Whether the answer must be JSON.
     pub wants_json: bool,
-    /// Repairs of an answer that does not keep the schema.
+    /// Repairs of an answer that is not what was asked for.
     pub repair: u32,
     /// What to do with a cut answer.
     pub on_truncated: OnTruncated,
@@ -83,112 +79,100 @@ impl Llm {
     pub fn read(text: &str) -> Result<Self, Vec<FieldError>> {
         let tree = tree::read(text).map_err(|error| vec![error])?;
         let mut errors = Errors::default();
-        let llm = scan(&tree, &mut errors);
-        errors.or(llm)
+        let (at, known) = (At::Payload, known());
+        let llm = open(&tree, &at, &known, &mut errors).map(|object| scan(&object, &known, &mut errors).0);
+        errors.settle(llm)
     }
 }
 
-fn scan(tree: &Value, errors: &mut Errors) -> Llm {
-    let mut llm = Llm {
-        model: None,
-        body: Map::new(),
-        schema: None,
-        wants_json: false,
-        repair: REPAIR_DEFAULT,
-        on_truncated: OnTruncated::Accept,
+/// Every member that is known.
+pub(super) fn known() -> Vec<&'static str> {
+    OTHERS.into_iter().chain(sampling::KNOWN).collect()
+}
+
+fn open<'a>(tree: &'a Value, at: &'a At<'a>, known: &[&str], errors: &mut Errors) -> Option<Object<'a>> {
+    Object::open(tree, at, known, "what only your provider knows goes into `extra`", errors)
+}
+
+/// The request as far as it can be read, and the texts of its prompt.
+fn scan<'a>(object: &Object<'a>, known: &[&str], errors: &mut Errors) -> (Llm, Vec<&'a str>) {
+    let texts = messages::check(object, errors);
+    sampling::check(object, errors);
+    tools::check(object, errors);
+    others(object, errors);
+    let (schema, wants_json) = response_format(object, errors);
+    let repair = object.whole("repair", 0..=REPAIR_MAX, errors).map_or(REPAIR_DEFAULT, |repair| repair as u32);
+    let on_truncated = match object.word("on_truncated", &["accept", "fail"], errors) {
+        Some("fail") => OnTruncated::Fail,
+        _ => OnTruncated::Accept,
     };
-    let hint = "put what only your provider knows into `extra`";
-    let Some(object) = Object::open(tree, &At::Payload, &KNOWN, hint, errors) else { return llm };
-    llm.model = object.label("model", model::NAME_MAX_BYTES, errors).map(str::to_owned);
-    messages(&object, errors);
-    numbers(&object, errors);
+    let mut body = object.map.clone();
+    body.retain(|name, value| !OURS.contains(&name.as_str()) && !value.is_null());
+    extra(object, known, &mut body, errors);
+    let model = object.get("model").and_then(Value::as_str).map(str::to_owned);
+    (Llm { model, body, schema, wants_json, repair, on_truncated }, texts)
+}
+
+/// Members that need a line each.
+fn others(object: &Object<'_>, errors: &mut Errors) {
     for name in ["stream", "stream_options"] {
-        object.refuse(name, "is Longshore's: it always streams inside; watch /v1/jobs/{id}/events", errors);
+        object.refuse(name, "is Longshore's: it streams inside; watch /v1/jobs/{id}/events", errors);
     }
     if object.get("n").is_some_and(|n| n.as_u64() != Some(1)) {
-        object.wrong("n", "must be 1: one job has one answer", errors);
+        object.wrong("n", "must be 1: a job has one answer; submit several jobs", errors);
     }
-    object.list("tools", 128, errors);
-    (llm.schema, llm.wants_json) = response_format(&object, errors);
-    if let Some(repair) = object.whole("repair", 0..=REPAIR_MAX, errors) {
-        llm.repair = repair as u32;
-    }
-    if object.word("on_truncated", &["accept", "fail"], errors) == Some("fail") {
-        llm.on_truncated = OnTruncated::Fail;
-    }
-    for (name, value) in object.map.iter().filter(|(name, value)| !OURS.contains(&name.as_str()) && !value.is_null()) {
-        llm.body.insert(name.clone(), value.clone());
-    }
-    if let Some(extra) = object.get("extra") {
-        let at = object.at("extra");
-        if let Some(extra) = Object::open_any(extra, &at, errors) {
-            for (name, value) in extra.map {
-                if KNOWN.contains(&name.as_str()) {
-                    errors.wrong(at.member(name), "is a field of its own: name it outside `extra`");
-                }
-                llm.body.insert(name.clone(), value.clone());
-            }
-        }
-    }
-    llm
+    object.flag("logprobs", errors);
+    object.flag("store", errors);
+    object.whole("top_logprobs", 0..=20, errors);
+    object.label("prompt_cache_key", 256, errors);
+    logit_bias(object, errors);
+    metadata(object, errors);
 }
 
-fn messages(object: &Object<'_>, errors: &mut Errors) {
-    let Some(value) = object.require("messages", "an array of {role, content}", errors) else { return };
-    let at = object.at("messages");
-    let Some(list) = list_at(value, at, MESSAGES_MAX, errors) else { return };
-    for (index, message) in list.iter().enumerate() {
-        if errors.is_full() {
-            return;
-        }
-        let known = ["role", "content", "name", "tool_calls", "tool_call_id", "refusal"];
-        let place = at.item(index);
-        let Some(message) = Object::open(message, &place, &known, "", errors) else { continue };
-        if message.require("role", "who speaks", errors).is_some() {
-            message.word("role", &ROLES, errors);
-        }
-        match message.get("content") {
-            Some(Value::String(_)) => {}
-            Some(Value::Array(_)) => parts(&message, errors),
-            Some(other) => errors.mismatch(message.at("content"), "a string or an array of parts", other),
-            None if message.get("tool_calls").is_some() => {}
-            None => message.wrong("content", "is required: the text of the message", errors),
+fn logit_bias(object: &Object<'_>, errors: &mut Errors) {
+    let Some(value) = object.get("logit_bias") else { return };
+    let at = object.at("logit_bias");
+    let Some(biases) = Object::open_any(value, &at, errors) else { return };
+    if biases.map.len() > BIASES_MAX {
+        errors.wrong(at, format!("has {} entries; the limit is {BIASES_MAX}", biases.map.len()));
+        return;
+    }
+    for (token, bias) in biases.map {
+        if token.parse::<u32>().is_err() {
+            errors.wrong(at.member(token), "must be named after a token: a whole number as text");
+        } else if bias.as_f64().is_none_or(|bias| !(-100.0..=100.0).contains(&bias)) {
+            errors.mismatch(at.member(token), "a number from -100 to 100", bias);
         }
     }
 }
 
-fn parts(message: &Object<'_>, errors: &mut Errors) {
-    let Some(parts) = message.list("content", 256, errors) else { return };
-    let at = message.at("content");
-    for (index, part) in parts.iter().enumerate() {
-        let place = at.item(index);
-        let Some(part) = Object::open_any(part, &place, errors) else { continue };
-        match part.word("type", &["text", "image_url", "input_audio", "file", "refusal"], errors) {
-            Some("text") if part.require("text", "the text of the part", errors).is_some() => {
-                part.text("text", errors);
-            }
-            Some(_) => {}
-            None if part.get("type").is_none() => part.wrong("type", "is required: `text`, `image_url` …", errors),
-            None => {}
+fn metadata(object: &Object<'_>, errors: &mut Errors) {
+    let (pairs_max, key_max, value_max) = METADATA_MAX;
+    let Some(value) = object.get("metadata") else { return };
+    let at = object.at("metadata");
+    let Some(pairs) = Object::open_any(value, &at, errors) else { return };
+    if pairs.map.len() > pairs_max {
+        errors.wrong(at, format!("has {} pairs; the limit is {pairs_max}", pairs.map.len()));
+    }
+    for (key, value) in pairs.map {
+        if key.len() > key_max {
+            errors.wrong(at, format!("has a key of {} bytes; the limit is {key_max}", key.len()));
+        } else if value.as_str().is_none_or(|text| text.len() > value_max) {
+            errors.mismatch(at.member(key), format_args!("a string of at most {value_max} bytes"), value);
         }
     }
 }
 
-fn numbers(object: &Object<'_>, errors: &mut Errors) {
-    object.whole("max_tokens", 1..=TOKENS_MAX, errors);
-    object.whole("max_completion_tokens", 1..=TOKENS_MAX, errors);
-    object.number("temperature", 0.0..=2.0, errors);
-    object.number("top_p", 0.0..=1.0, errors);
-    object.number("presence_penalty", -2.0..=2.0, errors);
-    object.number("frequency_penalty", -2.0..=2.0, errors);
-    match object.get("seed") {
-        Some(seed) if seed.as_i64().is_none() => errors.mismatch(object.at("seed"), "a whole number", seed),
-        _ => {}
-    }
-    match object.get("stop") {
-        None | Some(Value::String(_)) => {}
-        Some(Value::Array(list)) if (1..=4).contains(&list.len()) && list.iter().all(Value::is_string) => {}
-        Some(other) => errors.mismatch(object.at("stop"), "a string or 1 to 4 strings", other),
+/// What goes to the provider as it is, beside what is known here.
+pub(super) fn extra(object: &Object<'_>, known: &[&str], body: &mut Map<String, Value>, errors: &mut Errors) {
+    let Some(value) = object.get("extra") else { return };
+    let at = object.at("extra");
+    let Some(extra) = Object::open_any(value, &at, errors) else { return };
+    for (name, value) in extra.map {
+        if known.contains(&name.as_str()) {
+            errors.wrong(at.member(name), "is a field of its own: give it beside `extra`");
+        }
+        body.insert(name.clone(), value.clone());
     }
 }
 
@@ -197,38 +181,41 @@ fn response_format(object: &Object<'_>, errors: &mut Errors) -> (Option<Value>, 
     let Some(value) = object.get("response_format") else { return (None, false) };
     let at = object.at("response_format");
     let Some(format) = Object::open(value, &at, &["type", "json_schema"], "", errors) else { return (None, false) };
-    match format.word("type", &["text", "json_object", "json_schema"], errors) {
+    format.require("type", "`text`, `json_object` or `json_schema`", errors);
+    let kind = format.word("type", &["text", "json_object", "json_schema"], errors);
+    if kind.is_some_and(|kind| kind != "json_schema") {
+        format.refuse("json_schema", "belongs to the type `json_schema`", errors);
+    }
+    match kind {
         Some("json_object") => (None, true),
-        Some("json_schema") => {
-            let Some(value) = format.require("json_schema", "{name, schema}", errors) else { return (None, true) };
-            let inner_at = format.at("json_schema");
-            let known = ["name", "schema", "strict", "description"];
-            let Some(inner) = Object::open(value, &inner_at, &known, "", errors) else { return (None, true) };
-            if inner.require("name", "a name for the schema", errors).is_some() {
-                inner.label("name", 64, errors);
-            }
-            inner.flag("strict", errors);
-            let schema = inner.require("schema", "a JSON Schema", errors);
-            if let Some(schema) = schema {
-                model::check_schema(schema, inner.at("schema"), errors);
-            }
-            (schema.cloned(), true)
-        }
+        Some("json_schema") => (json_schema(&format, errors), true),
         _ => (None, false),
     }
 }
 
+fn json_schema(format: &Object<'_>, errors: &mut Errors) -> Option<Value> {
+    let value = format.require("json_schema", "{name, schema}", errors)?;
+    let at = format.at("json_schema");
+    let named = Object::open(value, &at, &["name", "schema", "strict", "description"], "", errors)?;
+    tools::check_name(&named, errors);
+    named.flag("strict", errors);
+    named.text("description", errors);
+    let schema = named.require("schema", "a JSON Schema", errors)?;
+    model::check_schema(schema, named.at("schema"), errors);
+    Some(schema.clone())
+}
+
 /// Checks an `llm` payload and says what it loads.
 pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
-    let llm = Llm::read(text)?;
+    let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
-    let at = At::Payload;
-    let default = around.routes.default_model.as_deref();
-    let target = model::target(llm.model.as_deref().or(default), at.member("model"), around, &mut errors);
-    let asked = ["max_tokens", "max_completion_tokens"].iter().find_map(|name| llm.body.get(*name)?.as_u64());
-    if let Some(model) = llm.model.as_deref().or(default) {
-        let prompt = llm.body.get("messages").map(Value::to_string).unwrap_or_default();
-        model::check_window(model, asked, &prompt, &at, around, &mut errors);
+    let (at, known) = (At::Payload, known());
+    let Some(object) = open(&tree, &at, &known, &mut errors) else { return errors.settle(None) };
+    let (_, prompt) = scan(&object, &known, &mut errors);
+    let served = model::served(&object, "model", around.routes.default_model.as_deref(), around, &mut errors);
+    if let Some((name, _)) = &served {
+        let wish = model::Wish { answer: sampling::answer_limit(&object), prompt_at: at.member("messages"), prompt };
+        model::check_room(name, &wish, around, &mut errors);
     }
-    errors.or(target.unwrap_or_else(|| Name::from("none")))
+    errors.settle(served.map(|(_, target)| target))
 }

@@ -4,13 +4,22 @@ pub mod analysis;
 pub mod embedding;
 mod fields;
 pub mod llm;
+mod messages;
 mod model;
 pub mod probe;
+mod sampling;
+mod steps;
+#[cfg(test)]
+mod table;
+mod template;
+mod tools;
 mod tree;
 
 use serde::Serialize;
 
 use crate::{ids::Name, job::Kind, ledger::PriceBook, route::Routes};
+
+pub use self::model::compile;
 
 /// One thing wrong with a request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

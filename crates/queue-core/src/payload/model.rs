@@ -1,65 +1,115 @@
-//! What every payload that names a model is checked for.
+//! What every payload that names a model is checked for: somebody serves it, and what is asked for has room.
 
 use serde_json::Value;
 
 use super::{
     Surroundings,
-    fields::{At, Errors, described_name},
+    fields::{At, Errors, Object, described_name},
 };
 use crate::{ids::Name, ledger::estimate_tokens};
 
 /// Longest name of a model.
 pub(super) const NAME_MAX_BYTES: usize = 128;
-/// A prompt of fewer bytes than this a token of room certainly fits: it is not worth counting.
-const BYTES_PER_TOKEN_MIN: u64 = 2;
-/// A long text is counted by samples; only what is over the room by more than their error is refused here, the rest is
-/// the provider's to say.
-const SURE_PERCENT: u64 = 80;
+/// Largest JSON Schema: it goes with every call of its step, and providers stop at about this size.
+const SCHEMA_MAX_BYTES: usize = 128 * 1024;
+/// Steps of backtracking that a `pattern` may take on one value. A pattern is the caller's, the value is a model's.
+const PATTERN_STEPS_MAX: usize = 100_000;
 
-/// The target of a model.
-pub(super) fn target(model: Option<&str>, at: At<'_>, around: Surroundings<'_>, errors: &mut Errors) -> Option<Name> {
-    let Some(model) = model else {
-        errors.wrong(at, "is required: no default model is configured (`provider.default_model`)");
-        return None;
-    };
-    let target = around.routes.resolve(model);
-    if target.is_none() {
-        let providers: Vec<_> = around.routes.routes.iter().map(|route| route.provider.as_str()).collect();
-        let known = if providers.is_empty() { "none is configured".to_owned() } else { providers.join(", ") };
-        errors.wrong(at, format!("{} is served by no provider ({known})", described_name(model)));
-    }
-    target.map(|target| target.name())
-}
-
-/// Refuses what certainly does not fit into the model's window.
-pub(super) fn check_window(
-    model: &str,
-    asked: Option<u64>,
-    prompt: &str,
-    at: &At<'_>,
+/// The model that the member `name` asks for, or `default`, and its target. Notes why there is none.
+pub(super) fn served<'m>(
+    object: &Object<'m>,
+    name: &'m str,
+    default: Option<&'m str>,
     around: Surroundings<'_>,
     errors: &mut Errors,
-) {
-    let Some(window) = around.prices.model(model).and_then(|known| known.context_window) else { return };
-    let asked = asked.unwrap_or(0);
-    if asked >= window {
-        let reason = format!("asks for {asked} tokens, but `{model}` has room for {window} with the prompt");
-        errors.wrong(at.member("max_tokens"), reason);
-    } else if !surely_fits(model, prompt, window - asked) {
-        let reason = format!("does not fit: `{model}` has room for {window} tokens, {asked} of them for the answer");
-        errors.wrong(at.member("messages"), reason);
+) -> Option<(&'m str, Name)> {
+    let model = match object.get(name) {
+        Some(_) => object.label(name, NAME_MAX_BYTES, errors)?,
+        None => match default {
+            Some(default) => default,
+            None => {
+                object.wrong(name, "is required: this installation has no default model", errors);
+                return None;
+            }
+        },
+    };
+    if let Some(target) = around.routes.resolve(model) {
+        return Some((model, target.name()));
+    }
+    let providers: Vec<_> = around.routes.routes.iter().map(|route| format!("`{}`", route.provider)).collect();
+    let known = match providers.as_slice() {
+        [] => "none is configured".to_owned(),
+        names => format!("the providers here are {}", names.join(", ")),
+    };
+    object.wrong(name, format!("{} is served by no provider; {known}", described_name(model)), errors);
+    None
+}
+
+/// What a request asks a model for.
+pub(super) struct Wish<'a> {
+    /// Where the limit on the answer stands, and how many tokens it is.
+    pub(super) answer: Option<(At<'a>, u64)>,
+    /// Where the prompt stands.
+    pub(super) prompt_at: At<'a>,
+    /// The texts of the prompt.
+    pub(super) prompt: Vec<&'a str>,
+}
+
+/// Refuses what cannot have room in the model's window, on any reading of the prompt. What may have room is left to
+/// the provider, which counts exactly.
+pub(super) fn check_room(model: &str, wish: &Wish<'_>, around: Surroundings<'_>, errors: &mut Errors) {
+    let Some(known) = around.prices.model(model) else { return };
+    let asked = wish.answer.map_or(0, |(_, tokens)| tokens);
+    if let Some((at, tokens)) = wish.answer
+        && let Some(limit) = known.max_output.or(known.context_window).filter(|&limit| tokens > limit)
+    {
+        errors.wrong(
+            at,
+            format!("must be at most {limit}, the longest answer of {}, not {tokens}", described_name(model)),
+        );
+        return;
+    }
+    let Some(window) = known.context_window else { return };
+    let bytes: u64 = wish.prompt.iter().map(|text| text.len() as u64).sum();
+    // A token has at least one byte: most prompts need no counting.
+    if bytes + asked <= window {
+        return;
+    }
+    let least = at_least(model, &wish.prompt);
+    if least + asked > window {
+        let answer = if asked > 0 { format!(" and {asked} for the answer") } else { String::new() };
+        let name = described_name(model);
+        let reason = format!("has no room: at least {least} tokens{answer} in a window of {window} ({name})");
+        errors.wrong(wish.prompt_at, reason);
     }
 }
 
-fn surely_fits(model: &str, prompt: &str, room: u64) -> bool {
-    prompt.len() as u64 / BYTES_PER_TOKEN_MIN <= room || estimate_tokens(model, prompt) * SURE_PERCENT / 100 <= room
+/// A number of tokens that `texts` certainly reach: the estimate, or four bytes a token where that is less (estimates
+/// for models with an unknown vocabulary are high on purpose), and a tenth off for what either may be wrong by.
+pub(super) fn at_least(model: &str, texts: &[&str]) -> u64 {
+    let of_text = |text: &&str| estimate_tokens(model, text).min(text.len() as u64 / 4);
+    texts.iter().map(of_text).sum::<u64>() / 10 * 9
+}
+
+/// A JSON Schema, compiled. References outside the schema are never fetched.
+pub fn compile(schema: &Value) -> Result<jsonschema::Validator, String> {
+    let patterns = jsonschema::PatternOptions::fancy_regex().backtrack_limit(PATTERN_STEPS_MAX);
+    let options = jsonschema::options().offline().with_pattern_options(patterns);
+    options.build(schema).map_err(|error| error.to_string())
 }
 
 /// Refuses what is not a JSON Schema.
 pub(super) fn check_schema(schema: &Value, at: At<'_>, errors: &mut Errors) {
     if !schema.is_object() {
         errors.mismatch(at, "a JSON Schema object", schema);
-    } else if let Err(error) = jsonschema::validator_for(schema) {
-        errors.wrong(at, format!("is not a usable JSON Schema: {error}"));
+        return;
+    }
+    let bytes = schema.to_string().len();
+    if bytes > SCHEMA_MAX_BYTES {
+        errors.wrong(at, format!("is {bytes} bytes of JSON Schema; the limit is {SCHEMA_MAX_BYTES}"));
+        return;
+    }
+    if let Err(reason) = compile(schema) {
+        errors.wrong(at, format!("is not a usable JSON Schema: {}", reason.chars().take(300).collect::<String>()));
     }
 }

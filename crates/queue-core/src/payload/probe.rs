@@ -48,7 +48,7 @@ impl Probe {
         let tree = tree::read(text).map_err(|error| vec![error])?;
         let mut errors = Errors::default();
         let probe = Self::scan(&tree, &mut errors);
-        errors.or(probe)
+        errors.settle(Some(probe))
     }
 
     fn scan(tree: &Value, errors: &mut Errors) -> Self {

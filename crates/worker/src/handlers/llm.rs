@@ -1,57 +1,65 @@
-//! `llm`: one chat completion, with a checked and repaired answer where a schema is given.
+//! `llm`: one chat completion, with a checked and repaired answer where a form is asked for.
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{
-    error::{ErrorClass, JobError},
+    error::JobError,
     payload::llm::{Llm as Payload, OnTruncated},
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 
-use super::structured::{self, Wanted, withheld};
-use crate::{
-    context::{Durability, Handler, JobContext},
-    provider::ChatAnswer,
-};
-
-const STEP: &str = "chat";
+use super::structured::{self, Answered, Calls, Form, Question, truncated};
+use crate::context::{Durability, Handler, JobContext};
 
 pub(super) struct Llm;
+
+#[derive(Serialize)]
+struct Completion {
+    text: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    json: Option<Value>,
+    finish: String,
+    model: String,
+    provider: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<Value>,
+}
 
 #[async_trait]
 impl Handler for Llm {
     async fn run(&self, cx: &JobContext) -> Result<Bytes, JobError> {
         let payload = Payload::read(super::text_of(cx.payload())?).map_err(super::unreadable)?;
         let model = payload.model.as_deref().or_else(|| cx.default_model()).unwrap_or_default().to_owned();
-        let provider = cx.provider_of(&model);
-        let (answer, json) = if payload.wants_json {
-            // A repair needs the answer before it: it is kept as soon as it is there.
-            let durability = if payload.repair > 0 { Durability::Now } else { Durability::WithSettle };
-            let wanted = Wanted { schema: payload.schema.as_ref(), repair: payload.repair, durability };
-            let done = structured::ask(cx, STEP, &model, payload.body, &wanted).await?;
-            (done.answer, Some(done.json))
-        } else {
-            let answer = cx.chat(STEP, 0, &model, payload.body, Durability::WithSettle).await?;
-            withheld(&answer)?;
-            if answer.finish == "length" && payload.on_truncated == OnTruncated::Fail {
-                let error = JobError::new(ErrorClass::Truncated, "length", "the answer was cut at max_tokens");
-                return Err(JobError { retryable: false, ..error });
-            }
-            (answer, None)
+        let form = match &payload.schema {
+            Some(schema) => Form::Schema(schema),
+            None if payload.wants_json => Form::Object,
+            None => Form::Text,
         };
-        super::encoded(&result(answer, json, provider))
+        // Where a repair may follow, the answer before it must be kept first; else the settle keeps the only one.
+        let is_last = matches!(form, Form::Text) || payload.repair == 0;
+        let question = Question {
+            step: "chat",
+            model: &model,
+            body: payload.body,
+            form,
+            repair: payload.repair,
+            rounds: cx.attempt(),
+            // The queue tries again: a job of one call has nothing to lose by giving its slot back.
+            tries: 1,
+            durability: if is_last { Durability::WithSettle } else { Durability::Now },
+        };
+        let Answered { answer, json } = structured::ask(cx, &question, &Calls::up_to(u32::MAX)).await?;
+        if answer.finish == "length" && payload.on_truncated == OnTruncated::Fail {
+            return Err(truncated());
+        }
+        super::encoded(&Completion {
+            provider: cx.provider_of(&model),
+            text: answer.text,
+            json,
+            finish: answer.finish,
+            model: answer.model,
+            tool_calls: answer.tool_calls,
+        })
     }
-}
-
-fn result(answer: ChatAnswer, json: Option<Value>, provider: Option<String>) -> Value {
-    let mut result = json!({
-        "text": answer.text, "finish": answer.finish, "model": answer.model, "provider": provider,
-    });
-    if let Some(json) = json {
-        result["json"] = json;
-    }
-    if !answer.tool_calls.is_empty() {
-        result["tool_calls"] = Value::Array(answer.tool_calls);
-    }
-    result
 }

@@ -1,6 +1,14 @@
-//! A chat call whose answer must be JSON that keeps a schema: asked, checked, and repaired a bounded number of times.
+//! A chat call whose answer must have a form: asked, checked, and repaired a bounded number of times.
 
-use queue_core::error::{ErrorClass, JobError};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use queue_core::{
+    error::{ErrorClass, JobError},
+    payload, retry,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -8,94 +16,244 @@ use crate::{
     provider::ChatAnswer,
 };
 
-/// Errors of a bad answer that the model is told of.
-const TOLD_ERRORS_MAX: usize = 5;
+/// Faults of a bad answer that the model is told of: the rest often goes with the first.
+const FAULTS_MAX: usize = 8;
+/// Longest description of one fault, in characters: it repeats a part of the answer.
+const FAULT_MAX_CHARS: usize = 300;
+/// Longest part of a bad answer that is sent back: what must be repaired should not double the prompt.
+const ECHO_MAX_BYTES: usize = 16 * 1024;
+/// Longest pause inside an attempt: for a longer one the job is given back, so that its slot serves another.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// What is wanted of an answer.
-pub(super) struct Wanted<'a> {
-    /// The schema that it must keep.
-    pub(super) schema: Option<&'a Value>,
-    /// Repairs before giving up.
+/// What an answer must be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form<'a> {
+    /// Any text.
+    Text,
+    /// A JSON object.
+    Object,
+    /// JSON that keeps this schema.
+    Schema(&'a Value),
+}
+
+/// One question: a step of a job.
+pub(super) struct Question<'a> {
+    pub(super) step: &'a str,
+    pub(super) model: &'a str,
+    /// The request, without `model`.
+    pub(super) body: Map<String, Value>,
+    pub(super) form: Form<'a>,
+    /// Repairs before a round ends.
     pub(super) repair: u32,
-    /// When the answer becomes durable.
+    /// Rounds from the start: one for each attempt, since an attempt that ended with a bad answer left that answer
+    /// behind, and finding it again would fail again.
+    pub(super) rounds: u32,
+    /// Tries of one call within the attempt, where the failure is short.
+    pub(super) tries: u32,
     pub(super) durability: Durability,
 }
 
-/// An answer that keeps its schema.
-pub(super) struct Structured {
+/// An answer of the right form.
+pub(super) struct Answered {
     pub(super) answer: ChatAnswer,
-    pub(super) json: Value,
-    /// Calls that it took.
-    pub(super) calls: u32,
+    /// The answer's JSON, where the form asks for it.
+    pub(super) json: Option<Value>,
 }
 
-/// Asks until the answer is JSON that keeps the schema. Each repair is a call of its own sequence, and the bad answers
-/// before it stay in the journal: they were paid for.
-pub(super) async fn ask(
-    cx: &JobContext,
-    step: &str,
-    model: &str,
-    mut body: Map<String, Value>,
-    wanted: &Wanted<'_>,
-) -> Result<Structured, JobError> {
-    let validator = wanted.schema.map(jsonschema::validator_for).transpose().map_err(|error| {
-        JobError::new(ErrorClass::BadRequest, "schema", format!("the JSON Schema is not usable: {error}"))
-    })?;
-    let mut sequence = 0;
-    loop {
-        let answer = cx.chat(step, sequence, model, body.clone(), wanted.durability).await?;
-        withheld(&answer)?;
-        if answer.finish == "length" {
-            let message = "the answer was cut at max_tokens before its JSON was complete; ask for more tokens";
-            return Err(JobError { retryable: false, ..JobError::new(ErrorClass::Truncated, "length", message) });
+/// Counts the calls of a job against its limit.
+pub(super) struct Calls {
+    made: AtomicU32,
+    most: u32,
+}
+
+impl Calls {
+    /// Up to `most` calls.
+    pub(super) fn up_to(most: u32) -> Self {
+        Self { made: AtomicU32::new(0), most }
+    }
+
+    /// One more call; recalled answers count too, so that a re-run comes to the same number.
+    pub(super) fn take(&self) -> Result<(), JobError> {
+        if self.made.fetch_add(1, Ordering::SeqCst) < self.most {
+            return Ok(());
         }
-        let problem = match serde_json::from_str::<Value>(unfenced(&answer.text)) {
-            Err(error) => format!("it is not JSON: {error}"),
-            Ok(json) => match validator.as_ref().map(|validator| faults(validator, &json)).unwrap_or_default() {
-                faults if faults.is_empty() => return Ok(Structured { answer, json, calls: sequence + 1 }),
-                faults => faults.join("; "),
-            },
-        };
-        if sequence >= wanted.repair {
-            let message = format!("after {sequence} repairs the answer is still wrong: {problem}");
-            return Err(JobError::new(ErrorClass::InvalidOutput, "schema", message));
-        }
-        sequence += 1;
-        append_repair(&mut body, &answer.text, &problem);
+        self.made.fetch_sub(1, Ordering::SeqCst);
+        let message = format!("the job needs more than the {} calls of `limits.max_calls`", self.most);
+        Err(JobError::new(ErrorClass::Permanent, MAX_CALLS, message))
+    }
+
+    /// Calls so far.
+    pub(super) fn made(&self) -> u32 {
+        self.made.load(Ordering::SeqCst)
     }
 }
 
-/// An answer that the provider withheld is an error, and a paid one.
+/// The code of the error of [`Calls::take`].
+pub(super) const MAX_CALLS: &str = "max_calls";
+
+/// Asks until the answer has its form. Each repair and each round is a call of its own sequence; the bad answers
+/// before it stay in the journal, since they were paid for.
+pub(super) async fn ask(cx: &JobContext, question: &Question<'_>, calls: &Calls) -> Result<Answered, JobError> {
+    let checker = Checker::new(question.form)?;
+    let mut sequence = 0;
+    let mut bad = None;
+    for _ in 0..question.rounds.max(1) {
+        let mut body = question.body.clone();
+        for _ in 0..=question.repair {
+            let answer = call(cx, question, sequence, &body, calls).await?;
+            sequence += 1;
+            withheld(&answer)?;
+            if !answer.tool_calls.is_empty() {
+                return Ok(Answered { answer, json: None });
+            }
+            match checker.check(&answer.text) {
+                Ok(json) => return Ok(Answered { answer, json }),
+                Err(_) if answer.finish == "length" => return Err(truncated()),
+                Err(faults) => {
+                    append_repair(&mut body, &answer.text, &faults);
+                    bad = Some(faults);
+                }
+            }
+        }
+    }
+    let faults = bad.map(|faults| faults.discreet).unwrap_or_default();
+    let message = format!("after {} repairs the answer still {faults}", question.repair);
+    Err(JobError::new(ErrorClass::InvalidOutput, "invalid_output", message))
+}
+
+/// The error of an answer that was cut. Not tried again: the same request would be cut again, and paid for again.
+pub(super) fn truncated() -> JobError {
+    let message = "the answer was cut at its token limit; a larger `max_tokens` gives it room";
+    JobError { retryable: false, ..JobError::new(ErrorClass::Truncated, "length", message) }
+}
+
+/// An answer that the provider or the model withheld is an error, and a paid one.
 pub(super) fn withheld(answer: &ChatAnswer) -> Result<(), JobError> {
     if answer.finish == "content_filter" {
         return Err(JobError::new(ErrorClass::Filtered, "content_filter", "the provider's filter withheld the answer"));
     }
-    match &answer.refusal {
+    match answer.refusal.as_deref() {
+        None | Some("") => Ok(()),
         Some(_) => Err(JobError::new(ErrorClass::Filtered, "refusal", "the model declined to answer")),
-        None => Ok(()),
     }
 }
 
-/// Where the schema is not kept; says where and which rule, and repeats no value.
-fn faults(validator: &jsonschema::Validator, json: &Value) -> Vec<String> {
-    let errors = validator.iter_errors(json).take(TOLD_ERRORS_MAX);
-    errors.map(|error| format!("at `{}`: {}", error.instance_path(), error.masked())).collect()
+/// One call, tried again after a short pause where the failure is one that passes by itself.
+async fn call(
+    cx: &JobContext,
+    question: &Question<'_>,
+    sequence: u32,
+    body: &Map<String, Value>,
+    calls: &Calls,
+) -> Result<ChatAnswer, JobError> {
+    calls.take()?;
+    again(cx, question.tries, || cx.chat(question.step, sequence, question.model, body.clone(), question.durability))
+        .await
+}
+
+/// Asks up to `tries` times. Each try has its own ledger row; a pause longer than [`PAUSE_MAX`] is left to the queue.
+pub(super) async fn again<T, F>(cx: &JobContext, tries: u32, ask: impl Fn() -> F) -> Result<T, JobError>
+where
+    F: Future<Output = Result<T, JobError>>,
+{
+    let mut failures = 0;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        failures += 1;
+        let pause = match error.retry_after_ms {
+            Some(wait_ms) => Duration::from_millis(wait_ms),
+            None => retry::backoff(failures - 1).mul_f64(rand::random()),
+        };
+        if failures >= tries || !passes_soon(error.class) || pause > PAUSE_MAX {
+            return Err(error);
+        }
+        tokio::select! {
+            () = cx.cancelled().cancelled() => return Err(error),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+fn passes_soon(class: ErrorClass) -> bool {
+    use ErrorClass as C;
+    matches!(class, C::TransportPre | C::TransportMid | C::Server | C::StreamBroken | C::Rate)
+}
+
+/// What is wrong with an answer.
+struct Faults {
+    /// For the model; repeats parts of the answer.
+    told: String,
+    /// For logs and people: places and rules, no values.
+    discreet: String,
+}
+
+enum Checker {
+    Text,
+    Object,
+    Schema(Box<jsonschema::Validator>),
+}
+
+impl Checker {
+    fn new(form: Form<'_>) -> Result<Self, JobError> {
+        Ok(match form {
+            Form::Text => Self::Text,
+            Form::Object => Self::Object,
+            Form::Schema(schema) => Self::Schema(Box::new(payload::compile(schema).map_err(|reason| {
+                JobError::new(ErrorClass::BadRequest, "schema", format!("the JSON Schema is not usable: {reason}"))
+            })?)),
+        })
+    }
+
+    /// The answer's JSON, where there must be some.
+    fn check(&self, text: &str) -> Result<Option<Value>, Faults> {
+        if matches!(self, Self::Text) {
+            return Ok(None);
+        }
+        let json: Value = serde_json::from_str(unfenced(text)).map_err(|error| {
+            let reason = format!("is not JSON: {error}");
+            Faults { told: format!("it {reason}"), discreet: reason }
+        })?;
+        let faults = match self {
+            Self::Schema(validator) => faults(validator, &json),
+            _ if json.is_object() => None,
+            _ => {
+                let reason = "is JSON, but not an object".to_owned();
+                Some(Faults { told: format!("it {reason}"), discreet: reason })
+            }
+        };
+        faults.map_or(Ok(Some(json)), Err)
+    }
+}
+
+fn faults(validator: &jsonschema::Validator, json: &Value) -> Option<Faults> {
+    let (mut told, mut places) = (Vec::new(), Vec::new());
+    for error in validator.iter_errors(json).take(FAULTS_MAX) {
+        let place = error.instance_path().to_string();
+        let words: String = error.to_string().chars().take(FAULT_MAX_CHARS).collect();
+        told.push(format!("at `{place}`: {words}"));
+        places.push(format!("`{place}` against `{}`", error.kind().keyword()));
+    }
+    let discreet = || format!("does not keep its schema: {}", places.join(", "));
+    (!places.is_empty()).then(|| Faults { told: told.join("\n"), discreet: discreet() })
 }
 
 /// Models like to wrap JSON in a fence of backticks.
 fn unfenced(text: &str) -> &str {
     let text = text.trim();
-    let Some(inner) = text.strip_prefix("```") else { return text };
-    let inner = inner.strip_prefix("json").unwrap_or(inner);
-    inner.strip_suffix("```").unwrap_or(inner).trim()
+    let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
+    let inner = inner.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+    inner.trim()
 }
 
-fn append_repair(body: &mut Map<String, Value>, bad: &str, problem: &str) {
-    if let Some(Value::Array(messages)) = body.get_mut("messages") {
-        messages.push(json!({"role": "assistant", "content": bad}));
-        let ask = format!("That answer cannot be used: {problem}. Answer again with only the corrected JSON.");
-        messages.push(json!({"role": "user", "content": ask}));
-    }
+fn append_repair(body: &mut Map<String, Value>, bad: &str, faults: &Faults) {
+    let Some(Value::Array(messages)) = body.get_mut("messages") else { return };
+    let echo = &bad[..bad.floor_char_boundary(ECHO_MAX_BYTES)];
+    messages.push(json!({"role": "assistant", "content": echo}));
+    let ask = format!("Your answer cannot be used:\n{}\nAnswer again with only valid JSON.", faults.told);
+    messages.push(json!({"role": "user", "content": ask}));
 }
 
 #[cfg(test)]
@@ -104,16 +262,38 @@ mod tests {
 
     #[test]
     fn a_fence_is_taken_off() {
-        for text in ["{\"a\":1}", " ```json\n{\"a\":1}\n``` ", "```\n{\"a\":1}```"] {
+        for text in ["{\"a\":1}", " ```json\n{\"a\":1}\n``` ", "```\n{\"a\":1}```", "```JSON5 {\"a\":1} ```"] {
             assert_eq!(unfenced(text), "{\"a\":1}");
+        }
+        assert_eq!(unfenced("```json\n{"), "```json\n{");
+    }
+
+    #[test]
+    fn the_model_is_told_the_value_and_the_log_is_not() {
+        let schema = json!({"properties": {"n": {"type": "integer"}}, "required": ["n"]});
+        let checker = Checker::new(Form::Schema(&schema)).unwrap();
+        let faults = checker.check(r#"{"n": "secret"}"#).unwrap_err();
+        assert!(faults.told.contains("secret") && faults.told.contains("/n"), "{}", faults.told);
+        assert_eq!(faults.discreet, "does not keep its schema: `/n` against `type`");
+        assert_eq!(checker.check(r#"{"n": 3}"#).ok().flatten(), Some(json!({"n": 3})));
+        for text in ["", "{", "secret", "[1] [2]"] {
+            assert!(checker.check(text).unwrap_err().discreet.starts_with("is not JSON"), "{text}");
         }
     }
 
     #[test]
-    fn faults_name_the_place_and_not_the_value() {
-        let validator = jsonschema::validator_for(&json!({"properties": {"n": {"type": "integer"}}})).unwrap();
-        let faults = faults(&validator, &json!({"n": "secret"}));
-        assert_eq!(faults.len(), 1);
-        assert!(faults[0].contains("/n") && !faults[0].contains("secret"), "{faults:?}");
+    fn an_object_is_wanted_where_an_object_is_wanted() {
+        let checker = Checker::new(Form::Object).unwrap();
+        assert!(checker.check("[1]").unwrap_err().discreet.contains("not an object"));
+        assert!(checker.check("{}").is_ok());
+        assert!(Checker::new(Form::Text).unwrap().check("[1").is_ok());
+    }
+
+    #[test]
+    fn calls_end_at_their_limit() {
+        let calls = Calls::up_to(2);
+        assert!(calls.take().is_ok() && calls.take().is_ok());
+        assert_eq!(calls.take().unwrap_err().code, MAX_CALLS);
+        assert_eq!(calls.made(), 2);
     }
 }

@@ -60,10 +60,6 @@ impl Line {
         self.len == 0
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(super) fn insert(&mut self, entry: Ready) {
         let band = match self.bands.iter().position(|band| band.priority == entry.priority) {
             Some(at) => &mut self.bands[at],
@@ -88,9 +84,10 @@ impl Line {
 
     /// The entry whose turn is next.
     pub(super) fn head(&self) -> Option<Ready> {
-        let heads = self.bands.iter().filter_map(|band| {
-            band.entries.first().map(|&(run_at, id)| Ready { priority: band.priority, run_at, id })
-        });
+        let heads = self
+            .bands
+            .iter()
+            .filter_map(|band| band.entries.first().map(|&(run_at, id)| Ready { priority: band.priority, run_at, id }));
         heads.min_by_key(Ready::rank)
     }
 

@@ -1,125 +1,196 @@
-//! The dispatcher in memory: the embedded mode's, and the specification of every other one.
+//! The dispatcher in memory: the embedded mode's, and the executable specification of every other one.
+//!
+//! One lock over plain data; no verb waits while it holds it, and none costs more than its own batch and the logarithm
+//! of what is held. What depends on something else says so: [`Dispatcher::depths`] on lanes, [`Dispatcher::reap`] and
+//! [`Dispatcher::leave`] on leases (and then only when something expired), wake-ups on the sessions that listen.
 
+mod core;
+mod lane;
 mod lease_file;
-mod state;
+mod reports;
+mod rotation;
+mod sessions;
+mod settings;
+mod slab;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use async_trait::async_trait;
-use lease_file::LeaseFile;
-use state::State;
 use tokio::sync::mpsc;
 
-use super::*;
-use crate::time::Clock;
+use self::{core::Core, lease_file::LeaseFile};
+use super::{
+    DispatchError, Dispatcher, Entry, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal, Step,
+    StepReply, Wait,
+};
+use crate::{
+    ids::{Generation, JobId, SessionId},
+    journal::Recovery,
+    time::Clock,
+};
 
-/// The dispatcher in memory. One lock over plain data; no verb waits while it holds it.
+/// The dispatcher in memory.
+///
+/// With a lease file it remembers which handlers ran when the process died. Their leases are lost from the start:
+/// [`Dispatcher::reap`] reports them, a push at their epoch (the rebuild's) changes nothing, and a push at a later
+/// epoch replaces them. For a job that the journal says has moved on, the reaper drops the lease with an ack in any
+/// session's name; [`Dispatcher::withdraw`] leaves it, like every leased job.
 pub struct MemoryDispatcher {
-    state: Mutex<State>,
+    core: Mutex<Core>,
+    /// Locked before `core`, so that records reach the file in the order in which they were made. Claims never wait
+    /// for it.
+    file: Option<Mutex<LeaseFile>>,
     clock: Arc<dyn Clock>,
 }
 
 impl MemoryDispatcher {
-    /// A dispatcher that has not begun. With a lease file, jobs that were running when the process died are reaped.
-    pub fn open(clock: Arc<dyn Clock>, lease_file: Option<std::path::PathBuf>) -> Result<Self, DispatchError> {
+    /// A dispatcher that has not begun.
+    ///
+    /// # Errors
+    /// [`DispatchError::Unavailable`] when the lease file cannot be read or written.
+    pub fn open(clock: Arc<dyn Clock>, lease_file: Option<PathBuf>) -> Result<Self, DispatchError> {
         let (file, orphans) = match lease_file.as_deref().map(LeaseFile::open).transpose()? {
-            Some((file, orphans)) => (Some(file), orphans),
+            Some((file, orphans)) => (Some(Mutex::new(file)), orphans),
             None => (None, vec![]),
         };
-        Ok(Self { state: Mutex::new(State::new(file, orphans)), clock })
+        Ok(Self { core: Mutex::new(Core::new(file.is_some(), orphans)), file, clock })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn core(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
     }
+
+    /// Writes what the last verb made for the lease file, or waits until who came before has written it.
+    fn record(&self) {
+        let Some(file) = &self.file else { return };
+        let mut file = lock(file);
+        let records = self.core().take_records();
+        if !records.is_empty() {
+            file.write(&records);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
 impl Dispatcher for MemoryDispatcher {
     async fn begin(&self, generation: Generation) -> Result<(), DispatchError> {
-        self.state().begin(generation);
+        self.core().begin(generation)?;
+        self.record();
         Ok(())
     }
 
     async fn push(&self, entries: Vec<Entry>) -> Result<(), DispatchError> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        for entry in entries {
-            state.push(entry, now);
+        let mut records = false;
+        let mut entries = entries.into_iter().peekable();
+        while entries.peek().is_some() {
+            let mut core = self.core();
+            let now = self.clock.now();
+            for entry in entries.by_ref().take(PUSH_MAX_ENTRIES) {
+                core.push(entry, now);
+            }
+            core.wake(None);
+            records |= core.has_records();
         }
-        state.wake();
-        state.flush_file();
+        if records {
+            self.record();
+        }
         Ok(())
     }
 
     async fn join(&self, session: SessionId) -> Result<mpsc::Receiver<Signal>, DispatchError> {
-        Ok(self.state().join(session, self.clock.now()))
+        let mut core = self.core();
+        let now = self.clock.now();
+        Ok(core.join(session, now))
     }
 
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError> {
-        self.state().leave(session);
+        self.core().leave(session);
         Ok(())
     }
 
     async fn step(&self, step: Step) -> Result<StepReply, DispatchError> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        let reply = state.step(&step, now);
-        if step.acks.iter().any(|ack| ack.next.is_some()) {
-            state.wake();
+        let (reply, records) = {
+            let mut core = self.core();
+            let now = self.clock.now();
+            (core.step(&step, now), core.has_records())
+        };
+        if records {
+            self.record();
         }
-        state.flush_file();
         Ok(reply)
     }
 
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError> {
-        let now = self.clock.now();
-        let mut state = self.state();
-        state.start(session, leases, now);
-        state.flush_file();
+        {
+            let mut core = self.core();
+            let now = self.clock.now();
+            core.start(session, leases, now);
+        }
+        self.record();
         Ok(())
     }
 
     async fn renew(&self, session: SessionId, leases: &[Lease]) -> Result<Vec<Lease>, DispatchError> {
-        Ok(self.state().renew(session, leases, self.clock.now()))
+        let mut core = self.core();
+        let now = self.clock.now();
+        Ok(core.renew(session, leases, now))
     }
 
     async fn withdraw(&self, id: JobId) -> Result<Place, DispatchError> {
-        Ok(self.state().withdraw(id))
+        Ok(self.core().withdraw(id))
     }
 
     async fn nudge(&self, id: JobId) -> Result<(), DispatchError> {
-        self.state().nudge(id);
+        self.core().nudge(id);
         Ok(())
     }
 
     async fn locate(&self, ids: &[JobId]) -> Result<Vec<Place>, DispatchError> {
-        let state = self.state();
-        Ok(ids.iter().map(|id| state.locate(*id)).collect())
+        let core = self.core();
+        Ok(ids.iter().map(|id| core.locate(*id)).collect())
     }
 
     async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError> {
-        Ok(self.state().reap(limit, self.clock.now()))
+        let mut core = self.core();
+        let now = self.clock.now();
+        Ok(core.reap(limit, now))
     }
 
     async fn apply(&self, setting: Setting) -> Result<(), DispatchError> {
-        let mut state = self.state();
-        state.apply(setting);
-        state.wake();
+        let mut core = self.core();
+        let now = self.clock.now();
+        core.apply(setting, now);
+        core.wake(None);
         Ok(())
     }
 
     async fn depths(&self) -> Result<Vec<QueueDepth>, DispatchError> {
-        Ok(self.state().depths(self.clock.now()))
+        let mut core = self.core();
+        let now = self.clock.now();
+        let depths = core.depths(now);
+        core.wake(None);
+        Ok(depths)
     }
 
     async fn explain(&self, id: JobId) -> Result<Vec<Wait>, DispatchError> {
-        Ok(self.state().explain(id, self.clock.now()))
+        let mut core = self.core();
+        let now = self.clock.now();
+        let waits = core.explain(id, now);
+        core.wake(None);
+        Ok(waits)
     }
 
     async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
-        Ok(self.state().sessions(self.clock.now()))
+        let now = self.clock.now();
+        Ok(self.core().sessions.views(now))
     }
 }

@@ -4,10 +4,13 @@ use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::MemoryDispatcher;
+use super::{
+    MemoryDispatcher,
+    lease_file::{LeaseFile, Record, Started},
+};
 use crate::{
     dispatcher::{Ack, Dispatcher, Entry, Lease, Place, Step, conformance::Fixture},
-    ids::{Epoch, Generation, JobId, SessionId},
+    ids::{Epoch, Generation, JobId, Nonce, SessionId},
     time::{Clock, ManualClock, Timestamp},
 };
 
@@ -105,4 +108,117 @@ async fn a_torn_lease_file_is_read_as_far_as_it_goes() {
     std::fs::write(&file, text).unwrap();
     let lost = open(&file).await.reap(9).await.unwrap();
     assert_eq!(lost.iter().map(|one| one.token.id).collect::<Vec<_>>(), vec![running.id]);
+}
+
+/// Starts all of these in one session and dies.
+async fn die_running(file: &Path, entries: Vec<Entry>) -> SessionId {
+    let dispatcher = open(file).await;
+    let session = SessionId::generate();
+    let _signals = dispatcher.join(session).await.unwrap();
+    dispatcher.push(entries).await.unwrap();
+    let claims = dispatcher.step(Step { session, acks: vec![], queues: vec![], slots: 9 }).await.unwrap().claims;
+    let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+    dispatcher.start(session, &leases).await.unwrap();
+    session
+}
+
+#[tokio::test]
+async fn the_suspect_of_a_dead_process_is_blamed_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leases");
+    let with_suspect = die_running(&file, vec![Entry { suspect: true, ..entry(1) }, entry(2)]).await;
+    // A second process dies before anyone has reaped the first: each is judged by its own.
+    let without = die_running(&file, vec![entry(3), entry(4)]).await;
+    let mut lost = open(&file).await.reap(9).await.unwrap();
+    lost.sort_by_key(|one| one.token.id);
+    let seen: Vec<_> = lost.iter().map(|one| (one.session, one.counts)).collect();
+    assert_eq!(seen, vec![(with_suspect, true), (with_suspect, false), (without, true), (without, true)]);
+    assert!(lost.iter().all(|one| one.started_at == Some(Timestamp(1_000))));
+}
+
+#[tokio::test]
+async fn a_job_that_moved_on_is_dropped_by_an_ack_and_by_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leases");
+    let running = die_with_one_running(&file).await;
+    let dispatcher = open(&file).await;
+    assert!(matches!(dispatcher.withdraw(running.id).await.unwrap(), Place::Leased { .. }));
+    dispatcher.begin(Generation(2)).await.unwrap();
+    let lost = dispatcher.reap(9).await.unwrap();
+    assert_eq!(lost.len(), 1, "a new life forgets everything but what the file told");
+    let acks = vec![Ack { lease: running, next: None }];
+    dispatcher.step(Step { session: lost[0].session, acks, queues: vec![], slots: 0 }).await.unwrap();
+    assert_eq!(dispatcher.locate(&[running.id]).await.unwrap(), vec![Place::Unknown]);
+    drop(dispatcher);
+    assert!(open(&file).await.reap(9).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn one_broken_record_costs_only_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leases");
+    die_running(&file, vec![entry(1), entry(2), entry(3)]).await;
+    let mut text = std::fs::read(&file).unwrap();
+    // The second of the three: the first record is the header.
+    text[64 * 2 + 20] ^= 0xff;
+    std::fs::write(&file, text).unwrap();
+    assert_eq!(open(&file).await.reap(9).await.unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_file_that_is_something_else_is_begun_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("leases");
+    for text in ["", "x", &"not a lease file ".repeat(99)] {
+        std::fs::write(&file, text).unwrap();
+        assert!(open(&file).await.reap(9).await.unwrap().is_empty());
+    }
+    die_with_one_running(&file).await;
+    assert_eq!(open(&file).await.reap(9).await.unwrap().len(), 1);
+    let nowhere = MemoryDispatcher::open(Arc::new(ManualClock::default()), Some(folder.path().join("no/leases")));
+    assert!(nowhere.is_err(), "a file that cannot be written is told at the start");
+}
+
+fn started(n: u64) -> Started {
+    let id = JobId(uuid::Uuid::from_u128(u128::from(n)));
+    let lease = Lease { id, epoch: Epoch(0), nonce: Nonce(n) };
+    Started { lease, session: SessionId(uuid::Uuid::nil()), at: Timestamp(1), suspect: false }
+}
+
+/// Starts and ends so many that the file has to begin anew at least once.
+fn run_through(file: &mut LeaseFile) {
+    for n in 1_000..80_000 {
+        file.write(&[Record::Start(started(n)), Record::End(started(n).lease)]);
+    }
+}
+
+#[test]
+fn the_file_stays_small_and_keeps_what_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leases");
+    let (mut file, _) = LeaseFile::open(&path).unwrap();
+    file.write(&[Record::Start(started(1)), Record::Start(started(2))]);
+    run_through(&mut file);
+    assert!(std::fs::metadata(&path).unwrap().len() <= 4 << 20);
+    let mut running: Vec<_> = LeaseFile::open(&path).unwrap().1.iter().map(|one| one.lease.nonce.0).collect();
+    running.sort_unstable();
+    assert_eq!(running, vec![1, 2]);
+}
+
+#[test]
+fn a_file_that_could_not_be_written_is_made_whole_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let (home, away) = (folder.path().join("data"), folder.path().join("away"));
+    std::fs::create_dir(&home).unwrap();
+    let path = home.join("leases");
+    let (mut file, _) = LeaseFile::open(&path).unwrap();
+    std::fs::rename(&home, &away).unwrap();
+    // Beginning anew fails while its folder is away; what was started meanwhile is not in any file.
+    run_through(&mut file);
+    file.write(&[Record::Start(started(7))]);
+    std::fs::rename(&away, &home).unwrap();
+    file.write(&[Record::Start(started(8))]);
+    let mut running: Vec<_> = LeaseFile::open(&path).unwrap().1.iter().map(|one| one.lease.nonce.0).collect();
+    running.sort_unstable();
+    assert_eq!(running, vec![7, 8]);
 }

@@ -1,0 +1,176 @@
+//! Claims that are renewed, lost and recovered, and who is blamed.
+
+use super::{Fixture, Scene};
+use crate::{
+    dispatcher::{Ack, Entry, LEASE_MS, Lease, Place, SESSION_MS, Signal, Step},
+    ids::{Epoch, SessionId},
+};
+
+pub async fn a_lease_lives_by_renewal(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    for _ in 0..8 {
+        scene.fixture.advance_ms(SESSION_MS / 2).await;
+        assert!(scene.dispatcher.renew(scene.session, &[lease]).await.unwrap().is_empty());
+        assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+    }
+}
+
+pub async fn an_expired_lease_stays_expired(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let entry = scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    for _ in 0..(LEASE_MS / (SESSION_MS / 2) + 1) {
+        scene.fixture.advance_ms(SESSION_MS / 2).await;
+        scene.dispatcher.renew(scene.session, &[]).await.unwrap();
+    }
+    let expired = scene.dispatcher.reap(9).await.unwrap();
+    assert_eq!(expired.len(), 1, "the session lives, the lease was not renewed");
+    assert_eq!(scene.dispatcher.renew(scene.session, &[lease]).await.unwrap(), vec![lease]);
+    assert_eq!(scene.dispatcher.reap(9).await.unwrap(), expired, "until the journal has spoken it is reported again");
+    scene.dispatcher.push(vec![Entry { epoch: Epoch(1), ..entry }]).await.unwrap();
+    assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+}
+
+pub async fn a_lost_session_gives_back_what_it_held(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.push(|_| {}).await;
+    scene.push(|_| {}).await;
+    let claims = scene.claim(2).await;
+    scene.fixture.advance_ms(SESSION_MS).await;
+    let expired = scene.dispatcher.reap(9).await.unwrap();
+    assert_eq!(expired.len(), 2);
+    assert!(claims.iter().all(|claim| expired.iter().any(|lost| lost.token.id == claim.lease.id)));
+    // What the journal finds moved, the reaper drops with an ack in nobody's name.
+    let lease = Lease { id: expired[0].token.id, epoch: expired[0].token.epoch, nonce: expired[0].nonce };
+    let nobody = SessionId(uuid::Uuid::nil());
+    scene.step(Step { session: nobody, acks: vec![Ack { lease, next: None }], ..scene.asking(0) }).await;
+    assert_eq!(scene.dispatcher.reap(9).await.unwrap().len(), 1);
+
+    let other = scene.another().await;
+    let entry = other.push(|_| {}).await;
+    other.claim(1).await;
+    other.dispatcher.leave(other.session).await.unwrap();
+    let expired = other.dispatcher.reap(9).await.unwrap();
+    assert!(expired.iter().any(|lost| lost.token.id == entry.id), "a session that leaves is lost at once");
+}
+
+pub async fn only_started_attempts_count(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.push(|_| {}).await;
+    scene.push(|_| {}).await;
+    let claims = scene.claim(2).await;
+    scene.dispatcher.start(scene.session, &[claims[0].lease]).await.unwrap();
+    scene.dispatcher.leave(scene.session).await.unwrap();
+    for lost in scene.dispatcher.reap(9).await.unwrap() {
+        let started = lost.token.id == claims[0].lease.id;
+        assert_eq!((lost.counts, lost.started_at.is_some()), (started, started));
+    }
+}
+
+pub async fn suspects_run_alone_and_take_the_blame(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let first = scene.push(|entry| entry.suspect = true).await.id;
+    scene.fixture.advance_ms(1).await;
+    let second = scene.push(|entry| entry.suspect = true).await.id;
+    let plain = scene.push(|_| {}).await.id;
+    let claims = scene.claim(9).await;
+    let ids: Vec<_> = claims.iter().map(|claim| claim.lease.id).collect();
+    assert_eq!(ids, vec![first, plain], "one suspect in a process");
+    let other = scene.another().await;
+    assert_eq!(other.claim_ids(9).await, vec![second], "another process may run the other one");
+
+    let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+    scene.dispatcher.start(scene.session, &leases).await.unwrap();
+    scene.dispatcher.leave(scene.session).await.unwrap();
+    for lost in scene.dispatcher.reap(9).await.unwrap() {
+        assert_eq!(lost.counts, lost.token.id == first, "its neighbour is not to blame");
+    }
+}
+
+pub async fn blame_is_decided_once(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let suspect = scene.push(|entry| entry.suspect = true).await.id;
+    for _ in 0..3 {
+        scene.push(|_| {}).await;
+    }
+    let leases: Vec<_> = scene.claim(9).await.iter().map(|claim| claim.lease).collect();
+    scene.dispatcher.start(scene.session, &leases).await.unwrap();
+    scene.fixture.advance_ms(SESSION_MS).await;
+    let mut blamed = vec![];
+    for _ in 0..4 {
+        // In pieces, the suspect first if it can be: what is left must not be judged as if it had run without it.
+        let mut lost = scene.dispatcher.reap(9).await.unwrap();
+        lost.sort_by_key(|lost| lost.token.id != suspect);
+        blamed.extend(lost[0].counts.then_some(lost[0].token.id));
+        let lease = Lease { id: lost[0].token.id, epoch: lost[0].token.epoch, nonce: lost[0].nonce };
+        scene.ack(lease, None).await;
+    }
+    assert_eq!(blamed, vec![suspect]);
+    assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+}
+
+pub async fn a_reap_is_bounded_and_repeats(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    for _ in 0..5 {
+        scene.push(|_| {}).await;
+    }
+    scene.claim(5).await;
+    scene.dispatcher.leave(scene.session).await.unwrap();
+    let first = scene.dispatcher.reap(2).await.unwrap();
+    assert_eq!(first.len(), 2);
+    assert_eq!(scene.dispatcher.reap(2).await.unwrap(), first, "a reaper that died is followed by another one");
+    assert_eq!(scene.dispatcher.reap(9).await.unwrap().len(), 5);
+}
+
+pub async fn a_lost_claim_may_still_be_settled(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let entry = scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    scene.fixture.advance_ms(LEASE_MS).await;
+    assert_eq!(scene.dispatcher.reap(9).await.unwrap().len(), 1);
+    // The journal's fence let it settle: its ack is as good as ever.
+    scene.ack(lease, Some(Entry { epoch: Epoch(1), ..entry.clone() })).await;
+    assert_eq!(scene.place(entry.id).await, Place::Waiting { epoch: Epoch(1) });
+    assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+}
+
+pub async fn a_worker_that_slept_goes_on(fixture: &dyn Fixture) {
+    let mut scene = Scene::open(fixture).await;
+    scene.fixture.advance_ms(SESSION_MS * 4).await;
+    assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+    assert!(scene.dispatcher.sessions().await.unwrap().is_empty());
+    scene.dispatcher.renew(scene.session, &[]).await.unwrap();
+    assert_eq!(scene.dispatcher.sessions().await.unwrap().len(), 1);
+    assert!(scene.claim(1).await.is_empty());
+    scene.drain_signals();
+    let entry = scene.push(|_| {}).await;
+    assert_eq!(scene.signals.try_recv(), Ok(Signal::Work), "it is still told");
+    assert_eq!(scene.claim_ids(1).await, vec![entry.id]);
+}
+
+pub async fn a_reapers_ack_revives_nobody(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    scene.fixture.advance_ms(SESSION_MS).await;
+    assert_eq!(scene.dispatcher.reap(9).await.unwrap().len(), 1);
+    scene.ack(lease, None).await;
+    assert!(scene.dispatcher.sessions().await.unwrap().is_empty());
+    assert_eq!(scene.place(lease.id).await, Place::Unknown);
+}
+
+pub async fn only_the_holder_renews_and_starts(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    let other = scene.another().await;
+    assert_eq!(other.dispatcher.renew(other.session, &[lease]).await.unwrap(), vec![lease]);
+    other.dispatcher.start(other.session, &[lease]).await.unwrap();
+    assert!(matches!(scene.place(lease.id).await, Place::Leased { started_at: None, .. }));
+    let started_at = Some(scene.now());
+    scene.dispatcher.start(scene.session, &[lease]).await.unwrap();
+    let place = Place::Leased { epoch: Epoch(0), session: scene.session, started_at };
+    assert_eq!(scene.place(lease.id).await, place);
+}

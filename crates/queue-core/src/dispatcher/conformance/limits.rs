@@ -1,0 +1,94 @@
+//! What stops claims: parked targets, paused queues, limits.
+
+use super::{Fixture, Scene};
+use crate::{dispatcher::Setting, journal::QueueSettings};
+
+pub async fn a_parked_target_is_skipped_until_its_time(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let until = scene.now().plus_ms(5_000);
+    let park = Setting::ParkTarget { target: "t".into(), until, reason: "429".into() };
+    scene.dispatcher.apply(park).await.unwrap();
+    let parked = scene.push(|_| {}).await.id;
+    let other = scene.push(|entry| entry.target = "u".into()).await.id;
+    let reply = scene.step(scene.asking(9)).await;
+    assert_eq!(reply.claims.iter().map(|claim| claim.lease.id).collect::<Vec<_>>(), vec![other]);
+    assert_eq!(reply.next_at, Some(until), "the worker knows when to look again");
+    scene.fixture.advance_ms(5_000).await;
+    assert_eq!(scene.claim_ids(9).await, vec![parked]);
+}
+
+pub async fn a_target_has_its_limit(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(2))).await.unwrap();
+    for _ in 0..4 {
+        scene.push(|_| {}).await;
+    }
+    let claims = scene.claim(9).await;
+    assert_eq!(claims.len(), 2);
+    scene.ack(claims[0].lease, None).await;
+    assert_eq!(scene.claim(9).await.len(), 1);
+}
+
+pub async fn a_queue_has_its_limit_and_its_pause(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.set_queue(1, QueueSettings { concurrency: Some(1), ..QueueSettings::default() }).await;
+    scene.push(|_| {}).await;
+    scene.push(|_| {}).await;
+    assert_eq!(scene.claim(9).await.len(), 1);
+    let until = Some(scene.now().plus_ms(1_000));
+    scene.set_queue(2, QueueSettings { paused: true, paused_until: until, ..QueueSettings::default() }).await;
+    assert_eq!(scene.claim(9).await.len(), 0);
+    scene.fixture.advance_ms(1_000).await;
+    assert_eq!(scene.claim(9).await.len(), 1, "a pause with an end ends by itself");
+}
+
+pub async fn older_settings_change_nothing(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.set_queue(2, QueueSettings { paused: true, ..QueueSettings::default() }).await;
+    scene.set_queue(1, QueueSettings::default()).await;
+    scene.push(|_| {}).await;
+    assert!(scene.claim(1).await.is_empty());
+    scene.set_queue(3, QueueSettings::default()).await;
+    assert_eq!(scene.claim(1).await.len(), 1);
+}
+
+pub async fn parked_lanes_come_back_whole(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let park = |until| Setting::ParkTarget { target: "asleep".into(), until, reason: "429".into() };
+    scene.dispatcher.apply(park(scene.now().plus_ms(60_000))).await.unwrap();
+    let mut asleep = vec![];
+    for n in 0..300 {
+        let tenant = format!("tenant-{n}");
+        let entry = scene.push(|entry| (entry.tenant, entry.target) = (tenant.as_str().into(), "asleep".into())).await;
+        asleep.push(entry.id);
+    }
+    let awake = scene.push(|_| {}).await.id;
+    assert_eq!(scene.claim_ids(400).await, vec![awake]);
+    scene.dispatcher.apply(park(scene.now())).await.unwrap();
+    let mut woken = scene.claim_ids(400).await;
+    woken.sort_unstable();
+    asleep.sort_unstable();
+    assert_eq!(woken, asleep, "a moment that has passed wakes the target");
+}
+
+pub async fn limits_hold_over_queues_and_lanes(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(3))).await.unwrap();
+    for n in 0..12 {
+        let (queue, tenant) = (format!("queue-{}", n % 2), format!("tenant-{}", n % 3));
+        scene.push(|entry| (entry.queue, entry.tenant) = (queue.as_str().into(), tenant.as_str().into())).await;
+    }
+    let (mut held, mut done) = (scene.claim(9).await, 0);
+    while !held.is_empty() {
+        assert!(held.len() <= 3, "{} at once", held.len());
+        scene.ack(held.remove(0).lease, None).await;
+        done += 1;
+        held.extend(scene.claim(9).await);
+    }
+    assert_eq!(done, 12, "each freed place was taken again");
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), None)).await.unwrap();
+    for _ in 0..9 {
+        scene.push(|_| {}).await;
+    }
+    assert_eq!(scene.claim(9).await.len(), 9, "a limit that is gone limits nothing");
+}

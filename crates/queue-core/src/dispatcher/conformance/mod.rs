@@ -1,0 +1,173 @@
+//! What every dispatcher must do, written against the seam only.
+//!
+//! A store joins with one line in its tests: `queue_core::dispatcher_conformance!(its_fixture());`, where the
+//! expression makes a [`Fixture`] over a fresh, empty store. Each case below becomes one test of that store.
+
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a suite fails by panicking; its cases' names say it all
+
+mod leases;
+mod limits;
+mod order;
+mod reports;
+mod signals;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply};
+use crate::{
+    ids::{Epoch, Generation, JobId, SessionId},
+    journal::{QueueSettings, Versioned},
+    time::{Clock, Timestamp},
+};
+
+pub use self::{leases::*, limits::*, order::*, reports::*, signals::*};
+
+/// A store under test, and its time.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// The store; it has not begun.
+    fn dispatcher(&self) -> Arc<dyn Dispatcher>;
+
+    /// The store's time.
+    fn clock(&self) -> Arc<dyn Clock>;
+
+    /// Lets the store's time pass.
+    async fn advance_ms(&self, ms: i64);
+}
+
+/// Makes one test of every case: `dispatcher_conformance!(a_fresh_fixture())`.
+#[macro_export]
+macro_rules! dispatcher_conformance {
+    ($fixture:expr) => {
+        $crate::dispatcher_conformance! { @cases $fixture;
+            nothing_is_claimed_before_it_begins, no_more_is_claimed_than_slots, a_push_is_heard_once_an_epoch,
+            a_later_epoch_ends_a_claim, priorities_order_and_age, lanes_take_turns, weights_share_the_turns,
+            a_parked_target_is_skipped_until_its_time, a_target_has_its_limit, a_queue_has_its_limit_and_its_pause,
+            older_settings_change_nothing, a_worker_serves_the_queues_it_names, what_is_due_later_waits,
+            an_ack_must_match, a_release_comes_back_at_once, what_is_due_behind_the_horizon_is_forgotten,
+            a_lease_lives_by_renewal, an_expired_lease_stays_expired, a_lost_session_gives_back_what_it_held,
+            only_started_attempts_count, suspects_run_alone_and_take_the_blame, a_withdrawn_job_is_gone,
+            a_cancel_reaches_the_holder, a_wake_up_is_never_lost, depths_count_what_can_be_claimed,
+            a_waiting_job_says_what_it_waits_for, a_new_life_knows_nothing,
+            one_step_claims_a_bounded_number_and_says_that_there_is_more,
+            queues_take_turns,
+            who_comes_again_and_again_gains_nothing,
+            a_push_behind_the_horizon_ends_what_it_replaces,
+            a_later_epoch_replaces_what_waits,
+            an_older_life_does_not_begin_again,
+            parked_lanes_come_back_whole,
+            limits_hold_over_queues_and_lanes,
+            blame_is_decided_once,
+            a_reap_is_bounded_and_repeats,
+            a_lost_claim_may_still_be_settled,
+            a_worker_that_slept_goes_on,
+            a_reapers_ack_revives_nobody,
+            only_the_holder_renews_and_starts,
+            no_cancel_is_lost,
+            many_pushes_cost_one_signal,
+            a_freed_place_wakes,
+            a_freed_place_of_the_queue_wakes,
+            an_operator_wakes,
+            an_earlier_moment_is_told,
+            the_next_suspect_wakes_its_worker,
+            the_oldest_is_told_whatever_its_priority,
+            what_blocks_is_named,
+            places_are_told_in_order;
+        }
+    };
+    (@cases $fixture:expr; $($case:ident),+;) => {
+        $(
+            #[tokio::test]
+            async fn $case() {
+                let fixture = $fixture;
+                $crate::dispatcher::conformance::$case(&fixture).await;
+            }
+        )+
+    };
+}
+
+/// A begun store with one worker in it.
+struct Scene<'f> {
+    fixture: &'f dyn Fixture,
+    dispatcher: Arc<dyn Dispatcher>,
+    session: SessionId,
+    signals: mpsc::Receiver<Signal>,
+}
+
+impl<'f> Scene<'f> {
+    async fn open(fixture: &'f dyn Fixture) -> Self {
+        let dispatcher = fixture.dispatcher();
+        dispatcher.begin(Generation(1)).await.unwrap();
+        let session = SessionId::generate();
+        let signals = dispatcher.join(session).await.unwrap();
+        Self { fixture, dispatcher, session, signals }
+    }
+
+    fn now(&self) -> Timestamp {
+        self.fixture.clock().now()
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            id: JobId::generate(),
+            epoch: Epoch(0),
+            queue: "default".into(),
+            tenant: "acme".into(),
+            target: "t".into(),
+            priority: 5,
+            run_at: self.now(),
+            suspect: false,
+        }
+    }
+
+    async fn push(&self, change: impl FnOnce(&mut Entry)) -> Entry {
+        let mut entry = self.entry();
+        change(&mut entry);
+        self.dispatcher.push(vec![entry.clone()]).await.unwrap();
+        entry
+    }
+
+    async fn step(&self, step: Step) -> StepReply {
+        self.dispatcher.step(step).await.unwrap()
+    }
+
+    fn asking(&self, slots: usize) -> Step {
+        Step { session: self.session, acks: vec![], queues: vec![], slots }
+    }
+
+    async fn claim(&self, slots: usize) -> Vec<Claim> {
+        self.step(self.asking(slots)).await.claims
+    }
+
+    async fn claim_ids(&self, slots: usize) -> Vec<JobId> {
+        self.claim(slots).await.iter().map(|claim| claim.lease.id).collect()
+    }
+
+    async fn ack(&self, lease: Lease, next: Option<Entry>) {
+        self.step(Step { acks: vec![Ack { lease, next }], ..self.asking(0) }).await;
+    }
+
+    async fn place(&self, id: JobId) -> Place {
+        self.dispatcher.locate(&[id]).await.unwrap().remove(0)
+    }
+
+    async fn set_queue(&self, version: i64, value: QueueSettings) {
+        let setting = Setting::Queue("default".into(), Versioned { version, value });
+        self.dispatcher.apply(setting).await.unwrap();
+    }
+
+    /// Forgets what was said so far.
+    fn drain_signals(&mut self) {
+        while self.signals.try_recv().is_ok() {}
+    }
+
+    /// Another worker.
+    async fn another(&self) -> Scene<'f> {
+        let session = SessionId::generate();
+        let signals = self.dispatcher.join(session).await.unwrap();
+        Scene { fixture: self.fixture, dispatcher: self.dispatcher.clone(), session, signals }
+    }
+}

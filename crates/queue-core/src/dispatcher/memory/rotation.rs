@@ -1,0 +1,458 @@
+//! Whose turn it is: queues take turns, and within a queue its lanes do.
+//!
+//! Three ordered maps nest: the open queues, each queue's open groups (a group is the lanes of one target), each
+//! group's lanes. "Open" means that something in it can be claimed now, so a claim looks at the first of each and at
+//! nothing that is blocked. Parking a target or reaching its limit takes its groups out, one for each queue, however
+//! many lanes and entries they hold.
+//!
+//! Turns are weighted round robin by virtual time: a lane that is served moves one turn (divided by its weight) behind
+//! the queue's present turn, and a lane that gets its first entry joins there too. So whoever comes waits for at most
+//! one round, and whoever empties and comes again gains nothing by it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{
+    lane::{Lane, PLAIN, Position, Ready, SUSPECTS, TRACKS},
+    slab::Slab,
+};
+use crate::{
+    ids::{JobId, Name},
+    journal::{QueueSettings, Versioned},
+    time::Timestamp,
+};
+
+/// One turn of a lane of weight 1; a power of two, so that common weights divide it well.
+const TURN: u64 = 1 << 20;
+/// Largest weight: keeps a turn of the heaviest lane above one thousandth of a round.
+const WEIGHT_MAX: u32 = 1_000;
+
+#[derive(Debug)]
+pub(super) struct Queue {
+    pub(super) name: Name,
+    pub(super) settings: Option<Versioned<QueueSettings>>,
+    /// Paused now: set by the settings, cleared by them or by the end of the pause.
+    pub(super) paused: bool,
+    pub(super) active: u64,
+    pub(super) scheduled: u64,
+    /// By target.
+    pub(super) groups: HashMap<u32, u32>,
+    /// The turn that was served last.
+    turn: u64,
+    open: [BTreeMap<Position, u32>; 2],
+    /// Its own place among the queues, and whether it stands there.
+    at: Position,
+    listed: [bool; 2],
+}
+
+impl Queue {
+    /// Jobs of it that may run at once.
+    pub(super) fn concurrency(&self) -> Option<u32> {
+        self.settings.as_ref().and_then(|settings| settings.value.concurrency)
+    }
+
+    fn admits(&self) -> bool {
+        !self.paused && self.concurrency().is_none_or(|limit| self.active < u64::from(limit))
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) name: Name,
+    pub(super) limit: Option<u32>,
+    pub(super) active: u32,
+    /// Until when, and why; cleared when the time has come.
+    pub(super) parked: Option<(Timestamp, String)>,
+    open: bool,
+    groups: Vec<u32>,
+}
+
+impl Target {
+    pub(super) fn is_open(&self) -> bool {
+        self.open
+    }
+}
+
+/// The lanes of one target in one queue.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) queue: u32,
+    pub(super) target: u32,
+    by_tenant: HashMap<Name, u32>,
+    lanes: [BTreeMap<Position, u32>; 2],
+    /// Where it stands in its queue's open groups: at the place of its first lane.
+    listed: [Option<Position>; 2],
+    /// Ready entries.
+    pub(super) ready: u64,
+    /// Lanes that have ready entries.
+    pub(super) busy: u64,
+}
+
+impl Group {
+    /// Lanes that have ready entries; one that has both kinds comes twice.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = u32> {
+        self.lanes.iter().flat_map(|lanes| lanes.values().copied())
+    }
+}
+
+/// What changes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    Target(u32),
+    Queue(u32),
+}
+
+/// An entry whose turn has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Taken {
+    pub(super) id: JobId,
+    pub(super) run_at: Timestamp,
+    pub(super) lane: u32,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Rotation {
+    pub(super) queues: Slab<Queue>,
+    pub(super) queue_keys: BTreeMap<Name, u32>,
+    pub(super) targets: Slab<Target>,
+    pub(super) target_keys: HashMap<Name, u32>,
+    pub(super) groups: Slab<Group>,
+    pub(super) lanes: Slab<Lane>,
+    weights: HashMap<Name, u32>,
+    open: [BTreeMap<Position, u32>; 2],
+    turn: u64,
+    sequence: u64,
+    pub(super) timers: BTreeSet<(Timestamp, Timer)>,
+    /// Queues in which something became claimable since it was last asked; may repeat.
+    stirred: Vec<u32>,
+}
+
+impl Rotation {
+    /// The lane of these three, made if it is new. The caller adds a reference.
+    pub(super) fn lane(&mut self, queue: &Name, tenant: &Name, target: &Name) -> u32 {
+        let queue = self.queue(queue);
+        let target = self.target(target);
+        let group = self.group(queue, target);
+        if let Some(&lane) = self.groups[group].by_tenant.get(tenant) {
+            return lane;
+        }
+        let weight = self.weights.get(tenant).copied().unwrap_or(1);
+        let lines = Default::default();
+        let lane = self.lanes.insert(Lane { group, tenant: tenant.clone(), weight, at: (0, 0), lines, refs: 0 });
+        self.groups[group].by_tenant.insert(tenant.clone(), lane);
+        lane
+    }
+
+    pub(super) fn queue(&mut self, name: &Name) -> u32 {
+        if let Some(&key) = self.queue_keys.get(name) {
+            return key;
+        }
+        let key = self.queues.insert(Queue {
+            name: name.clone(),
+            settings: None,
+            paused: false,
+            active: 0,
+            scheduled: 0,
+            groups: HashMap::new(),
+            turn: 0,
+            open: Default::default(),
+            at: (0, 0),
+            listed: [false; 2],
+        });
+        self.queue_keys.insert(name.clone(), key);
+        key
+    }
+
+    pub(super) fn target(&mut self, name: &Name) -> u32 {
+        if let Some(&key) = self.target_keys.get(name) {
+            return key;
+        }
+        let name = name.clone();
+        let key = self.targets.insert(Target {
+            name: name.clone(),
+            limit: None,
+            active: 0,
+            parked: None,
+            open: true,
+            groups: vec![],
+        });
+        self.target_keys.insert(name, key);
+        key
+    }
+
+    fn group(&mut self, queue: u32, target: u32) -> u32 {
+        if let Some(&key) = self.queues[queue].groups.get(&target) {
+            return key;
+        }
+        let key = self.groups.insert(Group {
+            queue,
+            target,
+            by_tenant: HashMap::new(),
+            lanes: Default::default(),
+            listed: [None; 2],
+            ready: 0,
+            busy: 0,
+        });
+        self.queues[queue].groups.insert(target, key);
+        self.targets[target].groups.push(key);
+        key
+    }
+
+    /// Queue of a lane.
+    pub(super) fn queue_of(&self, lane: u32) -> u32 {
+        self.groups[self.lanes[lane].group].queue
+    }
+
+    pub(super) fn add_ref(&mut self, lane: u32) {
+        self.lanes[lane].refs += 1;
+    }
+
+    /// Drops a lane that nothing refers to any more, and what is empty without it, so that tenants, targets and queues
+    /// that come and go leave nothing behind.
+    pub(super) fn drop_ref(&mut self, lane: u32) {
+        self.lanes[lane].refs -= 1;
+        if self.lanes[lane].refs > 0 {
+            return;
+        }
+        let group = self.lanes[lane].group;
+        self.lanes.remove(lane);
+        self.groups[group].by_tenant.remove(&self.lanes[lane].tenant);
+        if !self.groups[group].by_tenant.is_empty() {
+            return;
+        }
+        let Group { queue, target, .. } = self.groups[group];
+        self.groups.remove(group);
+        self.queues[queue].groups.remove(&target);
+        self.targets[target].groups.retain(|other| *other != group);
+        self.drop_idle_target(target);
+        if self.queues[queue].groups.is_empty() && self.queues[queue].settings.is_none() {
+            self.queue_keys.remove(&self.queues[queue].name);
+            self.queues.remove(queue);
+        }
+    }
+
+    pub(super) fn drop_idle_target(&mut self, key: u32) {
+        let target = &self.targets[key];
+        if target.groups.is_empty() && target.limit.is_none() && target.parked.is_none() {
+            self.target_keys.remove(&target.name);
+            self.targets.remove(key);
+        }
+    }
+
+    /// A ready entry joins its lane.
+    pub(super) fn add(&mut self, lane: u32, suspect: bool, entry: Ready) {
+        let track = usize::from(suspect);
+        let key = lane;
+        let group = self.lanes[lane].group;
+        let queue = self.groups[group].queue;
+        let was_empty = self.lanes[lane].is_empty();
+        if was_empty {
+            self.lanes[lane].at = self.behind(self.queues[queue].turn, self.lanes[lane].weight);
+            self.groups[group].busy += 1;
+        }
+        let lane = &mut self.lanes[lane];
+        let first_of_track = lane.lines[track].is_empty();
+        lane.lines[track].insert(entry);
+        let at = lane.at;
+        self.groups[group].ready += 1;
+        if first_of_track {
+            self.groups[group].lanes[track].insert(at, key);
+            self.refresh_group(group);
+        }
+        if self.groups[group].listed[track].is_some() && self.queues[queue].listed[track] {
+            self.stir(queue);
+        }
+    }
+
+    /// A waiting entry leaves its lane without having had its turn.
+    pub(super) fn cut(&mut self, lane: u32, suspect: bool, entry: Ready) {
+        let track = usize::from(suspect);
+        let group = self.lanes[lane].group;
+        let lane = &mut self.lanes[lane];
+        lane.lines[track].remove(entry);
+        let (at, empty, track_empty) = (lane.at, lane.is_empty(), lane.lines[track].is_empty());
+        self.groups[group].ready -= 1;
+        if empty {
+            self.groups[group].busy -= 1;
+        }
+        if track_empty {
+            self.groups[group].lanes[track].remove(&at);
+            self.refresh_group(group);
+        }
+    }
+
+    /// The entry whose turn it is, of these queues (none named: of all) and, unless `suspects`, of no suspect. It
+    /// counts as active from here on.
+    pub(super) fn take(&mut self, queues: Option<&[u32]>, suspects: bool) -> Option<Taken> {
+        let tracks = if suspects { &TRACKS[..] } else { &TRACKS[..=PLAIN] };
+        let queue = match queues {
+            None => first(&self.open, tracks)?,
+            Some(named) => {
+                let open = named.iter().filter(|key| tracks.iter().any(|track| self.queues[**key].listed[*track]));
+                *open.min_by_key(|key| self.queues[**key].at)?
+            }
+        };
+        let group = first(&self.queues[queue].open, tracks)?;
+        let key = first(&self.groups[group].lanes, tracks)?;
+        let (track, entry) = self.lanes[key].head(suspects)?;
+
+        let was = self.lanes[key].at;
+        self.queues[queue].turn = self.queues[queue].turn.max(was.0);
+        let at = self.behind(self.queues[queue].turn, self.lanes[key].weight);
+        let lane = &mut self.lanes[key];
+        lane.at = at;
+        lane.lines[track].remove(entry);
+        let lane = &self.lanes[key];
+        let in_group = &mut self.groups[group];
+        in_group.ready -= 1;
+        if lane.is_empty() {
+            in_group.busy -= 1;
+        }
+        for track in TRACKS {
+            if in_group.lanes[track].remove(&was).is_some() && !lane.lines[track].is_empty() {
+                in_group.lanes[track].insert(at, key);
+            }
+        }
+        self.queues[queue].active += 1;
+        let target = in_group.target;
+        self.targets[target].active += 1;
+        self.refresh_group(group);
+        self.refresh_target(target);
+        self.end_turn(queue);
+        Some(Taken { id: entry.id, run_at: entry.run_at, lane: key })
+    }
+
+    /// A claim of this lane ended.
+    pub(super) fn release(&mut self, lane: u32) {
+        let Group { queue, target, .. } = self.groups[self.lanes[lane].group];
+        self.queues[queue].active -= 1;
+        self.targets[target].active -= 1;
+        self.refresh_target(target);
+        self.refresh_queue(queue);
+    }
+
+    /// Whether something of the queue can be claimed by a session that may (or may not) claim suspects.
+    pub(super) fn is_open(&self, queue: u32, suspects: bool) -> bool {
+        let listed = &self.queues[queue].listed;
+        listed[PLAIN] || suspects && listed[SUSPECTS]
+    }
+
+    /// Likewise, of these queues.
+    pub(super) fn any_open(&self, queues: &[Name], suspects: bool) -> bool {
+        if queues.is_empty() {
+            return !self.open[PLAIN].is_empty() || suspects && !self.open[SUSPECTS].is_empty();
+        }
+        let mut keys = queues.iter().filter_map(|name| self.queue_keys.get(name));
+        keys.any(|key| self.is_open(*key, suspects))
+    }
+
+    /// Queues in which something became claimable since the last call; may repeat.
+    pub(super) fn take_stirred(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.stirred)
+    }
+
+    pub(super) fn set_weight(&mut self, tenant: Name, weight: u32) {
+        let weight = weight.clamp(1, WEIGHT_MAX);
+        for lane in self.lanes.iter_mut().filter(|lane| lane.tenant == tenant) {
+            lane.weight = weight;
+        }
+        if weight == 1 {
+            self.weights.remove(&tenant);
+        } else {
+            self.weights.insert(tenant, weight);
+        }
+    }
+
+    /// Looks again whether the target may be claimed from, and opens or closes its groups.
+    pub(super) fn refresh_target(&mut self, key: u32) {
+        let target = &mut self.targets[key];
+        let open = target.parked.is_none() && target.limit.is_none_or(|limit| target.active < limit);
+        if open == target.open {
+            return;
+        }
+        target.open = open;
+        for at in 0..self.targets[key].groups.len() {
+            self.refresh_group(self.targets[key].groups[at]);
+        }
+    }
+
+    /// Looks again whether the queue has something to claim.
+    pub(super) fn refresh_queue(&mut self, key: u32) {
+        let admits = self.queues[key].admits();
+        for track in TRACKS {
+            let queue = &self.queues[key];
+            let open = admits && !queue.open[track].is_empty();
+            if open == queue.listed[track] {
+                continue;
+            }
+            if open {
+                if queue.listed == [false; 2] {
+                    self.queues[key].at = self.behind(self.turn, 1);
+                }
+                self.open[track].insert(self.queues[key].at, key);
+                self.stir(key);
+            } else {
+                self.open[track].remove(&queue.at);
+            }
+            self.queues[key].listed[track] = open;
+        }
+    }
+
+    fn refresh_group(&mut self, key: u32) {
+        let Group { queue, target, listed: was, .. } = self.groups[key];
+        let target_open = self.targets[target].open;
+        for track in TRACKS {
+            let group = &mut self.groups[key];
+            let first = group.lanes[track].first_key_value().map(|(at, _)| *at);
+            let place = if target_open { first } else { None };
+            if place == was[track] {
+                continue;
+            }
+            group.listed[track] = place;
+            let open = &mut self.queues[queue].open[track];
+            if let Some(was) = was[track] {
+                open.remove(&was);
+            }
+            if let Some(place) = place {
+                open.insert(place, key);
+            }
+            if was[track].is_none() && self.queues[queue].listed[track] {
+                self.stir(queue);
+            }
+        }
+        self.refresh_queue(queue);
+    }
+
+    /// The queue was served: it stands behind the others now.
+    fn end_turn(&mut self, key: u32) {
+        let was = self.queues[key].at;
+        self.turn = self.turn.max(was.0);
+        let at = self.behind(self.turn, 1);
+        let queue = &mut self.queues[key];
+        queue.at = at;
+        for track in TRACKS {
+            if queue.listed[track] {
+                self.open[track].remove(&was);
+                self.open[track].insert(at, key);
+            }
+        }
+        self.refresh_queue(key);
+    }
+
+    /// The place one turn behind `turn`, after everyone who stands there already.
+    fn behind(&mut self, turn: u64, weight: u32) -> Position {
+        self.sequence += 1;
+        (turn + TURN / u64::from(weight.max(1)), self.sequence)
+    }
+
+    fn stir(&mut self, queue: u32) {
+        if self.stirred.last() != Some(&queue) {
+            self.stirred.push(queue);
+        }
+    }
+}
+
+/// The first of these maps' values, over the tracks that may be claimed.
+fn first(maps: &[BTreeMap<Position, u32>; 2], tracks: &[usize]) -> Option<u32> {
+    let heads = tracks.iter().filter_map(|track| maps[*track].first_key_value());
+    heads.min_by_key(|(at, _)| **at).map(|(_, key)| *key)
+}

@@ -1,0 +1,76 @@
+//! What stops claims, and what starts them again by itself.
+
+use super::rotation::{Rotation, Timer};
+use crate::{
+    dispatcher::Setting,
+    journal::{QueueSettings, Versioned},
+    time::Timestamp,
+};
+
+impl Rotation {
+    pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) {
+        match setting {
+            Setting::Queue(name, settings) => {
+                let key = self.queue(&name);
+                self.set_queue(key, settings, now);
+            }
+            Setting::TargetConcurrency(name, limit) => {
+                let key = self.target(&name);
+                self.targets[key].limit = limit;
+                self.refresh_target(key);
+                self.drop_idle_target(key);
+            }
+            Setting::ParkTarget { target, until, reason } => {
+                let key = self.target(&target);
+                self.park(key, Some((until, reason)).filter(|_| until > now));
+                self.drop_idle_target(key);
+            }
+            Setting::TenantWeight(tenant, weight) => self.set_weight(tenant, weight),
+        }
+    }
+
+    fn set_queue(&mut self, key: u32, settings: Versioned<QueueSettings>, now: Timestamp) {
+        let held = &self.queues[key].settings;
+        if held.as_ref().is_some_and(|held| held.version > settings.version) {
+            return;
+        }
+        if let Some(until) = held.as_ref().and_then(|held| held.value.paused_until) {
+            self.timers.remove(&(until, Timer::Queue(key)));
+        }
+        let QueueSettings { paused, paused_until, .. } = settings.value;
+        self.queues[key].paused = paused && paused_until.is_none_or(|until| until > now);
+        if let Some(until) = paused_until.filter(|_| self.queues[key].paused) {
+            self.timers.insert((until, Timer::Queue(key)));
+        }
+        self.queues[key].settings = Some(settings);
+        self.refresh_queue(key);
+    }
+
+    fn park(&mut self, key: u32, parked: Option<(Timestamp, String)>) {
+        if let Some((until, _)) = self.targets[key].parked.take() {
+            self.timers.remove(&(until, Timer::Target(key)));
+        }
+        if let Some((until, _)) = &parked {
+            self.timers.insert((*until, Timer::Target(key)));
+        }
+        self.targets[key].parked = parked;
+        self.refresh_target(key);
+    }
+
+    /// Ends the pauses and parkings whose time has come.
+    pub(super) fn pass_time(&mut self, now: Timestamp) {
+        while let Some(&(until, timer)) = self.timers.first().filter(|(until, _)| *until <= now) {
+            self.timers.remove(&(until, timer));
+            match timer {
+                Timer::Target(key) => {
+                    self.park(key, None);
+                    self.drop_idle_target(key);
+                }
+                Timer::Queue(key) => {
+                    self.queues[key].paused = false;
+                    self.refresh_queue(key);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! One attempt at an analysis: its calls, side by side and one by one, counted and told.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicU32, Ordering},
+};
+
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
+use queue_core::{
+    error::{ErrorClass, JobError},
+    ledger::estimate_tokens,
+    payload::analysis::{Analysis, Strategy},
+};
+use serde_json::{Map, Value, json};
+
+use super::{
+    super::{
+        embedding,
+        structured::{self, Calls, Form, Question},
+    },
+    chunks::Chunk,
+    reduce,
+};
+use crate::context::{Durability, JobContext};
+
+/// Tries of one call within an attempt: an analysis of hundreds of calls would spend all its attempts on failures that
+/// pass in a second.
+const TRIES: u32 = 3;
+/// Inputs and tokens of one embedding call: what most compatible servers take, and what OpenAI takes with a margin.
+const EMBED_BATCH: (usize, u64) = (256, 250_000);
+/// Tokens that a chat message costs besides its text.
+const TOKENS_PER_MESSAGE: u64 = 8;
+/// Room for an answer whose length the job does not limit.
+const ANSWER_TOKENS: u64 = 256;
+
+/// One attempt.
+pub(super) struct Run<'a> {
+    pub(super) cx: &'a JobContext,
+    pub(super) payload: &'a Analysis,
+    pub(super) chunks: &'a [Chunk],
+    pub(super) calls: Calls,
+    model: &'a str,
+    done: AtomicU32,
+    total: u32,
+    embed_batches: Vec<&'a [Chunk]>,
+    /// The first failure that ends the attempt.
+    failure: Mutex<Option<JobError>>,
+}
+
+/// One call to make.
+pub(super) struct Asked<'a> {
+    pub(super) step: &'a str,
+    pub(super) prompt: String,
+    /// What the model is told about the marks in the prompt.
+    pub(super) note: String,
+    pub(super) schema: Option<&'a Value>,
+}
+
+impl<'a> Run<'a> {
+    /// Refuses what cannot end well before anything is paid for.
+    pub(super) fn new(
+        cx: &'a JobContext,
+        payload: &'a Analysis,
+        chunks: &'a [Chunk],
+        model: &'a str,
+    ) -> Result<Self, JobError> {
+        let leaves = chunks.len();
+        let calls = match payload.reduce.strategy {
+            Strategy::None | Strategy::Concat | Strategy::MergeArrays => leaves,
+            Strategy::Llm => leaves + 1,
+            // The first chunk is mapped, the others are refined.
+            Strategy::Refine => leaves,
+            Strategy::Tree => leaves + reduce::tree_calls(leaves, payload.reduce.fan_in),
+        };
+        if payload.reduce.strategy == Strategy::Tree {
+            reduce::check_depth(leaves, &payload.reduce)?;
+        }
+        let embed_batches = if payload.embed.is_some() { batches(chunks, payload, model) } else { vec![] };
+        let total = u32::try_from(calls + embed_batches.len()).unwrap_or(u32::MAX);
+        if total > payload.max_calls {
+            let message = format!("{leaves} chunks need {total} calls; `limits.max_calls` is {}", payload.max_calls);
+            return Err(JobError::new(ErrorClass::Permanent, structured::MAX_CALLS, message));
+        }
+        Ok(Self {
+            cx,
+            payload,
+            chunks,
+            calls: Calls::up_to(payload.max_calls),
+            model,
+            done: AtomicU32::new(0),
+            total,
+            embed_batches,
+            failure: Mutex::default(),
+        })
+    }
+
+    /// One kept call; its answer is JSON where a schema is given, else text.
+    pub(super) async fn ask(&self, asked: Asked<'_>) -> Result<Value, JobError> {
+        let body = self.body(&asked);
+        self.check_room(&body)?;
+        let question = Question {
+            step: asked.step,
+            model: self.model,
+            body,
+            form: asked.schema.map_or(Form::Text, Form::Schema),
+            repair: self.payload.map.repair,
+            // A chunk that may be left out was decided by its first round.
+            rounds: if self.payload.map.skip_failed { 1 } else { self.cx.attempt() },
+            tries: TRIES,
+            durability: Durability::Now,
+        };
+        let answered = structured::ask(self.cx, &question, &self.calls).await?;
+        self.step_done(asked.step);
+        Ok(answered.json.unwrap_or(Value::String(answered.answer.text)))
+    }
+
+    /// Tells that a step has ended.
+    pub(super) fn step_done(&self, step: &str) {
+        let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
+        self.cx.progress(done, self.total.max(done), step);
+    }
+
+    /// Runs calls side by side and returns what they brought, in their order. After a failure none is begun any more.
+    /// Those that are running go on where the job may be tried again, since the next attempt finds their answers, and
+    /// are stopped where it may not. Either way each is waited for: what it cost is written down.
+    pub(super) async fn side_by_side<T: Send>(
+        &self,
+        calls: Vec<BoxFuture<'_, Result<T, JobError>>>,
+    ) -> Result<Vec<T>, JobError> {
+        let guarded: Vec<BoxFuture<'_, Option<(usize, T)>>> = calls
+            .into_iter()
+            .enumerate()
+            .map(|(index, call)| {
+                async move {
+                    if self.is_failing() || self.cx.cancelled().is_cancelled() {
+                        return None;
+                    }
+                    match call.await {
+                        Ok(brought) => Some((index, brought)),
+                        Err(error) => {
+                            self.fail(error);
+                            None
+                        }
+                    }
+                }
+                .boxed()
+            })
+            .collect();
+        let wanted = guarded.len();
+        let outcomes = stream::iter(guarded).buffer_unordered(self.payload.map.concurrency);
+        let mut brought: Vec<(usize, T)> = outcomes.filter_map(|outcome| async move { outcome }).collect().await;
+        if let Some(error) = self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(error);
+        }
+        if brought.len() < wanted {
+            return Err(JobError::new(ErrorClass::Internal, "cancelled", "the attempt was stopped"));
+        }
+        brought.sort_by_key(|(index, _)| *index);
+        Ok(brought.into_iter().map(|(_, brought)| brought).collect())
+    }
+
+    fn is_failing(&self) -> bool {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    fn fail(&self, error: JobError) {
+        let mut first = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        if first.is_none() {
+            if !error.retryable {
+                self.cx.cancelled().cancel();
+            }
+            *first = Some(error);
+        }
+    }
+
+    fn body(&self, asked: &Asked<'_>) -> Map<String, Value> {
+        let mut body = self.payload.defaults.clone();
+        let system = match &self.payload.map.system {
+            Some(system) => format!("{system}\n\n{}", asked.note),
+            None => asked.note.clone(),
+        };
+        let messages = json!([{"role": "system", "content": system}, {"role": "user", "content": asked.prompt}]);
+        body.insert("messages".to_owned(), messages);
+        if let Some(schema) = asked.schema {
+            let named = json!({"name": "answer", "strict": self.payload.map.strict, "schema": schema});
+            body.insert("response_format".to_owned(), json!({"type": "json_schema", "json_schema": named}));
+        }
+        body
+    }
+
+    /// Nothing is sent that cannot fit into the model's window.
+    fn check_room(&self, body: &Map<String, Value>) -> Result<(), JobError> {
+        let Some(window) = self.cx.window(self.model) else { return Ok(()) };
+        let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        let of_message = |message: &Value| message.get("content").map_or(0, |text| self.tokens(text));
+        let prompt: u64 = messages.iter().map(|message| of_message(message) + TOKENS_PER_MESSAGE).sum();
+        let answer = self.answer_tokens(window);
+        if prompt + answer <= window {
+            return Ok(());
+        }
+        let message = format!("a prompt of {prompt} tokens and an answer of {answer} do not fit into {window}");
+        Err(JobError::new(ErrorClass::Overflow, "window", message))
+    }
+
+    /// Tokens that are kept free for an answer.
+    fn answer_tokens(&self, window: u64) -> u64 {
+        self.payload.answer_tokens().unwrap_or(ANSWER_TOKENS.min(window / 8))
+    }
+
+    /// Whether one call has room for `tokens` of answers, or would have in the smallest window in use.
+    pub(super) fn one_call_holds(&self, tokens: u64) -> bool {
+        let window = self.cx.window(self.model).unwrap_or(SMALLEST_WINDOW);
+        let prompt = self.payload.reduce.prompt.as_deref().map_or(0, |text| estimate_tokens(self.model, text));
+        let system = self.payload.map.system.as_deref().map_or(0, |text| estimate_tokens(self.model, text));
+        tokens + prompt + system + self.answer_tokens(window) + 4 * TOKENS_PER_MESSAGE <= window
+    }
+
+    /// Tokens of a value as it stands in a prompt.
+    pub(super) fn tokens(&self, value: &Value) -> u64 {
+        match value {
+            Value::String(text) => estimate_tokens(self.model, text),
+            other => estimate_tokens(self.model, &other.to_string()),
+        }
+    }
+
+    /// Vectors of the chunks and the model that made them, where they are asked for.
+    pub(super) async fn embed(&self) -> Result<Option<(String, Vec<Vec<f32>>)>, JobError> {
+        let Some(wish) = &self.payload.embed else { return Ok(None) };
+        let model = wish.model.as_deref().or_else(|| self.cx.default_embedding_model()).unwrap_or_default();
+        let calls: Vec<BoxFuture<'_, _>> = self
+            .embed_batches
+            .iter()
+            .enumerate()
+            .map(|(index, batch)| self.embed_batch(model, wish.dimensions, index, batch).boxed())
+            .collect();
+        let vectors: Vec<Vec<f32>> = self.side_by_side(calls).await?.into_iter().flatten().collect();
+        embedding::check(&vectors, self.chunks.len())?;
+        Ok(Some((model.to_owned(), vectors)))
+    }
+
+    async fn embed_batch(
+        &self,
+        model: &str,
+        dimensions: Option<u32>,
+        index: usize,
+        batch: &[Chunk],
+    ) -> Result<Vec<Vec<f32>>, JobError> {
+        let step = format!("embed/{index:04}");
+        self.calls.take()?;
+        let answer = structured::again(self.cx, TRIES, || {
+            let input = batch.iter().map(|chunk| chunk.text(&self.payload.text).to_owned()).collect();
+            self.cx.embed(&step, 0, model, input, dimensions, Durability::Now)
+        })
+        .await?;
+        embedding::check(&answer.vectors, batch.len())?;
+        self.step_done(&step);
+        Ok(answer.vectors)
+    }
+}
+
+/// Window of a model about which nothing is known: the smallest that chat models in use have.
+const SMALLEST_WINDOW: u64 = 4_096;
+
+/// Neighbours in batches that one embedding call takes.
+fn batches<'a>(chunks: &'a [Chunk], payload: &Analysis, model: &str) -> Vec<&'a [Chunk]> {
+    let (inputs_max, tokens_max) = EMBED_BATCH;
+    let mut batches = Vec::new();
+    let (mut from, mut tokens) = (0, 0);
+    for (at, chunk) in chunks.iter().enumerate() {
+        let more = estimate_tokens(model, chunk.text(&payload.text));
+        if at > from && (at - from >= inputs_max || tokens + more > tokens_max) {
+            batches.push(&chunks[from..at]);
+            (from, tokens) = (at, 0);
+        }
+        tokens += more;
+    }
+    if from < chunks.len() {
+        batches.push(&chunks[from..]);
+    }
+    batches
+}
