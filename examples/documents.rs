@@ -82,7 +82,7 @@ fn facts_schema(most: u32) -> Value {
 }
 
 fn analysis(name: &str, text: &str, model: Option<&str>) -> Value {
-    let mut defaults = json!({"max_tokens": 400, "temperature": 0});
+    let mut defaults = json!({"max_tokens": 1_000, "temperature": 0});
     if let Some(model) = model {
         defaults["model"] = json!(model);
     }

@@ -72,14 +72,8 @@ pub(crate) fn build_one(provider: &config::Provider) -> Result<Arc<dyn Provider>
     }
 }
 
-/// Jobs that may run at once, by target, for every model that the configuration names.
+/// Jobs of one model that may run at once, for all models of each provider.
 pub(crate) fn concurrency(config: &Config) -> BTreeMap<Name, u32> {
-    let routes = routes(config);
-    let exact = config.providers.iter().flat_map(|provider| &provider.models).filter(|model| !model.ends_with('*'));
-    let limit = |model: &String| {
-        let target = routes.resolve(model)?;
-        let provider = config.providers.iter().find(|provider| provider.name == target.provider)?;
-        Some((target.name(), provider.concurrency?))
-    };
-    exact.chain(&config.default_model).chain(&config.embedding_model).filter_map(limit).collect()
+    let limit = |provider: &config::Provider| Some((Name::new(format!("{}:*", provider.name)), provider.concurrency?));
+    config.providers.iter().filter_map(limit).collect()
 }

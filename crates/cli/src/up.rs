@@ -9,7 +9,6 @@ use queue_core::{
     ids::Name,
     journal::{Role, sqlite::SqliteJournal},
     keys::Secret,
-    ledger::PriceBook,
     stores::Stores,
     time::{Clock, SystemClock},
 };
@@ -47,7 +46,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let admin_key = ensure_admin_key(&config, &folder, &stores).await?;
     let providers = Arc::new(providers::build(&config.providers)?);
     let routes = Arc::new(providers::routes(&config));
-    let prices = Arc::new(PriceBook::shipped());
+    let prices = Arc::new(config.prices.clone());
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let clockwork = scheduler::Config { target_concurrency: providers::concurrency(&config) };

@@ -1,4 +1,6 @@
-//! A full disk: nothing false is acknowledged, the reason is said, and service resumes by itself.
+//! A full disk, and one that turns read-only: nothing false is acknowledged, the reason is said, and service resumes by itself.
+
+#![allow(clippy::unwrap_used)] // a test fails by panicking
 
 mod installation;
 
@@ -6,7 +8,7 @@ use std::{fs, path::Path, process::Command};
 
 use installation::Installation;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A file system of a few megabytes in memory; unmounted when dropped.
 struct SmallDisk<'a>(&'a Path);
@@ -40,18 +42,60 @@ async fn a_full_disk_answers_503_and_service_resumes_by_itself() {
     fs::write(&ballast, vec![0_u8; 1 << 20]).unwrap();
 
     let mut accepted = vec![];
-    let refused = loop {
-        match up.try_submit(&job).await {
-            (StatusCode::ACCEPTED, body) => accepted.push(body["id"].as_str().unwrap().to_owned()),
-            refused => break refused,
-        }
-        assert!(accepted.len() < 100, "the disk never fills");
-    };
-    assert_eq!(refused.0, StatusCode::SERVICE_UNAVAILABLE, "{}", refused.1);
-    assert!(refused.1["detail"].as_str().unwrap().contains("full"), "{}", refused.1);
-    up.until("not ready", async |up| up.status("/readyz").await == Some(StatusCode::SERVICE_UNAVAILABLE)).await;
-
+    refused_for(&up, "full", &job, &mut accepted).await;
     fs::remove_file(&ballast).unwrap();
+    resumes(&up, accepted).await;
+    drop(up);
+    drop(disk);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_turns_read_only_answers_503_and_service_resumes_by_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, library, flag) = (folder.path().join("data"), folder.path().join("shim.so"), folder.path().join("flag"));
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/read_only.c");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(source).arg("-ldl").status();
+    assert!(built.unwrap().success());
+    fs::create_dir(&data).unwrap();
+    let environment = [
+        ("LD_PRELOAD", library.to_str().unwrap()),
+        ("READ_ONLY_FOLDER", data.to_str().unwrap()),
+        ("READ_ONLY_WHILE", flag.to_str().unwrap()),
+    ];
+    let mut up = Installation::start_in(&data, &[], &environment).await;
+    let job = json!({"kind": "probe", "payload": {}});
+    let mut accepted = vec![up.submit(&job).await];
+    fs::write(&flag, "").unwrap();
+    refused_for(&up, "read-only", &job, &mut accepted).await;
+    fs::remove_file(&flag).unwrap();
+    resumes(&up, accepted).await;
+
+    fs::write(&flag, "").unwrap();
+    up.kill();
+    assert!(!up.spawn(), "nothing is served from a folder that cannot be written to");
+    up.wait_for_death();
+    assert!(up.log().contains("Read-only file system"), "{}", up.log());
+}
+
+/// Submits until it is refused, for this reason, and sees the installation say that it is not ready.
+async fn refused_for(up: &Installation, reason: &str, job: &Value, accepted: &mut Vec<String>) {
+    let began = accepted.len();
+    up.until("refused for the reason", async |up| {
+        let (status, body) = up.try_submit(job).await;
+        if status == StatusCode::ACCEPTED {
+            accepted.push(body["id"].as_str().unwrap().to_owned());
+            assert!(accepted.len() < began + 100, "everything is accepted");
+            return false;
+        }
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{body}");
+        body["detail"].as_str().unwrap().contains(reason)
+    })
+    .await;
+    up.until("not ready", async |up| up.status("/readyz").await == Some(StatusCode::SERVICE_UNAVAILABLE)).await;
+}
+
+/// Sees service resume, and finds every job that was accepted and nothing else.
+async fn resumes(up: &Installation, mut accepted: Vec<String>) {
     up.until("accepting again", async |up| {
         let (status, body) = up.try_submit(&json!({"kind": "probe", "payload": {}})).await;
         if status == StatusCode::ACCEPTED {
@@ -63,6 +107,4 @@ async fn a_full_disk_answers_503_and_service_resumes_by_itself() {
     up.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
     let listed = up.get("/v1/jobs?limit=200").await;
     assert_eq!(listed["jobs"].as_array().unwrap().len(), accepted.len(), "every 202 is there and nothing else");
-    drop(up);
-    drop(disk);
 }

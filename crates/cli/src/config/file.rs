@@ -18,6 +18,7 @@ pub(crate) struct File {
     pub(crate) admin_key_file: Option<PathBuf>,
     pub(crate) log: Option<LogFormat>,
     pub(crate) probe_jobs: Option<bool>,
+    pub(crate) prices_file: Option<PathBuf>,
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,
     pub(crate) worker: Worker,

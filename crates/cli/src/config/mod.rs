@@ -6,11 +6,12 @@ mod providers;
 mod tests;
 
 use std::{
+    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use queue_core::ids::Name;
+use queue_core::{ids::Name, ledger::PriceBook};
 use secrecy::SecretString;
 
 pub(crate) use self::{
@@ -35,7 +36,7 @@ const SLOTS_DEFAULT: usize = 1_000;
 /// Time that running jobs get at a stop: below the 30 s after which Kubernetes kills.
 const DRAIN_DEFAULT: Duration = Duration::from_secs(25);
 
-/// Largest configuration file that is read.
+/// Largest configuration or price file that is read.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The flags of `up`, `serve`, `migrate` and `doctor`.
@@ -127,6 +128,8 @@ pub(crate) struct Config {
     pub(crate) log_filter: Option<String>,
     /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
     pub(crate) probe_jobs: Option<bool>,
+    /// What models cost: the shipped prices, with those of the user's file over them.
+    pub(crate) prices: PriceBook,
     /// Who answers, in the order in which they are asked whether they serve a model.
     pub(crate) providers: Vec<Provider>,
     /// The model of jobs that name none.
@@ -190,6 +193,7 @@ impl Config {
             journal: parse_journal(journal.as_deref(), &data)?,
             dispatcher: parse_dispatcher(dispatcher.as_deref())?,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
+            prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
             worker: worker(flags, env, &file.worker)?,
             file: path,
             data,
@@ -211,11 +215,7 @@ fn read_file(flags: &Flags, env: &Environment) -> Result<(Option<PathBuf>, file:
         None => return Ok((None, file::File::default())),
     };
     let failed = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
-    let size = std::fs::metadata(&path).map_err(|error| failed(error.to_string()))?.len();
-    if size > FILE_MAX_BYTES {
-        return Err(failed(format!("{size} bytes are no configuration")));
-    }
-    let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+    let text = read_bounded(&path).map_err(|error| failed(error.to_string()))?;
     let file = toml::from_str(&text).map_err(|error| failed(locate(&text, &error)))?;
     Ok((Some(path), file))
 }
@@ -270,6 +270,24 @@ fn read_secret(path: &Path) -> Result<SecretString, String> {
         "" => Err(format!("the key file {} is empty", path.display())),
         key => Ok(key.into()),
     }
+}
+
+fn prices(path: Option<PathBuf>) -> Result<PriceBook, String> {
+    let shipped = PriceBook::shipped();
+    let Some(path) = path else { return Ok(shipped) };
+    let failed = |reason: String| format!("the price file {}: {reason}", path.display());
+    let text = read_bounded(&path).map_err(|reason| failed(reason.to_string()))?;
+    let own = PriceBook::parse(&text).map_err(|error| failed(error.to_string()))?;
+    Ok(shipped.with_overrides(own))
+}
+
+/// The text of a file, unless it is too large to be one of ours.
+fn read_bounded(path: &Path) -> io::Result<String> {
+    let size = std::fs::metadata(path)?.len();
+    if size > FILE_MAX_BYTES {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes are too many")));
+    }
+    std::fs::read_to_string(path)
 }
 
 fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worker, String> {

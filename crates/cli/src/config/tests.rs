@@ -62,6 +62,9 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     fs::write(&key, "secret\n").unwrap();
     let every_key: String = text.lines().map(|line| uncommented(line) + "\n").collect();
     let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
+    let prices = dir.path().join("prices.toml");
+    fs::write(&prices, "version = \"mine\"").unwrap();
+    let every_key = every_key.replace("/etc/longshore/prices.toml", &prices.display().to_string());
     let config = load(&every_key, Flags::default(), &[("OPENAI_API_KEY", "sk-test"), ("EMBED_KEY", "k")]).unwrap();
     assert_eq!(config.admin_key.unwrap().expose_secret(), "secret");
     assert!(config.providers.len() >= 3, "{:?}", config.providers);
@@ -165,4 +168,28 @@ fn the_simulated_pace_can_be_set() {
     let config = load("", flags, &[]).unwrap();
     assert!(matches!(config.providers[0].backend,
         Backend::Simulated { first_token, tokens_per_second: 9_000 } if first_token == Duration::from_millis(5)));
+}
+
+#[test]
+fn a_price_file_goes_over_the_shipped_prices() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("prices.toml");
+    let file = format!("prices_file = {path:?}");
+    fs::write(&path, "version = \"mine\"\n[models.\"smollm2\"]\ninput = 0\noutput = 0\n").unwrap();
+    let prices = load(&file, Flags::default(), &[]).unwrap().prices;
+    assert!(prices.model("smollm2").is_some() && prices.model("gpt-4o-mini").is_some());
+    assert!(prices.version().ends_with("+mine"), "{}", prices.version());
+    fs::write(&path, "version = \"mine\"\n[models.\"smollm2\"]\ninput = 0\n").unwrap();
+    let reason = error(&file, Flags::default(), &[]);
+    assert!(reason.contains("prices.toml") && reason.contains("smollm2"), "{reason}");
+    fs::remove_file(&path).unwrap();
+    assert!(error("", Flags::default(), &[("LONGSHORE_PRICES_FILE", path.to_str().unwrap())]).contains("prices.toml"));
+}
+
+#[test]
+fn a_provider_limits_each_of_its_models() {
+    let file = "[[providers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/v1\"\nmodels = [\"gpt-*\"]\nconcurrency = 7";
+    let config = load(file, Flags::default(), &[]).unwrap();
+    let limits = crate::providers::concurrency(&config);
+    assert_eq!(limits.get(&Name::new("a:*")), Some(&7));
 }

@@ -23,6 +23,7 @@ pub struct Installation {
     pub data: PathBuf,
     pub url: String,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
     logs: TempDir,
     process: Option<Child>,
     http: reqwest::Client,
@@ -31,11 +32,18 @@ pub struct Installation {
 impl Installation {
     /// Starts `up` with these extra arguments.
     pub async fn start(data: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(data, arguments, &[]).await
+    }
+
+    /// Likewise, with these variables in its environment.
+    pub async fn start_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
         let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
         let mut up = Self {
             data: data.into(),
             url: String::new(),
             arguments,
+            environment,
             logs: tempfile::tempdir().unwrap(),
             process: None,
             http: reqwest::Client::new(),
@@ -58,6 +66,7 @@ impl Installation {
             .args(&self.arguments)
             // Nothing of the environment of whoever runs the tests: `up` refuses settings that it does not know.
             .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("LONGSHORE_ADMIN_KEY", KEY)
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(self.log_file()).unwrap())
@@ -82,7 +91,7 @@ impl Installation {
     }
 
     /// What the processes of this installation have logged.
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         std::fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 

@@ -214,7 +214,8 @@ pub struct QueueDepth {
 pub enum Setting {
     /// A queue's settings, as versioned by the journal.
     Queue(Name, Versioned<QueueSettings>),
-    /// How many jobs of the target may run at once (`None`: any number).
+    /// How many jobs of the target may run at once (`None`: any number). A name that ends in `*` speaks for each
+    /// target that begins so and has no limit of its own; of several the longest counts.
     TargetConcurrency(Name, Option<u32>),
     /// The target sleeps until then; a moment that has passed wakes it.
     ParkTarget {

@@ -29,6 +29,28 @@ pub async fn a_target_has_its_limit(fixture: &dyn Fixture) {
     assert_eq!(scene.claim(9).await.len(), 1);
 }
 
+pub async fn a_pattern_limits_targets_without_a_limit_of_their_own(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let push = async |target: &str| {
+        for _ in 0..5 {
+            scene.push(|entry| entry.target = target.into()).await;
+        }
+    };
+    push("a:old:main").await;
+    for (target, limit) in [("a:*", 2), ("a:big*", 3), ("a:own:main", 4)] {
+        scene.dispatcher.apply(Setting::TargetConcurrency(target.into(), Some(limit))).await.unwrap();
+    }
+    assert_eq!(scene.claim(99).await.len(), 2, "a target that was there before the limit");
+    for (target, admitted) in [("a:new:main", 2), ("a:big:main", 3), ("a:own:main", 4), ("b:free:main", 5)] {
+        push(target).await;
+        assert_eq!(scene.claim(99).await.len(), admitted, "{target}");
+    }
+    scene.dispatcher.apply(Setting::TargetConcurrency("a:own:main".into(), None)).await.unwrap();
+    assert!(scene.claim(99).await.is_empty(), "the pattern speaks for it again");
+    scene.dispatcher.apply(Setting::TargetConcurrency("a:*".into(), None)).await.unwrap();
+    assert_eq!(scene.claim(99).await.len(), 3 + 3 + 1, "what waited of `old`, `new` and `own`");
+}
+
 pub async fn a_queue_has_its_limit_and_its_pause(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     scene.set_queue(1, QueueSettings { concurrency: Some(1), ..QueueSettings::default() }).await;

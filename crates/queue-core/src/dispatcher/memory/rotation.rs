@@ -118,6 +118,8 @@ pub(super) struct Rotation {
     pub(super) groups: Slab<Group>,
     pub(super) lanes: Slab<Lane>,
     weights: HashMap<Name, u32>,
+    /// Of targets, and of all that begin so where the name ends in `*`.
+    pub(super) limits: HashMap<Name, u32>,
     open: [BTreeMap<Position, u32>; 2],
     turn: u64,
     sequence: u64,
@@ -167,16 +169,28 @@ impl Rotation {
             return key;
         }
         let name = name.clone();
+        let limit = self.limit_of(&name);
         let key = self.targets.insert(Target {
             name: name.clone(),
-            limit: None,
+            limit,
             active: 0,
             parked: None,
-            open: true,
+            open: limit != Some(0),
             groups: vec![],
         });
         self.target_keys.insert(name, key);
         key
+    }
+
+    /// The limit that is set for this target: its own, or that of the longest pattern that speaks for it.
+    pub(super) fn limit_of(&self, target: &Name) -> Option<u32> {
+        let own = self.limits.get(target).copied();
+        own.or_else(|| {
+            let patterns =
+                self.limits.iter().filter_map(|(name, limit)| Some((name.as_str().strip_suffix('*')?, *limit)));
+            let spoken_for = patterns.filter(|(prefix, _)| target.as_str().starts_with(prefix));
+            spoken_for.max_by_key(|(prefix, _)| prefix.len()).map(|(_, limit)| limit)
+        })
     }
 
     fn group(&mut self, queue: u32, target: u32) -> u32 {
@@ -232,7 +246,7 @@ impl Rotation {
 
     pub(super) fn drop_idle_target(&mut self, key: u32) {
         let target = &self.targets[key];
-        if target.groups.is_empty() && target.limit.is_none() && target.parked.is_none() {
+        if target.groups.is_empty() && target.parked.is_none() {
             self.target_keys.remove(&target.name);
             self.targets.remove(key);
         }

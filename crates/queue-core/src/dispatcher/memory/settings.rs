@@ -3,6 +3,7 @@
 use super::rotation::{Rotation, Timer};
 use crate::{
     dispatcher::Setting,
+    ids::Name,
     journal::{QueueSettings, Versioned},
     time::Timestamp,
 };
@@ -14,12 +15,7 @@ impl Rotation {
                 let key = self.queue(&name);
                 self.set_queue(key, settings, now);
             }
-            Setting::TargetConcurrency(name, limit) => {
-                let key = self.target(&name);
-                self.targets[key].limit = limit;
-                self.refresh_target(key);
-                self.drop_idle_target(key);
-            }
+            Setting::TargetConcurrency(name, limit) => self.set_limit(name, limit),
             Setting::ParkTarget { target, until, reason } => {
                 let key = self.target(&target);
                 self.park(key, Some((until, reason)).filter(|_| until > now));
@@ -44,6 +40,26 @@ impl Rotation {
         }
         self.queues[key].settings = Some(settings);
         self.refresh_queue(key);
+    }
+
+    /// Looks at every target when the name is a pattern: a thing of starts and of operators.
+    fn set_limit(&mut self, name: Name, limit: Option<u32>) {
+        let keys: Vec<u32> = match name.as_str().strip_suffix('*') {
+            None => vec![self.target(&name)],
+            Some(prefix) => {
+                let concerned = self.target_keys.iter().filter(|(target, _)| target.as_str().starts_with(prefix));
+                concerned.map(|(_, key)| *key).collect()
+            }
+        };
+        match limit {
+            Some(limit) => self.limits.insert(name, limit),
+            None => self.limits.remove(&name),
+        };
+        for key in keys {
+            self.targets[key].limit = self.limit_of(&self.targets[key].name);
+            self.refresh_target(key);
+            self.drop_idle_target(key);
+        }
     }
 
     fn park(&mut self, key: u32, parked: Option<(Timestamp, String)>) {
