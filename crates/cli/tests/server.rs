@@ -210,6 +210,10 @@ async fn a_stop_lets_running_jobs_finish_and_a_second_one_does_not() {
     assert_eq!((&job["state"], &job["attempts"]), (&Value::from("succeeded"), &Value::from(1)));
 
     place.running_probe(3_600_000).await;
+    let key = std::fs::read_to_string(place.data().join("admin.key")).unwrap();
+    let metrics = reqwest::Client::new().get(format!("{}/metrics", up.url())).bearer_auth(key.trim());
+    let text = metrics.send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("longshore_worker_slots{state=\"busy\"} 1\n"), "{text}");
     up.ask_to_stop();
     place.until("the first signal is heard", |place| place.log().contains("a second signal leaves at once")).await;
     up.ask_to_stop();

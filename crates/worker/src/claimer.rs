@@ -152,14 +152,15 @@ impl Claimer {
         };
         let now = self.stores.clock.now();
         metrics::gauge!(telemetry::CLAIM_PROGRESS).set(now.0 as f64 / 1_000.0);
-        let busy = self.slots_total - self.slots.available_permits();
-        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "busy").set(busy as f64);
-        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "free").set((self.slots_total - busy) as f64);
         let StepReply { claims, next_at } = reply;
         let full = slots > 0 && claims.len() == slots;
         if let (Some(slot), false) = (slot, claims.is_empty()) {
             self.hand_on(claims, slot);
         }
+        // Claims, not permits: a step that claims holds permits for jobs that may not be there.
+        let busy = self.leases.count().min(self.slots_total);
+        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "busy").set(busy as f64);
+        metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "free").set((self.slots_total - busy) as f64);
         Some(Stepped { full, next_at })
     }
 
