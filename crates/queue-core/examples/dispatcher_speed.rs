@@ -57,7 +57,7 @@ impl Bench {
         dispatcher.begin(Generation(1)).await?;
         let session = SessionId::generate();
         // Its receiver is dropped: nobody is to be woken here.
-        dispatcher.join(session).await?;
+        dispatcher.join(session, vec![]).await?;
         Ok(Self { dispatcher, session, now })
     }
 

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    dispatcher::{CLAIM_MAX_JOBS, Claim, Signal, Step, StepReply},
+    dispatcher::{Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Signal, Step, StepReply},
     ids::{Name, SessionId},
     journal::Token,
     stores::Stores,
@@ -71,10 +71,15 @@ impl Claimer {
                 continue;
             }
             match self.step(acks, slot).await {
-                Some(reply) => {
+                Ok(reply) => {
                     (work_expected, next_at, pause) = (reply.full, reply.next_at, PAUSE_FIRST);
                 }
-                None => {
+                Err(error) => {
+                    if let DispatchError::WrongGeneration = error
+                        && let Some(joined) = self.join_again().await
+                    {
+                        (signals, work_expected, pause) = (joined, true, PAUSE_FIRST);
+                    }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(POLL_MAX);
                     if end.is_cancelled() {
@@ -135,11 +140,7 @@ impl Claimer {
         false
     }
 
-    async fn step(
-        &self,
-        acks: Vec<queue_core::dispatcher::Ack>,
-        slot: Option<OwnedSemaphorePermit>,
-    ) -> Option<Stepped> {
+    async fn step(&self, acks: Vec<Ack>, slot: Option<OwnedSemaphorePermit>) -> Result<Stepped, DispatchError> {
         let slots = slot.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let step = Step { session: self.session, acks: acks.clone(), queues: self.queues.clone(), slots };
         let reply = match self.stores.dispatcher.step(step).await {
@@ -147,7 +148,7 @@ impl Claimer {
             Err(error) => {
                 tracing::warn!(%error, "a step of the claim loop failed; its acks are kept");
                 self.leases.put_back(acks);
-                return None;
+                return Err(error);
             }
         };
         let now = self.stores.clock.now();
@@ -161,7 +162,24 @@ impl Claimer {
         let busy = self.leases.count().min(self.slots_total);
         metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "busy").set(busy as f64);
         metrics::gauge!(telemetry::WORKER_SLOTS, "state" => "free").set((self.slots_total - busy) as f64);
-        Some(Stepped { full, next_at })
+        Ok(Stepped { full, next_at })
+    }
+
+    /// The dispatcher was flushed or restarted empty: tells it what runs here, so that nobody else runs it too.
+    async fn join_again(&self) -> Option<mpsc::Receiver<Signal>> {
+        // Silent for too long: others may have been told that this worker is dead, and its jobs are theirs.
+        let held = if self.leases.fuse_is_out() { vec![] } else { self.leases.to_assert() };
+        let claims = held.len();
+        match self.stores.dispatcher.join(self.session, held).await {
+            Ok(signals) => {
+                tracing::info!(claims, "joined a dispatcher that had forgotten this worker");
+                Some(signals)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the dispatcher does not let the worker in yet");
+                None
+            }
+        }
     }
 
     /// Loads the claimed rows beside the next step and sends those that may run.
@@ -218,6 +236,7 @@ impl Load {
             let Some(slot) = slots.split(1) else { return };
             match row.filter(|_| held.stopped().is_none()) {
                 Some(loaded) => {
+                    held.begin(crate::pipeline::entry_of(&loaded.job), now);
                     started.push(claim.lease);
                     runnable.push(Claimed { loaded: Arc::new(loaded), held, ready_at: claim.ready_at, slot });
                 }

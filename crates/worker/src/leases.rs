@@ -7,8 +7,9 @@ use std::{
 };
 
 use queue_core::{
-    dispatcher::{Ack, Entry, Lease, SESSION_MS},
+    dispatcher::{self, Ack, Entry, Lease, SESSION_MS},
     ids::JobId,
+    time::Timestamp,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -32,11 +33,18 @@ pub(crate) struct Held {
     pub(crate) lease: Lease,
     pub(crate) token: CancellationToken,
     reason: OnceLock<Stop>,
+    /// What the dispatcher would have to be told again, once the job is loaded.
+    loaded: OnceLock<(Entry, Timestamp)>,
 }
 
 impl Held {
     pub(crate) fn new(lease: Lease) -> Arc<Self> {
-        Arc::new(Self { lease, token: CancellationToken::new(), reason: OnceLock::new() })
+        Arc::new(Self { lease, token: CancellationToken::new(), reason: OnceLock::new(), loaded: OnceLock::new() })
+    }
+
+    /// The job is loaded, and its handler is about to begin.
+    pub(crate) fn begin(&self, entry: Entry, at: Timestamp) {
+        let _ = self.loaded.set((entry, at));
     }
 
     /// Stops the attempt; the first reason stands.
@@ -113,6 +121,17 @@ impl Leases {
 
     pub(crate) fn all(&self) -> Vec<Lease> {
         lock(&self.held).values().map(|held| held.lease).collect()
+    }
+
+    /// What a dispatcher that has forgotten everything has to be told. A claim that is still being loaded is not worth
+    /// it: nothing has run, and the job is pushed again.
+    pub(crate) fn to_assert(&self) -> Vec<dispatcher::Held> {
+        let held = lock(&self.held);
+        let told = held.values().filter_map(|held| {
+            let (entry, at) = held.loaded.get()?;
+            Some(dispatcher::Held { lease: held.lease, entry: entry.clone(), started_at: Some(*at) })
+        });
+        told.collect()
     }
 
     pub(crate) fn count(&self) -> usize {

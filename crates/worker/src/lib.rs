@@ -139,7 +139,7 @@ impl Worker {
         };
         until_available("open_session", || stores.catalog.open_session(entry.clone()), shutdown).await?;
         loop {
-            match stores.dispatcher.join(session).await {
+            match stores.dispatcher.join(session, vec![]).await {
                 Ok(signals) => return Some(signals),
                 Err(error) => tracing::warn!(%error, "the dispatcher does not let the worker in yet"),
             }

@@ -183,7 +183,7 @@ pub struct Held {
 impl Hand {
     pub async fn join(stores: &Stores) -> Self {
         let session = SessionId::generate();
-        let signals = stores.dispatcher.join(session).await.unwrap();
+        let signals = stores.dispatcher.join(session, vec![]).await.unwrap();
         Self { stores: stores.clone(), session, signals }
     }
 

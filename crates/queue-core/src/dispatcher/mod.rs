@@ -57,6 +57,17 @@ pub struct Lease {
     pub nonce: Nonce,
 }
 
+/// A claim of before a flush, with what the dispatcher needs to know it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The claim.
+    pub lease: Lease,
+    /// The job, at the claim's epoch.
+    pub entry: Entry,
+    /// When its handler began; `None` while it is on its way.
+    pub started_at: Option<Timestamp>,
+}
+
 /// Gives a claim up: after its settle committed, or unspent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -263,7 +274,12 @@ pub trait Dispatcher: Send + Sync {
 
     /// Begins a worker's session; its signals arrive on the receiver, which holds at most 1,024 (a full one loses
     /// `Work` only).
-    async fn join(&self, session: SessionId) -> Result<mpsc::Receiver<Signal>, DispatchError>;
+    ///
+    /// A session that hears of a new generation ([`DispatchError::WrongGeneration`]) joins again with what it `held`
+    /// until then: a job that is unknown here, or waits at the same epoch, is its again. What went on to another
+    /// epoch or to another worker is not; the next renewal says so. Whoever has been silent for as long as a session
+    /// lives must come with nothing.
+    async fn join(&self, session: SessionId, held: Vec<Held>) -> Result<mpsc::Receiver<Signal>, DispatchError>;
 
     /// Ends a session at once: its leases are expired from now on.
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError>;

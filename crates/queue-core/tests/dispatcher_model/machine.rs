@@ -204,7 +204,7 @@ impl Pair {
 
     fn join(&mut self, n: u8) {
         let id = session(n);
-        let signals = self.runtime.block_on(self.dispatcher.join(id)).unwrap();
+        let signals = self.runtime.block_on(self.dispatcher.join(id, vec![])).unwrap();
         self.signals.insert(id, signals);
         let queues = self.model.workers.remove(&id).map(|worker| worker.queues).unwrap_or_default();
         let until = self.model.now.plus_ms(SESSION_MS);

@@ -2,8 +2,9 @@
 
 use super::{Fixture, Scene};
 use crate::{
-    dispatcher::{Ack, Entry, LEASE_MS, Lease, Place, SESSION_MS, Signal, Step},
-    ids::{Epoch, SessionId},
+    dispatcher::{Ack, Entry, Held, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step},
+    ids::{Epoch, Generation, SessionId},
+    time::Timestamp,
 };
 
 pub async fn a_lease_lives_by_renewal(fixture: &dyn Fixture) {
@@ -173,4 +174,68 @@ pub async fn only_the_holder_renews_and_starts(fixture: &dyn Fixture) {
     scene.dispatcher.start(scene.session, &[lease]).await.unwrap();
     let place = Place::Leased { epoch: Epoch(0), session: scene.session, started_at };
     assert_eq!(scene.place(lease.id).await, place);
+}
+
+/// A claim as its worker remembers it.
+fn held(entry: &Entry, lease: Lease, started_at: Option<Timestamp>) -> Held {
+    Held { lease, entry: entry.clone(), started_at }
+}
+
+pub async fn what_ran_before_a_flush_is_held_again(fixture: &dyn Fixture) {
+    let mut scene = Scene::open(fixture).await;
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(1))).await.unwrap();
+    let entry = scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    let started_at = Some(scene.now());
+    scene.dispatcher.start(scene.session, &[lease]).await.unwrap();
+
+    scene.dispatcher.begin(Generation(2)).await.unwrap();
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(1))).await.unwrap();
+    scene.signals = scene.dispatcher.join(scene.session, vec![held(&entry, lease, started_at)]).await.unwrap();
+    let place = Place::Leased { epoch: entry.epoch, session: scene.session, started_at };
+    assert_eq!(scene.place(entry.id).await, place);
+    assert!(scene.dispatcher.renew(scene.session, &[lease]).await.unwrap().is_empty());
+
+    scene.dispatcher.push(vec![entry.clone()]).await.unwrap();
+    assert_eq!(scene.place(entry.id).await, place, "the rebuild's push of it changes nothing");
+    let next = scene.push(|_| {}).await;
+    assert!(scene.claim(9).await.is_empty(), "limits count what is held again");
+    scene.ack(lease, None).await;
+    assert_eq!(scene.place(entry.id).await, Place::Unknown);
+    assert_eq!(scene.claim_ids(9).await, vec![next.id]);
+}
+
+pub async fn what_ran_before_a_flush_is_taken_out_of_its_lane(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let entry = scene.push(|_| {}).await;
+    let lease = scene.claim(1).await[0].lease;
+    scene.dispatcher.begin(Generation(2)).await.unwrap();
+    scene.dispatcher.push(vec![entry.clone()]).await.unwrap();
+    let _signals = scene.dispatcher.join(scene.session, vec![held(&entry, lease, None)]).await.unwrap();
+    assert!(scene.claim(9).await.is_empty(), "nobody else gets it");
+    assert!(scene.dispatcher.renew(scene.session, &[lease]).await.unwrap().is_empty());
+    assert_eq!(scene.dispatcher.depths().await.unwrap()[0].active, 1);
+}
+
+pub async fn what_went_on_since_a_flush_is_not_held_again(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let (moved, taken) = (scene.push(|_| {}).await, scene.push(|_| {}).await);
+    let claims = scene.claim(9).await;
+    let lease_of = |entry: &Entry| claims.iter().find(|claim| claim.lease.id == entry.id).map(|claim| claim.lease);
+    let (lease, other_lease) = (lease_of(&moved).unwrap(), lease_of(&taken).unwrap());
+    scene.dispatcher.begin(Generation(2)).await.unwrap();
+    scene.dispatcher.push(vec![taken.clone()]).await.unwrap();
+    let other = scene.another().await;
+    assert_eq!(other.claim_ids(9).await, vec![taken.id]);
+    let later = Entry { epoch: Epoch(moved.epoch.0 + 1), ..moved.clone() };
+    scene.dispatcher.push(vec![later.clone()]).await.unwrap();
+
+    let before = vec![held(&moved, lease, None), held(&taken, other_lease, None)];
+    let _signals = scene.dispatcher.join(scene.session, before).await.unwrap();
+    assert_eq!(scene.place(moved.id).await, Place::Waiting { epoch: later.epoch });
+    let mut gone = scene.dispatcher.renew(scene.session, &[lease, other_lease]).await.unwrap();
+    gone.sort_unstable_by_key(|lease| lease.id);
+    let mut both = vec![lease, other_lease];
+    both.sort_unstable_by_key(|lease| lease.id);
+    assert_eq!(gone, both);
 }

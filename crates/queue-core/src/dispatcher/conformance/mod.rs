@@ -62,6 +62,9 @@ macro_rules! dispatcher_conformance {
             parked_lanes_come_back_whole,
             limits_hold_over_queues_and_lanes,
             blame_is_decided_once,
+            what_ran_before_a_flush_is_held_again,
+            what_ran_before_a_flush_is_taken_out_of_its_lane,
+            what_went_on_since_a_flush_is_not_held_again,
             a_reap_is_bounded_and_repeats,
             a_lost_claim_may_still_be_settled,
             a_worker_that_slept_goes_on,
@@ -103,7 +106,7 @@ impl<'f> Scene<'f> {
         let dispatcher = fixture.dispatcher();
         dispatcher.begin(Generation(1)).await.unwrap();
         let session = SessionId::generate();
-        let signals = dispatcher.join(session).await.unwrap();
+        let signals = dispatcher.join(session, vec![]).await.unwrap();
         Self { fixture, dispatcher, session, signals }
     }
 
@@ -168,7 +171,7 @@ impl<'f> Scene<'f> {
     /// Another worker.
     async fn another(&self) -> Scene<'f> {
         let session = SessionId::generate();
-        let signals = self.dispatcher.join(session).await.unwrap();
+        let signals = self.dispatcher.join(session, vec![]).await.unwrap();
         Scene { fixture: self.fixture, dispatcher: self.dispatcher.clone(), session, signals }
     }
 }

@@ -10,7 +10,7 @@ use crate::{
 pub async fn nothing_is_claimed_before_it_begins(fixture: &dyn Fixture) {
     let dispatcher = fixture.dispatcher();
     let session = SessionId::generate();
-    let _signals = dispatcher.join(session).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
     let step = Step { session, acks: vec![], queues: vec![], slots: 4 };
     let claims = dispatcher.step(step).await.map(|reply| reply.claims).unwrap_or_default();
     assert!(claims.is_empty());

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     dispatcher::{
-        Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Entry, HORIZON_MS, LEASE_MS, Lease, Place, Setting, Signal, Step,
-        StepReply,
+        Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Entry, HORIZON_MS, Held, LEASE_MS, Lease, Place, Setting, Signal,
+        Step, StepReply,
     },
     ids::{Epoch, Generation, JobId, Nonce, SessionId},
     job::PRIORITY_MAX,
@@ -45,7 +45,7 @@ impl Waiting {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held {
+struct Claimed {
     epoch: Epoch,
     nonce: Nonce,
     session: SessionId,
@@ -59,7 +59,7 @@ struct Held {
     lane: Option<u32>,
 }
 
-impl Held {
+impl Claimed {
     fn lease(&self, id: JobId) -> Lease {
         Lease { id, epoch: self.epoch, nonce: self.nonce }
     }
@@ -72,7 +72,7 @@ pub(super) struct Core {
     pub(super) waiting: BTreeMap<JobId, Waiting>,
     /// Entries that are due later.
     due: BTreeSet<(Timestamp, JobId)>,
-    leases: HashMap<JobId, Held>,
+    leases: HashMap<JobId, Claimed>,
     /// Those of them that expired.
     lost: BTreeSet<JobId>,
     pub(super) sessions: Sessions,
@@ -91,7 +91,7 @@ impl Core {
         let held = orphans.into_iter().map(|Started { lease, session, at, suspect }| {
             let lost = Some(suspect || !blamed.contains(&session));
             let (epoch, nonce, started_at) = (lease.epoch, lease.nonce, Some(at));
-            (lease.id, Held { epoch, nonce, session, until: at, started_at, suspect, lost, lane: None })
+            (lease.id, Claimed { epoch, nonce, session, until: at, started_at, suspect, lost, lane: None })
         });
         let leases: HashMap<_, _> = held.collect();
         Self {
@@ -216,7 +216,7 @@ impl Core {
         Some(waiting)
     }
 
-    fn end_lease(&mut self, id: JobId) -> Option<Held> {
+    fn end_lease(&mut self, id: JobId) -> Option<Claimed> {
         let held = self.leases.remove(&id)?;
         if held.lost.is_some() {
             self.lost.remove(&id);
@@ -297,7 +297,7 @@ impl Core {
             session.leases += 1;
             session.suspects += u64::from(waiting.suspect);
             self.nonce = self.nonce.wrapping_add(1);
-            let held = Held {
+            let held = Claimed {
                 epoch: waiting.epoch,
                 nonce: Nonce(self.nonce),
                 session: step.session,
@@ -327,7 +327,7 @@ impl Core {
         }
     }
 
-    fn held_by(&mut self, session: SessionId, lease: &Lease) -> Option<&mut Held> {
+    fn held_by(&mut self, session: SessionId, lease: &Lease) -> Option<&mut Claimed> {
         self.leases.get_mut(&lease.id).filter(|held| held.session == session && held.lease(lease.id) == *lease)
     }
 
@@ -343,6 +343,32 @@ impl Core {
             }
         }
         gone
+    }
+
+    /// What a session held before a flush, as far as nobody else has it now.
+    pub(super) fn take_over(&mut self, session: SessionId, held: Vec<Held>, now: Timestamp) {
+        if self.generation.is_none() {
+            return;
+        }
+        self.pass_time(now);
+        let until = now.plus_ms(LEASE_MS);
+        for Held { lease, entry, started_at } in held {
+            let waits_on = self.waiting.get(&lease.id).is_some_and(|waiting| waiting.epoch > lease.epoch);
+            if waits_on || self.leases.contains_key(&lease.id) {
+                continue;
+            }
+            self.drop_waiting(lease.id);
+            let lane = self.rotation.lane(&entry.queue, &entry.tenant, &entry.target);
+            self.rotation.add_ref(lane);
+            self.rotation.hold(lane);
+            self.none_expires_before = self.none_expires_before.min(until);
+            let Lease { id, epoch, nonce } = lease;
+            let (suspect, lost, lane) = (entry.suspect, None, Some(lane));
+            self.leases.insert(id, Claimed { epoch, nonce, session, until, started_at, suspect, lost, lane });
+            if let (Some(at), Some(records)) = (started_at, &mut self.records) {
+                records.push(Record::Start(Started { lease, session, at, suspect }));
+            }
+        }
     }
 
     pub(super) fn join(&mut self, id: SessionId, now: Timestamp) -> mpsc::Receiver<Signal> {
@@ -387,7 +413,7 @@ impl Core {
 
     /// Makes leases lost and judges them: what had not started counts for nothing, and while a suspect ran in the
     /// session nobody else is blamed.
-    fn expire(&mut self, is_over: impl Fn(&Held) -> bool) {
+    fn expire(&mut self, is_over: impl Fn(&Claimed) -> bool) {
         let begun_suspects = self.leases.values().filter(|held| held.suspect && held.started_at.is_some());
         let blamed: HashSet<_> = begun_suspects.map(|held| held.session).collect();
         for (id, held) in &mut self.leases {
@@ -434,7 +460,7 @@ impl Core {
     }
 }
 
-fn note_end(records: &mut Option<Vec<Record>>, id: JobId, held: &Held) {
+fn note_end(records: &mut Option<Vec<Record>>, id: JobId, held: &Claimed) {
     if let Some(records) = records.as_mut().filter(|_| held.started_at.is_some()) {
         records.push(Record::End(held.lease(id)));
     }

@@ -25,8 +25,8 @@ use tokio::sync::mpsc;
 
 use self::{core::Core, lease_file::LeaseFile};
 use super::{
-    DispatchError, Dispatcher, Entry, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal, Step,
-    StepReply, Wait,
+    DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal,
+    Step, StepReply, Wait,
 };
 use crate::{
     ids::{Generation, JobId, SessionId},
@@ -106,10 +106,17 @@ impl Dispatcher for MemoryDispatcher {
         Ok(())
     }
 
-    async fn join(&self, session: SessionId) -> Result<mpsc::Receiver<Signal>, DispatchError> {
-        let mut core = self.core();
-        let now = self.clock.now();
-        Ok(core.join(session, now))
+    async fn join(&self, session: SessionId, held: Vec<Held>) -> Result<mpsc::Receiver<Signal>, DispatchError> {
+        let (signals, records) = {
+            let mut core = self.core();
+            let now = self.clock.now();
+            core.take_over(session, held, now);
+            (core.join(session, now), core.has_records())
+        };
+        if records {
+            self.record();
+        }
+        Ok(signals)
     }
 
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError> {

@@ -335,6 +335,15 @@ impl Rotation {
         Some(Taken { id: entry.id, run_at: entry.run_at, lane: key })
     }
 
+    /// A claim of this lane is held that was taken from another life of the dispatcher: limits count it, turns do not.
+    pub(super) fn hold(&mut self, lane: u32) {
+        let Group { queue, target, .. } = self.groups[self.lanes[lane].group];
+        self.queues[queue].active += 1;
+        self.targets[target].active += 1;
+        self.refresh_target(target);
+        self.refresh_queue(queue);
+    }
+
     /// A claim of this lane ended.
     pub(super) fn release(&mut self, lane: u32) {
         let Group { queue, target, .. } = self.groups[self.lanes[lane].group];

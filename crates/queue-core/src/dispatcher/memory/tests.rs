@@ -67,7 +67,7 @@ async fn open(file: &Path) -> MemoryDispatcher {
 async fn die_with_one_running(file: &Path) -> Lease {
     let dispatcher = open(file).await;
     let session = SessionId::generate();
-    let _signals = dispatcher.join(session).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
     dispatcher.push(vec![entry(1), entry(2), entry(3)]).await.unwrap();
     let step = Step { session, acks: vec![], queues: vec![], slots: 9 };
     let claims = dispatcher.step(step.clone()).await.unwrap().claims;
@@ -114,7 +114,7 @@ async fn a_torn_lease_file_is_read_as_far_as_it_goes() {
 async fn die_running(file: &Path, entries: Vec<Entry>) -> SessionId {
     let dispatcher = open(file).await;
     let session = SessionId::generate();
-    let _signals = dispatcher.join(session).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
     dispatcher.push(entries).await.unwrap();
     let claims = dispatcher.step(Step { session, acks: vec![], queues: vec![], slots: 9 }).await.unwrap().claims;
     let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
