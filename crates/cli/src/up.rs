@@ -80,7 +80,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let mut roles = JoinSet::new();
     roles.spawn(ended("the API", api::serve(listener, api, shutdown.clone())));
     roles.spawn(ended("the worker", worker.run(shutdown.clone())));
-    let clockwork = tokio::spawn(scheduler::run(stores, prepared, clockwork_end.clone()));
+    let running_clockwork = tokio::spawn(scheduler::run(stores, clockwork, prepared, clockwork_end.clone()));
 
     folder.announce(Some(url.clone()))?;
     Greeting { config: &config, access, folder: &folder, url: &url, admin_key: &admin_key }.print(out);
@@ -88,7 +88,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let outcome = wait_for_end(&mut roles, &mut signals, &shutdown).await;
     // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
     clockwork_end.cancel();
-    clockwork.await.map_err(cannot_start("the clockwork"))?;
+    running_clockwork.await.map_err(cannot_start("the clockwork"))?;
     outcome
 }
 

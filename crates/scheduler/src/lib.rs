@@ -2,10 +2,12 @@
 //!
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
+mod generation;
 mod promote;
 mod reap;
 mod rebuild;
 mod reconcile;
+mod sessions;
 
 use std::collections::BTreeMap;
 
@@ -23,12 +25,14 @@ pub struct Config {
 
 /// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker
 /// or API of this process begins.
-pub async fn run(stores: Stores, prepared: Prepared, shutdown: CancellationToken) {
+pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     tokio::join!(
+        generation::run(stores.clone(), config, shutdown.clone()),
         rebuild::run(stores.clone(), prepared, shutdown.clone()),
         reap::run(stores.clone(), shutdown.clone()),
         reconcile::run(stores.clone(), shutdown.clone()),
+        sessions::run(stores.clone(), shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

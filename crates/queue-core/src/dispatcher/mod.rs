@@ -315,6 +315,6 @@ pub trait Dispatcher: Send + Sync {
     /// What a waiting job waits for; empty when it is leased or unknown.
     async fn explain(&self, id: JobId) -> Result<Vec<Wait>, DispatchError>;
 
-    /// The sessions that are alive.
+    /// The sessions that are alive. [`DispatchError::WrongGeneration`] where no life has begun.
     async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError>;
 }

@@ -198,6 +198,10 @@ impl Dispatcher for MemoryDispatcher {
 
     async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
         let now = self.clock.now();
-        Ok(self.core().sessions.views(now))
+        let core = self.core();
+        if core.generation.is_none() {
+            return Err(DispatchError::WrongGeneration);
+        }
+        Ok(core.sessions.views(now))
     }
 }
