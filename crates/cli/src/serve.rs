@@ -31,7 +31,7 @@ pub(crate) fn run(role: Role, config: &Config) -> Outcome {
 
 /// Refuses stores that this version cannot open.
 pub(crate) fn check_built(config: &Config) -> Result<(), Failure> {
-    match (&config.journal, config.dispatcher) {
+    match (&config.journal, &config.dispatcher) {
         (Journal::Sqlite(_), Dispatcher::Memory) => Ok(()),
         _ => Err(Failure::usage(NOT_BUILT)),
     }

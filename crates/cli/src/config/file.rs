@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 pub(crate) struct File {
     pub(crate) listen: Option<String>,
     pub(crate) data: Option<PathBuf>,
-    pub(crate) journal: Option<String>,
-    pub(crate) dispatcher: Option<String>,
+    pub(crate) journal: Option<Store<JournalTable>>,
+    pub(crate) dispatcher: Option<Store<DispatcherTable>>,
     #[serde(rename = "admin_key")]
     _admin_key: Option<NotHere>,
     pub(crate) admin_key_file: Option<PathBuf>,
@@ -22,6 +22,33 @@ pub(crate) struct File {
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,
     pub(crate) worker: Worker,
+}
+
+/// A store: its URL alone, or a table with the URL in it and more.
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a URL, or a table with the key `url` and others that are known")]
+pub(crate) enum Store<Table> {
+    Url(String),
+    Table(Table),
+}
+
+/// `[journal]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JournalTable {
+    pub(crate) url: Option<String>,
+    pub(crate) pool_size: Option<u32>,
+    pub(crate) pool_acquire_timeout: Option<Seconds>,
+    pub(crate) pool_recycle: Option<Seconds>,
+    pub(crate) statement_timeout: Option<Seconds>,
+}
+
+/// `[dispatcher]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DispatcherTable {
+    pub(crate) url: Option<String>,
+    pub(crate) allow_eviction: Option<bool>,
 }
 
 /// How log lines look.

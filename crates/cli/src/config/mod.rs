@@ -2,6 +2,7 @@
 
 pub(crate) mod file;
 mod providers;
+mod stores;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use secrecy::SecretString;
 pub(crate) use self::{
     file::LogFormat,
     providers::{Backend, Provider, routes},
+    stores::{Dispatcher, Journal},
 };
 use crate::{
     data::{self, DATA_DEFAULT},
@@ -76,24 +78,6 @@ pub(crate) struct Flags {
     /// How log lines look [env: LONGSHORE_LOG] [default: human]
     #[arg(long, value_enum)]
     pub(crate) log: Option<LogFormat>,
-}
-
-/// Where the truth is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Journal {
-    /// A SQLite file.
-    Sqlite(PathBuf),
-    /// A Postgres server.
-    Postgres,
-}
-
-/// Where the order of work is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Dispatcher {
-    /// This process.
-    Memory,
-    /// A Redis server.
-    Redis,
 }
 
 /// What a worker of this process is told.
@@ -167,8 +151,8 @@ impl Config {
         let data = data.or_else(|| env.get("LONGSHORE_DATA")).map(PathBuf::from).or_else(|| file.data.take());
         let data = data.unwrap_or_else(|| DATA_DEFAULT.into());
         let listen = pick(&flags.listen, "LONGSHORE_LISTEN", file.listen.take());
-        let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", file.journal.take());
-        let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", file.dispatcher.take());
+        let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", None);
+        let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", None);
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
             (Some(log), _) => log,
             (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word, false)
@@ -190,8 +174,8 @@ impl Config {
         let (default_model, embedding_model) = providers::default_models(&providers, default_model, embedding_model);
         Ok(Self {
             listen: check_listen(listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()))?,
-            journal: parse_journal(journal.as_deref(), &data)?,
-            dispatcher: parse_dispatcher(dispatcher.as_deref())?,
+            journal: stores::journal(journal, file.journal.take(), &data)?,
+            dispatcher: stores::dispatcher(dispatcher, file.dispatcher.take())?,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
             worker: worker(flags, env, &file.worker)?,
@@ -232,25 +216,6 @@ fn check_listen(listen: String) -> Result<String, String> {
     match listen.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
         _ => Err(format!("listen is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
-    }
-}
-
-fn parse_journal(url: Option<&str>, data: &Path) -> Result<Journal, String> {
-    let Some(url) = url else { return Ok(Journal::Sqlite(data.join("journal.db"))) };
-    match url.split_once(':') {
-        Some(("sqlite", path)) if !path.trim_start_matches("//").is_empty() => {
-            Ok(Journal::Sqlite(path.strip_prefix("//").unwrap_or(path).into()))
-        }
-        Some(("postgres" | "postgresql", _)) => Ok(Journal::Postgres),
-        _ => Err("journal is `sqlite:PATH` or `postgres://…`".to_owned()),
-    }
-}
-
-fn parse_dispatcher(url: Option<&str>) -> Result<Dispatcher, String> {
-    match url.map(|url| url.split_once(':').unwrap_or((url, ""))) {
-        None | Some(("memory", _)) => Ok(Dispatcher::Memory),
-        Some(("redis" | "rediss" | "redis+sentinel" | "redis+cluster", _)) => Ok(Dispatcher::Redis),
-        _ => Err("dispatcher is `memory:` or `redis://…`".to_owned()),
     }
 }
 

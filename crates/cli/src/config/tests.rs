@@ -28,8 +28,8 @@ fn nothing_at_all_is_a_simulated_provider_on_sqlite_and_memory() {
     let config = nothing(&[]);
     assert_eq!(config.listen, "127.0.0.1:8080");
     assert_eq!(config.data, Path::new("longshore-data"));
-    assert_eq!(config.journal, Journal::Sqlite("longshore-data/journal.db".into()));
-    assert_eq!(config.dispatcher, Dispatcher::Memory);
+    assert!(matches!(&config.journal, Journal::Sqlite(path) if path == Path::new("longshore-data/journal.db")));
+    assert!(matches!(config.dispatcher, Dispatcher::Memory));
     assert_eq!(config.worker.slots, SLOTS_DEFAULT);
     assert!(matches!(&config.providers[..], [only] if only.is_simulated()));
     assert_eq!(config.default_model.as_deref(), Some("simulated-chat"));
@@ -61,6 +61,9 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     let key = dir.path().join("key");
     fs::write(&key, "secret\n").unwrap();
     let every_key: String = text.lines().map(|line| uncommented(line) + "\n").collect();
+    // The keys of a server are refused beside the embedded stores.
+    let every_key =
+        every_key.replace("sqlite:longshore-data/journal.db", "postgres://h/db").replace("memory:", "redis://h");
     let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
     let prices = dir.path().join("prices.toml");
     fs::write(&prices, "version = \"mine\"").unwrap();
@@ -192,4 +195,31 @@ fn a_provider_limits_each_of_its_models() {
     let config = load(file, Flags::default(), &[]).unwrap();
     let limits = crate::providers::concurrency(&config);
     assert_eq!(limits.get(&Name::new("a:*")), Some(&7));
+}
+
+#[test]
+fn a_store_is_a_url_or_a_table_and_its_password_is_never_shown() {
+    let table = "[journal]\nurl = \"postgres://u:hidden@h/db\"\npool_size = 20\npool_recycle = \"1h\"\n\
+                 [dispatcher]\nurl = \"redis://:hidden@h\"\nallow_eviction = true";
+    let config = load(table, Flags::default(), &[]).unwrap();
+    let Journal::Postgres(postgres) = &config.journal else { panic!("{:?}", config.journal) };
+    assert_eq!((postgres.pool_size, postgres.pool_recycle), (20, Duration::from_secs(3_600)));
+    assert!(matches!(&config.dispatcher, Dispatcher::Redis(redis) if redis.allow_eviction));
+    assert!(!format!("{config:?}").contains("hidden"));
+
+    let env = [("LONGSHORE_JOURNAL", "postgres://u:other@h/db"), ("LONGSHORE_DISPATCHER", "memory:")];
+    let both = load("[journal]\npool_size = 3", Flags::default(), &env[..1]).unwrap();
+    assert!(matches!(&both.journal, Journal::Postgres(postgres) if postgres.pool_size == 3), "file and environment");
+
+    for (file, reason) in [
+        ("journal = \"mysql://u:hidden@h\"", "sqlite:PATH"),
+        ("dispatcher = \"amqp://u:hidden@h\"", "redis://"),
+        ("[journal]\npool_size = 3", "postgres"),
+        ("[journal]\nurl = \"postgres://h/db\"\npool_size = 1", "at least 2"),
+        ("[journal]\nurl = \"postgres://h/db\"\npoolsize = 3", "known"),
+        ("[dispatcher]\nallow_eviction = true", "redis"),
+    ] {
+        let said = error(file, Flags::default(), &[]);
+        assert!(said.contains(reason) && !said.contains("hidden"), "{file}: {said}");
+    }
 }
