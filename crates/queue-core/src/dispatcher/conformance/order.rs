@@ -171,9 +171,9 @@ pub async fn one_step_claims_a_bounded_number_and_says_that_there_is_more(fixtur
         let entries = (0..CLAIM_MAX_JOBS).map(|_| scene.entry()).collect();
         scene.dispatcher.push(entries).await.unwrap();
     }
-    scene.drain_signals();
+    scene.drain_signals().await;
     assert_eq!(scene.claim(CLAIM_MAX_JOBS * 3).await.len(), CLAIM_MAX_JOBS);
-    assert_eq!(scene.signals.try_recv(), Ok(Signal::Work), "it asked for more than it got");
+    assert_eq!(scene.told().await, Some(Signal::Work), "it asked for more than it got");
     assert_eq!(scene.claim(CLAIM_MAX_JOBS * 3).await.len(), CLAIM_MAX_JOBS);
 }
 

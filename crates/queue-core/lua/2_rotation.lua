@@ -1,0 +1,276 @@
+-- Purpose: whose turn it is. Queues take turns, within a queue its targets, within a target its lanes, each by virtual
+--   time; "open" means that something in it can be claimed now (rotation.rs of the memory dispatcher is the original).
+-- Invariant: after `settle()`, O, G and L hold exactly what is open, and `S.stirred` the queues in which something
+--   became claimable.
+
+local function queue_of(name)
+  local queue = S.queues[name]
+  if queue then return queue end
+  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1')
+  queue = {
+    name = name, version = found[1], paused = found[2] == '1', till = tonumber(found[3]), reason = found[4],
+    limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
+    ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
+    listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6], stir = {},
+  }
+  S.queues[name] = queue
+  return queue
+end
+
+local function admits(queue)
+  return not queue.paused and (not queue.limit or queue.active < queue.limit)
+end
+
+local function is_open(target)
+  return not target.till and (not target.limit or target.active < target.limit)
+end
+
+local function target_of(name)
+  local target = S.targets[name]
+  if target then return target end
+  local found = call('HMGET', S.D .. 't:' .. name, 'l', 'a', 'u', 'w')
+  target = {
+    name = name, limit = tonumber(found[1]), active = tonumber(found[2]) or 0, till = tonumber(found[3]),
+    reason = found[4],
+  }
+  target.was_open = is_open(target)
+  S.targets[name] = target
+  return target
+end
+
+-- The lanes of one target in one queue.
+local function group_of(queue, target)
+  local key = queue .. NUL .. target
+  local group = S.groups[key]
+  if group then return group end
+  group = {
+    queue = queue, target = target, key = key, added = {},
+    ready = tonumber(call('HGET', S.D .. 'gr:' .. queue, target)) or 0,
+  }
+  group.was_ready = group.ready
+  S.groups[key] = group
+  return group
+end
+
+local function weight_of(tenant)
+  local weight = S.weights[tenant]
+  if not weight then
+    weight = tonumber(call('HGET', S.D .. 'we', tenant)) or 1
+    S.weights[tenant] = weight
+  end
+  return weight
+end
+
+local function lane_of(number)
+  local lane = S.lanes[number]
+  if lane then return lane end
+  local found = call('HMGET', S.D .. 'n:' .. number, 'q', 'e', 't', 'at', 'refs', 'c0', 'c1', 'm0', 'm1')
+  lane = {
+    number = number, queue = found[1], tenant = found[2], target = found[3], at = tonumber(found[4]) or 0,
+    refs = tonumber(found[5]) or 0,
+    count = { [0] = tonumber(found[6]) or 0, [1] = tonumber(found[7]) or 0 },
+    mask = { [0] = tonumber(found[8]) or 0, [1] = tonumber(found[9]) or 0 },
+  }
+  lane.was = { [0] = lane.count[0], [1] = lane.count[1] }
+  S.lanes[number] = lane
+  return lane
+end
+
+-- The lane of these three, made if it is new. The caller adds a reference.
+local function lane_named(queue, tenant, target)
+  local name = queue .. NUL .. tenant .. NUL .. target
+  local number = S.lane_numbers[name]
+  if number then return lane_of(number) end
+  number = tonumber(call('HGET', S.D .. 'ln', name))
+  if number then
+    S.lane_numbers[name] = number
+    return lane_of(number)
+  end
+  number = call('HINCRBY', S.D .. 'meta', 'lanes', 1)
+  call('HSET', S.D .. 'ln', name, number)
+  call('SADD', S.D .. 'qs', queue)
+  S.lane_numbers[name] = number
+  local lane = {
+    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, new = true, dirty = true,
+    count = { [0] = 0, [1] = 0 }, mask = { [0] = 0, [1] = 0 }, was = { [0] = 0, [1] = 0 },
+  }
+  S.lanes[number] = lane
+  return lane
+end
+
+local function band(lane, track, priority)
+  return S.D .. 'b:' .. lane.number .. ':' .. track .. ':' .. priority
+end
+
+-- The place one turn behind `turn`.
+local function behind(turn, weight)
+  return turn + math.floor(TURN / weight)
+end
+
+local function touch(lane)
+  lane.dirty = true
+  S.touched[group_of(lane.queue, lane.target).key] = true
+  S.served[lane.queue] = true
+end
+
+-- A ready entry joins its lane.
+local function add(lane, job)
+  local track = job.suspect and 1 or 0
+  local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
+  if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn = 0 end
+  if lane.count[0] + lane.count[1] == 0 then
+    lane.at = behind(queue.turn, weight_of(lane.tenant))
+    lane.moved = true
+  end
+  lane.count[track] = lane.count[track] + 1
+  lane.mask[track] = bit.bor(lane.mask[track], bit.lshift(1, job.priority))
+  put(band(lane, track, job.priority), job.id, job.run_at)
+  queue.ready = queue.ready + 1
+  group.ready = group.ready + 1
+  group.added[track] = true
+  touch(lane)
+end
+
+-- A ready entry leaves its lane without having had its turn.
+local function cut(lane, job)
+  local track = job.suspect and 1 or 0
+  local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
+  lane.count[track] = lane.count[track] - 1
+  put(band(lane, track, job.priority), job.id, false)
+  queue.ready = queue.ready - 1
+  group.ready = group.ready - 1
+  touch(lane)
+end
+
+-- A claim of this lane ended.
+local function release(lane)
+  local queue, target = queue_of(lane.queue), target_of(lane.target)
+  queue.active = queue.active - 1
+  target.active = target.active - 1
+  target.dirty = true
+  S.served[lane.queue] = true
+end
+
+local function settle_lane(lane)
+  local key = S.D .. 'n:' .. lane.number
+  local line = ':' .. lane.queue .. NUL .. lane.target
+  for track = 0, 1 do
+    if lane.count[track] > 0 then
+      if lane.moved or lane.was[track] == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end
+    else
+      lane.mask[track] = 0
+      if lane.was[track] > 0 then put(S.D .. 'L' .. track .. line, lane.number, false) end
+    end
+    lane.was[track] = lane.count[track]
+  end
+  if lane.refs <= 0 then
+    local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
+    call('DEL', key)
+    call('HDEL', S.D .. 'ln', name)
+    S.lanes[lane.number], S.lane_numbers[name] = nil, nil
+  elseif lane.new then
+    call('HSET', key, 'q', lane.queue, 'e', lane.tenant, 't', lane.target, 'at', lane.at, 'refs', lane.refs,
+      'c0', lane.count[0], 'c1', lane.count[1], 'm0', lane.mask[0], 'm1', lane.mask[1])
+  else
+    call('HSET', key, 'at', lane.at, 'refs', lane.refs, 'c0', lane.count[0], 'c1', lane.count[1],
+      'm0', lane.mask[0], 'm1', lane.mask[1])
+  end
+  lane.new, lane.dirty, lane.moved = false, false, false
+end
+
+local function settle_target(target)
+  local open = is_open(target)
+  if open ~= target.was_open then
+    target.was_open = open
+    for _, queue in ipairs(call('SMEMBERS', S.D .. 'tq:' .. target.name)) do
+      S.touched[group_of(queue, target.name).key] = true
+      S.served[queue] = true
+    end
+  end
+  if not target.dirty then return end
+  target.dirty = false
+  local key = S.D .. 't:' .. target.name
+  if target.active > 0 or target.limit or target.till then
+    call('HSET', key, 'a', target.active)
+    call('SADD', S.D .. 'ts', target.name)
+  else
+    call('DEL', key)
+    call('SREM', S.D .. 'ts', target.name)
+    S.targets[target.name] = nil
+  end
+end
+
+local function settle_group(group)
+  local queue, open = queue_of(group.queue), is_open(target_of(group.target))
+  for track = 0, 1 do
+    local at
+    if open and group.ready > 0 then at = select(2, first_of(S.D .. 'L' .. track .. ':' .. group.key)) end
+    local opened = S.D .. 'G' .. track .. ':' .. group.queue
+    if at then
+      local new = call('ZADD', opened, at, group.target) == 1
+      if new or group.added[track] then queue.stir[track] = true end
+    else
+      call('ZREM', opened, group.target)
+    end
+  end
+  group.added = {}
+  if group.ready ~= group.was_ready then
+    local counts, queues = S.D .. 'gr:' .. group.queue, S.D .. 'tq:' .. group.target
+    if group.ready > 0 then call('HSET', counts, group.target, group.ready) else call('HDEL', counts, group.target) end
+    if group.was_ready <= 0 then call('SADD', queues, group.queue) end
+    if group.ready <= 0 then call('SREM', queues, group.queue) end
+    group.was_ready = group.ready
+  end
+end
+
+local function settle_queue(queue)
+  local may = admits(queue)
+  local new = not (queue.listed[0] or queue.listed[1])
+  for track = 0, 1 do
+    local open = may and call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1
+    if open then
+      if not queue.listed[track] then
+        if new and not queue.placed then
+          queue.at = behind(tonumber(call('HGET', S.D .. 'meta', 'turn')) or 0, 1)
+          queue.placed = true
+        end
+        queue.stir[track] = true
+      end
+      call('ZADD', S.D .. 'O' .. track, queue.at, queue.name)
+      if queue.stir[track] then S.stirred[queue.name] = true end
+    elseif queue.listed[track] then
+      call('ZREM', S.D .. 'O' .. track, queue.name)
+    end
+    queue.listed[track] = open
+  end
+  queue.stir, queue.placed = {}, nil
+  local key = S.D .. 'q:' .. queue.name
+  if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
+    call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,
+      'o0', queue.listed[0] and '1' or '0', 'o1', queue.listed[1] and '1' or '0')
+    if not queue.known then
+      call('SADD', S.D .. 'qs', queue.name)
+      queue.known = true
+    end
+  else
+    call('DEL', key)
+    call('SREM', S.D .. 'qs', queue.name)
+    S.queues[queue.name] = nil
+  end
+end
+
+-- Sends every kept write and looks again at whatever may have opened or closed by them.
+local function settle()
+  for _, lane in pairs(S.lanes) do
+    if lane.dirty then settle_lane(lane) end
+  end
+  write_jobs()
+  write_kept()
+  for _, target in pairs(S.targets) do
+    if target.dirty or is_open(target) ~= target.was_open then settle_target(target) end
+  end
+  for key in pairs(S.touched) do settle_group(S.groups[key]) end
+  S.touched = {}
+  for name in pairs(S.served) do settle_queue(queue_of(name)) end
+  S.served = {}
+end
