@@ -6,12 +6,12 @@
 local function queue_of(name)
   local queue = S.queues[name]
   if queue then return queue end
-  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1')
+  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1', 'last')
   queue = {
     name = name, version = found[1], paused = found[2] == '1', till = tonumber(found[3]), reason = found[4],
     limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
     ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
-    listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6], stir = {},
+    last = tonumber(found[13]) or 0, listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6], stir = {},
   }
   S.queues[name] = queue
   return queue
@@ -107,6 +107,17 @@ local function behind(turn, weight)
   return turn + math.floor(TURN / weight)
 end
 
+-- The place of a lane that joins the queue or was served: one turn behind the present one and, for the usual weight,
+-- after everyone who stands there already. Without that a lane could be served twice while one of its place waits.
+local function place_in(queue, weight)
+  local at = behind(queue.turn, weight)
+  if weight == 1 then
+    at = math.max(at, queue.last + 1)
+    queue.last = at
+  end
+  return at
+end
+
 local function touch(lane)
   lane.dirty = true
   S.touched[group_of(lane.queue, lane.target).key] = true
@@ -117,9 +128,9 @@ end
 local function add(lane, job)
   local track = job.suspect and 1 or 0
   local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
-  if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn = 0 end
+  if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn, queue.last = 0, 0 end
   if lane.count[0] + lane.count[1] == 0 then
-    lane.at = behind(queue.turn, weight_of(lane.tenant))
+    lane.at = place_in(queue, weight_of(lane.tenant))
     lane.moved = true
   end
   lane.count[track] = lane.count[track] + 1
@@ -247,7 +258,7 @@ local function settle_queue(queue)
   local key = S.D .. 'q:' .. queue.name
   if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
     call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,
-      'o0', queue.listed[0] and '1' or '0', 'o1', queue.listed[1] and '1' or '0')
+      'o0', queue.listed[0] and '1' or '0', 'o1', queue.listed[1] and '1' or '0', 'last', queue.last)
     if not queue.known then
       call('SADD', S.D .. 'qs', queue.name)
       queue.known = true

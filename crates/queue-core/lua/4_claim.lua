@@ -2,13 +2,22 @@
 --   the first of each, and at nothing that is blocked; the size of the backlog does not matter.
 -- Invariant: to be called on a settled state; what it took is settled again by its caller.
 
--- A binary heap of {at, value}; the smaller `at` comes first.
+-- A binary heap of {at, value, number}; the smaller `at` comes first, and of the same `at` who came first.
+local function is_before(a, b)
+  return a[1] < b[1] or a[1] == b[1] and a[3] < b[3]
+end
+
+local function next_number()
+  S.sequence = S.sequence + 1
+  return S.sequence
+end
+
 local function heap_push(heap, at, value)
   local n = #heap + 1
-  heap[n] = { at, value }
+  heap[n] = { at, value, next_number() }
   while n > 1 do
     local parent = math.floor(n / 2)
-    if heap[parent][1] <= heap[n][1] then return end
+    if is_before(heap[parent], heap[n]) then return end
     heap[parent], heap[n] = heap[n], heap[parent]
     n = parent
   end
@@ -19,7 +28,7 @@ local function heap_sink(heap)
   while true do
     local least = n
     for child = n * 2, n * 2 + 1 do
-      if child <= size and heap[child][1] < heap[least][1] then least = child end
+      if child <= size and is_before(heap[child], heap[least]) then least = child end
     end
     if least == n then return end
     heap[least], heap[n] = heap[n], heap[least]
@@ -35,7 +44,7 @@ local function heap_pop(heap)
 end
 
 local function heap_move(heap, at)
-  heap[1][1] = at
+  heap[1][1], heap[1][3] = at, next_number()
   heap_sink(heap)
 end
 
@@ -118,7 +127,7 @@ local function take(queue, tracks, left)
         local head = lane_head(lane, tracks, group.ahead)
         if head then
           queue.turn = math.max(queue.turn, lane.at)
-          lane.at = behind(queue.turn, weight_of(lane.tenant))
+          lane.at = place_in(queue, weight_of(lane.tenant))
           lane.moved = true
           lane.count[head.track] = lane.count[head.track] - 1
           head.band.taken = head.band.taken + 1

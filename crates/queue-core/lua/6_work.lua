@@ -130,10 +130,11 @@ function verbs.renew(args)
   return { session and 1 or 0, gone, cancelled }
 end
 
--- session, inbox, queues as of its last claim -> 1
+-- session, inbox, queues as of its last claim, '1' to leave a session that is known as it is -> 1
 function verbs.join(args)
   local id, inbox, queues = args[4], args[5], args[6]
   local known = session_of(id)
+  if known and args[7] == '1' then return 1 end
   call('HSET', S.P .. 's:' .. id, 'inbox', inbox, 'queues', known and known.queues or queues, 'told', '')
   local session = session_of(id)
   hear(session, true)

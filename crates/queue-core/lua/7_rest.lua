@@ -211,7 +211,7 @@ local function run(keys, args)
   call = redis.call
   S = {
     P = keys[1] .. ':', jobs = {}, changed = {}, queues = {}, targets = {}, groups = {}, lanes = {}, lane_numbers = {},
-    weights = {}, sorted = {}, sets = {}, touched = {}, served = {}, stirred = {}, freed = {},
+    sequence = 0, weights = {}, sorted = {}, sets = {}, touched = {}, served = {}, stirred = {}, freed = {},
   }
   S.now = tonumber(args[3])
   if not S.now then

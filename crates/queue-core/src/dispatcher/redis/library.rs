@@ -26,9 +26,11 @@ const SWEEP_MAX: usize = 100;
 const PLACE_MAX: usize = 10_000;
 /// A dead session is forgotten after this: a laptop that slept longer joins again.
 const FORGET_MS: i64 = 600_000;
-/// One turn of a lane of weight 1: many numbers divide it, so that common weights share exactly.
-const TURN: u32 = 5_040;
-/// A queue that is empty begins to count its turns anew behind this, long before 2^53, where doubles lose integers.
+/// One turn of a lane of weight 1: many numbers divide it, so that common weights share exactly, and it is above the
+/// number of lanes that take turns in one queue.
+const TURN: u32 = 55_440;
+/// A queue that is empty begins to count its turns anew behind this, before 2^53, where doubles lose integers: that is
+/// months of one lane that never empties, and then only the order of equal places suffers.
 const TURN_MAX: u64 = 1 << 50;
 
 const SOURCES: [&str; 7] = [

@@ -44,10 +44,11 @@ impl RedisDispatcher {
         self.partition_of(&Name::from("all"))
     }
 
-    /// Tells Redis of a session of this process, which it does not know (any more).
-    async fn rejoin(&self, session: SessionId) -> Result<bool, DispatchError> {
+    /// Tells Redis of a session of this process; `false` if it is none. One that Redis knows begins a new life, or is
+    /// left as it is (`if_unknown`): only its own word revives it.
+    async fn rejoin(&self, session: SessionId, if_unknown: bool) -> Result<bool, DispatchError> {
         let Some(queues) = self.sessions.queues_of(session) else { return Ok(false) };
-        let args = [id(session), self.inbox.channel.clone().into_bytes(), joined(&queues)];
+        let args = [id(session), self.inbox.channel.clone().into_bytes(), joined(&queues), yes(if_unknown)];
         self.call(&self.here(), "join", args).await?;
         Ok(true)
     }
@@ -88,7 +89,7 @@ impl Dispatcher for RedisDispatcher {
         self.call(&self.here(), "begin", [text(generation.0)]).await?;
         self.generation.store(generation.0, Ordering::Relaxed);
         for session in self.sessions.ids() {
-            self.rejoin(session).await?;
+            self.rejoin(session, true).await?;
         }
         self.sweep().await;
         Ok(())
@@ -105,7 +106,7 @@ impl Dispatcher for RedisDispatcher {
 
     async fn join(&self, session: SessionId) -> Result<mpsc::Receiver<Signal>, DispatchError> {
         let (signals, _) = self.sessions.join(session);
-        match self.rejoin(session).await {
+        match self.rejoin(session, false).await {
             // Not begun yet: Redis hears of it when it begins, or with the first step.
             Ok(_) | Err(DispatchError::WrongGeneration) => Ok(signals),
             Err(error) => {
@@ -125,7 +126,7 @@ impl Dispatcher for RedisDispatcher {
         let wants = step.slots > 0;
         self.sessions.hear(step.session, wants.then_some(&step.queues));
         let (known, reply) = self.step_once(&step).await?;
-        if known || !wants || !self.rejoin(step.session).await? {
+        if known || !wants || !self.rejoin(step.session, false).await? {
             return Ok(reply);
         }
         // Its acks are done.
@@ -143,7 +144,7 @@ impl Dispatcher for RedisDispatcher {
         let answer = self.call(&self.here(), "renew", [id(session), codec::leases(leases)]).await?;
         let mut answer = Answer::new(answer)?;
         if answer.number()? != 1 {
-            self.rejoin(session).await?;
+            self.rejoin(session, false).await?;
         }
         let mut pick = || -> Result<Vec<Lease>, DispatchError> {
             let numbers: Vec<usize> = redis::from_redis_value(answer.value()?).map_err(|_| strange())?;
