@@ -9,7 +9,7 @@
 --     D j        job id -> its record               D d      entries due later, by due time
 --     D l        leases by their end                D x      lost leases, in the order of ids
 --     D m        pauses and parkings by their end   D meta   turn of the queues, number of the last lane
---     D ln       queue\0tenant\0target -> lane      D n:<lane>  one lane
+--     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
 --     D qs, q:<queue>    queues                     D gr:<queue>    target -> ready entries
 --     D ts, t:<target>   targets                    D tq:<target>   queues with ready entries of the target
@@ -31,6 +31,8 @@ local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
 local WAITING = '>BBI4dd'
 local HOLDING = '>c16c8d'
+-- A lane: its place, entries that refer to it, ready entries and priorities in use of both tracks; then its names.
+local LANE = '>dI4I4I4HH'
 
 -- Calls `command key ...` with any number of arguments, in pieces that Lua's stack holds.
 local function send(command, key, args)

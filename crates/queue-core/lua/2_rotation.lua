@@ -55,47 +55,91 @@ end
 local function weight_of(tenant)
   local weight = S.weights[tenant]
   if not weight then
-    weight = tonumber(call('HGET', S.D .. 'we', tenant)) or 1
+    -- Nearly everyone has none set.
+    if S.weighted == nil then S.weighted = call('EXISTS', S.D .. 'we') == 1 end
+    weight = S.weighted and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
     S.weights[tenant] = weight
   end
   return weight
 end
 
-local function lane_of(number)
-  local lane = S.lanes[number]
-  if lane then return lane end
-  local found = call('HMGET', S.D .. 'n:' .. number, 'q', 'e', 't', 'at', 'refs', 'c0', 'c1', 'm0', 'm1')
-  lane = {
-    number = number, queue = found[1], tenant = found[2], target = found[3], at = tonumber(found[4]) or 0,
-    refs = tonumber(found[5]) or 0,
-    count = { [0] = tonumber(found[6]) or 0, [1] = tonumber(found[7]) or 0 },
-    mask = { [0] = tonumber(found[8]) or 0, [1] = tonumber(found[9]) or 0 },
+local function new_lane(number, queue, tenant, target)
+  return {
+    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, count = { [0] = 0, 0 },
+    mask = { [0] = 0, 0 }, was = { [0] = 0, 0 },
   }
-  lane.was = { [0] = lane.count[0], [1] = lane.count[1] }
-  S.lanes[number] = lane
-  return lane
+end
+
+local function decode_lane(number, text)
+  local at, refs, count0, count1, mask0, mask1, from = struct.unpack(LANE, text)
+  local queue, tenant, target = text:match('^([^%z]*)%z([^%z]*)%z(.*)$', from)
+  return {
+    number = number, queue = queue, tenant = tenant, target = target, at = at, refs = refs,
+    count = { [0] = count0, count1 }, mask = { [0] = mask0, mask1 }, was = { [0] = count0, count1 },
+  }
+end
+
+-- Reads these lanes at once; `lane_of` finds them then.
+local function prefetch_lanes(numbers)
+  local missing, asked = {}, {}
+  for _, number in ipairs(numbers) do
+    if not S.lanes[number] and not asked[number] then
+      asked[number] = true
+      missing[#missing + 1] = number
+    end
+  end
+  for from = 1, #missing, UNPACK_MAX do
+    local to = math.min(from + UNPACK_MAX - 1, #missing)
+    local texts = call('HMGET', S.D .. 'n', unpack(missing, from, to))
+    for n = from, to do
+      if texts[n - from + 1] then S.lanes[missing[n]] = decode_lane(missing[n], texts[n - from + 1]) end
+    end
+  end
+end
+
+local function lane_of(number)
+  if not S.lanes[number] then prefetch_lanes({ number }) end
+  return S.lanes[number]
+end
+
+-- The lanes of these jobs, read at once.
+local function prefetch_lanes_of(ids)
+  local numbers = {}
+  for _, id in ipairs(ids) do
+    local job = S.jobs[id]
+    if job then numbers[#numbers + 1] = job.lane end
+  end
+  prefetch_lanes(numbers)
 end
 
 -- The lane of these three, made if it is new. The caller adds a reference.
 local function lane_named(queue, tenant, target)
   local name = queue .. NUL .. tenant .. NUL .. target
   local number = S.lane_numbers[name]
-  if number then return lane_of(number) end
-  number = tonumber(call('HGET', S.D .. 'ln', name))
-  if number then
-    S.lane_numbers[name] = number
-    return lane_of(number)
+  if number == nil then number = tonumber(call('HGET', S.D .. 'ln', name)) end
+  if not number then
+    number = call('HINCRBY', S.D .. 'meta', 'lanes', 1)
+    call('HSET', S.D .. 'ln', name, number)
+    S.lanes[number] = new_lane(number, queue, tenant, target)
   end
-  number = call('HINCRBY', S.D .. 'meta', 'lanes', 1)
-  call('HSET', S.D .. 'ln', name, number)
-  call('SADD', S.D .. 'qs', queue)
   S.lane_numbers[name] = number
-  local lane = {
-    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, new = true, dirty = true,
-    count = { [0] = 0, [1] = 0 }, mask = { [0] = 0, [1] = 0 }, was = { [0] = 0, [1] = 0 },
-  }
-  S.lanes[number] = lane
-  return lane
+  return lane_of(number)
+end
+
+-- Reads the lanes that arguments name, three each from `first` on, at once.
+local function prefetch_named(args, first)
+  local names, numbers = {}, {}
+  for n = first, #args, 3 do names[#names + 1] = args[n] .. NUL .. args[n + 1] .. NUL .. args[n + 2] end
+  for from = 1, #names, UNPACK_MAX do
+    local to = math.min(from + UNPACK_MAX - 1, #names)
+    local found = call('HMGET', S.D .. 'ln', unpack(names, from, to))
+    for n = from, to do
+      local number = tonumber(found[n - from + 1])
+      S.lane_numbers[names[n]] = number or false
+      numbers[#numbers + 1] = number
+    end
+  end
+  prefetch_lanes(numbers)
 end
 
 local function band(lane, track, priority)
@@ -162,8 +206,8 @@ local function release(lane)
   S.served[lane.queue] = true
 end
 
-local function settle_lane(lane)
-  local key = S.D .. 'n:' .. lane.number
+-- Adds what is to be written of a lane to `add`, or to `cut` when nothing refers to it any more.
+local function settle_lane(lane, add, cut)
   local line = ':' .. lane.queue .. NUL .. lane.target
   for track = 0, 1 do
     if lane.count[track] > 0 then
@@ -174,19 +218,25 @@ local function settle_lane(lane)
     end
     lane.was[track] = lane.count[track]
   end
-  if lane.refs <= 0 then
-    local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
-    call('DEL', key)
+  lane.dirty, lane.moved = false, false
+  local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
+  if lane.refs > 0 then
+    add[#add + 1] = lane.number
+    add[#add + 1] = struct.pack(LANE, lane.at, lane.refs, lane.count[0], lane.count[1], lane.mask[0], lane.mask[1]) .. name
+  else
+    cut[#cut + 1] = lane.number
     call('HDEL', S.D .. 'ln', name)
     S.lanes[lane.number], S.lane_numbers[name] = nil, nil
-  elseif lane.new then
-    call('HSET', key, 'q', lane.queue, 'e', lane.tenant, 't', lane.target, 'at', lane.at, 'refs', lane.refs,
-      'c0', lane.count[0], 'c1', lane.count[1], 'm0', lane.mask[0], 'm1', lane.mask[1])
-  else
-    call('HSET', key, 'at', lane.at, 'refs', lane.refs, 'c0', lane.count[0], 'c1', lane.count[1],
-      'm0', lane.mask[0], 'm1', lane.mask[1])
   end
-  lane.new, lane.dirty, lane.moved = false, false, false
+end
+
+local function settle_lanes()
+  local add, cut = {}, {}
+  for _, lane in pairs(S.lanes) do
+    if lane.dirty then settle_lane(lane, add, cut) end
+  end
+  send('HDEL', S.D .. 'n', cut)
+  send('HSET', S.D .. 'n', add)
 end
 
 local function settle_target(target)
@@ -272,9 +322,7 @@ end
 
 -- Sends every kept write and looks again at whatever may have opened or closed by them.
 local function settle()
-  for _, lane in pairs(S.lanes) do
-    if lane.dirty then settle_lane(lane) end
-  end
+  settle_lanes()
   write_jobs()
   write_kept()
   for _, target in pairs(S.targets) do

@@ -130,6 +130,7 @@ local function pass_time()
   end
   local due = call('ZRANGEBYSCORE', S.D .. 'd', '-inf', S.now, 'LIMIT', 0, DUE_MAX)
   prefetch(due)
+  prefetch_lanes_of(due)
   for _, id in ipairs(due) do
     put(S.D .. 'd', id, false)
     local job = job_of(id)

@@ -48,7 +48,7 @@ local function heap_move(heap, at)
   heap_sink(heap)
 end
 
--- The first members of two sorted sets as a heap; a member of both comes once.
+-- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once.
 local function heap_of(prefix, suffix, tracks, count, value)
   local heap, seen = {}, {}
   for track = 0, tracks do
@@ -63,21 +63,31 @@ local function heap_of(prefix, suffix, tracks, count, value)
   return heap
 end
 
--- The next entry of a band and its due time, read ahead by `ahead`; nil at its end.
+local function lanes_of(queue, target, tracks, count)
+  local numbers = {}
+  local heap = heap_of(S.D .. 'L', ':' .. queue .. NUL .. target, tracks, count, function(number)
+    numbers[#numbers + 1] = tonumber(number)
+    return numbers[#numbers]
+  end)
+  prefetch_lanes(numbers)
+  for _, item in ipairs(heap) do item[2] = lane_of(item[2]) end
+  return heap
+end
+
+-- The next entry of a band and its due time; nil at its end. Takes `ahead` entries out at once: those that are not
+-- claimed are given back at the end.
 local function band_head(line, lane, track, priority, ahead)
   local key = track * 16 + priority
-  local band_at = line[key]
-  if not band_at then
-    band_at = { taken = 0, from = 0, ids = {}, key = band(lane, track, priority) }
-    line[key] = band_at
+  local stock = line[key]
+  if not stock then
+    stock = { next = 1, ids = {}, key = band(lane, track, priority) }
+    line[key] = stock
   end
-  if not band_at.ended and band_at.taken * 2 >= #band_at.ids + band_at.from * 2 then
-    band_at.from = band_at.taken
-    band_at.ids = call('ZRANGE', band_at.key, band_at.from, band_at.from + ahead - 1, 'WITHSCORES')
-    band_at.ended = #band_at.ids < ahead * 2
+  if stock.next > #stock.ids and not stock.ended then
+    stock.ids, stock.next = call('ZPOPMIN', stock.key, ahead), 1
+    stock.ended = #stock.ids < ahead * 2
   end
-  local n = (band_at.taken - band_at.from) * 2 + 1
-  return band_at.ids[n], tonumber(band_at.ids[n + 1]), band_at
+  return stock.ids[stock.next], tonumber(stock.ids[stock.next + 1]), stock
 end
 
 -- The entry of the lane whose turn is next, of the tracks that may be claimed.
@@ -88,11 +98,11 @@ local function lane_head(lane, tracks, ahead)
     if lane.count[track] > 0 then
       for priority = 0, PRIORITY_MAX do
         if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
-          local id, run_at, band_at = band_head(lane.line, lane, track, priority, ahead)
+          local id, run_at, stock = band_head(lane.line, lane, track, priority, ahead)
           if id then
             local rank = run_at - priority * AGEING_MS
             if not best or rank < best.rank or rank == best.rank and bytes_before(id, best.id) then
-              best = { id = id, run_at = run_at, rank = rank, track = track, band = band_at }
+              best = { id = id, run_at = run_at, rank = rank, track = track, stock = stock }
             end
           else
             lane.mask[track] = bit.band(lane.mask[track], bit.bnot(bit.lshift(1, priority)))
@@ -117,33 +127,29 @@ local function take(queue, tracks, left)
     local target = target_of(group.target)
     local lanes = group.lanes
     if not lanes then
-      lanes = heap_of(S.D .. 'L', ':' .. queue.name .. NUL .. group.target, tracks, left,
-        function(number) return lane_of(tonumber(number)) end)
+      lanes = lanes_of(queue.name, group.target, tracks, left)
       group.lanes, group.ahead = lanes, math.ceil(left / math.max(#lanes, 1))
     end
-    if is_open(target) then
-      while #lanes > 0 do
-        local lane = lanes[1][2]
-        local head = lane_head(lane, tracks, group.ahead)
-        if head then
-          queue.turn = math.max(queue.turn, lane.at)
-          lane.at = place_in(queue, weight_of(lane.tenant))
-          lane.moved = true
-          lane.count[head.track] = lane.count[head.track] - 1
-          head.band.taken = head.band.taken + 1
-          queue.ready, queue.active = queue.ready - 1, queue.active + 1
-          target.active, target.dirty = target.active + 1, true
-          local kept = group_of(queue.name, group.target)
-          kept.ready = kept.ready - 1
-          touch(lane)
-          heap_move(lanes, lane.at)
-          heap_move(groups, lanes[1][1])
-          return head, lane
-        end
-        heap_pop(lanes)
-      end
+    local lane = is_open(target) and #lanes > 0 and lanes[1][2]
+    local head = lane and lane_head(lane, tracks, group.ahead)
+    if head then
+      queue.turn = math.max(queue.turn, lane.at)
+      lane.at = place_in(queue, weight_of(lane.tenant))
+      lane.moved = true
+      lane.count[head.track] = lane.count[head.track] - 1
+      head.stock.next = head.stock.next + 2
+      queue.ready, queue.active = queue.ready - 1, queue.active + 1
+      target.active, target.dirty = target.active + 1, true
+      local kept = group_of(queue.name, group.target)
+      kept.ready = kept.ready - 1
+      touch(lane)
+      heap_move(lanes, lane.at)
+      heap_move(groups, lanes[1][1])
+      return head, lane
     end
-    heap_pop(groups)
+    if lane then heap_pop(lanes) end
+    -- The next lane of this target may have to wait for one of another target.
+    if lane and #lanes > 0 then heap_move(groups, lanes[1][1]) else heap_pop(groups) end
   end
 end
 
@@ -184,8 +190,8 @@ local function take_all(names, slots, may_suspects)
   end
   if turn ~= was then call('HSET', S.D .. 'meta', 'turn', turn) end
   for _, lane in pairs(S.lanes) do
-    for _, band_at in pairs(lane.line or {}) do
-      if band_at.taken > 0 then call('ZREMRANGEBYRANK', band_at.key, 0, band_at.taken - 1) end
+    for _, stock in pairs(lane.line or {}) do
+      for n = stock.next, #stock.ids, 2 do put(stock.key, stock.ids[n], stock.ids[n + 1]) end
     end
     lane.line = nil
   end

@@ -29,6 +29,8 @@ function verbs.push(args)
   local text, ids = args[4], {}
   for at = 1, #text, ENTRY_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
   prefetch(ids)
+  prefetch_lanes_of(ids)
+  prefetch_named(args, 5)
   for at = 1, #text, ENTRY_BYTES do push(read_entry(text, at, args, 5)) end
   wake()
   return 1
@@ -48,6 +50,8 @@ local function ack_all(args, text)
     ids[#ids + 1], acks[#acks + 1] = ack.id, ack
   end
   prefetch(ids)
+  prefetch_lanes_of(ids)
+  prefetch_named(args, 10)
   for _, ack in ipairs(acks) do
     local job = job_of(ack.id)
     if is_lease(job, ack.epoch, ack.nonce) then
@@ -94,7 +98,9 @@ end
 
 -- session, leases -> 1
 function verbs.start(args)
-  local session, text = args[4], args[5]
+  local session, text, ids = args[4], args[5], {}
+  for at = 1, #text, LEASE_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
+  prefetch(ids)
   for at = 1, #text, LEASE_BYTES do
     local id, epoch, nonce = struct.unpack(LEASE, text, at)
     local job = job_of(id)

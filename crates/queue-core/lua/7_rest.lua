@@ -183,7 +183,7 @@ function verbs.sweep()
   local lanes = call('HRANDFIELD', D .. 'ln', SWEEP_MAX, 'WITHVALUES')
   for n = 1, #lanes, 2 do
     local queue, line = lanes[n]:match('^([^%z]*)%z'), lanes[n]:gsub('^([^%z]*)%z[^%z]*%z', '%1' .. NUL)
-    local keys = { D .. 'n:' .. lanes[n + 1], D .. 'L0:' .. line, D .. 'L1:' .. line, D .. 'gr:' .. queue,
+    local keys = { D .. 'L0:' .. line, D .. 'L1:' .. line, D .. 'gr:' .. queue,
       D .. 'G0:' .. queue, D .. 'G1:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
       D .. 'tq:' .. line:match('%z(.*)$') }
     for track = 0, 1 do
@@ -199,7 +199,7 @@ function verbs.sweep()
     if #names > 0 then return 1 end
   end
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id) end
-  call('UNLINK', D .. 'j', D .. 'd', D .. 'l', D .. 'x', D .. 'm', D .. 'meta', D .. 'we', D .. 'O0', D .. 'O1')
+  call('UNLINK', D .. 'j', D .. 'd', D .. 'l', D .. 'x', D .. 'm', D .. 'meta', D .. 'we', D .. 'n', D .. 'O0', D .. 'O1')
   call('SREM', S.P .. 'old', old)
   return 1
 end

@@ -99,7 +99,9 @@ impl Parts<'_> {
     fn sentinel(&self, scheme: &str) -> Result<Place, String> {
         let (name, db) = self.path.split_once('/').unwrap_or((self.path, ""));
         if name.is_empty() {
-            return Err("a Sentinel address ends with the name of its master, as in redis+sentinel://host/mymaster".into());
+            return Err(
+                "a Sentinel address ends with the name of its master, as in redis+sentinel://host/mymaster".into()
+            );
         }
         let options = self.options(&["sentinel_user", "sentinel_password"])?;
         let find = |key| options.iter().find(|(known, _)| *known == key).map_or("", |(_, value)| *value);

@@ -37,7 +37,13 @@ impl Drop for Inbox {
 
 impl Inbox {
     /// Begins to read; `news` is the channel that tells of new generations.
-    pub(super) fn open(link: Arc<Link>, sessions: Arc<LocalSessions>, channel: String, news: String, poll: Duration) -> Self {
+    pub(super) fn open(
+        link: Arc<Link>,
+        sessions: Arc<LocalSessions>,
+        channel: String,
+        news: String,
+        poll: Duration,
+    ) -> Self {
         let (echo, echoes) = watch::channel(0);
         let (subscribe, subscribed) = watch::channel(false);
         let reader = Reader { link, sessions, channels: [channel.clone(), news], poll, echo, subscribe };
@@ -130,7 +136,8 @@ impl Reader {
             b'B' => self.sessions.tell_all(),
             b'E' => {
                 let number = std::str::from_utf8(rest).ok().and_then(|text| text.parse().ok());
-                self.echo.send_if_modified(|echo| number.is_some_and(|number| std::mem::replace(echo, number) != number));
+                self.echo
+                    .send_if_modified(|echo| number.is_some_and(|number| std::mem::replace(echo, number) != number));
             }
             _ => {}
         }

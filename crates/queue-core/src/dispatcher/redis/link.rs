@@ -150,7 +150,8 @@ impl Link {
                     master.get_async_pubsub().await
                 }
                 Source::Cluster(_, nodes) => {
-                    let mut result = Err((ErrorKind::ClusterConnectionNotFound, "no node of the Cluster answers").into());
+                    let mut result =
+                        Err((ErrorKind::ClusterConnectionNotFound, "no node of the Cluster answers").into());
                     for node in nodes {
                         match timeout(self.patience.connect, node.get_async_pubsub()).await {
                             Ok(Ok(messages)) => return Ok(messages),
@@ -291,7 +292,9 @@ pub(super) fn pause_after(failures: u32) -> Duration {
 
 fn is_unloaded(error: &RedisError) -> bool {
     error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        || error.detail().is_some_and(|detail| detail.contains("Function not found") || detail.contains("unknown command"))
+        || error
+            .detail()
+            .is_some_and(|detail| detail.contains("Function not found") || detail.contains("unknown command"))
 }
 
 fn lacks_functions(error: &RedisError) -> bool {

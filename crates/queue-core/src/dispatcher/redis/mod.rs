@@ -104,7 +104,8 @@ impl RedisDispatcher {
     /// # Errors
     /// One line that says what to do.
     pub async fn open(config: RedisConfig) -> Result<Self, OpenError> {
-        let RedisConfig { address, prefix, allow_eviction, connect_timeout, response_timeout, poll_every, clock } = config;
+        let RedisConfig { address, prefix, allow_eviction, connect_timeout, response_timeout, poll_every, clock } =
+            config;
         let patience = Patience { connect: connect_timeout, respond: response_timeout };
         let link = Arc::new(Link::new(&address.place, patience).map_err(|error| OpenError::of(&address, &error))?);
         opening::check(&link, &address, allow_eviction).await?;

@@ -36,7 +36,9 @@ pub enum OpenError {
         why: String,
     },
     /// TLS does not come about.
-    #[error("Redis at {address} does not speak TLS as expected ({why}); rediss:// needs its TLS port and a trusted certificate")]
+    #[error(
+        "Redis at {address} does not speak TLS as expected ({why}); rediss:// needs its TLS port and a trusted certificate"
+    )]
     Tls {
         /// Where.
         address: String,

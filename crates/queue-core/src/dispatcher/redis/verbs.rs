@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     dispatcher::{
-        DispatchError, Dispatcher, Entry, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal, Step,
-        StepReply, Wait,
+        DispatchError, Dispatcher, Entry, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal,
+        Step, StepReply, Wait,
     },
     ids::{Generation, JobId, Name, SessionId},
     journal::Recovery,
