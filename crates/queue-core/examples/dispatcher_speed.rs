@@ -1,13 +1,25 @@
-//! How fast and how fair the memory dispatcher is on this machine: `cargo run --release -p queue-core --example
-//! dispatcher_speed -- [backlog]`. One thread; the rates are of single jobs, pushed and claimed in batches, by the wall
-//! clock and by this process' processor time, which says something also on a machine that others use.
+//! How fast and how fair a dispatcher is on this machine: `cargo run --release -p queue-core --example
+//! dispatcher_speed -- [backlog] [Redis address]`. Without an address it is the memory dispatcher. One thread; the
+//! rates are of single jobs, pushed and claimed in batches, by the wall clock and by the processor time of this process
+//! (and of Redis), which says something also on a machine that others use.
+//!
+//! The Redis should be one that nobody else uses: its memory is compared before and after.
 
 #![allow(clippy::print_stdout)] // its output is what it is for
 
-use std::{error::Error, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    error::Error,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use queue_core::{
-    dispatcher::{Ack, Dispatcher, Entry, Setting, Step, memory::MemoryDispatcher},
+    dispatcher::{
+        Ack, Dispatcher, Entry, Setting, Step,
+        memory::MemoryDispatcher,
+        redis::{RedisAddress, RedisConfig, RedisDispatcher},
+    },
     ids::{Epoch, Generation, JobId, Name, SessionId},
     time::{Clock, SystemClock, Timestamp},
 };
@@ -15,50 +27,115 @@ use queue_core::{
 type Failure = Box<dyn Error + Send + Sync>;
 
 /// Entries of one push.
-const PUSH: usize = 128;
+const PUSH: usize = 100;
 /// Slots of one step.
-const SLOTS: usize = 64;
-/// Jobs that go through on top of a backlog.
+const SLOTS: usize = 100;
+/// Jobs that go through on top of a backlog, and over Redis.
 const THROUGH: usize = 500_000;
+const THROUGH_REDIS: usize = 100_000;
 /// Tenants among whom the backlog is spread.
 const TENANTS: usize = 100;
 
 fn main() -> Result<(), Failure> {
-    let backlog: usize = std::env::args().nth(1).map_or(Ok(1_000_000), |text| text.parse())?;
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(measure(backlog))
+    let mut args = std::env::args().skip(1);
+    let backlog: usize = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
+    let store = match args.next() {
+        Some(address) => Store::Redis(RedisAddress::parse(&address)?, redis::Client::open(address)?),
+        None => Store::Memory,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(measure(&store, backlog))
 }
 
-async fn measure(backlog: usize) -> Result<(), Failure> {
+async fn measure(store: &Store, backlog: usize) -> Result<(), Failure> {
     // First: later, entries would take memory that this process has already freed once.
-    memory(backlog).await?;
+    memory(store, backlog.min(100_000)).await?;
     for backlog in [10_000, backlog] {
-        through(backlog, None, "").await?;
+        through(store, backlog, None, "").await?;
     }
-    let folder = tempfile::tempdir()?;
-    through(10_000, Some(folder.path().join("leases")), ", lease file").await?;
-    parked(1_000).await?;
-    reap(10_000).await?;
-    fairness(200_000).await?;
-    weights().await
+    if matches!(store, Store::Memory) {
+        let folder = tempfile::tempdir()?;
+        through(store, 10_000, Some(folder.path().join("leases")), ", lease file").await?;
+    }
+    parked(store, 1_000).await?;
+    reap(store, 10_000).await?;
+    fairness(store, 200_000).await?;
+    weights(store).await
 }
 
-struct Bench {
-    dispatcher: MemoryDispatcher,
+/// What is measured.
+enum Store {
+    Memory,
+    Redis(RedisAddress, redis::Client),
+}
+
+impl Store {
+    async fn open(&self, file: Option<PathBuf>) -> Result<Arc<dyn Dispatcher>, Failure> {
+        let clock = Arc::new(SystemClock);
+        let generation = Generation(clock.now().0);
+        let dispatcher: Arc<dyn Dispatcher> = match self {
+            Self::Memory => Arc::new(MemoryDispatcher::open(clock, file)?),
+            Self::Redis(address, _) => {
+                let config = RedisConfig {
+                    prefix: "bench".into(),
+                    response_timeout: Duration::from_secs(60),
+                    ..RedisConfig::new(address.clone())
+                };
+                Arc::new(RedisDispatcher::open(config).await?)
+            }
+        };
+        dispatcher.begin(generation).await?;
+        Ok(dispatcher)
+    }
+
+    fn through(&self) -> usize {
+        if matches!(self, Self::Memory) { THROUGH } else { THROUGH_REDIS }
+    }
+
+    fn bytes(&self) -> Result<u64, Failure> {
+        match self {
+            Self::Memory => Ok(resident_bytes()),
+            Self::Redis(_, client) => Ok(info(client, "used_memory")? as u64),
+        }
+    }
+
+    fn server_seconds(&self) -> Result<f64, Failure> {
+        match self {
+            Self::Memory => Ok(0.0),
+            Self::Redis(_, client) => Ok(info(client, "used_cpu_user")? + info(client, "used_cpu_sys")?),
+        }
+    }
+}
+
+fn info(client: &redis::Client, name: &str) -> Result<f64, Failure> {
+    let info: redis::InfoDict = redis::cmd("INFO").query(&mut client.get_connection()?)?;
+    Ok(info.get(name).ok_or("INFO does not tell it")?)
+}
+
+struct Bench<'s> {
+    store: &'s Store,
+    dispatcher: Arc<dyn Dispatcher>,
     session: SessionId,
     now: Timestamp,
 }
 
-impl Bench {
-    async fn open(file: Option<PathBuf>) -> Result<Self, Failure> {
-        let clock = Arc::new(SystemClock);
-        let now = clock.now().plus_ms(-1_000);
-        let dispatcher = MemoryDispatcher::open(clock, file)?;
-        dispatcher.begin(Generation(1)).await?;
+impl<'s> Bench<'s> {
+    async fn open(store: &'s Store, file: Option<PathBuf>) -> Result<Self, Failure> {
+        let now = SystemClock.now().plus_ms(-1_000);
+        let dispatcher = store.open(file).await?;
         let session = SessionId::generate();
         // Its receiver is dropped: nobody is to be woken here.
         dispatcher.join(session, vec![]).await?;
-        Ok(Self { dispatcher, session, now })
+        Ok(Self { store, dispatcher, session, now })
+    }
+
+    fn watch(&self) -> Result<Watch<'s>, Failure> {
+        Ok(Watch {
+            store: self.store,
+            wall: Instant::now(),
+            processor_seconds: processor_seconds(),
+            server_seconds: self.store.server_seconds()?,
+        })
     }
 
     fn entry(&self, tenant: &Name, target: &Name) -> Entry {
@@ -83,26 +160,26 @@ impl Bench {
     }
 }
 
-async fn memory(backlog: usize) -> Result<(), Failure> {
+async fn memory(store: &Store, backlog: usize) -> Result<(), Failure> {
     let tenants: Vec<_> = (0..TENANTS).map(|n| Name::new(format!("tenant-{n}"))).collect();
-    let bench = Bench::open(None).await?;
-    let before = resident_bytes();
+    let bench = Bench::open(store, None).await?;
+    let before = store.bytes()?;
     bench.fill(backlog, &tenants).await?;
-    let bytes = resident_bytes().saturating_sub(before) / backlog.max(1) as u64;
-    println!("{:<52} {bytes:>12} bytes", format!("resident memory an entry, of {backlog}"));
+    let bytes = store.bytes()?.saturating_sub(before) / backlog.max(1) as u64;
+    println!("{:<52} {bytes:>12} bytes", format!("memory an entry, of {backlog}"));
     Ok(())
 }
 
-async fn through(backlog: usize, file: Option<PathBuf>, what: &str) -> Result<(), Failure> {
+async fn through(store: &Store, backlog: usize, file: Option<PathBuf>, what: &str) -> Result<(), Failure> {
     let tenants: Vec<_> = (0..TENANTS).map(|n| Name::new(format!("tenant-{n}"))).collect();
-    let bench = Bench::open(file).await?;
-    let watch = Watch::start();
+    let bench = Bench::open(store, file).await?;
+    let watch = bench.watch()?;
     bench.fill(backlog, &tenants).await?;
-    watch.report(&format!("push, to a backlog of {backlog}{what}"), backlog);
+    watch.report(&format!("push, to a backlog of {backlog}{what}"), backlog)?;
     let target = Name::from("t");
-    let entries: Vec<_> = (0..THROUGH).map(|n| bench.entry(&tenants[n % TENANTS], &target)).collect();
+    let entries: Vec<_> = (0..store.through()).map(|n| bench.entry(&tenants[n % TENANTS], &target)).collect();
     let batches: Vec<_> = entries.chunks(SLOTS).map(<[_]>::to_vec).collect();
-    let watch = Watch::start();
+    let watch = bench.watch()?;
     let mut acks = vec![];
     for batch in batches {
         let slots = batch.len();
@@ -111,20 +188,20 @@ async fn through(backlog: usize, file: Option<PathBuf>, what: &str) -> Result<()
         let leases: Vec<_> = acks.iter().map(|ack| ack.lease).collect();
         bench.dispatcher.start(bench.session, &leases).await?;
     }
-    watch.report(&format!("push + claim + start + ack, at {backlog}{what}"), THROUGH);
-    let watch = Watch::start();
+    watch.report(&format!("push + claim + start + ack, at {backlog}{what}"), store.through())?;
+    let watch = bench.watch()?;
     let mut claimed = 0;
     while !acks.is_empty() {
         acks = bench.step(acks, SLOTS).await?;
         claimed += acks.len();
     }
-    watch.report(&format!("claim + ack, draining {backlog}{what}"), claimed);
+    watch.report(&format!("claim + ack, draining {backlog}{what}"), claimed)?;
     Ok(())
 }
 
 /// A thousand parked lanes, each with entries, must cost a claim nothing.
-async fn parked(lanes: usize) -> Result<(), Failure> {
-    let bench = Bench::open(None).await?;
+async fn parked(store: &Store, lanes: usize) -> Result<(), Failure> {
+    let bench = Bench::open(store, None).await?;
     let (target, until) = (Name::from("asleep"), bench.now.plus_ms(3_600_000));
     let park = Setting::ParkTarget { target: target.clone(), until, reason: "429".into() };
     bench.dispatcher.apply(park).await?;
@@ -132,32 +209,32 @@ async fn parked(lanes: usize) -> Result<(), Failure> {
         bench.dispatcher.push(vec![bench.entry(&Name::new(format!("asleep-{n}")), &target)]).await?;
     }
     bench.fill(100_000, &[Name::from("awake")]).await?;
-    let watch = Watch::start();
+    let watch = bench.watch()?;
     let (mut acks, mut claimed) = (bench.step(vec![], 1).await?, 0);
     while !acks.is_empty() {
         claimed += acks.len();
         acks = bench.step(acks, 1).await?;
     }
-    watch.report(&format!("claim + ack one by one, beside {lanes} parked lanes"), claimed);
+    watch.report(&format!("claim + ack one by one, beside {lanes} parked lanes"), claimed)?;
     Ok(())
 }
 
-async fn reap(leases: usize) -> Result<(), Failure> {
-    let bench = Bench::open(None).await?;
+async fn reap(store: &Store, leases: usize) -> Result<(), Failure> {
+    let bench = Bench::open(store, None).await?;
     bench.fill(leases, &[Name::from("a")]).await?;
     for _ in 0..leases.div_ceil(SLOTS) {
         bench.step(vec![], SLOTS).await?;
     }
-    let watch = Watch::start();
+    let watch = bench.watch()?;
     for _ in 0..1_000 {
         bench.dispatcher.reap(1_000).await?;
     }
-    watch.report(&format!("reap that finds nothing, {leases} leases"), 1_000);
+    watch.report(&format!("reap that finds nothing, {leases} leases"), 1_000)?;
     Ok(())
 }
 
-async fn fairness(flood: usize) -> Result<(), Failure> {
-    let bench = Bench::open(None).await?;
+async fn fairness(store: &Store, flood: usize) -> Result<(), Failure> {
+    let bench = Bench::open(store, None).await?;
     bench.fill(flood, &[Name::from("a")]).await?;
     let single = bench.entry(&Name::from("b"), &Name::from("t"));
     let id = single.id;
@@ -174,8 +251,8 @@ async fn fairness(flood: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn weights() -> Result<(), Failure> {
-    let bench = Bench::open(None).await?;
+async fn weights(store: &Store) -> Result<(), Failure> {
+    let bench = Bench::open(store, None).await?;
     let heavy = Name::from("heavy");
     bench.dispatcher.apply(Setting::TenantWeight(heavy.clone(), 3)).await?;
     let (mut of_heavy, target) = (std::collections::HashSet::new(), Name::from("t"));
@@ -193,20 +270,26 @@ async fn weights() -> Result<(), Failure> {
     Ok(())
 }
 
-struct Watch {
+struct Watch<'s> {
+    store: &'s Store,
     wall: Instant,
     processor_seconds: f64,
+    server_seconds: f64,
 }
 
-impl Watch {
-    fn start() -> Self {
-        Self { wall: Instant::now(), processor_seconds: processor_seconds() }
-    }
-
-    fn report(&self, what: &str, count: usize) {
+impl Watch<'_> {
+    fn report(&self, what: &str, count: usize) -> Result<(), Failure> {
         let count = count.max(1) as f64;
         let (wall, busy) = (self.wall.elapsed().as_secs_f64(), processor_seconds() - self.processor_seconds);
-        println!("{what:<52} {:>12.0} a second, {:.2} µs of processor each", count / wall, busy * 1e6 / count);
+        let server = (self.store.server_seconds()? - self.server_seconds) * 1e6 / count;
+        let of_server =
+            if matches!(self.store, Store::Memory) { String::new() } else { format!(", {server:.2} µs of Redis") };
+        println!(
+            "{what:<52} {:>12.0} a second, {:.2} µs of processor each{of_server}",
+            count / wall,
+            busy * 1e6 / count
+        );
+        Ok(())
     }
 }
 

@@ -1,4 +1,5 @@
-//! What tests need and no store or provider gives them: a model provider that misbehaves on command and keeps count.
+//! What tests need and no store or provider gives them: a model provider that misbehaves on command and keeps count,
+//! and real servers to be stopped, flushed and frozen.
 //!
 //! A dev-dependency only. It shares no code with the rest of Longshore, so that what it sees is a witness.
 #![allow(
@@ -9,5 +10,7 @@
 )]
 
 mod provider;
+mod redis;
 
 pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};
+pub use redis::RedisServer;

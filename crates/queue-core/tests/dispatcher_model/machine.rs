@@ -3,15 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use proptest_state_machine::{ReferenceStateMachine, StateMachineTest};
 use queue_core::{
     dispatcher::{
         Ack, Dispatcher, Entry, HORIZON_MS, LEASE_MS, Lease, SESSION_MS, Setting, Signal, Step, Wait,
-        memory::MemoryDispatcher,
+        conformance::Fixture,
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
     journal::{QueueSettings, Versioned},
-    time::{Clock, ManualClock, Timestamp},
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -53,9 +51,6 @@ pub(crate) enum Operation {
     Weigh { tenant: u8, weight: u32 },
     Begin { newer: bool },
 }
-
-/// Operations do not depend on each other, so that any of them can be left out of a failing sequence.
-pub(crate) struct Machine;
 
 fn made() -> impl Strategy<Value = Made> {
     let when = prop_oneof![
@@ -110,56 +105,20 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-impl ReferenceStateMachine for Machine {
-    type State = ();
-    type Transition = Operation;
-
-    fn init_state() -> BoxedStrategy<()> {
-        Just(()).boxed()
-    }
-
-    fn transitions((): &()) -> BoxedStrategy<Operation> {
-        operation().boxed()
-    }
-
-    fn apply((): (), _: &Operation) {}
+pub(crate) fn operations() -> BoxedStrategy<Operation> {
+    operation().boxed()
 }
 
 pub(crate) struct Pair {
     runtime: tokio::runtime::Runtime,
-    dispatcher: MemoryDispatcher,
-    clock: ManualClock,
+    fixture: Box<dyn Fixture>,
+    dispatcher: Arc<dyn Dispatcher>,
     generation: i64,
     version: i64,
     model: Model,
     signals: BTreeMap<SessionId, mpsc::Receiver<Signal>>,
     /// Claims that ended: to be named again by those who do not know.
     former: Vec<Lease>,
-}
-
-impl StateMachineTest for Machine {
-    type SystemUnderTest = Pair;
-    type Reference = Self;
-
-    fn init_test((): &()) -> Pair {
-        let clock = ManualClock::at(Timestamp(1_790_000_000_000));
-        let dispatcher = MemoryDispatcher::open(Arc::new(clock.clone()), None).unwrap();
-        let model = Model { now: clock.now(), ..Model::default() };
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let (generation, version, signals) = (1, 1, BTreeMap::new());
-        let mut pair = Pair { runtime, dispatcher, clock, generation, version, model, signals, former: vec![] };
-        pair.runtime.block_on(pair.dispatcher.begin(Generation(1))).unwrap();
-        for session in 0..SESSIONS - 1 {
-            pair.join(session);
-        }
-        pair
-    }
-
-    fn apply(mut pair: Pair, (): &(), operation: Operation) -> Pair {
-        pair.run(operation);
-        pair.compare();
-        pair
-    }
 }
 
 fn session(n: u8) -> SessionId {
@@ -175,6 +134,27 @@ fn name(what: &str, n: u8) -> Name {
 }
 
 impl Pair {
+    /// A begun store beside an empty model, with two workers.
+    pub(crate) fn begin_with<F: Fixture + 'static>(fixture: impl Future<Output = F>) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let fixture = Box::new(runtime.block_on(fixture));
+        let (dispatcher, now) = (fixture.dispatcher(), fixture.clock().now());
+        let model = Model { now, ..Model::default() };
+        let (generation, version, signals) = (1, 1, BTreeMap::new());
+        let mut pair = Self { runtime, fixture, dispatcher, generation, version, model, signals, former: vec![] };
+        pair.runtime.block_on(pair.dispatcher.begin(Generation(1))).unwrap();
+        for session in 0..SESSIONS - 1 {
+            pair.join(session);
+        }
+        pair
+    }
+
+    /// Does it to both and compares them.
+    pub(crate) fn apply(&mut self, operation: Operation) {
+        self.run(operation);
+        self.compare();
+    }
+
     fn entry(&self, made: &Made) -> Entry {
         Entry {
             id: job(made.job),
@@ -231,8 +211,8 @@ impl Pair {
             Operation::Nudge(n) => self.nudge(job(n)),
             Operation::Reap(limit) => self.reap(limit),
             Operation::Pass(ms) => {
-                self.clock.advance_ms(ms);
-                self.model.now = self.clock.now();
+                self.runtime.block_on(self.fixture.advance_ms(ms));
+                self.model.now = self.fixture.clock().now();
             }
             Operation::Join(n) => self.join(n),
             Operation::Leave(n) => {
@@ -326,6 +306,7 @@ impl Pair {
 
     fn nudge(&mut self, id: JobId) {
         self.runtime.block_on(self.dispatcher.nudge(id)).unwrap();
+        self.runtime.block_on(self.fixture.signals_arrive());
         let holder = self.model.job(id).and_then(|job| job.held.as_ref()).map(|held| held.session);
         for (session, signals) in &mut self.signals {
             let mut told = false;
@@ -418,6 +399,7 @@ impl Pair {
 
     /// A worker that does nothing of its own accord must have heard of what it could claim.
     fn compare_wake_ups(&mut self) {
+        self.runtime.block_on(self.fixture.signals_arrive());
         for (session, signals) in &mut self.signals {
             while let Ok(signal) = signals.try_recv() {
                 if let (Signal::Work, Some(worker)) = (signal, self.model.workers.get_mut(session)) {

@@ -145,9 +145,9 @@ pub async fn a_worker_that_slept_goes_on(fixture: &dyn Fixture) {
     scene.dispatcher.renew(scene.session, &[]).await.unwrap();
     assert_eq!(scene.dispatcher.sessions().await.unwrap().len(), 1);
     assert!(scene.claim(1).await.is_empty());
-    scene.drain_signals();
+    scene.drain_signals().await;
     let entry = scene.push(|_| {}).await;
-    assert_eq!(scene.signals.try_recv(), Ok(Signal::Work), "it is still told");
+    assert_eq!(scene.told().await, Some(Signal::Work), "it is still told");
     assert_eq!(scene.claim_ids(1).await, vec![entry.id]);
 }
 

@@ -36,6 +36,9 @@ pub trait Fixture: Send + Sync {
 
     /// Lets the store's time pass.
     async fn advance_ms(&self, ms: i64);
+
+    /// Waits until every signal that was sent so far has arrived. In memory they arrive at once.
+    async fn signals_arrive(&self) {}
 }
 
 /// Makes one test of every case: `dispatcher_conformance!(a_fresh_fixture())`.
@@ -163,9 +166,15 @@ impl<'f> Scene<'f> {
         self.dispatcher.apply(setting).await.unwrap();
     }
 
+    /// The next signal of those that were sent so far.
+    async fn told(&mut self) -> Option<Signal> {
+        self.fixture.signals_arrive().await;
+        self.signals.try_recv().ok()
+    }
+
     /// Forgets what was said so far.
-    fn drain_signals(&mut self) {
-        while self.signals.try_recv().is_ok() {}
+    async fn drain_signals(&mut self) {
+        while self.told().await.is_some() {}
     }
 
     /// Another worker.

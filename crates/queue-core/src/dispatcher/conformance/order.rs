@@ -10,7 +10,7 @@ use crate::{
 pub async fn nothing_is_claimed_before_it_begins(fixture: &dyn Fixture) {
     let dispatcher = fixture.dispatcher();
     let session = SessionId::generate();
-    let _signals = dispatcher.join(session, vec![]).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await;
     let step = Step { session, acks: vec![], queues: vec![], slots: 4 };
     let claims = dispatcher.step(step).await.map(|reply| reply.claims).unwrap_or_default();
     assert!(claims.is_empty());
@@ -162,7 +162,8 @@ pub async fn a_new_life_knows_nothing(fixture: &dyn Fixture) {
     scene.dispatcher.begin(Generation(2)).await.unwrap();
     assert_eq!(scene.place(id).await, Place::Unknown);
     let entry = scene.push(|_| {}).await;
-    assert_eq!(scene.claim_ids(9).await, vec![entry.id], "and goes on with the workers it has");
+    let _signals = scene.dispatcher.join(scene.session, vec![]).await.unwrap();
+    assert_eq!(scene.claim_ids(9).await, vec![entry.id], "and goes on with the workers that come back");
 }
 
 pub async fn one_step_claims_a_bounded_number_and_says_that_there_is_more(fixture: &dyn Fixture) {
@@ -171,9 +172,9 @@ pub async fn one_step_claims_a_bounded_number_and_says_that_there_is_more(fixtur
         let entries = (0..CLAIM_MAX_JOBS).map(|_| scene.entry()).collect();
         scene.dispatcher.push(entries).await.unwrap();
     }
-    scene.drain_signals();
+    scene.drain_signals().await;
     assert_eq!(scene.claim(CLAIM_MAX_JOBS * 3).await.len(), CLAIM_MAX_JOBS);
-    assert_eq!(scene.signals.try_recv(), Ok(Signal::Work), "it asked for more than it got");
+    assert_eq!(scene.told().await, Some(Signal::Work), "it asked for more than it got");
     assert_eq!(scene.claim(CLAIM_MAX_JOBS * 3).await.len(), CLAIM_MAX_JOBS);
 }
 
@@ -232,6 +233,7 @@ pub async fn a_later_epoch_replaces_what_waits(fixture: &dyn Fixture) {
 pub async fn an_older_life_does_not_begin_again(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     scene.dispatcher.begin(Generation(5)).await.unwrap();
+    let _signals = scene.dispatcher.join(scene.session, vec![]).await.unwrap();
     let entry = scene.push(|_| {}).await;
     assert!(matches!(scene.dispatcher.begin(Generation(4)).await, Err(DispatchError::WrongGeneration)));
     scene.dispatcher.begin(Generation(5)).await.unwrap();

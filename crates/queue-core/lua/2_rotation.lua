@@ -1,0 +1,360 @@
+-- Purpose: whose turn it is. Queues take turns, within a queue its targets, within a target its lanes, each by virtual
+--   time; "open" means that something in it can be claimed now (rotation.rs of the memory dispatcher is the original).
+-- Invariant: after `settle()`, O, G and L hold exactly what is open, and `S.stirred` the queues in which something
+--   became claimable.
+
+local function queue_of(name)
+  local queue = S.queues[name]
+  if queue then return queue end
+  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1', 'last')
+  queue = {
+    name = name, version = found[1], paused = found[2] == '1', till = tonumber(found[3]), reason = found[4],
+    limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
+    ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
+    last = tonumber(found[13]) or 0, listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6], stir = {},
+  }
+  S.queues[name] = queue
+  return queue
+end
+
+local function admits(queue)
+  return not queue.paused and (not queue.limit or queue.active < queue.limit)
+end
+
+local function is_open(target)
+  return not target.till and (not target.limit or target.active < target.limit)
+end
+
+-- The limit that is set for this target: its own, or that of the longest prefix that speaks for it.
+local function limit_of(name, own)
+  if own then return own end
+  if not S.prefixes then
+    S.prefixes = {}
+    local found = call('HGETALL', S.D .. 'lp')
+    for n = 1, #found, 2 do S.prefixes[found[n]] = tonumber(found[n + 1]) end
+  end
+  local longest, limit = -1, nil
+  for prefix, of in pairs(S.prefixes) do
+    if #prefix > longest and name:sub(1, #prefix) == prefix then longest, limit = #prefix, of end
+  end
+  return limit
+end
+
+local function target_of(name)
+  local target = S.targets[name]
+  if target then return target end
+  local found = call('HMGET', S.D .. 't:' .. name, 'l', 'a', 'u', 'w')
+  local own = tonumber(found[1])
+  target = {
+    name = name, own = own, limit = limit_of(name, own), active = tonumber(found[2]) or 0, till = tonumber(found[3]),
+    reason = found[4],
+  }
+  target.was_open = is_open(target)
+  S.targets[name] = target
+  return target
+end
+
+-- The lanes of one target in one queue.
+local function group_of(queue, target)
+  local key = queue .. NUL .. target
+  local group = S.groups[key]
+  if group then return group end
+  group = {
+    queue = queue, target = target, key = key, added = {},
+    ready = tonumber(call('HGET', S.D .. 'gr:' .. queue, target)) or 0,
+  }
+  group.was_ready = group.ready
+  S.groups[key] = group
+  return group
+end
+
+local function weight_of(tenant)
+  local weight = S.weights[tenant]
+  if not weight then
+    -- Nearly everyone has none set.
+    if S.weighted == nil then S.weighted = call('EXISTS', S.D .. 'we') == 1 end
+    weight = S.weighted and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
+    S.weights[tenant] = weight
+  end
+  return weight
+end
+
+local function new_lane(number, queue, tenant, target)
+  return {
+    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, count = { [0] = 0, 0 },
+    mask = { [0] = 0, 0 }, was = { [0] = 0, 0 },
+  }
+end
+
+local function decode_lane(number, text)
+  local at, refs, count0, count1, mask0, mask1, from = struct.unpack(LANE, text)
+  local queue, tenant, target = text:match('^([^%z]*)%z([^%z]*)%z(.*)$', from)
+  return {
+    number = number, queue = queue, tenant = tenant, target = target, at = at, refs = refs,
+    count = { [0] = count0, count1 }, mask = { [0] = mask0, mask1 }, was = { [0] = count0, count1 },
+  }
+end
+
+-- Reads these lanes at once; `lane_of` finds them then.
+local function prefetch_lanes(numbers)
+  local missing, asked = {}, {}
+  for _, number in ipairs(numbers) do
+    if not S.lanes[number] and not asked[number] then
+      asked[number] = true
+      missing[#missing + 1] = number
+    end
+  end
+  for from = 1, #missing, UNPACK_MAX do
+    local to = math.min(from + UNPACK_MAX - 1, #missing)
+    local texts = call('HMGET', S.D .. 'n', unpack(missing, from, to))
+    for n = from, to do
+      if texts[n - from + 1] then S.lanes[missing[n]] = decode_lane(missing[n], texts[n - from + 1]) end
+    end
+  end
+end
+
+local function lane_of(number)
+  if not S.lanes[number] then prefetch_lanes({ number }) end
+  return S.lanes[number]
+end
+
+-- The lanes of these jobs, read at once.
+local function prefetch_lanes_of(ids)
+  local numbers = {}
+  for _, id in ipairs(ids) do
+    local job = S.jobs[id]
+    if job then numbers[#numbers + 1] = job.lane end
+  end
+  prefetch_lanes(numbers)
+end
+
+-- The lane of these three, made if it is new. The caller adds a reference.
+local function lane_named(queue, tenant, target)
+  local name = queue .. NUL .. tenant .. NUL .. target
+  local number = S.lane_numbers[name]
+  if number == nil then number = tonumber(call('HGET', S.D .. 'ln', name)) end
+  if not number then
+    number = call('HINCRBY', S.D .. 'meta', 'lanes', 1)
+    call('HSET', S.D .. 'ln', name, number)
+    S.lanes[number] = new_lane(number, queue, tenant, target)
+  end
+  S.lane_numbers[name] = number
+  return lane_of(number)
+end
+
+-- Reads the lanes that arguments name, three each from `first` on, at once.
+local function prefetch_named(args, first)
+  local names, numbers = {}, {}
+  for n = first, #args, 3 do names[#names + 1] = args[n] .. NUL .. args[n + 1] .. NUL .. args[n + 2] end
+  for from = 1, #names, UNPACK_MAX do
+    local to = math.min(from + UNPACK_MAX - 1, #names)
+    local found = call('HMGET', S.D .. 'ln', unpack(names, from, to))
+    for n = from, to do
+      local number = tonumber(found[n - from + 1])
+      S.lane_numbers[names[n]] = number or false
+      numbers[#numbers + 1] = number
+    end
+  end
+  prefetch_lanes(numbers)
+end
+
+local function band(lane, track, priority)
+  return S.D .. 'b:' .. lane.number .. ':' .. track .. ':' .. priority
+end
+
+-- The place one turn behind `turn`.
+local function behind(turn, weight)
+  return turn + math.floor(TURN / weight)
+end
+
+-- The place of a lane that joins the queue or was served: one turn behind the present one and, for the usual weight,
+-- after everyone who stands there already. Without that a lane could be served twice while one of its place waits.
+local function place_in(queue, weight)
+  local at = behind(queue.turn, weight)
+  if weight == 1 then
+    at = math.max(at, queue.last + 1)
+    queue.last = at
+  end
+  return at
+end
+
+local function touch(lane)
+  lane.dirty = true
+  S.touched[group_of(lane.queue, lane.target).key] = true
+  S.served[lane.queue] = true
+end
+
+-- A ready entry joins its lane.
+local function add(lane, job)
+  local track = job.suspect and 1 or 0
+  local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
+  if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn, queue.last = 0, 0 end
+  if lane.count[0] + lane.count[1] == 0 then
+    lane.at = place_in(queue, weight_of(lane.tenant))
+    lane.moved = true
+  end
+  lane.count[track] = lane.count[track] + 1
+  lane.mask[track] = bit.bor(lane.mask[track], bit.lshift(1, job.priority))
+  put(band(lane, track, job.priority), job.id, job.run_at)
+  queue.ready = queue.ready + 1
+  group.ready = group.ready + 1
+  group.added[track] = true
+  touch(lane)
+end
+
+-- A ready entry leaves its lane without having had its turn.
+local function cut(lane, job)
+  local track = job.suspect and 1 or 0
+  local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
+  lane.count[track] = lane.count[track] - 1
+  put(band(lane, track, job.priority), job.id, false)
+  queue.ready = queue.ready - 1
+  group.ready = group.ready - 1
+  touch(lane)
+end
+
+-- A claim of this lane is held that was taken from another generation: limits count it, turns do not.
+local function hold(lane)
+  local queue, target = queue_of(lane.queue), target_of(lane.target)
+  queue.active = queue.active + 1
+  target.active = target.active + 1
+  target.dirty = true
+  S.served[lane.queue] = true
+end
+
+-- A claim of this lane ended.
+local function release(lane)
+  local queue, target = queue_of(lane.queue), target_of(lane.target)
+  queue.active = queue.active - 1
+  target.active = target.active - 1
+  target.dirty = true
+  S.served[lane.queue] = true
+end
+
+-- Adds what is to be written of a lane to `add`, or to `cut` when nothing refers to it any more.
+local function settle_lane(lane, add, cut)
+  local line = ':' .. lane.queue .. NUL .. lane.target
+  for track = 0, 1 do
+    if lane.count[track] > 0 then
+      if lane.moved or lane.was[track] == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end
+    else
+      lane.mask[track] = 0
+      if lane.was[track] > 0 then put(S.D .. 'L' .. track .. line, lane.number, false) end
+    end
+    lane.was[track] = lane.count[track]
+  end
+  lane.dirty, lane.moved = false, false
+  local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
+  if lane.refs > 0 then
+    add[#add + 1] = lane.number
+    add[#add + 1] = struct.pack(LANE, lane.at, lane.refs, lane.count[0], lane.count[1], lane.mask[0], lane.mask[1]) .. name
+  else
+    cut[#cut + 1] = lane.number
+    call('HDEL', S.D .. 'ln', name)
+    S.lanes[lane.number], S.lane_numbers[name] = nil, nil
+  end
+end
+
+local function settle_lanes()
+  local add, cut = {}, {}
+  for _, lane in pairs(S.lanes) do
+    if lane.dirty then settle_lane(lane, add, cut) end
+  end
+  send('HDEL', S.D .. 'n', cut)
+  send('HSET', S.D .. 'n', add)
+end
+
+local function settle_target(target)
+  local open = is_open(target)
+  if open ~= target.was_open then
+    target.was_open = open
+    for _, queue in ipairs(call('SMEMBERS', S.D .. 'tq:' .. target.name)) do
+      S.touched[group_of(queue, target.name).key] = true
+      S.served[queue] = true
+    end
+  end
+  if not target.dirty then return end
+  target.dirty = false
+  local key = S.D .. 't:' .. target.name
+  if target.active > 0 or target.own or target.till then
+    call('HSET', key, 'a', target.active)
+    call('SADD', S.D .. 'ts', target.name)
+  else
+    call('DEL', key)
+    call('SREM', S.D .. 'ts', target.name)
+    S.targets[target.name] = nil
+  end
+end
+
+local function settle_group(group)
+  local queue, open = queue_of(group.queue), is_open(target_of(group.target))
+  for track = 0, 1 do
+    local at
+    if open and group.ready > 0 then at = select(2, first_of(S.D .. 'L' .. track .. ':' .. group.key)) end
+    local opened = S.D .. 'G' .. track .. ':' .. group.queue
+    if at then
+      local new = call('ZADD', opened, at, group.target) == 1
+      if new or group.added[track] then queue.stir[track] = true end
+    else
+      call('ZREM', opened, group.target)
+    end
+  end
+  group.added = {}
+  if group.ready ~= group.was_ready then
+    local counts, queues = S.D .. 'gr:' .. group.queue, S.D .. 'tq:' .. group.target
+    if group.ready > 0 then call('HSET', counts, group.target, group.ready) else call('HDEL', counts, group.target) end
+    if group.was_ready <= 0 then call('SADD', queues, group.queue) end
+    if group.ready <= 0 then call('SREM', queues, group.queue) end
+    group.was_ready = group.ready
+  end
+end
+
+local function settle_queue(queue)
+  local may = admits(queue)
+  local new = not (queue.listed[0] or queue.listed[1])
+  for track = 0, 1 do
+    local open = may and call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1
+    if open then
+      if not queue.listed[track] then
+        if new and not queue.placed then
+          queue.at = behind(tonumber(call('HGET', S.D .. 'meta', 'turn')) or 0, 1)
+          queue.placed = true
+        end
+        queue.stir[track] = true
+      end
+      call('ZADD', S.D .. 'O' .. track, queue.at, queue.name)
+      if queue.stir[track] then S.stirred[queue.name] = true end
+    elseif queue.listed[track] then
+      call('ZREM', S.D .. 'O' .. track, queue.name)
+    end
+    queue.listed[track] = open
+  end
+  queue.stir, queue.placed = {}, nil
+  local key = S.D .. 'q:' .. queue.name
+  if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
+    call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,
+      'o0', queue.listed[0] and '1' or '0', 'o1', queue.listed[1] and '1' or '0', 'last', queue.last)
+    if not queue.known then
+      call('SADD', S.D .. 'qs', queue.name)
+      queue.known = true
+    end
+  else
+    call('DEL', key)
+    call('SREM', S.D .. 'qs', queue.name)
+    S.queues[queue.name] = nil
+  end
+end
+
+-- Sends every kept write and looks again at whatever may have opened or closed by them.
+local function settle()
+  settle_lanes()
+  write_jobs()
+  write_kept()
+  for _, target in pairs(S.targets) do
+    if target.dirty or is_open(target) ~= target.was_open then settle_target(target) end
+  end
+  for key in pairs(S.touched) do settle_group(S.groups[key]) end
+  S.touched = {}
+  for name in pairs(S.served) do settle_queue(queue_of(name)) end
+  S.served = {}
+end

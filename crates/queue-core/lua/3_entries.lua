@@ -1,0 +1,152 @@
+-- Purpose: entries and leases, one at a time: they come, wait, are held and go (core.rs of the memory dispatcher).
+-- Invariant: a job is in one place: ready in a band of its lane, in `d`, or in `l` or `x` with its session's sets.
+
+-- Whether a waiting entry is due later: in `d`, and in no lane yet.
+local function is_later(job)
+  local kept = S.sorted[S.D .. 'd']
+  if kept and kept[job.id] ~= nil then return kept[job.id] and true or false end
+  return call('ZSCORE', S.D .. 'd', job.id) and true or false
+end
+
+-- The entry's job must be nowhere.
+local function insert(entry)
+  local lane = lane_named(entry.queue, entry.tenant, entry.target)
+  lane.refs = lane.refs + 1
+  lane.dirty = true
+  local job = {
+    id = entry.id, suspect = entry.suspect, priority = math.min(entry.priority, PRIORITY_MAX), lane = lane.number,
+    epoch = entry.epoch, run_at = entry.run_at,
+  }
+  set_job(entry.id, job)
+  if entry.run_at > S.now then
+    put(S.D .. 'd', entry.id, entry.run_at)
+    local queue = queue_of(lane.queue)
+    queue.later = queue.later + 1
+    S.served[lane.queue] = true
+    S.sooner = true
+  else
+    add(lane, job)
+  end
+end
+
+local function drop_waiting(job)
+  local lane = lane_of(job.lane)
+  if is_later(job) then
+    put(S.D .. 'd', job.id, false)
+    local queue = queue_of(lane.queue)
+    queue.later = queue.later - 1
+    S.served[lane.queue] = true
+  else
+    cut(lane, job)
+  end
+  lane.refs = lane.refs - 1
+  lane.dirty = true
+  set_job(job.id, false)
+end
+
+local function end_lease(job)
+  put(S.D .. (job.lost and 'x' or 'l'), job.id, false)
+  mark(S.D .. 'sl:' .. job.session, job.id, false)
+  if job.suspect then
+    mark(S.D .. 'su:' .. job.session, job.id, false)
+    S.freed[job.session] = true
+  end
+  local lane = lane_of(job.lane)
+  release(lane)
+  lane.refs = lane.refs - 1
+  lane.dirty = true
+  set_job(job.id, false)
+end
+
+-- Makes an entry known: a no-op for a job that is held at the same or a later epoch.
+local function push(entry)
+  local job = job_of(entry.id)
+  if job then
+    if job.epoch >= entry.epoch then return end
+    if job.leased then end_lease(job) else drop_waiting(job) end
+  end
+  if entry.run_at <= S.now + HORIZON_MS then insert(entry) end
+end
+
+-- Reads one entry of an argument; `lanes` are the arguments that name its lane, from `first` on, three each.
+local function read_entry(text, at, args, first)
+  local entry, lane, suspect = {}, nil, nil
+  entry.id, entry.epoch, entry.run_at, entry.priority, suspect, lane = struct.unpack(ENTRY, text, at)
+  entry.suspect = suspect == 1
+  entry.queue, entry.tenant, entry.target = args[first + lane * 3], args[first + lane * 3 + 1], args[first + lane * 3 + 2]
+  return entry
+end
+
+local function is_lease(job, epoch, nonce)
+  return job and job.leased and job.epoch == epoch and job.nonce == nonce
+end
+
+-- Makes a lease lost and judges it: what had not started counts for nothing, and while a suspect ran in the session
+-- nobody else is blamed. Decided once: the reaper may take leases in pieces.
+local function lose(job, blamed)
+  if job.lost then return end
+  job.lost = true
+  job.counts = job.started and (job.suspect or not blamed)
+  set_job(job.id, job)
+  put(S.D .. 'l', job.id, false)
+  put(S.D .. 'x', job.id, 0)
+end
+
+-- Whether a suspect's handler began in this session.
+local function is_blamed(session)
+  for _, id in ipairs(call('SMEMBERS', S.D .. 'su:' .. session)) do
+    local job = job_of(id)
+    if job and job.leased and job.started then return true end
+  end
+  return false
+end
+
+-- All leases of a session are lost. Costs as much as it holds.
+local function lose_session(session)
+  local blamed = is_blamed(session)
+  local ids = call('SMEMBERS', S.D .. 'sl:' .. session)
+  prefetch(ids)
+  for _, id in ipairs(ids) do
+    local job = job_of(id)
+    if job and job.leased then lose(job, blamed) end
+  end
+end
+
+-- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
+local function pass_time()
+  for _, member in ipairs(call('ZRANGEBYSCORE', S.D .. 'm', '-inf', S.now, 'LIMIT', 0, DUE_MAX)) do
+    call('ZREM', S.D .. 'm', member)
+    local kind, name = member:sub(1, 1), member:sub(2)
+    if kind == 'q' then
+      local queue = queue_of(name)
+      queue.paused = false
+      call('HSET', S.D .. 'q:' .. name, 'p', '0')
+      S.served[name] = true
+    else
+      local target = target_of(name)
+      target.till, target.dirty = nil, true
+      call('HDEL', S.D .. 't:' .. name, 'u', 'w')
+    end
+  end
+  local due = call('ZRANGEBYSCORE', S.D .. 'd', '-inf', S.now, 'LIMIT', 0, DUE_MAX)
+  prefetch(due)
+  prefetch_lanes_of(due)
+  for _, id in ipairs(due) do
+    put(S.D .. 'd', id, false)
+    local job = job_of(id)
+    if job then
+      local lane = lane_of(job.lane)
+      local queue = queue_of(lane.queue)
+      queue.later = queue.later - 1
+      add(lane, job)
+    end
+  end
+end
+
+-- When something becomes claimable by itself, or nil.
+local function next_at()
+  local _, due = first_of(S.D .. 'd')
+  local _, timer = first_of(S.D .. 'm')
+  if due and timer then return math.min(due, timer) end
+  return due or timer
+end

@@ -1,0 +1,89 @@
+-- Purpose: worker sessions, and how they are told that there is work (sessions.rs of the memory dispatcher says why no
+--   wake-up is lost). A message is the kind in one letter, the session and, for a cancel, the job.
+-- Invariant: a session that does not listen has a `Work` on its way, or will step again by itself.
+
+-- A session that has not joined this generation is unknown: what it held before has to be told first.
+local function session_of(id)
+  local found = call('HMGET', S.P .. 's:' .. id, 'inbox', 'queues', 'told', 'seen', 'dead', 'until', 'gen')
+  if not found[1] or found[7] ~= S.generation then return nil end
+  return {
+    id = id, inbox = found[1], queues = found[2] or '', told = tonumber(found[3]), seen = tonumber(found[4]),
+    dead = found[5] == '1', till = tonumber(found[6]) or 0,
+  }
+end
+
+local function is_alive(session) return not session.dead and session.till > S.now end
+
+local function may_claim_suspects(id) return call('SCARD', S.D .. 'su:' .. id) == 0 end
+
+local function serves(session, queue)
+  return session.queues == '' or string.find(NUL .. session.queues .. NUL, NUL .. queue .. NUL, 1, true) ~= nil
+end
+
+local function split(text)
+  local names = {}
+  for name in text:gmatch('[^%z]+') do names[#names + 1] = name end
+  return names
+end
+
+-- A word of the session. One that was found dead comes back only when it means to: an ack in its name may come from
+-- the reaper.
+local function hear(session, revive)
+  if not (revive or is_alive(session)) then return end
+  session.dead, session.till = false, S.now + SESSION_MS
+  call('HSET', S.P .. 's:' .. session.id, 'seen', S.now, 'until', session.till, 'dead', '0')
+  call('ZADD', S.P .. 'ss', session.till, session.id)
+  call('ZREM', S.P .. 'sd', session.id)
+end
+
+local function listen(id) call('SADD', S.P .. 'w', id) end
+
+-- Tells a session that listens; it listens no more.
+local function tell(session)
+  if call('SREM', S.P .. 'w', session.id) == 1 then call('PUBLISH', session.inbox, 'W' .. session.id) end
+end
+
+-- Whether something of these queues (none: of all) can be claimed.
+local function any_open(queues, suspects)
+  if queues == '' then
+    return call('EXISTS', S.D .. 'O0') == 1 or suspects and call('EXISTS', S.D .. 'O1') == 1
+  end
+  for _, name in ipairs(split(queues)) do
+    if call('ZSCORE', S.D .. 'O0', name) or suspects and call('ZSCORE', S.D .. 'O1', name) then return true end
+  end
+  return false
+end
+
+-- Sessions that had to wait for a suspect of theirs to end may claim the next one now.
+local function tell_freed(but)
+  for id in pairs(S.freed) do
+    local session = id ~= but and session_of(id)
+    if session and any_open(session.queues, may_claim_suspects(id)) then tell(session) end
+  end
+  S.freed = {}
+end
+
+-- Ends a verb: settles, and tells who has to hear of what became claimable in it. `but` has just looked itself.
+local function wake(but)
+  settle()
+  tell_freed(but)
+  if not next(S.stirred) and not S.sooner then return end
+  local at = next_at()
+  for _, id in ipairs(call('SMEMBERS', S.P .. 'w')) do
+    if id ~= but then
+      local session = session_of(id)
+      if not session then
+        call('SREM', S.P .. 'w', id)
+      else
+        local concerned = at and (not session.told or at < session.told)
+        local suspects = may_claim_suspects(id)
+        for name in pairs(S.stirred) do
+          if concerned then break end
+          local listed = queue_of(name).listed
+          concerned = serves(session, name) and (listed[0] or suspects and listed[1])
+        end
+        if concerned then tell(session) end
+      end
+    end
+  end
+end

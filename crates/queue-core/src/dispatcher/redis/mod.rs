@@ -1,0 +1,167 @@
+//! The dispatcher in Redis: one order of work for many processes. The memory dispatcher is its specification.
+//!
+//! Everything that decides is done by the scripts in `crates/queue-core/lua`, one call a verb, by Redis' own clock.
+//! Their first file lists the keys.
+//!
+//! **Partitions.** A script touches the keys of one *partition*: one prefix with one hash tag, so one slot of a
+//! Cluster. One server (or a master behind Sentinels) has a single partition with all queues in it, so that turns,
+//! limits and sessions span the queues exactly as in memory, and a worker's step over all its queues is one round
+//! trip. On a Cluster each queue is a partition (`?tag=one` puts all of them into one): settings of targets and
+//! tenants are sent to all partitions, **a target's limit holds for each queue by itself**, a step visits the queues
+//! one after the other, from another one each time, until its slots are full, and the rule of one suspect a process
+//! spans queues by what the process saw last. The list of queues has a slot of its own.
+//!
+//! **Memory.** A waiting job is a member of one sorted set of its lane and priority and one field of one hash, with
+//! the id as 16 raw bytes: about 210 bytes, whatever its payload (`--example dispatcher_speed`).
+//!
+//! **Generations.** Every key of a job carries the generation, and every script compares it first. A Redis that was
+//! flushed or restarted empty has none: all verbs but `begin` and `join` answer [`DispatchError::WrongGeneration`]
+//! until the rebuild has begun a new one. A process that did not begin it learns of it by one such answer.
+//!
+//! **Trouble.** No verb waits for a Redis that is away longer than its timeouts; it returns
+//! [`DispatchError::Unavailable`], and the next verb tries again after a pause with full jitter. Verbs may be repeated
+//! when nobody knows whether they were done: pushes by epoch, acks by nonce. Claims whose answer was lost are found by
+//! the reaper, like those of a worker that died.
+
+mod address;
+mod codec;
+mod inbox;
+mod library;
+mod link;
+mod opening;
+mod sessions;
+mod verbs;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use redis::Value;
+
+use self::{
+    inbox::Inbox,
+    link::{Link, Patience, failure},
+    sessions::LocalSessions,
+};
+use super::DispatchError;
+use crate::{ids::Name, time::Clock};
+
+pub use self::{address::RedisAddress, opening::OpenError};
+
+/// How a process uses Redis.
+#[derive(Clone)]
+pub struct RedisConfig {
+    /// Where it is.
+    pub address: RedisAddress,
+    /// What its keys begin with, so that two installations can share a server.
+    pub prefix: String,
+    /// Go on with a Redis that may evict keys. It then forgets jobs without a word, and the reconciler runs them late.
+    pub allow_eviction: bool,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for an answer. A verb that waits longer may or may not have been done.
+    pub response_timeout: Duration,
+    /// Time between two looks of a worker that was told nothing, give or take a half: what it costs to lose a wake-up.
+    pub poll_every: Duration,
+    /// `None`: Redis' own clock decides, as it must where several machines share it. Tests move the time by hand.
+    pub clock: Option<Arc<dyn Clock>>,
+}
+
+impl RedisConfig {
+    /// The usual configuration for a Redis at `address`.
+    pub fn new(address: RedisAddress) -> Self {
+        Self {
+            address,
+            prefix: "longshore".into(),
+            allow_eviction: false,
+            connect_timeout: Duration::from_secs(2),
+            response_timeout: Duration::from_secs(2),
+            poll_every: Duration::from_secs(1),
+            clock: None,
+        }
+    }
+}
+
+/// The dispatcher in Redis.
+pub struct RedisDispatcher {
+    link: Arc<Link>,
+    sessions: Arc<LocalSessions>,
+    inbox: Inbox,
+    /// The prefix of every key, with the version of their layout.
+    prefix: String,
+    /// The generation that this process is at; 0: whichever there is.
+    generation: AtomicI64,
+    clock: Option<Arc<dyn Clock>>,
+}
+
+impl RedisDispatcher {
+    /// Connects, and refuses a Redis that would not keep what it is told.
+    ///
+    /// # Errors
+    /// One line that says what to do.
+    pub async fn open(config: RedisConfig) -> Result<Self, OpenError> {
+        let RedisConfig { address, prefix, allow_eviction, connect_timeout, response_timeout, poll_every, clock } =
+            config;
+        let patience = Patience { connect: connect_timeout, respond: response_timeout };
+        let link = Arc::new(Link::new(&address.place, patience).map_err(|error| OpenError::of(&address, &error))?);
+        opening::check(&link, &address, allow_eviction).await?;
+        link.load().await.map_err(|error| OpenError::of(&address, &error))?;
+        let prefix = format!("{prefix}{}", library::VERSION);
+        let sessions = Arc::new(LocalSessions::default());
+        let channel = format!("{prefix}:inbox:{:032x}", rand::random::<u128>());
+        let news = format!("{}:all", partition(&prefix, "all"));
+        let inbox = Inbox::open(link.clone(), sessions.clone(), channel, news, poll_every);
+        inbox.wait_until_open(connect_timeout).await;
+        Ok(Self { link, sessions, inbox, prefix, generation: AtomicI64::new(0), clock })
+    }
+
+    /// Waits until every signal that was sent so far has arrived: signals come over a connection of their own.
+    ///
+    /// # Errors
+    /// [`DispatchError::Unavailable`].
+    #[cfg(any(test, feature = "conformance"))]
+    pub async fn signals_arrived(&self) -> Result<(), DispatchError> {
+        use std::sync::atomic::AtomicU64;
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
+        let echo = redis::cmd("PUBLISH").arg(&self.inbox.channel).arg(format!("E{number}")).to_owned();
+        self.link.send(&echo).await.map_err(|error| failure(&error))?;
+        self.inbox.echoed(number).await;
+        Ok(())
+    }
+
+    /// The partition of a queue.
+    fn partition_of(&self, _queue: &Name) -> String {
+        partition(&self.prefix, "all")
+    }
+
+    async fn call(
+        &self,
+        partition: &str,
+        verb: &str,
+        args: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<Value, DispatchError> {
+        let generation = self.generation.load(Ordering::Relaxed).to_string();
+        let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
+        let head = [verb.as_bytes().to_vec(), generation.into_bytes(), now.into_bytes()];
+        let args: Vec<_> = head.into_iter().chain(args).collect();
+        let answer = self.link.call(partition, &args).await;
+        answer.map_err(|error| {
+            // The caller hears of it once; from now on this process is at the generation that there is.
+            if error.code() == Some("LSGEN") {
+                let current = error.detail().and_then(|text| text.parse().ok()).unwrap_or(0);
+                self.generation.store(current, Ordering::Relaxed);
+            }
+            failure(&error)
+        })
+    }
+}
+
+/// What the keys of a partition begin with.
+fn partition(prefix: &str, tag: &str) -> String {
+    format!("{prefix}:{{{tag}}}")
+}

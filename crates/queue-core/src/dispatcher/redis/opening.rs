@@ -1,0 +1,175 @@
+//! What a Redis must be before work is entrusted to it.
+
+use redis::{ErrorKind, RedisError, ServerErrorKind, Value};
+
+use super::{address::RedisAddress, link::Link};
+
+/// The oldest server whose commands the scripts use.
+const OLDEST: (u32, u32) = (6, 2);
+
+/// Why Redis was refused, in one line that says what to do.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing answers.
+    #[error("Redis at {address} cannot be reached: {why}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// Wrong user or password.
+    #[error("Redis at {0} refuses the user name or password; correct them in its address")]
+    Password(String),
+    /// No such database.
+    #[error("Redis at {0} has no database of that number; correct the number behind the `/` in its address")]
+    Database(String),
+    /// The user lacks rights.
+    #[error(
+        "Redis at {address} does not let this user do what is needed ({why}); grant the commands and keys, as in \
+         ACL SETUSER name ~* &* +@all -@dangerous +info +function +script"
+    )]
+    Rights {
+        /// Where.
+        address: String,
+        /// What it said.
+        why: String,
+    },
+    /// TLS does not come about.
+    #[error(
+        "Redis at {address} does not speak TLS as expected ({why}); rediss:// needs its TLS port and a trusted certificate"
+    )]
+    Tls {
+        /// Where.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// Too old.
+    #[error("Redis at {address} has version {version}; at least 6.2 is needed (7 or later is better)")]
+    Version {
+        /// Where.
+        address: String,
+        /// Its version.
+        version: String,
+    },
+    /// It may evict.
+    #[error(
+        "Redis at {address} has maxmemory-policy {policy} and would forget jobs when its memory is full; set it with \
+         CONFIG SET maxmemory-policy noeviction and in redis.conf (caches belong in another Redis), or allow eviction"
+    )]
+    Evicts {
+        /// Where.
+        address: String,
+        /// Its policy.
+        policy: String,
+    },
+    /// A replica.
+    #[error("Redis at {0} is a read-only replica; give the address of its primary, or a redis+sentinel:// address")]
+    Replica(String),
+}
+
+impl OpenError {
+    /// What an error means at the start.
+    pub(super) fn of(address: &RedisAddress, error: &RedisError) -> Self {
+        let (at, why) = (address.to_string(), error.to_string());
+        let said = |text: &str| why.contains(text);
+        match error.kind() {
+            ErrorKind::AuthenticationFailed => Self::Password(at),
+            _ if said("WRONGPASS") || said("NOAUTH") || said("invalid password") || said("without any password") => {
+                Self::Password(at)
+            }
+            _ if said("DB index") || said("invalid DB") => Self::Database(at),
+            ErrorKind::Server(ServerErrorKind::NoPerm) => Self::Rights { address: at, why },
+            ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::Replica(at),
+            _ if said("NOPERM") => Self::Rights { address: at, why },
+            _ if said("certificate") || said("InvalidContentType") || said("handshake") || said("corrupt message") => {
+                Self::Tls { address: at, why }
+            }
+            _ => Self::Unreachable { address: at, why },
+        }
+    }
+}
+
+/// Asks the server (each primary of a Cluster) what it is, and refuses what would lose work.
+pub(super) async fn check(link: &Link, address: &RedisAddress, allow_eviction: bool) -> Result<(), OpenError> {
+    let info = link.send_to_each(redis::cmd("INFO")).await.map_err(|error| OpenError::of(address, &error))?;
+    for info in &info {
+        let Some(info) = text(info) else { continue };
+        check_one(&info, link, address, allow_eviction).await?;
+    }
+    Ok(())
+}
+
+async fn check_one(info: &str, link: &Link, address: &RedisAddress, allow_eviction: bool) -> Result<(), OpenError> {
+    let at = || address.to_string();
+    if let Some(version) = field(info, "redis_version").filter(|version| is_too_old(version)) {
+        return Err(OpenError::Version { address: at(), version: version.to_owned() });
+    }
+    if field(info, "role") == Some("slave") {
+        return Err(OpenError::Replica(at()));
+    }
+    match field(info, "maxmemory_policy") {
+        Some(policy) => judge(policy, address, allow_eviction),
+        None => match configured(link).await {
+            Some(policy) => judge(&policy, address, allow_eviction),
+            None => {
+                tracing::warn!(
+                    redis = %address,
+                    "Redis hides its maxmemory-policy; make sure that it is noeviction, or jobs are forgotten when its memory is full"
+                );
+                Ok(())
+            }
+        },
+    }
+}
+
+fn judge(policy: &str, address: &RedisAddress, allow_eviction: bool) -> Result<(), OpenError> {
+    if policy == "noeviction" || allow_eviction {
+        return Ok(());
+    }
+    Err(OpenError::Evicts { address: address.to_string(), policy: policy.to_owned() })
+}
+
+/// The policy by `CONFIG GET`; `None` where that is hidden or renamed, as hosted services do.
+async fn configured(link: &Link) -> Option<String> {
+    let asked = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned();
+    let answer = link.send(&asked).await.ok()?;
+    redis::from_redis_value::<Vec<String>>(answer).ok()?.into_iter().nth(1)
+}
+
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(text) => Some(String::from_utf8_lossy(text).into_owned()),
+        Value::VerbatimString { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// A line `name:value` of `INFO`.
+fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+}
+
+fn is_too_old(version: &str) -> bool {
+    let mut parts = version.split('.').map(|part| part.parse::<u32>().ok());
+    match (parts.next().flatten(), parts.next().flatten()) {
+        (Some(major), Some(minor)) => (major, minor) < OLDEST,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn info_is_read_by_its_lines() {
+        let info = "# Server\r\nredis_version:6.0.16\r\nrole:slave\r\nmaxmemory_policy:allkeys-lru\r\n";
+        assert_eq!(field(info, "redis_version"), Some("6.0.16"));
+        assert_eq!(field(info, "maxmemory_policy"), Some("allkeys-lru"));
+        assert_eq!(field(info, "maxmemory"), None);
+        assert!(is_too_old("6.0.16") && is_too_old("5.9.1"));
+        assert!(!is_too_old("6.2.0") && !is_too_old("7.0.15") && !is_too_old("255.255.255"));
+    }
+}

@@ -1,0 +1,102 @@
+//! The sessions of this process: where their signals go, and what Redis has to be told again when it forgot them.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::{
+    dispatcher::Signal,
+    ids::{JobId, Name, SessionId},
+};
+
+/// Signals that a session's channel holds: a burst of cancels of everything that it holds fits mostly, and what does
+/// not is kept until it asks again.
+const SIGNALS_MAX: usize = 1_024;
+
+struct Local {
+    signals: mpsc::Sender<Signal>,
+    /// Cancels that found its channel full. Bounded by what it holds.
+    unsent: BTreeSet<JobId>,
+    /// What it serves, as of its last claim; empty: all.
+    queues: Vec<Name>,
+}
+
+impl Local {
+    fn send_cancels(&mut self) {
+        while let Some(&id) = self.unsent.first() {
+            if let Err(TrySendError::Full(_)) = self.signals.try_send(Signal::Cancel(id)) {
+                return;
+            }
+            self.unsent.remove(&id);
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct LocalSessions {
+    by_id: Mutex<HashMap<SessionId, Local>>,
+}
+
+impl LocalSessions {
+    fn lock(&self) -> MutexGuard<'_, HashMap<SessionId, Local>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session gets a new channel, and keeps what it was not told yet. Returns what it served.
+    pub(super) fn join(&self, id: SessionId) -> (mpsc::Receiver<Signal>, Vec<Name>) {
+        let (signals, receiver) = mpsc::channel(SIGNALS_MAX);
+        let mut by_id = self.lock();
+        let (unsent, queues) = by_id.remove(&id).map_or_else(Default::default, |known| (known.unsent, known.queues));
+        let mut local = Local { signals, unsent, queues: queues.clone() };
+        local.send_cancels();
+        by_id.insert(id, local);
+        (receiver, queues)
+    }
+
+    pub(super) fn leave(&self, id: SessionId) {
+        self.lock().remove(&id);
+    }
+
+    /// A word of the session: cancels that found no room go now. `queues`, if it names them anew.
+    pub(super) fn hear(&self, id: SessionId, queues: Option<&[Name]>) {
+        if let Some(local) = self.lock().get_mut(&id) {
+            local.send_cancels();
+            if let Some(queues) = queues {
+                local.queues = queues.to_vec();
+            }
+        }
+    }
+
+    /// What a session of this process served last; `None` when it is not one of this process.
+    pub(super) fn queues_of(&self, id: SessionId) -> Option<Vec<Name>> {
+        self.lock().get(&id).map(|local| local.queues.clone())
+    }
+
+    pub(super) fn ids(&self) -> Vec<SessionId> {
+        self.lock().keys().copied().collect()
+    }
+
+    /// A full channel loses `Work` only: it holds enough to wake up for.
+    pub(super) fn tell(&self, id: SessionId, signal: Signal) {
+        let mut by_id = self.lock();
+        let Some(local) = by_id.get_mut(&id) else { return };
+        match signal {
+            Signal::Cancel(job) => {
+                local.unsent.insert(job);
+                local.send_cancels();
+            }
+            other => {
+                let _ = local.signals.try_send(other);
+            }
+        }
+    }
+
+    pub(super) fn tell_all(&self) {
+        for local in self.lock().values() {
+            let _ = local.signals.try_send(Signal::Work);
+        }
+    }
+}
