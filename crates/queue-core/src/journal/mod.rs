@@ -49,10 +49,20 @@ pub enum Accepted {
     New,
     /// The same request was accepted before, as this job.
     Replayed(JobId),
-    /// The idempotency key was used with another body.
+    /// The idempotency key was used with another body, for this item of the request or for any other.
     KeyReused,
     /// A live job holds the unique key.
     Duplicate(JobId),
+}
+
+/// What was accepted under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Hash of the body that came with the key.
+    pub fingerprint: [u8; 32],
+    /// The accepted items of the request, each with its job and when it was accepted. Items that were refused are not
+    /// in it. At most [`ACCEPT_MAX_JOBS`].
+    pub items: BTreeMap<u32, (JobId, Timestamp)>,
 }
 
 /// A claim as the journal needs to know it.
@@ -400,6 +410,10 @@ pub trait Reads: Send + Sync {
 
     /// Jobs of a batch by standing; empty when nobody named the batch.
     async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError>;
+
+    /// What was accepted under an idempotency key; `None` for a key that accepted nothing. An accept that is not
+    /// answered yet may be missing.
+    async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError>;
 
     /// Number of live jobs in each queue.
     async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError>;

@@ -56,6 +56,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         request_id: None,
         traceparent: None,
         idempotency: submit.request.map(|(key, body)| Idempotency {
+            owner: "acme".into(),
             key: key.to_string(),
             fingerprint: [body; 32],
             item: 0,
