@@ -174,6 +174,8 @@ pub struct Job {
     pub cost: Option<Nanousd>,
     /// `provider/model` of the last answer.
     pub served_by: Option<String>,
+    /// Why it was cancelled, if someone said so.
+    pub cancel_reason: Option<String>,
     /// The dead letter that this life was redriven from has this many earlier lives.
     pub redrives: u32,
 }

@@ -189,6 +189,17 @@ pub enum Cancelled {
     Missing,
 }
 
+/// The attempt that a cancel interrupts, as the dispatcher knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The epoch it runs at.
+    pub epoch: Epoch,
+    /// The worker.
+    pub session: SessionId,
+    /// When its handler began.
+    pub started_at: Timestamp,
+}
+
 /// A change to a job that is not running; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
@@ -256,8 +267,15 @@ pub trait Journal: Send + Sync {
     /// A page of live rows by (run_at, id). Cost depends on the page, not on the journal.
     async fn live(&self, scan: LiveScan) -> Result<Vec<Entry>, JournalError>;
 
-    /// Cancels a live job at whatever epoch it has, bumping it: a running attempt is fenced from then on.
-    async fn cancel(&self, id: JobId, reason: Option<String>, now: Timestamp) -> Result<Cancelled, JournalError>;
+    /// Cancels a live job at whatever epoch it has, bumping it: a running attempt is fenced from then on. `attempt` is
+    /// written down with the outcome `cancel` if it is of the job's present epoch; it spends nothing.
+    async fn cancel(
+        &self,
+        id: JobId,
+        reason: Option<String>,
+        attempt: Option<Interrupted>,
+        now: Timestamp,
+    ) -> Result<Cancelled, JournalError>;
 
     /// Changes a live job, bumping its epoch. The caller has withdrawn it from the dispatcher before.
     async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, now: Timestamp) -> Result<Changed, JournalError>;

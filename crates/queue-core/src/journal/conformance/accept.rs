@@ -119,7 +119,7 @@ pub async fn a_unique_key_is_held_while_its_holder_lives(fixture: &dyn Fixture) 
 
     let cancelled = unique("u");
     accept_new(&store, &cancelled).await;
-    store.journal.cancel(cancelled.id, None, NOW).await.unwrap();
+    store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
 
     let poisoned = unique("u");
     accept_new(&store, &poisoned).await;
@@ -157,7 +157,11 @@ pub async fn keys_belong_to_their_tenant(fixture: &dyn Fixture) {
     accept_new(&store, &with_both("acme")).await;
     accept_new(&store, &with_both("globex")).await;
     let for_another = NewJob { tenant: "initech".into(), ..keyed("k", 2) };
-    assert_eq!(answer(&store, &for_another).await, Accepted::KeyReused, "the key is its owner's, not the job's tenant's");
+    assert_eq!(
+        answer(&store, &for_another).await,
+        Accepted::KeyReused,
+        "the key is its owner's, not the job's tenant's"
+    );
 }
 
 /// A key belongs to a whole body: items that the first request did not have are refused with another body, and what

@@ -16,8 +16,8 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS, QueueTotals,
-        Reads, Token,
+        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS,
+        QueueTotals, Reads, Token,
     },
     ledger::{CallRecord, Memo, Nanousd, Usage},
     state::Standing,
