@@ -1,13 +1,7 @@
 //! A request that comes again with its idempotency key: answered from what was accepted the first time, and not judged
 //! again. Its deadline may have passed since, and its model may be gone.
 
-use queue_core::{
-    ids::Name,
-    job::Kind,
-    journal::Answered,
-    state::State,
-    time::Timestamp,
-};
+use queue_core::{ids::Name, job::Kind, journal::Answered, state::State, time::Timestamp};
 use serde::Deserialize;
 
 use crate::{

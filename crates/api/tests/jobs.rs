@@ -235,7 +235,8 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     let server = Server::start().await;
     let waiting = server.submit(json!({})).await;
     let cancelled = server.post(&format!("/v1/jobs/{waiting}/cancel"), &json!({"reason": "no need"})).await.expect(200);
-    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!((&cancelled["state"], &cancelled["cancel_reason"]), (&json!("cancelled"), &json!("no need")));
+    assert_eq!(server.get(&format!("/v1/jobs/{waiting}/attempts")).await.expect(200), json!({"attempts": []}));
     server.post(&format!("/v1/jobs/{waiting}/cancel"), &json!({})).await.problem(409);
 
     let running = server.submit(json!({})).await;
@@ -245,6 +246,11 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     // Without a body, as `curl -X POST` sends it.
     let answer = server.send(server.request(Method::POST, &format!("/v1/jobs/{running}/cancel"))).await;
     assert_eq!(answer.expect(202)["state"], "cancelled");
+    assert_eq!(answer.expect(202).get("cancel_reason"), None);
+    let attempts = server.get(&format!("/v1/jobs/{running}/attempts")).await.expect(200);
+    let attempt = &attempts["attempts"][0];
+    assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(1), &json!("cancel")));
+    assert!(attempt["started_at"].is_string() && attempt["finished_at"].is_string(), "{attempt}");
     let told = async { while hand.signals.recv().await.unwrap() != queue_core::dispatcher::Signal::Cancel(running) {} };
     tokio::time::timeout(server::PATIENCE, told).await.expect("the worker is told");
     let unknown = "01890000-0000-7000-8000-000000000000";

@@ -127,13 +127,7 @@ enum Slot {
 }
 
 /// Reads every job. Only what concerns the whole request is an error here.
-fn read_all(
-    app: &App,
-    origin: &Origin,
-    earlier: &Earlier,
-    media: Media,
-    body: &Bytes,
-) -> Result<Vec<Item>, Problem> {
+fn read_all(app: &App, origin: &Origin, earlier: &Earlier, media: Media, body: &Bytes) -> Result<Vec<Item>, Problem> {
     let max = app.api.settings.max_job_bytes;
     let read = |at: usize, text: &str| {
         let at = at as u32;
@@ -155,7 +149,9 @@ fn read_all(
             let filled = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
             let lines: Vec<_> = body.split(|byte| *byte == b'\n').filter(filled).take(ACCEPT_MAX_JOBS + 1).collect();
             check_count(lines.len())?;
-            lines.into_iter().enumerate()
+            lines
+                .into_iter()
+                .enumerate()
                 .map(|(at, line)| match json::utf8(line) {
                     Ok(text) => read(at, text),
                     Err(problem) => Item::Answered(Err(problem)),
