@@ -14,6 +14,7 @@ mod json;
 mod observe;
 mod params;
 mod problem;
+mod replay;
 mod routes;
 mod serve;
 mod shape;

@@ -111,8 +111,8 @@ pub(crate) struct Origin {
     pub(crate) request_id: String,
     /// Its trace context.
     pub(crate) traceparent: Option<String>,
-    /// Its idempotency key and fingerprint.
-    pub(crate) idempotency: Option<(String, [u8; 32])>,
+    /// Its idempotency key and fingerprint; the item is each job's own.
+    pub(crate) idempotency: Option<Idempotency>,
 }
 
 /// A job that passed its checks.
@@ -176,7 +176,7 @@ pub(crate) fn read(
         tags,
         request_id: Some(origin.request_id.clone()),
         traceparent: origin.traceparent.clone(),
-        idempotency: origin.idempotency.clone().map(|(key, fingerprint)| Idempotency { key, fingerprint, item }),
+        idempotency: origin.idempotency.clone().map(|request| Idempotency { item, ..request }),
         payload: body.slice_ref(payload.get().as_bytes()),
         accepted_at: origin.now,
     };

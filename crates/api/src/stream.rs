@@ -114,10 +114,10 @@ impl Reader {
     /// Snapshot, then what is held; for a job that has ended, all there is.
     async fn begin(&mut self, job: Job) -> String {
         let mut out = format!("retry: {RETRY_MS}\n\n");
-        let standing = job.standing;
+        let (standing, reason) = (job.standing, job.cancel_reason.clone());
         self.snapshot(&mut out, job).await;
         if standing.is_final() {
-            self.end(&mut out, standing).await;
+            self.end(&mut out, standing, reason).await;
             return out;
         }
         let (replay, gap) = match &mut self.subscription {
@@ -219,12 +219,12 @@ impl Reader {
         if let Ok(job) = view::row(&self.app, self.job).await
             && job.standing.is_final()
         {
-            self.end(out, job.standing).await;
+            self.end(out, job.standing, job.cancel_reason).await;
         }
     }
 
     /// The result, if there is one, and the last word.
-    async fn end(&mut self, out: &mut String, standing: Standing) {
+    async fn end(&mut self, out: &mut String, standing: Standing, reason: Option<String>) {
         self.step = Step::Over;
         let state = match standing {
             // Not an end; the caller has looked.
@@ -241,7 +241,11 @@ impl Reader {
             }
         }
         let id = self.position.map(|position| self.id_of(position));
-        write_event(out, "state", id.as_deref(), &format!("{{\"type\":\"state\",\"state\":\"{}\"}}", state.as_str()));
+        let mut last = serde_json::json!({"type": "state", "state": state});
+        if let Some(reason) = reason {
+            last["reason"] = reason.into();
+        }
+        write_event(out, "state", id.as_deref(), &last.to_string());
     }
 
     fn id_of(&self, sequence: u64) -> String {

@@ -3,6 +3,7 @@
 use queue_core::{
     dispatcher::Place,
     error::JobError,
+    events::Progress,
     ids::{JobId, Name},
     job::{Job, Kind},
     ledger::Usage,
@@ -60,6 +61,10 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub(crate) started_at: Option<Timestamp>,
+    /// How far its running attempt is, where the handler tells; best effort, and only where one job is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProgressView>)]
+    pub(crate) progress: Option<Progress>,
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -95,6 +100,9 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ErrorView>)]
     pub(crate) error: Option<JobError>,
+    /// Why it was cancelled, if someone said so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) cancel_reason: Option<String>,
     /// Tokens over all calls.
     #[schema(value_type = UsageView)]
     pub(crate) usage: Usage,
@@ -158,6 +166,19 @@ pub(crate) struct ErrorView {
     retry_after_ms: Option<u64>,
 }
 
+/// How far a running attempt is.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Progress)]
+#[allow(dead_code)] // schema of `queue_core::events::Progress`
+pub(crate) struct ProgressView {
+    /// Steps done.
+    done: u32,
+    /// Steps in all, as far as known.
+    total: u32,
+    /// The step that was running last, e.g. `map/0003`.
+    step: String,
+}
+
 /// Tokens. Cached and written tokens are part of `tokens_in`, reasoning tokens part of `tokens_out`.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
@@ -189,6 +210,7 @@ impl JobView {
             run_at: job.run_at,
             accepted_at: job.accepted_at,
             started_at,
+            progress: None,
             finished_at: job.finished_at,
             start_by: job.start_by,
             deadline: job.deadline,
@@ -199,6 +221,7 @@ impl JobView {
             tags: job.tags,
             request_id: job.request_id,
             error: job.error,
+            cancel_reason: job.cancel_reason,
             usage: job.usage,
             cost_usd: job.cost.map(|cost| cost.to_string()),
             served_by: job.served_by,
@@ -255,6 +278,9 @@ pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
 pub(crate) async fn one(app: &App, job: Job) -> Result<JobView, Problem> {
     let place = places(app, &[&job]).await.pop().unwrap_or(Place::Unknown);
     let mut view = JobView::new(job, &place, app.now());
+    if view.state == State::Running {
+        view.progress = app.api.stores.events.progress(view.id).await;
+    }
     if view.state == State::Succeeded
         && let Some(result) = app.api.stores.reads.result(view.id).await?
     {

@@ -3,6 +3,9 @@
 
 mod server;
 
+use std::sync::Arc;
+
+use queue_core::time::{Clock, ManualClock, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::{Hand, Server};
@@ -93,6 +96,47 @@ async fn an_idempotency_key_makes_a_repeated_request_the_same_request() {
     assert_eq!(other["type"], "urn:longshore:problem:idempotency-key-reused");
     assert_ne!(send(job, "k2").await.expect(202)["id"], first.expect(202)["id"]);
     assert_eq!(ids(&server.get("/v1/jobs").await.expect(200), "jobs").len(), 2);
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_answered_after_its_times_have_passed() {
+    let clock = ManualClock::at(Timestamp(1_790_000_000_000));
+    let server = Server::start_at(Arc::new(clock.clone()), |_| {}).await;
+    let hour = clock.now().plus_ms(3_600_000).to_string();
+    let day = clock.now().plus_ms(86_400_000).to_string();
+    let send = |path: &'static str, body: &Value, key: &'static str| {
+        server.send(server.request(Method::POST, path).json(body).header("Idempotency-Key", key))
+    };
+    let job = json!({"kind": "probe", "payload": {}, "run_at": hour, "start_by": hour, "deadline": day, "queue": "q"});
+    let jobs = json!([job, {"kind": "probe", "payload": {}, "priority": 10}, {"kind": "probe", "payload": {}}]);
+    let first = send("/v1/jobs", &job, "one").await;
+    assert_eq!(first.expect(202)["state"], "scheduled");
+    let bulk = send("/v1/jobs/bulk", &jobs, "many").await;
+    assert_eq!(bulk.expect(200)["jobs"][1]["error"]["status"], 422);
+
+    clock.advance_ms(30 * 86_400_000);
+    let again = send("/v1/jobs", &job, "one").await;
+    assert_eq!((again.expect(202), again.header("idempotency-replayed")), (first.expect(202), "true"));
+    let again = send("/v1/jobs/bulk", &jobs, "many").await;
+    assert_eq!((again.expect(200), again.header("idempotency-replayed")), (bulk.expect(200), "true"));
+    send("/v1/jobs", &job, "another").await.problem(422);
+}
+
+#[tokio::test]
+async fn a_key_belongs_to_a_whole_bulk_body() {
+    let server = Server::start().await;
+    let send = |jobs: &Value| {
+        let request = server.request(Method::POST, "/v1/jobs/bulk").header("Idempotency-Key", "bulk");
+        server.send(request.json(jobs))
+    };
+    let probe = json!({"kind": "probe", "payload": {}});
+    let elsewhere = json!({"kind": "probe", "payload": {}, "tenant": "other"});
+    send(&json!([probe])).await.expect(200);
+    for other in [json!([probe, probe]), json!([{"kind": "none"}, probe]), json!([elsewhere, elsewhere])] {
+        let problem = send(&other).await.problem(422);
+        assert_eq!(problem["type"], "urn:longshore:problem:idempotency-key-reused", "{other}");
+    }
+    assert_eq!(ids(&server.get("/v1/jobs").await.expect(200), "jobs").len(), 1);
 }
 
 #[tokio::test]
@@ -191,7 +235,8 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     let server = Server::start().await;
     let waiting = server.submit(json!({})).await;
     let cancelled = server.post(&format!("/v1/jobs/{waiting}/cancel"), &json!({"reason": "no need"})).await.expect(200);
-    assert_eq!(cancelled["state"], "cancelled");
+    assert_eq!((&cancelled["state"], &cancelled["cancel_reason"]), (&json!("cancelled"), &json!("no need")));
+    assert_eq!(server.get(&format!("/v1/jobs/{waiting}/attempts")).await.expect(200), json!({"attempts": []}));
     server.post(&format!("/v1/jobs/{waiting}/cancel"), &json!({})).await.problem(409);
 
     let running = server.submit(json!({})).await;
@@ -201,6 +246,11 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     // Without a body, as `curl -X POST` sends it.
     let answer = server.send(server.request(Method::POST, &format!("/v1/jobs/{running}/cancel"))).await;
     assert_eq!(answer.expect(202)["state"], "cancelled");
+    assert_eq!(answer.expect(202).get("cancel_reason"), None);
+    let attempts = server.get(&format!("/v1/jobs/{running}/attempts")).await.expect(200);
+    let attempt = &attempts["attempts"][0];
+    assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(1), &json!("cancel")));
+    assert!(attempt["started_at"].is_string() && attempt["finished_at"].is_string(), "{attempt}");
     let told = async { while hand.signals.recv().await.unwrap() != queue_core::dispatcher::Signal::Cancel(running) {} };
     tokio::time::timeout(server::PATIENCE, told).await.expect("the worker is told");
     let unknown = "01890000-0000-7000-8000-000000000000";

@@ -12,7 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use queue_core::stores::Check;
+use queue_core::{ledger::Nanousd, stores::Check, telemetry};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::{Hand, Server};
@@ -113,6 +113,20 @@ async fn metrics_name_routes_and_queues_and_never_jobs() {
         assert!(text.contains(line), "{line} is missing in:\n{text}");
     }
     assert!(!text.contains(&id.to_string()));
+}
+
+#[tokio::test]
+async fn spent_dollars_are_a_counter_to_the_last_digit() {
+    let server = Server::start().await;
+    // Sums of floats would show 0.30000000000000004 and lose the nano-dollar beside the thousand.
+    for nanousd in [100_000_000, 200_000_000, 1_000_000_000_001] {
+        telemetry::count_cost("p".into(), "a model".into(), "llm", Nanousd(nanousd));
+    }
+    let text = server.get("/metrics").await.text;
+    assert!(text.contains("# TYPE longshore_cost_usd_total counter\n"), "{text}");
+    let lines: Vec<_> = text.lines().filter(|line| line.starts_with("longshore_cost_usd_total")).collect();
+    let labels = "provider=\"p\",model=\"a model\",kind=\"llm\"";
+    assert_eq!(lines, [format!("longshore_cost_usd_total{{{labels}}} 1000.300000001")]);
 }
 
 #[tokio::test]

@@ -159,6 +159,39 @@ async fn a_broken_stream_goes_on_where_it_was() {
 }
 
 #[tokio::test]
+async fn a_running_job_shows_how_far_it_is() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let path = format!("/v1/jobs/{id}");
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    assert_eq!(server.get(&path).await.expect(200).get("progress"), None);
+    server.stores.events.publish(id, EventBody::Progress { done: 2, total: 9, step: "map/0001".into() });
+    let running = server.get(&path).await;
+    assert_eq!(running.expect(200)["progress"], json!({"done": 2, "total": 9, "step": "map/0001"}));
+    server.stores.events.publish(id, EventBody::Progress { done: 3, total: 9, step: "map/0002".into() });
+    let further = server.get(&path).await;
+    assert_eq!(further.expect(200)["progress"]["done"], 3);
+    assert_ne!(running.header("etag"), further.header("etag"));
+    hand.succeed(held, &json!(1)).await;
+    assert_eq!(server.get(&path).await.expect(200).get("progress"), None);
+}
+
+#[tokio::test]
+async fn a_stream_tells_why_the_job_was_cancelled() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut watch = Watch::open(&server, id, None).await;
+    watch.next().await.unwrap();
+    server.post(&format!("/v1/jobs/{id}/cancel"), &json!({"reason": "no need"})).await.expect(200);
+    let last = watch.rest().await.pop().unwrap();
+    assert_eq!(
+        (last.name.as_str(), last.data),
+        ("state", json!({"type": "state", "state": "cancelled", "reason": "no need"}))
+    );
+}
+
+#[tokio::test]
 async fn waits_and_streams_end_with_the_server() {
     let mut server = Server::start().await;
     let id = server.submit(json!({})).await;

@@ -105,9 +105,11 @@ pub struct NewJob {
 /// A request that may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {
+    /// Whose key it is: the caller's tenant, whichever tenants the jobs of the request belong to.
+    pub owner: Name,
     /// The caller's key.
     pub key: String,
-    /// Hash of the request's body: the same key with another body is refused.
+    /// Hash of the whole request's body: the same key with another body is refused, for every item of it.
     pub fingerprint: [u8; 32],
     /// Which item of the request this job is (0 for a single submit).
     pub item: u32,
@@ -172,6 +174,8 @@ pub struct Job {
     pub cost: Option<Nanousd>,
     /// `provider/model` of the last answer.
     pub served_by: Option<String>,
+    /// Why it was cancelled, if someone said so.
+    pub cancel_reason: Option<String>,
     /// The dead letter that this life was redriven from has this many earlier lives.
     pub redrives: u32,
 }

@@ -2,6 +2,8 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
+use crate::ledger::Nanousd;
+
 macro_rules! names {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, $describe:ident, $unit:expr, $help:literal;)*) => {
         $($(#[$doc])* #[doc = $help] pub const $constant: &str = concat!("longshore_", $name);)*
@@ -50,8 +52,63 @@ names! {
     BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";
 }
 
+/// Counters of US dollars. A counter holds whole numbers, so these are counted in nano-USD, exactly, and every text
+/// that leaves the process passes through [`in_dollars`].
+const COUNTED_IN_NANOUSD: [&str; 2] = [COST_USD, COST_SAVED];
+
+/// Counts spent money.
+pub fn count_cost(provider: String, model: String, kind: &'static str, cost: Nanousd) {
+    // The ledger has no negative call; a mistake there must not wrap a counter.
+    let nanousd = u64::try_from(cost.0).unwrap_or_default();
+    metrics::counter!(COST_USD, "provider" => provider, "model" => model, "kind" => kind).increment(nanousd);
+}
+
+/// The recorder's text (Prometheus format 0.0.4) with counters of money in US dollars. All digits are kept.
+pub fn in_dollars(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for line in text.split_inclusive('\n') {
+        match sample_in_dollars(line) {
+            Some((series, dollars)) => {
+                out.push_str(series);
+                out.push(' ');
+                out.push_str(&dollars);
+                out.push('\n');
+            }
+            None => out.push_str(line),
+        }
+    }
+    out
+}
+
+/// The series and value of a line that is a sample of a counter of money.
+fn sample_in_dollars(line: &str) -> Option<(&str, String)> {
+    let name = line.split(['{', ' ']).next()?;
+    if !COUNTED_IN_NANOUSD.contains(&name) {
+        return None;
+    }
+    let (series, value) = line.trim_end().rsplit_once(' ')?;
+    let nanousd: u64 = value.parse().ok()?;
+    Some((series, format!("{}.{:09}", nanousd / NANOUSD_PER_USD, nanousd % NANOUSD_PER_USD)))
+}
+
+/// What a dollar has of the ledger's unit.
+const NANOUSD_PER_USD: u64 = 1_000_000_000;
+
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn money_is_counted_in_nanousd_and_told_in_dollars() {
+        let text = "# HELP longshore_cost_usd_total Spend.\n# TYPE longshore_cost_usd_total counter\n\
+                    longshore_cost_usd_total{provider=\"a b\",model=\"m\"} 12000000034\n\
+                    longshore_cost_usd_total_of_others 5\nlongshore_attempts_total{kind=\"llm\"} 5\n";
+        let expected = text.replace(" 12000000034", " 12.000000034");
+        assert_eq!(super::in_dollars(text), expected);
+        assert_eq!(
+            super::in_dollars("longshore_cost_saved_usd_total 18446744073709551615"),
+            "longshore_cost_saved_usd_total 18446744073.709551615\n"
+        );
+    }
+
     #[test]
     fn every_metric_is_ours_and_named_once() {
         let mut names = super::ALL.to_vec();

@@ -435,9 +435,7 @@ fn count(record: &CallRecord) {
             .increment(tokens);
     }
     match record.cost {
-        // A counter of dollars cannot count fractions, so it is a gauge that only grows.
-        Some(cost) => metrics::gauge!(telemetry::COST_USD, "provider" => provider, "model" => model, "kind" => record.kind.as_str())
-            .increment(cost.0 as f64 / 1e9),
+        Some(cost) => telemetry::count_cost(provider, model, record.kind.as_str(), cost),
         None => metrics::counter!(telemetry::COST_UNKNOWN, &labels).increment(1),
     }
     if record.billed == Billed::Maybe {

@@ -94,7 +94,7 @@ async fn a_cancelled_job_stops_within_its_attempt() {
     let id = rig.probe(r#"{"sleep_ms":600000}"#).await;
     rig.until("running", async || is_running(&rig, id).await).await;
     let now = rig.stores.clock.now();
-    assert!(matches!(rig.stores.journal.cancel(id, None, now).await.unwrap(), Cancelled::Done(_)));
+    assert!(matches!(rig.stores.journal.cancel(id, None, None, now).await.unwrap(), Cancelled::Done(_)));
     rig.stores.dispatcher.nudge(id).await.unwrap();
     rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
     assert_eq!(rig.row(id).await.standing, Standing::Cancelled);

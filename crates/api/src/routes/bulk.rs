@@ -10,7 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use queue_core::journal::{ACCEPT_MAX_JOBS, Accepted};
+use queue_core::{
+    job::NewJob,
+    journal::{ACCEPT_MAX_JOBS, Accepted},
+};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -23,9 +26,10 @@ use crate::{
     observe::Trail,
     params::Params,
     problem::{Cause, Document, Problem},
+    replay::Earlier,
     routes::jobs::mark_replayed,
     shape::{self, Intake, JobRequest, Origin},
-    submit::{self, AcceptedView, Brief, Sender},
+    submit::{self, AcceptedView, Answer, Brief, Sender},
 };
 
 /// Longest wait for the bulk requests before this one: a client that waits longer would rather be told.
@@ -55,7 +59,8 @@ pub(crate) enum BulkItem {
 #[utoipa::path(post, path = "/v1/jobs/bulk", tag = "jobs", security(("key" = [])),
     request_body(description = "a JSON array of jobs, or one job a line", content(
         (Vec<JobRequest> = "application/json"), (JobRequest = "application/x-ndjson"))),
-    params(("Idempotency-Key" = Option<String>, Header, description = "covers the whole request")),
+    params(("Idempotency-Key" = Option<String>, Header, description = "covers the whole request; jobs that it accepted are \
+     answered as they were, jobs that it refused are tried again")),
     responses(
     (status = 200, description = "each job's own answer, in order", body = BulkAnswer),
     (status = 400, description = "not a JSON array", body = Document),
@@ -85,29 +90,56 @@ pub(crate) async fn submit(
     let sender = Sender { caller, trail, key };
     let held = submit::hold(&app, &sender)?;
 
+    let origin = sender.origin(app.now(), &body);
+    let earlier = Earlier::of(&app, &origin).await?;
     let items = {
-        let (app, origin) = (app.clone(), sender.origin(app.now(), &body));
-        submit::aside(move || read_all(&app, &origin, media, &body)).await??
+        let app = app.clone();
+        submit::aside(move || read_all(&app, &origin, &earlier, media, &body)).await??
     };
-    let (slots, jobs): (Vec<_>, Vec<_>) = items
-        .into_iter()
-        .map(|item| match item {
-            Ok(intake) => (Ok(Brief::of(&intake)), Some(intake.job)),
-            Err(problem) => (Err(problem), None),
-        })
-        .unzip();
+    let (slots, jobs): (Vec<_>, Vec<_>) = items.into_iter().map(Item::part).unzip();
     let jobs: Vec<_> = jobs.into_iter().flatten().collect();
     let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held).await? };
     answer(&app, slots, accepted).await
 }
 
-type Items = Vec<Result<Intake, Problem>>;
+/// One job of the request.
+enum Item {
+    /// It has its answer: from an earlier request with the same key, or it is refused.
+    Answered(Result<Answer, Problem>),
+    /// It goes to the journal.
+    New(Box<Intake>),
+}
+
+impl Item {
+    fn part(self) -> (Slot, Option<NewJob>) {
+        match self {
+            Self::Answered(answer) => (Slot::Answered(answer), None),
+            Self::New(intake) => (Slot::Asked(Brief::of(&intake)), Some(intake.job)),
+        }
+    }
+}
+
+/// A place in the answer.
+enum Slot {
+    Answered(Result<Answer, Problem>),
+    /// The journal's next answer belongs here.
+    Asked(Brief),
+}
 
 /// Reads every job. Only what concerns the whole request is an error here.
-fn read_all(app: &App, origin: &Origin, media: Media, body: &Bytes) -> Result<Items, Problem> {
+fn read_all(app: &App, origin: &Origin, earlier: &Earlier, media: Media, body: &Bytes) -> Result<Vec<Item>, Problem> {
     let max = app.api.settings.max_job_bytes;
-    let read = |at: usize, text: &str| shape::read(origin, app.surroundings(), max, text, body, at as u32);
-    let items: Items = match media {
+    let read = |at: usize, text: &str| {
+        let at = at as u32;
+        if let Some(answer) = earlier.answer(at, text) {
+            return Item::Answered(answer);
+        }
+        match shape::read(origin, app.surroundings(), max, text, body, at) {
+            Ok(intake) => Item::New(Box::new(intake)),
+            Err(problem) => Item::Answered(Err(problem)),
+        }
+    };
+    let items = match media {
         Media::Json => {
             let raws: Vec<&RawValue> = serde_json::from_str(json::utf8(body)?).map_err(|error| not_an_array(&error))?;
             check_count(raws.len())?;
@@ -117,7 +149,14 @@ fn read_all(app: &App, origin: &Origin, media: Media, body: &Bytes) -> Result<It
             let filled = |line: &&[u8]| !line.iter().all(u8::is_ascii_whitespace);
             let lines: Vec<_> = body.split(|byte| *byte == b'\n').filter(filled).take(ACCEPT_MAX_JOBS + 1).collect();
             check_count(lines.len())?;
-            lines.into_iter().enumerate().map(|(at, line)| read(at, json::utf8(line)?)).collect()
+            lines
+                .into_iter()
+                .enumerate()
+                .map(|(at, line)| match json::utf8(line) {
+                    Ok(text) => read(at, text),
+                    Err(problem) => Item::Answered(Err(problem)),
+                })
+                .collect()
         }
     };
     Ok(items)
@@ -141,18 +180,25 @@ fn check_count(jobs: usize) -> Result<(), Problem> {
     }
 }
 
-async fn answer(app: &App, slots: Vec<Result<Brief, Problem>>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
-    // One body, one key: if the key belongs to another body, that is said once and for all.
-    if !accepted.is_empty() && accepted.iter().all(|answer| *answer == Accepted::KeyReused) {
+async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
+    // One body, one key: if the key belongs to another body, nothing was accepted, and that is said once and for all.
+    if accepted.contains(&Accepted::KeyReused) {
         return Err(submit::key_reused());
     }
-    let briefs: Vec<Brief> = slots.iter().filter_map(|slot| slot.as_ref().ok().cloned()).collect();
+    let asked = |slot: &Slot| match slot {
+        Slot::Asked(brief) => Some(brief.clone()),
+        Slot::Answered(_) => None,
+    };
+    let briefs: Vec<Brief> = slots.iter().filter_map(asked).collect();
     let mut answers = submit::answers(app, &briefs, accepted).await?.into_iter();
     let (mut new, mut replayed) = (0_usize, 0_usize);
     let mut jobs = Vec::with_capacity(slots.len());
     for slot in slots {
         let lost = || Err(Problem::new(Cause::Internal, "the journal gave no answer"));
-        let answer = slot.and_then(|_| answers.next().unwrap_or_else(lost));
+        let answer = match slot {
+            Slot::Answered(answer) => answer,
+            Slot::Asked(_) => answers.next().unwrap_or_else(lost),
+        };
         jobs.push(match answer {
             Ok(answer) => {
                 *(if answer.replayed { &mut replayed } else { &mut new }) += 1;

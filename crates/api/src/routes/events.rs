@@ -18,7 +18,7 @@ use crate::{
 /// Streams what happens to a job until it has ended.
 ///
 /// Events: `snapshot` (the job), `attempt_started`, `token` (text of the answer, with attempt and step), `progress`,
-/// `state`, `gap` (some events are gone), `result`, and last a `state` with the final state. A comment is sent every
+/// `state`, `gap` (some events are gone), `result`, and last a `state` with the final state (and the `reason` of a cancel). A comment is sent every
 /// 15 s of silence. `Last-Event-ID` resumes behind an event.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),

@@ -36,5 +36,5 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
         Err(problem) => tracing::warn!(detail = problem.detail(), "queue gauges keep their last values"),
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-    (kind, app.api.metrics.render()).into_response()
+    (kind, telemetry::in_dollars(&app.api.metrics.render())).into_response()
 }

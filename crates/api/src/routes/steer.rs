@@ -11,7 +11,7 @@ use queue_core::{
     events::EventBody,
     ids::{Epoch, JobId},
     job::{self, Job},
-    journal::{Cancelled, Changed, Edit},
+    journal::{Cancelled, Changed, Edit, Interrupted},
     state::{Standing, State as JobState},
 };
 use serde::Deserialize;
@@ -230,7 +230,13 @@ async fn withdraw_and_cancel(app: &App, id: JobId, reason: Option<String>) -> Re
         tracing::warn!(%error, job_id = %id, "a job is cancelled in the journal alone");
         Place::Unknown
     });
-    match stores.journal.cancel(id, reason, app.now()).await {
+    let attempt = match place {
+        Place::Leased { epoch, session, started_at: Some(started_at) } => {
+            Some(Interrupted { epoch, session, started_at })
+        }
+        _ => None,
+    };
+    match stores.journal.cancel(id, reason, attempt, app.now()).await {
         Ok(Cancelled::Done(_)) => {}
         Ok(Cancelled::Final(standing)) => return Err(already_final(id, standing)),
         Ok(Cancelled::Missing) => return Err(Problem::no_job(id)),

@@ -90,8 +90,12 @@ impl Server {
 
     /// A server whose parts `change` may replace before it starts.
     pub async fn start_with(change: impl FnOnce(&mut Api)) -> Self {
+        Self::start_at(Arc::new(SystemClock), change).await
+    }
+
+    /// A server with a clock of the test's.
+    pub async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Api)) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
         let stores = Stores {
             journal: journal.clone(),

@@ -8,7 +8,7 @@ use std::{
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-use super::{EventBody, Events, JobEvent, Subscription};
+use super::{EventBody, Events, JobEvent, Progress, Subscription};
 use crate::ids::JobId;
 
 /// Events that are held of one job: a reader that reconnects misses nothing of an ordinary answer.
@@ -28,16 +28,25 @@ struct Ring {
     events: VecDeque<Arc<JobEvent>>,
     bytes: usize,
     last: u64,
+    /// Kept apart from the events: tokens may have pushed it out of them.
+    progress: Option<Progress>,
     live: broadcast::Sender<Arc<JobEvent>>,
 }
 
 impl Ring {
     fn new() -> Self {
-        Self { events: VecDeque::new(), bytes: 0, last: 0, live: broadcast::channel(LIVE_MAX).0 }
+        Self { events: VecDeque::new(), bytes: 0, last: 0, progress: None, live: broadcast::channel(LIVE_MAX).0 }
     }
 
     fn push(&mut self, body: EventBody) {
         self.last += 1;
+        match &body {
+            EventBody::AttemptStarted { .. } => self.progress = None,
+            EventBody::Progress { done, total, step } => {
+                self.progress = Some(Progress { done: *done, total: *total, step: step.clone() });
+            }
+            EventBody::Token { .. } | EventBody::State { .. } => {}
+        }
         let event = Arc::new(JobEvent { sequence: self.last, body });
         self.bytes += size_of_text(&event.body);
         self.events.push_back(event.clone());
@@ -148,6 +157,10 @@ impl Events for MemoryEvents {
         self.rings().ring(job).subscribe(after)
     }
 
+    async fn progress(&self, job: JobId) -> Option<Progress> {
+        self.rings().by_job.get(&job)?.progress.clone()
+    }
+
     fn finished(&self) -> broadcast::Receiver<JobId> {
         self.finished.subscribe()
     }
@@ -187,6 +200,22 @@ mod tests {
         let subscription = hub.subscribe(job, None).await;
         assert!(subscription.gap);
         assert!(subscription.replay.len() < 3);
+    }
+
+    #[tokio::test]
+    async fn progress_is_the_last_of_the_last_attempt() {
+        let (hub, job) = (MemoryEvents::new(), JobId::generate());
+        assert_eq!(hub.progress(job).await, None);
+        assert!(hub.rings().by_job.is_empty(), "asking holds nothing");
+        for done in [1, 2] {
+            hub.publish(job, EventBody::Progress { done, total: 3, step: "map".into() });
+        }
+        for _ in 0..RING_MAX_EVENTS {
+            hub.publish(job, token("x"));
+        }
+        assert_eq!(hub.progress(job).await, Some(Progress { done: 2, total: 3, step: "map".into() }));
+        hub.publish(job, EventBody::AttemptStarted { attempt: 2 });
+        assert_eq!(hub.progress(job).await, None);
     }
 
     #[tokio::test]

@@ -56,6 +56,17 @@ pub struct JobEvent {
     pub body: EventBody,
 }
 
+/// How far a running attempt is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Progress {
+    /// Steps done.
+    pub done: u32,
+    /// Steps in all, as far as known.
+    pub total: u32,
+    /// The step that was running last.
+    pub step: String,
+}
+
 /// What a reader gets when it begins to watch.
 #[derive(Debug)]
 pub struct Subscription {
@@ -75,6 +86,9 @@ pub trait Events: Send + Sync {
 
     /// Watches `job` from behind `after` (`None`: from the oldest event that is held).
     async fn subscribe(&self, job: JobId, after: Option<u64>) -> Subscription;
+
+    /// How far the attempt that began last is, as far as it told and that is still held.
+    async fn progress(&self, job: JobId) -> Option<Progress>;
 
     /// Watches the end of every job: the id of each job that reached a final state, for long polls.
     fn finished(&self) -> broadcast::Receiver<JobId>;

@@ -49,10 +49,20 @@ pub enum Accepted {
     New,
     /// The same request was accepted before, as this job.
     Replayed(JobId),
-    /// The idempotency key was used with another body.
+    /// The idempotency key was used with another body, for this item of the request or for any other.
     KeyReused,
     /// A live job holds the unique key.
     Duplicate(JobId),
+}
+
+/// What was accepted under an idempotency key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Hash of the body that came with the key.
+    pub fingerprint: [u8; 32],
+    /// The accepted items of the request, each with its job and when it was accepted. Items that were refused are not
+    /// in it. At most [`ACCEPT_MAX_JOBS`].
+    pub items: BTreeMap<u32, (JobId, Timestamp)>,
 }
 
 /// A claim as the journal needs to know it.
@@ -179,6 +189,17 @@ pub enum Cancelled {
     Missing,
 }
 
+/// The attempt that a cancel interrupts, as the dispatcher knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Interrupted {
+    /// The epoch it runs at.
+    pub epoch: Epoch,
+    /// The worker.
+    pub session: SessionId,
+    /// When its handler began.
+    pub started_at: Timestamp,
+}
+
 /// A change to a job that is not running; `None` leaves a field as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Edit {
@@ -246,8 +267,15 @@ pub trait Journal: Send + Sync {
     /// A page of live rows by (run_at, id). Cost depends on the page, not on the journal.
     async fn live(&self, scan: LiveScan) -> Result<Vec<Entry>, JournalError>;
 
-    /// Cancels a live job at whatever epoch it has, bumping it: a running attempt is fenced from then on.
-    async fn cancel(&self, id: JobId, reason: Option<String>, now: Timestamp) -> Result<Cancelled, JournalError>;
+    /// Cancels a live job at whatever epoch it has, bumping it: a running attempt is fenced from then on. `attempt` is
+    /// written down with the outcome `cancel` if it is of the job's present epoch; it spends nothing.
+    async fn cancel(
+        &self,
+        id: JobId,
+        reason: Option<String>,
+        attempt: Option<Interrupted>,
+        now: Timestamp,
+    ) -> Result<Cancelled, JournalError>;
 
     /// Changes a live job, bumping its epoch. The caller has withdrawn it from the dispatcher before.
     async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, now: Timestamp) -> Result<Changed, JournalError>;
@@ -400,6 +428,10 @@ pub trait Reads: Send + Sync {
 
     /// Jobs of a batch by standing; empty when nobody named the batch.
     async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError>;
+
+    /// What was accepted under an idempotency key; `None` for a key that accepted nothing. An accept that is not
+    /// answered yet may be missing.
+    async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError>;
 
     /// Number of live jobs in each queue.
     async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError>;

@@ -56,6 +56,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         request_id: None,
         traceparent: None,
         idempotency: submit.request.map(|(key, body)| Idempotency {
+            owner: "acme".into(),
             key: key.to_string(),
             fingerprint: [body; 32],
             item: 0,
@@ -162,7 +163,7 @@ impl Subject {
             Step::Reconcile { job, off } => {
                 format!("{:?}", journal.reconcile(vec![self.token(*job, *off).await]).await.unwrap())
             }
-            Step::Cancel { job } => format!("{:?}", journal.cancel(id_of(*job), None, NOW).await.unwrap()),
+            Step::Cancel { job } => format!("{:?}", journal.cancel(id_of(*job), None, None, NOW).await.unwrap()),
             Step::Edit { job, seen_off, priority } => {
                 let seen = match seen_off {
                     Some(off) => Some(self.token(*job, *off).await.epoch),

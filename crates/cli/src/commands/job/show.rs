@@ -63,9 +63,11 @@ pub(crate) fn job(job: &Value) {
         "served_by",
     ];
     let mut pairs: Vec<(&str, String)> = names.map(|name| (name, cell(job, name))).into();
+    pairs.push(("progress", progress(job)));
     pairs.push(("usage", usage(job)));
     pairs.push(("cost", cost(job)));
     pairs.push(("error", error(job)));
+    pairs.push(("cancel_reason", cell(job, "cancel_reason")));
     output::fields(&pairs);
     if let Some(value) = job.get("result").filter(|result| !result.is_null()) {
         output::line("");
@@ -99,6 +101,10 @@ pub(crate) fn summary(job: &Value) {
     parts.extend([usage(job), cost(job)]);
     parts.retain(|part| !part.is_empty());
     output::note(&format!("-- {}", parts.join(" · ")));
+    let reason = cell(job, "cancel_reason");
+    if !reason.is_empty() {
+        output::note(&output::plain(&format!("cancelled because: {reason}")));
+    }
     let error = error(job);
     if !error.is_empty() && cell(job, "state") != "succeeded" {
         output::note(&output::plain(&error));
@@ -163,6 +169,13 @@ pub(crate) fn attempts(attempts: &[Value]) {
     );
 }
 
+fn progress(job: &Value) -> String {
+    match job.get("progress") {
+        Some(at) => format!("{} of {}, {}", cell(at, "done"), cell(at, "total"), cell(at, "step")),
+        None => String::new(),
+    }
+}
+
 fn usage(job: &Value) -> String {
     let count = |name: &str| job.get("usage").and_then(|usage| usage.get(name)).and_then(Value::as_u64).unwrap_or(0);
     match (count("tokens_in"), count("tokens_out")) {
@@ -208,6 +221,13 @@ mod tests {
         let wait = json!({"waits_for": "queue_paused", "message": "its queue is paused", "reason": "deploy"});
         assert_eq!(sentence(&wait), "its queue is paused (deploy)");
         assert_eq!(sentence(&json!({"message": "no worker is running"})), "no worker is running");
+    }
+
+    #[test]
+    fn progress_is_one_line_and_absent_without_one() {
+        let job = json!({"progress": {"done": 3, "total": 12, "step": "map/0002"}});
+        assert_eq!(progress(&job), "3 of 12, map/0002");
+        assert_eq!(progress(&json!({})), "");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn keyed(key: &str, body: u8) -> NewJob {
-    let idempotency = Some(Idempotency { key: key.into(), fingerprint: [body; 32], item: 0 });
+    let idempotency = Some(Idempotency { owner: "acme".into(), key: key.into(), fingerprint: [body; 32], item: 0 });
     NewJob { idempotency, ..job() }
 }
 
@@ -119,7 +119,7 @@ pub async fn a_unique_key_is_held_while_its_holder_lives(fixture: &dyn Fixture) 
 
     let cancelled = unique("u");
     accept_new(&store, &cancelled).await;
-    store.journal.cancel(cancelled.id, None, NOW).await.unwrap();
+    store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
 
     let poisoned = unique("u");
     accept_new(&store, &poisoned).await;
@@ -149,9 +149,41 @@ async fn lose(store: &Opened, id: JobId, epoch: i64) {
 /// The same keys of another tenant are other keys.
 pub async fn keys_belong_to_their_tenant(fixture: &dyn Fixture) {
     let store = fixture.open().await;
-    let with_both = |tenant: &str| NewJob { tenant: tenant.into(), unique_key: Some("u".into()), ..keyed("k", 1) };
+    let with_both = |tenant: &str| {
+        let mut job = NewJob { tenant: tenant.into(), unique_key: Some("u".into()), ..keyed("k", 1) };
+        job.idempotency.as_mut().unwrap().owner = tenant.into();
+        job
+    };
     accept_new(&store, &with_both("acme")).await;
     accept_new(&store, &with_both("globex")).await;
+    let for_another = NewJob { tenant: "initech".into(), ..keyed("k", 2) };
+    assert_eq!(
+        answer(&store, &for_another).await,
+        Accepted::KeyReused,
+        "the key is its owner's, not the job's tenant's"
+    );
+}
+
+/// A key belongs to a whole body: items that the first request did not have are refused with another body, and what
+/// was accepted can be asked for.
+pub async fn a_key_covers_every_item_of_its_request(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let item = |body: u8, item: u32| {
+        let mut job = keyed("k", body);
+        job.idempotency.as_mut().unwrap().item = item;
+        job
+    };
+    assert_eq!(store.reads.answered(&"acme".into(), "k").await.unwrap(), None);
+    let first = [item(1, 0), item(1, 2)];
+    assert_eq!(store.journal.accept(first.to_vec()).await.unwrap(), [Accepted::New, Accepted::New]);
+    let longer = (0..4).map(|n| item(2, n)).collect();
+    assert_eq!(store.journal.accept(longer).await.unwrap(), vec![Accepted::KeyReused; 4]);
+    assert_eq!(store.reads.totals().await.unwrap()["default"].accepted, 2);
+
+    let answered = store.reads.answered(&"acme".into(), "k").await.unwrap().unwrap();
+    assert_eq!(answered.fingerprint, [1; 32]);
+    assert_eq!(answered.items, [(0, (first[0].id, NOW)), (2, (first[1].id, NOW))].into());
+    assert_eq!(store.reads.answered(&"globex".into(), "k").await.unwrap(), None);
 }
 
 /// Nothing is interpreted: NUL, control characters, quotes and bytes that are no text come back as they are.
@@ -164,7 +196,7 @@ pub async fn any_text_and_any_bytes_survive(fixture: &dyn Fixture) {
         operation: Some(odd.into()),
         batch_id: Some(odd.into()),
         tags: vec![odd.into(), String::new()],
-        idempotency: Some(Idempotency { key: odd.into(), fingerprint: [0; 32], item: 0 }),
+        idempotency: Some(Idempotency { owner: "acme".into(), key: odd.into(), fingerprint: [0; 32], item: 0 }),
         payload: payload.clone(),
         ..job()
     };

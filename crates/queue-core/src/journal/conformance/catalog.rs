@@ -86,7 +86,7 @@ pub async fn everything_survives_a_restart(fixture: &dyn Fixture) {
         let store = fixture.open().await;
         kept = NewJob {
             unique_key: Some("u".into()),
-            idempotency: Some(Idempotency { key: "k".into(), fingerprint: [1; 32], item: 0 }),
+            idempotency: Some(Idempotency { owner: "acme".into(), key: "k".into(), fingerprint: [1; 32], item: 0 }),
             ..job()
         };
         accept_new(&store, &kept).await;

@@ -64,7 +64,7 @@ macro_rules! journal_conformance {
         $crate::journal_conformance! { @cases $fixture;
             accept: a_job_is_read_back_as_it_was_sent, asking_again_gives_the_same_answers,
                 a_repeated_request_gets_the_first_job, equal_requests_of_one_batch_see_each_other,
-                a_unique_key_is_held_while_its_holder_lives, keys_belong_to_their_tenant,
+                a_unique_key_is_held_while_its_holder_lives, keys_belong_to_their_tenant, a_key_covers_every_item_of_its_request,
                 any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
             settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
                 a_release_spends_nothing, a_death_keeps_its_error, an_attempt_is_settled_once,
@@ -75,6 +75,7 @@ macro_rules! journal_conformance {
             protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
                 a_lost_provider_call_is_counted, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
+                a_cancelled_attempt_is_written_down,
                 an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;

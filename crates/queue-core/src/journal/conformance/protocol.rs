@@ -9,7 +9,7 @@ use crate::{
     error::ErrorClass,
     ids::{Epoch, JobId, Nonce, SessionId},
     job::{Kind, NewJob},
-    journal::{Cancelled, Changed, Edit, JobFilter, LiveScan, Recovered, Recovery, Settled},
+    journal::{Cancelled, Changed, Edit, Interrupted, JobFilter, LiveScan, Recovered, Recovery, Settled},
     ledger::{Billed, Nanousd},
     state::Standing,
 };
@@ -113,7 +113,7 @@ pub async fn a_moved_job_is_not_recovered(fixture: &dyn Fixture) {
     let live = accepted(&store).await;
     settle(&store, token(settled.id, 0), success()).await;
     settle(&store, token(retried.id, 0), retry()).await;
-    store.journal.cancel(cancelled.id, None, NOW).await.unwrap();
+    store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
     let gone = [settled.id, retried.id, cancelled.id, JobId::generate()];
     let mut recoveries: Vec<_> = gone.iter().map(|id| lost(*id, 0, true)).collect();
     recoveries.push(lost(live.id, 0, true));
@@ -170,18 +170,41 @@ pub async fn a_cancel_fences_and_is_final(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = accepted(&store).await;
     settle(&store, token(job.id, 0), retry()).await;
-    let cancelled = store.journal.cancel(job.id, Some("not needed".into()), NOW.plus_ms(9)).await.unwrap();
+    let cancelled = store.journal.cancel(job.id, Some("not needed".into()), None, NOW.plus_ms(9)).await.unwrap();
     assert_eq!(cancelled, Cancelled::Done(Epoch(1)));
     let kept = row(&store, job.id).await;
     assert_eq!((kept.standing, kept.epoch), (Standing::Cancelled, Epoch(2)));
-    assert_eq!(kept.finished_at, Some(NOW.plus_ms(9)));
+    assert_eq!((kept.finished_at, kept.cancel_reason.as_deref()), (Some(NOW.plus_ms(9)), Some("not needed")));
     let mut late = settlement(&store, token(job.id, 1), success());
     late.calls = vec![call(&job, "chat", Some(3))];
     assert_eq!(store.journal.settle(late).await.unwrap(), Settled::Fenced);
     assert_eq!(row(&store, job.id).await.cost, Some(Nanousd(3)));
-    let again = store.journal.cancel(job.id, None, NOW).await.unwrap();
+    let again = store.journal.cancel(job.id, None, None, NOW).await.unwrap();
     assert_eq!(again, Cancelled::Final(Standing::Cancelled));
-    assert_eq!(store.journal.cancel(JobId::generate(), None, NOW).await.unwrap(), Cancelled::Missing);
+    assert_eq!(store.journal.cancel(JobId::generate(), None, None, NOW).await.unwrap(), Cancelled::Missing);
+}
+
+/// The attempt that a cancel interrupts is written down; one of an earlier epoch was, by what ended it.
+pub async fn a_cancelled_attempt_is_written_down(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    settle(&store, token(job.id, 0), retry()).await;
+    let session = SessionId::generate();
+    let attempt = Interrupted { epoch: Epoch(1), session, started_at: NOW.plus_ms(3) };
+    store.journal.cancel(job.id, None, Some(attempt), NOW.plus_ms(9)).await.unwrap();
+    let attempts = store.reads.attempts(job.id).await.unwrap();
+    assert_eq!(attempts.len(), 2);
+    let last = &attempts[1];
+    assert_eq!((last.epoch, last.number, last.outcome.as_str()), (Epoch(1), 2, "cancel"));
+    assert_eq!((last.started_at, last.finished_at), (Some(NOW.plus_ms(3)), NOW.plus_ms(9)));
+    assert_eq!((&last.worker, last.error.is_none()), (&session.0.hyphenated().to_string(), true));
+    assert_eq!(row(&store, job.id).await.attempts, 1, "it spends nothing");
+
+    let waiting = accepted(&store).await;
+    settle(&store, token(waiting.id, 0), retry()).await;
+    let past = Interrupted { epoch: Epoch(0), ..attempt };
+    store.journal.cancel(waiting.id, None, Some(past), NOW.plus_ms(9)).await.unwrap();
+    assert_eq!(store.reads.attempts(waiting.id).await.unwrap().len(), 1);
 }
 
 /// An edit changes what it names, hands the job on, and refuses what it cannot do.

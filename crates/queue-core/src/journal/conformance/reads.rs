@@ -40,7 +40,7 @@ pub async fn a_list_is_narrowed_by_every_field(fixture: &dyn Fixture) {
     settle(&store, token(succeeded.id, 0), success()).await;
     let quota = JobError::new(ErrorClass::Quota, "no_money", "The Account 12 is empty");
     settle(&store, token(dead.id, 0), Outcome::Dead { error: quota.clone() }).await;
-    store.journal.cancel(cancelled.id, None, NOW).await.unwrap();
+    store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
     let standing = |standing| JobFilter { standing: Some(standing), ..everything() };
     let text = |text: &str| JobFilter { text: Some(text.into()), ..everything() };
     let cases = [
@@ -117,7 +117,7 @@ pub async fn a_batch_is_counted_by_standing(fixture: &dyn Fixture) {
     settle(&store, token(jobs[0].id, 0), success()).await;
     settle(&store, token(jobs[1].id, 0), death()).await;
     settle(&store, token(jobs[2].id, 0), retry()).await;
-    store.journal.cancel(jobs[3].id, None, NOW).await.unwrap();
+    store.journal.cancel(jobs[3].id, None, None, NOW).await.unwrap();
     let counts = store.reads.batch("b").await.unwrap();
     let expected = [(Standing::Live, 3), (Standing::Succeeded, 1), (Standing::Dead, 1), (Standing::Cancelled, 1)];
     assert_eq!(counts, expected.into());
@@ -135,7 +135,7 @@ pub async fn totals_follow_every_move(fixture: &dyn Fixture) {
     settle(&store, token(jobs[1].id, 0), death()).await;
     settle(&store, token(jobs[2].id, 0), death()).await;
     store.journal.redrive(jobs[2].id, NOW).await.unwrap();
-    store.journal.cancel(jobs[3].id, None, NOW).await.unwrap();
+    store.journal.cancel(jobs[3].id, None, None, NOW).await.unwrap();
     for epoch in 0..3 {
         let (nonce, session) = (Nonce(1), SessionId::generate());
         let lost = Recovery { token: token(jobs[4].id, epoch), nonce, counts: true, session, started_at: None };

@@ -169,7 +169,7 @@ async fn bring_to(store: &Opened, job: &NewJob, standing: Standing) {
         Standing::Live => {}
         Standing::Succeeded => _ = settle(store, token(job.id, 0), success()).await,
         Standing::Dead => _ = settle(store, token(job.id, 0), death()).await,
-        Standing::Cancelled => _ = store.journal.cancel(job.id, None, NOW).await.unwrap(),
+        Standing::Cancelled => _ = store.journal.cancel(job.id, None, None, NOW).await.unwrap(),
     }
 }
 
@@ -181,7 +181,7 @@ async fn happen(store: &Opened, id: JobId, epoch: Epoch, event: Event) -> bool {
         Event::Die => death(),
         Event::Release => release(),
         Event::Cancel => {
-            return matches!(store.journal.cancel(id, None, NOW).await.unwrap(), Cancelled::Done(at) if at == epoch);
+            return matches!(store.journal.cancel(id, None, None, NOW).await.unwrap(), Cancelled::Done(at) if at == epoch);
         }
         Event::Recover => {
             let (nonce, session) = (Nonce(1), SessionId::generate());

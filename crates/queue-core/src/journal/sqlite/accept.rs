@@ -1,6 +1,7 @@
 //! Commits new jobs.
 
 use rusqlite::params;
+use uuid::Uuid;
 
 use super::{rows, sql::Write, writer::Batch};
 use crate::{ids::JobId, job::NewJob, journal::Accepted};
@@ -36,15 +37,18 @@ fn accept_one(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Accepted>
 /// The first answer to a request that comes again; `None` for a request without a key or with a new one.
 fn answer_of_repeat(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Option<Accepted>> {
     let Some(request) = &job.idempotency else { return Ok(None) };
-    let first =
-        batch.sql.find(Write::IdempotencyFind, params![job.tenant.as_str(), request.key, request.item], |row| {
-            Ok((row.get::<_, [u8; 32]>(0)?, rows::job_id(row, 1)?))
-        })?;
-    Ok(first.map(|(fingerprint, id)| match (fingerprint == request.fingerprint, id == job.id) {
-        (false, _) => Accepted::KeyReused,
-        (true, true) => Accepted::New,
-        (true, false) => Accepted::Replayed(id),
-    }))
+    let values = params![request.owner.as_str(), request.key, request.item];
+    let first = batch.sql.find(Write::IdempotencyFind, values, |row| {
+        let id = row.get::<_, Option<[u8; 16]>>(1)?.map(|bytes| JobId(Uuid::from_bytes(bytes)));
+        Ok((row.get::<_, [u8; 32]>(0)?, id))
+    })?;
+    Ok(match first {
+        Some((fingerprint, _)) if fingerprint != request.fingerprint => Some(Accepted::KeyReused),
+        Some((_, Some(id))) if id == job.id => Some(Accepted::New),
+        Some((_, Some(id))) => Some(Accepted::Replayed(id)),
+        // The same body, of which this item was refused before or follows in this accept.
+        Some((_, None)) | None => None,
+    })
 }
 
 fn unique_holder(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Option<JobId>> {
@@ -88,7 +92,7 @@ fn keep_keys(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<()> {
     if let Some(request) = &job.idempotency {
         batch.sql.execute(
             Write::IdempotencyKeep,
-            params![tenant, request.key, request.item, request.fingerprint, id, job.accepted_at.0],
+            params![request.owner.as_str(), request.key, request.item, request.fingerprint, id, job.accepted_at.0],
         )?;
     }
     Ok(())

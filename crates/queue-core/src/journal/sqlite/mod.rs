@@ -24,8 +24,8 @@ use std::{path::Path, sync::Arc};
 use async_trait::async_trait;
 
 use super::{
-    Accepted, Cancelled, Changed, Edit, Journal, JournalError, LiveScan, Loaded, NewJob, PAGE_MAX_ROWS, Recovered,
-    Recovery, Settled, Settlement, Token,
+    Accepted, Cancelled, Changed, Edit, Interrupted, Journal, JournalError, LiveScan, Loaded, NewJob, PAGE_MAX_ROWS,
+    Recovered, Recovery, Settled, Settlement, Token,
 };
 use crate::{
     dispatcher::Entry,
@@ -99,8 +99,14 @@ impl Journal for SqliteJournal {
         self.readers.read(move |connection| reads::live(connection, &scan, limit)).await
     }
 
-    async fn cancel(&self, id: JobId, reason: Option<String>, now: Timestamp) -> Result<Cancelled, JournalError> {
-        self.writer.submit(1, (id, reason, now), protocol::cancel).await
+    async fn cancel(
+        &self,
+        id: JobId,
+        reason: Option<String>,
+        attempt: Option<Interrupted>,
+        now: Timestamp,
+    ) -> Result<Cancelled, JournalError> {
+        self.writer.submit(1, (id, reason, attempt, now), protocol::cancel).await
     }
 
     async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, _now: Timestamp) -> Result<Changed, JournalError> {

@@ -12,9 +12,9 @@ use super::{
 use crate::{
     dispatcher::Entry,
     error::{ErrorClass, JobError},
-    ids::{Epoch, Generation, JobId},
+    ids::{Epoch, Generation, JobId, Name},
     job::Kind,
-    journal::{Cancelled, Changed, Edit, POISON_RECOVERIES, Recovered, Recovery, Token},
+    journal::{Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token},
     state::Standing,
     time::Timestamp,
 };
@@ -127,21 +127,59 @@ pub(super) fn reconcile(batch: &mut Batch<'_>, unknown: &[Token]) -> rusqlite::R
 /// Ends a live job because someone asked for it.
 pub(super) fn cancel(
     batch: &mut Batch<'_>,
-    (id, reason, now): &(JobId, Option<String>, Timestamp),
+    (id, reason, attempt, now): &(JobId, Option<String>, Option<Interrupted>, Timestamp),
 ) -> rusqlite::Result<Cancelled> {
-    let cancelled = batch.sql.find(Write::Cancel, params![id.as_bytes(), now.0, reason], |row| {
-        let mut cells = Cells::of(row, 0);
-        Ok((cells.next::<i64>()?, cells.name()?, cells.name()?, cells.next::<Option<String>>()?))
-    })?;
-    let Some((epoch, tenant, queue, unique_key)) = cancelled else {
+    let cancelled = batch.sql.find(Write::Cancel, params![id.as_bytes(), now.0, reason], CancelledRow::read)?;
+    let Some(row) = cancelled else {
         return Ok(standing(batch, *id)?.map_or(Cancelled::Missing, |(standing, _)| Cancelled::Final(standing)));
     };
-    free_unique_key(batch, *id, &tenant, unique_key.as_deref())?;
-    batch.count(&queue, |totals| {
+    let before = Epoch(row.epoch - 1);
+    if let Some(attempt) = attempt.filter(|attempt| attempt.epoch == before) {
+        let (session, none) = (attempt.session.0, None::<String>);
+        batch.sql.execute(
+            Write::Attempt,
+            params![
+                row.seq,
+                before.0,
+                row.attempts + 1,
+                "cancel",
+                session.as_bytes(),
+                attempt.started_at.0,
+                now.0,
+                none
+            ],
+        )?;
+    }
+    free_unique_key(batch, *id, &row.tenant, row.unique_key.as_deref())?;
+    batch.count(&row.queue, |totals| {
         totals.live -= 1;
         totals.cancelled += 1;
     });
-    Ok(Cancelled::Done(Epoch(epoch - 1)))
+    Ok(Cancelled::Done(before))
+}
+
+/// The row after a cancel.
+struct CancelledRow {
+    epoch: i64,
+    tenant: Name,
+    queue: Name,
+    unique_key: Option<String>,
+    seq: i64,
+    attempts: i64,
+}
+
+impl CancelledRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
+        let mut cells = Cells::of(row, 0);
+        Ok(Self {
+            epoch: cells.next()?,
+            tenant: cells.name()?,
+            queue: cells.name()?,
+            unique_key: cells.next()?,
+            seq: cells.next()?,
+            attempts: cells.next()?,
+        })
+    }
 }
 
 /// Changes a live job.

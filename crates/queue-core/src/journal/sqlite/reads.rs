@@ -16,8 +16,8 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS, QueueTotals,
-        Reads, Token,
+        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS,
+        QueueTotals, Reads, Token,
     },
     ledger::{CallRecord, Memo, Nanousd, Usage},
     state::Standing,
@@ -53,6 +53,20 @@ pub(super) fn live(connection: &Connection, scan: &LiveScan, limit: usize) -> ru
 pub(super) fn memos(connection: &Connection, id: JobId) -> rusqlite::Result<Vec<Memo>> {
     let mut statement = connection.prepare_cached(read::MEMOS)?;
     statement.query_map([id.as_bytes()], rows::memo)?.collect()
+}
+
+/// What was accepted under an idempotency key.
+fn answered(connection: &Connection, owner: &Name, key: &str) -> rusqlite::Result<Option<Answered>> {
+    let mut found: Option<Answered> = None;
+    let mut statement = connection.prepare_cached(read::ANSWERED)?;
+    let mut rows = statement.query(params![owner.as_str(), key])?;
+    while let Some(row) = rows.next()? {
+        let fingerprint = row.get(0)?;
+        let mut cells = Cells::of(row, 1);
+        let (item, job) = (cells.count()?, (JobId(cells.id()?), cells.time()?));
+        found.get_or_insert_with(|| Answered { fingerprint, items: BTreeMap::new() }).items.insert(item, job);
+    }
+    Ok(found)
 }
 
 /// A body by its job, for the two statements that return one.
@@ -127,6 +141,11 @@ impl Reads for SqliteJournal {
                 counts.collect()
             })
             .await
+    }
+
+    async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
+        let (owner, key) = (owner.clone(), key.to_owned());
+        self.readers.read(move |connection| answered(connection, &owner, &key)).await
     }
 
     async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError> {

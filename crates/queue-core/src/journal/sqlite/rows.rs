@@ -175,11 +175,12 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         served_by: cells.next()?,
         usage: cells.usage()?,
         cost: cost(cells.next()?, cells.next()?),
+        cancel_reason: cells.next()?,
     })
 }
 
 /// Columns of `job_rows`; what follows them in a row belongs to the statement.
-pub(super) const JOB_COLUMNS: usize = 37;
+pub(super) const JOB_COLUMNS: usize = 38;
 
 fn cost(sum: i64, unknown: bool) -> Option<Nanousd> {
     (!unknown).then_some(Nanousd(sum))

@@ -66,6 +66,7 @@ macro_rules! reads {
 }
 
 reads! {
+    ANSWERED = "answered",
     LOAD = "load",
     LIVE = "live",
     MEMOS = "memos",
