@@ -15,6 +15,7 @@ mod output;
 mod providers;
 mod serve;
 mod sse;
+mod stores;
 mod up;
 
 use std::{future::Future, process::ExitCode};

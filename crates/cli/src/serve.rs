@@ -17,7 +17,8 @@ pub(crate) enum Role {
 }
 
 /// What is said of stores that this version cannot open.
-pub(crate) const NOT_BUILT: &str = "postgres and redis are not built in this version; use `journal = \"sqlite:…\"` and `dispatcher = \"memory:\"` with `longshore up`";
+pub(crate) const NOT_BUILT: &str =
+    "postgres is not built in this version; use `journal = \"sqlite:…\"` with `longshore up`";
 
 /// Refuses a role that could not work: the memory dispatcher lives in one process.
 pub(crate) fn run(role: Role, config: &Config) -> Outcome {
@@ -32,7 +33,7 @@ pub(crate) fn run(role: Role, config: &Config) -> Outcome {
 /// Refuses stores that this version cannot open.
 pub(crate) fn check_built(config: &Config) -> Result<(), Failure> {
     match (&config.journal, &config.dispatcher) {
-        (Journal::Sqlite(_), Dispatcher::Memory) => Ok(()),
+        (Journal::Sqlite(_), Dispatcher::Memory | Dispatcher::Redis(_)) => Ok(()),
         _ => Err(Failure::usage(NOT_BUILT)),
     }
 }
@@ -56,10 +57,7 @@ mod tests {
 
     #[test]
     fn stores_that_are_not_built_are_refused() {
-        for flags in [
-            Flags { journal: Some("postgres://h/db".into()), ..Flags::default() },
-            Flags { dispatcher: Some("redis://h".into()), ..Flags::default() },
-        ] {
+        for flags in [Flags { journal: Some("postgres://h/db".into()), ..Flags::default() }] {
             let failure = refusal(flags);
             assert_eq!(failure.exit, Exit::Usage);
             assert!(failure.message.contains("not built in this version"), "{failure}");

@@ -3,15 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use queue_core::{
-    dispatcher::memory::MemoryDispatcher,
-    events::memory::MemoryEvents,
-    ids::Name,
-    journal::{Role, sqlite::SqliteJournal},
-    keys::Secret,
-    stores::Stores,
-    time::{Clock, SystemClock},
-};
+use queue_core::{ids::Name, journal::Role, keys::Secret, stores::Stores};
 use secrecy::ExposeSecret;
 use tokio::{
     net::TcpListener,
@@ -22,13 +14,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Access,
-    config::{Config, Journal},
+    config::Config,
     data::{self, DataFolder},
     failure::{Exit, Failure, Outcome},
     greeting::{AdminKey, Greeting},
     logs, metrics,
     output::Output,
     providers, serve,
+    stores::{self, cannot_start},
 };
 
 /// What a second signal makes of the process: at once, as the shell counts an interrupt.
@@ -42,7 +35,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let mut folder = DataFolder::take(&config.data)?;
     let metrics = metrics::install()?;
 
-    let stores = open_stores(&config, &folder).await?;
+    let stores = stores::open(&config, folder.file("leases")).await?;
     let admin_key = ensure_admin_key(&config, &folder, &stores).await?;
     let providers = Arc::new(providers::build(&config.providers)?);
     let routes = Arc::new(providers::routes(&config));
@@ -90,24 +83,6 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     clockwork_end.cancel();
     running_clockwork.await.map_err(cannot_start("the clockwork"))?;
     outcome
-}
-
-/// Opens the journal (its schema is brought up to date), the dispatcher and the events.
-async fn open_stores(config: &Config, folder: &DataFolder) -> Result<Stores, Failure> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Journal::Sqlite(path) = &config.journal else { return Err(Failure::usage(serve::NOT_BUILT)) };
-    let journal = Arc::new(SqliteJournal::open(path, clock.clone()).map_err(cannot_start("the journal"))?);
-    let dispatcher =
-        MemoryDispatcher::open(clock.clone(), Some(folder.file("leases"))).map_err(cannot_start("the leases"))?;
-    Ok(Stores {
-        journal: journal.clone(),
-        reads: journal.clone(),
-        ledger: journal.clone(),
-        catalog: journal,
-        dispatcher: Arc::new(dispatcher),
-        events: Arc::new(MemoryEvents::new()),
-        clock,
-    })
 }
 
 /// Sees to it that there is an admin key: the one that was asked for, the one in the data folder, or a new one.
@@ -168,10 +143,6 @@ async fn wait_for_end(
 /// Names the role in its error.
 async fn ended<E: std::fmt::Display>(role: &str, work: impl Future<Output = Result<(), E>>) -> Result<(), Failure> {
     work.await.map_err(|error| Failure::error(format!("{role} stopped: {error}")))
-}
-
-fn cannot_start<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> Failure {
-    move |error| Failure::error(format!("{what}: {error}"))
 }
 
 /// The two ways in which a process is asked to stop.

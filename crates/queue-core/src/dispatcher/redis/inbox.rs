@@ -24,6 +24,7 @@ pub(super) struct Inbox {
     /// Its name.
     pub(super) channel: String,
     /// The last echo that came back; each tells that everything before it has arrived.
+    #[cfg(any(test, feature = "conformance"))]
     echoes: watch::Receiver<u64>,
     subscribed: watch::Receiver<bool>,
     task: tokio::task::JoinHandle<()>,
@@ -44,10 +45,18 @@ impl Inbox {
         news: String,
         poll: Duration,
     ) -> Self {
-        let (echo, echoes) = watch::channel(0);
+        let (echo, _) = watch::channel(0);
         let (subscribe, subscribed) = watch::channel(false);
+        #[cfg(any(test, feature = "conformance"))]
+        let echoes = echo.subscribe();
         let reader = Reader { link, sessions, channels: [channel.clone(), news], poll, echo, subscribe };
-        Self { channel, echoes, subscribed, task: tokio::spawn(reader.run()) }
+        Self {
+            channel,
+            #[cfg(any(test, feature = "conformance"))]
+            echoes,
+            subscribed,
+            task: tokio::spawn(reader.run()),
+        }
     }
 
     /// Waits, for a bounded time, until messages can arrive: what is published before is heard by nobody. When the

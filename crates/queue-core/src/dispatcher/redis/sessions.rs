@@ -75,10 +75,6 @@ impl LocalSessions {
         self.lock().get(&id).map(|local| local.queues.clone())
     }
 
-    pub(super) fn ids(&self) -> Vec<SessionId> {
-        self.lock().keys().copied().collect()
-    }
-
     /// A full channel loses `Work` only: it holds enough to wake up for.
     pub(super) fn tell(&self, id: SessionId, signal: Signal) {
         let mut by_id = self.lock();
