@@ -37,19 +37,23 @@ impl Installation {
 
     /// Likewise, with these variables in its environment.
     pub async fn start_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let arguments = arguments.iter().map(|&text| text.to_owned()).collect();
-        let mut up = Self {
+        let mut up = Self::stopped(data, arguments);
+        up.environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        up.start_again().await;
+        up
+    }
+
+    /// One that is not running yet.
+    pub fn stopped(data: &Path, arguments: &[&str]) -> Self {
+        Self {
             data: data.into(),
             url: String::new(),
-            arguments,
-            environment,
+            arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
+            environment: vec![],
             logs: tempfile::tempdir().unwrap(),
             process: None,
             http: reqwest::Client::new(),
-        };
-        up.start_again().await;
-        up
+        }
     }
 
     /// Starts `up` again on the same folder, and waits until it is ready.
@@ -127,6 +131,12 @@ impl Installation {
         let text = answer.text().await.unwrap();
         assert!(status.is_success(), "GET {path}: {status} {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// Likewise; `None` unless the answer is a success.
+    pub async fn try_get(&self, path: &str) -> Option<Value> {
+        let answer = self.http.get(format!("{}{path}", self.url)).bearer_auth(KEY).send().await.ok()?;
+        answer.error_for_status().ok()?.json().await.ok()
     }
 
     /// Submits a job and returns its answer, whatever it is.
