@@ -62,6 +62,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
         worker::Config {
             slots: config.worker.slots,
             queues: config.worker.queues.clone(),
+            timeouts: config.worker.timeouts.clone(),
             drain: config.worker.drain,
             host: host(),
         },

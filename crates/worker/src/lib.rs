@@ -12,8 +12,9 @@ mod patience;
 mod pipeline;
 pub mod provider;
 mod renewer;
+mod timeouts;
 
-use std::{any::Any, sync::Arc, time::Duration};
+use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
 use apalis::layers::{catch_panic::CatchPanicLayer, tracing::TraceLayer};
 use apalis_core::{
@@ -25,12 +26,13 @@ use context::Surroundings;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     ids::{Name, SessionId},
+    job::Kind,
     journal::{JournalError, WorkerSession},
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use pipeline::TIMEOUT_DEFAULT;
+pub use timeouts::TIMEOUT_DEFAULT;
 
 use crate::{
     backend::{Claimed, ClaimedJobs},
@@ -38,6 +40,7 @@ use crate::{
     leases::{Leases, Stop},
     patience::until_available,
     pipeline::Pipeline,
+    timeouts::Timeouts,
 };
 
 /// Most slots of one worker process: a slot costs a task and the payload of its job.
@@ -50,6 +53,8 @@ pub struct Config {
     pub slots: usize,
     /// Queues that it serves; empty: all.
     pub queues: Vec<Name>,
+    /// Longest time of one attempt of these kinds, for jobs that name none in queues that name none.
+    pub timeouts: BTreeMap<Kind, Duration>,
     /// How long running jobs may go on after the worker was told to stop; then they are given back, unspent.
     pub drain: Duration,
     /// Host and process, for people.
@@ -75,6 +80,8 @@ impl Worker {
         let stores = self.around.stores.clone();
         let session = SessionId::generate();
         let Some(signals) = self.join(session, slots_total, &shutdown).await else { return Ok(()) };
+        let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
+        timeouts.refresh(&stores).await;
 
         let leases = Arc::new(Leases::default());
         let slots = Arc::new(Semaphore::new(slots_total));
@@ -98,6 +105,11 @@ impl Worker {
             handlers: handlers::Handlers::new(),
             session,
             leases: leases.clone(),
+            timeouts: timeouts.clone(),
+        });
+        let refreshing = tokio::spawn({
+            let (stores, end) = (stores.clone(), end.clone());
+            async move { timeouts.keep_fresh(&stores, &end).await }
         });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
@@ -110,7 +122,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running] {
+        for task in [renewer, claiming, running, refreshing] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

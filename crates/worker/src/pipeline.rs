@@ -24,10 +24,9 @@ use crate::{
     handlers::Handlers,
     leases::{Held, Leases, Stop},
     patience::until_available,
+    timeouts::Timeouts,
 };
 
-/// Longest time of one attempt of a job that names none.
-pub const TIMEOUT_DEFAULT: Duration = Duration::from_secs(600);
 /// How long a stopped attempt may take to drop its connection and write its ledger row.
 const STOP_GRACE: Duration = Duration::from_secs(2);
 
@@ -37,6 +36,7 @@ pub(crate) struct Pipeline {
     pub(crate) handlers: Handlers,
     pub(crate) session: SessionId,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) timeouts: Arc<Timeouts>,
 }
 
 /// How the handler's part of an attempt ended.
@@ -74,7 +74,7 @@ impl Pipeline {
         if let Some(start_by) = job.start_by.filter(|&at| job.attempts == 0 && now > at) {
             return Err(JobError::new(ErrorClass::Deadline, "start_by", format!("not started by {start_by}")));
         }
-        let own = job.timeout_ms.map_or(TIMEOUT_DEFAULT, Duration::from_millis);
+        let own = self.timeouts.of(job);
         let Some(deadline) = job.deadline else { return Ok(own) };
         if now >= deadline {
             return Err(JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")));
@@ -141,7 +141,7 @@ impl Pipeline {
         let outcome = match ended.ran {
             Ran::Returned(Ok(result)) => Outcome::Succeed { result },
             Ran::Returned(Err(error)) => judge(job, error, now),
-            Ran::Stopped(Stop::Timeout) => judge(job, timed_out(job, now), now),
+            Ran::Stopped(Stop::Timeout) => judge(job, timed_out(job, self.timeouts.of(job), now), now),
             Ran::Stopped(Stop::Shutdown) => Outcome::Release { run_at: now, error: None },
             Ran::Stopped(Stop::Cancelled | Stop::LeaseLost) => {
                 self.record_only(ended.calls).await;
@@ -243,11 +243,10 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     }
 }
 
-fn timed_out(job: &Job, now: Timestamp) -> JobError {
+fn timed_out(job: &Job, limit: Duration, now: Timestamp) -> JobError {
     match job.deadline.filter(|&deadline| now >= deadline) {
         Some(deadline) => JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")),
         None => {
-            let limit = job.timeout_ms.map_or(TIMEOUT_DEFAULT, Duration::from_millis);
             let message = format!("the attempt ran longer than its timeout of {limit:?}");
             JobError::new(ErrorClass::Timeout, "timeout", message)
         }

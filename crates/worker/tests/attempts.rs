@@ -9,12 +9,12 @@ use std::time::Duration;
 use queue_core::{
     dispatcher::Place,
     error::ErrorClass,
-    job::Kind,
-    journal::{Cancelled, Recovery},
+    job::{Kind, NewJob},
+    journal::{Cancelled, QueueSettings, Recovery},
     state::Standing,
 };
 use rig::Rig;
-use worker::provider::Providers;
+use worker::{Config, provider::Providers};
 
 async fn rig(slots: usize) -> Rig {
     let mut rig = Rig::new(Providers::new()).await;
@@ -72,6 +72,42 @@ async fn an_attempt_ends_at_its_timeout_and_a_job_at_its_deadline() {
     assert_eq!((row.standing, row.error.unwrap().class), (Standing::Dead, ErrorClass::Timeout));
     let row = rig.ended(late).await;
     assert_eq!((row.standing, row.error.unwrap().class), (Standing::Dead, ErrorClass::Deadline));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_job_says_its_timeout_else_its_queue_else_its_kind() {
+    let mut rig = Rig::new(Providers::new()).await;
+    let set = |timeout_ms| QueueSettings { timeout_ms: Some(timeout_ms), ..QueueSettings::default() };
+    rig.stores.catalog.set_queue(&"quick".into(), set(20)).await.unwrap();
+    rig.stores.catalog.set_queue(&"slow".into(), set(600_000)).await.unwrap();
+    rig.work_with(Config {
+        slots: 9,
+        queues: vec![],
+        timeouts: [(Kind::Probe, Duration::from_millis(40))].into(),
+        drain: Duration::from_secs(5),
+        host: "test".into(),
+    });
+    let submit = async |queue: &str, timeout_ms| {
+        let change = |job: &mut NewJob| (job.queue, job.timeout_ms, job.max_attempts) = (queue.into(), timeout_ms, 1);
+        rig.submit(Kind::Probe, r#"{"sleep_ms":300}"#, change).await
+    };
+    for (queue, own, limit) in [
+        ("quick", None, Some("20ms")),
+        ("default", None, Some("40ms")),
+        ("slow", None, None),
+        ("quick", Some(600_000), None),
+    ] {
+        let row = rig.ended(submit(queue, own).await).await;
+        assert_eq!(row.error.map(|error| error.message.contains(limit.unwrap_or("-"))), limit.map(|_| true), "{queue}");
+    }
+    // Operators change it while workers run.
+    rig.stores.catalog.set_queue(&"slow".into(), set(10)).await.unwrap();
+    rig.until("the worker has heard of it", async || {
+        let row = rig.ended(submit("slow", None).await).await;
+        row.error.is_some_and(|error| error.message.contains("10ms"))
+    })
+    .await;
     rig.stop().await;
 }
 

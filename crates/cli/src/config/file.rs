@@ -1,8 +1,8 @@
 //! `longshore.toml` as it is written. Every key is optional; an unknown one is an error.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use queue_core::time::parse_duration;
+use queue_core::{job::Kind, time::parse_duration};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// The whole file. `deploy/longshore.example.toml` documents every key.
@@ -116,6 +116,7 @@ pub(crate) struct Worker {
     pub(crate) slots: Option<usize>,
     pub(crate) queues: Option<Vec<String>>,
     pub(crate) drain: Option<Seconds>,
+    pub(crate) timeouts: BTreeMap<Kind, Seconds>,
 }
 
 /// A duration such as `30s` or `5m`.

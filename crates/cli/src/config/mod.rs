@@ -7,12 +7,13 @@ mod stores;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use queue_core::{ids::Name, ledger::PriceBook};
+use queue_core::{ids::Name, job::Kind, ledger::PriceBook};
 use secrecy::SecretString;
 
 pub(crate) use self::{
@@ -89,6 +90,8 @@ pub(crate) struct Worker {
     pub(crate) queues: Vec<Name>,
     /// Time that running jobs get at a stop.
     pub(crate) drain: Duration,
+    /// Longest time of one attempt, by kind.
+    pub(crate) timeouts: BTreeMap<Kind, Duration>,
 }
 
 /// Everything a process is told, checked.
@@ -275,5 +278,6 @@ fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worke
         slots,
         queues: queues.iter().map(checked).collect::<Result<_, _>>()?,
         drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
+        timeouts: file.timeouts.iter().map(|(kind, timeout)| (*kind, timeout.0)).collect(),
     })
 }

@@ -113,6 +113,7 @@ fn values_that_cannot_work_are_refused_with_what_is_allowed() {
         ("[worker]\nslots = 0".to_owned(), "between 1 and"),
         ("[worker]\nqueues = [\"a b\"]".to_owned(), "worker.queues"),
         ("[worker]\ndrain = \"soon\"".to_owned(), "duration"),
+        ("[worker.timeouts]\nimage = \"1m\"".to_owned(), "image"),
         ("[provider]\nurl = \"localhost\"".to_owned(), "not a URL"),
         (provider(""), "needs a url"),
         (provider("url = \"http://x/v1\"\nconcurrency = 0"), "concurrency is 0"),

@@ -3,7 +3,7 @@
 // Each test file uses its part; a test fails by panicking.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
@@ -69,7 +69,11 @@ impl Rig {
 
     /// Starts the worker.
     pub fn work(&mut self, slots: usize, drain: Duration) {
-        let config = Config { slots, queues: vec![], drain, host: "test".into() };
+        self.work_with(Config { slots, queues: vec![], timeouts: BTreeMap::new(), drain, host: "test".into() });
+    }
+
+    /// Starts a worker that is told this.
+    pub fn work_with(&mut self, config: Config) {
         let worker = Worker::new(config, self.around.clone());
         let shutdown = self.shutdown.clone();
         self.running = Some(tokio::spawn(async move { worker.run(shutdown).await.unwrap() }));
