@@ -9,10 +9,11 @@ use axum::{
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 
-use crate::problem::{Cause, Problem};
+use crate::{
+    app::App,
+    problem::{Cause, Problem},
+};
 
-/// Longest time that a body may take to arrive: 32 MiB at 5 Mbit/s.
-const ARRIVAL_MAX: Duration = Duration::from_secs(60);
 /// How long a body that was refused is read and thrown away, so that its sender gets to see the answer instead of a
 /// broken connection.
 const DISCARD_MAX: Duration = Duration::from_secs(5);
@@ -32,6 +33,7 @@ pub(crate) enum Media {
 
 /// A body of one of the `allowed` types and at most `max` bytes.
 pub(crate) async fn take(
+    app: &App,
     headers: &HeaderMap,
     body: Body,
     allowed: &[Media],
@@ -47,7 +49,7 @@ pub(crate) async fn take(
             return Err(Problem::new(Cause::UnsupportedMediaType, detail).at("/header/Content-Type", reason));
         }
     };
-    Ok((media, read(headers, pieces, max).await?))
+    Ok((media, read(headers, pieces, max, app.api.settings.bounds.body_max).await?))
 }
 
 impl Media {
@@ -79,14 +81,19 @@ fn declared(headers: &HeaderMap, allowed: &[Media]) -> Result<Media, String> {
     media.ok_or_else(|| format!("`{name}` is not supported here"))
 }
 
-async fn read(headers: &HeaderMap, mut pieces: BodyDataStream, max: usize) -> Result<Bytes, Problem> {
+async fn read(
+    headers: &HeaderMap,
+    mut pieces: BodyDataStream,
+    max: usize,
+    arrival_max: Duration,
+) -> Result<Bytes, Problem> {
     let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if let Some(length) = length.filter(|length| *length > max) {
         discard(&mut pieces).await;
         return Err(too_large(length, max));
     }
     let reserve = length.unwrap_or(0).min(RESERVE_MAX_BYTES);
-    match tokio::time::timeout(ARRIVAL_MAX, collect(&mut pieces, reserve, max)).await {
+    match tokio::time::timeout(arrival_max, collect(&mut pieces, reserve, max)).await {
         Ok(Ok(Some(bytes))) => Ok(bytes),
         Ok(Ok(None)) => {
             discard(&mut pieces).await;
@@ -96,7 +103,7 @@ async fn read(headers: &HeaderMap, mut pieces: BodyDataStream, max: usize) -> Re
             Err(Problem::new(Cause::BadRequest, "the body broke off").at("", format!("cannot be read: {error}")))
         }
         Err(_) => {
-            let reason = format!("did not arrive within {} seconds", ARRIVAL_MAX.as_secs());
+            let reason = format!("did not arrive within {}", humantime::format_duration(arrival_max));
             Err(Problem::new(Cause::Timeout, "the body took too long").at("", reason))
         }
     }

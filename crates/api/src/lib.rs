@@ -7,6 +7,7 @@
 mod app;
 mod auth;
 mod body;
+mod connections;
 mod fields;
 mod health;
 mod idempotency;
@@ -23,7 +24,7 @@ mod submit;
 mod view;
 mod waiters;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
@@ -61,6 +62,8 @@ pub struct Settings {
     pub max_body_bytes: usize,
     /// Largest payload of one job, in bytes.
     pub max_job_bytes: usize,
+    /// How long the server waits for its clients, and for how many.
+    pub bounds: Bounds,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -71,7 +74,39 @@ impl Default for Settings {
             probe_jobs: false,
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,
+            bounds: Bounds::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+}
+
+/// How long the server waits for its clients, and for how many.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Most connections that are open at once. One more gets 503 and is closed.
+    pub connections_max: usize,
+    /// Longest time for the head of a request to arrive whole, counted from the connection or from the answer before:
+    /// it also ends connections that are kept alive and not used.
+    pub head_max: Duration,
+    /// Longest time for a body to arrive whole; 408 after it.
+    pub body_max: Duration,
+    /// Silence after which an event stream sends a comment, so that nothing between here and the reader takes it for
+    /// dead.
+    pub heartbeat: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            // Twice as many as may stream or poll: those cannot keep short requests out.
+            connections_max: 8_192,
+            // Longer than load balancers keep an idle connection (60 s is usual): else they would send a request into
+            // one that is being closed.
+            head_max: Duration::from_secs(75),
+            // 32 MiB at 5 Mbit/s.
+            body_max: Duration::from_secs(60),
+            // Proxies and the like give up after 30 s or more.
+            heartbeat: Duration::from_secs(15),
         }
     }
 }

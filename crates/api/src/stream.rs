@@ -4,7 +4,7 @@
 //! events are numbered within one life of the process that holds them, and a position of another life must not hide
 //! the events of this one.
 
-use std::{fmt::Write, sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -22,8 +22,6 @@ use tokio::{
 
 use crate::{app::Shared, problem::Problem, view, waiters::Waiter};
 
-/// Silence after which a comment is sent, so that nothing between here and the reader takes the stream for dead.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 
@@ -129,7 +127,7 @@ impl Reader {
     }
 
     async fn follow(&mut self) -> Option<String> {
-        let quiet_until = Instant::now() + HEARTBEAT;
+        let quiet_until = Instant::now() + self.app.api.settings.bounds.heartbeat;
         let mut out = String::new();
         loop {
             let live = &mut self.subscription.as_mut()?.live;

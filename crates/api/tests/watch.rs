@@ -3,6 +3,8 @@
 
 mod server;
 
+use std::time::Duration;
+
 use futures::StreamExt;
 use queue_core::{events::EventBody, ids::JobId};
 use reqwest::Method;
@@ -60,6 +62,20 @@ impl Watch {
         }
         all
     }
+}
+
+/// The first piece of a stream that holds `text`.
+async fn piece_with(server: &Server, job: JobId, text: &str) -> String {
+    let response = server.request(Method::GET, &format!("/v1/jobs/{job}/events")).send().await.unwrap();
+    let mut body = response.bytes_stream();
+    let mut seen = String::new();
+    let find = async {
+        while !seen.contains(text) {
+            seen.push_str(std::str::from_utf8(&body.next().await.expect("the stream goes on").unwrap()).unwrap());
+        }
+    };
+    tokio::time::timeout(PATIENCE, find).await.expect("the text in the stream");
+    seen
 }
 
 fn parse(block: &str) -> Option<Event> {
@@ -156,6 +172,59 @@ async fn a_broken_stream_goes_on_where_it_was() {
     hand.bury(held, "no").await;
     let rest = second.rest().await;
     assert_eq!((names(&rest), &rest[0].data["state"]), (vec!["state"], &json!("dead")));
+}
+
+#[tokio::test]
+async fn a_reader_is_told_of_events_that_are_gone() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    let mut first = Watch::open(&server, id, None).await;
+    first.next().await.unwrap();
+    let seen = first.next().await.unwrap();
+    assert_eq!(seen.name, "attempt_started");
+    // More than are held of one job; the first reader cannot run meanwhile and falls behind what waits for it, too.
+    for number in 0..6_000 {
+        server.stores.events.publish(id, token(1, &number.to_string()));
+    }
+    let mut resumed = Watch::open(&server, id, seen.id.as_deref()).await;
+    assert_eq!(resumed.next().await.unwrap().name, "snapshot");
+    for watch in [&mut resumed, &mut first] {
+        let gap = watch.next().await.unwrap();
+        assert_eq!((gap.name.as_str(), gap.id), ("gap", None));
+        let after = watch.next().await.unwrap();
+        assert_eq!((after.name.as_str(), &after.data["text"]), ("token", &json!((6_000 - 4_096).to_string())));
+    }
+    hand.succeed(held, &json!(1)).await;
+    for watch in [resumed, first] {
+        let rest = watch.rest().await;
+        assert_eq!(rest.len(), 4_095 + 2, "every token that was held, the result and the end");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_misses_nothing_that_is_held() {
+    let server = Server::start().await;
+    let id = server.submit(json!({})).await;
+    let mut watch = Watch::open(&server, id, None).await;
+    watch.next().await.unwrap();
+    // More than wait for one reader, fewer than are held: the reader cannot run in between.
+    for number in 0..3_000 {
+        server.stores.events.publish(id, token(1, &number.to_string()));
+    }
+    for number in 0..3_000 {
+        let event = watch.next().await.unwrap();
+        assert_eq!((event.name.as_str(), &event.data["text"]), ("token", &json!(number.to_string())));
+    }
+}
+
+#[tokio::test]
+async fn a_quiet_stream_shows_that_it_lives() {
+    let server = Server::start_with(|api| api.settings.bounds.heartbeat = Duration::from_millis(10)).await;
+    let id = server.submit(json!({})).await;
+    let seen = piece_with(&server, id, ": heartbeat\n\n: heartbeat\n\n").await;
+    assert!(seen.starts_with("retry: 1000\n\nevent: snapshot\n"), "{seen}");
 }
 
 #[tokio::test]

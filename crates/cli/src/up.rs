@@ -72,7 +72,11 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let shutdown = CancellationToken::new();
     let clockwork_end = CancellationToken::new();
     let mut roles = JoinSet::new();
-    roles.spawn(ended("the API", api::serve(listener, api, shutdown.clone())));
+    let serving = api::serve(listener, api, shutdown.clone());
+    roles.spawn(async move {
+        serving.await;
+        Ok(())
+    });
     roles.spawn(ended("the worker", worker.run(shutdown.clone())));
     let running_clockwork = tokio::spawn(scheduler::run(stores, clockwork, prepared, clockwork_end.clone()));
 

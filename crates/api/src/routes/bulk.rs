@@ -86,7 +86,7 @@ pub(crate) async fn submit(
         );
     };
     let allowed = [Media::Json, Media::Ndjson];
-    let (media, body) = body::take(&headers, body, &allowed, app.api.settings.max_body_bytes).await?;
+    let (media, body) = body::take(&app, &headers, body, &allowed, app.api.settings.max_body_bytes).await?;
     let sender = Sender { caller, trail, key };
     let held = submit::hold(&app, &sender)?;
 

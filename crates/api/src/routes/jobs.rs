@@ -65,7 +65,7 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let max = app.api.settings.max_job_bytes + AROUND_PAYLOAD_MAX_BYTES;
-    let (_, body) = body::take(&headers, body, &[Media::Json], max).await?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let key = idempotency::key_of(&headers)?;
     let answer = submit::one(&app, Sender { caller, trail, key }, body).await?;
     let location = format!("/v1/jobs/{}", answer.accepted.id);

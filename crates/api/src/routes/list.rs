@@ -5,7 +5,7 @@ use queue_core::{
     dispatcher::Place,
     ids::{JobId, Name},
     job::{Job, Kind},
-    journal::{JobFilter, LiveScan},
+    journal::{JobFilter, LiveScan, PAGE_MAX_ROWS},
     state::{Standing, State as JobState},
     time::Timestamp,
 };
@@ -24,17 +24,23 @@ use crate::{
 pub(crate) struct JobPage {
     /// Newest first.
     pub(crate) jobs: Vec<JobView>,
-    /// Give it as `cursor` to go on; absent on the last page.
+    /// Give it as `cursor` to go on; absent on the last page. A page may be short, or empty, and have one: where few
+    /// jobs match, an answer ends after 50,000 rows were looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) next_cursor: Option<String>,
+    /// `true` where `state=running` was asked for and more jobs run than were found among the first 50,000 that are
+    /// due; a filter by queue does not change that bound.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) incomplete: bool,
 }
 
 /// Longest text filter, in bytes: signatures are the longest.
 const TEXT_MAX_BYTES: usize = 512;
-/// Live rows that are looked through for running ones: those that run are among the first to be due.
-const RUNNING_SCAN_MAX_ROWS: usize = 20_000;
+/// Live rows that are looked through for running ones: a fraction of a second. Most of those that run are among the
+/// first to be due; priorities and turns of tenants can put others behind a long backlog.
+const RUNNING_SCAN_MAX_ROWS: usize = 50_000;
 /// Rows of one step of that.
-const RUNNING_SCAN_ROWS: usize = 1_000;
+const RUNNING_SCAN_ROWS: usize = 5_000;
 
 const KNOWN: [&str; 12] =
     ["queue", "kind", "state", "tenant", "error", "since", "until", "q", "batch_id", "operation", "cursor", "limit"];
@@ -76,7 +82,7 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Job
     let mut jobs = view::many(&app, rows).await;
     // The journal cannot tell waiting from running: such a page may be shorter than asked, and its cursor goes on.
     jobs.retain(|job| state.is_none_or(|state| job.state == state));
-    Ok(Json(JobPage { jobs, next_cursor }))
+    Ok(Json(JobPage { jobs, next_cursor, incomplete: false }))
 }
 
 /// A page of rows, and the cursor of the next one.
@@ -84,43 +90,62 @@ pub(crate) async fn page(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, 
     let limit = filter.limit;
     // One more than asked tells whether there is another page.
     filter.limit = limit + 1;
-    let mut rows = app.api.stores.reads.list(&filter).await?;
+    let listed = app.api.stores.reads.list(&filter).await?;
+    let mut rows = listed.jobs;
     let more = rows.len() > limit;
     rows.truncate(limit);
-    let next = rows.last().filter(|_| more).map(|last| cursor(last.id));
-    Ok((rows, next))
+    let next = if more { rows.last().map(|last| last.id) } else { listed.go_on_behind };
+    Ok((rows, next.map(cursor)))
 }
 
-/// Running jobs: only the dispatcher knows them, and it is asked by id. They are sought among the live jobs that
-/// were due first.
+/// Running jobs: only the dispatcher knows them, and it is asked by id. They are sought among the live jobs, those
+/// that were due first before the others, until as many are found as workers hold.
 async fn running(app: &App, filter: &JobFilter) -> Result<JobPage, Problem> {
-    let stores = &app.api.stores;
-    let now = app.now();
-    let mut found: Vec<JobId> = Vec::new();
-    let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: RUNNING_SCAN_ROWS };
-    for _ in 0..RUNNING_SCAN_MAX_ROWS / RUNNING_SCAN_ROWS {
-        let entries = stores.journal.live(scan).await?;
-        let ids: Vec<JobId> = entries.iter().map(|entry| entry.id).collect();
-        let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
-        let held = entries.iter().zip(&places).filter(|(_, place)| matches!(place, Place::Leased { .. }));
-        found.extend(held.map(|(entry, _)| entry.id));
-        match entries.last() {
-            Some(last) if entries.len() == RUNNING_SCAN_ROWS => scan.after = Some((last.run_at, last.id)),
-            _ => break,
-        }
-    }
-    // Ids sort by time of acceptance.
-    found.sort_unstable_by(|a, b| b.cmp(a));
-    found.retain(|id| filter.before.is_none_or(|before| *id < before));
+    let (found, incomplete) = leased(app, filter).await?;
     let mut jobs = Vec::new();
-    for ids in found.chunks(RUNNING_SCAN_ROWS) {
-        let rows = stores.reads.jobs(ids).await?.into_iter().flatten().filter(|job| matches(filter, job)).collect();
+    for ids in found.chunks(PAGE_MAX_ROWS) {
+        let rows = app.api.stores.reads.jobs(ids).await?;
+        let rows = rows.into_iter().flatten().filter(|job| matches(filter, job)).collect();
         jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
+        if jobs.len() > filter.limit {
+            break;
+        }
     }
     let more = jobs.len() > filter.limit;
     jobs.truncate(filter.limit);
     let next_cursor = jobs.last().filter(|_| more).map(|last| cursor(last.id));
-    Ok(JobPage { jobs, next_cursor })
+    Ok(JobPage { jobs, next_cursor, incomplete })
+}
+
+/// The jobs that workers hold in the filter's queue, newest first, from behind its cursor; and whether the search
+/// ended at its bound before it had found as many as there are.
+async fn leased(app: &App, filter: &JobFilter) -> Result<(Vec<JobId>, bool), Problem> {
+    let stores = &app.api.stores;
+    let of_queue = |queue: &Name| filter.queue.as_ref().is_none_or(|wanted| wanted == queue);
+    let depths = stores.dispatcher.depths().await.map_err(unavailable)?;
+    let active = depths.iter().filter(|depth| depth.queue.as_ref().is_none_or(of_queue)).map(|depth| depth.active);
+    let active = active.sum::<u64>() as usize;
+
+    let now = app.now();
+    let mut found: Vec<JobId> = Vec::new();
+    let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: RUNNING_SCAN_ROWS };
+    let (mut looked_at, mut over) = (0, false);
+    while !over && found.len() < active && looked_at < RUNNING_SCAN_MAX_ROWS {
+        let entries = stores.journal.live(scan).await?;
+        let last = entries.last().filter(|_| entries.len() == RUNNING_SCAN_ROWS).map(|last| (last.run_at, last.id));
+        let ids: Vec<JobId> = entries.iter().filter(|entry| of_queue(&entry.queue)).map(|entry| entry.id).collect();
+        let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
+        let held = ids.into_iter().zip(&places).filter(|(_, place)| matches!(place, Place::Leased { .. }));
+        found.extend(held.map(|(id, _)| id));
+        looked_at += RUNNING_SCAN_ROWS;
+        over = last.is_none();
+        scan.after = last;
+    }
+    let incomplete = !over && found.len() < active;
+    // Ids sort by time of acceptance.
+    found.sort_unstable_by(|a, b| b.cmp(a));
+    found.retain(|id| filter.before.is_none_or(|before| *id < before));
+    Ok((found, incomplete))
 }
 
 fn unavailable(error: queue_core::dispatcher::DispatchError) -> Problem {

@@ -213,7 +213,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let queue = named(&queue)?;
-    let (_, body) = body::take(&headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let task = {
         let app = app.clone();
         let wanted = headers.get(header::IF_MATCH).cloned();

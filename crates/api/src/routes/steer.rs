@@ -70,7 +70,7 @@ pub(crate) async fn patch(
     Params::of(&uri, &[])?.finish()?;
     let seen = if_match(&headers)?;
     let max = app.api.settings.max_job_bytes + SMALL_BODY_MAX_BYTES;
-    let (_, body) = body::take(&headers, body, &[Media::Json], max).await?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let job = view::row(&app, id).await?;
     let edit = {
         let (app, job) = (app.clone(), job.clone());
@@ -211,7 +211,7 @@ pub(crate) async fn cancel(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let reason = read_reason(&headers, body).await?;
+    let reason = read_reason(&app, &headers, body).await?;
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the worker from being told.
@@ -253,13 +253,13 @@ async fn withdraw_and_cancel(app: &App, id: JobId, reason: Option<String>) -> Re
     Ok(matches!(place, Place::Leased { .. }))
 }
 
-async fn read_reason(headers: &HeaderMap, body: Body) -> Result<Option<String>, Problem> {
+async fn read_reason(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<String>, Problem> {
     let is_empty = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
         && !headers.contains_key(header::TRANSFER_ENCODING);
     if is_empty {
         return Ok(None);
     }
-    let (_, body) = body::take(headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let (_, body) = body::take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
     let mut fields = Fields::default();
     let [reason] = json::take_apart(json::utf8(&body)?, &["reason"], &mut fields.errors)?;
     let reason = fields.label("reason", reason, REASON_MAX_BYTES);

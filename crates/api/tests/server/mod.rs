@@ -1,6 +1,8 @@
 //! A real server on a port of its own, over real stores in a temporary folder, and a hand that works like a worker.
 #![allow(dead_code, unreachable_pub)] // every test file uses another part of it
 
+pub mod gate;
+
 use std::{
     sync::{Arc, OnceLock},
     time::Duration,
@@ -38,7 +40,7 @@ pub struct Server {
     pub stores: Stores,
     pub http: reqwest::Client,
     pub shutdown: CancellationToken,
-    running: Option<JoinHandle<std::io::Result<()>>>,
+    running: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
 
@@ -167,7 +169,7 @@ impl Server {
     pub async fn stop(&mut self) {
         self.shutdown.cancel();
         let running = self.running.take().unwrap();
-        tokio::time::timeout(PATIENCE, running).await.expect("the server ends").unwrap().unwrap();
+        tokio::time::timeout(PATIENCE, running).await.expect("the server ends").unwrap();
     }
 }
 

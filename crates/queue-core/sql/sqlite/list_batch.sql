@@ -3,4 +3,4 @@
 -- Arguments: see list_filter.sql.
 -- Returns:   the columns of job_rows.
 -- Invariant: visits jobs of the batch only.
-SELECT * FROM job_rows WHERE batch_id = ?10
+SELECT * FROM job_rows WHERE batch_id = ?10 AND id >= coalesce(?17, x'')

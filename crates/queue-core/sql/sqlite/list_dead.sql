@@ -3,4 +3,4 @@
 -- Arguments: see list_filter.sql.
 -- Returns:   the columns of job_rows.
 -- Invariant: visits dead letters only.
-SELECT * FROM job_rows WHERE standing = 2
+SELECT * FROM job_rows WHERE standing = 2 AND id >= coalesce(?17, x'')

@@ -1,7 +1,9 @@
 -- Purpose:   the common end of every list of jobs: what it is narrowed by, its order and its bound.
 -- Arguments: 1 before this id, 2 queue, 3 kind, 4 standing, 5 due by, 6 due after, 7 tenant, 8 error class,
 --            9 error signature, 10 batch, 11 operation, 12 text in lower case, 13 the same without hyphens if it may be
---            part of an id, 14 accepted at or after, 15 accepted before, 16 limit. NULL does not narrow.
+--            part of an id, 14 accepted at or after, 15 accepted before, 16 limit,
+--            17 not below this id (in the statement
+--            that it ends). NULL does not narrow.
 -- Returns:   see the statement that it ends.
 -- Invariant: at most `limit` rows.
 AND id < coalesce(?1, x'FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF')

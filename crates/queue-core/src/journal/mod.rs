@@ -326,6 +326,16 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
+/// A page of jobs.
+#[derive(Clone, Debug, Default)]
+pub struct Listed {
+    /// Newest first.
+    pub jobs: Vec<Job>,
+    /// The store has looked through as many rows as one question may cost and the page is not full: go on behind this
+    /// job. `None`: nothing older matches, or the page is full.
+    pub go_on_behind: Option<JobId>,
+}
+
 /// A queue's numbers that only the journal knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueTotals {
@@ -417,8 +427,8 @@ pub trait Reads: Send + Sync {
     /// The provider calls of a job, oldest first, without their memos.
     async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError>;
 
-    /// A page of jobs, newest first.
-    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JournalError>;
+    /// A page of jobs, newest first. Its cost is bounded, whatever the filter: a page may end before it is full.
+    async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError>;
 
     /// Dead letters by cause, most first, at most [`PAGE_MAX_ROWS`].
     async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError>;

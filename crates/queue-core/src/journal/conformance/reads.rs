@@ -14,7 +14,7 @@ fn everything() -> JobFilter {
 }
 
 async fn listed(store: &Opened, filter: JobFilter) -> Vec<JobId> {
-    store.reads.list(&filter).await.unwrap().into_iter().map(|job| job.id).collect()
+    store.reads.list(&filter).await.unwrap().jobs.into_iter().map(|job| job.id).collect()
 }
 
 /// Each field of the filter narrows by itself, and together they narrow further.

@@ -7,6 +7,7 @@
 mod accept;
 mod catalog;
 mod connection;
+mod list;
 mod money;
 mod protocol;
 mod readers;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    SqliteJournal,
+    SqliteJournal, list,
     rows::{self, Cells, JOB_COLUMNS},
     sql::read,
 };
@@ -16,8 +16,8 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, LiveScan, Loaded, PAGE_MAX_ROWS,
-        QueueTotals, Reads, Token,
+        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
+        PAGE_MAX_ROWS, QueueTotals, Reads, Token,
     },
     ledger::{CallRecord, Memo, Nanousd, Usage},
     state::Standing,
@@ -114,9 +114,9 @@ impl Reads for SqliteJournal {
             .await
     }
 
-    async fn list(&self, filter: &JobFilter) -> Result<Vec<Job>, JournalError> {
+    async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
         let filter = filter.clone();
-        self.readers.read(move |connection| list(connection, &filter)).await
+        self.readers.read(move |connection| list::list(connection, &filter, &list::STEPS)).await
     }
 
     async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError> {
@@ -152,59 +152,6 @@ impl Reads for SqliteJournal {
         let rows = self.readers.read(totals).await?;
         Ok(rows.into_iter().map(|(queue, _, live)| (queue, live)).collect())
     }
-}
-
-/// Live jobs up to which a list sorts them instead of walking all ids backwards to find them.
-const LIVE_FEW: i64 = 10_000;
-
-fn list(connection: &Connection, filter: &JobFilter) -> rusqlite::Result<Vec<Job>> {
-    if filter.due.is_some() && filter.standing.is_some_and(Standing::is_final) {
-        return Ok(Vec::new());
-    }
-    let (due_by, due_after) = match filter.due {
-        Some((true, at)) => (Some(at.0), None),
-        Some((false, at)) => (None, Some(at.0)),
-        None => (None, None),
-    };
-    let standing = if filter.due.is_some() { Some(Standing::Live) } else { filter.standing };
-    let sql = match standing {
-        _ if filter.batch_id.is_some() => read::LIST_BATCH,
-        Some(Standing::Dead) => read::LIST_DEAD,
-        Some(Standing::Live) if few_are_live(connection, due_by, due_after)? => read::LIST_LIVE,
-        _ => read::LIST_NEWEST,
-    };
-    let text = filter.text.as_ref().map(|text| text.to_ascii_lowercase());
-    let id_part = text.as_ref().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'));
-    let mut statement = connection.prepare_cached(sql)?;
-    statement
-        .query_map(
-            params![
-                filter.before.map(|id| id.as_bytes().to_vec()),
-                filter.queue.as_ref().map(Name::as_str),
-                filter.kind.map(|kind| kind.as_str()),
-                standing.map(Standing::code),
-                due_by,
-                due_after,
-                filter.tenant.as_ref().map(Name::as_str),
-                filter.error_class,
-                filter.signature,
-                filter.batch_id,
-                filter.operation,
-                text,
-                id_part.map(|text| text.replace('-', "")),
-                filter.since.map(|at| at.0),
-                filter.until.map(|at| at.0),
-                filter.limit.min(PAGE_MAX_ROWS) as i64,
-            ],
-            rows::job,
-        )?
-        .collect()
-}
-
-fn few_are_live(connection: &Connection, due_by: Option<i64>, due_after: Option<i64>) -> rusqlite::Result<bool> {
-    let found: i64 =
-        connection.prepare_cached(read::LIVE_FEW)?.query_row(params![due_by, due_after, LIVE_FEW], |row| row.get(0))?;
-    Ok(found < LIVE_FEW)
 }
 
 fn dead_groups(connection: &Connection, queue: Option<&Name>) -> rusqlite::Result<Vec<DeadGroup>> {

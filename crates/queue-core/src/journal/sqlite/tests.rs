@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tempfile::TempDir;
 
-use super::{SqliteJournal, sql::read, writer::Batch};
+use super::{SqliteJournal, list, sql::read, writer::Batch};
 use crate::{
     job::NewJob,
     journal::{
-        Accepted, Journal, JournalError, Reads,
+        Accepted, JobFilter, Journal, JournalError, Reads,
         conformance::{Fixture, NOW, Opened, job},
     },
     time::ManualClock,
@@ -177,10 +177,13 @@ fn every_question_uses_its_index() {
         (read::JOB, "sqlite_autoindex_jobs_1 (id=?)"),
         (read::LIVE, "jobs_live ("),
         (read::LIVE_FEW, "COVERING INDEX jobs_live"),
-        (read::LIST_NEWEST, "sqlite_autoindex_jobs_1 (id<?)"),
+        (read::LIST_NEWEST, "sqlite_autoindex_jobs_1 (id>? AND id<?)"),
         (read::LIST_LIVE, "jobs_live (run_at>? AND run_at<?)"),
-        (read::LIST_DEAD, "jobs_dead (id<?)"),
-        (read::LIST_BATCH, "jobs_batch (batch_id=? AND id<?)"),
+        (read::LIST_DEAD, "jobs_dead (id>? AND id<?)"),
+        (read::LIST_BATCH, "jobs_batch (batch_id=? AND id>? AND id<?)"),
+        (read::WALK_NEWEST, "COVERING INDEX sqlite_autoindex_jobs_1 (id<?)"),
+        (read::WALK_DEAD, "COVERING INDEX jobs_dead (id<?)"),
+        (read::WALK_BATCH, "COVERING INDEX jobs_batch (batch_id=? AND id<?)"),
         (read::DEAD_GROUPS, "COVERING INDEX jobs_dead_cause"),
         (read::BATCH, "COVERING INDEX jobs_batch"),
         (read::ATTEMPTS_OF, "PRIMARY KEY (seq=?)"),
@@ -192,7 +195,44 @@ fn every_question_uses_its_index() {
         let plan = plan(sql);
         assert!(plan.contains(index), "{index} not in: {plan}");
     }
-    for sorted in [read::LIVE, read::LIST_NEWEST, read::LIST_DEAD, read::LIST_BATCH] {
+    let walks = [read::WALK_NEWEST, read::WALK_DEAD, read::WALK_BATCH];
+    for sorted in [read::LIVE, read::LIST_NEWEST, read::LIST_DEAD, read::LIST_BATCH].into_iter().chain(walks) {
         assert!(!plan(sorted).contains("ORDER BY"), "sorts all that it finds: {}", plan(sorted));
+    }
+}
+
+/// A filter that few rows match is answered step by step: each page costs no more than its steps, and together they
+/// hold every match once.
+#[tokio::test]
+async fn a_walk_stops_at_its_bound_and_goes_on_behind_it() {
+    let file = File::fresh();
+    let journal = file.journal();
+    let jobs: Vec<_> = (0..40)
+        .map(|n| NewJob {
+            queue: if n % 13 == 0 { "rare" } else { "default" }.into(),
+            batch_id: Some("b".into()),
+            ..job()
+        })
+        .collect();
+    journal.accept(jobs.clone()).await.unwrap();
+    let filters = [
+        JobFilter { queue: Some("rare".into()), limit: 2, ..JobFilter::default() },
+        JobFilter { queue: Some("rare".into()), batch_id: Some("b".into()), limit: 2, ..JobFilter::default() },
+    ];
+    for filter in filters {
+        let mut page = filter.clone();
+        let (mut found, mut ends) = (Vec::new(), Vec::new());
+        loop {
+            let asked = page.clone();
+            let listed = journal.readers.read(move |connection| list::list(connection, &asked, &[3, 6])).await.unwrap();
+            assert!(listed.jobs.len() <= 2);
+            found.extend(listed.jobs.iter().map(|job| job.id));
+            let Some(end) = listed.go_on_behind.or(listed.jobs.last().map(|job| job.id)) else { break };
+            ends.push(jobs.iter().position(|job| job.id == end).unwrap());
+            page.before = Some(end);
+        }
+        assert_eq!(found, [39, 26, 13, 0].map(|n: usize| jobs[n].id), "{filter:?}");
+        // Pages that end with a match begin a walk of their own behind it.
+        assert!(ends.windows(2).all(|pair| pair[0] - pair[1] <= 9), "{ends:?}");
     }
 }
