@@ -48,18 +48,20 @@ local function heap_move(heap, at)
   heap_sink(heap)
 end
 
--- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once.
+-- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once, at the
+-- place that is sooner.
 local function heap_of(prefix, suffix, tracks, count, value)
-  local heap, seen = {}, {}
+  local names, places = {}, {}
   for track = 0, tracks do
     local found = call('ZRANGE', prefix .. track .. suffix, 0, count - 1, 'WITHSCORES')
     for n = 1, #found, 2 do
-      if not seen[found[n]] then
-        seen[found[n]] = true
-        heap_push(heap, tonumber(found[n + 1]), value(found[n]))
-      end
+      local name, at = found[n], tonumber(found[n + 1])
+      if not places[name] then names[#names + 1] = name end
+      places[name] = math.min(places[name] or at, at)
     end
   end
+  local heap = {}
+  for _, name in ipairs(names) do heap_push(heap, places[name], value(name)) end
   return heap
 end
 
@@ -119,7 +121,7 @@ local function take(queue, tracks, left)
   if not admits(queue) then return nil end
   local groups = queue.heap
   if not groups then
-    groups = heap_of(S.D .. 'G', ':' .. queue.name, 1, left, function(name) return { target = name } end)
+    groups = heap_of(S.D .. 'G', ':' .. queue.name, tracks, left, function(name) return { target = name } end)
     queue.heap = groups
   end
   while #groups > 0 do

@@ -205,7 +205,7 @@ local function place_of(id)
   local job = job_of(id)
   if not job then return struct.pack('>Bdc16Bd', 0, 0, string.rep(NUL, 16), 0, 0) end
   return struct.pack('>Bdc16Bd', job.leased and 2 or 1, job.epoch, job.session or string.rep(NUL, 16),
-    job.started and 1 or 0, job.started_at or 0)
+    job.started and 1 or 0, job.started_at)
 end
 
 -- id -> where it was

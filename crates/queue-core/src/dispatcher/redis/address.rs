@@ -66,6 +66,12 @@ impl RedisAddress {
     }
 }
 
+impl RedisAddress {
+    pub(super) fn is_tls(&self) -> bool {
+        self.shown.starts_with("rediss")
+    }
+}
+
 impl fmt::Display for RedisAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown)

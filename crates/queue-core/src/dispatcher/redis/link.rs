@@ -91,6 +91,8 @@ pub(super) struct Link {
 impl Link {
     /// Does not connect yet.
     pub(super) fn new(place: &Place, patience: Patience) -> RedisResult<Self> {
+        // The client takes the process' provider and panics when there is none. An error means that one is set.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let source = match place {
             Place::Single { url } => Source::Single(Client::open(url.as_str())?),
             Place::Sentinel { sentinels, name, data, tls } => {

@@ -139,12 +139,24 @@ impl RedisDispatcher {
         partition(&self.prefix, "all")
     }
 
+    /// The generation that there is, when this process knows of none.
+    async fn learn_generation(&self, partition: &str) -> Result<(), DispatchError> {
+        let asked = redis::cmd("GET").arg(format!("{partition}:gen")).to_owned();
+        let found = self.link.send(&asked).await.map_err(|error| failure(&error))?;
+        let found = redis::from_redis_value::<Option<i64>>(found).ok().flatten();
+        self.generation.store(found.ok_or(DispatchError::WrongGeneration)?, Ordering::Relaxed);
+        Ok(())
+    }
+
     async fn call(
         &self,
         partition: &str,
         verb: &str,
         args: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<Value, DispatchError> {
+        if self.generation.load(Ordering::Relaxed) == 0 && !matches!(verb, "begin" | "sweep") {
+            self.learn_generation(partition).await?;
+        }
         let generation = self.generation.load(Ordering::Relaxed).to_string();
         let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
         let head = [verb.as_bytes().to_vec(), generation.into_bytes(), now.into_bytes()];
