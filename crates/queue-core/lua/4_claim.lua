@@ -133,7 +133,9 @@ local function take(queue, tracks, left)
       group.lanes, group.ahead = lanes, math.ceil(left / math.max(#lanes, 1))
     end
     local lane = is_open(target) and #lanes > 0 and lanes[1][2]
-    local head = lane and lane_head(lane, tracks, group.ahead)
+    -- A group that was listed for a suspect, which may no longer be claimed, stands too far in front.
+    local misplaced = lane and lanes[1][1] ~= groups[1][1]
+    local head = lane and not misplaced and lane_head(lane, tracks, group.ahead)
     if head then
       queue.turn = math.max(queue.turn, lane.at)
       lane.at = place_in(queue, weight_of(lane.tenant))
@@ -149,7 +151,7 @@ local function take(queue, tracks, left)
       heap_move(groups, lanes[1][1])
       return head, lane
     end
-    if lane then heap_pop(lanes) end
+    if lane and not misplaced then heap_pop(lanes) end
     -- The next lane of this target may have to wait for one of another target.
     if lane and #lanes > 0 then heap_move(groups, lanes[1][1]) else heap_pop(groups) end
   end
@@ -203,8 +205,8 @@ end
 
 -- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
 -- Returns the claims as one text of (id, epoch, nonce, ready_at, number of the queue) and the names of the queues.
-local function claim(session, names, slots, seed, foreign_suspects)
-  local may_suspects = not foreign_suspects and call('SCARD', S.D .. 'su:' .. session) == 0
+local function claim(session, names, slots, seed)
+  local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
   local taken = take_all(names, slots, may_suspects)
   local ids = {}
   for n, head in ipairs(taken) do ids[n] = head.id end

@@ -18,7 +18,7 @@ use queue_core::{
     time::{ManualClock, Timestamp},
 };
 use redis_fixture::{Redis, config};
-use testkit::RedisServer;
+use testkit::{RedisCluster, RedisSentinel, RedisServer};
 
 queue_core::dispatcher_conformance!(Redis::fresh().await);
 
@@ -135,7 +135,10 @@ async fn a_server_that_restarts_empty_is_found_again() {
     server.lock().unwrap().stop();
     assert!(matches!(claim(&dispatcher, session).await, Err(DispatchError::Unavailable(_))));
     server.lock().unwrap().restart_empty();
-    assert!(matches!(until_it_answers(&dispatcher).await, DispatchError::WrongGeneration), "the scripts are loaded anew");
+    assert!(
+        matches!(until_it_answers(&dispatcher).await, DispatchError::WrongGeneration),
+        "the scripts are loaded anew"
+    );
     dispatcher.begin(Generation(2)).await.unwrap();
     let job = entry();
     dispatcher.push(vec![job.clone()]).await.unwrap();
@@ -289,4 +292,51 @@ async fn without_functions_the_scripts_do_the_same() {
     assert_eq!(dispatcher.locate(&[jobs[0].id]).await.unwrap(), vec![Place::Unknown]);
     assert_eq!(server.command(&["SCRIPT", "FLUSH"]), "+OK");
     assert!(claim(&dispatcher, session).await.unwrap().is_empty(), "a script that is forgotten is loaded again");
+}
+
+async fn goes_the_whole_way(dispatcher: &RedisDispatcher) {
+    let session = SessionId::generate();
+    let mut signals = dispatcher.join(session).await.unwrap();
+    let jobs: Vec<_> = (0..30).map(|n| Entry { queue: format!("queue-{n}").as_str().into(), ..entry() }).collect();
+    dispatcher.push(jobs.clone()).await.unwrap();
+    assert_eq!(signals.recv().await, Some(Signal::Work));
+    let mut done = 0;
+    while done < jobs.len() {
+        let claims = claim(dispatcher, session).await.unwrap();
+        assert!(!claims.is_empty());
+        done += claims.len();
+        ack(dispatcher, session, &claims).await;
+    }
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    assert!(dispatcher.locate(&ids).await.unwrap().iter().all(|place| *place == Place::Unknown));
+}
+
+#[tokio::test]
+async fn a_cluster_goes_the_whole_way() {
+    let cluster = RedisCluster::start();
+    let config = RedisConfig::new(RedisAddress::parse(&cluster.url()).unwrap());
+    let dispatcher = RedisDispatcher::open(config.clone()).await.unwrap();
+    dispatcher.begin(Generation(1)).await.unwrap();
+    goes_the_whole_way(&dispatcher).await;
+    cluster.nodes()[2].command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+    let refused = RedisDispatcher::open(config).await.err().unwrap();
+    assert!(matches!(refused, OpenError::Evicts { .. }), "each primary is asked: {refused}");
+}
+
+#[tokio::test]
+async fn a_failover_is_followed() {
+    let servers = RedisSentinel::start();
+    let config = RedisConfig::new(RedisAddress::parse(&servers.url()).unwrap());
+    let dispatcher = RedisDispatcher::open(config).await.unwrap();
+    dispatcher.begin(Generation(1)).await.unwrap();
+    goes_the_whole_way(&dispatcher).await;
+    servers.fail_over();
+    let job = entry();
+    let again = async {
+        while dispatcher.push(vec![job.clone()]).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), again).await.unwrap();
+    assert_eq!(dispatcher.locate(&[job.id]).await.unwrap(), vec![Place::Waiting { epoch: Epoch(0) }]);
 }

@@ -105,7 +105,7 @@ impl Link {
                 let client = SentinelClient::build(sentinels, name.clone(), Some(node), SentinelServerType::Master)?;
                 Source::Sentinel(Box::new(Mutex::new(client)))
             }
-            Place::Cluster { nodes, .. } => {
+            Place::Cluster { nodes } => {
                 let urls = nodes.iter().map(String::as_str);
                 let client = ClusterClient::builder(urls)
                     .connection_timeout(patience.connect)
@@ -117,10 +117,6 @@ impl Link {
             }
         };
         Ok(Self { source, state: Mutex::default(), patience, functions: AtomicBool::new(true) })
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.source, Source::Cluster(..))
     }
 
     pub(super) fn patience(&self) -> Patience {
