@@ -34,7 +34,7 @@ const SLOTS: usize = 100;
 const THROUGH: usize = 500_000;
 const THROUGH_REDIS: usize = 100_000;
 /// Tenants among whom the backlog is spread.
-const TENANTS: usize = 100;
+const TENANTS: usize = 4;
 
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);

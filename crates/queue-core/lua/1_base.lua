@@ -34,6 +34,7 @@ local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
 local WAITING = '>BBI4dd'
 local HOLDING = '>c16c8d'
+local HELD = '>BBI4ddc16c8d'
 -- A lane: its place, entries that refer to it, ready entries and priorities in use of both tracks; then its names.
 local LANE = '>dI4I4I4HH'
 
@@ -82,19 +83,27 @@ local function write_kept()
   S.sorted, S.sets = {}, {}
 end
 
+-- A waiting job. It has room for what a claim adds: a table that grows is what a script spends most of its time on.
+local function new_job(id, suspect, priority, lane, epoch, run_at)
+  return {
+    id = id, suspect = suspect, priority = priority, lane = lane, epoch = epoch, run_at = run_at, leased = false,
+    session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
+  }
+end
+
 local function decode(id, text)
   if not text then return false end
   local flags, priority, lane, epoch, run_at, at = struct.unpack(WAITING, text)
-  local job = {
-    id = id, suspect = bit.band(flags, SUSPECT) ~= 0, priority = priority, lane = lane, epoch = epoch, run_at = run_at,
-  }
-  if bit.band(flags, LEASED) ~= 0 then
+  local job = new_job(id, flags % 2 == SUSPECT, priority, lane, epoch, run_at)
+  if flags >= LEASED then
     job.leased = true
     job.session, job.nonce, job.started_at = struct.unpack(HOLDING, text, at)
-    job.started = bit.band(flags, STARTED) ~= 0
-    job.lost = bit.band(flags, LOST) ~= 0
-    job.counts = bit.band(flags, COUNTS) ~= 0
-    job.cancelled = bit.band(flags, CANCELLED) ~= 0
+    if flags >= STARTED then
+      job.started = bit.band(flags, STARTED) ~= 0
+      job.lost = bit.band(flags, LOST) ~= 0
+      job.counts = bit.band(flags, COUNTS) ~= 0
+      job.cancelled = bit.band(flags, CANCELLED) ~= 0
+    end
   end
   return job
 end
@@ -104,8 +113,7 @@ local function encode(job)
   if not job.leased then return struct.pack(WAITING, flags, job.priority, job.lane, job.epoch, job.run_at) end
   flags = flags + LEASED + (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
     + (job.cancelled and CANCELLED or 0)
-  return struct.pack(WAITING, flags, job.priority, job.lane, job.epoch, job.run_at)
-    .. struct.pack(HOLDING, job.session, job.nonce, job.started_at or 0)
+  return struct.pack(HELD, flags, job.priority, job.lane, job.epoch, job.run_at, job.session, job.nonce, job.started_at)
 end
 
 -- Reads the records of these jobs at once; `job` finds them then.

@@ -13,10 +13,8 @@ local function insert(entry)
   local lane = lane_named(entry.queue, entry.tenant, entry.target)
   lane.refs = lane.refs + 1
   lane.dirty = true
-  local job = {
-    id = entry.id, suspect = entry.suspect, priority = math.min(entry.priority, PRIORITY_MAX), lane = lane.number,
-    epoch = entry.epoch, run_at = entry.run_at,
-  }
+  local priority = math.min(entry.priority, PRIORITY_MAX)
+  local job = new_job(entry.id, entry.suspect, priority, lane.number, entry.epoch, entry.run_at)
   set_job(entry.id, job)
   if entry.run_at > S.now then
     put(S.D .. 'd', entry.id, entry.run_at)
@@ -70,11 +68,12 @@ end
 
 -- Reads one entry of an argument; `lanes` are the arguments that name its lane, from `first` on, three each.
 local function read_entry(text, at, args, first)
-  local entry, lane, suspect = {}, nil, nil
-  entry.id, entry.epoch, entry.run_at, entry.priority, suspect, lane = struct.unpack(ENTRY, text, at)
-  entry.suspect = suspect == 1
-  entry.queue, entry.tenant, entry.target = args[first + lane * 3], args[first + lane * 3 + 1], args[first + lane * 3 + 2]
-  return entry
+  local id, epoch, run_at, priority, suspect, lane = struct.unpack(ENTRY, text, at)
+  lane = first + lane * 3
+  return {
+    id = id, epoch = epoch, run_at = run_at, priority = priority, suspect = suspect == 1, queue = args[lane],
+    tenant = args[lane + 1], target = args[lane + 2],
+  }
 end
 
 local function is_lease(job, epoch, nonce)

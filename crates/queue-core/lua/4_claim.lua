@@ -48,18 +48,20 @@ local function heap_move(heap, at)
   heap_sink(heap)
 end
 
--- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once.
+-- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once, at the
+-- place that is sooner.
 local function heap_of(prefix, suffix, tracks, count, value)
-  local heap, seen = {}, {}
+  local names, places = {}, {}
   for track = 0, tracks do
     local found = call('ZRANGE', prefix .. track .. suffix, 0, count - 1, 'WITHSCORES')
     for n = 1, #found, 2 do
-      if not seen[found[n]] then
-        seen[found[n]] = true
-        heap_push(heap, tonumber(found[n + 1]), value(found[n]))
-      end
+      local name, at = found[n], tonumber(found[n + 1])
+      if not places[name] then names[#names + 1] = name end
+      places[name] = math.min(places[name] or at, at)
     end
   end
+  local heap = {}
+  for _, name in ipairs(names) do heap_push(heap, places[name], value(name)) end
   return heap
 end
 
@@ -119,7 +121,7 @@ local function take(queue, tracks, left)
   if not admits(queue) then return nil end
   local groups = queue.heap
   if not groups then
-    groups = heap_of(S.D .. 'G', ':' .. queue.name, 1, left, function(name) return { target = name } end)
+    groups = heap_of(S.D .. 'G', ':' .. queue.name, tracks, left, function(name) return { target = name } end)
     queue.heap = groups
   end
   while #groups > 0 do
@@ -131,7 +133,9 @@ local function take(queue, tracks, left)
       group.lanes, group.ahead = lanes, math.ceil(left / math.max(#lanes, 1))
     end
     local lane = is_open(target) and #lanes > 0 and lanes[1][2]
-    local head = lane and lane_head(lane, tracks, group.ahead)
+    -- A group that was listed for a suspect, which may no longer be claimed, stands too far in front.
+    local misplaced = lane and lanes[1][1] ~= groups[1][1]
+    local head = lane and not misplaced and lane_head(lane, tracks, group.ahead)
     if head then
       queue.turn = math.max(queue.turn, lane.at)
       lane.at = place_in(queue, weight_of(lane.tenant))
@@ -147,7 +151,7 @@ local function take(queue, tracks, left)
       heap_move(groups, lanes[1][1])
       return head, lane
     end
-    if lane then heap_pop(lanes) end
+    if lane and not misplaced then heap_pop(lanes) end
     -- The next lane of this target may have to wait for one of another target.
     if lane and #lanes > 0 then heap_move(groups, lanes[1][1]) else heap_pop(groups) end
   end
@@ -201,8 +205,8 @@ end
 
 -- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
 -- Returns the claims as one text of (id, epoch, nonce, ready_at, number of the queue) and the names of the queues.
-local function claim(session, names, slots, seed, foreign_suspects)
-  local may_suspects = not foreign_suspects and call('SCARD', S.D .. 'su:' .. session) == 0
+local function claim(session, names, slots, seed)
+  local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
   local taken = take_all(names, slots, may_suspects)
   local ids = {}
   for n, head in ipairs(taken) do ids[n] = head.id end

@@ -38,14 +38,14 @@ local function ack_all(args, text)
     ack.id, ack.epoch, ack.nonce, has_next = struct.unpack(LEASE .. 'B', text, at)
     at = at + LEASE_BYTES + 1
     if has_next == 1 then
-      ack.entry = read_entry(text, at, args, 10)
+      ack.entry = read_entry(text, at, args, 9)
       at = at + ENTRY_BYTES
     end
     ids[#ids + 1], acks[#acks + 1] = ack.id, ack
   end
   prefetch(ids)
   prefetch_lanes_of(ids)
-  prefetch_named(args, 10)
+  prefetch_named(args, 9)
   for _, ack in ipairs(acks) do
     local job = job_of(ack.id)
     if is_lease(job, ack.epoch, ack.nonce) then
@@ -55,9 +55,8 @@ local function ack_all(args, text)
   end
 end
 
--- session, queues (\0 between them; '' means all), slots, seed of nonces, '1' if the session holds a suspect in another
--- partition, acks, three names a lane
--- -> known, next_at, claims, whether it holds a suspect, names of the claims' queues ...
+-- session, queues (\0 between them; '' means all), slots, seed of nonces, acks, three names a lane
+-- -> known, next_at, claims, names of the claims' queues ...
 function verbs.step(args)
   local id, queues, slots = args[4], args[5], math.min(tonumber(args[6]), CLAIM_MAX)
   local wants = tonumber(args[6]) > 0
@@ -67,12 +66,12 @@ function verbs.step(args)
     hear(session, wants)
     if not wants then listen(id) end
   end
-  ack_all(args, args[9])
+  ack_all(args, args[8])
   settle()
   local text, names, count = '', {}, 0
   if session and wants then
     session.queues = queues
-    text, names, count = claim(id, split(queues), slots, args[7], args[8] == '1')
+    text, names, count = claim(id, split(queues), slots, args[7])
     settle()
   end
   local at = next_at()
@@ -87,7 +86,7 @@ function verbs.step(args)
     end
   end
   wake(wants and id or nil)
-  return { session and 1 or 0, at or '', text, may_claim_suspects(id) and 0 or 1, unpack(names) }
+  return { session and 1 or 0, at or '', text, unpack(names) }
 end
 
 -- session, leases -> 1
@@ -139,10 +138,9 @@ local function take_over(session, entry, nonce, started, started_at)
   lane.refs = lane.refs + 1
   lane.dirty = true
   hold(lane)
-  set_job(entry.id, {
-    id = entry.id, suspect = entry.suspect, priority = entry.priority, lane = lane.number, epoch = entry.epoch,
-    run_at = entry.run_at, leased = true, session = session, nonce = nonce, started = started, started_at = started_at,
-  })
+  local taken = new_job(entry.id, entry.suspect, entry.priority, lane.number, entry.epoch, entry.run_at)
+  taken.leased, taken.session, taken.nonce, taken.started, taken.started_at = true, session, nonce, started, started_at
+  set_job(entry.id, taken)
   put(S.D .. 'l', entry.id, S.now + LEASE_MS)
   mark(S.D .. 'sl:' .. session, entry.id, true)
   if entry.suspect then mark(S.D .. 'su:' .. session, entry.id, true) end
@@ -228,7 +226,7 @@ local function place_of(id)
   local job = job_of(id)
   if not job then return struct.pack('>Bdc16Bd', 0, 0, string.rep(NUL, 16), 0, 0) end
   return struct.pack('>Bdc16Bd', job.leased and 2 or 1, job.epoch, job.session or string.rep(NUL, 16),
-    job.started and 1 or 0, job.started_at or 0)
+    job.started and 1 or 0, job.started_at)
 end
 
 -- id -> where it was

@@ -13,4 +13,4 @@ mod provider;
 mod redis;
 
 pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};
-pub use redis::RedisServer;
+pub use redis::{RedisCluster, RedisSentinel, RedisServer};

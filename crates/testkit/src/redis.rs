@@ -1,14 +1,19 @@
 //! Throw-away Redis servers: real ones, on free ports, each with a folder of its own.
 
+mod several;
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
 use tempfile::TempDir;
+
+pub use several::{RedisCluster, RedisSentinel};
 
 /// Attempts to start a server: between finding a free port and binding it, another process may take it.
 const STARTS_MAX: usize = 5;
@@ -20,6 +25,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(10);
 pub struct RedisServer {
     port: u16,
     options: Vec<String>,
+    /// What it says once it can be used.
+    ready: &'static str,
     folder: TempDir,
     process: Option<Child>,
 }
@@ -45,11 +52,18 @@ impl RedisServer {
 
     /// Starts a server with further options, as on its command line: `["--requirepass", "secret"]`.
     pub fn start_with(options: &[&str]) -> Self {
-        let options = options.iter().map(|option| (*option).to_owned()).collect();
+        Self::start_as("Ready to accept connections", |_, _| {
+            options.iter().map(|option| (*option).to_owned()).collect()
+        })
+    }
+
+    /// Starts a server whose options depend on its port and folder.
+    pub(super) fn start_as(ready: &'static str, options: impl Fn(u16, &Path) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("no temporary folder");
-        let mut server = Self { port: 0, options, folder, process: None };
+        let mut server = Self { port: 0, options: vec![], ready, folder, process: None };
         for _ in 0..STARTS_MAX {
             server.port = free_port();
+            server.options = options(server.port, server.folder.path());
             if server.launch() {
                 return server;
             }
@@ -114,10 +128,17 @@ impl RedisServer {
 
     /// Starts the process, and waits until it says that it accepts connections; `false` if it ended before.
     fn launch(&mut self) -> bool {
-        let mut process = Command::new(binary())
+        let mut command = Command::new(binary());
+        // A configuration file comes first; a Sentinel cannot be without one.
+        let (file, options) = match self.options.split_first() {
+            Some((first, rest)) if !first.starts_with("--") => (Some(first), rest),
+            _ => (None, &self.options[..]),
+        };
+        let mut process = command
+            .args(file)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--dir", &self.folder.path().to_string_lossy(), "--daemonize", "no", "--logfile", ""])
-            .args(&self.options)
+            .args(options)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -125,7 +146,7 @@ impl RedisServer {
             .expect("redis-server cannot be run");
         let stdout = process.stdout.take().expect("its output is piped");
         let mut lines = BufReader::new(stdout).lines();
-        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains("Ready to accept connections"));
+        let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains(self.ready));
         if !ready {
             process.wait().expect("redis-server cannot be waited for");
             return false;
@@ -146,7 +167,7 @@ impl Drop for RedisServer {
     }
 }
 
-fn free_port() -> u16 {
+pub(super) fn free_port() -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("no free port");
     listener.local_addr().expect("a bound port").port()
 }

@@ -36,15 +36,23 @@ pub(crate) fn config(server: &RedisServer, clock: &ManualClock) -> RedisConfig {
 pub(crate) struct Redis {
     pub(crate) server: Arc<RedisServer>,
     pub(crate) dispatcher: Arc<RedisDispatcher>,
+    /// What its keys begin with.
+    pub(crate) prefix: String,
     pub(crate) clock: ManualClock,
 }
 
 impl Redis {
     pub(crate) async fn fresh() -> Self {
+        Self::on(RedisServer::shared()).await
+    }
+
+    /// On a server of its own, to be flushed, frozen or stopped.
+    pub(crate) async fn on(server: Arc<RedisServer>) -> Self {
         let clock = ManualClock::at(Timestamp(1_790_000_000_000));
-        let server = RedisServer::shared();
-        let dispatcher = RedisDispatcher::open(config(&server, &clock)).await.unwrap();
-        Self { server, dispatcher: Arc::new(dispatcher), clock }
+        let config = config(&server, &clock);
+        let prefix = config.prefix.clone();
+        let dispatcher = RedisDispatcher::open(config).await.unwrap();
+        Self { server, dispatcher: Arc::new(dispatcher), prefix, clock }
     }
 }
 

@@ -4,13 +4,13 @@
 //! redis://[user:password@]host[:port][/db]                                   one server
 //! rediss://...                                                              the same over TLS
 //! redis+sentinel://[user:password@]host[:port][,host[:port]...]/name[/db]    the master `name` that Sentinels know
-//! redis+cluster://[user:password@]host[:port][,host[:port]...][?tag=one]     a Redis Cluster
+//! redis+cluster://[user:password@]host[:port][,host[:port]...]               a Redis Cluster
 //! rediss+sentinel://..., rediss+cluster://...                               the same over TLS
 //! ```
 //!
 //! User and password are percent-encoded and are those of the data servers. Sentinels that want a password get it as
 //! `?sentinel_password=...` (and `&sentinel_user=...`), percent-encoded too. The default ports are 6379, and 26379 of
-//! a Sentinel. `tag=one` keeps all queues of a Cluster in one hash slot: limits hold over all queues, on one node.
+//! a Sentinel.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub(super) enum Place {
     /// A master that Sentinels know.
     Sentinel { sentinels: Vec<String>, name: String, data: String, tls: bool },
     /// The nodes of a Cluster to begin with.
-    Cluster { nodes: Vec<String>, one_tag: bool },
+    Cluster { nodes: Vec<String> },
 }
 
 /// A checked address. Its passwords are never shown.
@@ -63,6 +63,12 @@ impl RedisAddress {
         };
         let path = if path.is_empty() { String::new() } else { format!("/{path}") };
         Ok(Self { place, shown: format!("{scheme}://{}{path}", hosts.join(",")) })
+    }
+}
+
+impl RedisAddress {
+    pub(super) fn is_tls(&self) -> bool {
+        self.shown.starts_with("rediss")
     }
 }
 
@@ -120,15 +126,10 @@ impl Parts<'_> {
         if !matches!(self.path, "" | "0") {
             return Err("a Redis Cluster has only database 0".into());
         }
-        let options = self.options(&["tag"])?;
-        let one_tag = match options.first() {
-            None | Some((_, "queue")) => false,
-            Some((_, "one")) => true,
-            Some(_) => return Err("`tag` is `queue` (a hash slot a queue) or `one` (one hash slot)".into()),
-        };
+        self.options(&[])?;
         let nodes: Vec<_> = self.hosts.iter().map(|host| format!("{scheme}://{}{host}/", self.login)).collect();
         nodes.iter().try_for_each(|url| valid(url))?;
-        Ok(Place::Cluster { nodes, one_tag })
+        Ok(Place::Cluster { nodes })
     }
 
     fn options(&self, known: &[&str]) -> Result<Vec<(&str, &str)>, String> {
@@ -171,7 +172,6 @@ mod tests {
             "redis+sentinel://:secret@a,b:26380/mymaster/1?sentinel_password=other",
             "rediss+sentinel://a/mymaster",
             "redis+cluster://user:secret@a:7001,b:7002",
-            "redis+cluster://a?tag=one",
         ] {
             let address = RedisAddress::parse(text).unwrap();
             assert!(!format!("{address} {address:?}").contains("secret"), "{address}");
@@ -198,7 +198,7 @@ mod tests {
             "redis://:secret@localhost?secret=1",
             "redis+sentinel://:secret@a",
             "redis+cluster://:secret@a/4",
-            "redis+cluster://:secret@a?tag=secret",
+            "redis+cluster://:secret@a?tag=one",
         ] {
             let error = RedisAddress::parse(text).unwrap_err();
             assert!(!error.contains("secret"), "{text}: {error}");

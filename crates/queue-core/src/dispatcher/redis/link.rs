@@ -91,6 +91,8 @@ pub(super) struct Link {
 impl Link {
     /// Does not connect yet.
     pub(super) fn new(place: &Place, patience: Patience) -> RedisResult<Self> {
+        // The client takes the process' provider and panics when there is none. An error means that one is set.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let source = match place {
             Place::Single { url } => Source::Single(Client::open(url.as_str())?),
             Place::Sentinel { sentinels, name, data, tls } => {
@@ -103,7 +105,7 @@ impl Link {
                 let client = SentinelClient::build(sentinels, name.clone(), Some(node), SentinelServerType::Master)?;
                 Source::Sentinel(Box::new(Mutex::new(client)))
             }
-            Place::Cluster { nodes, .. } => {
+            Place::Cluster { nodes } => {
                 let urls = nodes.iter().map(String::as_str);
                 let client = ClusterClient::builder(urls)
                     .connection_timeout(patience.connect)
@@ -115,10 +117,6 @@ impl Link {
             }
         };
         Ok(Self { source, state: Mutex::default(), patience, functions: AtomicBool::new(true) })
-    }
-
-    pub(super) fn is_cluster(&self) -> bool {
-        matches!(self.source, Source::Cluster(..))
     }
 
     pub(super) fn patience(&self) -> Patience {

@@ -3,13 +3,12 @@
 //! Everything that decides is done by the scripts in `crates/queue-core/lua`, one call a verb, by Redis' own clock.
 //! Their first file lists the keys.
 //!
-//! **Partitions.** A script touches the keys of one *partition*: one prefix with one hash tag, so one slot of a
-//! Cluster. One server (or a master behind Sentinels) has a single partition with all queues in it, so that turns,
-//! limits and sessions span the queues exactly as in memory, and a worker's step over all its queues is one round
-//! trip. On a Cluster each queue is a partition (`?tag=one` puts all of them into one): settings of targets and
-//! tenants are sent to all partitions, **a target's limit holds for each queue by itself**, a step visits the queues
-//! one after the other, from another one each time, until its slots are full, and the rule of one suspect a process
-//! spans queues by what the process saw last. The list of queues has a slot of its own.
+//! **One hash tag.** A script touches the keys of one *partition*: one prefix with one hash tag, so one slot of a
+//! Cluster. All queues are in one partition, so that turns, limits, suspects and sessions span the queues exactly as in
+//! memory, and a worker's step over all its queues is one round trip. On a Cluster that means: it works and fails over
+//! like any slot, and all of it is on one primary; a Cluster gives availability here, not more throughput. The scripts
+//! know nothing of it: they take the partition as their key, and a partition a queue would need only callers that fan
+//! out, and limits of targets that hold for each queue by itself.
 //!
 //! **Memory.** A waiting job is a member of one sorted set of its lane and priority and one field of one hash, with
 //! the id as 16 raw bytes: about 210 bytes, whatever its payload (`--example dispatcher_speed`).
@@ -48,7 +47,7 @@ use self::{
     sessions::LocalSessions,
 };
 use super::DispatchError;
-use crate::{ids::Name, time::Clock};
+use crate::time::Clock;
 
 pub use self::{address::RedisAddress, opening::OpenError};
 
@@ -91,8 +90,8 @@ pub struct RedisDispatcher {
     link: Arc<Link>,
     sessions: Arc<LocalSessions>,
     inbox: Inbox,
-    /// The prefix of every key, with the version of their layout.
-    prefix: String,
+    /// What every key begins with: the prefix, the version of the layout, and the hash tag.
+    partition: String,
     /// The generation that this process is at; 0: whichever there is.
     generation: AtomicI64,
     clock: Option<Arc<dyn Clock>>,
@@ -111,12 +110,13 @@ impl RedisDispatcher {
         opening::check(&link, &address, allow_eviction).await?;
         link.load().await.map_err(|error| OpenError::of(&address, &error))?;
         let prefix = format!("{prefix}{}", library::VERSION);
+        let partition = format!("{prefix}:{{all}}");
         let sessions = Arc::new(LocalSessions::default());
         let channel = format!("{prefix}:inbox:{:032x}", rand::random::<u128>());
-        let news = format!("{}:all", partition(&prefix, "all"));
+        let news = format!("{partition}:all");
         let inbox = Inbox::open(link.clone(), sessions.clone(), channel, news, poll_every);
         inbox.wait_until_open(connect_timeout).await;
-        Ok(Self { link, sessions, inbox, prefix, generation: AtomicI64::new(0), clock })
+        Ok(Self { link, sessions, inbox, partition, generation: AtomicI64::new(0), clock })
     }
 
     /// Waits until every signal that was sent so far has arrived: signals come over a connection of their own.
@@ -134,22 +134,24 @@ impl RedisDispatcher {
         Ok(())
     }
 
-    /// The partition of a queue.
-    fn partition_of(&self, _queue: &Name) -> String {
-        partition(&self.prefix, "all")
+    /// The generation that there is, when this process knows of none.
+    async fn learn_generation(&self) -> Result<(), DispatchError> {
+        let asked = redis::cmd("GET").arg(format!("{}:gen", self.partition)).to_owned();
+        let found = self.link.send(&asked).await.map_err(|error| failure(&error))?;
+        let found = redis::from_redis_value::<Option<i64>>(found).ok().flatten();
+        self.generation.store(found.ok_or(DispatchError::WrongGeneration)?, Ordering::Relaxed);
+        Ok(())
     }
 
-    async fn call(
-        &self,
-        partition: &str,
-        verb: &str,
-        args: impl IntoIterator<Item = Vec<u8>>,
-    ) -> Result<Value, DispatchError> {
+    async fn call(&self, verb: &str, args: impl IntoIterator<Item = Vec<u8>>) -> Result<Value, DispatchError> {
+        if self.generation.load(Ordering::Relaxed) == 0 && !matches!(verb, "begin" | "sweep") {
+            self.learn_generation().await?;
+        }
         let generation = self.generation.load(Ordering::Relaxed).to_string();
         let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
         let head = [verb.as_bytes().to_vec(), generation.into_bytes(), now.into_bytes()];
         let args: Vec<_> = head.into_iter().chain(args).collect();
-        let answer = self.link.call(partition, &args).await;
+        let answer = self.link.call(&self.partition, &args).await;
         answer.map_err(|error| {
             // The caller hears of it once; from now on this process is at the generation that there is.
             if error.code() == Some("LSGEN") {
@@ -159,9 +161,4 @@ impl RedisDispatcher {
             failure(&error)
         })
     }
-}
-
-/// What the keys of a partition begin with.
-fn partition(prefix: &str, tag: &str) -> String {
-    format!("{prefix}:{{{tag}}}")
 }

@@ -86,6 +86,13 @@ impl OpenError {
             _ if said("certificate") || said("InvalidContentType") || said("handshake") || said("corrupt message") => {
                 Self::Tls { address: at, why }
             }
+            // A server without TLS waits for the end of what it takes for a command, or hangs up.
+            _ if address.is_tls() && (error.is_timeout() || error.is_connection_dropped() || said("timed out")) => {
+                Self::Tls { address: at, why }
+            }
+            _ if !address.is_tls() && error.is_connection_dropped() => {
+                Self::Unreachable { address: at, why: format!("{why}; if this is its TLS port, write rediss://") }
+            }
             _ => Self::Unreachable { address: at, why },
         }
     }

@@ -40,10 +40,6 @@ fn yes(flag: bool) -> Vec<u8> {
 }
 
 impl RedisDispatcher {
-    fn here(&self) -> String {
-        self.partition_of(&Name::from("all"))
-    }
-
     /// Whether the session is of this process: others' acks may be sent in their name.
     fn is_ours(&self, session: SessionId) -> bool {
         self.sessions.queues_of(session).is_some()
@@ -53,7 +49,7 @@ impl RedisDispatcher {
         let mut batch = Batch::default();
         held.iter().for_each(|held| batch.held(held));
         let head = [id(session), self.inbox.channel.clone().into_bytes(), joined(queues)];
-        self.call(&self.here(), "join", head.into_iter().chain(batch.into_args())).await?;
+        self.call("join", head.into_iter().chain(batch.into_args())).await?;
         Ok(())
     }
 
@@ -61,13 +57,12 @@ impl RedisDispatcher {
         let mut batch = Batch::default();
         step.acks.iter().for_each(|ack| batch.ack(ack));
         let seed = rand::random::<[u8; 6]>().to_vec();
-        let head = [id(step.session), joined(&step.queues), text(step.slots), seed, yes(false)];
-        let answer = self.call(&self.here(), "step", head.into_iter().chain(batch.into_args())).await?;
+        let head = [id(step.session), joined(&step.queues), text(step.slots), seed];
+        let answer = self.call("step", head.into_iter().chain(batch.into_args())).await?;
         let mut answer = Answer::new(answer)?;
         let known = answer.number()? == 1;
         let next_at = answer.moment()?;
         let claims = answer.bytes()?;
-        let _holds_suspect = answer.number()?;
         let queues: Vec<_> = answer
             .rest()
             .map(|name| codec::bytes(name).and_then(|name| String::from_utf8(name).map_err(|_| strange())))
@@ -79,7 +74,7 @@ impl RedisDispatcher {
     /// Removes what older generations left, a bounded part a call.
     async fn sweep(&self) {
         for _ in 0..SWEEPS_MAX {
-            match self.call(&self.here(), "sweep", []).await {
+            match self.call("sweep", []).await {
                 Ok(Value::Int(1)) => {}
                 _ => return,
             }
@@ -90,7 +85,7 @@ impl RedisDispatcher {
 #[async_trait]
 impl Dispatcher for RedisDispatcher {
     async fn begin(&self, generation: Generation) -> Result<(), DispatchError> {
-        self.call(&self.here(), "begin", [text(generation.0)]).await?;
+        self.call("begin", [text(generation.0)]).await?;
         self.generation.store(generation.0, Ordering::Relaxed);
         self.sweep().await;
         Ok(())
@@ -100,7 +95,7 @@ impl Dispatcher for RedisDispatcher {
         for entries in entries.chunks(PUSH_MAX_ENTRIES) {
             let mut batch = Batch::default();
             entries.iter().for_each(|entry| batch.entry(entry));
-            self.call(&self.here(), "push", batch.into_args()).await?;
+            self.call("push", batch.into_args()).await?;
         }
         Ok(())
     }
@@ -126,7 +121,7 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError> {
-        self.call(&self.here(), "leave", [id(session)]).await?;
+        self.call("leave", [id(session)]).await?;
         self.sessions.leave(session);
         Ok(())
     }
@@ -143,13 +138,13 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError> {
-        self.call(&self.here(), "start", [id(session), codec::leases(leases)]).await?;
+        self.call("start", [id(session), codec::leases(leases)]).await?;
         Ok(())
     }
 
     async fn renew(&self, session: SessionId, leases: &[Lease]) -> Result<Vec<Lease>, DispatchError> {
         self.sessions.hear(session, None);
-        let answer = self.call(&self.here(), "renew", [id(session), codec::leases(leases)]).await?;
+        let answer = self.call("renew", [id(session), codec::leases(leases)]).await?;
         let mut answer = Answer::new(answer)?;
         if answer.number()? != 1 {
             return Err(DispatchError::WrongGeneration);
@@ -166,48 +161,48 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn withdraw(&self, job: JobId) -> Result<Place, DispatchError> {
-        let place = self.call(&self.here(), "withdraw", [job.as_bytes().to_vec()]).await?;
+        let place = self.call("withdraw", [job.as_bytes().to_vec()]).await?;
         codec::places(&codec::bytes(place)?)?.pop().ok_or_else(strange)
     }
 
     async fn nudge(&self, job: JobId) -> Result<(), DispatchError> {
-        self.call(&self.here(), "nudge", [job.as_bytes().to_vec()]).await?;
+        self.call("nudge", [job.as_bytes().to_vec()]).await?;
         Ok(())
     }
 
     async fn locate(&self, ids: &[JobId]) -> Result<Vec<Place>, DispatchError> {
         let mut places = Vec::with_capacity(ids.len());
         for ids in ids.chunks(PUSH_MAX_ENTRIES) {
-            let found = self.call(&self.here(), "locate", [codec::ids(ids)]).await?;
+            let found = self.call("locate", [codec::ids(ids)]).await?;
             places.extend(codec::places(&codec::bytes(found)?)?);
         }
         if places.len() == ids.len() { Ok(places) } else { Err(strange()) }
     }
 
     async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError> {
-        let lost = self.call(&self.here(), "reap", [text(limit)]).await?;
+        let lost = self.call("reap", [text(limit)]).await?;
         codec::recoveries(&codec::bytes(lost)?)
     }
 
     async fn apply(&self, setting: Setting) -> Result<(), DispatchError> {
-        self.call(&self.here(), "apply", setting_args(setting)).await?;
+        self.call("apply", setting_args(setting)).await?;
         Ok(())
     }
 
     async fn depths(&self) -> Result<Vec<QueueDepth>, DispatchError> {
-        let answer = Answer::new(self.call(&self.here(), "depths", []).await?)?;
+        let answer = Answer::new(self.call("depths", []).await?)?;
         let mut depths = answer.rest().map(depth).collect::<Result<Vec<_>, _>>()?;
         depths.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
         Ok(depths)
     }
 
     async fn explain(&self, job: JobId) -> Result<Vec<Wait>, DispatchError> {
-        let answer = Answer::new(self.call(&self.here(), "explain", [job.as_bytes().to_vec()]).await?)?;
+        let answer = Answer::new(self.call("explain", [job.as_bytes().to_vec()]).await?)?;
         answer.rest().map(wait).collect()
     }
 
     async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
-        let answer = Answer::new(self.call(&self.here(), "sessions", []).await?)?;
+        let answer = Answer::new(self.call("sessions", []).await?)?;
         let view = |value| {
             let mut view = Answer::new(value)?;
             let (id, leases) = (view.session()?, view.number()? as u64);
