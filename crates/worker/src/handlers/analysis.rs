@@ -110,7 +110,13 @@ async fn part(run: &Run<'_>, fence: &Fence, losses: &Losses, of: usize, chunk: C
     let text = fence.wrap(chunk.text(&run.payload.text));
     let prompt = fill(&task.prompt, &[("chunk", &text), ("index", &index), ("total", &total)]);
     let step = format!("map/{:04}", chunk.index);
-    let asked = run::Asked { step: &step, prompt, note: fence.note(), schema: task.schema.as_ref() };
+    let asked = run::Asked {
+        step: &step,
+        prompt,
+        note: fence.note(),
+        schema: task.schema.as_ref(),
+        may_be_lost: task.skip_failed,
+    };
     let answer = match run.ask(asked).await {
         Ok(output) => Answer::Output(output),
         Err(error) if task.skip_failed && is_lost(run, &error) => {

@@ -116,6 +116,48 @@ impl Provider for Script {
     }
 }
 
+/// A script that keeps some calls waiting until their attempt is stopped, as a slow model would.
+pub struct Stalling {
+    script: Arc<Script>,
+    when: Box<dyn Fn(&ChatRequest) -> bool + Send + Sync>,
+    pub waiting: AtomicUsize,
+}
+
+impl Stalling {
+    pub fn new(script: &Arc<Script>, when: impl Fn(&ChatRequest) -> bool + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { script: script.clone(), when: Box::new(when), waiting: AtomicUsize::new(0) })
+    }
+
+    pub fn alone(self: &Arc<Self>) -> Providers {
+        Providers::from([("script".to_owned(), self.clone() as Arc<dyn Provider>)])
+    }
+}
+
+#[async_trait]
+impl Provider for Stalling {
+    fn name(&self) -> &str {
+        "script"
+    }
+
+    async fn chat(&self, request: &ChatRequest, call: Call<'_>) -> Said {
+        if !(self.when)(request) {
+            return self.script.chat(request, call).await;
+        }
+        self.script.asked.lock().unwrap().push((call.id, request.clone()));
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        call.cancel.cancelled().await;
+        Err(CallError::cancelled(None))
+    }
+
+    async fn embed(&self, request: &EmbedRequest, call: Call<'_>) -> Result<EmbedAnswer, CallError> {
+        self.script.embed(request, call).await
+    }
+
+    async fn check(&self) -> Result<(), CallError> {
+        Ok(())
+    }
+}
+
 pub fn says(text: impl Into<String>) -> Said {
     let usage = Some(Usage { tokens_in: 1, tokens_out: 1, ..Usage::default() });
     Ok(ChatAnswer { text: text.into(), finish: "stop".into(), model: "small-1".into(), usage, ..ChatAnswer::default() })

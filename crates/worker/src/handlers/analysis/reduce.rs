@@ -66,7 +66,8 @@ async fn call(run: &Run<'_>, step: &str, answers: &[Value]) -> Result<Value, Job
     let items = texts.iter().map(|text| fence.wrap(text)).collect::<Vec<_>>().join("\n");
     let template = run.payload.reduce.prompt.as_deref().unwrap_or("{{items}}");
     let prompt = fill(template, &[("items", &items)]);
-    run.ask(Asked { step, prompt, note: fence.note(), schema: run.payload.reduce.schema.as_ref() }).await
+    let schema = run.payload.reduce.schema.as_ref();
+    run.ask(Asked { step, prompt, note: fence.note(), schema, may_be_lost: false }).await
 }
 
 /// Groups of answers, level by level, until one is left. Each level has fewer answers than the one before. It must
@@ -140,6 +141,7 @@ async fn refine(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobError> {
             prompt: fill(template, &values),
             note: format!("{}\n{}", answer.note(), document.note()),
             schema: run.payload.reduce.schema.as_ref(),
+            may_be_lost: false,
         };
         current = run.ask(asked).await?;
     }

@@ -54,6 +54,8 @@ pub(super) struct Asked<'a> {
     /// What the model is told about the marks in the prompt.
     pub(super) note: String,
     pub(super) schema: Option<&'a Value>,
+    /// Whether the job goes on without its answer.
+    pub(super) may_be_lost: bool,
 }
 
 impl<'a> Run<'a> {
@@ -104,8 +106,8 @@ impl<'a> Run<'a> {
             body,
             form: asked.schema.map_or(Form::Text, Form::Schema),
             repair: self.payload.map.repair,
-            // A chunk that may be left out was decided by its first round.
-            rounds: if self.payload.map.skip_failed { 1 } else { self.cx.attempt() },
+            // What may be left out was decided by its first round; what may not is asked anew by each attempt.
+            rounds: if asked.may_be_lost { 1 } else { self.cx.attempt() },
             tries: TRIES,
             durability: Durability::Now,
         };
