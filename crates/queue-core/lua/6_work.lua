@@ -78,7 +78,6 @@ function verbs.step(args)
   if session and wants then
     session.queues = queues
     text, names, count = claim(id, split(queues), slots, args[7])
-    settle()
   end
   local at = next_at()
   if session then

@@ -63,6 +63,7 @@ macro_rules! dispatcher_conformance {
             an_older_life_does_not_begin_again,
             parked_lanes_come_back_whole,
             limits_hold_over_queues_and_lanes,
+            a_limit_that_is_reached_hides_nothing,
             blame_is_decided_once,
             a_reap_is_bounded_and_repeats,
             a_lost_claim_may_still_be_settled,
