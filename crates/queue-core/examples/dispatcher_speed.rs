@@ -34,13 +34,13 @@ const SLOTS: usize = 100;
 const THROUGH: usize = 500_000;
 const THROUGH_REDIS: usize = 100_000;
 /// Tenants among whom the backlog is spread.
-const TENANTS: usize = 4;
+const TENANTS: usize = 100;
 
 fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
     let backlog: usize = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let store = match args.next() {
-        Some(address) => Store::Redis(RedisAddress::parse(&address)?, redis::Client::open(address)?),
+        Some(address) => Store::Redis(RedisAddress::parse(&address)?, Box::new(redis::Client::open(address)?)),
         None => Store::Memory,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -66,7 +66,7 @@ async fn measure(store: &Store, backlog: usize) -> Result<(), Failure> {
 /// What is measured.
 enum Store {
     Memory,
-    Redis(RedisAddress, redis::Client),
+    Redis(RedisAddress, Box<redis::Client>),
 }
 
 impl Store {

@@ -6,12 +6,14 @@
 local function queue_of(name)
   local queue = S.queues[name]
   if queue then return queue end
-  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1', 'last')
+  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1',
+    'last')
   queue = {
     name = name, version = found[1], paused = found[2] == '1', till = tonumber(found[3]), reason = found[4],
     limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
     ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
-    last = tonumber(found[13]) or 0, listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6], stir = {},
+    last = tonumber(found[13]) or 0, listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6],
+    stir = {},
   }
   S.queues[name] = queue
   return queue
@@ -214,7 +216,7 @@ local function cut(lane, job)
 end
 
 -- A claim of this lane is held that was taken from another generation: limits count it, turns do not.
-local function hold(lane)
+local function occupy(lane)
   local queue, target = queue_of(lane.queue), target_of(lane.target)
   queue.active = queue.active + 1
   target.active = target.active + 1
@@ -247,7 +249,8 @@ local function settle_lane(lane, add, cut)
   local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
   if lane.refs > 0 then
     add[#add + 1] = lane.number
-    add[#add + 1] = struct.pack(LANE, lane.at, lane.refs, lane.count[0], lane.count[1], lane.mask[0], lane.mask[1]) .. name
+    local numbers = struct.pack(LANE, lane.at, lane.refs, lane.count[0], lane.count[1], lane.mask[0], lane.mask[1])
+    add[#add + 1] = numbers .. name
   else
     cut[#cut + 1] = lane.number
     call('HDEL', S.D .. 'ln', name)

@@ -1,6 +1,6 @@
 -- Purpose: takes the entries whose turn it is. Looks at as many queues, targets and lanes as it may take entries, at
 --   the first of each, and at nothing that is blocked; the size of the backlog does not matter.
--- Invariant: to be called on a settled state; what it took is settled again by its caller.
+-- Invariant: to be called on a settled state, and leaves one.
 
 -- A binary heap of {at, value, number}; the smaller `at` comes first, and of the same `at` who came first.
 local function is_before(a, b)
@@ -116,12 +116,13 @@ local function lane_head(lane, tracks, ahead)
   return best
 end
 
--- Takes the next entry of the queue; nil when nothing of it can be claimed any more.
-local function take(queue, tracks, left)
+-- Takes the next entry of the queue; nil when nothing of it can be claimed any more. Of its targets, those that the
+-- claims of this round closed may come first: `slots` of them leave `left` others.
+local function take(queue, tracks, left, slots)
   if not admits(queue) then return nil end
   local groups = queue.heap
   if not groups then
-    groups = heap_of(S.D .. 'G', ':' .. queue.name, tracks, left, function(name) return { target = name } end)
+    groups = heap_of(S.D .. 'G', ':' .. queue.name, tracks, slots, function(name) return { target = name } end)
     queue.heap = groups
   end
   while #groups > 0 do
@@ -180,7 +181,7 @@ local function take_all(names, slots, may_suspects)
   local was = turn
   while #taken < slots and #queues > 0 do
     local queue = queues[1][2]
-    local head, lane = take(queue, tracks, slots - #taken)
+    local head, lane = take(queue, tracks, slots - #taken, slots)
     if head then
       head.lane = lane
       taken[#taken + 1] = head
@@ -203,32 +204,44 @@ local function take_all(names, slots, may_suspects)
   return taken
 end
 
--- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
--- Returns the claims as one text of (id, epoch, nonce, ready_at, number of the queue) and the names of the queues.
-local function claim(session, names, slots, seed)
-  local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
-  local taken = take_all(names, slots, may_suspects)
+-- Makes these entries the session's, adds them to `claims` and their queues to `queues`.
+local function hold(session, taken, seed, claims, queues)
   local ids = {}
   for n, head in ipairs(taken) do ids[n] = head.id end
   prefetch(ids)
-  local text, queues, numbers = {}, {}, {}
-  for n, head in ipairs(taken) do
+  for _, head in ipairs(taken) do
     local job, queue = job_of(head.id), head.lane.queue
     if job and not job.leased then
+      local n = #claims + 1
       job.leased, job.session, job.nonce = true, session, seed .. struct.pack('>H', n)
       set_job(job.id, job)
       put(S.D .. 'l', job.id, S.now + LEASE_MS)
       mark(S.D .. 'sl:' .. session, job.id, true)
       if job.suspect then mark(S.D .. 'su:' .. session, job.id, true) end
-      if not numbers[queue] then
+      if not queues[queue] then
         queues[#queues + 1] = queue
-        numbers[queue] = #queues - 1
+        queues[queue] = #queues
       end
-      text[#text + 1] = struct.pack('>c16dc8dH', job.id, job.epoch, job.nonce, job.run_at, numbers[queue])
+      claims[n] = struct.pack('>c16dc8dH', job.id, job.epoch, job.nonce, job.run_at, queues[queue] - 1)
     else
       -- A band without a record cannot be: the next rebuild mends it, and nobody runs it meanwhile.
       release(head.lane)
     end
   end
-  return table.concat(text), queues, #text
+end
+
+-- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
+-- Returns the claims as one text of (id, epoch, nonce, ready_at, number of the queue), the names of the queues, and how
+-- many there are.
+local function claim(session, names, slots, seed)
+  local claims, queues = {}, {}
+  -- Again after a round that took something: one claim can close its target in every queue that was looked at, and
+  -- those behind them were not.
+  repeat
+    local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
+    local taken = take_all(names, slots - #claims, may_suspects)
+    hold(session, taken, seed, claims, queues)
+    settle()
+  until #taken == 0 or #claims >= slots
+  return table.concat(claims), queues, #claims
 end

@@ -72,7 +72,6 @@ function verbs.step(args)
   if session and wants then
     session.queues = queues
     text, names, count = claim(id, split(queues), slots, args[7])
-    settle()
   end
   local at = next_at()
   if session then
@@ -137,7 +136,7 @@ local function take_over(session, entry, nonce, started, started_at)
   local lane = lane_named(entry.queue, entry.tenant, entry.target)
   lane.refs = lane.refs + 1
   lane.dirty = true
-  hold(lane)
+  occupy(lane)
   local taken = new_job(entry.id, entry.suspect, entry.priority, lane.number, entry.epoch, entry.run_at)
   taken.leased, taken.session, taken.nonce, taken.started, taken.started_at = true, session, nonce, started, started_at
   set_job(entry.id, taken)

@@ -21,7 +21,8 @@ function settings.queue(args)
   local key = S.D .. 'q:' .. name
   call('HSET', key, 'v', version, 'p', paused and '1' or '0', 'u', args[8], 'w', args[9], 'c', args[10])
   set_timer('q', name, paused and till or nil)
-  queue.version, queue.paused, queue.till, queue.reason, queue.limit = version, paused, till, args[9], tonumber(args[10])
+  queue.version, queue.paused, queue.till, queue.reason = version, paused, till, args[9]
+  queue.limit = tonumber(args[10])
   S.served[name] = true
 end
 
@@ -201,7 +202,8 @@ function verbs.sweep()
       D .. 'G0:' .. queue, D .. 'G1:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
       D .. 'tq:' .. line:match('%z(.*)$') }
     for track = 0, 1 do
-      for priority = 0, PRIORITY_MAX do keys[#keys + 1] = D .. 'b:' .. lanes[n + 1] .. ':' .. track .. ':' .. priority end
+      local line_of_track = D .. 'b:' .. lanes[n + 1] .. ':' .. track .. ':'
+      for priority = 0, PRIORITY_MAX do keys[#keys + 1] = line_of_track .. priority end
     end
     call('UNLINK', unpack(keys))
     call('HDEL', D .. 'ln', lanes[n])
@@ -213,7 +215,7 @@ function verbs.sweep()
     if #names > 0 then return 1 end
   end
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id) end
-  call('UNLINK', D .. 'j', D .. 'd', D .. 'l', D .. 'x', D .. 'm', D .. 'meta', D .. 'we', D .. 'lp', D .. 'n', D .. 'O0', D .. 'O1')
+  for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n', 'O0', 'O1' }) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
 end

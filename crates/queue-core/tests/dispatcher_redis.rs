@@ -1,13 +1,10 @@
 //! The Redis dispatcher against real servers: the conformance suite, and what only a server can do to it.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod redis_fixture;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     dispatcher::{
@@ -134,16 +131,16 @@ fn config_like(redis: &Redis) -> RedisConfig {
 
 #[tokio::test]
 async fn a_server_that_restarts_empty_is_found_again() {
-    let server = Arc::new(Mutex::new(RedisServer::start()));
+    let mut server = RedisServer::start();
     let clock = ManualClock::at(Timestamp(1_790_000_000_000));
-    let dispatcher = RedisDispatcher::open(config(&server.lock().unwrap(), &clock)).await.unwrap();
+    let dispatcher = RedisDispatcher::open(config(&server, &clock)).await.unwrap();
     dispatcher.begin(Generation(1)).await.unwrap();
     let session = SessionId::generate();
     let mut signals = dispatcher.join(session, vec![]).await.unwrap();
     dispatcher.push(vec![entry()]).await.unwrap();
-    server.lock().unwrap().stop();
+    server.stop();
     assert!(matches!(claim(&dispatcher, session).await, Err(DispatchError::Unavailable(_))));
-    server.lock().unwrap().restart_empty();
+    server.restart_empty();
     assert!(
         matches!(until_it_answers(&dispatcher).await, DispatchError::WrongGeneration),
         "the scripts are loaded anew"

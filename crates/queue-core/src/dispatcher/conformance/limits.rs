@@ -114,3 +114,16 @@ pub async fn limits_hold_over_queues_and_lanes(fixture: &dyn Fixture) {
     }
     assert_eq!(scene.claim(9).await.len(), 9, "a limit that is gone limits nothing");
 }
+
+pub async fn a_limit_that_is_reached_hides_nothing(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(1))).await.unwrap();
+    // One claim closes the target in every queue, and in front of another target.
+    for n in 0..6 {
+        scene.push(|entry| entry.queue = format!("queue-{n}").as_str().into()).await;
+    }
+    let behind = scene.push(|entry| (entry.queue, entry.target) = ("queue-5".into(), "u".into())).await.id;
+    let claimed = scene.claim_ids(2).await;
+    assert_eq!(claimed.len(), 2);
+    assert!(claimed.contains(&behind));
+}

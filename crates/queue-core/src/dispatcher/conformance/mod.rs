@@ -64,6 +64,7 @@ macro_rules! dispatcher_conformance {
             an_older_life_does_not_begin_again,
             parked_lanes_come_back_whole,
             limits_hold_over_queues_and_lanes,
+            a_limit_that_is_reached_hides_nothing,
             blame_is_decided_once,
             what_ran_before_a_flush_is_held_again,
             what_ran_before_a_flush_is_taken_out_of_its_lane,

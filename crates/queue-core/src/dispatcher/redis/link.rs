@@ -32,7 +32,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 
 enum Source {
-    Single(Client),
+    Single(Box<Client>),
     Sentinel(Box<Mutex<SentinelClient>>),
     Cluster(Box<ClusterClient>, Vec<Client>),
 }
@@ -94,7 +94,7 @@ impl Link {
         // The client takes the process' provider and panics when there is none. An error means that one is set.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let source = match place {
-            Place::Single { url } => Source::Single(Client::open(url.as_str())?),
+            Place::Single { url } => Source::Single(Box::new(Client::open(url.as_str())?)),
             Place::Sentinel { sentinels, name, data, tls } => {
                 let settings = data.as_str().into_connection_info()?.redis_settings().clone();
                 let mut node = SentinelNodeConnectionInfo::default().set_redis_connection_info(settings);

@@ -123,7 +123,7 @@ async fn check_one(info: &str, link: &Link, address: &RedisAddress, allow_evicti
             None => {
                 tracing::warn!(
                     redis = %address,
-                    "Redis hides its maxmemory-policy; make sure that it is noeviction, or jobs are forgotten when its memory is full"
+                    "Redis hides its maxmemory-policy; make sure that it is noeviction, or it forgets jobs when it is full"
                 );
                 Ok(())
             }
