@@ -149,7 +149,7 @@ impl Dispatcher for RedisDispatcher {
         self.sessions.hear(session, None);
         let answer = self.call("renew", [id(session), codec::leases(leases)]).await?;
         let mut answer = Answer::new(answer)?;
-        if answer.number()? != 1 {
+        if answer.number()? != 1 && self.is_ours(session) {
             return Err(DispatchError::WrongGeneration);
         }
         let mut pick = || -> Result<Vec<Lease>, DispatchError> {
