@@ -259,7 +259,7 @@ async fn a_step_makes_the_same_calls_whatever_the_backlog() {
     let dispatcher = &redis.dispatcher;
     dispatcher.begin(Generation(1)).await.unwrap();
     let session = SessionId::generate();
-    let _signals = dispatcher.join(session).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
     let mut seen = vec![];
     for backlog in [1_000, 60_000] {
         for _ in 0..backlog / 1_000 {
