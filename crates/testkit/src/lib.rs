@@ -1,4 +1,5 @@
-//! What tests need and no store or provider gives them: a model provider that misbehaves on command and keeps count.
+//! What tests need and no store or provider gives them: a model provider that misbehaves on command and keeps count,
+//! and throw-away servers of the stores.
 //!
 //! A dev-dependency only. It shares no code with the rest of Longshore, so that what it sees is a witness.
 #![allow(
@@ -8,6 +9,8 @@
     reason = "a failure in here is the failure of the test that uses it"
 )]
 
+mod postgres;
 mod provider;
 
+pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};
