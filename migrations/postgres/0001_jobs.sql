@@ -162,7 +162,7 @@ DECLARE
     made integer := 0;
 BEGIN
     -- Two processes that start at once must not both make the same table.
-    PERFORM pg_advisory_xact_lock(x'4c53484f'::bigint, 2);
+    PERFORM pg_advisory_xact_lock(x'4c53484f'::integer, 2);
     FOR day IN 0 .. days - 1 LOOP
         FOREACH parent IN ARRAY ARRAY['payloads', 'attempts', 'settled_jobs', 'memos'] LOOP
             partition := parent || to_char(today + day, '_YYYYMMDD');
@@ -191,7 +191,7 @@ DECLARE
     parent text;
     dropped integer := 0;
 BEGIN
-    PERFORM pg_advisory_xact_lock(x'4c53484f'::bigint, 2);
+    PERFORM pg_advisory_xact_lock(x'4c53484f'::integer, 2);
     FOR day IN
         SELECT to_date(right(c.relname, 8), 'YYYYMMDD')
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid

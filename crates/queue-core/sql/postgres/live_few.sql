@@ -6,4 +6,4 @@ SELECT count(*)
 FROM (SELECT 1 FROM jobs
       WHERE standing = 0 AND run_at <= coalesce($1, 9223372036854775807)
         AND run_at > coalesce($2, -9223372036854775808)
-      LIMIT $3) AS some
+      LIMIT $3) AS counted

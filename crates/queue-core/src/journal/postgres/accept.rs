@@ -334,7 +334,8 @@ async fn insert_payloads(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
 async fn insert_jobs(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(), Failure> {
     let names = |name: fn(&NewJob) -> &Name| jobs.iter().map(|job| name(job).as_str()).collect::<Vec<_>>();
     let times = |time: fn(&NewJob) -> Option<i64>| jobs.iter().map(|job| time(job)).collect::<Vec<_>>();
-    let texts = |text: fn(&NewJob) -> Option<&String>| jobs.iter().map(|job| kept_if_any(text(job))).collect::<Vec<_>>();
+    let texts =
+        |text: fn(&NewJob) -> Option<&String>| jobs.iter().map(|job| kept_if_any(text(job))).collect::<Vec<_>>();
     let tags = jobs.iter().map(|job| rows::tags_text(&job.tags)).collect::<Result<Vec<_>, _>>()?;
     sqlx::query(sql::ACCEPT_JOBS)
         .bind(jobs.iter().map(|job| job.id.0).collect::<Vec<_>>())

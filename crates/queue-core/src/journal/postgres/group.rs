@@ -126,9 +126,7 @@ impl<V: Grouped> Waiting<V> {
             match self.requests.try_recv() {
                 Ok(asked) => self.deferred.extend(group.take(asked)),
                 // Those who were answered just now are about to ask again: without them, every second group is small.
-                Err(TryRecvError::Empty)
-                    if group.asked.len() < self.last_group && Instant::now() < waits_until =>
-                {
+                Err(TryRecvError::Empty) if group.asked.len() < self.last_group && Instant::now() < waits_until => {
                     tokio::task::yield_now().await;
                 }
                 Err(_) => break,

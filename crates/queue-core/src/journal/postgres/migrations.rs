@@ -60,7 +60,7 @@ pub async fn schema_version(connection: &mut PgConnection) -> Result<usize, Open
 }
 
 /// Whether this program works with a schema of this version.
-pub fn check_version(version: usize) -> Result<(), OpenError> {
+pub(super) fn check_version(version: usize) -> Result<(), OpenError> {
     if version < SCHEMA_OLDEST {
         return Err(OpenError::SchemaOld { found: version, oldest: SCHEMA_OLDEST });
     }

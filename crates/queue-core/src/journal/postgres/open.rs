@@ -206,10 +206,8 @@ fn judge_server(number: i32, version: String, in_recovery: bool, read_only: bool
 
 /// The rights that every verb together needs, asked for before any of them runs.
 async fn check_rights(connection: &mut PgConnection) -> Result<(), OpenError> {
-    let missing: Vec<String> = sqlx::query_scalar(sql::MISSING_RIGHTS)
-        .fetch_all(connection)
-        .await
-        .map_err(OpenError::of)?;
+    let missing: Vec<String> =
+        sqlx::query_scalar(sql::MISSING_RIGHTS).fetch_all(connection).await.map_err(OpenError::of)?;
     if missing.is_empty() { Ok(()) } else { Err(OpenError::Rights { reason: format!("on {}", missing.join(", ")) }) }
 }
 

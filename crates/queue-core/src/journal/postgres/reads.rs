@@ -13,7 +13,7 @@ use super::{
     rows::{self, Cells, JOB_COLUMNS},
     sql,
     text::{kept, kept_if_any},
-    };
+};
 use crate::{
     dispatcher::Entry,
     ids::{JobId, Name},
@@ -45,7 +45,10 @@ impl PostgresJournal {
 }
 
 /// Puts rows that name their place, counted from 1, into the places of what was asked.
-fn in_places<T>(places: usize, found: impl Iterator<Item = Result<(i64, T), sqlx::Error>>) -> Result<Vec<Option<T>>, Failure> {
+fn in_places<T>(
+    places: usize,
+    found: impl Iterator<Item = Result<(i64, T), sqlx::Error>>,
+) -> Result<Vec<Option<T>>, Failure> {
     let mut answers: Vec<_> = (0..places).map(|_| None).collect();
     for row in found {
         let (place, value) = row?;
@@ -216,12 +219,8 @@ async fn list(pool: PgPool, filter: &JobFilter) -> Result<Vec<Job>, Failure> {
 }
 
 async fn few_are_live(pool: &PgPool, due_by: Option<i64>, due_after: Option<i64>) -> Result<bool, Failure> {
-    let found: i64 = sqlx::query_scalar(sql::LIVE_FEW)
-        .bind(due_by)
-        .bind(due_after)
-        .bind(LIVE_FEW)
-        .fetch_one(pool)
-        .await?;
+    let found: i64 =
+        sqlx::query_scalar(sql::LIVE_FEW).bind(due_by).bind(due_after).bind(LIVE_FEW).fetch_one(pool).await?;
     Ok(found < LIVE_FEW)
 }
 
@@ -260,12 +259,7 @@ impl Ledger for PostgresJournal {
     }
 }
 
-async fn costs(
-    pool: PgPool,
-    by: &[CostColumn],
-    since: Timestamp,
-    until: Timestamp,
-) -> Result<Vec<CostRow>, Failure> {
+async fn costs(pool: PgPool, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, Failure> {
     let word = |at: usize| by.get(at).map_or("", |column| column_word(*column));
     let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
     let found = sqlx::query(sql::COSTS)

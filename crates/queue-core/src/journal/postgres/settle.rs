@@ -185,7 +185,8 @@ async fn move_on(
     done: &mut Answers,
 ) -> Result<(), Failure> {
     let errors: Vec<_> = part.iter().map(|settlement| parts(&settlement.outcome).2).collect();
-    let error_texts = errors.iter().map(|error| error.map(rows::json_text).transpose()).collect::<Result<Vec<_>, _>>()?;
+    let error_texts =
+        errors.iter().map(|error| error.map(rows::json_text).transpose()).collect::<Result<Vec<_>, _>>()?;
     let standings: HashMap<_, _> =
         part.iter().map(|settlement| (settlement.token.id, parts(&settlement.outcome).0)).collect();
     let query = begin(sql::SETTLE_OTHER, part)
@@ -228,7 +229,8 @@ async fn store_rest(
     done: &Answers,
 ) -> Result<(), Failure> {
     let counted: HashSet<_> = done.keys().copied().collect();
-    let fenced: SumsByJob = sums.iter().filter(|(id, _)| !counted.contains(id)).map(|(id, sums)| (*id, *sums)).collect();
+    let fenced: SumsByJob =
+        sums.iter().filter(|(id, _)| !counted.contains(id)).map(|(id, sums)| (*id, *sums)).collect();
     money::add_sums(transaction, &fenced).await?;
     let succeeded = |settlement: &&Settlement| {
         matches!(settlement.outcome, Outcome::Succeed { .. }) && counted.contains(&settlement.token.id)
