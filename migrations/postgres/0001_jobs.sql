@@ -209,3 +209,6 @@ BEGIN
     END LOOP;
     RETURN dropped;
 END $$;
+
+-- They act with the owner's rights, so not everybody may call them.
+REVOKE ALL ON FUNCTION create_partitions(bigint, integer), drop_partitions(bigint) FROM PUBLIC;

@@ -2,6 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
+mod crash;
+mod open;
+mod partitions;
+mod proxy;
+mod races;
+mod schema;
+
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -44,6 +51,13 @@ impl Base {
     fn fresh() -> Self {
         let url = PostgresServer::shared().copy_of(template());
         Self { config: PostgresConfig::new(url), clock: ManualClock::at(NOW) }
+    }
+
+    /// A migrated database whose name is returned with it.
+    fn named() -> (Self, String) {
+        let base = Self::fresh();
+        let name = base.config.url.rsplit('/').next().unwrap().to_owned();
+        (base, name)
     }
 
     async fn journal(&self) -> PostgresJournal {
