@@ -45,6 +45,13 @@ async fn every_statement_walks_along_an_index() {
             });
             assert!(whole.is_none(), "{name} reads all of {table}:\n{plan}");
         }
+        let walks = plan.lines().zip(plan.lines().skip(1)).filter(|(line, _)| line.contains("Index"));
+        let whole = walks.filter(|(line, next)| line.contains(" Scan using ") && !next.contains("Index Cond"));
+        let whole: Vec<_> = whole.filter(|(line, _)| LARGE.iter().any(|table| line.contains(table))).collect();
+        let may = ["DEAD_GROUPS"].contains(name);
+        assert!(whole.is_empty() || may, "{name} walks a whole index:\n{plan}");
+        let reads_live_jobs = ["LIVE", "LIVE_FEW", "LIST_LIVE"].contains(name);
+        assert!(reads_live_jobs || !plan.contains("jobs_live"), "{name} walks all live jobs:\n{plan}");
     }
     for (name, index) in [
         ("LOAD", "jobs_pkey"),
@@ -53,7 +60,7 @@ async fn every_statement_walks_along_an_index() {
         ("LIST_LIVE", "jobs_live"),
         ("LIST_DEAD", "jobs_dead"),
         ("LIST_BATCH", "jobs_batch"),
-        ("DEAD_GROUPS", "Index Only Scan using jobs_dead_cause"),
+        ("DEAD_GROUPS", "jobs_dead_cause"),
         ("BATCH", "Index Only Scan using jobs_batch"),
         ("COSTS", "spend_at"),
         ("COSTS", "charges_at"),
@@ -64,6 +71,6 @@ async fn every_statement_walks_along_an_index() {
     }
     for (name, text) in sql::ALL.iter().filter(|(name, _)| ["LIVE", "LIST_NEWEST", "LIST_DEAD"].contains(name)) {
         let plan = plan(&mut connection, text).await;
-        assert!(!plan.contains("Sort"), "{name} sorts all that it finds:\n{plan}");
+        assert!(!plan.contains("Sort  (cost"), "{name} sorts all that it finds:\n{plan}");
     }
 }
