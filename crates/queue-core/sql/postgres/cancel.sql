@@ -4,7 +4,7 @@
 -- Returns:   epoch after it, queue; no row for a job that is final or missing.
 -- Invariant: a running attempt is fenced: its row is gone.
 WITH done AS (
-    DELETE FROM jobs WHERE id = $1 AND standing = 0 RETURNING *
+    DELETE FROM jobs WHERE id = $1 AND standing < 1 RETURNING *
 ), moved AS (
     INSERT INTO settled_jobs (id, tenant, queue, kind, target, priority, standing, epoch, attempts, max_attempts,
                               recoveries, releases, redrives, run_at, start_by, deadline, timeout_ms, accepted_at,

@@ -4,7 +4,7 @@
 -- Invariant: follows `recover` in its transaction, so the jobs are live and held.
 WITH convicted AS (
     UPDATE jobs SET standing = 2, finished_at = $2, error = $3, error_class = $4, error_signature = $5
-    WHERE id = ANY ($1::uuid[]) AND standing = 0
+    WHERE id = ANY ($1::uuid[]) AND standing < 1
     RETURNING id, tenant, unique_key
 )
 DELETE FROM unique_keys k USING convicted c

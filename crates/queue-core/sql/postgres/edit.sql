@@ -5,5 +5,5 @@
 -- Invariant: what was claimed before the change is fenced.
 UPDATE jobs
 SET epoch = epoch + 1, priority = coalesce($3, priority), run_at = coalesce($4, run_at), target = coalesce($5, target)
-WHERE id = $1 AND standing = 0 AND ($2::bigint IS NULL OR epoch = $2)
+WHERE id = $1 AND standing < 1 AND ($2::bigint IS NULL OR epoch = $2)
 RETURNING id, epoch, queue, tenant, target, priority, run_at, recoveries

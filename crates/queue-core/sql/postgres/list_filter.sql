@@ -3,7 +3,7 @@
 --            8 error class, 9 error signature, 10 batch, 11 operation, 12 text in lower case, 13 the text as part of an
 --            id, 14 accepted at or after, 15 accepted before, 16 limit, 17 not below this id. NULL does not narrow.
 -- Returns:   see the statement that it ends.
--- Invariant: at most `limit` rows.
+-- Invariant: at most `limit` rows. JSON may hold a NUL, and text may not: for the search it is another character.
 AND id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 AND id >= coalesce($17::uuid, '00000000-0000-0000-0000-000000000000')
 AND ($2::text IS NULL OR queue = $2)
@@ -19,9 +19,10 @@ AND ($11::text IS NULL OR operation = $11)
 AND ($12::text IS NULL
      OR position($12 IN lower(operation)) > 0
      OR position($12 IN lower(unique_key)) > 0
-     OR position($12 IN lower(error::json ->> 'message')) > 0
+     OR position($12 IN lower((replace(error, '\u0000', '\u0001')::json ->> 'message') COLLATE "C")) > 0
      OR position($13::text IN replace(id::text, '-', '')) > 0
-     OR EXISTS (SELECT 1 FROM json_array_elements_text(tags::json) AS tag (value) WHERE position($12 IN lower(tag.value)) > 0))
+     OR EXISTS (SELECT 1 FROM json_array_elements_text(replace(tags, '\u0000', '\u0001')::json) AS tag (value)
+                WHERE position($12 IN lower(tag.value COLLATE "C")) > 0))
 AND ($14::bigint IS NULL OR accepted_at >= $14)
 AND ($15::bigint IS NULL OR accepted_at < $15)
 ORDER BY id DESC

@@ -11,4 +11,4 @@ SELECT j.id, j.tenant, j.queue, j.kind, j.target, j.priority, j.standing, j.epoc
 FROM unnest($1::uuid[], $2::bigint[]) WITH ORDINALITY AS claim (id, epoch, place)
 JOIN jobs j ON j.id = claim.id
 JOIN payloads p ON p.id = claim.id
-WHERE j.epoch = claim.epoch AND j.standing = 0 AND j.run_at <= $3
+WHERE j.epoch = claim.epoch AND j.standing < 1 AND j.run_at <= $3

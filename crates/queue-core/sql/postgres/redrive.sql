@@ -7,7 +7,7 @@ WITH risen AS (
     UPDATE jobs
     SET standing = 0, epoch = epoch + 1, redrives = redrives + 1, attempts = 0, recoveries = 0, releases = 0,
         run_at = $2, finished_at = NULL, start_by = NULL, deadline = NULL
-    WHERE id = $1 AND standing = 2
+    WHERE id = $1 AND standing > 1
     RETURNING id, epoch, queue, tenant, target, priority, run_at, recoveries, unique_key
 ), held AS (
     INSERT INTO unique_keys (tenant, key, job_id)

@@ -100,7 +100,7 @@ async fn opposite_batches_do_not_lock_each_other_out() {
         let journal = journal.clone();
         async move { journal.settle(end).await.unwrap() }
     };
-    let outcome = |n: usize| if n % 2 == 0 { success() } else { retry() };
+    let outcome = |n: usize| if n.is_multiple_of(2) { success() } else { retry() };
     let forwards = jobs.iter().enumerate().map(|(n, job)| end(&a, job, outcome(n)));
     let backwards = jobs.iter().enumerate().rev().map(|(n, job)| end(&b, job, outcome(n + 1)));
     let (x, y) = tokio::join!(futures::future::join_all(forwards), futures::future::join_all(backwards));
@@ -121,7 +121,7 @@ async fn opposite_bulks_share_their_keys_out() {
     for round in 0..10 {
         let bulk = |reversed: bool| -> Vec<NewJob> {
             let keyed = |n: usize| NewJob {
-                queue: if n % 2 == 0 { "even" } else { "odd" }.into(),
+                queue: if n.is_multiple_of(2) { "even" } else { "odd" }.into(),
                 unique_key: Some(format!("{round}/{n}")),
                 idempotency: Some(Idempotency { key: format!("{round}/{n}"), fingerprint: [1; 32], item: 0 }),
                 ..job()
@@ -156,12 +156,12 @@ async fn many_callers_of_two_processes_add_up() {
             assert_eq!(journal.accept(vec![job.clone()]).await.unwrap(), [Accepted::New]);
             let loaded = journal.load(&[token(job.id, 0)], job.run_at).await.unwrap();
             assert_eq!(loaded[0].as_ref().unwrap().payload, job.payload);
-            let outcome = if n % 10 == 0 { death() } else { success() };
+            let outcome = if n.is_multiple_of(10) { death() } else { success() };
             journal.settle(settlement(&store, token(job.id, 0), outcome)).await.unwrap();
             job.id
         }
     };
-    let tasks = (0..400).map(|n| tokio::spawn(through(if n % 2 == 0 { a.clone() } else { b.clone() }, n)));
+    let tasks = (0..400).map(|n| tokio::spawn(through(if n.is_multiple_of(2) { a.clone() } else { b.clone() }, n)));
     let ids: BTreeSet<_> = futures::future::try_join_all(tasks).await.unwrap().into_iter().collect();
     assert_eq!(ids.len(), 400);
     let totals = b.totals().await.unwrap()["default"];

@@ -169,7 +169,7 @@ impl<V: Grouped> Group<V> {
 async fn commit_group<V: Verb>(database: &Database, group: Vec<Asked<V>>) {
     let (inputs, callers): (Vec<_>, Vec<_>) = group.into_iter().map(|asked| (asked.input, asked.caller)).unzip();
     let mut callers: Vec<_> = callers.into_iter().map(Some).collect();
-    let mut parts: Vec<Range<usize>> = vec![0..inputs.len()];
+    let mut parts: Vec<Range<usize>> = Vec::from([Range { start: 0, end: inputs.len() }]);
     while let Some(part) = parts.pop() {
         match database.commit::<V>(&inputs[part.clone()]).await {
             Ok(answers) => {

@@ -21,6 +21,9 @@ mod sql;
 mod text;
 mod transaction;
 
+#[cfg(test)]
+mod plans;
+
 use std::sync::Arc;
 
 use async_trait::async_trait;

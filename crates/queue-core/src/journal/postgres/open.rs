@@ -3,11 +3,11 @@
 use std::{str::FromStr, sync::Arc};
 
 use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Row,
+    ConnectOptions, Connection, PgConnection, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{config::PostgresConfig, migrations, sql};
+use super::{config::PostgresConfig, migrations, rows::Cells, sql};
 use crate::{journal::JournalError, time::Clock};
 
 /// The oldest server that the statements are written for, as `server_version_num` counts.
@@ -58,6 +58,12 @@ pub enum OpenError {
     #[error("Postgres {found} is too old; version 14 or newer is needed")]
     ServerOld {
         /// Its version.
+        found: String,
+    },
+    /// The database cannot keep every text.
+    #[error("the database's encoding is {found}; create one with ENCODING 'UTF8'")]
+    Encoding {
+        /// Its encoding.
         found: String,
     },
     /// It is a standby, or told to read only.
@@ -181,27 +187,50 @@ pub async fn connect(config: &PostgresConfig) -> Result<PgConnection, OpenError>
 async fn check_server(connection: &mut PgConnection) -> Result<(), OpenError> {
     let row = sqlx::query(
         "SELECT current_setting('server_version_num')::integer, current_setting('server_version'),
-                pg_is_in_recovery(), current_setting('transaction_read_only') = 'on'",
+                current_setting('server_encoding'), pg_is_in_recovery(),
+                current_setting('transaction_read_only') = 'on'",
     )
     .fetch_one(connection)
     .await
     .map_err(OpenError::of)?;
-    let read = |error| OpenError::of(error);
-    let (number, version): (i32, String) = (row.try_get(0).map_err(read)?, row.try_get(1).map_err(read)?);
-    judge_server(number, version, row.try_get(2).map_err(read)?, row.try_get(3).map_err(read)?)
+    let mut cells = Cells::of(&row, 0);
+    let mut read = || -> Result<_, sqlx::Error> {
+        Ok(Server {
+            number: cells.next()?,
+            version: cells.next()?,
+            encoding: cells.next()?,
+            in_recovery: cells.next()?,
+            read_only: cells.next()?,
+        })
+    };
+    read().map_err(OpenError::of)?.judge()
 }
 
-fn judge_server(number: i32, version: String, in_recovery: bool, read_only: bool) -> Result<(), OpenError> {
-    if number < SERVER_OLDEST {
-        return Err(OpenError::ServerOld { found: version });
+/// What a server says of itself.
+struct Server {
+    number: i32,
+    version: String,
+    encoding: String,
+    in_recovery: bool,
+    read_only: bool,
+}
+
+impl Server {
+    fn judge(self) -> Result<(), OpenError> {
+        if self.number < SERVER_OLDEST {
+            return Err(OpenError::ServerOld { found: self.version });
+        }
+        if self.encoding != "UTF8" {
+            return Err(OpenError::Encoding { found: self.encoding });
+        }
+        if self.in_recovery {
+            return Err(OpenError::ReadOnly { reason: "it is in recovery, a standby".into() });
+        }
+        if self.read_only {
+            return Err(OpenError::ReadOnly { reason: "default_transaction_read_only is on".into() });
+        }
+        Ok(())
     }
-    if in_recovery {
-        return Err(OpenError::ReadOnly { reason: "it is in recovery, a standby".into() });
-    }
-    if read_only {
-        return Err(OpenError::ReadOnly { reason: "default_transaction_read_only is on".into() });
-    }
-    Ok(())
 }
 
 /// The rights that every verb together needs, asked for before any of them runs.
@@ -257,9 +286,17 @@ mod tests {
 
     #[test]
     fn an_old_server_is_refused_in_one_line() {
-        let refused = judge_server(130_012, "13.12".into(), false, false).unwrap_err().to_string();
+        let server = |number: i32, version: &str, encoding: &str| Server {
+            number,
+            version: version.into(),
+            encoding: encoding.into(),
+            in_recovery: false,
+            read_only: false,
+        };
+        let refused = server(130_012, "13.12", "UTF8").judge().unwrap_err().to_string();
         assert_eq!(refused, "Postgres 13.12 is too old; version 14 or newer is needed");
-        assert_eq!(judge_server(140_000, "14.0".into(), false, false), Ok(()));
+        assert_eq!(server(140_000, "14.0", "UTF8").judge(), Ok(()));
+        assert!(matches!(server(150_000, "15.0", "LATIN1").judge(), Err(OpenError::Encoding { .. })));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// Most rows of one statement: a scheduler may have found a whole fleet's jobs.
-const STATEMENT_MAX_ROWS: usize = 4_096;
+const STATEMENT_MAX_ROWS: usize = 1_024;
 
 /// Hands on jobs whose worker was lost.
 pub(super) struct Recover;

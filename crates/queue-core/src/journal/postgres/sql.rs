@@ -3,6 +3,10 @@
 macro_rules! texts {
     ($($name:ident = $($file:literal)and+,)*) => {
         $(pub(super) const $name: &str = concat!($(include_str!(concat!("../../../sql/postgres/", $file, ".sql"))),+);)*
+
+        /// Every statement with its name.
+        #[cfg(test)]
+        pub(super) const ALL: &[(&str, &str)] = &[$((stringify!($name), $name)),*];
     };
 }
 
