@@ -98,7 +98,7 @@ async fn a_cancel_whose_commit_is_not_answered_says_so() {
     let job = job();
     journal.accept(vec![job.clone()]).await.unwrap();
     proxy.arm(Fault::AnswerLost);
-    assert!(journal.cancel(job.id, None, NOW).await.is_err());
+    assert!(journal.cancel(job.id, None, None, NOW).await.is_err());
     let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
     assert_eq!(row.standing, Standing::Cancelled);
 }
