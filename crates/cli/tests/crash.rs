@@ -74,7 +74,9 @@ async fn a_job_that_kills_its_process_three_times_is_poison_and_its_neighbours_a
     let mut up = Installation::start(folder.path(), &[]).await;
     let neighbours = [up.probe(json!({"sleep_ms": 3_000})).await, up.probe(json!({"sleep_ms": 3_000})).await];
     up.until("neighbours run", async |up| up.get("/v1/queues/metrics").await["queues"]["default"]["active"] == 2).await;
-    let killer = up.submit(&json!({"kind": "probe", "payload": {"fail": "abort"}, "max_attempts": 9})).await;
+    // Its answer may die with the process that it kills; it is accepted all the same.
+    let killer = json!({"kind": "probe", "operation": "killer", "payload": {"fail": "abort"}, "max_attempts": 9});
+    up.send(&killer).await;
     for _ in 0..2 {
         up.wait_for_death();
         // It may die before it is ready: the killer is the first job that its worker finds.
@@ -82,6 +84,8 @@ async fn a_job_that_kills_its_process_three_times_is_poison_and_its_neighbours_a
     }
     up.wait_for_death();
     up.start_again().await;
+    let listed = up.get("/v1/jobs?operation=killer").await;
+    let killer = listed["jobs"][0]["id"].as_str().unwrap().to_owned();
     let job = up.ended(&killer).await;
     assert_eq!((&job["state"], &job["error"]["class"]), (&json!("dead"), &json!("poison")), "{job}");
     for id in neighbours {

@@ -240,6 +240,44 @@ async fn a_waiting_job_takes_at_most_300_bytes() {
     assert_eq!(redis.dispatcher.depths().await.unwrap()[0].waiting, JOBS as u64);
 }
 
+/// How often Redis ran each command since the last reset.
+fn commands(server: &RedisServer) -> Vec<(String, u64)> {
+    let info = server.command(&["INFO", "commandstats"]);
+    let count = |line: &str| {
+        let (name, rest) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+        Some((name.to_owned(), rest.split(',').next()?.parse().ok()?))
+    };
+    let mut commands: Vec<_> = info.lines().filter_map(count).collect();
+    commands.retain(|(name, _)| !name.starts_with("config") && name != "info" && name != "ping");
+    commands.sort();
+    commands
+}
+
+#[tokio::test]
+async fn a_step_makes_the_same_calls_whatever_the_backlog() {
+    let redis = Redis::on(own(&[])).await;
+    let dispatcher = &redis.dispatcher;
+    dispatcher.begin(Generation(1)).await.unwrap();
+    let session = SessionId::generate();
+    let _signals = dispatcher.join(session).await.unwrap();
+    let mut seen = vec![];
+    for backlog in [1_000, 60_000] {
+        for _ in 0..backlog / 1_000 {
+            let tenant = |n| if n % 2 == 0 { "even" } else { "odd" };
+            dispatcher.push((0..1_000).map(|n| Entry { tenant: tenant(n).into(), ..entry() }).collect()).await.unwrap();
+        }
+        let held = claim(dispatcher, session).await.unwrap();
+        redis.server.command(&["CONFIG", "RESETSTAT"]);
+        let acks = held.iter().map(|claim| Ack { lease: claim.lease, next: None }).collect();
+        let reply = dispatcher.step(Step { session, acks, queues: vec![], slots: 100 }).await.unwrap();
+        assert_eq!(reply.claims.len(), 100);
+        seen.push(commands(&redis.server));
+        ack(dispatcher, session, &reply.claims).await;
+    }
+    assert_eq!(seen[0], seen[1]);
+    assert!(seen[0].iter().map(|(_, calls)| calls).sum::<u64>() < 100, "in bulk, not one by one: {:?}", seen[0]);
+}
+
 async fn refused(address: &str) -> OpenError {
     let config = RedisConfig::new(RedisAddress::parse(address).unwrap());
     let error = RedisDispatcher::open(config).await.err().unwrap();

@@ -139,6 +139,11 @@ impl Installation {
         answer.error_for_status().ok()?.json().await.ok()
     }
 
+    /// Submits a job and does not care for the answer.
+    pub async fn send(&self, job: &Value) {
+        let _ = self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job).send().await;
+    }
+
     /// Submits a job and returns its answer, whatever it is.
     pub async fn try_submit(&self, job: &Value) -> (StatusCode, Value) {
         let answer = self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job).send().await.unwrap();

@@ -339,6 +339,10 @@ impl Pair {
         if newer {
             let Model { now, workers, nonces, .. } = std::mem::take(&mut self.model);
             self.model = Model { now, workers, nonces, ..Model::default() };
+            // Every worker comes back, as the contract asks; here with nothing.
+            for n in (0..SESSIONS).filter(|n| self.model.workers.contains_key(&session(*n))).collect::<Vec<_>>() {
+                self.join(n);
+            }
         }
     }
 
