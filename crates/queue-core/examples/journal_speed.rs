@@ -1,5 +1,5 @@
-//! How fast the embedded journal is on this machine: `cargo run --release -p queue-core --example journal_speed --
-//! [jobs] [folder]`. Every number is of durable work: each accept and each settle was fsynced before it was answered.
+//! How fast a journal is on this machine: `cargo run --release -p queue-core --example journal_speed --
+//! [jobs] [folder or postgres:// URL]`. A folder gets an SQLite file; the database of a URL must hold nothing else. Every number is of durable work: each accept and each settle was fsynced before it was answered.
 
 #![allow(clippy::print_stdout)] // its output is what it is for
 
@@ -17,7 +17,11 @@ use bytes::Bytes;
 use queue_core::{
     ids::{Epoch, JobId, SessionId},
     job::{Kind, NewJob},
-    journal::{Journal, LiveScan, Outcome, Settlement, Token, sqlite::SqliteJournal},
+    journal::{
+        Journal, LiveScan, Outcome, Settlement, Token,
+        postgres::{self, PostgresConfig, PostgresJournal},
+        sqlite::SqliteJournal,
+    },
     time::{Clock, SystemClock, Timestamp},
 };
 
@@ -35,15 +39,32 @@ const PAYLOAD_BYTES: usize = 1_024;
 fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
     let jobs: usize = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
-    let parent = arguments.next().map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = tempfile::tempdir_in(parent)?;
+    let place = arguments.next();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(jobs, folder.path().join("journal.db")))
+    match place {
+        Some(url) if url.starts_with("postgres") => runtime.block_on(measure_postgres(jobs, url)),
+        place => {
+            let folder = tempfile::tempdir_in(place.map_or_else(std::env::temp_dir, PathBuf::from))?;
+            runtime.block_on(measure_sqlite(jobs, folder.path().join("journal.db")))
+        }
+    }
 }
 
-async fn measure(jobs: usize, path: PathBuf) -> Result<(), Failure> {
-    let clock = Arc::new(SystemClock);
-    let journal = Arc::new(SqliteJournal::open(&path, clock.clone())?);
+async fn measure_sqlite(jobs: usize, path: PathBuf) -> Result<(), Failure> {
+    measure(jobs, Arc::new(SqliteJournal::open(&path, Arc::new(SystemClock))?)).await?;
+    println!("{:<40} {:>12} bytes", "file", std::fs::metadata(&path)?.len());
+    println!("{:<40} {:>12} bytes", "write-ahead log", std::fs::metadata(path.with_extension("db-wal"))?.len());
+    Ok(())
+}
+
+async fn measure_postgres(jobs: usize, url: String) -> Result<(), Failure> {
+    let config = PostgresConfig::new(url);
+    postgres::migrate(&mut postgres::connect(&config).await?).await?;
+    measure(jobs, Arc::new(PostgresJournal::open(&config, Arc::new(SystemClock)).await?)).await
+}
+
+async fn measure(jobs: usize, journal: Arc<dyn Journal>) -> Result<(), Failure> {
+    let clock = SystemClock;
     for bulks_at_once in [1, 4] {
         let (bulks, ids) = make_bulks(jobs, bulks_at_once, clock.now());
         let watch = Watch::start();
@@ -59,7 +80,7 @@ async fn measure(jobs: usize, path: PathBuf) -> Result<(), Failure> {
         watch.report(&format!("load, {LOAD_JOBS} at once"), loaded);
 
         let watch = Watch::start();
-        let live = rebuild(&journal, clock.now()).await?;
+        let live = rebuild(&*journal, clock.now()).await?;
         watch.report("live rows paged for a rebuild", live);
 
         let mut rest = ids.as_slice();
@@ -72,8 +93,6 @@ async fn measure(jobs: usize, path: PathBuf) -> Result<(), Failure> {
             watch.report(&format!("settle, {callers} callers"), now.len());
         }
     }
-    println!("{:<40} {:>12} bytes", "file", std::fs::metadata(&path)?.len());
-    println!("{:<40} {:>12} bytes", "write-ahead log", std::fs::metadata(path.with_extension("db-wal"))?.len());
     Ok(())
 }
 
@@ -143,7 +162,7 @@ fn make_bulks(jobs: usize, callers: usize, now: Timestamp) -> (Vec<Vec<Vec<NewJo
     (bulks, ids)
 }
 
-async fn accept(journal: &Arc<SqliteJournal>, bulks: Vec<Vec<Vec<NewJob>>>) -> Result<(), Failure> {
+async fn accept(journal: &Arc<dyn Journal>, bulks: Vec<Vec<Vec<NewJob>>>) -> Result<(), Failure> {
     let submit = |bulks: Vec<Vec<NewJob>>| {
         let journal = journal.clone();
         tokio::spawn(async move {
@@ -160,7 +179,7 @@ async fn accept(journal: &Arc<SqliteJournal>, bulks: Vec<Vec<Vec<NewJob>>>) -> R
     Ok(())
 }
 
-async fn rebuild(journal: &SqliteJournal, now: Timestamp) -> Result<usize, Failure> {
+async fn rebuild(journal: &dyn Journal, now: Timestamp) -> Result<usize, Failure> {
     let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: 10_000 };
     let mut found = 0;
     loop {
@@ -171,7 +190,7 @@ async fn rebuild(journal: &SqliteJournal, now: Timestamp) -> Result<usize, Failu
     }
 }
 
-async fn settle(journal: &Arc<SqliteJournal>, ids: &[JobId], callers: usize, now: Timestamp) -> Result<(), Failure> {
+async fn settle(journal: &Arc<dyn Journal>, ids: &[JobId], callers: usize, now: Timestamp) -> Result<(), Failure> {
     let (ids, next) = (Arc::new(ids.to_vec()), Arc::new(AtomicUsize::new(0)));
     let session = SessionId::generate();
     let callers: Vec<_> = (0..callers)

@@ -9,8 +9,10 @@
     reason = "a failure in here is the failure of the test that uses it"
 )]
 
+mod postgres;
 mod provider;
 mod redis;
 
+pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};

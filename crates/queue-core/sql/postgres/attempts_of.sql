@@ -1,0 +1,5 @@
+-- Purpose:   the attempts of a job, oldest first.
+-- Arguments: 1 id.
+-- Returns:   epoch, number, outcome, session, started_at, finished_at, error.
+-- Invariant: writes nothing.
+SELECT epoch, number, outcome, session, started_at, finished_at, error FROM attempts WHERE job_id = $1 ORDER BY epoch

@@ -1,0 +1,13 @@
+-- Purpose:   what the role may not do and the journal does.
+-- Arguments: none.
+-- Returns:   the names of tables and functions; none where all is well.
+-- Invariant: writes nothing.
+SELECT name::text
+FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'idempotency_keys',
+                  'unique_keys', 'queues', 'queue_totals', 'api_keys', 'sessions', 'meta']) AS name
+WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
+           AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
+UNION ALL
+SELECT 'job_rows' WHERE NOT has_table_privilege('job_rows', 'SELECT')
+UNION ALL
+SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(bigint, integer)', 'EXECUTE')

@@ -1,0 +1,206 @@
+//! Queues, API keys and worker sessions.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sqlx::postgres::PgRow;
+
+use super::{
+    PostgresJournal,
+    failure::Failure,
+    rows::{self, Cells},
+    sql,
+    text::{kept, kept_if_any},
+    transaction::{Transaction, Verb},
+};
+use crate::{
+    ids::{Name, SessionId},
+    journal::{ApiKey, Catalog, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+};
+
+#[async_trait]
+impl Catalog for PostgresJournal {
+    async fn queues(&self) -> Result<BTreeMap<Name, Versioned<QueueSettings>>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::QUEUES).fetch_all(&pool).await?;
+            Ok(found.iter().map(queue).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError> {
+        self.write::<SetQueue>((queue.clone(), settings)).await
+    }
+
+    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
+        self.write::<AddKey>(key).await
+    }
+
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::KEY_FIND).bind(kept(id)).fetch_optional(&pool).await?;
+            Ok(found.as_ref().map(key).transpose()?)
+        })
+        .await
+    }
+
+    async fn count_keys(&self) -> Result<u64, JournalError> {
+        self.ask(|pool| async move {
+            let row = sqlx::query(sql::KEY_COUNT).fetch_one(&pool).await?;
+            Ok(Cells::of(&row, 0).count()?)
+        })
+        .await
+    }
+
+    async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError> {
+        self.write::<OpenSession>(session).await
+    }
+
+    async fn close_session(&self, id: SessionId) -> Result<(), JournalError> {
+        self.write::<CloseSession>(id).await
+    }
+
+    async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::SESSIONS).fetch_all(&pool).await?;
+            Ok(found.iter().map(session).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+}
+
+fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    let (name, version) = (cells.name()?, cells.next()?);
+    let value = QueueSettings {
+        paused: cells.next()?,
+        paused_until: cells.time_if_any()?,
+        reason: cells.text_if_any()?,
+        concurrency: cells.next::<Option<i64>>()?.and_then(|slots| u32::try_from(slots).ok()),
+        timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
+    };
+    Ok((name, Versioned { version, value }))
+}
+
+fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    Ok(ApiKey {
+        id: cells.text()?,
+        secret_hash: cells.hash()?,
+        tenant: cells.name()?,
+        role: cells.word(role_of)?,
+        name: cells.text()?,
+        created_at: cells.time()?,
+    })
+}
+
+fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    Ok(WorkerSession {
+        id: SessionId(cells.next()?),
+        host: cells.text()?,
+        version: cells.text()?,
+        slots: cells.count()?,
+        started_at: cells.time()?,
+    })
+}
+
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Admin => "admin",
+    }
+}
+
+fn role_of(word: &str) -> Option<Role> {
+    [Role::Admin].into_iter().find(|role| role_word(*role) == word)
+}
+
+struct SetQueue;
+
+#[async_trait]
+impl Verb for SetQueue {
+    type Input = (Name, QueueSettings);
+    type Output = i64;
+    /// The same settings twice are two versions of the same.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<i64>, Failure> {
+        let mut versions = Vec::new();
+        for (name, settings) in inputs {
+            let version = sqlx::query_scalar(sql::QUEUE_SET)
+                .bind(name.as_str())
+                .bind(settings.paused)
+                .bind(settings.paused_until.map(|at| at.0))
+                .bind(kept_if_any(settings.reason.as_ref()))
+                .bind(settings.concurrency.map(i64::from))
+                .bind(settings.timeout_ms.map(rows::to_bigint))
+                .fetch_one(transaction.connection())
+                .await?;
+            versions.push(version);
+        }
+        Ok(versions)
+    }
+}
+
+struct AddKey;
+
+#[async_trait]
+impl Verb for AddKey {
+    type Input = ApiKey;
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, keys: &[ApiKey], _again: bool) -> Result<Vec<()>, Failure> {
+        for key in keys {
+            sqlx::query(sql::KEY_ADD)
+                .bind(kept(&key.id))
+                .bind(&key.secret_hash[..])
+                .bind(key.tenant.as_str())
+                .bind(role_word(key.role))
+                .bind(kept(&key.name))
+                .bind(key.created_at.0)
+                .execute(transaction.connection())
+                .await?;
+        }
+        Ok(vec![(); keys.len()])
+    }
+}
+
+struct OpenSession;
+
+#[async_trait]
+impl Verb for OpenSession {
+    type Input = WorkerSession;
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, sessions: &[WorkerSession], _again: bool) -> Result<Vec<()>, Failure> {
+        for session in sessions {
+            sqlx::query(sql::SESSION_OPEN)
+                .bind(session.id.0)
+                .bind(kept(&session.host))
+                .bind(kept(&session.version))
+                .bind(i64::from(session.slots))
+                .bind(session.started_at.0)
+                .execute(transaction.connection())
+                .await?;
+        }
+        Ok(vec![(); sessions.len()])
+    }
+}
+
+struct CloseSession;
+
+#[async_trait]
+impl Verb for CloseSession {
+    type Input = SessionId;
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, sessions: &[SessionId], _again: bool) -> Result<Vec<()>, Failure> {
+        for session in sessions {
+            sqlx::query(sql::SESSION_CLOSE).bind(session.0).execute(transaction.connection()).await?;
+        }
+        Ok(vec![(); sessions.len()])
+    }
+}

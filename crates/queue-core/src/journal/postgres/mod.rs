@@ -1,0 +1,159 @@
+//! The journal in Postgres, for many processes: accepts, settles and payments are committed in groups.
+//!
+//! A method's answer is sent after the COMMIT that holds its write has returned, so whatever was answered survives a
+//! crash of the process and of the server. Nothing relies on this process being alone: every write names what it
+//! expects in its WHERE clause, keys are told apart by constraints, and rows are locked in one order.
+
+mod accept;
+mod catalog;
+mod config;
+mod failure;
+mod group;
+mod migrations;
+mod money;
+mod open;
+mod partitions;
+mod protocol;
+mod reads;
+mod rows;
+mod settle;
+mod sql;
+mod text;
+mod transaction;
+
+#[cfg(test)]
+mod plans;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use super::{
+    Accepted, Cancelled, Changed, Edit, Journal, JournalError, LiveScan, Loaded, NewJob, PAGE_MAX_ROWS, Recovered,
+    Recovery, Settled, Settlement, Token,
+};
+use crate::{
+    dispatcher::Entry,
+    ids::{Epoch, Generation, Incarnation, JobId},
+    ledger::{CallRecord, Memo},
+    time::{Clock, Timestamp},
+};
+use accept::Accept;
+pub use config::PostgresConfig;
+use failure::Failure;
+use group::Committers;
+pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
+use money::Record;
+pub use open::{OpenError, connect};
+use settle::Settle;
+use transaction::{Database, Verb};
+
+/// The shared journal. Cheap to clone; its tasks end with the last clone.
+#[derive(Clone)]
+pub struct PostgresJournal {
+    database: Database,
+    accepts: Committers<Accept>,
+    settles: Committers<Settle>,
+    records: Committers<Record>,
+    incarnation: Incarnation,
+    _partitions: Arc<partitions::Ahead>,
+}
+
+/// Most rows of one [`Journal::live`]: a rebuild pages through millions, and ten pages' worth keeps its overhead low.
+const LIVE_MAX_ROWS: usize = PAGE_MAX_ROWS * 10;
+
+impl PostgresJournal {
+    /// Opens the journal, whose schema [`migrate`] has made. Must be called inside a tokio runtime, which its tasks
+    /// run on.
+    pub async fn open(config: &PostgresConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
+        let (pool, incarnation) = open::open_pool(config, &clock).await?;
+        let database = Database { pool, clock };
+        Ok(Self {
+            accepts: Committers::start(&database, config.writers),
+            settles: Committers::start(&database, config.writers),
+            records: Committers::start(&database, 1),
+            incarnation: Incarnation(incarnation),
+            _partitions: Arc::new(partitions::Ahead::start(&database)),
+            database,
+        })
+    }
+
+    /// Drops what was kept of jobs accepted on days that ended before `before`, and returns how many partitions that
+    /// were. A day with a live job or a dead letter is kept whole. Money is not touched.
+    pub async fn prune(&self, before: Timestamp) -> Result<u64, JournalError> {
+        partitions::prune(&self.database, before).await.map_err(Failure::into_error)
+    }
+
+    /// Commits one rare write.
+    async fn write<V: Verb>(&self, input: V::Input) -> Result<V::Output, JournalError> {
+        self.database.commit_one::<V>(input).await.map_err(Failure::into_error)
+    }
+}
+
+#[async_trait]
+impl Journal for PostgresJournal {
+    async fn accept(&self, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError> {
+        self.accepts.submit(jobs).await
+    }
+
+    async fn load(&self, claims: &[Token], now: Timestamp) -> Result<Vec<Option<Loaded>>, JournalError> {
+        self.ask(|pool| reads::load(pool, claims, now)).await
+    }
+
+    /// A repeat by the caller finds its own first try and is [`Settled::Fenced`]; a commit whose answer was lost is
+    /// read again here, and answered as it would have been.
+    async fn settle(&self, settlement: Settlement) -> Result<Settled, JournalError> {
+        self.settles.submit(settlement).await
+    }
+
+    async fn record(&self, call: CallRecord) -> Result<(), JournalError> {
+        self.records.submit(call).await
+    }
+
+    async fn memos(&self, id: JobId) -> Result<Vec<Memo>, JournalError> {
+        self.ask(|pool| reads::memos(pool, id)).await
+    }
+
+    async fn recover(&self, recoveries: Vec<Recovery>) -> Result<Vec<Recovered>, JournalError> {
+        self.write::<protocol::Recover>(recoveries).await
+    }
+
+    async fn reconcile(&self, unknown: Vec<Token>) -> Result<Vec<Entry>, JournalError> {
+        self.write::<protocol::Reconcile>(unknown).await
+    }
+
+    async fn live(&self, scan: LiveScan) -> Result<Vec<Entry>, JournalError> {
+        let limit = scan.limit.min(LIVE_MAX_ROWS);
+        self.ask(|pool| reads::live(pool, scan, limit)).await
+    }
+
+    async fn cancel(
+        &self,
+        id: JobId,
+        reason: Option<String>,
+        attempt: Option<crate::journal::Interrupted>,
+        now: Timestamp,
+    ) -> Result<Cancelled, JournalError> {
+        self.write::<protocol::Cancel>((id, reason, attempt, now)).await
+    }
+
+    async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, _now: Timestamp) -> Result<Changed, JournalError> {
+        self.write::<protocol::Change>((id, seen, edit)).await
+    }
+
+    async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
+        self.write::<protocol::Redrive>((id, now)).await
+    }
+
+    fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    async fn new_generation(&self) -> Result<Generation, JournalError> {
+        self.write::<protocol::NewGeneration>(()).await
+    }
+
+    async fn check(&self) -> Result<(), JournalError> {
+        self.write::<protocol::Check>(()).await
+    }
+}

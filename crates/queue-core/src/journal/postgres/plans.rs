@@ -1,0 +1,76 @@
+//! Listings and claims stay bounded only as long as every statement walks along an index.
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use testkit::PostgresServer;
+
+use super::{PostgresConfig, connect, migrate, rows::Cells, sql};
+
+/// Tables that grow with the number of jobs.
+const LARGE: [&str; 9] = [
+    "jobs",
+    "settled_jobs_default",
+    "payloads_default",
+    "attempts_default",
+    "memos_default",
+    "spend",
+    "charges",
+    "idempotency_keys",
+    "unique_keys",
+];
+
+/// The plan for any arguments, as a connection that serves for long has it.
+async fn plan(connection: &mut PgConnection, text: &str) -> String {
+    connection.execute(AssertSqlSafe(format!("PREPARE asked AS {text}"))).await.unwrap();
+    let count = "SELECT cardinality(parameter_types)::bigint FROM pg_prepared_statements WHERE name = 'asked'";
+    let row = connection.fetch_one(count).await.unwrap();
+    let arguments = vec!["NULL"; Cells::of(&row, 0).count::<usize>().unwrap()].join(", ");
+    let arguments = if arguments.is_empty() { arguments } else { format!("({arguments})") };
+    let lines = connection.fetch_all(AssertSqlSafe(format!("EXPLAIN EXECUTE asked{arguments}"))).await.unwrap();
+    connection.execute("DEALLOCATE asked").await.unwrap();
+    lines.iter().map(|line| line.get::<String, _>(0)).collect::<Vec<_>>().join("\n")
+}
+
+#[tokio::test]
+async fn every_statement_walks_along_an_index() {
+    let config = PostgresConfig::new(PostgresServer::shared().database());
+    let mut connection = connect(&config).await.unwrap();
+    migrate(&mut connection).await.unwrap();
+    sqlx::query(sql::SESSION).bind("30000").bind("10000").execute(&mut connection).await.unwrap();
+    connection.execute("SET plan_cache_mode = force_generic_plan").await.unwrap();
+    for (name, text) in sql::ALL {
+        let plan = plan(&mut connection, text).await;
+        for table in LARGE {
+            let whole = plan.lines().find(|line| {
+                line.split_once("Seq Scan on ").is_some_and(|(_, of)| of.split_whitespace().next() == Some(table))
+            });
+            assert!(whole.is_none(), "{name} reads all of {table}:\n{plan}");
+        }
+        let walks = plan.lines().zip(plan.lines().skip(1)).filter(|(line, _)| line.contains("Index"));
+        let whole = walks.filter(|(line, next)| line.contains(" Scan using ") && !next.contains("Index Cond"));
+        let whole: Vec<_> = whole.filter(|(line, _)| LARGE.iter().any(|table| line.contains(table))).collect();
+        let may = ["DEAD_GROUPS"].contains(name);
+        assert!(whole.is_empty() || may, "{name} walks a whole index:\n{plan}");
+        let reads_live_jobs = ["LIVE", "LIVE_FEW", "LIST_LIVE"].contains(name);
+        assert!(reads_live_jobs || !plan.contains("jobs_live"), "{name} walks all live jobs:\n{plan}");
+    }
+    for (name, index) in [
+        ("LOAD", "jobs_pkey"),
+        ("LIVE", "jobs_live"),
+        ("LIVE_FEW", "Index Only Scan using jobs_live"),
+        ("LIST_LIVE", "jobs_live"),
+        ("LIST_DEAD", "jobs_dead"),
+        ("LIST_BATCH", "jobs_batch"),
+        ("DEAD_GROUPS", "jobs_dead_cause"),
+        ("BATCH", "Index Only Scan using jobs_batch"),
+        ("COSTS", "spend_at"),
+        ("COSTS", "charges_at"),
+    ] {
+        let text = sql::ALL.iter().find(|(known, _)| *known == name).unwrap().1;
+        let plan = plan(&mut connection, text).await;
+        assert!(plan.contains(index), "{name} without {index}:\n{plan}");
+    }
+    for (name, text) in sql::ALL.iter().filter(|(name, _)| ["LIVE", "LIST_NEWEST", "LIST_DEAD"].contains(name)) {
+        let plan = plan(&mut connection, text).await;
+        assert!(!plan.contains("Sort  (cost"), "{name} sorts all that it finds:\n{plan}");
+    }
+}

@@ -1,0 +1,370 @@
+//! What is read: for workers and the scheduler, for people, and for the bill.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sqlx::{PgPool, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{
+    PostgresJournal,
+    failure::Failure,
+    rows::{self, Cells, JOB_COLUMNS},
+    sql,
+    text::{kept, kept_if_any},
+};
+use crate::{
+    dispatcher::Entry,
+    ids::{JobId, Name},
+    job::{AttemptRecord, Job},
+    journal::{
+        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
+        PAGE_MAX_ROWS, QueueTotals, Reads, Token,
+    },
+    ledger::{CallRecord, Memo, Nanousd},
+    state::Standing,
+    time::Timestamp,
+};
+
+impl PostgresJournal {
+    /// Asks, and asks again where only the connection was at fault.
+    pub(super) async fn ask<T, F>(&self, question: impl Fn(PgPool) -> F) -> Result<T, JournalError>
+    where
+        F: Future<Output = Result<T, Failure>>,
+    {
+        let mut losses = 0;
+        loop {
+            match question(self.database.pool.clone()).await {
+                // A restart of Postgres leaves every idle connection of the pool broken; each is met once.
+                Err(Failure::Lost(_)) if losses <= self.database.pool.options().get_max_connections() => losses += 1,
+                answer => return answer.map_err(Failure::into_error),
+            }
+        }
+    }
+}
+
+/// Puts rows that name their place, counted from 1, into the places of what was asked.
+fn in_places<T>(
+    places: usize,
+    found: impl Iterator<Item = Result<(i64, T), sqlx::Error>>,
+) -> Result<Vec<Option<T>>, Failure> {
+    let mut answers: Vec<_> = (0..places).map(|_| None).collect();
+    for row in found {
+        let (place, value) = row?;
+        if let Some(slot) = usize::try_from(place - 1).ok().and_then(|place| answers.get_mut(place)) {
+            *slot = Some(value);
+        }
+    }
+    Ok(answers)
+}
+
+/// The claims that may run now, with their payloads.
+pub(super) async fn load(pool: PgPool, claims: &[Token], now: Timestamp) -> Result<Vec<Option<Loaded>>, Failure> {
+    let found = sqlx::query(sql::LOAD)
+        .bind(claims.iter().map(|claim| claim.id.0).collect::<Vec<_>>())
+        .bind(claims.iter().map(|claim| claim.epoch.0).collect::<Vec<_>>())
+        .bind(now.0)
+        .fetch_all(&pool)
+        .await?;
+    let read = |row: &PgRow| {
+        let mut cells = Cells::of(row, JOB_COLUMNS);
+        let loaded = Loaded { job: rows::job(row)?, payload: cells.bytes()? };
+        Ok((cells.next()?, loaded))
+    };
+    in_places(claims.len(), found.iter().map(read))
+}
+
+/// A page of live jobs.
+pub(super) async fn live(pool: PgPool, scan: LiveScan, limit: usize) -> Result<Vec<Entry>, Failure> {
+    let (run_at, id) = scan.after.map_or((i64::MIN, Uuid::nil()), |(run_at, id)| (run_at.0, id.0));
+    let found = sqlx::query(sql::LIVE)
+        .bind(run_at)
+        .bind(id)
+        .bind(scan.due_by.0)
+        .bind(scan.accepted_by.0)
+        .bind(limit as i64)
+        .fetch_all(&pool)
+        .await?;
+    Ok(found.iter().map(rows::entry).collect::<Result<_, _>>()?)
+}
+
+/// The kept answers of a job.
+pub(super) async fn memos(pool: PgPool, id: JobId) -> Result<Vec<Memo>, Failure> {
+    of_job(pool, sql::MEMOS, id, rows::memo).await
+}
+
+async fn of_job<T>(
+    pool: PgPool,
+    sql: &'static str,
+    id: JobId,
+    read: fn(&PgRow) -> Result<T, sqlx::Error>,
+) -> Result<Vec<T>, Failure> {
+    let found = sqlx::query(sql).bind(id.0).fetch_all(&pool).await?;
+    Ok(found.iter().map(read).collect::<Result<_, _>>()?)
+}
+
+fn body(row: &PgRow) -> Result<Bytes, sqlx::Error> {
+    Cells::of(row, 0).bytes()
+}
+
+#[async_trait]
+impl Reads for PostgresJournal {
+    async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError> {
+        self.ask(|pool| async move {
+            let asked: Vec<_> = ids.iter().map(|id| id.0).collect();
+            let found = sqlx::query(sql::JOBS_OF).bind(asked).fetch_all(&pool).await?;
+            let read = |row: &PgRow| Ok((Cells::of(row, JOB_COLUMNS).next()?, rows::job(row)?));
+            in_places(ids.len(), found.iter().map(read))
+        })
+        .await
+    }
+
+    async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.ask(|pool| of_job(pool, sql::PAYLOAD_OF, id, body)).await?.pop())
+    }
+
+    async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
+        Ok(self.ask(|pool| of_job(pool, sql::RESULT_OF, id, body)).await?.pop())
+    }
+
+    async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, JournalError> {
+        self.ask(|pool| of_job(pool, sql::ATTEMPTS_OF, id, rows::attempt)).await
+    }
+
+    async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError> {
+        self.ask(|pool| of_job(pool, sql::CALLS_OF, id, rows::call)).await
+    }
+
+    async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
+        self.ask(|pool| list(pool, filter)).await
+    }
+
+    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::DEAD_GROUPS)
+                .bind(queue.map(Name::as_str))
+                .bind(PAGE_MAX_ROWS as i64)
+                .fetch_all(&pool)
+                .await?;
+            Ok(found.iter().map(dead_group).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError> {
+        let rows = self.ask(totals).await?;
+        Ok(rows.into_iter().map(|(queue, totals, _)| (queue, totals)).collect())
+    }
+
+    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::BATCH).bind(kept(batch_id)).fetch_all(&pool).await?;
+            let read = |row| {
+                let mut cells = Cells::of(row, 0);
+                Ok((cells.standing()?, cells.count()?))
+            };
+            found.iter().map(read).collect()
+        })
+        .await
+    }
+
+    async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
+        self.ask(|pool| async move {
+            let rows = sqlx::query(sql::ANSWERED).bind(owner.as_str()).bind(kept(key)).fetch_all(&pool).await?;
+            let mut found: Option<Answered> = None;
+            for row in &rows {
+                let mut cells = Cells::of(row, 0);
+                let fingerprint = cells.hash()?;
+                let (item, job) = (cells.count()?, (cells.job_id()?, cells.time()?));
+                found.get_or_insert_with(|| Answered { fingerprint, items: BTreeMap::new() }).items.insert(item, job);
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError> {
+        let rows = self.ask(totals).await?;
+        Ok(rows.into_iter().map(|(queue, _, live)| (queue, live)).collect())
+    }
+}
+
+/// Live jobs up to which a list sorts them instead of walking all ids backwards to find them.
+const LIVE_FEW: i64 = 10_000;
+
+/// Rows of the steps of one question: small first, because most pages are full after it. A filter that few rows match
+/// must not cost a walk over all of them.
+const STEPS: [i64; 3] = [1_000, 9_000, 40_000];
+
+async fn list(pool: PgPool, filter: &JobFilter) -> Result<Listed, Failure> {
+    if filter.due.is_some() && filter.standing.is_some_and(Standing::is_final) {
+        return Ok(Listed::default());
+    }
+    let (due_by, due_after) = match filter.due {
+        Some((true, at)) => (Some(at.0), None),
+        Some((false, at)) => (None, Some(at.0)),
+        None => (None, None),
+    };
+    let standing = if filter.due.is_some() { Some(Standing::Live) } else { filter.standing };
+    let limit = filter.limit.min(PAGE_MAX_ROWS);
+    let mut search = Search { filter, sql: sql::LIST_NEWEST, standing, due_by, due_after };
+    search.sql = match standing {
+        _ if filter.batch_id.is_some() => sql::LIST_BATCH,
+        Some(Standing::Dead) => sql::LIST_DEAD,
+        Some(Standing::Live) if few_are_live(&pool, due_by, due_after).await? => {
+            search.sql = sql::LIST_LIVE;
+            return Ok(Listed { jobs: search.rows(&pool, filter.before, None, limit).await?, go_on_behind: None });
+        }
+        _ => sql::LIST_NEWEST,
+    };
+    let mut found = Listed { jobs: Vec::new(), go_on_behind: filter.before };
+    for step in STEPS {
+        let before = found.go_on_behind;
+        let end = sqlx::query_scalar::<_, Uuid>(sql::WALK)
+            .bind(before.map(|id| id.0))
+            .bind(step - 1)
+            .bind(kept_if_any(filter.batch_id.as_ref()))
+            .bind(filter.batch_id.is_none() && standing == Some(Standing::Dead))
+            .fetch_optional(&pool)
+            .await?
+            .map(JobId);
+        found.jobs.extend(search.rows(&pool, before, end, limit - found.jobs.len()).await?);
+        if end.is_none() || found.jobs.len() >= limit {
+            found.go_on_behind = None;
+            break;
+        }
+        found.go_on_behind = end;
+    }
+    Ok(found)
+}
+
+/// A filter with what was decided about it.
+struct Search<'f> {
+    filter: &'f JobFilter,
+    sql: &'static str,
+    standing: Option<Standing>,
+    due_by: Option<i64>,
+    due_after: Option<i64>,
+}
+
+impl Search<'_> {
+    /// At most `limit` matching rows, from behind `before` down to `down_to`.
+    async fn rows(
+        &self,
+        pool: &PgPool,
+        before: Option<JobId>,
+        down_to: Option<JobId>,
+        limit: usize,
+    ) -> Result<Vec<Job>, Failure> {
+        let filter = self.filter;
+        let text = filter.text.as_ref().map(|text| text.to_ascii_lowercase());
+        let id_part = text.as_ref().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'));
+        let found = sqlx::query(self.sql)
+            .bind(before.map(|id| id.0))
+            .bind(filter.queue.as_ref().map(Name::as_str))
+            .bind(filter.kind.map(|kind| kind.as_str()))
+            .bind(self.standing.map(super::settle::standing_code))
+            .bind(self.due_by)
+            .bind(self.due_after)
+            .bind(filter.tenant.as_ref().map(Name::as_str))
+            .bind(kept_if_any(filter.error_class.as_ref()))
+            .bind(kept_if_any(filter.signature.as_ref()))
+            .bind(kept_if_any(filter.batch_id.as_ref()))
+            .bind(kept_if_any(filter.operation.as_ref()))
+            .bind(kept_if_any(text.as_ref()))
+            .bind(id_part.map(|text| text.replace('-', "")))
+            .bind(filter.since.map(|at| at.0))
+            .bind(filter.until.map(|at| at.0))
+            .bind(limit as i64)
+            .bind(down_to.map(|id| id.0))
+            .fetch_all(pool)
+            .await?;
+        Ok(found.iter().map(rows::job).collect::<Result<_, _>>()?)
+    }
+}
+
+async fn few_are_live(pool: &PgPool, due_by: Option<i64>, due_after: Option<i64>) -> Result<bool, Failure> {
+    let found: i64 =
+        sqlx::query_scalar(sql::LIVE_FEW).bind(due_by).bind(due_after).bind(LIVE_FEW).fetch_one(pool).await?;
+    Ok(found < LIVE_FEW)
+}
+
+fn dead_group(row: &PgRow) -> Result<DeadGroup, sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    Ok(DeadGroup {
+        signature: cells.text()?,
+        class: cells.text()?,
+        count: cells.count()?,
+        first_seen: cells.time()?,
+        last_seen: cells.time()?,
+        cost_nanousd: cells.next()?,
+    })
+}
+
+async fn totals(pool: PgPool) -> Result<Vec<(Name, QueueTotals, u64)>, Failure> {
+    let found = sqlx::query(sql::TOTALS).fetch_all(&pool).await?;
+    let read = |row| {
+        let mut cells = Cells::of(row, 0);
+        let queue = cells.name()?;
+        let totals = QueueTotals {
+            accepted: cells.count()?,
+            succeeded: cells.count()?,
+            cancelled: cells.count()?,
+            dead: cells.count()?,
+        };
+        Ok((queue, totals, cells.count()?))
+    };
+    found.iter().map(read).collect()
+}
+
+#[async_trait]
+impl Ledger for PostgresJournal {
+    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError> {
+        self.ask(|pool| costs(pool, by, since, until)).await
+    }
+}
+
+async fn costs(pool: PgPool, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, Failure> {
+    let word = |at: usize| by.get(at).map_or("", |column| column_word(*column));
+    let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
+    let found = sqlx::query(sql::COSTS)
+        .bind(word(0))
+        .bind(word(1))
+        .bind(word(2))
+        .bind(since.0)
+        .bind(until.0)
+        .bind(charged)
+        .bind(PAGE_MAX_ROWS as i64)
+        .fetch_all(&pool)
+        .await?;
+    let read = |row| {
+        let mut cells = Cells::of(row, 0);
+        let mut group = vec![cells.text()?, cells.text()?, cells.text()?];
+        group.truncate(by.len());
+        Ok(CostRow {
+            group,
+            calls: cells.count()?,
+            calls_maybe: cells.count()?,
+            calls_unpriced: cells.count()?,
+            jobs: cells.count()?,
+            usage: cells.usage()?,
+            spend: Nanousd(cells.next()?),
+            wasted: Nanousd(cells.next()?),
+            charge: charged.then_some(Nanousd(cells.next()?)),
+        })
+    };
+    found.iter().map(read).collect()
+}
+
+fn column_word(column: CostColumn) -> &'static str {
+    match column {
+        CostColumn::Operation => "operation",
+        CostColumn::Model => "model",
+        CostColumn::Provider => "provider",
+        CostColumn::Tenant => "tenant",
+        CostColumn::Queue => "queue",
+        CostColumn::Kind => "kind",
+        CostColumn::Day => "day",
+    }
+}

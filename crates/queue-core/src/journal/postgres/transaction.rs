@@ -1,0 +1,167 @@
+//! One transaction: what a verb does in it, and what its end means.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use metrics::histogram;
+use rand::RngExt;
+use sqlx::{PgConnection, PgPool};
+use tokio::time::Instant;
+
+use super::{failure::Failure, sql};
+use crate::{
+    ids::Name,
+    telemetry,
+    time::{Clock, Timestamp},
+};
+
+/// Times that a group begins anew because another transaction was in its way. Rows are locked in one order, so one
+/// more try nearly always passes.
+const CONFLICTS_MAX: u32 = 8;
+
+/// Longest time that the answer to a lost COMMIT is looked for: longer than a restart of Postgres takes.
+const REREAD_MAX: Duration = Duration::from_secs(30);
+
+/// Longest pause between two tries. Each pause is a random part of it, so that processes do not try in step.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Something that is done to a group of inputs, all of it or nothing.
+#[async_trait]
+pub(super) trait Verb: Send + Sync + 'static {
+    /// What a caller asks with.
+    type Input: Send + Sync + 'static;
+    /// What a caller is answered.
+    type Output: Send + 'static;
+
+    /// Whether running it again tells what the first time did, also where nobody knows whether that was committed.
+    const REPEATABLE: bool;
+
+    /// Does it, with one answer for each input. `again` says that the same inputs may have been committed before.
+    async fn run(
+        transaction: &mut Transaction,
+        inputs: &[Self::Input],
+        again: bool,
+    ) -> Result<Vec<Self::Output>, Failure>;
+}
+
+/// What a write does to a queue's numbers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct TotalsChange {
+    pub(super) accepted: i64,
+    pub(super) succeeded: i64,
+    pub(super) cancelled: i64,
+    pub(super) dead: i64,
+    pub(super) live: i64,
+}
+
+/// An open transaction as the verbs see it.
+pub(super) struct Transaction {
+    inner: sqlx::Transaction<'static, sqlx::Postgres>,
+    /// The journal's clock at its start.
+    pub(super) now: Timestamp,
+    totals: BTreeMap<Name, TotalsChange>,
+}
+
+impl Transaction {
+    /// The connection that it holds.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+
+    /// Counts; written once for each queue before the commit.
+    pub(super) fn count(&mut self, queue: &Name, change: impl FnOnce(&mut TotalsChange)) {
+        match self.totals.get_mut(queue) {
+            Some(totals) => change(totals),
+            None => change(self.totals.entry(queue.clone()).or_default()),
+        }
+    }
+
+    async fn write_totals(&mut self) -> Result<(), Failure> {
+        let totals = std::mem::take(&mut self.totals);
+        if totals.is_empty() {
+            return Ok(());
+        }
+        let new: Vec<_> = totals.iter().filter(|(_, change)| change.accepted > 0).map(|(queue, _)| queue).collect();
+        if !new.is_empty() {
+            let names: Vec<_> = new.into_iter().map(Name::as_str).collect();
+            sqlx::query(sql::QUEUES_OPEN).bind(names).execute(self.connection()).await?;
+        }
+        let column = |number: fn(&TotalsChange) -> i64| totals.values().map(number).collect::<Vec<_>>();
+        sqlx::query(sql::TOTALS_ADD)
+            .bind(totals.keys().map(Name::as_str).collect::<Vec<_>>())
+            .bind(column(|change| change.accepted))
+            .bind(column(|change| change.succeeded))
+            .bind(column(|change| change.cancelled))
+            .bind(column(|change| change.dead))
+            .bind(column(|change| change.live))
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    async fn commit(mut self) -> Result<(), Failure> {
+        self.write_totals().await?;
+        self.inner.commit().await.map_err(Failure::of_commit)
+    }
+}
+
+/// Where transactions come from.
+#[derive(Clone)]
+pub(super) struct Database {
+    /// The connections of this process.
+    pub(super) pool: PgPool,
+    /// Says when it is.
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Database {
+    /// Commits the inputs as one group and returns their answers, trying again what may pass. An error says that
+    /// nothing is committed, except for one that a commit's lost answer leaves.
+    pub(super) async fn commit<V: Verb>(&self, inputs: &[V::Input]) -> Result<Vec<V::Output>, Failure> {
+        let (mut conflicts, mut losses) = (0, 0);
+        let mut unanswered: Option<(Instant, String)> = None;
+        loop {
+            let failure = match self.try_commit::<V>(inputs, unanswered.is_some()).await {
+                Ok(answers) => return Ok(answers),
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Conflict(_) if conflicts < CONFLICTS_MAX => conflicts += 1,
+                // A restart of Postgres leaves every idle connection of the pool broken; each is met once.
+                Failure::Lost(_) if losses <= self.pool.options().get_max_connections() => {
+                    losses += 1;
+                    continue;
+                }
+                Failure::Ambiguous(reason) if V::REPEATABLE && unanswered.is_none() => {
+                    tracing::warn!(%reason, "a commit was not answered; it is read again");
+                    unanswered = Some((Instant::now() + REREAD_MAX, reason));
+                }
+                Failure::Refused(reason) => return Err(Failure::Refused(reason)),
+                other => match &unanswered {
+                    Some((until, _)) if Instant::now() < *until => losses = 0,
+                    Some((_, reason)) => return Err(Failure::Ambiguous(reason.clone())),
+                    None => return Err(other),
+                },
+            }
+            let pause = PAUSE_MAX.mul_f64(rand::rng().random());
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    async fn try_commit<V: Verb>(&self, inputs: &[V::Input], again: bool) -> Result<Vec<V::Output>, Failure> {
+        let began = Instant::now();
+        let inner = self.pool.begin().await?;
+        let mut transaction = Transaction { inner, now: self.clock.now(), totals: BTreeMap::new() };
+        let answers = V::run(&mut transaction, inputs, again).await?;
+        transaction.commit().await?;
+        histogram!(telemetry::JOURNAL_COMMIT).record(began.elapsed().as_secs_f64());
+        histogram!(telemetry::JOURNAL_BATCH).record(inputs.len() as f64);
+        Ok(answers)
+    }
+
+    /// Commits one input.
+    pub(super) async fn commit_one<V: Verb>(&self, input: V::Input) -> Result<V::Output, Failure> {
+        let mut answers = self.commit::<V>(std::slice::from_ref(&input)).await?;
+        answers.pop().ok_or_else(|| Failure::Refused("a write was not answered".into()))
+    }
+}

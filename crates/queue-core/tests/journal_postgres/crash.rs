@@ -1,0 +1,122 @@
+//! Connections that end around a COMMIT: nobody is answered with what is not so.
+
+use std::sync::Arc;
+
+use queue_core::{
+    ids::Epoch,
+    job::NewJob,
+    journal::{
+        Accepted, Journal, Reads, Settled,
+        conformance::{NOW, Opened, call, death, job, release, retry, settlement, success, token},
+        postgres::{PostgresConfig, PostgresJournal},
+    },
+    ledger::Nanousd,
+    state::Standing,
+};
+use testkit::SUPERUSER;
+
+use crate::{
+    Base,
+    proxy::{Fault, Proxy},
+};
+
+/// Every way in which the answer to a COMMIT can be missing.
+const FAULTS: [Fault; 3] = [Fault::AnswerLost, Fault::CommitLost, Fault::CommitLate];
+
+async fn through_proxy() -> (Proxy, PostgresJournal) {
+    let (base, name) = Base::named();
+    let proxy = Proxy::to(&name).await;
+    let url = format!("postgres://{SUPERUSER}@127.0.0.1:{}/{name}?sslmode=disable", proxy.port);
+    let journal = PostgresJournal::open(&PostgresConfig::new(url), Arc::new(base.clock.clone())).await.unwrap();
+    (proxy, journal)
+}
+
+#[tokio::test]
+async fn an_accept_whose_commit_is_not_answered_is_there_once() {
+    let (proxy, journal) = through_proxy().await;
+    for fault in FAULTS {
+        let keyed = NewJob { unique_key: Some(format!("{fault:?}")), ..job() };
+        let before = journal.totals().await.unwrap().get("default").copied().unwrap_or_default().accepted;
+        proxy.arm(fault);
+        let answers = journal.accept(vec![keyed.clone(), job()]).await.unwrap();
+        assert_eq!(answers, [Accepted::New, Accepted::New], "{fault:?}");
+        assert_eq!(journal.totals().await.unwrap()["default"].accepted, before + 2, "{fault:?}");
+        let another = NewJob { id: job().id, ..keyed.clone() };
+        assert_eq!(journal.accept(vec![another]).await.unwrap(), [Accepted::Duplicate(keyed.id)], "{fault:?}");
+    }
+    assert_eq!(proxy.happened(), FAULTS.len());
+}
+
+#[tokio::test]
+async fn a_settle_whose_commit_is_not_answered_is_done_and_not_fenced() {
+    let (proxy, journal) = through_proxy().await;
+    let store = Opened::over(journal.clone());
+    let (live, later) = (Standing::Live, NOW.plus_ms(1_000));
+    for fault in FAULTS {
+        for (outcome, standing, epoch, run_at) in [
+            (success(), Standing::Succeeded, Epoch(0), NOW),
+            (death(), Standing::Dead, Epoch(0), NOW),
+            (retry(), live, Epoch(1), later),
+            (release(), live, Epoch(1), NOW.plus_ms(2_000)),
+        ] {
+            let job = job();
+            journal.accept(vec![job.clone()]).await.unwrap();
+            let mut end = settlement(&store, token(job.id, 0), outcome);
+            end.calls = vec![call(&job, "chat", Some(7))];
+            proxy.arm(fault);
+            let settled = journal.settle(end.clone()).await.unwrap();
+            assert_eq!(settled, Settled::Done { standing, epoch, run_at }, "{fault:?}");
+            assert_eq!(journal.attempts(job.id).await.unwrap().len(), 1, "{fault:?}");
+            let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
+            assert_eq!((row.standing, row.epoch, row.cost), (standing, epoch, Some(Nanousd(7))), "{fault:?}");
+            let other = settlement(&store, token(job.id, 0), success());
+            assert_eq!(journal.settle(other).await.unwrap(), Settled::Fenced, "another session is no repeat");
+        }
+    }
+    assert_eq!(proxy.happened(), 4 * FAULTS.len());
+}
+
+#[tokio::test]
+async fn a_payment_whose_commit_is_not_answered_is_counted_once() {
+    let (proxy, journal) = through_proxy().await;
+    for fault in FAULTS {
+        let job = job();
+        journal.accept(vec![job.clone()]).await.unwrap();
+        proxy.arm(fault);
+        journal.record(call(&job, "chat", Some(5))).await.unwrap();
+        let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
+        assert_eq!(row.cost, Some(Nanousd(5)), "{fault:?}");
+        assert_eq!(journal.memos(job.id).await.unwrap().len(), 1, "{fault:?}");
+    }
+    assert_eq!(proxy.happened(), FAULTS.len());
+}
+
+/// What is rarely asked is not read again: the caller hears that nobody knows, and asks.
+#[tokio::test]
+async fn a_cancel_whose_commit_is_not_answered_says_so() {
+    let (proxy, journal) = through_proxy().await;
+    let job = job();
+    journal.accept(vec![job.clone()]).await.unwrap();
+    proxy.arm(Fault::AnswerLost);
+    assert!(journal.cancel(job.id, None, None, NOW).await.is_err());
+    let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
+    assert_eq!(row.standing, Standing::Cancelled);
+}
+
+/// Sessions that Postgres ends while nothing is asked cost nobody an error.
+#[tokio::test]
+async fn terminated_sessions_are_replaced() {
+    let (base, name) = Base::named();
+    let journal = base.journal().await;
+    for _ in 0..3 {
+        let asked: Vec<_> = (0..8).map(|_| journal.totals()).collect();
+        futures::future::try_join_all(asked).await.unwrap();
+        journal.accept(vec![job()]).await.unwrap();
+        let end = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+             WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        );
+        testkit::PostgresServer::shared().run("postgres", &end);
+    }
+    assert_eq!(journal.totals().await.unwrap()["default"].accepted, 3);
+}
