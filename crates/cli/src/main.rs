@@ -120,8 +120,11 @@ fn run(cli: Cli, out: Output) -> Outcome {
     let operator = || -> Result<Operator, Failure> { Ok(Operator { client: Client::find(&access, &env)?, out }) };
     match cli.verb {
         Verb::Up(flags) => on_all_cores(up::run(load(&flags)?, &access, out)),
-        Verb::Serve { role, flags } => serve::run(role, &load(&flags)?),
-        Verb::Migrate { dry_run, flags } => migrate::run(&load(&flags)?, dry_run, out),
+        Verb::Serve { role, flags } => {
+            load(&flags)?;
+            serve::run(role)
+        }
+        Verb::Migrate { dry_run, flags } => on_one_core(migrate::run(&load(&flags)?, dry_run, out)),
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),

@@ -9,7 +9,11 @@ use queue_core::{
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
     events::memory::MemoryEvents,
-    journal::sqlite::SqliteJournal,
+    journal::{
+        self, Catalog, Ledger, Reads,
+        postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
+        sqlite::SqliteJournal,
+    },
     stores::Stores,
     time::{Clock, SystemClock},
 };
@@ -18,15 +22,47 @@ use secrecy::ExposeSecret;
 use crate::{
     config::{self, Config, Journal},
     failure::Failure,
-    serve,
 };
 
 /// Opens the journal (its schema is brought up to date), the dispatcher and the events. `leases` is where the memory
 /// dispatcher remembers who ran.
 pub(crate) async fn open(config: &Config, leases: PathBuf) -> Result<Stores, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let Journal::Sqlite(path) = &config.journal else { return Err(Failure::usage(serve::NOT_BUILT)) };
-    let journal = Arc::new(SqliteJournal::open(path, clock.clone()).map_err(cannot_start("the journal"))?);
+    match &config.journal {
+        Journal::Sqlite(path) => {
+            let journal = SqliteJournal::open(path, clock.clone()).map_err(cannot_start("the journal"))?;
+            with(Arc::new(journal), config, leases, clock).await
+        }
+        Journal::Postgres(postgres) => {
+            let journal =
+                open_postgres(postgres, clock.clone()).await.map_err(|why| Failure::usage(why.to_string()))?;
+            with(Arc::new(journal), config, leases, clock).await
+        }
+    }
+}
+
+/// The journal's own words for what the configuration says.
+pub(crate) fn postgres(server: &config::Postgres) -> PostgresConfig {
+    PostgresConfig {
+        pool_size: server.pool_size,
+        acquire_timeout: server.pool_acquire_timeout,
+        recycle: server.pool_recycle,
+        statement_timeout: server.statement_timeout,
+        ..PostgresConfig::new(server.url.expose_secret())
+    }
+}
+
+async fn open_postgres(server: &config::Postgres, clock: Arc<dyn Clock>) -> Result<PostgresJournal, OpenError> {
+    let config = postgres(server);
+    // Only one of several processes that start at once does it: there is a lock.
+    migrate(&mut connect(&config).await?).await?;
+    PostgresJournal::open(&config, clock).await
+}
+
+async fn with<J>(journal: Arc<J>, config: &Config, leases: PathBuf, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
+where
+    J: journal::Journal + Reads + Ledger + Catalog + 'static,
+{
     Ok(Stores {
         journal: journal.clone(),
         reads: journal.clone(),

@@ -20,7 +20,7 @@ use crate::{
     greeting::{AdminKey, Greeting},
     logs, metrics,
     output::Output,
-    providers, serve,
+    providers,
     stores::{self, cannot_start},
 };
 
@@ -29,7 +29,6 @@ const EXIT_IMPATIENT: i32 = 130;
 
 /// Runs everything until a signal comes or a role breaks.
 pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome {
-    serve::check_built(&config)?;
     logs::install(&config);
     let mut signals = Signals::listen()?;
     let mut folder = DataFolder::take(&config.data)?;

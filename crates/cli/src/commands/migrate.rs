@@ -1,10 +1,13 @@
 //! `longshore migrate`: brings the journal's schema up to date, or shows what that would run. `up` does it by itself
 //! at every start.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use queue_core::{
-    journal::sqlite::{MIGRATIONS, SqliteJournal, schema_version},
+    journal::{
+        postgres,
+        sqlite::{MIGRATIONS, SqliteJournal, schema_version},
+    },
     time::SystemClock,
 };
 use serde_json::json;
@@ -14,12 +17,34 @@ use crate::{
     data::DataFolder,
     failure::{Exit, Failure, Outcome},
     output::{self, Output},
-    serve,
+    stores,
 };
 
 /// Applies what is missing, or prints it with `dry_run`.
-pub(crate) fn run(config: &Config, dry_run: bool, out: Output) -> Outcome {
-    let Journal::Sqlite(path) = &config.journal else { return Err(Failure::usage(serve::NOT_BUILT)) };
+pub(crate) async fn run(config: &Config, dry_run: bool, out: Output) -> Outcome {
+    match &config.journal {
+        Journal::Sqlite(path) => sqlite(config, path, dry_run, out),
+        Journal::Postgres(server) => {
+            let refused = |why: postgres::OpenError| Failure::usage(why.to_string());
+            let mut connection = postgres::connect(&stores::postgres(server)).await.map_err(refused)?;
+            if dry_run {
+                let sql = postgres::pending_sql(&mut connection).await.map_err(refused)?;
+                out.show(&json!({"dry_run": true, "sql": sql}), || {
+                    output::line(sql.trim_end());
+                    output::note("nothing was done");
+                });
+                return Ok(Exit::Ok);
+            }
+            let done = postgres::migrate(&mut connection).await.map_err(refused)?;
+            out.show(&json!({"dry_run": false, "applied": done}), || {
+                output::line(&format!("{} migrations were applied", done.len()));
+            });
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+fn sqlite(config: &Config, path: &Path, dry_run: bool, out: Output) -> Outcome {
     let unreadable = |error| Failure::error(format!("{}: {error}", path.display()));
     let has = schema_version(path).map_err(unreadable)?.unwrap_or(0);
     let knows = MIGRATIONS.len();
@@ -54,17 +79,17 @@ mod tests {
     use super::*;
     use crate::{config::Flags, environment::Environment};
 
-    #[test]
-    fn a_dry_run_changes_nothing_and_a_second_run_has_nothing_to_do() {
+    #[tokio::test]
+    async fn a_dry_run_changes_nothing_and_a_second_run_has_nothing_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         let config = Config::load(&Flags::default(), data.to_str(), &Environment::default()).unwrap();
         let Journal::Sqlite(path) = &config.journal else { panic!("{:?}", config.journal) };
         let out = Output { json: true };
-        assert_eq!(run(&config, true, out).unwrap(), Exit::Ok);
+        assert_eq!(run(&config, true, out).await.unwrap(), Exit::Ok);
         assert_eq!(schema_version(path).unwrap(), None);
         for _ in 0..2 {
-            assert_eq!(run(&config, false, out).unwrap(), Exit::Ok);
+            assert_eq!(run(&config, false, out).await.unwrap(), Exit::Ok);
             assert_eq!(schema_version(path).unwrap(), Some(MIGRATIONS.len()));
         }
     }

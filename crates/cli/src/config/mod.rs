@@ -19,7 +19,7 @@ use secrecy::SecretString;
 pub(crate) use self::{
     file::LogFormat,
     providers::{Backend, Provider, routes},
-    stores::{Dispatcher, Journal},
+    stores::{Dispatcher, Journal, Postgres},
 };
 use crate::{
     data::{self, DATA_DEFAULT},

@@ -10,7 +10,7 @@ use secrecy::SecretString;
 use super::file::{DispatcherTable, JournalTable, Store};
 
 /// Connections to Postgres that one process opens at most: a few commit, the others read.
-const POOL_SIZE_DEFAULT: u32 = 8;
+const POOL_SIZE_DEFAULT: u32 = 16;
 /// Longest wait for a free one.
 const POOL_ACQUIRE_DEFAULT: Duration = Duration::from_secs(5);
 /// Age at which one is closed and opened anew, so that a changed address or password takes hold.
@@ -29,7 +29,6 @@ pub(crate) enum Journal {
 
 /// How a Postgres server is used.
 #[derive(Clone, Debug)]
-#[expect(dead_code, reason = "the Postgres journal that reads it is not merged yet")]
 pub(crate) struct Postgres {
     /// Its URL, which may hold a password.
     pub(crate) url: SecretString,

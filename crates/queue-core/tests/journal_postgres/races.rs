@@ -33,7 +33,8 @@ async fn one_idempotency_key_is_one_job() {
     let (a, b, _) = two().await;
     for round in 0..ROUNDS {
         let keyed = || {
-            let idempotency = Some(Idempotency { owner: "acme".into(), key: round.to_string(), fingerprint: [1; 32], item: 0 });
+            let idempotency =
+                Some(Idempotency { owner: "acme".into(), key: round.to_string(), fingerprint: [1; 32], item: 0 });
             NewJob { idempotency, ..job() }
         };
         let (first, second) = (keyed(), keyed());
@@ -123,7 +124,12 @@ async fn opposite_bulks_share_their_keys_out() {
             let keyed = |n: usize| NewJob {
                 queue: if n.is_multiple_of(2) { "even" } else { "odd" }.into(),
                 unique_key: Some(format!("{round}/{n}")),
-                idempotency: Some(Idempotency { owner: "acme".into(), key: format!("{round}/{n}"), fingerprint: [1; 32], item: 0 }),
+                idempotency: Some(Idempotency {
+                    owner: "acme".into(),
+                    key: format!("{round}/{n}"),
+                    fingerprint: [1; 32],
+                    item: 0,
+                }),
                 ..job()
             };
             if reversed { (0..100).rev().map(keyed).collect() } else { (0..100).map(keyed).collect() }
@@ -161,7 +167,8 @@ async fn many_callers_of_two_processes_add_up() {
             job.id
         }
     };
-    let tasks = (0..400_usize).map(|n| tokio::spawn(through(if n.is_multiple_of(2) { a.clone() } else { b.clone() }, n)));
+    let tasks =
+        (0..400_usize).map(|n| tokio::spawn(through(if n.is_multiple_of(2) { a.clone() } else { b.clone() }, n)));
     let ids: BTreeSet<_> = futures::future::try_join_all(tasks).await.unwrap().into_iter().collect();
     assert_eq!(ids.len(), 400);
     let totals = b.totals().await.unwrap()["default"];
