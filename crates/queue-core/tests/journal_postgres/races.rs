@@ -161,7 +161,8 @@ async fn many_callers_of_two_processes_add_up() {
             job.id
         }
     };
-    let tasks = (0..400_usize).map(|n| tokio::spawn(through(if n.is_multiple_of(2) { a.clone() } else { b.clone() }, n)));
+    let tasks =
+        (0..400_usize).map(|n| tokio::spawn(through(if n.is_multiple_of(2) { a.clone() } else { b.clone() }, n)));
     let ids: BTreeSet<_> = futures::future::try_join_all(tasks).await.unwrap().into_iter().collect();
     assert_eq!(ids.len(), 400);
     let totals = b.totals().await.unwrap()["default"];
