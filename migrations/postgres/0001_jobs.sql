@@ -57,10 +57,11 @@ CREATE TABLE jobs (
     CHECK ((error IS NULL) = (error_class IS NULL) AND (error IS NULL) = (error_signature IS NULL))
 )
 -- Room on each page for the new version of a row that a retry or a payment changes. Rows live for minutes, so what
--- they leave behind is cleared early, without pauses.
+-- they leave behind is cleared early, without pauses, and the file is never cut: that locks everybody out of a table
+-- which is often empty for a moment, for pages that the next jobs need again.
 WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
       autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.05,
-      autovacuum_vacuum_cost_delay = 0);
+      autovacuum_vacuum_cost_delay = 0, vacuum_truncate = FALSE);
 
 -- What the dispatcher is rebuilt from, in the order in which it becomes due.
 CREATE INDEX jobs_live ON jobs (run_at, id) WHERE standing = 0;
@@ -129,7 +130,7 @@ CREATE TABLE unique_keys (
     key    text NOT NULL COLLATE "C",
     job_id uuid NOT NULL,
     PRIMARY KEY (tenant, key)
-) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, vacuum_truncate = FALSE);
 
 -- A job as `journal::postgres::rows::job` reads it: the order of these columns is its contract.
 CREATE VIEW job_rows AS

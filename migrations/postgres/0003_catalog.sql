@@ -27,7 +27,7 @@ CREATE TABLE queue_totals (
 )
 -- Written with every commit: most of a page is room for new versions.
 WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
-      autovacuum_vacuum_cost_delay = 0);
+      autovacuum_vacuum_cost_delay = 0, vacuum_truncate = FALSE);
 
 CREATE TABLE api_keys (
     id          text   NOT NULL COLLATE "C" PRIMARY KEY,

@@ -48,6 +48,7 @@ enum Part {
 pub struct PostgresServer {
     port: u16,
     programs: PathBuf,
+    folder: PathBuf,
     watchdog: Child,
     // Its end tells the watchdog to stop the server.
     life: Option<ChildStdin>,
@@ -101,10 +102,28 @@ impl PostgresServer {
         let mut said = String::new();
         BufReader::new(watchdog.stdout.take().expect("piped")).read_line(&mut said).expect("the watchdog speaks");
         if said.trim() == "ready" {
-            return Ok(Self { port, programs: programs.to_owned(), watchdog, life });
+            return Ok(Self { port, programs: programs.to_owned(), folder, watchdog, life });
         }
         let ended = watchdog.wait_with_output().expect("the watchdog ends");
         Err(String::from_utf8_lossy(&ended.stderr).into_owned())
+    }
+
+    /// Stops it as a crash would: nobody is told, and nothing is written that was not written before.
+    pub fn crash(&self) {
+        self.pg_ctl(&["-m", "immediate", "-w", "stop"]);
+    }
+
+    /// Starts it again on its port, with all that was committed.
+    pub fn resume(&self) {
+        self.pg_ctl(&["-w", "-o", &format!("-p {}", self.port), "start"]);
+    }
+
+    fn pg_ctl(&self, arguments: &[&str]) {
+        let mut command = Account::that_may_run_postgres().command(self.programs.join("pg_ctl"));
+        command.arg("-D").arg(self.folder.join("data")).arg("-l").arg(self.folder.join("log")).args(arguments);
+        // No pipes: a server that starts would hold them open.
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("pg_ctl starts").success(), "{command:?}");
     }
 
     /// The port on 127.0.0.1.

@@ -1,19 +1,20 @@
 //! Connections that end around a COMMIT: nobody is answered with what is not so.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     ids::Epoch,
     job::NewJob,
     journal::{
-        Accepted, Journal, Reads, Settled,
+        Accepted, Journal, JournalError, Reads, Settled,
         conformance::{NOW, Opened, call, death, job, release, retry, settlement, success, token},
-        postgres::{PostgresConfig, PostgresJournal},
+        postgres::{PostgresConfig, PostgresJournal, connect, migrate},
     },
     ledger::Nanousd,
     state::Standing,
+    time::ManualClock,
 };
-use testkit::SUPERUSER;
+use testkit::{PostgresServer, SUPERUSER};
 
 use crate::{
     Base,
@@ -116,7 +117,52 @@ async fn terminated_sessions_are_replaced() {
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
              WHERE datname = '{name}' AND pid <> pg_backend_pid()"
         );
-        testkit::PostgresServer::shared().run("postgres", &end);
+        PostgresServer::shared().run("postgres", &end);
     }
     assert_eq!(journal.totals().await.unwrap()["default"].accepted, 3);
+}
+
+/// While Postgres is down, nobody is told that something is done; once it is back, everything goes on by itself.
+#[tokio::test]
+async fn a_crash_of_postgres_loses_nothing_that_was_answered() {
+    let server = Arc::new(tokio::task::spawn_blocking(PostgresServer::start).await.unwrap());
+    let config = PostgresConfig {
+        // Short, because the test waits for it.
+        acquire_timeout: Duration::from_millis(300),
+        ..PostgresConfig::new(server.database())
+    };
+    migrate(&mut connect(&config).await.unwrap()).await.unwrap();
+    let journal = PostgresJournal::open(&config, Arc::new(ManualClock::at(NOW))).await.unwrap();
+    let store = Opened::over(journal.clone());
+    let (kept, ended, refused) = (job(), job(), job());
+    journal.accept(vec![kept.clone(), ended.clone()]).await.unwrap();
+    journal.settle(settlement(&store, token(ended.id, 0), success())).await.unwrap();
+
+    tokio::task::spawn_blocking({
+        let server = server.clone();
+        move || server.crash()
+    })
+    .await
+    .unwrap();
+    let unavailable = |error: JournalError| matches!(error, JournalError::Unavailable(_));
+    assert!(unavailable(journal.accept(vec![refused.clone()]).await.unwrap_err()));
+    assert!(unavailable(journal.settle(settlement(&store, token(kept.id, 0), success())).await.unwrap_err()));
+    assert!(unavailable(journal.load(&[token(kept.id, 0)], NOW).await.unwrap_err()));
+    assert!(unavailable(journal.check().await.unwrap_err()));
+
+    tokio::task::spawn_blocking({
+        let server = server.clone();
+        move || server.resume()
+    })
+    .await
+    .unwrap();
+    journal.check().await.unwrap();
+    assert_eq!(journal.accept(vec![refused.clone()]).await.unwrap(), [Accepted::New], "it was not there");
+    let rows = journal.jobs(&[kept.id, ended.id]).await.unwrap();
+    let standings: Vec<_> = rows.iter().flatten().map(|row| row.standing).collect();
+    assert_eq!(standings, [Standing::Live, Standing::Succeeded]);
+    let end = settlement(&store, token(kept.id, 0), success());
+    assert!(matches!(journal.settle(end).await.unwrap(), Settled::Done { .. }));
+    drop((journal, store));
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
 }
