@@ -175,7 +175,7 @@ async fn a_cancel_in_the_middle_stops_the_calls_and_keeps_their_price() {
     let id = submit(&rig, &analysis(&json!({"map": {"concurrency": 4}})), 3).await;
     rig.until("calls wait", async || stalling.waiting.load(Ordering::SeqCst) == 4).await;
     let now = rig.stores.clock.now();
-    assert!(matches!(rig.stores.journal.cancel(id, None, now).await.unwrap(), Cancelled::Done(_)));
+    assert!(matches!(rig.stores.journal.cancel(id, None, None, now).await.unwrap(), Cancelled::Done(_)));
     rig.stores.dispatcher.nudge(id).await.unwrap();
     rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
     rig.stop().await;
