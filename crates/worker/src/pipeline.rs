@@ -47,7 +47,9 @@ enum Ran {
     OutOfTime(Limit),
     /// It was stopped because this worker goes.
     GivenBack,
-    /// It was stopped because the claim is gone: the job was cancelled, or is another worker's.
+    /// It was stopped because the job was cancelled: who cancelled it has written the attempt down.
+    Cancelled,
+    /// It was stopped because the claim is another worker's.
     Lost,
 }
 
@@ -164,13 +166,15 @@ impl Pipeline {
                 match held.stopped() {
                     Some(Stop::Timeout) => Ran::OutOfTime(limit),
                     Some(Stop::Shutdown) => Ran::GivenBack,
-                    Some(Stop::Cancelled | Stop::LeaseLost) | None => Ran::Lost,
+                    Some(Stop::Cancelled) => Ran::Cancelled,
+                    Some(Stop::LeaseLost) | None => Ran::Lost,
                 }
             }
         };
         // A handler that ended by itself in the moment it was stopped has still lost its claim.
         let ran = match held.stopped() {
-            Some(Stop::Cancelled | Stop::LeaseLost) => Ran::Lost,
+            Some(Stop::Cancelled) => Ran::Cancelled,
+            Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
         Ended { ran, calls: cx.take_unsettled(), served_by: cx.served_by() }
@@ -184,7 +188,9 @@ impl Pipeline {
             Ran::Returned(Err(error)) => judge(job, error, now),
             Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
             Ran::GivenBack => Outcome::Release { run_at: now, error: None },
-            Ran::Lost => {
+            Ran::Cancelled | Ran::Lost => {
+                let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
+                count_attempt(job, outcome, "none");
                 self.record_only(ended.calls).await;
                 return None;
             }
@@ -299,6 +305,11 @@ fn observe_start(job: &Job, started_at: Timestamp, ready_at: Timestamp) {
     metrics::histogram!(telemetry::JOB_WAIT, "queue" => job.queue.shared()).record(waited);
 }
 
+fn count_attempt(job: &Job, outcome: &'static str, class: &'static str) {
+    let kind = job.kind.as_str();
+    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
+}
+
 fn observe_end(job: &Job, settlement: &Settlement) {
     let outcome = settlement.outcome.as_str();
     let class = match &settlement.outcome {
@@ -308,7 +319,7 @@ fn observe_end(job: &Job, settlement: &Settlement) {
     };
     let took = settlement.finished_at.since_ms(settlement.started_at) as f64 / 1_000.0;
     let kind = job.kind.as_str();
-    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
+    count_attempt(job, outcome, class);
     metrics::counter!(telemetry::JOBS_SETTLED, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
         .increment(1);
     metrics::histogram!(telemetry::JOB_DURATION, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
