@@ -89,7 +89,9 @@ async fn a_second_scheduler_joins_the_life_that_there_is() {
     let scene = Scene::new().await;
     let id = scene.submit().await;
     let claims = scene.begin(scene.worker().await).await;
+    let unpushed = scene.accept(1, |_| {}).await[0];
     scene.rebuild().await;
+    assert_eq!(scene.place(unpushed).await, Place::Unknown, "filling is left to who began that life");
     let place = scene.place(id).await;
     assert!(matches!(place, Place::Leased { epoch, .. } if epoch == claims[0].lease.epoch), "{place:?}");
     assert_eq!(scene.row(id).await.recoveries, 0);
