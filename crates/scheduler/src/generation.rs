@@ -31,7 +31,7 @@ pub(crate) async fn run(stores: Stores, config: Config, shutdown: CancellationTo
 }
 
 /// Remembers who works, or begins a new life and says what is to be filled.
-async fn look(
+pub(crate) async fn look(
     stores: &Stores,
     config: &Config,
     known: &mut BTreeSet<queue_core::ids::SessionId>,

@@ -8,6 +8,8 @@ mod reap;
 mod rebuild;
 mod reconcile;
 mod sessions;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

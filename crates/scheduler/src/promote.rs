@@ -32,7 +32,7 @@ pub(crate) async fn run(stores: Stores, mut filled: Timestamp, shutdown: Cancell
     }
 }
 
-async fn window(stores: &Stores, filled: Timestamp, due_by: Timestamp) -> Result<(), RebuildError> {
+pub(crate) async fn window(stores: &Stores, filled: Timestamp, due_by: Timestamp) -> Result<(), RebuildError> {
     // Begins at the first row of that moment: pushing a row twice is a no-op.
     let mut after = Some((filled, JobId(uuid::Uuid::nil())));
     loop {

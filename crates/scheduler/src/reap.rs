@@ -9,6 +9,7 @@ use std::time::Duration;
 use queue_core::{
     dispatcher::{Ack, Lease, PUSH_MAX_ENTRIES, Step},
     events::EventBody,
+    ids::SessionId,
     journal::{Recovered, Recovery},
     state::State,
     stores::Stores,
@@ -41,7 +42,7 @@ pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
     }
     let count = expired.len();
     let recovered = stores.journal.recover(expired.clone()).await?;
-    let mut again = Vec::with_capacity(count);
+    let (mut again, mut gone) = (Vec::with_capacity(count), Vec::new());
     for (recovery, recovered) in expired.iter().zip(recovered) {
         let reason = match recovered {
             Recovered::Again(entry) => {
@@ -51,24 +52,27 @@ pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
             Recovered::Poisoned => {
                 tracing::error!(job_id = %recovery.token.id, "workers keep dying with this job: it is a dead letter now");
                 stores.events.publish(recovery.token.id, EventBody::State { state: State::Dead });
-                drop_lease(stores, recovery).await?;
+                gone.push(ack_of(recovery));
                 "poison"
             }
             Recovered::Moved => {
-                drop_lease(stores, recovery).await?;
+                gone.push(ack_of(recovery));
                 "moved"
             }
         };
         metrics::counter!(telemetry::RECOVERIES, "reason" => reason).increment(1);
     }
+    // The living first: they wait for nothing but this.
     stores.dispatcher.push(again).await?;
+    if !gone.is_empty() {
+        let nobody = SessionId(uuid::Uuid::nil());
+        stores.dispatcher.step(Step { session: nobody, acks: gone, queues: vec![], slots: 0 }).await?;
+    }
     Ok(count)
 }
 
 /// Nobody will settle or push this claim any more.
-async fn drop_lease(stores: &Stores, recovery: &Recovery) -> Result<(), RebuildError> {
+fn ack_of(recovery: &Recovery) -> Ack {
     let lease = Lease { id: recovery.token.id, epoch: recovery.token.epoch, nonce: recovery.nonce };
-    let acks = vec![Ack { lease, next: None }];
-    stores.dispatcher.step(Step { session: recovery.session, acks, queues: vec![], slots: 0 }).await?;
-    Ok(())
+    Ack { lease, next: None }
 }

@@ -2,13 +2,14 @@
 //!
 //! A push can be lost between the commit and the dispatcher (a crash, a full network, a flush). The sweep walks the
 //! live rows by due time, a bounded page at a time, and begins again at the end; a backlog smaller than one page is
-//! seen whole in every round.
+//! seen whole in every round. What the dispatcher holds and the journal has ended is none of its work: such an entry
+//! is dropped by the preflight of its next claim, or by the reaper once its lease is over.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use queue_core::{
-    dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place},
-    ids::JobId,
+    dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
+    ids::{JobId, Name},
     journal::{LiveScan, Token},
     stores::Stores,
     telemetry,
@@ -21,55 +22,92 @@ use crate::RebuildError;
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
 /// Rows of one round: at this pace a million live rows are walked in about four minutes.
-const ROUND_MAX_ROWS: usize = 20_000;
+pub(crate) const ROUND_MAX_ROWS: usize = 20_000;
 /// Rows younger than this may still be on their way from the commit to the push.
-const YOUNG_MS: i64 = 5_000;
+pub(crate) const YOUNG_MS: i64 = 5_000;
 
 type Cursor = (Timestamp, JobId);
 
 pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
-    let mut after = None;
+    let mut sweep = Sweep::default();
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        match round(&stores, after).await {
-            Ok(next) => after = next,
-            Err(error) => tracing::warn!(%error, "a round of the reconciler failed"),
+        if let Err(error) = sweep.round(&stores).await {
+            tracing::warn!(%error, "a round of the reconciler failed");
         }
     }
 }
 
-/// Walks up to [`ROUND_MAX_ROWS`] rows; returns where to go on, or `None` at the end.
-async fn round(stores: &Stores, mut after: Option<Cursor>) -> Result<Option<Cursor>, RebuildError> {
-    let now = stores.clock.now();
-    let mut walked = 0;
-    while walked < ROUND_MAX_ROWS {
-        let scan = LiveScan {
-            after,
-            due_by: now.plus_ms(HORIZON_MS),
-            accepted_by: now.plus_ms(-YOUNG_MS),
-            limit: PUSH_MAX_ENTRIES,
-        };
-        let rows = stores.journal.live(scan).await?;
-        let Some(last) = rows.last() else { return Ok(None) };
-        after = Some((last.run_at, last.id));
-        walked += rows.len();
-        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        let places = stores.dispatcher.locate(&ids).await?;
-        let unknown: Vec<_> = rows
-            .iter()
-            .zip(&places)
-            .filter(|(_, place)| matches!(place, Place::Unknown))
-            .map(|(row, _)| Token { id: row.id, epoch: row.epoch })
-            .collect();
-        if !unknown.is_empty() {
-            let found = stores.journal.reconcile(unknown).await?;
-            tracing::warn!(jobs = found.len(), "the dispatcher did not know these live jobs");
-            metrics::counter!(telemetry::RECONCILED).increment(found.len() as u64);
-            stores.dispatcher.push(found).await?;
+/// Where the sweep is. Losing it costs a sweep from the start.
+#[derive(Debug, Default)]
+pub(crate) struct Sweep {
+    /// The last row that was seen; `None` before the first.
+    after: Option<Cursor>,
+    /// The settings that this process has told the dispatcher.
+    told: BTreeMap<Name, i64>,
+}
+
+impl Sweep {
+    /// Walks up to [`ROUND_MAX_ROWS`] rows; returns how many it pushed. A round that failed is begun again where it
+    /// stopped.
+    pub(crate) async fn round(&mut self, stores: &Stores) -> Result<usize, RebuildError> {
+        self.tell_settings(stores).await?;
+        let (mut walked, mut pushed) = (0, 0);
+        while walked < ROUND_MAX_ROWS {
+            let now = stores.clock.now();
+            let scan = LiveScan {
+                after: self.after,
+                due_by: now.plus_ms(HORIZON_MS),
+                accepted_by: now.plus_ms(-YOUNG_MS),
+                limit: PUSH_MAX_ENTRIES,
+            };
+            let rows = stores.journal.live(scan).await?;
+            let Some(last) = rows.last() else {
+                self.after = None;
+                break;
+            };
+            pushed += push_unknown(stores, &rows).await?;
+            self.after = Some((last.run_at, last.id));
+            walked += rows.len();
         }
+        Ok(pushed)
     }
-    Ok(after)
+
+    /// Tells the dispatcher what operators have set since the last round: whoever committed it may have died before
+    /// telling. A flush is not noticed here; who begins a new life tells it everything.
+    async fn tell_settings(&mut self, stores: &Stores) -> Result<(), RebuildError> {
+        for (queue, settings) in stores.catalog.queues().await? {
+            let version = settings.version;
+            if self.told.get(&queue) == Some(&version) {
+                continue;
+            }
+            stores.dispatcher.apply(Setting::Queue(queue.clone(), settings)).await?;
+            self.told.insert(queue, version);
+        }
+        Ok(())
+    }
+}
+
+/// Pushes those of `rows` that the dispatcher does not know, at a new epoch; returns how many.
+async fn push_unknown(stores: &Stores, rows: &[Entry]) -> Result<usize, RebuildError> {
+    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+    let places = stores.dispatcher.locate(&ids).await?;
+    let unknown: Vec<_> = rows
+        .iter()
+        .zip(&places)
+        .filter(|(_, place)| matches!(place, Place::Unknown))
+        .map(|(row, _)| Token { id: row.id, epoch: row.epoch })
+        .collect();
+    if unknown.is_empty() {
+        return Ok(0);
+    }
+    let found = stores.journal.reconcile(unknown).await?;
+    let count = found.len();
+    tracing::warn!(jobs = count, "the dispatcher did not know these live jobs");
+    metrics::counter!(telemetry::RECONCILED).increment(count as u64);
+    stores.dispatcher.push(found).await?;
+    Ok(count)
 }

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     patience::until_available,
-    provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers},
+    provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
 };
 
 /// Runs the jobs of one kind.
@@ -173,7 +173,10 @@ impl JobContext {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
         }
-        let estimate = |answer: &ChatAnswer| estimate_chat(model, &request.body, &answer.text);
+        let estimate = |answer: Option<&ChatAnswer>| match answer {
+            Some(answer) => estimate::of_answer(&request, answer),
+            None => estimate::of_chat(&request, ""),
+        };
         let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
         self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
     }
@@ -198,10 +201,7 @@ impl JobContext {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
-        let estimate = |_: &EmbedAnswer| Usage {
-            tokens_in: request.input.iter().map(|text| estimate_tokens(model, text)).sum(),
-            ..Usage::default()
-        };
+        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
         let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
         self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
     }
@@ -273,14 +273,14 @@ impl JobContext {
         took: Duration,
         outcome: Result<A, CallError>,
         extract: impl Fn(&A) -> (Option<Usage>, Option<String>),
-        estimate: impl Fn(&A) -> Usage,
+        estimate: impl Fn(Option<&A>) -> Usage,
         durability: Durability,
     ) -> Result<A, JobError> {
         match outcome {
             Ok(answer) => {
                 let (usage, request_id) = extract(&answer);
                 let source = if usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
-                let usage = usage.unwrap_or_else(|| estimate(&answer));
+                let usage = usage.unwrap_or_else(|| estimate(Some(&answer)));
                 let mut record = self.record_of(&asked, asked.call_id, took, usage, source);
                 record.provider_request_id = request_id;
                 let body = serde_json::to_vec(&answer)
@@ -294,8 +294,13 @@ impl JobContext {
             Err(failure) => {
                 let try_of_call = self.tries.fetch_add(1, Ordering::SeqCst);
                 let id = CallRecord::id_of_failure(asked.call_id, self.job().epoch, try_of_call);
-                let source = UsageSource::Estimated;
-                let mut record = self.record_of(&asked, id, took, failure.usage.unwrap_or_default(), source);
+                let (usage, source) = match (failure.billed, failure.usage) {
+                    // Nothing was used, which nobody had to count.
+                    (Billed::No, _) => (Usage::default(), UsageSource::Provider),
+                    (_, Some(usage)) => (usage, failure.usage_source),
+                    (_, None) => (estimate(None), UsageSource::Estimated),
+                };
+                let mut record = self.record_of(&asked, id, took, usage, source);
                 record.status = failure.error.class.as_str().to_owned();
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
@@ -393,29 +398,6 @@ impl Drop for InFlight<'_> {
 /// What was being done when a holder of the lock panicked is still whole: each critical section is one statement.
 fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn estimate_tokens(model: &str, text: &str) -> u64 {
-    queue_core::ledger::estimate_tokens(model, text)
-}
-
-/// Tokens that a chat message costs besides its text.
-const TOKENS_PER_MESSAGE: u64 = 8;
-
-fn estimate_chat(model: &str, body: &Map<String, Value>, answer: &str) -> Usage {
-    let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let of_message = |message: &Value| {
-        let text = message.get("content").map(|content| match content {
-            Value::String(text) => estimate_tokens(model, text),
-            other => estimate_tokens(model, &other.to_string()),
-        });
-        text.unwrap_or(0) + TOKENS_PER_MESSAGE
-    };
-    Usage {
-        tokens_in: messages.iter().map(of_message).sum(),
-        tokens_out: estimate_tokens(model, answer),
-        ..Usage::default()
-    }
 }
 
 /// Tells the metrics of one finished call.

@@ -43,8 +43,46 @@ pub(crate) struct Pipeline {
 enum Ran {
     /// It returned.
     Returned(Result<Bytes, JobError>),
-    /// It was told to stop.
-    Stopped(Stop),
+    /// It was stopped at its limit.
+    OutOfTime(Limit),
+    /// It was stopped because this worker goes.
+    GivenBack,
+    /// It was stopped because the job was cancelled: who cancelled it has written the attempt down.
+    Cancelled,
+    /// It was stopped because the claim is another worker's.
+    Lost,
+}
+
+/// What ends an attempt if nothing else does: decided at its start, so that its error says what held.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// Its timeout.
+    Timeout(Duration),
+    /// The job's deadline, which is so far away.
+    Deadline(Duration, Timestamp),
+}
+
+impl Limit {
+    fn total(self) -> Duration {
+        match self {
+            Self::Timeout(total) | Self::Deadline(total, _) => total,
+        }
+    }
+
+    /// The error of an attempt that reached it.
+    fn passed(self) -> JobError {
+        match self {
+            Self::Timeout(limit) => {
+                let message = format!("the attempt ran longer than its timeout of {limit:?}");
+                JobError::new(ErrorClass::Timeout, "timeout", message)
+            }
+            Self::Deadline(_, at) => past_deadline(at),
+        }
+    }
+}
+
+fn past_deadline(deadline: Timestamp) -> JobError {
+    JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}"))
 }
 
 impl Pipeline {
@@ -58,9 +96,9 @@ impl Pipeline {
 
         let ended = match self.admit(job, started_at) {
             Err(refused) => Ended { ran: Ran::Returned(Err(refused)), calls: vec![], served_by: None },
-            Ok(total) => match self.resolve(loaded.clone(), &held, total).await {
-                Some((handler, cx)) => self.run(handler, cx, &held, total).await,
-                None => Ended { ran: Ran::Stopped(Stop::LeaseLost), calls: vec![], served_by: None },
+            Ok(limit) => match self.resolve(loaded.clone(), &held, limit.total()).await {
+                Some((handler, cx)) => self.run(handler, cx, &held, limit).await,
+                None => Ended { ran: Ran::Lost, calls: vec![], served_by: None },
             },
         };
         let next = self.finish(job, &held, started_at, ended).await;
@@ -70,16 +108,17 @@ impl Pipeline {
     }
 
     /// Whether the attempt may begin now, and how long it may take.
-    fn admit(&self, job: &Job, now: Timestamp) -> Result<Duration, JobError> {
+    fn admit(&self, job: &Job, now: Timestamp) -> Result<Limit, JobError> {
         if let Some(start_by) = job.start_by.filter(|&at| job.attempts == 0 && now > at) {
             return Err(JobError::new(ErrorClass::Deadline, "start_by", format!("not started by {start_by}")));
         }
         let own = self.timeouts.of(job);
-        let Some(deadline) = job.deadline else { return Ok(own) };
+        let Some(deadline) = job.deadline else { return Ok(Limit::Timeout(own)) };
         if now >= deadline {
-            return Err(JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")));
+            return Err(past_deadline(deadline));
         }
-        Ok(own.min(Duration::from_millis(deadline.since_ms(now) as u64)))
+        let left = Duration::from_millis(deadline.since_ms(now) as u64);
+        Ok(if left <= own { Limit::Deadline(left, deadline) } else { Limit::Timeout(own) })
     }
 
     /// The job's handler, and what it may use: also the answers that earlier attempts paid for.
@@ -102,7 +141,7 @@ impl Pipeline {
     }
 
     /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error.
-    async fn run(&self, handler: Arc<dyn Handler>, cx: JobContext, held: &Held, total: Duration) -> Ended {
+    async fn run(&self, handler: Arc<dyn Handler>, cx: JobContext, held: &Held, limit: Limit) -> Ended {
         if cx.job().kind != Kind::Probe {
             let body = EventBody::AttemptStarted { attempt: cx.attempt() };
             self.around.stores.events.publish(cx.job().id, body);
@@ -111,7 +150,7 @@ impl Pipeline {
         let returned = tokio::select! {
             returned = &mut work => Some(returned),
             () = held.token.cancelled() => None,
-            () = tokio::time::sleep(total) => {
+            () = tokio::time::sleep(limit.total()) => {
                 held.stop(Stop::Timeout);
                 None
             }
@@ -124,13 +163,19 @@ impl Pipeline {
                     // The provider drops its connection; what it may have cost is written down.
                     let _ = tokio::time::timeout(STOP_GRACE, &mut work).await;
                 }
-                Ran::Stopped(held.stopped().unwrap_or(Stop::LeaseLost))
+                match held.stopped() {
+                    Some(Stop::Timeout) => Ran::OutOfTime(limit),
+                    Some(Stop::Shutdown) => Ran::GivenBack,
+                    Some(Stop::Cancelled) => Ran::Cancelled,
+                    Some(Stop::LeaseLost) | None => Ran::Lost,
+                }
             }
         };
         // A handler that ended by itself in the moment it was stopped has still lost its claim.
-        let ran = match (ran, held.stopped()) {
-            (Ran::Returned(_), Some(stop @ (Stop::Cancelled | Stop::LeaseLost))) => Ran::Stopped(stop),
-            (ran, _) => ran,
+        let ran = match held.stopped() {
+            Some(Stop::Cancelled) => Ran::Cancelled,
+            Some(Stop::LeaseLost) => Ran::Lost,
+            Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
         Ended { ran, calls: cx.take_unsettled(), served_by: cx.served_by() }
     }
@@ -141,9 +186,11 @@ impl Pipeline {
         let outcome = match ended.ran {
             Ran::Returned(Ok(result)) => Outcome::Succeed { result },
             Ran::Returned(Err(error)) => judge(job, error, now),
-            Ran::Stopped(Stop::Timeout) => judge(job, timed_out(job, self.timeouts.of(job), now), now),
-            Ran::Stopped(Stop::Shutdown) => Outcome::Release { run_at: now, error: None },
-            Ran::Stopped(Stop::Cancelled | Stop::LeaseLost) => {
+            Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
+            Ran::GivenBack => Outcome::Release { run_at: now, error: None },
+            Ran::Cancelled | Ran::Lost => {
+                let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
+                count_attempt(job, outcome, "none");
                 self.record_only(ended.calls).await;
                 return None;
             }
@@ -243,16 +290,6 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     }
 }
 
-fn timed_out(job: &Job, limit: Duration, now: Timestamp) -> JobError {
-    match job.deadline.filter(|&deadline| now >= deadline) {
-        Some(deadline) => JobError::new(ErrorClass::Deadline, "deadline", format!("not finished by {deadline}")),
-        None => {
-            let message = format!("the attempt ran longer than its timeout of {limit:?}");
-            JobError::new(ErrorClass::Timeout, "timeout", message)
-        }
-    }
-}
-
 fn panicked(panic: &(dyn Any + Send)) -> JobError {
     JobError::new(ErrorClass::Panic, "panic", format!("the handler panicked: {}", said(panic)))
 }
@@ -268,6 +305,11 @@ fn observe_start(job: &Job, started_at: Timestamp, ready_at: Timestamp) {
     metrics::histogram!(telemetry::JOB_WAIT, "queue" => job.queue.shared()).record(waited);
 }
 
+fn count_attempt(job: &Job, outcome: &'static str, class: &'static str) {
+    let kind = job.kind.as_str();
+    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
+}
+
 fn observe_end(job: &Job, settlement: &Settlement) {
     let outcome = settlement.outcome.as_str();
     let class = match &settlement.outcome {
@@ -277,7 +319,7 @@ fn observe_end(job: &Job, settlement: &Settlement) {
     };
     let took = settlement.finished_at.since_ms(settlement.started_at) as f64 / 1_000.0;
     let kind = job.kind.as_str();
-    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
+    count_attempt(job, outcome, class);
     metrics::counter!(telemetry::JOBS_SETTLED, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
         .increment(1);
     metrics::histogram!(telemetry::JOB_DURATION, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)

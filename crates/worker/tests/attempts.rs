@@ -1,19 +1,22 @@
 //! Whole attempts on real stores: how each end of a handler becomes a settle, and what stopping one costs.
 
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod rig;
+mod script;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use queue_core::{
     dispatcher::Place,
     error::ErrorClass,
     job::{Kind, NewJob},
-    journal::{Cancelled, QueueSettings, Recovery},
+    journal::{Cancelled, Interrupted, QueueSettings, Recovery},
+    ledger::Billed,
     state::Standing,
 };
 use rig::Rig;
+use script::{Script, Stalling, says};
 use worker::{Config, provider::Providers};
 
 async fn rig(slots: usize) -> Rig {
@@ -125,16 +128,34 @@ async fn a_shutdown_gives_running_jobs_back_unspent() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cancelled_job_stops_within_its_attempt() {
-    let mut rig = rig(4).await;
-    let id = rig.probe(r#"{"sleep_ms":600000}"#).await;
-    rig.until("running", async || is_running(&rig, id).await).await;
+async fn a_cancelled_job_stops_within_its_attempt_and_leaves_it_behind() {
+    let script = Script::new(|_, _| says("never asked"));
+    let stalling = Stalling::new(&script, |_| true);
+    let mut rig = Rig::new(stalling.alone()).await;
+    rig.work(4, Duration::from_secs(10));
+    let id = rig.submit(Kind::Llm, r#"{"messages":[{"role":"user","content":"How many?"}]}"#, |_| {}).await;
+    rig.until("the provider is asked", async || stalling.waiting.load(Ordering::SeqCst) == 1).await;
+    // As the API does it.
+    let Place::Leased { epoch, session, started_at: Some(started_at) } =
+        rig.stores.dispatcher.withdraw(id).await.unwrap()
+    else {
+        panic!("it runs");
+    };
+    let attempt = Some(Interrupted { epoch, session, started_at });
     let now = rig.stores.clock.now();
-    assert!(matches!(rig.stores.journal.cancel(id, None, None, now).await.unwrap(), Cancelled::Done(_)));
+    let reason = Some("enough".to_owned());
+    assert!(matches!(rig.stores.journal.cancel(id, reason, attempt, now).await.unwrap(), Cancelled::Done(_)));
     rig.stores.dispatcher.nudge(id).await.unwrap();
     rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
-    assert_eq!(rig.row(id).await.standing, Standing::Cancelled);
     rig.stop().await;
+    assert_eq!(rig.row(id).await.standing, Standing::Cancelled);
+    let attempts = rig.stores.reads.attempts(id).await.unwrap();
+    let told: Vec<_> = attempts.iter().map(|attempt| (attempt.number, attempt.outcome.as_str())).collect();
+    assert_eq!(told, [(1, "cancel")], "once, whoever writes it");
+    assert_eq!((attempts[0].started_at, attempts[0].worker.as_str()), (Some(started_at), &*session.0.to_string()));
+    let calls = rig.stores.reads.calls(id).await.unwrap();
+    assert_eq!(calls.iter().map(|call| call.billed).collect::<Vec<_>>(), [Billed::Maybe]);
+    assert!(rig.stores.reads.result(id).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

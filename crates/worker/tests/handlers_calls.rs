@@ -10,14 +10,14 @@ use queue_core::{
     error::ErrorClass,
     ids::JobId,
     job::{Job, Kind},
-    ledger::Billed,
+    ledger::{Billed, Nanousd, Usage, UsageSource},
     state::Standing,
 };
 use rig::Rig;
 use script::{Script, ends, fails, message, says, schema_of};
 use serde_json::{Value, json};
 use worker::provider::{
-    ChatAnswer, Provider, Providers,
+    CallError, ChatAnswer, Provider, Providers,
     simulated::{Simulated, SimulatedConfig},
 };
 
@@ -226,6 +226,37 @@ async fn a_failure_of_the_provider_is_left_to_the_queue() {
     assert_eq!((row.standing, row.attempts), (Standing::Succeeded, 2));
     let attempts = rig.stores.reads.attempts(row.id).await.unwrap();
     assert_eq!(attempts[0].error.as_ref().unwrap().class, ErrorClass::Server);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_row_says_who_counted_its_tokens() {
+    let told = Usage { tokens_in: 70, tokens_out: 9, ..Usage::default() };
+    let broken = |usage| CallError::costly(ErrorClass::InvalidOutput, "scripted", "broken", Billed::Maybe, usage);
+    let script = Script::new(move |request, _| match request.model.as_str() {
+        "counted" => says("Seven."),
+        "uncounted" => says("Seven.").map(|answer| ChatAnswer { usage: None, ..answer }),
+        "refused" => fails(ErrorClass::Auth),
+        "broken-told" => Err(broken(None).told(told)),
+        "broken-arrived" => Err(broken(Some(told))),
+        _ => Err(broken(None)),
+    });
+    let mut rig = rig(script.alone()).await;
+    // Nine bytes of question are three tokens for a model that nobody knows, and a message costs eight more.
+    for (model, billed, source, tokens) in [
+        ("counted", Billed::Yes, UsageSource::Provider, (1, 1)),
+        ("uncounted", Billed::Yes, UsageSource::Estimated, (11, 2)),
+        ("refused", Billed::No, UsageSource::Provider, (0, 0)),
+        ("broken-told", Billed::Maybe, UsageSource::Provider, (70, 9)),
+        ("broken-arrived", Billed::Maybe, UsageSource::Estimated, (70, 9)),
+        ("broken", Billed::Maybe, UsageSource::Estimated, (11, 0)),
+    ] {
+        let (row, _) = run(&rig, Kind::Llm, &llm(json!({"model": model})), 1).await;
+        let call = rig.stores.reads.calls(row.id).await.unwrap().remove(0);
+        let seen = (call.billed, call.usage_source, (call.usage.tokens_in, call.usage.tokens_out));
+        assert_eq!(seen, (billed, source, tokens), "{model}");
+        assert_eq!(call.cost == Some(Nanousd(0)), billed == Billed::No, "{model}: what was not billed costs nothing");
+    }
     rig.stop().await;
 }
 

@@ -5,7 +5,10 @@ mod asking;
 use std::time::Duration;
 
 use asking::{LONG, assert_discreet, call_id, embed, embed_request, openai, openai_with};
-use queue_core::{error::ErrorClass as C, ledger::Billed};
+use queue_core::{
+    error::ErrorClass as C,
+    ledger::{Billed, UsageSource},
+};
 use serde_json::json;
 use testkit::{Behaviour as B, MockProvider, Vectors};
 use tokio_util::sync::CancellationToken;
@@ -66,6 +69,7 @@ async fn vectors_that_are_not_one_for_each_input_are_paid_for_and_useless() {
         assert_eq!((failure.error.class, failure.billed), (C::InvalidOutput, Billed::Yes), "{form:?}");
         assert!(failure.error.message.contains(reason), "{form:?}: {}", failure.error.message);
         assert!(failure.usage.unwrap().tokens_in > 4, "{form:?}");
+        assert_eq!(failure.usage_source, UsageSource::Provider, "{form:?}: it counted, and spoiled its answer");
         assert_discreet(&failure);
     }
 }

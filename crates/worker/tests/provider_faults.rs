@@ -7,7 +7,10 @@ mod asking;
 use std::time::Duration;
 
 use asking::{KEY, LONG, PROMPT, assert_discreet, chat, chat_request, chat_until, openai, openai_with};
-use queue_core::{error::ErrorClass as C, ledger::Billed};
+use queue_core::{
+    error::ErrorClass as C,
+    ledger::{Billed, UsageSource},
+};
 use serde_json::{Value, json};
 use testkit::{Behaviour as B, MockProvider, Stream};
 use tokio_util::sync::CancellationToken;
@@ -85,6 +88,8 @@ async fn streams_that_break_off_may_have_cost_something() {
         assert_eq!((failure.error.class, failure.error.code.as_str()), (C::StreamBroken, code), "{name}");
         assert_eq!(failure.billed, Billed::Maybe, "{name}");
         assert!(usage.tokens_in > 20 && usage.tokens_out >= 3, "{name}: {usage:?}");
+        let source = if name.starts_with("Stream") { UsageSource::Provider } else { UsageSource::Estimated };
+        assert_eq!(failure.usage_source, source, "{name}");
         assert_eq!(failure.request_id.as_deref(), Some("req_mock"), "{name}");
     }
 }

@@ -102,7 +102,7 @@ impl Billed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UsageSource {
-    /// The provider said so.
+    /// The provider said so; or it refused the call or never got it, so that nothing was used.
     Provider,
     /// We counted, because the provider did not.
     Estimated,

@@ -5,7 +5,7 @@
 //! unknown field; a stream that ends without a finish reason is an error.
 #![allow(clippy::result_large_err)] // 176 bytes, moved a few times in a call that takes seconds
 
-mod estimate;
+pub(crate) mod estimate;
 pub mod openai;
 pub mod simulated;
 
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use queue_core::{
     error::{ErrorClass, JobError},
     ids::CallId,
-    ledger::{Billed, Usage},
+    ledger::{Billed, Usage, UsageSource},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -117,6 +117,8 @@ pub struct CallError {
     pub billed: Billed,
     /// Tokens as far as known: of a refused answer, or counted from what had arrived.
     pub usage: Option<Usage>,
+    /// Who counted `usage`.
+    pub usage_source: UsageSource,
     /// The provider's request id.
     pub request_id: Option<String>,
 }
@@ -124,10 +126,10 @@ pub struct CallError {
 impl CallError {
     /// An error of `class` that cost nothing.
     pub fn unbilled(class: ErrorClass, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { error: JobError::new(class, code, message), billed: Billed::No, usage: None, request_id: None }
+        Self::costly(class, code, message, Billed::No, None)
     }
 
-    /// An error of `class` of a call that cost something, or may have.
+    /// An error of `class` of a call that cost something, or may have: `usage` as far as we can count it.
     pub fn costly(
         class: ErrorClass,
         code: impl Into<String>,
@@ -135,7 +137,13 @@ impl CallError {
         billed: Billed,
         usage: Option<Usage>,
     ) -> Self {
-        Self { error: JobError::new(class, code, message), billed, usage, request_id: None }
+        let usage_source = UsageSource::Estimated;
+        Self { error: JobError::new(class, code, message), billed, usage, usage_source, request_id: None }
+    }
+
+    /// The same error with the tokens that the provider itself has counted.
+    pub fn told(self, usage: Usage) -> Self {
+        Self { usage: Some(usage), usage_source: UsageSource::Provider, ..self }
     }
 
     /// The caller wanted it stopped. Only the caller knows why; `usage` is what had arrived by then.

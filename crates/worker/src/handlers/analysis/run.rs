@@ -21,15 +21,16 @@ use super::{
     chunks::Chunk,
     reduce,
 };
-use crate::context::{Durability, JobContext};
+use crate::{
+    context::{Durability, JobContext},
+    provider::estimate::{self, TOKENS_PER_MESSAGE},
+};
 
 /// Tries of one call within an attempt: an analysis of hundreds of calls would spend all its attempts on failures that
 /// pass in a second.
 const TRIES: u32 = 3;
 /// Inputs and tokens of one embedding call: what most compatible servers take, and what OpenAI takes with a margin.
 const EMBED_BATCH: (usize, u64) = (256, 250_000);
-/// Tokens that a chat message costs besides its text.
-const TOKENS_PER_MESSAGE: u64 = 8;
 /// Room for an answer whose length the job does not limit.
 const ANSWER_TOKENS: u64 = 256;
 
@@ -193,9 +194,7 @@ impl<'a> Run<'a> {
     /// Nothing is sent that cannot fit into the model's window.
     fn check_room(&self, body: &Map<String, Value>) -> Result<(), JobError> {
         let Some(window) = self.cx.window(self.model) else { return Ok(()) };
-        let messages = body.get("messages").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-        let of_message = |message: &Value| message.get("content").map_or(0, |text| self.tokens(text));
-        let prompt: u64 = messages.iter().map(|message| of_message(message) + TOKENS_PER_MESSAGE).sum();
+        let prompt = estimate::of_prompt(self.model, body);
         let answer = self.answer_tokens(window);
         if prompt + answer <= window {
             return Ok(());

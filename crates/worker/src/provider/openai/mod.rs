@@ -161,7 +161,10 @@ impl OpenAi {
         estimate: impl FnOnce() -> Usage,
     ) -> CallError {
         if failure.billed != Billed::No {
-            failure.usage = failure.usage.or(arrived.usage).or_else(|| Some(estimate()));
+            failure = match arrived.usage {
+                Some(usage) => failure.told(usage),
+                None => CallError { usage: failure.usage.or_else(|| Some(estimate())), ..failure },
+            };
         }
         failure.request_id = failure.request_id.or_else(|| arrived.request_id.clone());
         let secrets = self.config.key.iter().chain(self.config.headers.iter().map(|(_, value)| value));

@@ -95,7 +95,7 @@ impl Fault {
             Self::Filter | Self::Refuse => (ErrorClass::Filtered, "content_filter", Billed::Yes),
             _ => (ErrorClass::InvalidOutput, "invalid_vectors", Billed::Yes),
         };
-        CallError::costly(class, code, "simulated broken vectors", billed, Some(usage))
+        CallError::costly(class, code, "simulated broken vectors", billed, None).told(usage)
     }
 }
 

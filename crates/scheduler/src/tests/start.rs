@@ -1,0 +1,117 @@
+//! Rebuild and generation: a dispatcher that is empty is filled from the journal.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use queue_core::{
+    dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Wait},
+    ids::{Epoch, JobId},
+    journal::{POISON_RECOVERIES, QueueSettings},
+    state::Standing,
+};
+
+use super::{Scene, dispatcher, told, waiting};
+use crate::{Config, generation, prepare};
+
+#[tokio::test]
+async fn a_restart_brings_live_jobs_back_and_nothing_else() {
+    let mut scene = Scene::new().await;
+    let [ended, running, claimed, ready] =
+        [scene.submit().await, scene.submit().await, scene.submit().await, scene.submit().await];
+    scene.stores.dispatcher.withdraw(ready).await.unwrap();
+    scene.stores.dispatcher.withdraw(claimed).await.unwrap();
+    let session = scene.worker().await;
+    scene.begin(session).await;
+    scene.settle(ended, Epoch(0)).await;
+    scene.push(&[claimed]).await;
+    assert_eq!(scene.claim(session).await.len(), 1);
+    let now = scene.stores.clock.now();
+    let soon = scene.accept(1, |job| job.run_at = now.plus_ms(HORIZON_MS)).await[0];
+    let later = scene.accept(1, |job| job.run_at = now.plus_ms(HORIZON_MS + 1)).await[0];
+
+    scene.restart().await;
+    assert_eq!(scene.place(running).await, waiting(1), "it ran when the process died");
+    assert_eq!(scene.places(&[claimed, ready, soon]).await, vec![waiting(0); 3], "these had not begun");
+    assert_eq!(scene.unknown(&[ended, later]).await, 2);
+    assert_eq!([scene.row(running).await.recoveries, scene.row(claimed).await.recoveries], [1, 0]);
+
+    let rows = [told(&scene.row(running).await), told(&scene.row(ready).await)];
+    scene.restart().await;
+    scene.rebuild().await;
+    assert_eq!([told(&scene.row(running).await), told(&scene.row(ready).await)], rows, "twice changes nothing");
+    assert_eq!(scene.places(&[running, ready]).await, [waiting(1), waiting(0)]);
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_process_is_convicted_over_restarts() {
+    let mut scene = Scene::new().await;
+    let killer = scene.submit().await;
+    for _ in 0..POISON_RECOVERIES {
+        assert_eq!(scene.begin(scene.worker().await).await.len(), 1);
+        scene.restart().await;
+    }
+    assert_eq!(scene.row(killer).await.standing, Standing::Dead);
+    assert_eq!(scene.place(killer).await, Place::Unknown);
+}
+
+#[tokio::test]
+async fn settings_hold_before_the_first_claim() {
+    let mut scene = Scene::new().await;
+    let id = scene.submit().await;
+    let paused = QueueSettings { paused: true, ..QueueSettings::default() };
+    scene.stores.catalog.set_queue(&"default".into(), paused).await.unwrap();
+    scene.restart().await;
+    assert!(scene.claim(scene.worker().await).await.is_empty());
+    assert!(
+        scene.stores.dispatcher.explain(id).await.unwrap().iter().any(|wait| matches!(wait, Wait::QueuePaused { .. }))
+    );
+}
+
+#[tokio::test]
+async fn limits_of_targets_hold_before_the_first_claim() {
+    let scene = Scene::closed();
+    let ids = scene.accept(5, |_| {}).await;
+    let config = Config { target_concurrency: BTreeMap::from([("script:small:none".into(), 2)]) };
+    prepare(&scene.stores, &config).await.unwrap();
+    scene.push(&ids).await;
+    assert_eq!(scene.claim(scene.worker().await).await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_rebuild_takes_more_than_a_page_in_pages() {
+    let scene = Scene::closed();
+    let ids = scene.accept(PUSH_MAX_ENTRIES * 2 + 1, |_| {}).await;
+    scene.rebuild().await;
+    assert_eq!(scene.places(&ids).await, vec![waiting(0); ids.len()]);
+}
+
+#[tokio::test]
+async fn a_second_scheduler_joins_the_life_that_there_is() {
+    let scene = Scene::new().await;
+    let id = scene.submit().await;
+    let claims = scene.begin(scene.worker().await).await;
+    let unpushed = scene.accept(1, |_| {}).await[0];
+    scene.rebuild().await;
+    assert_eq!(scene.place(unpushed).await, Place::Unknown, "filling is left to who began that life");
+    let place = scene.place(id).await;
+    assert!(matches!(place, Place::Leased { epoch, .. } if epoch == claims[0].lease.epoch), "{place:?}");
+    assert_eq!(scene.row(id).await.recoveries, 0);
+}
+
+#[tokio::test]
+async fn a_flush_is_noticed_once_and_filled() {
+    let mut scene = Scene::new().await;
+    let ids: Vec<JobId> = vec![scene.submit().await, scene.submit().await];
+    let mut known = BTreeSet::new();
+    let session = scene.worker().await;
+    let config = Config::default();
+    assert!(generation::look(&scene.stores, &config, &mut known).await.unwrap().is_none());
+    assert_eq!(known, BTreeSet::from([session]), "who works is remembered");
+
+    scene.stores.dispatcher = dispatcher(&scene.clock, scene.folder.path());
+    let prepared = generation::look(&scene.stores, &config, &mut known).await.unwrap().unwrap();
+    assert!(generation::look(&scene.stores, &config, &mut known).await.unwrap().is_none(), "the new life has begun");
+    // The worker comes back with nothing: nobody is waited for any more.
+    scene.stores.dispatcher.join(session, vec![]).await.unwrap();
+    crate::rebuild::run(scene.stores.clone(), prepared, tokio_util::sync::CancellationToken::new()).await;
+    assert_eq!(scene.places(&ids).await, vec![waiting(0); 2]);
+}
