@@ -305,7 +305,7 @@ fn what_cannot_work_is_refused_before_anything_is_opened() {
     let place = Place::new();
     for line in [
         &["serve", "worker"][..],
-        &["up", "--journal", "postgres://h/db"],
+        &["up", "--journal", "mysql://h/db"],
         &["up", "--listen", "nowhere"],
         &["up", "--slots", "0"],
         &["up", "--config", "missing.toml"],

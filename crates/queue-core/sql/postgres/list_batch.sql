@@ -4,3 +4,4 @@
 -- Returns:   the columns of job_rows.
 -- Invariant: visits jobs of the batch only.
 SELECT * FROM job_rows WHERE batch_id = $10
+  AND id >= coalesce($17::uuid, '00000000-0000-0000-0000-000000000000')

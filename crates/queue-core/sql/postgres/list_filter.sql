@@ -1,11 +1,10 @@
 -- Purpose:   the end of every list statement: what narrows it, and its order.
 -- Arguments: 1 the id behind which the page starts, 2 queue, 3 kind, 4 standing, 5 due by, 6 due after, 7 tenant,
 --            8 error class, 9 error signature, 10 batch, 11 operation, 12 text in lower case, 13 the text as part of an
---            id, 14 accepted at or after, 15 accepted before, 16 limit, 17 not below this id. NULL does not narrow.
+--            id, 14 accepted at or after, 15 accepted before, 16 limit, 17 not below this id (in the statement that it ends). NULL does not narrow.
 -- Returns:   see the statement that it ends.
 -- Invariant: at most `limit` rows. JSON may hold a NUL, and text may not: for the search it is another character.
 AND id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
-AND id >= coalesce($17::uuid, '00000000-0000-0000-0000-000000000000')
 AND ($2::text IS NULL OR queue = $2)
 AND ($3::text IS NULL OR kind = $3)
 AND ($4::smallint IS NULL OR standing = $4)

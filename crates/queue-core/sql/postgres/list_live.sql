@@ -4,5 +4,5 @@
 -- Returns:   the columns of job_rows.
 -- Invariant: `live_few.sql` has found few rows in the range.
 SELECT * FROM job_rows
-WHERE standing = 0 AND run_at <= coalesce($5::bigint, 9223372036854775807)
+WHERE $17::uuid IS NULL AND standing = 0 AND run_at <= coalesce($5::bigint, 9223372036854775807)
   AND run_at > coalesce($6::bigint, -9223372036854775808)

@@ -3,4 +3,4 @@
 -- Arguments: see list_filter.sql.
 -- Returns:   the columns of job_rows.
 -- Invariant: an id is unique, so a page continues exactly behind the one before it.
-SELECT * FROM job_rows WHERE TRUE
+SELECT * FROM job_rows WHERE id >= coalesce($17::uuid, '00000000-0000-0000-0000-000000000000')
