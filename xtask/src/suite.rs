@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{root, run, run_with, tidy};
 
+/// Jobs of the sleeping workload, and slots for all of them at once.
+const SLEEPING_JOBS: &str = "10000";
+
 /// Everything CI checks.
 pub(crate) fn test(tests_only: bool) -> Result<()> {
     if !tests_only {
@@ -48,10 +51,18 @@ pub(crate) fn deny() -> Result<()> {
     run("cargo", &["deny", "--offline", "--config", &config.to_string_lossy(), "check"])
 }
 
-/// Starts a release build on a fresh folder and lets `longshore bench` measure it.
+/// Lets `longshore bench` measure a release build on fresh folders: the sleeping jobs in a process of their own, so
+/// that its memory is theirs.
 pub(crate) fn bench(jobs: u64) -> Result<()> {
     run("cargo", &["build", "--release", "--locked"])?;
     let binary = release_binary()?;
+    let jobs = jobs.to_string();
+    measure(&binary, &["--jobs", &jobs, "latency", "submit", "drain", "single"])?;
+    measure(&binary, &["--jobs", SLEEPING_JOBS, "sleep"])
+}
+
+/// Runs `longshore bench` against a `longshore up` on an empty folder.
+fn measure(binary: &Path, arguments: &[&str]) -> Result<()> {
     let data = root().join("target/bench-data");
     if data.exists() {
         fs::remove_dir_all(&data)?;
@@ -59,16 +70,17 @@ pub(crate) fn bench(jobs: u64) -> Result<()> {
     fs::create_dir_all(&data)?;
     let address_file = data.join("up.log");
     let log = fs::File::create(&address_file)?;
-    let mut server = Command::new(&binary)
-        .args(["up", "--listen", "127.0.0.1:0", "--slots", "10000", "--data"])
+    let mut server = Command::new(binary)
+        .args(["up", "--listen", "127.0.0.1:0", "--slots", SLEEPING_JOBS, "--data"])
         .arg(data.join("store"))
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()
         .context("`longshore up` did not start")?;
     let outcome = wait_for_url(&address_file).and_then(|url| {
-        let status = Command::new(&binary)
-            .args(["bench", "--jobs", &jobs.to_string(), "--pid", &server.id().to_string()])
+        let status = Command::new(binary)
+            .args(["bench", "--pid", &server.id().to_string()])
+            .args(arguments)
             .env("LONGSHORE_URL", url)
             .env("LONGSHORE_DATA", data.join("store"))
             .status()?;

@@ -288,11 +288,11 @@ async fn a_paused_queue_says_why_and_exit_codes_mean_something() {
 async fn a_bench_measures_what_it_says() {
     let place = Place::new();
     let _up = place.up(&[]).await;
-    let line = ["bench", "--jobs", "300", "--singles", "20", "--sleep-ms", "50", "all"];
+    let line = ["bench", "--jobs", "300", "--singles", "20", "--sleep-ms", "50", "--single-jobs", "200"];
     let report = place.json(0, &line);
     let rows = report["rows"].as_array().unwrap();
     let phases: Vec<&str> = rows.iter().map(|row| row["phase"].as_str().unwrap()).collect();
-    assert_eq!(phases, ["pick-up", "answer", "submit", "drain", "sleep"]);
+    assert_eq!(phases, ["pick-up", "answer", "submit", "drain", "single", "sleep"]);
     assert!(rows.iter().all(|row| row["failed"] == 0), "{report}");
     let slept = rows.last().unwrap()["seconds"].as_f64().unwrap();
     assert!(slept >= 0.049, "a job that sleeps 50 ms cannot be over in {slept} s");

@@ -38,19 +38,19 @@ enum Phase {
     Drain,
     /// Single submits into an idle queue: from the call to the handler's start
     Latency,
+    /// Single submits into a paused queue, many in flight, each answered after its commit
+    Single,
     /// Jobs that sleep: from the first handler's start to the last handler's end
     Sleep,
-    /// All of these
-    All,
 }
 
 /// What to measure, and how much of it.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
-    /// What to measure
-    #[arg(value_enum, default_value = "all")]
-    phase: Phase,
-    /// Jobs [default: 100000; sleep: 10000, and in a run of everything never more]
+    /// What to measure [default: everything]
+    #[arg(value_enum)]
+    phases: Vec<Phase>,
+    /// Jobs [default: 100000; sleep: 10000, and beside other phases never more]
     #[arg(long)]
     jobs: Option<usize>,
     /// Bulk requests in flight
@@ -68,7 +68,13 @@ pub(crate) struct Args {
     /// Single submits of the latency phase
     #[arg(long, default_value_t = 500)]
     singles: usize,
-    /// Milliseconds between two single submits
+    /// Single submits of the single phase
+    #[arg(long, default_value_t = 20_000)]
+    single_jobs: usize,
+    /// Requests in flight in the single phase
+    #[arg(long, default_value_t = 64)]
+    single_concurrency: usize,
+    /// Milliseconds between two single submits of the latency phase
     #[arg(long, default_value_t = 5)]
     pause_ms: u64,
     /// The queue; it must be empty
@@ -81,7 +87,7 @@ pub(crate) struct Args {
 
 impl Args {
     fn measures(&self, phase: Phase) -> bool {
-        self.phase == phase || self.phase == Phase::All
+        self.phases.is_empty() || self.phases.contains(&phase)
     }
 }
 
@@ -119,10 +125,13 @@ async fn measure(load: &Load<'_>, args: &Args, report: &mut Report) -> Result<()
             report.drain(&run);
         }
     }
+    if args.measures(Phase::Single) {
+        report.single(&load.pause_submit_singles("single").await?, args.single_concurrency);
+    }
     if args.measures(Phase::Sleep) {
-        let jobs = match (args.phase, args.jobs) {
-            (Phase::Sleep, Some(jobs)) => jobs,
-            // `--jobs` of a run of everything is for the load: jobs that sleep would take minutes of it.
+        let jobs = match (args.phases.as_slice(), args.jobs) {
+            ([Phase::Sleep], Some(jobs)) => jobs,
+            // `--jobs` of a run of more than that is for the load: jobs that sleep would take minutes of it.
             (_, jobs) => jobs.unwrap_or(SLEEP_JOBS_DEFAULT).min(SLEEP_JOBS_DEFAULT),
         };
         report.sleep(&load.pause_submit_drain("sleep", jobs, args.sleep_ms).await?, args.sleep_ms);
@@ -137,6 +146,8 @@ fn check(args: &Args) -> Result<(), Failure> {
     };
     in_range("jobs", args.jobs.unwrap_or(1), JOBS_MAX)?;
     in_range("concurrency", args.concurrency, 64)?;
+    in_range("single-jobs", args.single_jobs, JOBS_MAX)?;
+    in_range("single-concurrency", args.single_concurrency, 1_024)?;
     in_range("tenants", args.tenants, BULK_JOBS)?;
     in_range("singles", args.singles, 100_000)?;
     in_range("payload-bytes", args.payload_bytes, 30_000)

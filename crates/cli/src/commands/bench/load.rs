@@ -59,6 +59,14 @@ pub(super) struct Run {
     pub(super) failed: usize,
 }
 
+/// What the requests of one load took.
+struct Submitted {
+    /// From the first request to the last answer.
+    took: Duration,
+    /// Of each request, in microseconds.
+    requests: Histogram<u64>,
+}
+
 /// The answer to a bulk submit, as far as it is looked at.
 #[derive(Deserialize)]
 struct BulkAnswer {
@@ -107,23 +115,42 @@ impl<'a> Load<'a> {
     /// Pauses the queue, submits `jobs`, resumes it, waits for the end and reads what the jobs say.
     pub(super) async fn pause_submit_drain(&self, name: &str, jobs: usize, sleep_ms: u64) -> Result<Run, Failure> {
         let batch = self.batch(name);
-        let until = SystemClock.now().plus_ms(PAUSE_MS);
-        self.set_queue(&json!({"paused": true, "until": until, "reason": "longshore bench"})).await?;
+        self.pause().await?;
         say(self.operator, &format!("submitting {jobs} jobs into the paused queue `{}` …", self.args.queue));
-        let (submit, requests) = self.submit(jobs, sleep_ms, &batch).await?;
+        let submitted = self.submit(jobs, sleep_ms, &batch).await?;
+        self.drain(&batch, jobs, submitted).await
+    }
+
+    /// The same with one job a request, as many in flight as `--single-concurrency` says.
+    pub(super) async fn pause_submit_singles(&self, name: &str) -> Result<Run, Failure> {
+        let (batch, jobs) = (self.batch(name), self.args.single_jobs);
+        self.pause().await?;
+        say(self.operator, &format!("submitting {jobs} jobs one a request …"));
+        let body = Bytes::from(self.job(0, 0, &batch).to_string());
+        let submitted = self.send(jobs, self.args.single_concurrency, |_| self.submit_single(body.clone())).await?;
+        self.drain(&batch, jobs, submitted).await
+    }
+
+    /// Resumes the queue, waits for the end of a batch and reads what its jobs say.
+    async fn drain(&self, batch: &str, jobs: usize, submitted: Submitted) -> Result<Run, Failure> {
         say(self.operator, "running them …");
         self.resume().await?;
         self.wait_until_idle().await?;
         say(self.operator, "reading their times …");
-        let times = self.times(&batch, jobs).await?;
+        let times = self.times(batch, jobs).await?;
         Ok(Run {
             jobs,
-            submit,
-            requests,
+            submit: submitted.took,
+            requests: submitted.requests,
             first_start: times.first_start,
             last_end: times.last_end,
             failed: times.failed,
         })
+    }
+
+    async fn pause(&self) -> Result<(), Failure> {
+        let until = SystemClock.now().plus_ms(PAUSE_MS);
+        self.set_queue(&json!({"paused": true, "until": until, "reason": "longshore bench"})).await
     }
 
     /// Lets the queue run.
@@ -136,29 +163,56 @@ impl<'a> Load<'a> {
         self.operator.client.send_json(Method::PATCH, &path, Some(settings)).await.map(|_| ())
     }
 
-    async fn submit(&self, jobs: usize, sleep_ms: u64, batch: &str) -> Result<(Duration, Histogram<u64>), Failure> {
+    async fn submit(&self, jobs: usize, sleep_ms: u64, batch: &str) -> Result<Submitted, Failure> {
         // All requests but the last are equal: their bytes are made once, before the clock runs.
         let full = self.body(BULK_JOBS.min(jobs), sleep_ms, batch)?;
         let rest = self.body(jobs % BULK_JOBS, sleep_ms, batch)?;
-        let sizes: Vec<usize> = (0..jobs).step_by(BULK_JOBS).map(|at| BULK_JOBS.min(jobs - at)).collect();
+        self.send(jobs.div_ceil(BULK_JOBS), self.args.concurrency, |number| {
+            let size = BULK_JOBS.min(jobs - number * BULK_JOBS);
+            self.submit_one(if size == BULK_JOBS.min(jobs) { full.clone() } else { rest.clone() }, size)
+        })
+        .await
+    }
+
+    /// Sends so many requests, so many at a time.
+    async fn send<F>(&self, requests: usize, in_flight: usize, one: impl Fn(usize) -> F) -> Result<Submitted, Failure>
+    where
+        F: Future<Output = Result<(), Failure>>,
+    {
         let next = AtomicUsize::new(0);
         let mut times = histogram()?;
         let began = Instant::now();
         let sender = || async {
             let mut mine = Vec::new();
-            while let Some(&size) = sizes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let body = if size == BULK_JOBS.min(jobs) { full.clone() } else { rest.clone() };
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= requests {
+                    return Ok::<_, Failure>(mine);
+                }
                 let sent = Instant::now();
-                self.submit_one(body, size).await?;
+                one(number).await?;
                 mine.push(sent.elapsed());
             }
-            Ok::<_, Failure>(mine)
         };
-        let mut senders: FuturesUnordered<_> = (0..self.args.concurrency).map(|_| sender()).collect();
+        let mut senders: FuturesUnordered<_> = (0..in_flight).map(|_| sender()).collect();
         while let Some(mine) = senders.next().await {
             mine?.into_iter().for_each(|time| record(&mut times, time));
         }
-        Ok((began.elapsed(), times))
+        Ok(Submitted { took: began.elapsed(), requests: times })
+    }
+
+    /// One job; it must have been accepted.
+    async fn submit_single(&self, body: Bytes) -> Result<(), Failure> {
+        let client = &self.operator.client;
+        let request = client.request(Method::POST, &["v1", "jobs"], &[]);
+        let request = request.header(header::CONTENT_TYPE, "application/json").body(body);
+        let response = request.send().await.map_err(|error| client.unreachable(&error))?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(|error| client.unreachable(&error))?;
+        if status.is_success() {
+            return Ok(());
+        }
+        Err(Failure::from_problem(status.as_u16(), serde_json::from_slice(&bytes).unwrap_or(Value::Null)))
     }
 
     fn body(&self, jobs: usize, sleep_ms: u64, batch: &str) -> Result<Bytes, Failure> {

@@ -67,6 +67,18 @@ impl Report {
         });
     }
 
+    /// Adds submits of one job a request.
+    pub(super) fn single(&mut self, run: &Run, in_flight: usize) {
+        self.rows.push(Row {
+            phase: "single",
+            jobs: run.jobs,
+            seconds: Some(run.submit.as_secs_f64()),
+            times: Some(run.requests.clone()),
+            failed: run.failed,
+            what: format!("one job a request, {in_flight} in flight, paused queue, each answered after its commit"),
+        });
+    }
+
     /// Adds the drain of a load.
     pub(super) fn drain(&mut self, run: &Run) {
         self.rows.push(Row {

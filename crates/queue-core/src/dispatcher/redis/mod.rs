@@ -11,7 +11,7 @@
 //! out, and limits of targets that hold for each queue by itself.
 //!
 //! **Memory.** A waiting job is a member of one sorted set of its lane and priority and one field of one hash, with
-//! the id as 16 raw bytes: about 240 bytes, whatever its payload (`--example dispatcher_speed`).
+//! the id as 16 raw bytes: about 240 bytes, whatever its payload (`--bench dispatcher_speed`).
 //!
 //! **Generations.** Every key of a job carries the generation, and every script compares it first. A Redis that was
 //! flushed or restarted empty has none: all verbs but `begin` and `join` answer [`DispatchError::WrongGeneration`]

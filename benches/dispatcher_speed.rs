@@ -1,4 +1,4 @@
-//! How fast and how fair a dispatcher is on this machine: `cargo run --release -p queue-core --example
+//! How fast and how fair a dispatcher is on this machine: `cargo bench -p queue-core --bench
 //! dispatcher_speed -- [backlog] [Redis address]`. Without an address it is the memory dispatcher. One thread; the
 //! rates are of single jobs, pushed and claimed in batches, by the wall clock and by the processor time of this process
 //! (and of Redis), which says something also on a machine that others use.
@@ -26,6 +26,8 @@ use queue_core::{
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What cargo adds to the arguments of every bench.
+const CARGO_SAYS: &str = "--bench";
 /// Entries of one push.
 const PUSH: usize = 100;
 /// Slots of one step.
@@ -37,7 +39,7 @@ const THROUGH_REDIS: usize = 100_000;
 const TENANTS: usize = 100;
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1);
+    let mut args = std::env::args().skip(1).filter(|argument| argument != CARGO_SAYS);
     let backlog: usize = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let store = match args.next() {
         Some(address) => Store::Redis(RedisAddress::parse(&address)?, Box::new(redis::Client::open(address)?)),

@@ -1,5 +1,6 @@
-//! How fast a journal is on this machine: `cargo run --release -p queue-core --example journal_speed --
-//! [jobs] [folder or postgres:// URL]`. A folder gets an SQLite file; the database of a URL must hold nothing else. Every number is of durable work: each accept and each settle was fsynced before it was answered.
+//! How fast a journal is on this machine: `cargo bench -p queue-core --bench journal_speed -- [jobs]
+//! [folder or postgres:// URL]`. A folder gets an SQLite file; the database of a URL must hold nothing else. Every
+//! number is of durable work: each accept and each settle was fsynced before it was answered.
 
 #![allow(clippy::print_stdout)] // its output is what it is for
 
@@ -27,6 +28,8 @@ use queue_core::{
 
 type Failure = Box<dyn Error + Send + Sync>;
 
+/// What cargo adds to the arguments of every bench.
+const CARGO_SAYS: &str = "--bench";
 /// Jobs of one bulk submit.
 const BULK_JOBS: usize = 1_000;
 /// Jobs of one load.
@@ -37,7 +40,7 @@ const SETTLERS: [usize; 4] = [1, 64, 256, 1_000];
 const PAYLOAD_BYTES: usize = 1_024;
 
 fn main() -> Result<(), Failure> {
-    let mut arguments = std::env::args().skip(1);
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != CARGO_SAYS);
     let jobs: usize = arguments.next().map_or(Ok(200_000), |text| text.parse())?;
     let place = arguments.next();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
