@@ -6,7 +6,8 @@
 --     P s:<sid>  one session                        P sd     dead sessions by the time of their death
 --     P w        sessions that listen               P old    generations still to be swept
 --     P all      channel: a new generation began
---     D j        job id -> its record               D d      entries due later, by due time
+--     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
+--     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
 --     D l        leases by their end                D x      lost leases, in the order of ids
 --     D m        pauses and parkings by their end   D meta   turn of the queues, number of the last lane
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
@@ -23,7 +24,6 @@
 local S
 local call
 
-local SUSPECT, LEASED, STARTED, LOST, COUNTS, CANCELLED = 1, 2, 4, 8, 16, 32
 local NUL = '\0'
 -- An entry in an argument: id, epoch, run_at, priority, suspect, number of its lane among the arguments.
 local ENTRY = '>c16ddBBH'
@@ -32,11 +32,20 @@ local ENTRY_BYTES = 36
 local HELD_BYTES = ENTRY_BYTES + 8 + 1 + 8
 local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
-local WAITING = '>BBI4dd'
-local HOLDING = '>c16c8d'
-local HELD = '>BBI4ddc16c8d'
+-- A record: priority and SUSPECT, number of the lane, epoch, run_at; of a held job also session, nonce, flags and, once
+-- it is lost, when its handler began. A claim only appends to what it found.
+local WAITING = '>BI4dd'
+local HOLDING = '>c16c8Bd'
+local WAITING_BYTES = 21
+local HELD_RECORD = '>BI4ddc16c8B'
+local SUSPECT = 16
+local STARTED, LOST, COUNTS, CANCELLED = 1, 2, 4, 8
+-- The flags and the time of a claim that was just made.
+local UNMARKED = '\0\0\0\0\0\0\0\0\0'
 -- A lane: its place, entries that refer to it, ready entries and priorities in use of both tracks; then its names.
 local LANE = '>dI4I4I4HH'
+
+local settle
 
 -- Calls `command key ...` with any number of arguments, in pieces that Lua's stack holds.
 local function send(command, key, args)
@@ -50,6 +59,21 @@ local function put(key, member, score)
   local of = S.sorted[key]
   if not of then of = {}; S.sorted[key] = of end
   of[member] = score
+end
+
+-- Numbers as Redis writes them. Entries of one batch mostly have the same, and writing one is not cheap.
+local last_number, last_text
+local function number_text(number)
+  if number ~= last_number then last_number, last_text = number, string.format('%.0f', number) end
+  return last_text
+end
+
+-- Keeps a write: a new member of a sorted set, which nothing else in this call speaks of before it is written.
+local function append(key, member, score)
+  local of = S.added[key]
+  if not of then of = {}; S.added[key] = of end
+  local n = #of
+  of[n + 1], of[n + 2] = number_text(score), member
 end
 
 -- Keeps a write: whether a set has a member.
@@ -72,6 +96,7 @@ local function write_kept()
     send('ZREM', key, cut)
     send('ZADD', key, add)
   end
+  for key, of in pairs(S.added) do send('ZADD', key, of) end
   for key, of in pairs(S.sets) do
     local add, cut = {}, {}
     for member, present in pairs(of) do
@@ -80,7 +105,7 @@ local function write_kept()
     send('SREM', key, cut)
     send('SADD', key, add)
   end
-  S.sorted, S.sets = {}, {}
+  S.sorted, S.sets, S.added = {}, {}, {}
 end
 
 -- A waiting job. It has room for what a claim adds: a table that grows is what a script spends most of its time on.
@@ -93,12 +118,13 @@ end
 
 local function decode(id, text)
   if not text then return false end
-  local flags, priority, lane, epoch, run_at, at = struct.unpack(WAITING, text)
-  local job = new_job(id, flags % 2 == SUSPECT, priority, lane, epoch, run_at)
-  if flags >= LEASED then
+  local rank, lane, epoch, run_at = struct.unpack(WAITING, text)
+  local job = new_job(id, rank >= SUSPECT, rank % SUSPECT, lane, epoch, run_at)
+  if #text > WAITING_BYTES then
+    local flags
     job.leased = true
-    job.session, job.nonce, job.started_at = struct.unpack(HOLDING, text, at)
-    if flags >= STARTED then
+    job.session, job.nonce, flags, job.started_at = struct.unpack(HOLDING, text, WAITING_BYTES + 1)
+    if flags > 0 then
       job.started = bit.band(flags, STARTED) ~= 0
       job.lost = bit.band(flags, LOST) ~= 0
       job.counts = bit.band(flags, COUNTS) ~= 0
@@ -108,33 +134,53 @@ local function decode(id, text)
   return job
 end
 
-local function encode(job)
-  local flags = job.suspect and SUSPECT or 0
-  if not job.leased then return struct.pack(WAITING, flags, job.priority, job.lane, job.epoch, job.run_at) end
-  flags = flags + LEASED + (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
-    + (job.cancelled and CANCELLED or 0)
-  return struct.pack(HELD, flags, job.priority, job.lane, job.epoch, job.run_at, job.session, job.nonce, job.started_at)
+local function encode_waiting(suspect, priority, lane, epoch, run_at)
+  return struct.pack(WAITING, suspect and SUSPECT + priority or priority, lane, epoch, run_at)
 end
 
--- Reads the records of these jobs at once; `job` finds them then.
-local function prefetch(ids)
+local function encode(job)
+  local text = encode_waiting(job.suspect, job.priority, job.lane, job.epoch, job.run_at)
+  if not job.leased then return text end
+  local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
+    + (job.cancelled and CANCELLED or 0)
+  return text .. struct.pack(HOLDING, job.session, job.nonce, flags, job.started_at)
+end
+
+-- The records of these jobs as texts, in order; false where there is none.
+local function fetch(ids)
+  if next(S.fresh) then settle() end
+  if #ids <= UNPACK_MAX then return #ids > 0 and call('HMGET', S.D .. 'j', unpack(ids)) or {} end
+  local all = {}
   for from = 1, #ids, UNPACK_MAX do
-    local to = math.min(from + UNPACK_MAX - 1, #ids)
-    local texts = call('HMGET', S.D .. 'j', unpack(ids, from, to))
-    for n = from, to do
-      if S.jobs[ids[n]] == nil then S.jobs[ids[n]] = decode(ids[n], texts[n - from + 1]) end
-    end
+    local texts = call('HMGET', S.D .. 'j', unpack(ids, from, math.min(from + UNPACK_MAX - 1, #ids)))
+    for n = 1, #texts do all[from + n - 1] = texts[n] end
+  end
+  return all
+end
+
+-- Reads the records of these jobs at once; `job_of` finds them then.
+local function prefetch(ids)
+  for n, text in ipairs(fetch(ids)) do
+    if S.jobs[ids[n]] == nil then S.jobs[ids[n]] = decode(ids[n], text) end
   end
 end
 
 -- The record of a job, or false.
 local function job_of(id)
+  if S.fresh[id] then settle() end
   local job = S.jobs[id]
   if job == nil then
     job = decode(id, call('HGET', S.D .. 'j', id))
     S.jobs[id] = job
   end
   return job
+end
+
+-- Keeps a write: the record of a job that had none. It is read again before anybody asks for it.
+local function set_fresh(id, text)
+  local n = #S.records
+  S.records[n + 1], S.records[n + 2] = id, text
+  S.fresh[id], S.jobs[id] = true, nil
 end
 
 -- Keeps a write: the record of a job, or false to forget it.
@@ -155,7 +201,8 @@ local function write_jobs()
   end
   send('HDEL', S.D .. 'j', cut)
   send('HSET', S.D .. 'j', add)
-  S.changed = {}
+  send('HSET', S.D .. 'j', S.records)
+  S.changed, S.records, S.fresh = {}, {}, {}
 end
 
 -- The first member of a sorted set and its score.
@@ -172,5 +219,3 @@ local function bytes_before(a, b)
   end
   return #a < #b
 end
-
-local function number_text(number) return string.format('%.0f', number) end

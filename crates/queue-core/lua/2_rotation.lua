@@ -58,15 +58,17 @@ end
 
 -- The lanes of one target in one queue.
 local function group_of(queue, target)
-  local key = queue .. NUL .. target
-  local group = S.groups[key]
+  local of_queue = S.groups_of[queue]
+  if not of_queue then of_queue = {}; S.groups_of[queue] = of_queue end
+  local group = of_queue[target]
   if group then return group end
+  local key = queue .. NUL .. target
   group = {
     queue = queue, target = target, key = key, added = {},
     ready = tonumber(call('HGET', S.D .. 'gr:' .. queue, target)) or 0,
   }
   group.was_ready = group.ready
-  S.groups[key] = group
+  of_queue[target], S.groups[key] = group, group
   return group
 end
 
@@ -84,7 +86,7 @@ end
 local function new_lane(number, queue, tenant, target)
   return {
     number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, count = { [0] = 0, 0 },
-    mask = { [0] = 0, 0 }, was = { [0] = 0, 0 },
+    mask = { [0] = 0, 0 }, was = { [0] = 0, 0 }, bands = {},
   }
 end
 
@@ -94,6 +96,7 @@ local function decode_lane(number, text)
   return {
     number = number, queue = queue, tenant = tenant, target = target, at = at, refs = refs,
     count = { [0] = count0, count1 }, mask = { [0] = mask0, mask1 }, was = { [0] = count0, count1 },
+    bands = {},
   }
 end
 
@@ -161,7 +164,13 @@ local function prefetch_named(args, first)
 end
 
 local function band(lane, track, priority)
-  return S.D .. 'b:' .. lane.number .. ':' .. track .. ':' .. priority
+  local number = track * SUSPECT + priority
+  local key = lane.bands[number]
+  if not key then
+    key = S.D .. 'b:' .. lane.number .. ':' .. track .. ':' .. priority
+    lane.bands[number] = key
+  end
+  return key
 end
 
 -- The place one turn behind `turn`.
@@ -187,8 +196,8 @@ local function touch(lane)
 end
 
 -- A ready entry joins its lane.
-local function add(lane, job)
-  local track = job.suspect and 1 or 0
+local function add(lane, id, suspect, priority, run_at)
+  local track = suspect and 1 or 0
   local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
   if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn, queue.last = 0, 0 end
   if lane.count[0] + lane.count[1] == 0 then
@@ -196,8 +205,8 @@ local function add(lane, job)
     lane.moved = true
   end
   lane.count[track] = lane.count[track] + 1
-  lane.mask[track] = bit.bor(lane.mask[track], bit.lshift(1, job.priority))
-  put(band(lane, track, job.priority), job.id, job.run_at)
+  lane.mask[track] = bit.bor(lane.mask[track], bit.lshift(1, priority))
+  append(band(lane, track, priority), id, run_at)
   queue.ready = queue.ready + 1
   group.ready = group.ready + 1
   group.added[track] = true
@@ -224,11 +233,11 @@ local function occupy(lane)
   S.served[lane.queue] = true
 end
 
--- A claim of this lane ended.
-local function release(lane)
+-- So many claims of this lane ended.
+local function release(lane, claims)
   local queue, target = queue_of(lane.queue), target_of(lane.target)
-  queue.active = queue.active - 1
-  target.active = target.active - 1
+  queue.active = queue.active - claims
+  target.active = target.active - claims
   target.dirty = true
   S.served[lane.queue] = true
 end
@@ -349,7 +358,8 @@ local function settle_queue(queue)
 end
 
 -- Sends every kept write and looks again at whatever may have opened or closed by them.
-local function settle()
+settle = function()
+  S.settled = S.settled + 1
   settle_lanes()
   write_jobs()
   write_kept()

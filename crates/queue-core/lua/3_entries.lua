@@ -8,22 +8,20 @@ local function is_later(job)
   return call('ZSCORE', S.D .. 'd', job.id) and true or false
 end
 
--- The entry's job must be nowhere.
-local function insert(entry)
-  local lane = lane_named(entry.queue, entry.tenant, entry.target)
+-- The job must be nowhere.
+local function insert(lane, id, epoch, run_at, priority, suspect)
   lane.refs = lane.refs + 1
   lane.dirty = true
-  local priority = math.min(entry.priority, PRIORITY_MAX)
-  local job = new_job(entry.id, entry.suspect, priority, lane.number, entry.epoch, entry.run_at)
-  set_job(entry.id, job)
-  if entry.run_at > S.now then
-    put(S.D .. 'd', entry.id, entry.run_at)
+  priority = math.min(priority, PRIORITY_MAX)
+  set_fresh(id, encode_waiting(suspect, priority, lane.number, epoch, run_at))
+  if run_at > S.now then
+    append(S.D .. 'd', id, run_at)
     local queue = queue_of(lane.queue)
     queue.later = queue.later + 1
     S.served[lane.queue] = true
     S.sooner = true
   else
-    add(lane, job)
+    add(lane, id, suspect, priority, run_at)
   end
 end
 
@@ -42,38 +40,56 @@ local function drop_waiting(job)
   set_job(job.id, false)
 end
 
+-- The lease of a held job as it stands in arguments.
+local function lease_of(job) return struct.pack(LEASE, job.id, job.epoch, job.nonce) end
+
+-- When the handler of a held job began, or false. A lost one has it in its record: nobody starts it any more.
+local function started_of(job)
+  if job.lost then return job.started and job.started_at end
+  return tonumber(call('HGET', S.D .. 'st:' .. job.session, lease_of(job))) or false
+end
+
 local function end_lease(job)
   put(S.D .. (job.lost and 'x' or 'l'), job.id, false)
   mark(S.D .. 'sl:' .. job.session, job.id, false)
+  call('HDEL', S.D .. 'st:' .. job.session, lease_of(job))
   if job.suspect then
     mark(S.D .. 'su:' .. job.session, job.id, false)
     S.freed[job.session] = true
   end
   local lane = lane_of(job.lane)
-  release(lane)
+  release(lane, 1)
   lane.refs = lane.refs - 1
   lane.dirty = true
   set_job(job.id, false)
 end
 
 -- Makes an entry known: a no-op for a job that is held at the same or a later epoch.
-local function push(entry)
-  local job = job_of(entry.id)
+local function push(lanes, number, id, epoch, run_at, priority, suspect)
+  local job = job_of(id)
   if job then
-    if job.epoch >= entry.epoch then return end
+    if job.epoch >= epoch then return end
     if job.leased then end_lease(job) else drop_waiting(job) end
+    -- Written before the new one is: a sorted set is told of one change of a member only.
+    settle()
   end
-  if entry.run_at <= S.now + HORIZON_MS then insert(entry) end
+  if run_at <= S.now + HORIZON_MS then insert(lanes(number), id, epoch, run_at, priority, suspect) end
 end
 
--- Reads one entry of an argument; `lanes` are the arguments that name its lane, from `first` on, three each.
-local function read_entry(text, at, args, first)
-  local id, epoch, run_at, priority, suspect, lane = struct.unpack(ENTRY, text, at)
-  lane = first + lane * 3
-  return {
-    id = id, epoch = epoch, run_at = run_at, priority = priority, suspect = suspect == 1, queue = args[lane],
-    tenant = args[lane + 1], target = args[lane + 2],
-  }
+-- Finds the lanes that arguments name from `first` on, three each; to be called with the number of one. A lane that
+-- nobody refers to goes with the next `settle()`, so it is remembered until then only.
+local function lanes_in(args, first)
+  local found, as_of = {}, S.settled
+  return function(number)
+    if as_of ~= S.settled then found, as_of = {}, S.settled end
+    local lane = found[number]
+    if not lane then
+      local at = first + number * 3
+      lane = lane_named(args[at], args[at + 1], args[at + 2])
+      found[number] = lane
+    end
+    return lane
+  end
 end
 
 local function is_lease(job, epoch, nonce)
@@ -84,7 +100,9 @@ end
 -- nobody else is blamed. Decided once: the reaper may take leases in pieces.
 local function lose(job, blamed)
   if job.lost then return end
-  job.lost = true
+  local at = started_of(job)
+  if at then call('HDEL', S.D .. 'st:' .. job.session, lease_of(job)) end
+  job.lost, job.started, job.started_at = true, at and true or false, at or 0
   job.counts = job.started and (job.suspect or not blamed)
   set_job(job.id, job)
   put(S.D .. 'l', job.id, false)
@@ -95,7 +113,7 @@ end
 local function is_blamed(session)
   for _, id in ipairs(call('SMEMBERS', S.D .. 'su:' .. session)) do
     local job = job_of(id)
-    if job and job.leased and job.started then return true end
+    if job and job.leased and started_of(job) then return true end
   end
   return false
 end
@@ -137,7 +155,7 @@ local function pass_time()
       local lane = lane_of(job.lane)
       local queue = queue_of(lane.queue)
       queue.later = queue.later - 1
-      add(lane, job)
+      add(lane, id, job.suspect, job.priority, job.run_at)
     end
   end
 end

@@ -23,17 +23,24 @@ local function heap_push(heap, at, value)
   end
 end
 
+-- Without calls: it runs three times for each job that is taken.
 local function heap_sink(heap)
   local n, size = 1, #heap
+  local item = heap[1]
+  local at, number = item[1], item[3]
   while true do
-    local least = n
-    for child = n * 2, n * 2 + 1 do
-      if child <= size and is_before(heap[child], heap[least]) then least = child end
+    local child = n * 2
+    if child > size then break end
+    local least = heap[child]
+    local other = heap[child + 1]
+    if other and (other[1] < least[1] or other[1] == least[1] and other[3] < least[3]) then
+      child, least = child + 1, other
     end
-    if least == n then return end
-    heap[least], heap[n] = heap[n], heap[least]
-    n = least
+    if at < least[1] or at == least[1] and number < least[3] then break end
+    heap[n] = least
+    n = child
   end
+  heap[n] = item
 end
 
 local function heap_pop(heap)
@@ -76,47 +83,66 @@ local function lanes_of(queue, target, tracks, count)
   return heap
 end
 
--- The next entry of a band and its due time; nil at its end. Takes `ahead` entries out at once: those that are not
--- claimed are given back at the end.
-local function band_head(line, lane, track, priority, ahead)
-  local key = track * 16 + priority
-  local stock = line[key]
-  if not stock then
-    stock = { next = 1, ids = {}, key = band(lane, track, priority) }
-    line[key] = stock
+-- The bands of a lane that have entries, with the first `ahead` of each. Due times are asked for only where they
+-- decide between bands.
+local function open_line(lane, ahead)
+  local line = {}
+  for track = 0, 1 do
+    for priority = 0, lane.count[track] > 0 and PRIORITY_MAX or -1 do
+      if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
+        line[#line + 1] = {
+          key = band(lane, track, priority), track = track, priority = priority, ids = {}, times = false, next = 1,
+          asked = 0, taken = 0, ended = false,
+        }
+      end
+    end
   end
-  if stock.next > #stock.ids and not stock.ended then
-    stock.ids, stock.next = call('ZPOPMIN', stock.key, ahead), 1
-    stock.ended = #stock.ids < ahead * 2
-  end
-  return stock.ids[stock.next], tonumber(stock.ids[stock.next + 1]), stock
+  line.ahead, line.many = ahead, #line > 1
+  lane.line = line
+  S.lines[#S.lines + 1] = line
+  return line
 end
 
--- The entry of the lane whose turn is next, of the tracks that may be claimed.
+-- The next entry of a band and its due time, if that was asked for; nil at its end.
+local function band_head(line, stock, lane)
+  local id = stock.ids[stock.next]
+  if id or stock.ended then return id, stock.times and tonumber(stock.times[stock.next]) end
+  local first, last = stock.asked, stock.asked + line.ahead - 1
+  if line.many then
+    local found = call('ZRANGE', stock.key, first, last, 'WITHSCORES')
+    stock.ids, stock.times = {}, {}
+    for n = 1, #found, 2 do stock.ids[(n + 1) / 2], stock.times[(n + 1) / 2] = found[n], found[n + 1] end
+  else
+    stock.ids = call('ZRANGE', stock.key, first, last)
+  end
+  stock.asked, stock.next, stock.ended = last + 1, 1, #stock.ids < line.ahead
+  if #stock.ids == 0 and stock.taken == 0 then
+    local mask = lane.mask[stock.track]
+    lane.mask[stock.track] = bit.band(mask, bit.bnot(bit.lshift(1, stock.priority)))
+  end
+  return stock.ids[1], stock.times and tonumber(stock.times[1])
+end
+
+-- The entry of the lane whose turn is next, of the tracks that may be claimed, and its band.
 local function lane_head(lane, tracks, ahead)
-  lane.line = lane.line or {}
-  local best
-  for track = 0, tracks do
-    if lane.count[track] > 0 then
-      for priority = 0, PRIORITY_MAX do
-        if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
-          local id, run_at, stock = band_head(lane.line, lane, track, priority, ahead)
-          if id then
-            local rank = run_at - priority * AGEING_MS
-            if not best or rank < best.rank or rank == best.rank and bytes_before(id, best.id) then
-              best = { id = id, run_at = run_at, rank = rank, track = track, stock = stock }
-            end
-          else
-            lane.mask[track] = bit.band(lane.mask[track], bit.bnot(bit.lshift(1, priority)))
-          end
+  local line = lane.line or open_line(lane, ahead)
+  local best, band_of_best, best_rank
+  for n = 1, #line do
+    local stock = line[n]
+    if stock.track <= tracks then
+      local id, run_at = band_head(line, stock, lane)
+      if id then
+        local rank = line.many and run_at - stock.priority * AGEING_MS or 0
+        if not best or rank < best_rank or rank == best_rank and bytes_before(id, best) then
+          best, band_of_best, best_rank = id, stock, rank
         end
       end
     end
   end
-  return best
+  return best, band_of_best
 end
 
--- Takes the next entry of the queue; nil when nothing of it can be claimed any more. Of its targets, those that the
+-- Takes the next entry of the queue: its job, lane and track; nil when nothing of it can be claimed any more. Of its targets, those that the
 -- claims of this round closed may come first: `slots` of them leave `left` others.
 local function take(queue, tracks, left, slots)
   if not admits(queue) then return nil end
@@ -136,21 +162,22 @@ local function take(queue, tracks, left, slots)
     local lane = is_open(target) and #lanes > 0 and lanes[1][2]
     -- A group that was listed for a suspect, which may no longer be claimed, stands too far in front.
     local misplaced = lane and lanes[1][1] ~= groups[1][1]
-    local head = lane and not misplaced and lane_head(lane, tracks, group.ahead)
-    if head then
+    local id, stock
+    if lane and not misplaced then id, stock = lane_head(lane, tracks, group.ahead) end
+    if id then
       queue.turn = math.max(queue.turn, lane.at)
       lane.at = place_in(queue, weight_of(lane.tenant))
       lane.moved = true
-      lane.count[head.track] = lane.count[head.track] - 1
-      head.stock.next = head.stock.next + 2
+      lane.count[stock.track] = lane.count[stock.track] - 1
+      stock.next, stock.taken = stock.next + 1, stock.taken + 1
       queue.ready, queue.active = queue.ready - 1, queue.active + 1
       target.active, target.dirty = target.active + 1, true
-      local kept = group_of(queue.name, group.target)
-      kept.ready = kept.ready - 1
+      group.kept = group.kept or group_of(queue.name, group.target)
+      group.kept.ready = group.kept.ready - 1
       touch(lane)
       heap_move(lanes, lane.at)
       heap_move(groups, lanes[1][1])
-      return head, lane
+      return id, lane, stock.track
     end
     if lane and not misplaced then heap_pop(lanes) end
     -- The next lane of this target may have to wait for one of another target.
@@ -172,20 +199,20 @@ local function open_queues(names, tracks, slots)
   return heap
 end
 
--- Takes up to `slots` entries of these queues.
+-- Takes up to `slots` entries of these queues: their jobs and lanes.
 local function take_all(names, slots, may_suspects)
-  local taken = {}
+  local ids, lanes = {}, {}
   local tracks = may_suspects and 1 or 0
   local queues = open_queues(names, tracks, slots)
   local turn = tonumber(call('HGET', S.D .. 'meta', 'turn')) or 0
   local was = turn
-  while #taken < slots and #queues > 0 do
+  S.lines = {}
+  while #ids < slots and #queues > 0 do
     local queue = queues[1][2]
-    local head, lane = take(queue, tracks, slots - #taken, slots)
-    if head then
-      head.lane = lane
-      taken[#taken + 1] = head
-      if head.track == 1 then tracks = 0 end
+    local id, lane, track = take(queue, tracks, slots - #ids, slots)
+    if id then
+      ids[#ids + 1], lanes[#lanes + 1] = id, lane
+      if track == 1 then tracks = 0 end
       turn = math.max(turn, queue.at)
       queue.at = behind(turn, 1)
       heap_move(queues, queue.at)
@@ -194,54 +221,60 @@ local function take_all(names, slots, may_suspects)
     end
   end
   if turn ~= was then call('HSET', S.D .. 'meta', 'turn', turn) end
-  for _, lane in pairs(S.lanes) do
-    for _, stock in pairs(lane.line or {}) do
-      for n = stock.next, #stock.ids, 2 do put(stock.key, stock.ids[n], stock.ids[n + 1]) end
+  for _, line in ipairs(S.lines) do
+    for _, stock in ipairs(line) do
+      if stock.taken > 0 then call('ZREMRANGEBYRANK', stock.key, 0, stock.taken - 1) end
     end
-    lane.line = nil
   end
+  for _, lane in pairs(S.lanes) do lane.line = nil end
   for _, queue in pairs(S.queues) do queue.heap = nil end
-  return taken
+  return ids, lanes
 end
 
--- Makes these entries the session's, adds them to `claims` and their queues to `queues`.
-local function hold(session, taken, seed, claims, queues)
-  local ids = {}
-  for n, head in ipairs(taken) do ids[n] = head.id end
-  prefetch(ids)
-  for _, head in ipairs(taken) do
-    local job, queue = job_of(head.id), head.lane.queue
-    if job and not job.leased then
-      local n = #claims + 1
-      job.leased, job.session, job.nonce = true, session, seed .. struct.pack('>H', n)
-      set_job(job.id, job)
-      put(S.D .. 'l', job.id, S.now + LEASE_MS)
-      mark(S.D .. 'sl:' .. session, job.id, true)
-      if job.suspect then mark(S.D .. 'su:' .. session, job.id, true) end
+-- Makes these entries the session's and adds them to `claims`, a list of job, record and number of the queue each, and
+-- their queues to `queues`.
+local function hold(session, ids, lanes, seed, claims, queues)
+  local records, leases, held, suspects = {}, {}, {}, {}
+  local ends = number_text(S.now + LEASE_MS)
+  for n, text in ipairs(fetch(ids)) do
+    local id, queue = ids[n], lanes[n].queue
+    if text and #text == WAITING_BYTES then
+      local at = #claims
+      local record = text .. session .. seed .. struct.pack('>H', at / 3) .. UNMARKED
       if not queues[queue] then
         queues[#queues + 1] = queue
-        queues[queue] = #queues
+        queues[queue] = struct.pack('>H', #queues - 1)
       end
-      claims[n] = struct.pack('>c16dc8dH', job.id, job.epoch, job.nonce, job.run_at, queues[queue] - 1)
+      claims[at + 1], claims[at + 2], claims[at + 3] = id, record, queues[queue]
+      local of = #records
+      records[of + 1], records[of + 2] = id, record
+      leases[of + 1], leases[of + 2] = ends, id
+      held[#held + 1] = id
+      if text:byte(1) >= SUSPECT then suspects[#suspects + 1] = id end
+      S.jobs[id] = nil
     else
       -- A band without a record cannot be: the next rebuild mends it, and nobody runs it meanwhile.
-      release(head.lane)
+      release(lanes[n], 1)
     end
   end
+  send('HSET', S.D .. 'j', records)
+  send('ZADD', S.D .. 'l', leases)
+  send('SADD', S.D .. 'sl:' .. session, held)
+  send('SADD', S.D .. 'su:' .. session, suspects)
 end
 
 -- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
--- Returns the claims as one text of (id, epoch, nonce, ready_at, number of the queue), the names of the queues, and how
--- many there are.
+-- Returns the claims as one text of (id, record, number of the queue), the names of the queues, and how many there are.
 local function claim(session, names, slots, seed)
   local claims, queues = {}, {}
+  local ids, lanes
   -- Again after a round that took something: one claim can close its target in every queue that was looked at, and
   -- those behind them were not.
   repeat
     local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
-    local taken = take_all(names, slots - #claims, may_suspects)
-    hold(session, taken, seed, claims, queues)
+    ids, lanes = take_all(names, slots - #claims / 3, may_suspects)
+    hold(session, ids, lanes, seed, claims, queues)
     settle()
-  until #taken == 0 or #claims >= slots
-  return table.concat(claims), queues, #claims
+  until #ids == 0 or #claims / 3 >= slots
+  return table.concat(claims), queues, #claims / 3
 end

@@ -22,36 +22,66 @@ end
 function verbs.push(args)
   local text, ids = args[4], {}
   for at = 1, #text, ENTRY_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
-  prefetch(ids)
-  prefetch_lanes_of(ids)
   prefetch_named(args, 5)
-  for at = 1, #text, ENTRY_BYTES do push(read_entry(text, at, args, 5)) end
+  local lanes, horizon, at = lanes_in(args, 5), S.now + HORIZON_MS, 1
+  for _, known in ipairs(fetch(ids)) do
+    local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, at)
+    at = at + ENTRY_BYTES
+    if known or S.fresh[id] then
+      push(lanes, number, id, epoch, run_at, priority, suspect == 1)
+    elseif run_at <= horizon then
+      insert(lanes(number), id, epoch, run_at, priority, suspect == 1)
+    end
+  end
   wake()
   return 1
 end
 
-local function ack_all(args, text)
-  local ids, acks, at = {}, {}, 1
+-- Ends the leases that are acked and makes known what follows. Nearly all are what they seem to be, of this session and
+-- of jobs without a story: those go without a look at anything but the number of their lane.
+local function ack_all(args, session, text)
+  local ids, places, at = {}, {}, 1
   while at <= #text do
-    local ack = {}
-    local has_next
-    ack.id, ack.epoch, ack.nonce, has_next = struct.unpack(LEASE .. 'B', text, at)
-    at = at + LEASE_BYTES + 1
-    if has_next == 1 then
-      ack.entry = read_entry(text, at, args, 9)
-      at = at + ENTRY_BYTES
-    end
-    ids[#ids + 1], acks[#acks + 1] = ack.id, ack
+    ids[#ids + 1], places[#places + 1] = text:sub(at, at + 15), at
+    at = at + LEASE_BYTES + 1 + (text:byte(at + LEASE_BYTES) == 1 and ENTRY_BYTES or 0)
   end
-  prefetch(ids)
-  prefetch_lanes_of(ids)
   prefetch_named(args, 9)
-  for _, ack in ipairs(acks) do
-    local job = job_of(ack.id)
-    if is_lease(job, ack.epoch, ack.nonce) then
-      end_lease(job)
-      if ack.entry then push(ack.entry) end
+  local lanes, done, starts, ended, others, nexts, seen = lanes_in(args, 9), {}, {}, {}, {}, {}, {}
+  for n, record in ipairs(fetch(ids)) do
+    local id, epoch, nonce = struct.unpack(LEASE, text, places[n])
+    if record and #record > WAITING_BYTES and not seen[id] then
+      local rank, number, held_epoch, _, holder, held_nonce, flags = struct.unpack(HELD_RECORD, record)
+      if epoch == held_epoch and nonce == held_nonce then
+        seen[id] = true
+        if holder == session and flags == 0 and rank < SUSPECT then
+          done[#done + 1], starts[#starts + 1] = id, text:sub(places[n], places[n] + LEASE_BYTES - 1)
+          ended[number] = (ended[number] or 0) + 1
+          S.jobs[id] = nil
+        else
+          others[#others + 1] = id
+        end
+        if text:byte(places[n] + LEASE_BYTES) == 1 then nexts[#nexts + 1] = places[n] + LEASE_BYTES + 1 end
+      end
     end
+  end
+  send('HDEL', S.D .. 'j', done)
+  send('ZREM', S.D .. 'l', done)
+  send('SREM', S.D .. 'sl:' .. session, done)
+  send('HDEL', S.D .. 'st:' .. session, starts)
+  local numbers = {}
+  for number in pairs(ended) do numbers[#numbers + 1] = number end
+  prefetch_lanes(numbers)
+  for number, claims in pairs(ended) do
+    local lane = lane_of(number)
+    release(lane, claims)
+    lane.refs = lane.refs - claims
+    lane.dirty = true
+  end
+  for _, id in ipairs(others) do end_lease(job_of(id)) end
+  settle()
+  for _, place in ipairs(nexts) do
+    local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, place)
+    push(lanes, number, id, epoch, run_at, priority, suspect == 1)
   end
 end
 
@@ -66,7 +96,7 @@ function verbs.step(args)
     hear(session, wants)
     if not wants then listen(id) end
   end
-  ack_all(args, args[8])
+  ack_all(args, id, args[8])
   settle()
   local text, names, count = '', {}, 0
   if session and wants then
@@ -88,20 +118,15 @@ function verbs.step(args)
   return { session and 1 or 0, at or '', text, unpack(names) }
 end
 
--- session, leases -> 1
+-- session, leases -> 1. Noted beside the records, by session and nonce: a lease that is lost or another's is not read
+-- under that name.
 function verbs.start(args)
-  local session, text, ids = args[4], args[5], {}
-  for at = 1, #text, LEASE_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
-  prefetch(ids)
+  local text, starts, now = args[5], {}, number_text(S.now)
   for at = 1, #text, LEASE_BYTES do
-    local id, epoch, nonce = struct.unpack(LEASE, text, at)
-    local job = job_of(id)
-    if is_lease(job, epoch, nonce) and job.session == session and not job.lost and not job.started then
-      job.started, job.started_at = true, S.now
-      set_job(id, job)
-    end
+    local n = #starts
+    starts[n + 1], starts[n + 2] = text:sub(at, at + LEASE_BYTES - 1), now
   end
-  settle()
+  send('HSET', S.D .. 'st:' .. args[4], starts)
   return 1
 end
 
@@ -122,27 +147,32 @@ function verbs.renew(args)
       if job.cancelled then cancelled[#cancelled + 1] = n end
     else
       gone[#gone + 1] = n
+      call('HDEL', S.D .. 'st:' .. id, text:sub(n * LEASE_BYTES + 1, (n + 1) * LEASE_BYTES))
     end
   end
   settle()
   return { session and 1 or 0, gone, cancelled }
 end
 
--- Takes over what a session held before a flush, unless it went on to another epoch or another session.
-local function take_over(session, entry, nonce, started, started_at)
-  local job = job_of(entry.id)
-  if job and (job.leased or job.epoch > entry.epoch) then return end
+-- Takes over what a session held before a flush, unless it went on to another epoch or another session. `at` is where
+-- the claim stands in the argument.
+local function take_over(session, lanes, text, at)
+  local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, at)
+  local nonce, started, started_at = struct.unpack('>c8Bd', text, at + ENTRY_BYTES)
+  local job = job_of(id)
+  if job and (job.leased or job.epoch > epoch) then return end
   if job then drop_waiting(job) end
-  local lane = lane_named(entry.queue, entry.tenant, entry.target)
+  local lane = lanes(number)
   lane.refs = lane.refs + 1
   lane.dirty = true
   occupy(lane)
-  local taken = new_job(entry.id, entry.suspect, entry.priority, lane.number, entry.epoch, entry.run_at)
-  taken.leased, taken.session, taken.nonce, taken.started, taken.started_at = true, session, nonce, started, started_at
-  set_job(entry.id, taken)
-  put(S.D .. 'l', entry.id, S.now + LEASE_MS)
-  mark(S.D .. 'sl:' .. session, entry.id, true)
-  if entry.suspect then mark(S.D .. 'su:' .. session, entry.id, true) end
+  local taken = new_job(id, suspect == 1, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at)
+  taken.leased, taken.session, taken.nonce = true, session, nonce
+  set_job(id, taken)
+  put(S.D .. 'l', id, S.now + LEASE_MS)
+  mark(S.D .. 'sl:' .. session, id, true)
+  if suspect == 1 then mark(S.D .. 'su:' .. session, id, true) end
+  if started == 1 then call('HSET', S.D .. 'st:' .. session, lease_of(taken), number_text(started_at)) end
 end
 
 -- session, inbox, queues as of its last claim, what it holds: (entry, nonce, started, started_at) each, three names a
@@ -155,10 +185,8 @@ function verbs.join(args)
   prefetch(ids)
   prefetch_lanes_of(ids)
   prefetch_named(args, 8)
-  for at = 1, #text, HELD_BYTES do
-    local nonce, started, started_at = struct.unpack('>c8Bd', text, at + ENTRY_BYTES)
-    take_over(id, read_entry(text, at, args, 8), nonce, started == 1, started_at)
-  end
+  local lanes = lanes_in(args, 8)
+  for at = 1, #text, HELD_BYTES do take_over(id, lanes, text, at) end
   settle()
   local known = session_of(id)
   call('HSET', S.P .. 's:' .. id, 'inbox', inbox, 'queues', known and known.queues or queues, 'told', '', 'gen', S.generation)
@@ -179,6 +207,7 @@ function verbs.leave(args)
   call('SREM', S.P .. 'w', id)
   lose_session(id)
   settle()
+  call('DEL', S.D .. 'st:' .. id)
   return 1
 end
 
@@ -191,7 +220,7 @@ function verbs.reap(args)
     lose_session(id)
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', S.P .. 'sd', '-inf', S.now - FORGET_MS, 'LIMIT', 0, DUE_MAX)) do
-    call('DEL', S.P .. 's:' .. id)
+    call('DEL', S.P .. 's:' .. id, S.D .. 'st:' .. id)
     call('ZREM', S.P .. 'sd', id)
     call('SREM', S.P .. 'w', id)
   end
@@ -224,8 +253,9 @@ end
 local function place_of(id)
   local job = job_of(id)
   if not job then return struct.pack('>Bdc16Bd', 0, 0, string.rep(NUL, 16), 0, 0) end
-  return struct.pack('>Bdc16Bd', job.leased and 2 or 1, job.epoch, job.session or string.rep(NUL, 16),
-    job.started and 1 or 0, job.started_at)
+  if not job.leased then return struct.pack('>Bdc16Bd', 1, job.epoch, string.rep(NUL, 16), 0, 0) end
+  local at = started_of(job)
+  return struct.pack('>Bdc16Bd', 2, job.epoch, job.session, at and 1 or 0, at or 0)
 end
 
 -- id -> where it was

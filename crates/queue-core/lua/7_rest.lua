@@ -214,7 +214,9 @@ function verbs.sweep()
     for _, name in ipairs(names) do call('UNLINK', D .. prefix .. name) end
     if #names > 0 then return 1 end
   end
-  for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id) end
+  for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
+    call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+  end
   for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n', 'O0', 'O1' }) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
@@ -226,8 +228,9 @@ end
 local function run(keys, args)
   call = redis.call
   S = {
-    P = keys[1] .. ':', jobs = {}, changed = {}, queues = {}, targets = {}, groups = {}, lanes = {}, lane_numbers = {},
-    sequence = 0, weights = {}, sorted = {}, sets = {}, touched = {}, served = {}, stirred = {}, freed = {},
+    P = keys[1] .. ':', jobs = {}, changed = {}, records = {}, fresh = {}, queues = {}, targets = {}, groups = {},
+    groups_of = {}, lanes = {}, lane_numbers = {}, sequence = 0, settled = 0, weights = {}, sorted = {}, added = {},
+    sets = {}, touched = {}, served = {}, stirred = {}, freed = {},
   }
   S.now = tonumber(args[3])
   if not S.now then

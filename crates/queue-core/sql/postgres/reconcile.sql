@@ -5,5 +5,5 @@
 UPDATE jobs j
 SET epoch = j.epoch + 1
 FROM unnest($1::uuid[], $2::bigint[]) AS e (id, epoch)
-WHERE j.id = ANY ($1) AND j.id = e.id AND j.epoch = e.epoch AND j.standing < 1
+WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
 RETURNING j.id, j.epoch, j.queue, j.tenant, j.target, j.priority, j.run_at, j.recoveries

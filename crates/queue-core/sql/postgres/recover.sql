@@ -9,7 +9,7 @@ WITH lost AS (
     SET epoch = j.epoch + 1, recoveries = j.recoveries + e.counts
     FROM unnest($1::uuid[], $2::bigint[], $3::integer[], $4::uuid[], $5::bigint[])
          AS e (id, epoch, counts, session, started_at)
-    WHERE j.id = ANY ($1) AND j.id = e.id AND j.epoch = e.epoch AND j.standing < 1
+    WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
     RETURNING j.id, j.epoch, j.queue, j.tenant, j.target, j.priority, j.run_at, j.recoveries, j.kind, j.operation,
               j.attempts, e.epoch AS claimed_epoch, e.session, e.started_at
 ), noted AS (

@@ -34,7 +34,7 @@ WITH done AS (
          AS e (id, epoch, started_at, finished_at, session, served_by, standing, outcome, run_at, error, error_class,
                error_signature, calls, tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning,
                cost_nanousd, cost_unknown)
-    WHERE j.id = ANY ($1) AND j.id = e.id AND j.epoch = e.epoch AND j.standing < 1
+    WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
       AND EXISTS (SELECT 1 FROM meta WHERE incarnation = $21)
     RETURNING j.id, j.tenant, j.queue, j.run_at, j.epoch, j.unique_key, e.epoch AS claimed_epoch,
               j.attempts + (e.outcome = 'release')::integer AS number, e.outcome, e.session, e.started_at,

@@ -13,7 +13,7 @@ WITH done AS (
                  $15::boolean[])
           AS e (id, epoch, started_at, finished_at, session, served_by, result, calls, tokens_in, tokens_out,
                 tokens_cached, tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown)
-    WHERE j.id = ANY ($1) AND j.id = e.id AND j.epoch = e.epoch AND j.standing < 1
+    WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
       AND EXISTS (SELECT 1 FROM meta WHERE incarnation = $16)
     RETURNING j.*, e.started_at AS began_at, e.finished_at AS ended_at, e.session, e.served_by AS answered_by, e.result,
               j.calls + e.calls AS all_calls, j.tokens_in + e.tokens_in AS all_in,

@@ -15,7 +15,7 @@ WITH added AS (
                 $8::bigint[], $9::boolean[])
          AS e (id, calls, tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, cost_nanousd,
                cost_unknown)
-    WHERE j.id = ANY ($1) AND j.id = e.id
+    WHERE j.id = ANY (ARRAY[e.id])
     RETURNING j.id
 )
 SELECT coalesce(array_agg(id), '{}') FROM added

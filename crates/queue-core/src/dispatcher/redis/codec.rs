@@ -17,8 +17,10 @@ use crate::{
 
 /// Largest integer that a double holds exactly.
 const EXACT_MAX: i64 = 1 << 53;
+/// Bytes of the record of a held job: rank, lane, epoch, run_at, session, nonce, flags, started_at.
+const RECORD_BYTES: usize = 1 + 4 + 8 + 8 + 16 + 8 + 1 + 8;
 /// Bytes of a claim, a lost lease and a place in an answer.
-const CLAIM_BYTES: usize = 16 + 8 + 8 + 8 + 2;
+const CLAIM_BYTES: usize = 16 + RECORD_BYTES + 2;
 const LOST_BYTES: usize = 16 + 8 + 8 + 1 + 16 + 1 + 8;
 const PLACE_BYTES: usize = 1 + 8 + 16 + 1 + 8;
 
@@ -131,9 +133,12 @@ fn each<T>(
 
 pub(super) fn claims(text: &[u8], queues: &[Name]) -> Result<Vec<Claim>, DispatchError> {
     each(text, CLAIM_BYTES, |fields| {
-        let (id, epoch) = (JobId(fields.uuid()?), Epoch(fields.double()?));
+        let id = JobId(fields.uuid()?);
+        let [_rank, _lane @ ..] = fields.take::<5>()?;
+        let (epoch, ready_at) = (Epoch(fields.double()?), Timestamp(fields.double()?));
+        let _session = fields.uuid()?;
         let nonce = Nonce(u64::from_be_bytes(fields.take()?));
-        let ready_at = Timestamp(fields.double()?);
+        let _unmarked = fields.take::<9>()?;
         let queue = queues.get(usize::from(u16::from_be_bytes(fields.take()?))).ok_or_else(strange)?.clone();
         Ok(Claim { lease: Lease { id, epoch, nonce }, queue, ready_at })
     })
