@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod docs;
+mod faults;
 mod suite;
 mod tidy;
 
@@ -38,6 +39,8 @@ enum Verb {
         #[arg(long, default_value_t = 100_000)]
         jobs: u64,
     },
+    /// The fault suite: processes are killed and stores taken away under load, and every promise is checked.
+    Faults(faults::Arguments),
     /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
     Deny,
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Test { tests_only } => suite::test(tests_only),
         Verb::Tidy => tidy::check(),
         Verb::Bench { jobs } => suite::bench(jobs),
+        Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Deny => suite::deny(),
     };
     match outcome {
