@@ -64,9 +64,17 @@ pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, Rebui
             let now = stores.clock.now();
             Ok(Prepared { due_by: now, accepted_by: now, awaited: BTreeSet::new(), attached: true })
         }
-        Err(DispatchError::WrongGeneration) => begin(stores, config, BTreeSet::new()).await,
+        Err(DispatchError::WrongGeneration) => {
+            let awaited = if config.shared { registered(stores).await? } else { BTreeSet::new() };
+            begin(stores, config, awaited).await
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Workers that registered and did not sign off: each may run something.
+pub(crate) async fn registered(stores: &Stores) -> Result<BTreeSet<SessionId>, RebuildError> {
+    Ok(stores.catalog.sessions().await?.into_iter().map(|session| session.id).collect())
 }
 
 /// Begins a new generation and loads what decides about claims. A crash here leaves nothing behind: the next one does

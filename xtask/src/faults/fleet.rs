@@ -1,10 +1,12 @@
 //! The system under test: its processes, and the supervisor that starts again what ends.
 //!
-//! Every process is one command line, so that `up` and `serve` are the same to the rest of the suite.
+//! Unlike `Cluster`, nothing here waits for a process: one that is started while a store is away ends at once, and is
+//! started again, as any supervisor would.
 
 use std::{
     fs::File,
     net::TcpListener,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -13,12 +15,13 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use super::plan::Processes;
-
-/// The admin key of a run: a throw-away installation on this machine.
-pub(crate) const KEY: &str = "lsk_testtest_0123456789abcdefghijABCDEFGHIJ0123456789abc";
+use crate::cluster::{KEY, Role};
 
 /// Pause before a process that would not start is tried again, as supervisors do.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Slots of a worker.
+const SLOTS: &str = "64";
 
 /// Where everything is.
 #[derive(Clone, Debug)]
@@ -35,22 +38,33 @@ pub(crate) struct Surroundings {
     pub(crate) provider: String,
 }
 
-/// What a process does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// Answers HTTP.
-    Api,
-    /// Runs jobs.
-    Worker,
-    /// Reaps, reconciles, rebuilds.
-    Scheduler,
+impl Surroundings {
+    /// `longshore …` with the settings of the run and nobody else's.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command.envs([
+            ("LONGSHORE_JOURNAL", self.journal.as_str()),
+            ("LONGSHORE_DISPATCHER", &self.dispatcher),
+            ("LONGSHORE_PROVIDER_URL", &self.provider),
+            ("LONGSHORE_PROVIDER_DEFAULT_MODEL", "mock-chat"),
+            ("LONGSHORE_WORKER_SLOTS", SLOTS),
+            ("LONGSHORE_PROBE_JOBS", "true"),
+            ("LONGSHORE_ADMIN_KEY", KEY),
+            ("RUST_LOG", "info"),
+        ]);
+        // A group of its own: Ctrl-C is for us, who then end everything.
+        command.process_group(0);
+        command
+    }
 }
 
 /// One process and its history.
 struct Process {
     name: String,
     role: Role,
-    arguments: Vec<String>,
+    /// Where it listens, before and after a restart.
+    address: String,
     child: Option<Child>,
     started: Instant,
     retry_at: Option<Instant>,
@@ -80,33 +94,31 @@ pub(crate) struct Kill {
 pub(crate) struct Fleet {
     around: Surroundings,
     processes: Vec<Process>,
-    urls: Vec<String>,
 }
 
 impl Fleet {
-    /// Starts all of them. They are not waited for.
+    /// Makes the schema and starts all of them. They are not waited for.
     pub(crate) fn start(around: Surroundings, processes: Processes) -> Result<Self> {
-        let mut fleet = Self { around, processes: vec![], urls: vec![] };
-        let roles = [
-            (Role::Api, "api", processes.apis),
-            (Role::Worker, "worker", processes.workers),
-            (Role::Scheduler, "scheduler", processes.schedulers),
-        ];
-        for (role, word, count) in roles {
+        let migrated = around.command(&["migrate"]).output().context("`longshore migrate` does not start")?;
+        ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
+        let mut fleet = Self { around, processes: vec![] };
+        let roles =
+            [(Role::Api, processes.apis), (Role::Worker, processes.workers), (Role::Scheduler, processes.schedulers)];
+        for (role, count) in roles {
             for number in 0..count {
-                let port = free_port()?;
-                if role == Role::Api {
-                    fleet.urls.push(format!("http://127.0.0.1:{port}"));
-                }
-                fleet.add(format!("{word}-{number}"), role, port)?;
+                let (name, address) = (format!("{role}-{number}"), format!("127.0.0.1:{}", free_port()?));
+                let mut process = Process { name, role, address, child: None, started: Instant::now(), retry_at: None };
+                process.spawn(&fleet.around)?;
+                fleet.processes.push(process);
             }
         }
         Ok(fleet)
     }
 
-    /// Where the API processes listen, before and after a restart.
-    pub(crate) fn urls(&self) -> Vec<String> {
-        self.urls.clone()
+    /// Where processes of a role answer, before and after a restart.
+    pub(crate) fn urls(&self, role: Role) -> Vec<String> {
+        let of_role = self.processes.iter().filter(|process| process.role == role);
+        of_role.map(|process| format!("http://{}", process.address)).collect()
     }
 
     /// The processes' names, by number.
@@ -114,38 +126,10 @@ impl Fleet {
         self.processes.iter().map(|process| process.name.clone()).collect()
     }
 
-    fn add(&mut self, name: String, role: Role, port: u16) -> Result<()> {
-        let around = &self.around;
-        let data = around.folder.join(&name);
-        let texts = [
-            "up",
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--journal",
-            &around.journal,
-            "--dispatcher",
-            &around.dispatcher,
-            "--provider-url",
-            &around.provider,
-            "--default-model",
-            "mock-chat",
-            "--slots",
-            "64",
-            "--data",
-            &data.to_string_lossy(),
-        ];
-        let arguments = texts.iter().map(|&text| text.to_owned()).collect();
-        let mut process = Process { name, role, arguments, child: None, started: Instant::now(), retry_at: None };
-        process.spawn(around)?;
-        self.processes.push(process);
-        Ok(())
-    }
-
     /// `kill -9`, and starts the process again at once.
     pub(crate) fn kill(&mut self, number: usize) -> Result<Kill> {
         let Some(process) = self.processes.get_mut(number) else { bail!("there is no process {number}") };
-        // Today every process is an `up`, in which jobs run.
-        let works = process.role == Role::Worker || process.arguments.first().is_some_and(|verb| verb == "up");
+        let works = process.role == Role::Worker;
         let mut hit = false;
         if let Some(mut child) = process.child.take() {
             // One that has ended by itself a moment ago is no victim of ours; `look` would not see it any more.
@@ -182,16 +166,9 @@ impl Process {
     fn spawn(&mut self, around: &Surroundings) -> Result<()> {
         let log = around.folder.join(format!("{}.log", self.name));
         let log = File::options().create(true).append(true).open(log)?;
-        let child = Command::new(&around.binary)
-            .args(&self.arguments)
-            // Nothing of the environment of whoever runs the suite: settings that are not known are refused.
-            .env_clear()
-            .env("LONGSHORE_ADMIN_KEY", KEY)
-            .env("RUST_LOG", "info")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn();
+        let mut command = around.command(&["serve", &self.role.to_string()]);
+        command.env("LONGSHORE_LISTEN", &self.address).env("LONGSHORE_METRICS_LISTEN", &self.address);
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn();
         self.child = Some(child.with_context(|| format!("{} does not start", around.binary.display()))?);
         self.started = Instant::now();
         self.retry_at = None;

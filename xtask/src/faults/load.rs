@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
-    fleet::KEY,
     history::{ClientEvent, Wish, Work, Writer, wall_ms},
     witness,
 };
+use crate::cluster::KEY;
 
 /// Longest wait for one answer.
 const ANSWER_MAX: Duration = Duration::from_secs(10);

@@ -38,9 +38,9 @@ use self::{
     tables::Tables,
     witness::Witness,
 };
-use crate::{root, run};
+use crate::{cluster::Role, root, run};
 
-/// Longest wait until every API process is ready for the first time.
+/// Longest wait until every process is ready for the first time.
 const READY_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks at something that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -155,7 +155,9 @@ async fn one(scenario: &Scenario, lengths: u32, seed: u64, binary: &Path, folder
         provider: provider.url(),
     };
     let fleet = Fleet::start(around, scenario.processes)?;
-    let (urls, names) = (fleet.urls(), fleet.names());
+    let (apis, names) = (fleet.urls(Role::Api), fleet.names());
+    let all: Vec<String> =
+        [Role::Scheduler, Role::Worker, Role::Api].into_iter().flat_map(|role| fleet.urls(role)).collect();
     names.iter().enumerate().for_each(|(number, name)| println!("  process {number}: {name}"));
     steps.iter().for_each(|step| println!("  {step}"));
     let victims = Victims {
@@ -167,10 +169,10 @@ async fn one(scenario: &Scenario, lengths: u32, seed: u64, binary: &Path, folder
     let clients = Arc::new(Writer::open(folder, history::CLIENTS, clock)?);
     let time = scenario.load * lengths;
     let (rate, long_percent) = (scenario.rate, scenario.long_percent);
-    let load = Load { urls: urls.clone(), rate, long_percent, time, seed, history: clients };
+    let load = Load { urls: apis, rate, long_percent, time, seed, history: clients };
     let name = database.rsplit('/').next().unwrap_or_default().to_owned();
     let work = async {
-        until_ready(&urls).await?;
+        until_ready(&all).await?;
         disturb(load, steps, &victims, scenario.drain, &name).await
     };
     tokio::select! {
@@ -219,7 +221,7 @@ async fn disturb(load: Load, steps: Vec<plan::Step>, victims: &Victims, drain: D
     history.note(InjectorEvent::Drained { live })
 }
 
-/// Waits until every API process says that it is ready.
+/// Waits until every process says that it is ready.
 async fn until_ready(urls: &[String]) -> Result<()> {
     let http = reqwest::Client::new();
     let ready = async {
