@@ -68,12 +68,19 @@ pub(crate) struct Arguments {
     judge: Option<PathBuf>,
 }
 
+/// The short form, with the debug build that `cargo test` has just made.
+pub(crate) fn run_short() -> Result<()> {
+    let folder = new_folder(&plan::SHORT, plan::SHORT_SEED)?;
+    let binary = fleet::binary(&root(), true)?;
+    finish(vec![run_one(&plan::SHORT, 1, plan::SHORT_SEED, &binary, folder)?], false)
+}
+
 /// Runs the suite and fails if a promise is broken.
 pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
     let chosen = choose(arguments.only.as_deref())?;
     if let Some(folder) = &arguments.judge {
-        let report = judge(folder, chosen[0])?;
-        return conclude(&[(chosen[0].name, report, folder.clone())]);
+        let judged = chosen.into_iter().map(|one| Ok((one.name, judge(folder, one)?, folder.clone())));
+        return conclude(&judged.collect::<Result<Vec<_>>>()?);
     }
     match arguments.debug {
         true => run("cargo", &["build", "--locked", "--package", "cli"])?,
@@ -81,19 +88,33 @@ pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
     }
     let binary = fleet::binary(&root(), arguments.debug)?;
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
-    let runs = root().join("target/faults");
-    fs::create_dir_all(&runs)?;
-    let mut outcomes = Vec::new();
-    for scenario in chosen {
-        let folder = runs.join(format!("{}-{seed}-{}", scenario.name, std::process::id()));
-        fs::create_dir(&folder)?;
-        let report = in_time(one(scenario, arguments.minutes, seed, &binary, &folder))
-            .with_context(|| format!("{}; the histories are in {}", scenario.name, folder.display()))?;
-        outcomes.push((scenario.name, report, folder));
-    }
+    let outcomes: Result<Vec<Outcome>> = chosen
+        .into_iter()
+        .map(|scenario| run_one(scenario, arguments.minutes, seed, &binary, new_folder(scenario, seed)?))
+        .collect();
+    finish(outcomes?, arguments.keep)
+}
+
+/// A scenario's name, what it came to, and its histories.
+type Outcome = (&'static str, Report, PathBuf);
+
+fn new_folder(scenario: &Scenario, seed: u64) -> Result<PathBuf> {
+    let folder = root().join(format!("target/faults/{}-{seed}-{}", scenario.name, std::process::id()));
+    fs::create_dir_all(&folder)?;
+    Ok(folder)
+}
+
+fn run_one(scenario: &'static Scenario, minutes: u32, seed: u64, binary: &Path, folder: PathBuf) -> Result<Outcome> {
+    let report = in_time(one(scenario, minutes, seed, binary, &folder))
+        .with_context(|| format!("{}; the histories are in {}", scenario.name, folder.display()))?;
+    Ok((scenario.name, report, folder))
+}
+
+/// Prints the tables, and keeps the histories of broken promises.
+fn finish(outcomes: Vec<Outcome>, keep: bool) -> Result<()> {
     let outcome = conclude(&outcomes);
     for (_, report, folder) in &outcomes {
-        if report.violations.is_empty() && !arguments.keep {
+        if report.violations.is_empty() && !keep {
             fs::remove_dir_all(folder)?;
         } else {
             println!("kept: {}", folder.display());
@@ -110,7 +131,7 @@ fn choose(only: Option<&str>) -> Result<Vec<&'static Scenario>> {
 }
 
 /// Prints the tables; an error if a promise is broken.
-fn conclude(outcomes: &[(&str, Report, PathBuf)]) -> Result<()> {
+fn conclude(outcomes: &[Outcome]) -> Result<()> {
     for (name, report, _) in outcomes {
         verdict::print(name, report);
     }

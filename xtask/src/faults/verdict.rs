@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use comfy_table::{Table, TableStyle};
+use comfy_table::{LineStyle, Table, TableStyle};
 
 use super::check::{Report, Restart};
+
+/// A line below the header and no others.
+const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
 
 /// Violations that are printed; the rest is counted.
 const SHOWN_MAX: usize = 20;
@@ -12,7 +15,7 @@ const SHOWN_MAX: usize = 20;
 /// Prints what a scenario came to.
 pub(crate) fn print(name: &str, report: &Report) {
     let mut table = Table::new();
-    table.load_style(TableStyle::default()).set_header([name, ""]);
+    table.load_style(STYLE).set_header([name, ""]);
     for (what, figure) in rows(report) {
         table.add_row([what, &figure]);
     }
@@ -45,6 +48,10 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("attempts lost", report.lost_attempts.to_string()),
         ("jobs called again", format!("{}, of them answered twice {}", report.repeated, report.paid_twice)),
         ("ledger rows `maybe`", report.maybe.to_string()),
+        (
+            "calls under way at a flush, least",
+            report.under_way_at_flush.map_or_else(|| "no flush".to_owned(), |least| least.to_string()),
+        ),
         ("longest gap kill to restart", gap(report.restart.as_ref())),
         ("the same, with outages", gap(report.restart_with_outages.as_ref())),
         ("longest time without a call", seconds(report.silence)),

@@ -107,6 +107,8 @@ pub(crate) struct Report {
     pub(crate) paid_twice: usize,
     /// Ledger rows that say `maybe`.
     pub(crate) maybe: usize,
+    /// Fewest calls that were under way when Redis forgot everything.
+    pub(crate) under_way_at_flush: Option<usize>,
     /// Longest time until a call that died with its worker was made again: without and with outages of the stores.
     pub(crate) restart: Option<Restart>,
     pub(crate) restart_with_outages: Option<Restart>,
@@ -146,6 +148,7 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     for case in &cases.all {
         rules::judge(case, &faults, demands, &mut report);
     }
+    rules::flushes(evidence, &cases, demands, &mut report);
     rules::totals(evidence, &mut report);
     rules::processes(evidence, &faults, &mut report);
     if let (Some(limit), Some(restart)) = (demands.restart_within, report.restart.clone())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{
     super::{
-        history::{ClientEvent, Ending, InjectorEvent, Work},
+        history::{ClientEvent, Ending, InjectorEvent, Store, Work},
         plan::Demands,
         tables::{self, Job},
     },
@@ -172,6 +172,21 @@ fn fenced(case: &Case<'_>, report: &mut Report) {
     if lost > 0 || recoveries > 0 || dropped > 0 {
         let seen = format!("{}: {lost} attempts lost, {recoveries} recoveries, {dropped} calls cut off", case.name());
         report.violate(Rule::Fenced, seen);
+    }
+}
+
+/// A flush that finds no call under way shows nothing.
+pub(super) fn flushes(evidence: &Evidence, cases: &Cases<'_>, demands: Demands, report: &mut Report) {
+    let forgets =
+        |event: &InjectorEvent| matches!(event, InjectorEvent::Flushed | InjectorEvent::Down { store: Store::Redis });
+    for line in evidence.injector.iter().filter(|line| forgets(&line.event)) {
+        let under_way =
+            |call: &&Call| call.began_us < line.mono_us && call.end.is_none_or(|(ended, _)| ended > line.mono_us);
+        let count = cases.all.iter().flat_map(|case| &case.calls).filter(under_way).count();
+        report.under_way_at_flush = Some(report.under_way_at_flush.map_or(count, |least| least.min(count)));
+    }
+    if demands.no_attempt_fenced && report.under_way_at_flush.unwrap_or_default() == 0 {
+        report.violate(Rule::Witness, "a flush found no call under way: the run shows nothing");
     }
 }
 

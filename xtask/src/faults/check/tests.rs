@@ -228,7 +228,13 @@ fn an_attempt_that_is_lost_without_a_death_is_fenced() {
     run.row("id-2").recoveries = 1;
     assert_eq!(run.check().violations, [], "where workers die, it is no fault");
     run.demands.no_attempt_fenced = true;
+    line(&mut run.evidence.injector, 110, InjectorEvent::Flushed);
     run.is_only(Rule::Fenced);
+    run.row("id-2").recoveries = 0;
+    let report = run.check();
+    assert_eq!((report.violations, report.under_way_at_flush), (vec![], Some(2)));
+    line(&mut run.evidence.injector, 500, InjectorEvent::Flushed);
+    run.is_only(Rule::Witness);
 }
 
 #[test]
