@@ -219,6 +219,7 @@ impl Clock {
 }
 
 /// Milliseconds since the Unix epoch.
+#[allow(clippy::disallowed_methods, reason = "a witness has its own watch")]
 pub(crate) fn wall_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
