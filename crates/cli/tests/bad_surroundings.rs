@@ -12,7 +12,7 @@ use std::{
 };
 
 use installation::refused;
-use testkit::{PostgresServer, RedisServer};
+use testkit::{PostgresServer, RedisSentinel, RedisServer};
 
 /// Fine in every row that is not about it.
 struct Fine {
@@ -36,7 +36,6 @@ impl Fine {
             let line = refused(&[verb, &["--journal", journal, "--dispatcher", &redis]].concat(), &[]);
             assert_words(case, &line, words);
         }
-        // `migrate` is what some of these lines advise, and wants another server all the same.
     }
 
     /// Likewise for a dispatcher.
@@ -113,16 +112,15 @@ fn of_an_old_postgres(server: &PostgresServer) -> String {
 #[test]
 fn a_redis_that_cannot_be_worked_with_says_what_to_do() {
     let fine = Fine::new();
-    let locked = RedisServer::start_with(&[
-        "--requirepass",
-        "right",
-        "--user",
-        "reader on >right ~* &* -@all +@read +@connection +info",
-    ]);
+    let reader = ["--user", "reader", "on", ">right", "~*", "&*", "+@read", "+@connection", "+info"];
+    let locked = RedisServer::start_with(&[&["--requirepass", "right"], &reader[..]].concat());
     let port = locked.port();
     let primary = fine.redis.port().to_string();
     let replica = RedisServer::start_with(&["--replicaof", "127.0.0.1", &primary]);
     let evicting = RedisServer::start_with(&["--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"]);
+    let sentinel = RedisSentinel::start();
+    let bus = free_port().to_string();
+    let node = RedisServer::start_with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
     let folder = tempfile::tempdir().unwrap();
     let (_with_tls, tls_port) = redis_with_tls(folder.path());
     let plain = fine.redis.port();
@@ -139,8 +137,10 @@ fn a_redis_that_cannot_be_worked_with_says_what_to_do() {
         ("a replica", replica.url(), &["read-only replica", "primary"]),
         ("evicts", evicting.url(), &["allkeys-lru", "noeviction"]),
         ("old", of_an_old_redis(plain), &["5.0", "6.2"]),
-        ("no Cluster", format!("redis+cluster://127.0.0.1:{plain}"), &["redis://"]),
-        ("no Sentinel", format!("redis+sentinel://127.0.0.1:{plain}/mymaster"), &["Sentinel"]),
+        ("no Cluster", format!("redis+cluster://127.0.0.1:{plain}"), &["write redis:// for one server"]),
+        ("a Cluster", node.url(), &["redis+cluster:// for a Cluster"]),
+        ("no Sentinel", format!("redis+sentinel://127.0.0.1:{plain}/mymaster"), &["redis+sentinel://host/master"]),
+        ("an unknown master", sentinel.url().replace("/longshore", "/other"), &["redis+sentinel://host/master"]),
         ("not an address", "redis://:hidden@127.0.0.1:port".to_owned(), &["not valid"]),
     ];
     for (case, dispatcher, words) in rows {
@@ -158,10 +158,14 @@ fn redis_with_tls(folder: &Path) -> (RedisServer, u16) {
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free_port();
     let options = ["--tls-port", &port.to_string(), "--tls-cert-file", &certificate, "--tls-key-file", &key];
     let more = ["--tls-ca-cert-file", &certificate, "--tls-auth-clients", "no"];
     (RedisServer::start_with(&[&options[..], &more].concat()), port)
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A Redis that tells an old version: a real one behind a wire that changes one number.
