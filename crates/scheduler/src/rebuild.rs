@@ -44,7 +44,7 @@ pub struct Prepared {
     /// Rows accepted by then are pushed by the rebuild; later ones were pushed when they were accepted.
     accepted_by: Timestamp,
     /// Workers that may still run something.
-    awaited: BTreeSet<SessionId>,
+    pub(crate) awaited: BTreeSet<SessionId>,
     /// Another scheduler began this life, and fills it.
     attached: bool,
 }
@@ -58,6 +58,14 @@ impl Prepared {
 
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
+    match join_or_begin(stores, config).await {
+        // Schedulers that start at once may each begin a life: the latest stands, and the others join it.
+        Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => join_or_begin(stores, config).await,
+        done => done,
+    }
+}
+
+async fn join_or_begin(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
     match stores.dispatcher.sessions().await {
         Ok(_) => {
             apply_settings(stores, config).await?;
