@@ -111,13 +111,21 @@ async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildE
     Ok(())
 }
 
-/// Waits until every awaited worker has joined this life, or is taken for dead by everybody.
-async fn wait_for_workers(stores: &Stores, awaited: &BTreeSet<SessionId>) -> Result<(), RebuildError> {
+/// Waits until every awaited worker has joined this life, or is taken for dead by everybody. An error means that this
+/// life is over: another scheduler has begun the next one, and fills it.
+async fn wait_for_workers(stores: &Stores, awaited: &BTreeSet<SessionId>) -> Result<(), DispatchError> {
     let began = Instant::now();
     while began.elapsed().as_millis() < SESSION_MS as u128 {
-        let here: BTreeSet<_> = stores.dispatcher.sessions().await?.into_iter().map(|session| session.id).collect();
-        if awaited.is_subset(&here) {
-            return Ok(());
+        match stores.dispatcher.sessions().await {
+            Ok(here) => {
+                let here: BTreeSet<_> = here.into_iter().map(|session| session.id).collect();
+                if awaited.is_subset(&here) {
+                    return Ok(());
+                }
+            }
+            Err(DispatchError::WrongGeneration) => return Err(DispatchError::WrongGeneration),
+            // Away for a moment. Who is there is not known now, and to go on would take jobs from those who run them.
+            Err(error) => tracing::warn!(%error, "the rebuild does not know yet which workers live"),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -132,8 +140,8 @@ pub(crate) async fn run(stores: Stores, prepared: Prepared, shutdown: Cancellati
     let began = Instant::now();
     let mut pushed = 0;
     let mut after = None;
-    if let Err(error) = wait_for_workers(&stores, &prepared.awaited).await {
-        tracing::warn!(%error, "the rebuild goes on without knowing which workers live");
+    if wait_for_workers(&stores, &prepared.awaited).await.is_err() {
+        return;
     }
     loop {
         match page(&stores, &prepared, after).await {

@@ -29,9 +29,7 @@ const CONNECTIONS_MAX: u32 = 400;
 const DEBIAN_FOLDER: &str = "/usr/lib/postgresql";
 
 /// Starts the server, says `ready`, and stops it when its standard input ends: `$1` programs, `$2` folder, `$3` port.
-/// An interrupt from the terminal goes to the whole group: it must not end the watchdog before it has cleaned up.
 const WATCHDOG: &str = r#"
-trap '' INT
 "$1/pg_ctl" -D "$2/data" -l "$2/log" -w -t 60 -o "-p $3" start >/dev/null 2>&1 || { cat "$2/log" >&2; rm -rf "$2"; exit 1; }
 echo ready
 read -r _
