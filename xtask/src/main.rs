@@ -1,7 +1,10 @@
 //! `cargo xtask …`: the project's own commands. `test` is what CI runs; the others are parts of it or heavy suites.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod cluster;
+mod demo;
 mod docs;
+mod faults;
 mod suite;
 mod tidy;
 
@@ -38,6 +41,18 @@ enum Verb {
         #[arg(long, default_value_t = 100_000)]
         jobs: u64,
     },
+    /// The fault suite: processes are killed and stores taken away under load, and every promise is checked.
+    Faults(faults::Arguments),
+    /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
+    /// demo load. Ctrl-C ends it all.
+    Cluster {
+        /// Ends by itself after this many seconds.
+        #[arg(long)]
+        seconds: Option<u64>,
+        /// Jobs of the demo load.
+        #[arg(long, default_value_t = 2_000)]
+        jobs: usize,
+    },
     /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
     Deny,
 }
@@ -47,6 +62,8 @@ fn main() -> ExitCode {
         Verb::Test { tests_only } => suite::test(tests_only),
         Verb::Tidy => tidy::check(),
         Verb::Bench { jobs } => suite::bench(jobs),
+        Verb::Faults(arguments) => faults::run_suite(&arguments),
+        Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Deny => suite::deny(),
     };
     match outcome {

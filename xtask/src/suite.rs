@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::{root, run, run_with, tidy};
+use crate::{faults, root, run, run_with, tidy};
 
 /// Jobs of the sleeping workload, and slots for all of them at once.
 const SLEEPING_JOBS: &str = "10000";
@@ -22,7 +22,8 @@ pub(crate) fn test(tests_only: bool) -> Result<()> {
         let strict = [("RUSTDOCFLAGS", "--deny warnings")];
         run_with("cargo", &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"], &strict)?;
     }
-    run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])
+    run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
+    faults::run_short()
 }
 
 /// Licences, sources and bans; advisories too where `../shared/advisories` holds the snapshot. Nothing is fetched.

@@ -17,7 +17,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("scheduler", &["queue-core"]),
     ("testkit", &[]),
     ("cli", &["api", "queue-core", "scheduler", "worker"]),
-    ("xtask", &[]),
+    ("xtask", &["testkit"]),
 ];
 
 /// Runs every rule and fails with all findings at once.

@@ -91,7 +91,7 @@ impl Health {
 }
 
 /// Asks in a task of its own: a check that panics spoils nothing but its own line.
-async fn ask(check: &Arc<dyn Check>) -> (String, String) {
+pub(crate) async fn ask(check: &Arc<dyn Check>) -> (String, String) {
     let asked = check.clone();
     let answer = tokio::spawn(async move { tokio::time::timeout(CHECK_MAX, asked.check()).await }).await;
     let found = match answer {

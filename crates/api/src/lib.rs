@@ -12,6 +12,7 @@ mod fields;
 mod health;
 mod idempotency;
 mod json;
+mod monitor;
 mod observe;
 mod params;
 mod problem;
@@ -33,6 +34,7 @@ use queue_core::{
     stores::{Check, Stores},
 };
 
+pub use monitor::{Monitor, serve_monitor};
 pub use routes::openapi;
 pub use serve::{router, serve};
 

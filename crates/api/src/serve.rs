@@ -27,7 +27,7 @@ pub fn router(api: Api) -> Router {
 /// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1 only.
 /// [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken) {
-    metrics::gauge!(telemetry::BUILD_INFO, "version" => api.settings.version.clone()).set(1.0);
+    announce_build(&api.settings.version);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));
     let bounds = api.settings.bounds.clone();
     let router = routed(App::new(api, shutdown.clone()));
@@ -35,7 +35,13 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     upkeep.abort();
 }
 
-async fn upkeep(handle: metrics_exporter_prometheus::PrometheusHandle, shutdown: CancellationToken) {
+/// The gauge that says which version runs.
+pub(crate) fn announce_build(version: &str) {
+    metrics::gauge!(telemetry::BUILD_INFO, "version" => version.to_owned()).set(1.0);
+}
+
+/// Drains histograms until `shutdown` fires.
+pub(crate) async fn upkeep(handle: metrics_exporter_prometheus::PrometheusHandle, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(UPKEEP_EVERY);
     loop {
         tokio::select! {

@@ -12,6 +12,7 @@ mod greeting;
 mod logs;
 mod metrics;
 mod output;
+mod process;
 mod providers;
 mod serve;
 mod sse;
@@ -62,9 +63,9 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Verb {
-    /// Run everything in one process: API, worker and scheduler, on SQLite and memory
+    /// Run everything in one process: API, worker and scheduler, on SQLite and memory unless told otherwise
     Up(Flags),
-    /// Run one role in this process
+    /// Run one role in this process, beside any number of others, on Postgres and Redis
     Serve {
         /// Which
         role: serve::Role,
@@ -120,10 +121,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
     let operator = || -> Result<Operator, Failure> { Ok(Operator { client: Client::find(&access, &env)?, out }) };
     match cli.verb {
         Verb::Up(flags) => on_all_cores(up::run(load(&flags)?, &access, out)),
-        Verb::Serve { role, flags } => {
-            load(&flags)?;
-            serve::run(role)
-        }
+        Verb::Serve { role, flags } => on_all_cores(serve::run(role, load(&flags)?, out)),
         Verb::Migrate { dry_run, flags } => on_one_core(migrate::run(&load(&flags)?, dry_run, out)),
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),

@@ -1,6 +1,19 @@
-//! `longshore serve`: one role in this process. Not built in this version: `up` runs every role in one process.
+//! `longshore serve`: one role in this process, any number of processes of each, on stores that they share. They come
+//! up in any order: the API accepts jobs that nobody runs yet, a worker waits until a scheduler has begun the
+//! dispatcher's life.
 
-use crate::failure::{Failure, Outcome};
+use queue_core::journal;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::{
+    config::{Config, Journal},
+    failure::{Failure, Outcome},
+    logs,
+    output::{self, Output},
+    process::{self, Process, Signals},
+    stores::{Opening, cannot_start},
+};
 
 /// A part of the product that can run by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -13,24 +26,92 @@ pub(crate) enum Role {
     Scheduler,
 }
 
-/// Refuses a role that could not work: the memory dispatcher lives in one process.
-pub(crate) fn run(role: Role) -> Outcome {
-    let name = clap::ValueEnum::to_possible_value(&role).map(|value| value.get_name().to_owned()).unwrap_or_default();
+impl Role {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Worker => "worker",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
+/// Runs one role until a signal comes or it breaks.
+pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
+    logs::install(&config);
+    refuse_stores_of_one_process(role, &config)?;
+    let signals = Signals::listen()?;
+    let mut process = Process::open(config, Opening::Serve).await?;
+
+    let address = if role == Role::Api { &process.config.listen } else { &process.config.metrics_listen };
+    let listener = process::listen(address).await?;
+    let url = process::url_of(listener.local_addr()?);
+    match role {
+        Role::Api => {
+            settle_admin_key(&process, &listener).await?;
+            process.start_api(listener, false);
+        }
+        Role::Worker => {
+            let session = process.start_worker();
+            process.start_monitor(listener, Some(session));
+        }
+        Role::Scheduler => {
+            process.start_patient_clockwork();
+            process.start_monitor(listener, None);
+        }
+    }
+    announce(role, &url, out);
+    process.until_the_end(signals).await
+}
+
+/// What is in this process or in a file of this machine, no other process can share.
+fn refuse_stores_of_one_process(role: Role, config: &Config) -> Result<(), Failure> {
+    let journal = match config.journal {
+        Journal::Sqlite(_) => "LONGSHORE_JOURNAL=postgres://… (it is a SQLite file)",
+        Journal::Postgres(_) => "",
+    };
+    let dispatcher = if config.dispatcher.is_shared() {
+        ""
+    } else {
+        "LONGSHORE_DISPATCHER=redis://… (it is memory of one process)"
+    };
+    let missing: Vec<_> = [journal, dispatcher].into_iter().filter(|what| !what.is_empty()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
     Err(Failure::usage(format!(
-        "`serve {name}` is not built in this version: use `longshore up`, which runs every role in one process, on Redis \
-         and Postgres too"
+        "`serve {}` works on stores that processes share: set {}, or use `longshore up`",
+        role.name(),
+        missing.join(" and ")
     )))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::failure::Exit;
-
-    #[test]
-    fn a_role_of_its_own_is_refused_with_what_to_do() {
-        let failure = run(Role::Worker).unwrap_err();
-        assert_eq!(failure.exit, Exit::Usage);
-        assert!(failure.message.contains("serve worker") && failure.message.contains("longshore up"), "{failure}");
+/// Creates the admin key that was given. Without one, an API that others can reach wants one in the journal.
+async fn settle_admin_key(process: &Process, listener: &TcpListener) -> Result<(), Failure> {
+    if let Some(key) = process::given_key(&process.config)? {
+        return process.add_admin_key(&key).await;
     }
+    let keys = process.stores.catalog.count_keys(journal::Role::Admin).await.map_err(cannot_start("the journal"))?;
+    let address = listener.local_addr()?;
+    match (keys, address.ip().is_loopback()) {
+        (0, false) => Err(Failure::usage(format!(
+            "{address} can be reached from elsewhere and there is no admin key yet: set LONGSHORE_ADMIN_KEY (or \
+             admin_key_file), or listen on 127.0.0.1"
+        ))),
+        (0, true) => {
+            tracing::warn!("there is no admin key, so nobody can use this API: set LONGSHORE_ADMIN_KEY");
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Says on stdout where this process listens.
+fn announce(role: Role, url: &str, out: Output) {
+    let (name, version) = (role.name(), env!("CARGO_PKG_VERSION"));
+    if out.json {
+        return out.value_line(&json!({"role": name, "url": url, "version": version, "pid": std::process::id()}));
+    }
+    let what = if role == Role::Api { "listens" } else { "shows metrics and health" };
+    output::line(&format!("longshore {version} {name} {what} on {url}"));
 }

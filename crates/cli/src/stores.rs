@@ -24,19 +24,30 @@ use crate::{
     failure::Failure,
 };
 
-/// Opens the journal (its schema is brought up to date), the dispatcher and the events. `leases` is where the memory
-/// dispatcher remembers who ran.
-pub(crate) async fn open(config: &Config, leases: PathBuf) -> Result<Stores, Failure> {
+/// Who opens.
+#[derive(Clone, Debug)]
+pub(crate) enum Opening {
+    /// `up`: brings the schema up to date. The memory dispatcher remembers in this file who ran.
+    Up {
+        /// The file.
+        leases: PathBuf,
+    },
+    /// `serve`: a schema that this program does not know is refused, since other processes may run on it.
+    Serve,
+}
+
+/// Opens the journal, the dispatcher and the events.
+pub(crate) async fn open(config: &Config, opening: Opening) -> Result<Stores, Failure> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     match &config.journal {
         Journal::Sqlite(path) => {
             let journal = SqliteJournal::open(path, clock.clone()).map_err(cannot_start("the journal"))?;
-            with(Arc::new(journal), config, leases, clock).await
+            with(Arc::new(journal), config, opening, clock).await
         }
         Journal::Postgres(postgres) => {
-            let journal =
-                open_postgres(postgres, clock.clone()).await.map_err(|why| Failure::usage(why.to_string()))?;
-            with(Arc::new(journal), config, leases, clock).await
+            let journal = open_postgres(postgres, &opening, clock.clone()).await;
+            let journal = journal.map_err(|why| Failure::usage(why.to_string()))?;
+            with(Arc::new(journal), config, opening, clock).await
         }
     }
 }
@@ -52,14 +63,20 @@ pub(crate) fn postgres(server: &config::Postgres) -> PostgresConfig {
     }
 }
 
-async fn open_postgres(server: &config::Postgres, clock: Arc<dyn Clock>) -> Result<PostgresJournal, OpenError> {
+async fn open_postgres(
+    server: &config::Postgres,
+    opening: &Opening,
+    clock: Arc<dyn Clock>,
+) -> Result<PostgresJournal, OpenError> {
     let config = postgres(server);
-    // Only one of several processes that start at once does it: there is a lock.
-    migrate(&mut connect(&config).await?).await?;
+    if let Opening::Up { .. } = opening {
+        // Only one of several processes that start at once does it: there is a lock.
+        migrate(&mut connect(&config).await?).await?;
+    }
     PostgresJournal::open(&config, clock).await
 }
 
-async fn with<J>(journal: Arc<J>, config: &Config, leases: PathBuf, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
+async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
     J: journal::Journal + Reads + Ledger + Catalog + 'static,
 {
@@ -68,7 +85,7 @@ where
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal,
-        dispatcher: open_dispatcher(&config.dispatcher, leases, &clock).await?,
+        dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         events: Arc::new(MemoryEvents::new()),
         clock,
     })
@@ -76,12 +93,16 @@ where
 
 async fn open_dispatcher(
     dispatcher: &config::Dispatcher,
-    leases: PathBuf,
+    opening: Opening,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Dispatcher>, Failure> {
     match dispatcher {
         config::Dispatcher::Memory => {
-            let memory = MemoryDispatcher::open(clock.clone(), Some(leases)).map_err(cannot_start("the leases"))?;
+            let leases = match opening {
+                Opening::Up { leases } => Some(leases),
+                Opening::Serve => None,
+            };
+            let memory = MemoryDispatcher::open(clock.clone(), leases).map_err(cannot_start("the leases"))?;
             Ok(Arc::new(memory))
         }
         config::Dispatcher::Redis(redis) => {

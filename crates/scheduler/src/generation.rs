@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{Config, RebuildError, rebuild};
 
 /// Time between two looks. A job that was accepted before a flush waits this much longer.
-const EVERY: Duration = Duration::from_millis(500);
+pub(crate) const EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) async fn run(stores: Stores, config: Config, shutdown: CancellationToken) {
     let mut known = BTreeSet::new();
@@ -49,7 +49,7 @@ pub(crate) async fn look(
     }
     // Whoever registered and did not sign off may run something; this process may be too young to have seen it.
     let mut awaited = std::mem::take(known);
-    awaited.extend(stores.catalog.sessions().await?.into_iter().map(|session| session.id));
+    awaited.extend(rebuild::registered(stores).await?);
     tracing::warn!(workers = awaited.len(), "the dispatcher has forgotten everything; it is filled again");
     match rebuild::begin(stores, config, awaited).await {
         Ok(prepared) => Ok(Some(prepared)),

@@ -23,6 +23,9 @@ pub use rebuild::{Prepared, RebuildError, prepare};
 pub struct Config {
     /// Jobs of a target that may run at once; targets that are not named have no limit.
     pub target_concurrency: BTreeMap<Name, u32>,
+    /// Whether other processes may use the same dispatcher: then one that is found empty is filled only when the workers
+    /// that may still run something have come back.
+    pub shared: bool,
 }
 
 /// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker
@@ -37,4 +40,20 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         sessions::run(stores.clone(), shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
+}
+
+/// Prepares, as often as it takes until the stores let it, and runs every role until `shutdown` fires. For a process of
+/// its own, beside which others work already.
+pub async fn prepare_and_run(stores: Stores, config: Config, shutdown: CancellationToken) {
+    let prepared = loop {
+        match prepare(&stores, &config).await {
+            Ok(prepared) => break prepared,
+            Err(error) => tracing::warn!(%error, "the clockwork cannot begin yet"),
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(generation::EVERY) => {}
+        }
+    };
+    run(stores, config, prepared, shutdown).await;
 }

@@ -44,7 +44,7 @@ pub struct Prepared {
     /// Rows accepted by then are pushed by the rebuild; later ones were pushed when they were accepted.
     accepted_by: Timestamp,
     /// Workers that may still run something.
-    awaited: BTreeSet<SessionId>,
+    pub(crate) awaited: BTreeSet<SessionId>,
     /// Another scheduler began this life, and fills it.
     attached: bool,
 }
@@ -58,15 +58,31 @@ impl Prepared {
 
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
+    match join_or_begin(stores, config).await {
+        // Schedulers that start at once may each begin a life: the latest stands, and the others join it.
+        Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => join_or_begin(stores, config).await,
+        done => done,
+    }
+}
+
+async fn join_or_begin(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
     match stores.dispatcher.sessions().await {
         Ok(_) => {
             apply_settings(stores, config).await?;
             let now = stores.clock.now();
             Ok(Prepared { due_by: now, accepted_by: now, awaited: BTreeSet::new(), attached: true })
         }
-        Err(DispatchError::WrongGeneration) => begin(stores, config, BTreeSet::new()).await,
+        Err(DispatchError::WrongGeneration) => {
+            let awaited = if config.shared { registered(stores).await? } else { BTreeSet::new() };
+            begin(stores, config, awaited).await
+        }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Workers that registered and did not sign off: each may run something.
+pub(crate) async fn registered(stores: &Stores) -> Result<BTreeSet<SessionId>, RebuildError> {
+    Ok(stores.catalog.sessions().await?.into_iter().map(|session| session.id).collect())
 }
 
 /// Begins a new generation and loads what decides about claims. A crash here leaves nothing behind: the next one does
@@ -95,13 +111,21 @@ async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildE
     Ok(())
 }
 
-/// Waits until every awaited worker has joined this life, or is taken for dead by everybody.
-async fn wait_for_workers(stores: &Stores, awaited: &BTreeSet<SessionId>) -> Result<(), RebuildError> {
+/// Waits until every awaited worker has joined this life, or is taken for dead by everybody. An error means that this
+/// life is over: another scheduler has begun the next one, and fills it.
+async fn wait_for_workers(stores: &Stores, awaited: &BTreeSet<SessionId>) -> Result<(), DispatchError> {
     let began = Instant::now();
     while began.elapsed().as_millis() < SESSION_MS as u128 {
-        let here: BTreeSet<_> = stores.dispatcher.sessions().await?.into_iter().map(|session| session.id).collect();
-        if awaited.is_subset(&here) {
-            return Ok(());
+        match stores.dispatcher.sessions().await {
+            Ok(here) => {
+                let here: BTreeSet<_> = here.into_iter().map(|session| session.id).collect();
+                if awaited.is_subset(&here) {
+                    return Ok(());
+                }
+            }
+            Err(DispatchError::WrongGeneration) => return Err(DispatchError::WrongGeneration),
+            // Away for a moment. Who is there is not known now, and to go on would take jobs from those who run them.
+            Err(error) => tracing::warn!(%error, "the rebuild does not know yet which workers live"),
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -116,8 +140,8 @@ pub(crate) async fn run(stores: Stores, prepared: Prepared, shutdown: Cancellati
     let began = Instant::now();
     let mut pushed = 0;
     let mut after = None;
-    if let Err(error) = wait_for_workers(&stores, &prepared.awaited).await {
-        tracing::warn!(%error, "the rebuild goes on without knowing which workers live");
+    if wait_for_workers(&stores, &prepared.awaited).await.is_err() {
+        return;
     }
     loop {
         match page(&stores, &prepared, after).await {

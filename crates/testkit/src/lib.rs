@@ -14,5 +14,5 @@ mod provider;
 mod redis;
 
 pub use postgres::{PostgresServer, SUPERUSER};
-pub use provider::{Behaviour, MockProvider, SeenCall, Stream, UsageForm, Vectors};
+pub use provider::{Behaviour, Director, MockProvider, SeenCall, Stream, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};

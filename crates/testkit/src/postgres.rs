@@ -7,6 +7,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     net::TcpListener,
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -96,6 +97,8 @@ impl PostgresServer {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Ctrl-C is for whoever runs the tests; the watchdog then sees its input end.
+            .process_group(0)
             .spawn()
             .expect("sh starts");
         let life = watchdog.stdin.take();

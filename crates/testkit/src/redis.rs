@@ -5,6 +5,7 @@ mod several;
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
     path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
@@ -20,6 +21,9 @@ const STARTS_MAX: usize = 5;
 /// Longest wait for an answer of a server that is there: a test that hangs says less than one that fails.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// Ends the process `$1` when its standard input ends: a test that is killed leaves nothing behind.
+const WATCHDOG: &str = "read -r _; kill -9 $1 2>/dev/null";
+
 /// A Redis server that ends, with its folder, when it is dropped. It keeps nothing on disk, so a restart is empty.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -29,6 +33,7 @@ pub struct RedisServer {
     ready: &'static str,
     folder: TempDir,
     process: Option<Child>,
+    watchdog: Option<Child>,
 }
 
 impl RedisServer {
@@ -60,7 +65,7 @@ impl RedisServer {
     /// Starts a server whose options depend on its port and folder.
     pub(super) fn start_as(ready: &'static str, options: impl Fn(u16, &Path) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("no temporary folder");
-        let mut server = Self { port: 0, options: vec![], ready, folder, process: None };
+        let mut server = Self { port: 0, options: vec![], ready, folder, process: None, watchdog: None };
         for _ in 0..STARTS_MAX {
             server.port = free_port();
             server.options = options(server.port, server.folder.path());
@@ -88,7 +93,8 @@ impl RedisServer {
 
     /// Ends the process at once, as a crash does.
     pub fn stop(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        // The watchdog first: it must not kill another process that gets the number.
+        for mut process in self.watchdog.take().into_iter().chain(self.process.take()) {
             process.kill().expect("redis-server cannot be ended");
             process.wait().expect("redis-server cannot be waited for");
         }
@@ -142,13 +148,20 @@ impl RedisServer {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
+            // Ctrl-C is for whoever runs the tests, who then ends this as well.
+            .process_group(0)
             .spawn()
             .expect("redis-server cannot be run");
+        let mut watchdog = Command::new("sh");
+        watchdog.args(["-c", WATCHDOG, "watchdog", &process.id().to_string()]).process_group(0);
+        watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.watchdog = Some(watchdog.spawn().expect("sh starts"));
         let stdout = process.stdout.take().expect("its output is piped");
         let mut lines = BufReader::new(stdout).lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains(self.ready));
         if !ready {
             process.wait().expect("redis-server cannot be waited for");
+            self.stop();
             return false;
         }
         // Read to its end, or a full pipe would stop the server.
@@ -160,7 +173,7 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        if let Some(mut process) = self.process.take() {
+        for mut process in self.watchdog.take().into_iter().chain(self.process.take()) {
             let _ = process.kill();
             let _ = process.wait();
         }

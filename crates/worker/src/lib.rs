@@ -65,12 +65,18 @@ pub struct Config {
 pub struct Worker {
     config: Config,
     around: Surroundings,
+    session: SessionId,
 }
 
 impl Worker {
     /// A worker that is not running yet.
     pub fn new(config: Config, around: Surroundings) -> Self {
-        Self { config, around }
+        Self { config, around, session: SessionId::generate() }
+    }
+
+    /// The name under which it joins the dispatcher.
+    pub fn session(&self) -> SessionId {
+        self.session
     }
 
     /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
@@ -78,8 +84,8 @@ impl Worker {
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), JournalError> {
         let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
         let stores = self.around.stores.clone();
-        let session = SessionId::generate();
-        let Some(signals) = self.join(session, slots_total, &shutdown).await else { return Ok(()) };
+        let session = self.session;
+        let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
 
@@ -137,11 +143,10 @@ impl Worker {
 
     async fn join(
         &self,
-        session: SessionId,
         slots: usize,
         shutdown: &CancellationToken,
     ) -> Option<mpsc::Receiver<queue_core::dispatcher::Signal>> {
-        let stores = &self.around.stores;
+        let (stores, session) = (&self.around.stores, self.session);
         let entry = WorkerSession {
             id: session,
             host: self.config.host.clone(),

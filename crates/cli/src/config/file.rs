@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, de::Error};
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
     pub(crate) listen: Option<String>,
+    pub(crate) metrics_listen: Option<String>,
     pub(crate) data: Option<PathBuf>,
     pub(crate) journal: Option<Store<JournalTable>>,
     pub(crate) dispatcher: Option<Store<DispatcherTable>>,

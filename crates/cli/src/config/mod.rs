@@ -33,6 +33,9 @@ const FILE_DEFAULT: &str = "longshore.toml";
 /// Where the API listens: this machine only.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
 
+/// Where a role without the API shows its metrics: this machine only, and any number of them on it.
+const METRICS_LISTEN_DEFAULT: &str = "127.0.0.1:0";
+
 /// Slots are tasks and cost little; what a provider can take is limited per target instead.
 const SLOTS_DEFAULT: usize = 1_000;
 
@@ -101,6 +104,8 @@ pub(crate) struct Config {
     pub(crate) file: Option<PathBuf>,
     /// `host:port` of the API.
     pub(crate) listen: String,
+    /// `host:port` of the metrics and probes of a role without the API.
+    pub(crate) metrics_listen: String,
     /// The data folder.
     pub(crate) data: PathBuf,
     /// Where the truth is.
@@ -154,6 +159,7 @@ impl Config {
         let data = data.or_else(|| env.get("LONGSHORE_DATA")).map(PathBuf::from).or_else(|| file.data.take());
         let data = data.unwrap_or_else(|| DATA_DEFAULT.into());
         let listen = pick(&flags.listen, "LONGSHORE_LISTEN", file.listen.take());
+        let metrics_listen = pick(&None, "LONGSHORE_METRICS_LISTEN", file.metrics_listen.take());
         let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", None);
         let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", None);
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
@@ -176,7 +182,11 @@ impl Config {
         let providers = providers::resolve(flags, env, url, &mut file)?;
         let (default_model, embedding_model) = providers::default_models(&providers, default_model, embedding_model);
         Ok(Self {
-            listen: check_listen(listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()))?,
+            listen: check_listen("listen", listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()))?,
+            metrics_listen: check_listen(
+                "metrics_listen",
+                metrics_listen.unwrap_or_else(|| METRICS_LISTEN_DEFAULT.to_owned()),
+            )?,
             journal: stores::journal(journal, file.journal.take(), &data)?,
             dispatcher: stores::dispatcher(dispatcher, file.dispatcher.take())?,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
@@ -215,10 +225,10 @@ fn locate(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
-fn check_listen(listen: String) -> Result<String, String> {
+fn check_listen(key: &str, listen: String) -> Result<String, String> {
     match listen.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
-        _ => Err(format!("listen is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
+        _ => Err(format!("{key} is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
     }
 }
 

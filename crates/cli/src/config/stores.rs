@@ -51,6 +51,13 @@ pub(crate) enum Dispatcher {
     Redis(Redis),
 }
 
+impl Dispatcher {
+    /// Whether other processes can use it too.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Self::Redis(_))
+    }
+}
+
 /// How a Redis server is used.
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {

@@ -1,4 +1,4 @@
-//! A `longshore up` of this build in a folder of its own, for tests that kill it and start it again.
+//! A `longshore up` or `serve` of this build with a folder of its own, for tests that kill it and start it again.
 // Each test file uses its part; a test fails by panicking.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -22,8 +22,10 @@ pub const KEY: &str = "lsk_testtest_0123456789abcdefghijABCDEFGHIJ0123456789abc"
 pub struct Installation {
     pub data: PathBuf,
     pub url: String,
+    verb: Vec<String>,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
+    listen: Vec<&'static str>,
     logs: TempDir,
     process: Option<Child>,
     http: reqwest::Client,
@@ -38,7 +40,7 @@ impl Installation {
     /// Likewise, with these variables in its environment.
     pub async fn start_in(data: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut up = Self::stopped(data, arguments);
-        up.environment = environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        up.environment.extend(environment.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         up.start_again().await;
         up
     }
@@ -48,30 +50,62 @@ impl Installation {
         Self {
             data: data.into(),
             url: String::new(),
+            verb: vec!["up".to_owned()],
             arguments: arguments.iter().map(|&text| text.to_owned()).collect(),
-            environment: vec![],
+            environment: vec![("LONGSHORE_ADMIN_KEY".to_owned(), KEY.to_owned())],
+            listen: vec!["--listen", "127.0.0.1:0"],
             logs: tempfile::tempdir().unwrap(),
             process: None,
             http: reqwest::Client::new(),
         }
     }
 
-    /// Starts `up` again on the same folder, and waits until it is ready.
+    /// One role that is not running yet.
+    pub fn role(role: &str, data: &Path, arguments: &[&str]) -> Self {
+        let mut process = Self::stopped(data, arguments);
+        process.verb = vec!["serve".to_owned(), role.to_owned()];
+        process
+    }
+
+    /// With this variable in its environment.
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Without an admin key in its environment.
+    pub fn without_key(mut self) -> Self {
+        self.environment.retain(|(name, _)| name != "LONGSHORE_ADMIN_KEY");
+        self
+    }
+
+    /// On all addresses of this machine.
+    pub fn for_others(mut self) -> Self {
+        self.listen = vec!["--listen", "0.0.0.0:0"];
+        self
+    }
+
+    /// Starts it again on the same folder, and waits until it is ready.
     pub async fn start_again(&mut self) {
         assert!(self.spawn(), "`up` prints its address:\n{}", self.log());
+        self.until_ready().await;
+    }
+
+    pub async fn until_ready(&self) {
         self.until("ready", async |up| up.status("/readyz").await == Some(StatusCode::OK)).await;
     }
 
-    /// Starts `up` again on the same folder; whether it lived long enough to print its address.
+    /// Starts it again on the same folder; whether it lived long enough to print its address.
     pub fn spawn(&mut self) -> bool {
         let mut child = Command::new(env!("CARGO_BIN_EXE_longshore"))
-            .args(["up", "--listen", "127.0.0.1:0", "--data"])
+            .args(&self.verb)
+            .args(&self.listen)
+            .arg("--data")
             .arg(&self.data)
             .args(&self.arguments)
             // Nothing of the environment of whoever runs the tests: `up` refuses settings that it does not know.
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
-            .env("LONGSHORE_ADMIN_KEY", KEY)
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(self.log_file()).unwrap())
             .spawn()
@@ -106,14 +140,19 @@ impl Installation {
         process.wait().unwrap();
     }
 
-    /// Waits until the process has ended by itself.
-    pub fn wait_for_death(&mut self) {
-        let began = Instant::now();
-        let mut process = self.process.take().unwrap();
-        while process.try_wait().unwrap().is_none() {
-            assert!(began.elapsed() < PATIENCE, "the process does not die");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Waits until the process has ended by itself, and returns its exit code.
+    pub fn wait_for_death(&mut self) -> Option<i32> {
+        wait_for(&mut self.process.take().unwrap())
+    }
+
+    /// Asks the process to stop.
+    pub fn terminate(&self) {
+        let sent = Command::new("kill").args(["-TERM", &self.pid().to_string()]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    pub fn is_alive(&mut self) -> bool {
+        self.process.as_mut().unwrap().try_wait().unwrap().is_none()
     }
 
     pub fn pid(&self) -> u32 {
@@ -131,6 +170,18 @@ impl Installation {
         let text = answer.text().await.unwrap();
         assert!(status.is_success(), "GET {path}: {status} {text}");
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// The text of a page such as `/metrics`.
+    pub async fn page(&self, path: &str) -> String {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();
+        answer.error_for_status().unwrap().text().await.unwrap()
+    }
+
+    /// Asks for the end of a job.
+    pub async fn cancel(&self, id: &str) -> StatusCode {
+        let url = format!("{}/v1/jobs/{id}/cancel", self.url);
+        self.http.post(url).bearer_auth(KEY).send().await.unwrap().status()
     }
 
     /// Likewise; `None` unless the answer is a success.
@@ -180,6 +231,43 @@ impl Installation {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// Waits until a process has ended by itself, and returns its exit code.
+fn wait_for(process: &mut Child) -> Option<i32> {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().unwrap() {
+            return status.code();
+        }
+        if began.elapsed() > PATIENCE {
+            process.kill().unwrap();
+            panic!("the process does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs `longshore` with these arguments, which it must refuse with exit code 2 and one line, and returns the line. The
+/// word `hidden` stands for a secret, which must not be in it.
+pub fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let mut process = Command::new(env!("CARGO_BIN_EXE_longshore"))
+        .args(arguments)
+        .env_clear()
+        .envs(environment.iter().copied())
+        .current_dir(&folder)
+        .stdout(File::create(folder.path().join("said")).unwrap())
+        .stderr(File::create(&log).unwrap())
+        .spawn()
+        .unwrap();
+    let code = wait_for(&mut process);
+    let line = std::fs::read_to_string(&log).unwrap();
+    assert!(line.starts_with("error: ") && line.lines().count() == 1, "{arguments:?}: one line, not\n{line}");
+    assert!(!line.contains("hidden"), "{arguments:?}: a secret in {line}");
+    assert_eq!(code, Some(2), "{arguments:?}: {line}");
+    line
 }
 
 impl Drop for Installation {

@@ -535,8 +535,8 @@ pub trait Catalog: Send + Sync {
     /// The key with this id.
     async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError>;
 
-    /// How many keys there are.
-    async fn count_keys(&self) -> Result<u64, JournalError>;
+    /// How many keys of this role there are.
+    async fn count_keys(&self, role: Role) -> Result<u64, JournalError>;
 
     /// Registers a worker process.
     async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;

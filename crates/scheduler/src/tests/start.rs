@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use queue_core::{
     dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Wait},
-    ids::{Epoch, JobId},
-    journal::{POISON_RECOVERIES, QueueSettings},
+    ids::{Epoch, JobId, SessionId},
+    journal::{POISON_RECOVERIES, QueueSettings, WorkerSession},
     state::Standing,
 };
 
@@ -70,7 +70,8 @@ async fn settings_hold_before_the_first_claim() {
 async fn limits_of_targets_hold_before_the_first_claim() {
     let scene = Scene::closed();
     let ids = scene.accept(5, |_| {}).await;
-    let config = Config { target_concurrency: BTreeMap::from([("script:small:none".into(), 2)]) };
+    let target_concurrency = BTreeMap::from([("script:small:none".into(), 2)]);
+    let config = Config { target_concurrency, ..Config::default() };
     prepare(&scene.stores, &config).await.unwrap();
     scene.push(&ids).await;
     assert_eq!(scene.claim(scene.worker().await).await.len(), 2);
@@ -95,6 +96,26 @@ async fn a_second_scheduler_joins_the_life_that_there_is() {
     let place = scene.place(id).await;
     assert!(matches!(place, Place::Leased { epoch, .. } if epoch == claims[0].lease.epoch), "{place:?}");
     assert_eq!(scene.row(id).await.recoveries, 0);
+}
+
+#[tokio::test]
+async fn an_empty_dispatcher_that_others_use_is_filled_when_they_are_back() {
+    let scene = Scene::closed();
+    let worker = WorkerSession {
+        id: SessionId::generate(),
+        host: "elsewhere".into(),
+        version: "1".into(),
+        slots: 1,
+        started_at: scene.stores.clock.now(),
+    };
+    scene.stores.catalog.open_session(worker.clone()).await.unwrap();
+    let shared = prepare(&scene.stores, &Config { shared: true, ..Config::default() }).await.unwrap();
+    assert_eq!(shared.awaited, BTreeSet::from([worker.id]));
+
+    // Alone, a registered worker is one that died with the last process.
+    let scene = Scene::closed();
+    scene.stores.catalog.open_session(worker).await.unwrap();
+    assert!(prepare(&scene.stores, &Config::default()).await.unwrap().awaited.is_empty());
 }
 
 #[tokio::test]

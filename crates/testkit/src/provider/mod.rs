@@ -11,7 +11,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU16, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +57,14 @@ pub struct SeenCall {
     pub dropped: bool,
 }
 
+/// Decides about each call and sees its end: for a load that is too large to be kept in memory.
+pub trait Director: Send + Sync {
+    /// A call has arrived: how long it takes and what becomes of it. Calls are numbered from 0 as they arrive.
+    fn began(&self, number: u64, call: &SeenCall) -> (Duration, Behaviour);
+    /// It is over: `answered` and `dropped` say how.
+    fn ended(&self, number: u64, call: &SeenCall);
+}
+
 /// A throw-away provider on a port of its own; it ends with this value.
 pub struct MockProvider {
     state: Arc<State>,
@@ -71,11 +79,22 @@ struct State {
     latency_ms: AtomicU64,
     token_ms: AtomicU64,
     connections: AtomicU64,
+    director: Option<Arc<dyn Director>>,
+    directed: AtomicU64,
 }
 
 impl MockProvider {
     /// A provider that answers at once.
     pub async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    /// A provider that does with each call what `director` says, and keeps none: [`MockProvider::calls`] stays empty.
+    pub async fn start_directed(director: Arc<dyn Director>) -> Self {
+        Self::start_with(Some(director)).await
+    }
+
+    async fn start_with(director: Option<Arc<dyn Director>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
@@ -85,6 +104,8 @@ impl MockProvider {
             latency_ms: AtomicU64::new(0),
             token_ms: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            director,
+            directed: AtomicU64::new(0),
         });
         let serving = tokio::spawn(serve(listener, state.clone()));
         Self { state, address, serving }
@@ -209,9 +230,8 @@ async fn converse(socket: TcpStream, state: Arc<State>) {
 async fn answer_call(client: &mut Client, state: &State, request: &Request) -> Result<(), http::Gone> {
     let body: Value = serde_json::from_slice(&request.body).unwrap_or(Value::Null);
     let model = body.get("model").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let behaviour = state.next_behaviour(&model);
     let header = |name: &str| request.headers.get(name).cloned();
-    let number = state.see(SeenCall {
+    let call = SeenCall {
         path: request.path.clone(),
         call_id: header("x-client-request-id"),
         idempotency_key: header("idempotency-key"),
@@ -221,20 +241,58 @@ async fn answer_call(client: &mut Client, state: &State, request: &Request) -> R
         body_hash: answer::hash_of(&request.body),
         body: body.clone(),
         ..SeenCall::default()
-    });
-    let pace = Duration::from_millis(state.token_ms.load(Ordering::SeqCst));
-    let latency = Duration::from_millis(state.latency_ms.load(Ordering::SeqCst));
-    let ended = async {
-        client.wait(latency).await?;
-        let began = |status| state.note(number, |call| call.status = status);
-        behaviour.act(client, &request.path, &body, pace, &began).await
+    };
+    if let Some(director) = &state.director {
+        return answer_directed(client, state, director.as_ref(), call).await;
     }
-    .await;
-    state.note(number, |call| match &ended {
+    let behaviour = state.next_behaviour(&call.model);
+    let number = state.see(call);
+    let latency = Duration::from_millis(state.latency_ms.load(Ordering::SeqCst));
+    let began = |status| state.note(number, |call| call.status = status);
+    let ended = act(client, state, &request.path, &body, (latency, behaviour), &began).await;
+    state.note(number, |call| mark_end(call, &ended));
+    after(ended)
+}
+
+async fn answer_directed(
+    client: &mut Client,
+    state: &State,
+    director: &dyn Director,
+    mut call: SeenCall,
+) -> Result<(), http::Gone> {
+    let number = state.directed.fetch_add(1, Ordering::SeqCst);
+    let direction = director.began(number, &call);
+    let status = AtomicU16::new(0);
+    let began = |sent| status.store(sent, Ordering::SeqCst);
+    let ended = act(client, state, &call.path, &call.body, direction, &began).await;
+    call.status = status.into_inner();
+    mark_end(&mut call, &ended);
+    director.ended(number, &call);
+    after(ended)
+}
+
+async fn act(
+    client: &mut Client,
+    state: &State,
+    path: &str,
+    body: &Value,
+    (latency, behaviour): (Duration, Behaviour),
+    began: &(dyn Fn(u16) + Send + Sync),
+) -> Result<behaviour::Ended, http::Gone> {
+    let pace = Duration::from_millis(state.token_ms.load(Ordering::SeqCst));
+    client.wait(latency).await?;
+    behaviour.act(client, path, body, pace, began).await
+}
+
+fn mark_end(call: &mut SeenCall, ended: &Result<behaviour::Ended, http::Gone>) {
+    match ended {
         Ok(behaviour::Ended::Answered) => call.answered = true,
         Ok(behaviour::Ended::Unanswered | behaviour::Ended::Closed) => {}
         Err(http::Gone) => call.dropped = true,
-    });
+    }
+}
+
+fn after(ended: Result<behaviour::Ended, http::Gone>) -> Result<(), http::Gone> {
     match ended? {
         behaviour::Ended::Closed => Err(http::Gone),
         behaviour::Ended::Answered | behaviour::Ended::Unanswered => Ok(()),

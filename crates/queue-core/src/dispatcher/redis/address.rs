@@ -70,6 +70,10 @@ impl RedisAddress {
     pub(super) fn is_tls(&self) -> bool {
         self.shown.starts_with("rediss")
     }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.place, Place::Cluster { .. })
+    }
 }
 
 impl fmt::Display for RedisAddress {

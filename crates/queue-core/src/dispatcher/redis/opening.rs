@@ -11,7 +11,7 @@ const OLDEST: (u32, u32) = (6, 2);
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum OpenError {
     /// Nothing answers.
-    #[error("Redis at {address} cannot be reached: {why}")]
+    #[error("Redis at {address} cannot be reached ({why}); start it, or correct the host and port of its address")]
     Unreachable {
         /// Where.
         address: String,
@@ -45,8 +45,19 @@ pub enum OpenError {
         /// Why.
         why: String,
     },
+    /// It is there, but not in the form that the address says.
+    #[error(
+        "Redis at {address} is not what its address says ({why}); write redis:// for one server, \
+         redis+sentinel://host/master for the master that Sentinels know, redis+cluster:// for a Cluster"
+    )]
+    Form {
+        /// Where.
+        address: String,
+        /// What it said.
+        why: String,
+    },
     /// Too old.
-    #[error("Redis at {address} has version {version}; at least 6.2 is needed (7 or later is better)")]
+    #[error("Redis at {address} has version {version}; upgrade it to 6.2 at least (7 or later is better)")]
     Version {
         /// Where.
         address: String,
@@ -80,18 +91,21 @@ impl OpenError {
                 Self::Password(at)
             }
             _ if said("DB index") || said("invalid DB") => Self::Database(at),
+            ErrorKind::MasterNameNotFoundBySentinel => Self::Form { address: at, why },
+            _ if said("cluster support disabled") || said("not point to a sentinel") => Self::Form { address: at, why },
             ErrorKind::Server(ServerErrorKind::NoPerm) => Self::Rights { address: at, why },
             ErrorKind::Server(ServerErrorKind::ReadOnly) => Self::Replica(at),
             _ if said("NOPERM") => Self::Rights { address: at, why },
             _ if said("certificate") || said("InvalidContentType") || said("handshake") || said("corrupt message") => {
                 Self::Tls { address: at, why }
             }
+            _ if error.is_connection_refusal() => Self::Unreachable { address: at, why },
             // A server without TLS waits for the end of what it takes for a command, or hangs up.
             _ if address.is_tls() && (error.is_timeout() || error.is_connection_dropped() || said("timed out")) => {
                 Self::Tls { address: at, why }
             }
             _ if !address.is_tls() && error.is_connection_dropped() => {
-                Self::Unreachable { address: at, why: format!("{why}; if this is its TLS port, write rediss://") }
+                Self::Unreachable { address: at, why: format!("{why}, as a TLS port does, which wants rediss://") }
             }
             _ => Self::Unreachable { address: at, why },
         }
@@ -112,6 +126,10 @@ async fn check_one(info: &str, link: &Link, address: &RedisAddress, allow_evicti
     let at = || address.to_string();
     if let Some(version) = field(info, "redis_version").filter(|version| is_too_old(version)) {
         return Err(OpenError::Version { address: at(), version: version.to_owned() });
+    }
+    let mode = field(info, "redis_mode").unwrap_or_default();
+    if mode == "sentinel" || mode == "cluster" && !address.is_cluster() {
+        return Err(OpenError::Form { address: at(), why: format!("it runs as a {mode}") });
     }
     if field(info, "role") == Some("slave") {
         return Err(OpenError::Replica(at()));

@@ -44,9 +44,9 @@ impl Catalog for PostgresJournal {
         .await
     }
 
-    async fn count_keys(&self) -> Result<u64, JournalError> {
+    async fn count_keys(&self, role: Role) -> Result<u64, JournalError> {
         self.ask(|pool| async move {
-            let row = sqlx::query(sql::KEY_COUNT).fetch_one(&pool).await?;
+            let row = sqlx::query(sql::KEY_COUNT).bind(role_word(role)).fetch_one(&pool).await?;
             Ok(Cells::of(&row, 0).count()?)
         })
         .await

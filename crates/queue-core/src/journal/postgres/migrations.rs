@@ -34,8 +34,9 @@ pub const SCHEMA_OLDEST: usize = 3;
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);
 
-/// Where the schema's version is kept: one row for each step.
-const VERSIONS: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+/// Where the schema's version is kept: one row for each step. A notice that it is there already would be logged.
+const VERSIONS: &str = "SET LOCAL client_min_messages = warning;
+CREATE TABLE IF NOT EXISTS schema_migrations (
     version    integer     NOT NULL PRIMARY KEY CHECK (version >= 1),
     name       text        NOT NULL,
     applied_at timestamptz NOT NULL DEFAULT now()

@@ -55,7 +55,7 @@ pub enum OpenError {
         reason: String,
     },
     /// The server is older than the statements.
-    #[error("Postgres {found} is too old; version 14 or newer is needed")]
+    #[error("Postgres {found} is too old; upgrade it to version 14 or newer")]
     ServerOld {
         /// Its version.
         found: String,
@@ -294,7 +294,7 @@ mod tests {
             read_only: false,
         };
         let refused = server(130_012, "13.12", "UTF8").judge().unwrap_err().to_string();
-        assert_eq!(refused, "Postgres 13.12 is too old; version 14 or newer is needed");
+        assert_eq!(refused, "Postgres 13.12 is too old; upgrade it to version 14 or newer");
         assert_eq!(server(140_000, "14.0", "UTF8").judge(), Ok(()));
         assert!(matches!(server(150_000, "15.0", "LATIN1").judge(), Err(OpenError::Encoding { .. })));
     }

@@ -35,11 +35,11 @@ impl Catalog for SqliteJournal {
         self.readers.read(move |connection| key(connection, &id)).await
     }
 
-    async fn count_keys(&self) -> Result<u64, JournalError> {
+    async fn count_keys(&self, role: Role) -> Result<u64, JournalError> {
         self.readers
-            .read(|connection| {
+            .read(move |connection| {
                 let mut statement = connection.prepare_cached(read::KEY_COUNT)?;
-                statement.query_row([], |row| Cells::of(row, 0).count())
+                statement.query_row([role_word(role)], |row| Cells::of(row, 0).count())
             })
             .await
     }

@@ -1,0 +1,198 @@
+//! One process of the product: what every role is made of, the roles that run in it, and how they end. `up` starts all
+//! three, `serve` one.
+
+mod end;
+mod ready;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use queue_core::{ids::SessionId, journal::Role, keys::Secret, ledger::PriceBook, route::Routes, stores::Stores};
+use secrecy::ExposeSecret;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use worker::provider::Providers;
+
+pub(crate) use end::Signals;
+
+use crate::{
+    config::Config,
+    failure::{Failure, Outcome},
+    metrics, providers,
+    stores::{self, Opening, cannot_start},
+};
+
+/// The parts that roles share, and the roles that run.
+pub(crate) struct Process {
+    pub(crate) config: Config,
+    pub(crate) stores: Stores,
+    providers: Arc<Providers>,
+    routes: Arc<Routes>,
+    prices: Arc<PriceBook>,
+    metrics: PrometheusHandle,
+    roles: JoinSet<Result<(), Failure>>,
+    shutdown: CancellationToken,
+    /// Apart from the other roles, because it stops after them.
+    clockwork: JoinSet<()>,
+    clockwork_end: CancellationToken,
+}
+
+impl Process {
+    /// Opens everything that the configuration names. Nothing runs yet.
+    pub(crate) async fn open(config: Config, opening: Opening) -> Result<Self, Failure> {
+        let metrics = metrics::install()?;
+        let stores = stores::open(&config, opening).await?;
+        Ok(Self {
+            providers: Arc::new(providers::build(&config.providers)?),
+            routes: Arc::new(providers::routes(&config)),
+            prices: Arc::new(config.prices.clone()),
+            roles: JoinSet::new(),
+            shutdown: CancellationToken::new(),
+            clockwork: JoinSet::new(),
+            clockwork_end: CancellationToken::new(),
+            config,
+            stores,
+            metrics,
+        })
+    }
+
+    /// Creates this admin key where there is none with its id.
+    pub(crate) async fn add_admin_key(&self, key: &Secret) -> Result<(), Failure> {
+        let row = key.to_row("default".into(), Role::Admin, "admin", self.stores.clock.now());
+        self.stores.catalog.add_key(row).await.map_err(cannot_start("the journal"))
+    }
+
+    /// The HTTP API. `probe_jobs` counts where the configuration does not say whether they are allowed.
+    pub(crate) fn start_api(&mut self, listener: TcpListener, probe_jobs: bool) {
+        let probe_jobs = self.config.probe_jobs.unwrap_or(probe_jobs);
+        let api = api::Api {
+            stores: self.stores.clone(),
+            routes: self.routes.clone(),
+            prices: self.prices.clone(),
+            checks: providers::checks(&self.providers),
+            metrics: self.metrics.clone(),
+            settings: api::Settings { probe_jobs, ..api::Settings::default() },
+        };
+        let serving = api::serve(listener, api, self.shutdown.clone());
+        self.roles.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
+
+    /// Runs jobs. Returns the session under which it will join the dispatcher.
+    pub(crate) fn start_worker(&mut self) -> SessionId {
+        let told = &self.config.worker;
+        let config = worker::Config {
+            slots: told.slots,
+            queues: told.queues.clone(),
+            timeouts: told.timeouts.clone(),
+            drain: told.drain,
+            host: host(),
+        };
+        let around = worker::context::Surroundings {
+            stores: self.stores.clone(),
+            providers: self.providers.clone(),
+            routes: self.routes.clone(),
+            prices: self.prices.clone(),
+        };
+        let worker = worker::Worker::new(config, around);
+        let session = worker.session();
+        let running = worker.run(self.shutdown.clone());
+        self.roles.spawn(async move {
+            running.await.map_err(|error| Failure::error(format!("the worker stopped: {error}")))
+        });
+        session
+    }
+
+    /// What the clockwork is told.
+    pub(crate) fn clockwork(&self) -> scheduler::Config {
+        scheduler::Config {
+            target_concurrency: providers::concurrency(&self.config),
+            shared: self.config.dispatcher.is_shared(),
+        }
+    }
+
+    /// The clockwork, whose life [`scheduler::prepare`] has begun.
+    pub(crate) fn start_clockwork(&mut self, prepared: scheduler::Prepared) {
+        let work = scheduler::run(self.stores.clone(), self.clockwork(), prepared, self.clockwork_end.clone());
+        self.spawn_clockwork(work);
+    }
+
+    /// The clockwork, which begins its life as soon as the stores let it.
+    pub(crate) fn start_patient_clockwork(&mut self) {
+        let work = scheduler::prepare_and_run(self.stores.clone(), self.clockwork(), self.clockwork_end.clone());
+        self.spawn_clockwork(work);
+    }
+
+    fn spawn_clockwork(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.shutdown.clone();
+        self.clockwork.spawn(async move {
+            // A clockwork that ends early, even by a panic, ends the process: whoever watches it starts it anew.
+            let _end = shutdown.drop_guard();
+            work.await;
+        });
+    }
+
+    /// The small listener of a role without the API: metrics and probes.
+    pub(crate) fn start_monitor(&mut self, listener: TcpListener, session: Option<SessionId>) {
+        let monitor = api::Monitor { metrics: self.metrics.clone(), needs: ready::needs(&self.stores, session) };
+        let serving = api::serve_monitor(listener, monitor, self.shutdown.clone());
+        self.roles.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
+
+    /// Runs until a signal comes or a role breaks, and every role has ended.
+    pub(crate) async fn until_the_end(mut self, mut signals: Signals) -> Outcome {
+        let outcome = end::wait(&mut self.roles, &mut signals, &self.shutdown).await;
+        // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
+        self.clockwork_end.cancel();
+        while let Some(ended) = self.clockwork.join_next().await {
+            ended.map_err(cannot_start("the clockwork"))?;
+        }
+        outcome
+    }
+}
+
+/// The admin key that the configuration gives.
+pub(crate) fn given_key(config: &Config) -> Result<Option<Secret>, Failure> {
+    let given = config.admin_key.as_ref();
+    given.map(|key| parse_key(key.expose_secret(), "LONGSHORE_ADMIN_KEY")).transpose()
+}
+
+/// An admin key from its text. `whence` stands in the error, the text does not.
+pub(crate) fn parse_key(text: &str, whence: &str) -> Result<Secret, Failure> {
+    Secret::parse(text).map_err(|reason| Failure::usage(format!("{whence}: {reason}")))
+}
+
+/// Listens on `host:port`.
+pub(crate) async fn listen(address: &str) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).await.map_err(|error| Failure::error(format!("cannot listen on {address}: {error}")))
+}
+
+/// The URL under which this machine reaches a listener.
+pub(crate) fn url_of(address: SocketAddr) -> String {
+    match (address.ip().is_unspecified(), address) {
+        (false, address) => format!("http://{address}"),
+        (true, address) => format!("http://127.0.0.1:{}", address.port()),
+    }
+}
+
+/// Host and process, for people who read the list of workers.
+fn host() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_else(|_| "localhost".to_owned());
+    format!("{}:{}", name.trim(), std::process::id())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_for_everyone_is_reached_at_home() {
+        assert_eq!(url_of("0.0.0.0:81".parse().unwrap()), "http://127.0.0.1:81");
+        assert_eq!(url_of("[::1]:81".parse().unwrap()), "http://[::1]:81");
+    }
+}

@@ -1,0 +1,254 @@
+//! The checker: a pure function over histories and final tables. It knows nothing of the system but what it promises.
+
+mod cases;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, path::Path, time::Duration};
+
+use anyhow::Result;
+
+use super::{
+    history::{self, ClientEvent, InjectorEvent, Line, ProviderEvent, Store},
+    plan::Demands,
+    tables::{self, Tables},
+};
+use cases::Cases;
+
+/// Everything that is known of a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Evidence {
+    pub(crate) clients: Vec<Line<ClientEvent>>,
+    pub(crate) provider: Vec<Line<ProviderEvent>>,
+    pub(crate) injector: Vec<Line<InjectorEvent>>,
+    pub(crate) tables: Tables,
+}
+
+impl Evidence {
+    /// Reads the histories of a run; one with a gap is refused.
+    pub(crate) fn read(folder: &Path, tables: Tables) -> Result<Self> {
+        Ok(Self {
+            clients: history::read(folder, history::CLIENTS)?,
+            provider: history::read(folder, history::PROVIDER)?,
+            injector: history::read(folder, history::INJECTOR)?,
+            tables,
+        })
+    }
+}
+
+/// A broken promise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// Which promise.
+    pub(crate) rule: Rule,
+    /// What was seen.
+    pub(crate) seen: String,
+}
+
+/// The promises. I1 to I7 are those of `faults.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rule {
+    /// I1: a 202 whose job is not in the journal.
+    Lost,
+    /// Still live when patience ended.
+    NotDrained,
+    /// I2: a job with more than one end.
+    SettledTwice,
+    /// A request that never had a good answer.
+    Unanswered,
+    /// One id for two jobs, or a job that nobody was told of.
+    Identity,
+    /// Another end than the job asked for.
+    WrongEnd,
+    /// I3: charges of a job.
+    Charge,
+    /// I4: the ledger against the provider's log.
+    Ledger,
+    /// I5: an end at an epoch lower than one handed out later.
+    Epoch,
+    /// I6: a call that was repeated although no worker had died.
+    Duplicate,
+    /// I7: a start before its time, or too many attempts.
+    Early,
+    /// A provider call after the job's end.
+    CallAfterEnd,
+    /// An attempt that was lost although its worker lived.
+    Fenced,
+    /// A job of a killed worker came back too late.
+    SlowRestart,
+    /// A process that ended by itself.
+    Died,
+    /// A witness that contradicts itself, or a call of nobody's.
+    Witness,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Report {
+    pub(crate) kills: usize,
+    pub(crate) worker_kills: usize,
+    pub(crate) flushes: usize,
+    pub(crate) redis_restarts: usize,
+    pub(crate) postgres_stops: usize,
+    /// Starts that ended at once because a store was away.
+    pub(crate) refused_starts: usize,
+    pub(crate) requests: usize,
+    pub(crate) come_agains: usize,
+    pub(crate) accepted: usize,
+    pub(crate) succeeded: usize,
+    pub(crate) dead: usize,
+    pub(crate) calls: usize,
+    /// Attempts that the journal counts as lost.
+    pub(crate) lost_attempts: usize,
+    /// Jobs that the provider was asked more often than they needed.
+    pub(crate) repeated: usize,
+    /// Likewise, with more than one whole answer: paid more than once.
+    pub(crate) paid_twice: usize,
+    /// Ledger rows that say `maybe`.
+    pub(crate) maybe: usize,
+    /// Fewest calls that were under way when Redis forgot everything.
+    pub(crate) under_way_at_flush: Option<usize>,
+    /// Longest time until a call that died with its worker was made again: without and with outages of the stores.
+    pub(crate) restart: Option<Restart>,
+    pub(crate) restart_with_outages: Option<Restart>,
+    /// Longest time in the load without a new call.
+    pub(crate) silence: Duration,
+    /// From the end of load and faults until no job was live.
+    pub(crate) drain: Duration,
+    pub(crate) violations: Vec<Violation>,
+}
+
+/// How long a job waited after its worker had been killed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Restart {
+    pub(crate) gap: Duration,
+    pub(crate) mark: String,
+}
+
+impl Report {
+    fn violate(&mut self, rule: Rule, seen: impl Into<String>) {
+        self.violations.push(Violation { rule, seen: seen.into() });
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.seen)
+    }
+}
+
+/// Judges a run.
+pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
+    let mut report = Report::default();
+    let faults = Faults::of(&evidence.injector);
+    count(evidence, &faults, &mut report);
+    let cases = Cases::gather(evidence, &mut report);
+    rules::requests(evidence, &cases, &mut report);
+    for case in &cases.all {
+        rules::judge(case, &faults, demands, &mut report);
+    }
+    rules::flushes(evidence, &cases, demands, &mut report);
+    rules::totals(evidence, &mut report);
+    rules::processes(evidence, &faults, &mut report);
+    if let (Some(limit), Some(restart)) = (demands.restart_within, report.restart.clone())
+        && restart.gap > limit
+    {
+        let seen = format!(
+            "{} was started again {:.1} s after its worker was killed",
+            restart.mark,
+            restart.gap.as_secs_f64()
+        );
+        report.violate(Rule::SlowRestart, seen);
+    }
+    report
+}
+
+/// A stretch of a run, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    from: u64,
+    to: u64,
+}
+
+/// When what was disturbed.
+#[derive(Clone, Debug, Default)]
+struct Faults {
+    /// Kills of processes in which jobs run.
+    worker_kills: Vec<u64>,
+    /// Stores that were away.
+    outages: Vec<Stretch>,
+}
+
+impl Faults {
+    fn of(lines: &[Line<InjectorEvent>]) -> Self {
+        let mut faults = Self::default();
+        let mut down: Vec<(Store, u64)> = Vec::new();
+        for line in lines {
+            match &line.event {
+                InjectorEvent::Killed { works: true, .. } => faults.worker_kills.push(line.mono_us),
+                InjectorEvent::Down { store } => down.push((*store, line.mono_us)),
+                InjectorEvent::Up { store } => {
+                    if let Some(at) = down.iter().position(|(away, _)| away == store) {
+                        faults.outages.push(Stretch { from: down.swap_remove(at).1, to: line.mono_us });
+                    }
+                }
+                _ => {}
+            }
+        }
+        faults.outages.extend(down.into_iter().map(|(_, from)| Stretch { from, to: u64::MAX }));
+        faults
+    }
+
+    /// Kills of workers in a stretch.
+    fn kills_in(&self, stretch: Stretch) -> usize {
+        self.worker_kills.iter().filter(|at| (stretch.from..=stretch.to).contains(at)).count()
+    }
+
+    /// How much of a stretch the stores were away.
+    fn outage_in(&self, stretch: Stretch) -> u64 {
+        let overlap = |outage: &Stretch| outage.to.min(stretch.to).saturating_sub(outage.from.max(stretch.from));
+        self.outages.iter().map(overlap).sum()
+    }
+}
+
+/// The figures that need no judgement.
+fn count(evidence: &Evidence, faults: &Faults, report: &mut Report) {
+    let injected = |wanted: fn(&InjectorEvent) -> bool| evidence.injector.iter().filter(|l| wanted(&l.event)).count();
+    report.kills = injected(|event| matches!(event, InjectorEvent::Killed { .. }));
+    report.worker_kills = faults.worker_kills.len();
+    report.flushes = injected(|event| matches!(event, InjectorEvent::Flushed));
+    report.redis_restarts = injected(|event| matches!(event, InjectorEvent::Up { store: Store::Redis }));
+    report.postgres_stops = injected(|event| matches!(event, InjectorEvent::Up { store: Store::Postgres }));
+    report.come_agains =
+        evidence.clients.iter().filter(|line| matches!(line.event, ClientEvent::ComeAgain { .. })).count();
+    let standing = |wanted| evidence.tables.jobs.iter().filter(|job| job.standing == wanted).count();
+    (report.succeeded, report.dead) = (standing(tables::SUCCEEDED), standing(tables::DEAD));
+    report.lost_attempts = evidence.tables.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+    report.maybe = evidence.tables.spend.iter().filter(|spend| spend.billed == "maybe").count();
+    report.silence = silence(evidence);
+    let at =
+        |wanted: fn(&InjectorEvent) -> bool| evidence.injector.iter().find(|l| wanted(&l.event)).map(|l| l.mono_us);
+    let rest_began = at(|event| matches!(event, InjectorEvent::FaultsEnded));
+    let drained = at(|event| matches!(event, InjectorEvent::Drained { .. }));
+    if let (Some(from), Some(to)) = (rest_began, drained) {
+        report.drain = Duration::from_micros(to.saturating_sub(from));
+    }
+}
+
+/// The longest time between two calls while the load lasted.
+fn silence(evidence: &Evidence) -> Duration {
+    let edge = |wanted: &ClientEvent| evidence.clients.iter().find(|l| l.event == *wanted).map(|l| l.mono_us);
+    let (Some(from), Some(to)) = (edge(&ClientEvent::LoadBegan), edge(&ClientEvent::LoadEnded)) else {
+        return Duration::ZERO;
+    };
+    let began = evidence.provider.iter().filter(|line| matches!(line.event, ProviderEvent::Began { .. }));
+    let calls = began.map(|line| line.mono_us).filter(|at| (from..=to).contains(at));
+    let mut longest = 0;
+    let mut before = from;
+    for at in calls.chain([to]) {
+        longest = longest.max(at - before);
+        before = at;
+    }
+    Duration::from_micros(longest)
+}

@@ -1,0 +1,220 @@
+//! The promises, one function each.
+
+use std::time::Duration;
+
+use super::{
+    super::{
+        history::{ClientEvent, Ending, InjectorEvent, Store, Work},
+        plan::Demands,
+        tables::{self, Job},
+    },
+    Evidence, Faults, Report, Restart, Rule, Stretch,
+    cases::{Call, Case, Cases},
+};
+
+/// A kill is noted when the process is gone, the end of its calls when the provider notices: within this time the
+/// two belong together.
+const SAME_MOMENT_US: u64 = 1_000_000;
+/// A process that is started while a store is away refuses to start within this time.
+const REFUSAL_MAX_US: u64 = 20_000_000;
+/// Recoveries after which a job is called poison.
+const POISON_KILLS: usize = 3;
+
+/// Every request has its answer, and each answer is one that the load deserves.
+pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Report) {
+    let mut due = 0;
+    for line in &evidence.clients {
+        match &line.event {
+            ClientEvent::Due { .. } => due += 1,
+            ClientEvent::Refused { request, why } => {
+                report.violate(Rule::Unanswered, format!("request {request} was refused: {why}"));
+            }
+            _ => {}
+        }
+    }
+    report.requests = due;
+    let without = cases.all.iter().filter(|case| case.id.is_none());
+    without.for_each(|case| report.violate(Rule::Unanswered, format!("{} was never accepted", case.name())));
+}
+
+/// All that concerns one job.
+pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: &mut Report) {
+    early(case, report);
+    repeated(case, faults, report);
+    restarts(case, faults, report);
+    if demands.no_attempt_fenced {
+        fenced(case, report);
+    }
+    if case.id.is_none() {
+        return;
+    }
+    match &case.rows[..] {
+        [] => report.violate(Rule::Lost, format!("{} was accepted and is not in the journal", case.name())),
+        [job] => {
+            end(case, job, report);
+            attempts(case, job, report);
+            money(case, job, report);
+        }
+        rows => report.violate(Rule::SettledTwice, format!("{} has {} rows", case.name(), rows.len())),
+    }
+}
+
+/// The job has ended, once, and as it was asked to.
+fn end(case: &Case<'_>, job: &Job, report: &mut Report) {
+    if job.standing == tables::LIVE {
+        return report.violate(Rule::NotDrained, format!("{} is still live", case.name()));
+    }
+    let ends = case.attempts.iter().filter(|attempt| is_end(&attempt.outcome)).count();
+    if ends > 1 {
+        report.violate(Rule::SettledTwice, format!("{} has {ends} attempts that ended it", case.name()));
+    }
+    let wanted = if case.wish.work == Work::ProbeDies { tables::DEAD } else { tables::SUCCEEDED };
+    let drops = case.calls.iter().filter(|call| matches!(call.end, Some((_, Ending::Dropped)))).count();
+    // The documents say so: three outside kills during one job's attempts convict it.
+    let convicted = job.error_class.as_deref() == Some("poison") && drops >= POISON_KILLS;
+    if job.standing != wanted && !convicted {
+        let class = job.error_class.as_deref().unwrap_or("no error");
+        report.violate(Rule::WrongEnd, format!("{} ended with standing {} ({class})", case.name(), job.standing));
+    }
+    let Some(finished_at) = job.finished_at else { return };
+    for call in case.calls.iter().filter(|call| call.began_ms > finished_at) {
+        let late = call.began_ms - finished_at;
+        report.violate(Rule::CallAfterEnd, format!("{} called {late} ms after its end", case.name()));
+    }
+}
+
+fn is_end(outcome: &str) -> bool {
+    matches!(outcome, "succeed" | "dead" | "cancel")
+}
+
+/// Attempts are bounded, and the one that ended the job is the last one.
+fn attempts(case: &Case<'_>, job: &Job, report: &mut Report) {
+    if job.attempts > job.max_attempts {
+        report.violate(Rule::Early, format!("{} spent {} of {} attempts", case.name(), job.attempts, job.max_attempts));
+    }
+    let last = case.attempts.iter().map(|attempt| attempt.epoch).max().unwrap_or_default();
+    for attempt in case.attempts.iter().filter(|attempt| is_end(&attempt.outcome) && attempt.epoch < last) {
+        let seen = format!("{} ended at epoch {} after epoch {last}", case.name(), attempt.epoch);
+        report.violate(Rule::Epoch, seen);
+    }
+}
+
+/// Every answer is in the ledger, and a success that called a provider is charged once.
+fn money(case: &Case<'_>, job: &Job, report: &mut Report) {
+    let must_pay = job.standing == tables::SUCCEEDED && case.wish.work.calls_provider();
+    if case.charges > 1 || must_pay && case.charges == 0 {
+        report.violate(Rule::Charge, format!("{} is charged {} times", case.name(), case.charges));
+    }
+    if !case.wish.work.calls_provider() {
+        return;
+    }
+    let answered = case.answered();
+    if job.standing == tables::SUCCEEDED && answered == 0 {
+        report.violate(Rule::Witness, format!("{} succeeded without an answer of the provider", case.name()));
+    }
+    // An answer whose worker died before it could write is what `maybe` stands for.
+    if case.billed > answered || answered > case.billed + case.maybe {
+        let seen = format!("{}: {answered} answers, {} rows billed, {} maybe", case.name(), case.billed, case.maybe);
+        report.violate(Rule::Ledger, seen);
+    }
+}
+
+/// No call before the job is due.
+fn early(case: &Case<'_>, report: &mut Report) {
+    let Some(run_at) = case.wish.run_at_ms else { return };
+    if let Some(call) = case.calls.iter().find(|call| call.began_ms < run_at) {
+        report.violate(Rule::Early, format!("{} started {} ms early", case.name(), run_at - call.began_ms));
+    }
+}
+
+/// More calls than the job needs are allowed only where workers died meanwhile, and one for each.
+fn repeated(case: &Case<'_>, faults: &Faults, report: &mut Report) {
+    let needed = match case.wish.work {
+        Work::Llm => 1,
+        Work::LlmFailsOnce => 2,
+        _ => 0,
+    };
+    report.paid_twice += usize::from(case.answered() > 1);
+    let Some(more) = case.calls.len().checked_sub(needed).filter(|more| *more > 0) else { return };
+    report.repeated += 1;
+    let (Some(first), Some(last)) = (case.calls.first(), case.calls.last()) else { return };
+    let kills = faults.kills_in(Stretch { from: first.began_us, to: last.began_us });
+    if more > kills {
+        let seen = format!("{} was called {more} times too often over {kills} kills of workers", case.name());
+        report.violate(Rule::Duplicate, seen);
+    }
+}
+
+/// How long the calls of killed workers waited for their repetition.
+fn restarts(case: &Case<'_>, faults: &Faults, report: &mut Report) {
+    for pair in case.calls.windows(2) {
+        let [Call { end: Some((dropped, Ending::Dropped)), .. }, next] = pair else { continue };
+        let around = Stretch { from: dropped.saturating_sub(SAME_MOMENT_US), to: dropped + SAME_MOMENT_US };
+        if faults.kills_in(around) == 0 {
+            continue;
+        }
+        let wait = Stretch { from: *dropped, to: next.began_us };
+        let gap = wait.to.saturating_sub(wait.from);
+        let keep = |place: &mut Option<Restart>, gap| {
+            let restart = Restart { gap: Duration::from_micros(gap), mark: case.wish.mark.clone() };
+            *place = place.take().max(Some(restart));
+        };
+        keep(&mut report.restart_with_outages, gap);
+        keep(&mut report.restart, gap.saturating_sub(faults.outage_in(wait)));
+    }
+}
+
+/// Where no worker died, no attempt was lost and no call cut off.
+fn fenced(case: &Case<'_>, report: &mut Report) {
+    let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+    let recoveries: i64 = case.rows.iter().map(|job| job.recoveries).sum();
+    let dropped = case.calls.iter().filter(|call| matches!(call.end, Some((_, Ending::Dropped)))).count();
+    if lost > 0 || recoveries > 0 || dropped > 0 {
+        let seen = format!("{}: {lost} attempts lost, {recoveries} recoveries, {dropped} calls cut off", case.name());
+        report.violate(Rule::Fenced, seen);
+    }
+}
+
+/// A flush that finds no call under way shows nothing.
+pub(super) fn flushes(evidence: &Evidence, cases: &Cases<'_>, demands: Demands, report: &mut Report) {
+    let forgets =
+        |event: &InjectorEvent| matches!(event, InjectorEvent::Flushed | InjectorEvent::Down { store: Store::Redis });
+    for line in evidence.injector.iter().filter(|line| forgets(&line.event)) {
+        let under_way =
+            |call: &&Call| call.began_us < line.mono_us && call.end.is_none_or(|(ended, _)| ended > line.mono_us);
+        let count = cases.all.iter().flat_map(|case| &case.calls).filter(under_way).count();
+        report.under_way_at_flush = Some(report.under_way_at_flush.map_or(count, |least| least.min(count)));
+    }
+    if demands.no_attempt_fenced && report.under_way_at_flush.unwrap_or_default() == 0 {
+        report.violate(Rule::Witness, "a flush found no call under way: the run shows nothing");
+    }
+}
+
+/// The counters tell of as many ends as there are rows: a second settle would have counted twice.
+pub(super) fn totals(evidence: &Evidence, report: &mut Report) {
+    let rows = |standing| evidence.tables.jobs.iter().filter(|job| job.standing == standing).count() as i64;
+    let totals = &evidence.tables.totals;
+    let pairs = [
+        ("accepted", totals.accepted, evidence.tables.jobs.len() as i64),
+        ("succeeded", totals.succeeded, rows(tables::SUCCEEDED)),
+        ("dead", totals.dead, rows(tables::DEAD)),
+        ("live", totals.live, rows(tables::LIVE)),
+    ];
+    for (word, counted, there) in pairs.into_iter().filter(|(_, counted, there)| counted != there) {
+        report.violate(Rule::SettledTwice, format!("{counted} {word} are counted and {there} are there"));
+    }
+}
+
+/// Nothing ended by itself, except that a start is refused while a store is away.
+pub(super) fn processes(evidence: &Evidence, faults: &Faults, report: &mut Report) {
+    for line in &evidence.injector {
+        let InjectorEvent::Ended { process, lived_ms } = &line.event else { continue };
+        let lived_us = lived_ms.saturating_mul(1_000);
+        let life = Stretch { from: line.mono_us.saturating_sub(lived_us), to: line.mono_us };
+        if lived_us <= REFUSAL_MAX_US && faults.outage_in(life) > 0 {
+            report.refused_starts += 1;
+        } else {
+            report.violate(Rule::Died, format!("{process} ended by itself after {lived_ms} ms"));
+        }
+    }
+}

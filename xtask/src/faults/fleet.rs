@@ -1,0 +1,198 @@
+//! The system under test: its processes, and the supervisor that starts again what ends.
+//!
+//! Unlike `Cluster`, nothing here waits for a process: one that is started while a store is away ends at once, and is
+//! started again, as any supervisor would.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::plan::Processes;
+use crate::cluster::{KEY, Role};
+
+/// Pause before a process that would not start is tried again, as supervisors do.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Slots of a worker.
+const SLOTS: &str = "64";
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+pub(crate) struct Surroundings {
+    /// The binary.
+    pub(crate) binary: PathBuf,
+    /// Folder for logs and data.
+    pub(crate) folder: PathBuf,
+    /// The journal's URL.
+    pub(crate) journal: String,
+    /// The dispatcher's URL.
+    pub(crate) dispatcher: String,
+    /// The provider's base URL.
+    pub(crate) provider: String,
+}
+
+impl Surroundings {
+    /// `longshore …` with the settings of the run and nobody else's.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.binary);
+        command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
+        command.envs([
+            ("LONGSHORE_JOURNAL", self.journal.as_str()),
+            ("LONGSHORE_DISPATCHER", &self.dispatcher),
+            ("LONGSHORE_PROVIDER_URL", &self.provider),
+            ("LONGSHORE_PROVIDER_DEFAULT_MODEL", "mock-chat"),
+            ("LONGSHORE_WORKER_SLOTS", SLOTS),
+            ("LONGSHORE_PROBE_JOBS", "true"),
+            ("LONGSHORE_ADMIN_KEY", KEY),
+            ("RUST_LOG", "info"),
+        ]);
+        // A group of its own: Ctrl-C is for us, who then end everything.
+        command.process_group(0);
+        command
+    }
+}
+
+/// One process and its history.
+struct Process {
+    name: String,
+    role: Role,
+    /// Where it listens, before and after a restart.
+    address: String,
+    child: Option<Child>,
+    started: Instant,
+    retry_at: Option<Instant>,
+}
+
+/// What a look at the processes found.
+#[derive(Clone, Debug)]
+pub(crate) struct Death {
+    /// Which.
+    pub(crate) process: String,
+    /// How long it had lived.
+    pub(crate) lived: Duration,
+}
+
+/// What a kill did.
+#[derive(Clone, Debug)]
+pub(crate) struct Kill {
+    /// Which.
+    pub(crate) process: String,
+    /// Whether it ran jobs.
+    pub(crate) works: bool,
+    /// Whether there was a process to kill.
+    pub(crate) hit: bool,
+}
+
+/// All processes. They are killed when this is dropped.
+pub(crate) struct Fleet {
+    around: Surroundings,
+    processes: Vec<Process>,
+}
+
+impl Fleet {
+    /// Makes the schema and starts all of them. They are not waited for.
+    pub(crate) fn start(around: Surroundings, processes: Processes) -> Result<Self> {
+        let migrated = around.command(&["migrate"]).output().context("`longshore migrate` does not start")?;
+        ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
+        let mut fleet = Self { around, processes: vec![] };
+        let roles =
+            [(Role::Api, processes.apis), (Role::Worker, processes.workers), (Role::Scheduler, processes.schedulers)];
+        for (role, count) in roles {
+            for number in 0..count {
+                let (name, address) = (format!("{role}-{number}"), format!("127.0.0.1:{}", free_port()?));
+                let mut process = Process { name, role, address, child: None, started: Instant::now(), retry_at: None };
+                process.spawn(&fleet.around)?;
+                fleet.processes.push(process);
+            }
+        }
+        Ok(fleet)
+    }
+
+    /// Where processes of a role answer, before and after a restart.
+    pub(crate) fn urls(&self, role: Role) -> Vec<String> {
+        let of_role = self.processes.iter().filter(|process| process.role == role);
+        of_role.map(|process| format!("http://{}", process.address)).collect()
+    }
+
+    /// The processes' names, by number.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.processes.iter().map(|process| process.name.clone()).collect()
+    }
+
+    /// `kill -9`, and starts the process again at once.
+    pub(crate) fn kill(&mut self, number: usize) -> Result<Kill> {
+        let Some(process) = self.processes.get_mut(number) else { bail!("there is no process {number}") };
+        let works = process.role == Role::Worker;
+        let mut hit = false;
+        if let Some(mut child) = process.child.take() {
+            // One that has ended by itself a moment ago is no victim of ours; `look` would not see it any more.
+            hit = child.try_wait()?.is_none();
+            child.kill()?;
+            child.wait()?;
+        }
+        process.spawn(&self.around)?;
+        Ok(Kill { process: process.name.clone(), works, hit })
+    }
+
+    /// Finds what has ended by itself, and starts it again after a pause.
+    pub(crate) fn look(&mut self) -> Result<Vec<Death>> {
+        let mut deaths = Vec::new();
+        for process in &mut self.processes {
+            let ended = match &mut process.child {
+                Some(child) => child.try_wait()?.is_some(),
+                None => false,
+            };
+            if ended {
+                process.child = None;
+                process.retry_at = Some(Instant::now() + RETRY_PAUSE);
+                deaths.push(Death { process: process.name.clone(), lived: process.started.elapsed() });
+            }
+            if process.child.is_none() && process.retry_at.is_some_and(|at| at <= Instant::now()) {
+                process.spawn(&self.around)?;
+            }
+        }
+        Ok(deaths)
+    }
+}
+
+impl Process {
+    fn spawn(&mut self, around: &Surroundings) -> Result<()> {
+        let log = around.folder.join(format!("{}.log", self.name));
+        let log = File::options().create(true).append(true).open(log)?;
+        let mut command = around.command(&["serve", &self.role.to_string()]);
+        command.env("LONGSHORE_LISTEN", &self.address).env("LONGSHORE_METRICS_LISTEN", &self.address);
+        let child = command.stdout(log.try_clone()?).stderr(log).spawn();
+        self.child = Some(child.with_context(|| format!("{} does not start", around.binary.display()))?);
+        self.started = Instant::now();
+        self.retry_at = None;
+        Ok(())
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in self.processes.iter_mut().filter_map(|process| process.child.as_mut()) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The binary of the wanted profile.
+pub(crate) fn binary(root: &Path, debug: bool) -> Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let binary = target.join(if debug { "debug" } else { "release" }).join("longshore");
+    ensure!(binary.exists(), "{} is missing", binary.display());
+    Ok(binary)
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
