@@ -48,7 +48,6 @@ impl Fine {
 }
 
 fn assert_words(case: &str, line: &str, words: &[&str]) {
-    println!("{case}: {line}");
     for word in words {
         assert!(line.contains(word), "{case}: `{word}` is not in\n{line}");
     }

@@ -27,13 +27,3 @@ async fn jobs_run_on_postgres_and_redis_and_survive_a_kill() {
         assert_eq!(job["state"], "succeeded", "{job}\n{}", up.log());
     }
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_postgres_that_is_not_there_is_one_line_that_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut up = Installation::stopped(folder.path(), &["--journal", "postgres://nobody:hidden@127.0.0.1:1/none"]);
-    assert!(!up.spawn());
-    up.wait_for_death();
-    let log = up.log();
-    assert!(log.starts_with("error: ") && log.trim().lines().count() == 1 && !log.contains("hidden"), "{log}");
-}

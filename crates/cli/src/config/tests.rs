@@ -36,6 +36,15 @@ fn nothing_at_all_is_a_simulated_provider_on_sqlite_and_memory() {
 }
 
 #[test]
+fn where_metrics_are_shown_is_chosen_by_the_environment_or_the_file() {
+    let file = "metrics_listen = \"127.0.0.1:1\"";
+    let chosen = |env: &[(&str, &str)]| load(file, Flags::default(), env).unwrap().metrics_listen;
+    assert_eq!(chosen(&[]), "127.0.0.1:1");
+    assert_eq!(chosen(&[("LONGSHORE_METRICS_LISTEN", "0.0.0.0:2")]), "0.0.0.0:2");
+    assert_eq!(load("", Flags::default(), &[]).unwrap().metrics_listen, "127.0.0.1:0", "several on one machine");
+}
+
+#[test]
 fn a_flag_beats_the_environment_and_that_beats_the_file() {
     let file = "listen = \"127.0.0.1:1\"\n[worker]\nslots = 1\n[provider]\ndefault_model = \"file\"";
     let env = [("LONGSHORE_LISTEN", "127.0.0.1:2"), ("LONGSHORE_WORKER_SLOTS", "2")];
@@ -107,6 +116,7 @@ fn values_that_cannot_work_are_refused_with_what_is_allowed() {
     let provider = |rest: &str| format!("[[providers]]\nname = \"a\"\n{rest}");
     for (toml, expected) in [
         ("listen = \"8080\"".to_owned(), "HOST:PORT"),
+        ("metrics_listen = \":9\"".to_owned(), "metrics_listen is `:9`"),
         ("journal = \"mysql://x\"".to_owned(), "sqlite:PATH"),
         ("dispatcher = \"kafka:\"".to_owned(), "redis://"),
         ("log = \"xml\"".to_owned(), "human"),
