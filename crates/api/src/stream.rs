@@ -1,8 +1,7 @@
 //! Server-sent events of a job: snapshot, what happened, what happens, and the end.
 //!
-//! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Positions are `<life>-<sequence>`:
-//! events are numbered within one life of the process that holds them, and a position of another life must not hide
-//! the events of this one.
+//! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. The id of an event is its number,
+//! which grows over the processes that run the job, so that a reader may come back to any server.
 
 use std::{fmt::Write, sync::Arc};
 
@@ -90,10 +89,9 @@ pub(crate) async fn open(
     }))
 }
 
-/// The position that `Last-Event-ID` names, if it is of this life.
-pub(crate) fn position_of(text: &str, life: u32) -> Option<u64> {
-    let (of, sequence) = text.split_once('-')?;
-    (u32::from_str_radix(of, 16).ok()? == life).then(|| sequence.parse().ok())?
+/// The position that `Last-Event-ID` names, if it is one.
+pub(crate) fn position_of(text: &str) -> Option<u64> {
+    text.parse().ok()
 }
 
 impl Reader {
@@ -138,8 +136,11 @@ impl Reader {
                     Ok(event) => self.tell(&mut out, &event).await,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up(&mut out).await,
                     Err(broadcast::error::RecvError::Closed) => {
-                        self.step = Step::Over;
-                        return None;
+                        // What closed it may have been the end of the job.
+                        self.look(&mut out).await;
+                        if !matches!(self.step, Step::Over) {
+                            self.catch_up(&mut out).await;
+                        }
                     }
                 },
                 () = self.app.shutdown.cancelled() => {
@@ -171,6 +172,8 @@ impl Reader {
 
     async fn replay(&mut self, out: &mut String, events: &[Arc<JobEvent>], gap: bool) {
         if gap {
+            // What is held may have other numbers than what is gone.
+            self.position = None;
             write_event(out, "gap", None, "{\"reason\":\"events between your position and the next one are gone\"}");
         }
         for event in events {
@@ -207,7 +210,7 @@ impl Reader {
             EventBody::State { .. } => "state",
         };
         match serde_json::to_string(event) {
-            Ok(json) => write_event(out, name, Some(&self.id_of(event.sequence)), &json),
+            Ok(json) => write_event(out, name, Some(&event.sequence.to_string()), &json),
             Err(error) => tracing::error!(%error, "an event cannot be written"),
         }
     }
@@ -238,16 +241,12 @@ impl Reader {
                 Err(error) => tracing::warn!(%error, "a stream ends without the result"),
             }
         }
-        let id = self.position.map(|position| self.id_of(position));
+        let id = self.position.map(|position| position.to_string());
         let mut last = serde_json::json!({"type": "state", "state": state});
         if let Some(reason) = reason {
             last["reason"] = reason.into();
         }
         write_event(out, "state", id.as_deref(), &last.to_string());
-    }
-
-    fn id_of(&self, sequence: u64) -> String {
-        format!("{:08x}-{sequence}", self.app.life)
     }
 }
 
@@ -276,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn a_position_of_another_life_is_none() {
-        assert_eq!(position_of("0000002a-17", 42), Some(17));
-        for text in ["0000002b-17", "17", "", "0000002a-x", "zz-1"] {
-            assert_eq!(position_of(text, 42), None, "{text}");
+    fn what_is_no_position_is_none() {
+        assert_eq!(position_of("17"), Some(17));
+        for text in ["0000002b-17", "", "-1", "x", "99999999999999999999"] {
+            assert_eq!(position_of(text), None, "{text}");
         }
     }
 }

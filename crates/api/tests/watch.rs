@@ -164,10 +164,14 @@ async fn a_broken_stream_goes_on_where_it_was() {
     assert_eq!(second.next().await.unwrap().name, "snapshot");
     let texts = [second.next().await.unwrap(), second.next().await.unwrap()].map(|event| event.data["text"].clone());
     assert_eq!(texts, ["b", "c"]);
-    // A position of another process's life hides nothing.
+    // What is no position hides nothing, and neither does one that was never given.
     let mut third = Watch::open(&server, id, Some("ffffffff-999")).await;
     assert_eq!(third.next().await.unwrap().name, "snapshot");
     assert_eq!(third.next().await.unwrap().name, "attempt_started");
+    let mut fourth = Watch::open(&server, id, Some("9007199254740991")).await;
+    for name in ["snapshot", "gap", "attempt_started"] {
+        assert_eq!(fourth.next().await.unwrap().name, name);
+    }
 
     hand.bury(held, "no").await;
     let rest = second.rest().await;

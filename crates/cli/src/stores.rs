@@ -8,7 +8,7 @@ use queue_core::{
         memory::MemoryDispatcher,
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
-    events::memory::MemoryEvents,
+    events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
         self, Catalog, Ledger, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
@@ -69,7 +69,7 @@ where
         ledger: journal.clone(),
         catalog: journal,
         dispatcher: open_dispatcher(&config.dispatcher, leases, &clock).await?,
-        events: Arc::new(MemoryEvents::new()),
+        events: open_events(&config.dispatcher, &clock)?,
         clock,
     })
 }
@@ -85,12 +85,26 @@ async fn open_dispatcher(
             Ok(Arc::new(memory))
         }
         config::Dispatcher::Redis(redis) => {
-            let address = RedisAddress::parse(redis.url.expose_secret()).map_err(Failure::usage)?;
-            let config = RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) };
-            let opened = RedisDispatcher::open(config).await;
+            let opened = RedisDispatcher::open(redis_config(redis)?).await;
             Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
         }
     }
+}
+
+/// Processes that share a dispatcher hear each other's events; a process of its own hears itself.
+fn open_events(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Events>, Failure> {
+    match dispatcher {
+        config::Dispatcher::Memory => Ok(Arc::new(MemoryEvents::with_clock(clock.clone()))),
+        config::Dispatcher::Redis(redis) => {
+            let events = RedisEvents::open(&redis_config(redis)?, clock.clone());
+            Ok(Arc::new(events.map_err(Failure::usage)?))
+        }
+    }
+}
+
+fn redis_config(redis: &config::Redis) -> Result<RedisConfig, Failure> {
+    let address = RedisAddress::parse(redis.url.expose_secret()).map_err(Failure::usage)?;
+    Ok(RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) })
 }
 
 /// The failure of a part without which nothing starts.

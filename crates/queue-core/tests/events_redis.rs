@@ -20,7 +20,7 @@ use queue_core::{
     },
     ids::JobId,
     state::State,
-    time::{Clock, ManualClock, SystemClock, Timestamp},
+    time::{Clock, ManualClock, Timestamp},
 };
 use testkit::{RedisCluster, RedisSentinel, RedisServer};
 use tokio::time::timeout;
@@ -35,6 +35,7 @@ struct Two {
     _server: Option<Arc<RedisServer>>,
     publisher: Arc<RedisEvents>,
     reader: Arc<RedisEvents>,
+    clock: ManualClock,
 }
 
 impl Two {
@@ -45,9 +46,10 @@ impl Two {
     }
 
     async fn at(url: &str) -> Self {
-        let config = config(url);
-        let (publisher, reader) = (open(&config).await, open(&config).await);
-        Self { _server: None, publisher, reader }
+        let (config, clock) = (config(url), ManualClock::at(Timestamp(1_790_000_000_000)));
+        let publisher = open_at(&config, Arc::new(clock.clone())).await;
+        let reader = open_at(&config, Arc::new(clock.clone())).await;
+        Self { _server: None, publisher, reader, clock }
     }
 }
 
@@ -57,10 +59,6 @@ fn config(url: &str) -> RedisConfig {
         prefix: format!("test-{}-", PREFIXES.fetch_add(1, Ordering::Relaxed)),
         ..RedisConfig::new(RedisAddress::parse(url).unwrap())
     }
-}
-
-async fn open(config: &RedisConfig) -> Arc<RedisEvents> {
-    open_at(config, Arc::new(SystemClock)).await
 }
 
 async fn open_at(config: &RedisConfig, clock: Arc<dyn Clock>) -> Arc<RedisEvents> {
@@ -77,6 +75,10 @@ impl Fixture for Two {
 
     fn reader(&self) -> Arc<dyn Events> {
         self.reader.clone()
+    }
+
+    fn pass_a_moment(&self) {
+        self.clock.advance_ms(1);
     }
 
     async fn ends_are_wanted(&self) {
@@ -131,4 +133,171 @@ async fn an_interest_that_nobody_renews_expires() {
     // It answers this, so it would have sent those.
     assert_eq!(two.reader.progress(job).await, None);
     assert!(two.publisher.traffic().answers <= before + 1);
+}
+
+#[tokio::test]
+async fn a_worker_whose_clock_is_behind_is_followed() {
+    let server = RedisServer::shared();
+    let config = config(&server.url());
+    let clocks = [2_000, 1_000, 0].map(|now| ManualClock::at(Timestamp(1_790_000_000_000 + now)));
+    let first = open_at(&config, Arc::new(clocks[0].clone())).await;
+    let second = open_at(&config, Arc::new(clocks[1].clone())).await;
+    let api = open_at(&config, Arc::new(clocks[2].clone())).await;
+    let job = JobId::generate();
+    let mut reader = Follower::of(api.clone(), job, None).await;
+    first.publish(job, EventBody::AttemptStarted { attempt: 1 });
+    first.publish(job, token("a"));
+    first.publish(job, EventBody::State { state: State::Ready });
+    reader.take(3).await;
+    until(|| second.traffic().interests == 1).await;
+    second.publish(job, EventBody::AttemptStarted { attempt: 2 });
+    second.publish(job, token("b"));
+    assert_eq!(reader.next().await.body, EventBody::AttemptStarted { attempt: 2 });
+    assert_eq!((reader.texts(1).await, reader.gaps), (vec!["b".to_owned()], 1));
+}
+
+#[tokio::test]
+async fn the_attempt_of_a_worker_that_died_ends_with_a_gap() {
+    let server = RedisServer::shared();
+    let config = config(&server.url());
+    let clock = ManualClock::at(Timestamp(1_790_000_000_000));
+    let open = || open_at(&config, Arc::new(clock.clone()));
+    let (first, second, api) = (open().await, open().await, open().await);
+    let job = JobId::generate();
+    first.publish(job, EventBody::AttemptStarted { attempt: 1 });
+    let mut reader = Follower::of(api.clone(), job, None).await;
+    reader.next().await;
+    drop(first);
+    clock.advance_ms(15_000);
+    second.publish(job, EventBody::AttemptStarted { attempt: 2 });
+    second.publish(job, token("b"));
+    second.publish(job, EventBody::State { state: State::Succeeded });
+    assert_eq!(reader.next().await.body, EventBody::AttemptStarted { attempt: 2 });
+    assert_eq!((reader.texts(1).await, reader.gaps), (vec!["b".to_owned()], 1));
+    assert_eq!(reader.next().await.body, EventBody::State { state: State::Succeeded });
+}
+
+/// A server that is restarted while a stream and a wait are open.
+#[tokio::test]
+async fn a_stream_goes_on_after_redis_was_away() {
+    let mut server = RedisServer::start();
+    let two = Two::at(&server.url()).await;
+    let job = JobId::generate();
+    two.publisher.publish(job, token("before"));
+    let mut reader = Follower::of(two.reader.clone(), job, None).await;
+    let mut finished = two.reader.finished();
+    two.ends_are_wanted().await;
+    assert_eq!(reader.texts(1).await, ["before"]);
+    server.stop();
+    for number in 0..100 {
+        two.publisher.publish(job, token(&number.to_string()));
+    }
+    two.publisher.publish(JobId::generate(), EventBody::State { state: State::Succeeded });
+    server.restart_empty();
+    let numbers: Vec<String> = (0..100).map(|number| number.to_string()).collect();
+    assert_eq!((reader.texts(100).await, reader.gaps), (numbers, 0), "what the worker still holds comes late");
+
+    // Ends that were told meanwhile may be lost; those from now on are heard again.
+    let heard = async {
+        loop {
+            let job = JobId::generate();
+            two.publisher.publish(job, EventBody::State { state: State::Succeeded });
+            if let Ok(Ok(heard)) = timeout(Duration::from_millis(100), finished.recv()).await
+                && heard == job
+            {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, heard).await.unwrap();
+}
+
+#[tokio::test]
+async fn more_than_a_worker_holds_while_redis_is_away_is_a_gap() {
+    let mut server = RedisServer::start();
+    let two = Two::at(&server.url()).await;
+    let job = JobId::generate();
+    two.publisher.publish(job, token("before"));
+    let mut reader = Follower::of(two.reader.clone(), job, None).await;
+    assert_eq!(reader.texts(1).await, ["before"]);
+    server.stop();
+    for number in 0..10_000 {
+        two.publisher.publish(job, token(&number.to_string()));
+    }
+    server.restart_empty();
+    let first: usize = reader.texts(1).await[0].parse().unwrap();
+    assert!(reader.gaps == 1 && first > 0, "{first} {}", reader.gaps);
+    let rest: Vec<usize> = reader.texts(9_999 - first).await.iter().map(|text| text.parse().unwrap()).collect();
+    assert!(rest.iter().copied().eq(first + 1..10_000) && reader.gaps == 1);
+}
+
+#[tokio::test]
+async fn everything_is_answered_while_redis_is_away() {
+    let mut server = RedisServer::start();
+    let two = Two::at(&server.url()).await;
+    server.stop();
+    let (here, there) = (JobId::generate(), JobId::generate());
+    two.reader.publish(here, token("own"));
+    two.reader.publish(here, EventBody::Progress { done: 1, total: 2, step: "map".into() });
+    two.publisher.publish(there, token("far"));
+    assert_eq!(timeout(PATIENCE, two.reader.progress(there)).await.unwrap(), None);
+    assert_eq!(two.reader.progress(here).await.map(|progress| progress.done), Some(1));
+    let mut own = Follower::of(two.reader.clone(), here, None).await;
+    assert_eq!(own.texts(1).await, ["own"]);
+    own.next().await;
+    two.reader.publish(here, token("own and live"));
+    assert_eq!(own.texts(1).await, ["own and live"]);
+    let mut far = Follower::of(two.reader.clone(), there, None).await;
+    server.restart_empty();
+    assert_eq!((far.texts(1).await, far.gaps), (vec!["far".to_owned()], 0));
+}
+
+#[tokio::test]
+async fn ends_are_sent_in_batches_and_only_while_somebody_waits() {
+    let two = Two::fresh().await;
+    let end = |job| two.publisher.publish(job, EventBody::State { state: State::Succeeded });
+    let waited_for = JobId::generate();
+    let mut finished = two.reader.finished();
+    two.ends_are_wanted().await;
+    (0..10_000).for_each(|_| end(JobId::generate()));
+    end(waited_for);
+    while timeout(PATIENCE, finished.recv()).await.unwrap().unwrap() != waited_for {}
+    let sent = two.publisher.traffic().ends;
+    assert!(sent <= 10, "{sent} messages");
+
+    drop(finished);
+    timeout(PATIENCE, two.publisher.ends_are_unwanted()).await.unwrap();
+    (0..1_000).for_each(|_| end(JobId::generate()));
+    let job = JobId::generate();
+    two.publisher.publish(job, token("x"));
+    assert_eq!(Follower::of(two.reader.clone(), job, None).await.texts(1).await, ["x"]);
+    assert_eq!(two.publisher.traffic().ends, sent);
+}
+
+/// Replay, live, progress and ends, over whatever is behind `url`.
+async fn works_at(url: &str) {
+    let two = Two::at(url).await;
+    let cases: [&str; 3] = ["a", "b", "c"];
+    let jobs: Vec<_> = (0..20).map(|_| JobId::generate()).collect();
+    let mut finished = two.reader.finished();
+    two.ends_are_wanted().await;
+    for job in jobs {
+        two.publisher.publish(job, token(cases[0]));
+        let mut reader = Follower::of(two.reader.clone(), job, None).await;
+        assert_eq!(reader.texts(1).await, cases[..1]);
+        two.publisher.publish(job, token(cases[1]));
+        two.publisher.publish(job, token(cases[2]));
+        assert_eq!(reader.texts(2).await, cases[1..]);
+        two.publisher.publish(job, EventBody::State { state: State::Succeeded });
+        assert_eq!(timeout(PATIENCE, finished.recv()).await.unwrap().unwrap(), job);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_and_a_sentinel_carry_events() {
+    let cluster = RedisCluster::start();
+    works_at(&cluster.url()).await;
+    drop(cluster);
+    let sentinel = RedisSentinel::start();
+    works_at(&sentinel.url()).await;
 }

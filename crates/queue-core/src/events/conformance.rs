@@ -25,6 +25,9 @@ pub trait Fixture: Send + Sync {
     /// Where people watch.
     fn reader(&self) -> Arc<dyn Events>;
 
+    /// Lets a moment pass on the clock that numbers events.
+    fn pass_a_moment(&self);
+
     /// Waits until the publisher knows that ends are waited for. In memory it always does.
     async fn ends_are_wanted(&self) {}
 }
@@ -229,6 +232,8 @@ pub async fn numbers_grow_over_attempts(fixture: &dyn Fixture) {
         // Attempts take turns between two workers; the second is the process where people watch.
         let worker = if attempt % 2 == 1 { &first } else { &second };
         let last = if attempt == 4 { State::Dead } else { State::Ready };
+        // No job is settled, handed on and begun again within a millisecond.
+        fixture.pass_a_moment();
         worker.publish(job, EventBody::AttemptStarted { attempt });
         worker.publish(job, token("x"));
         worker.publish(job, EventBody::State { state: last });

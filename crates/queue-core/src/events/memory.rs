@@ -142,7 +142,7 @@ impl Events for MemoryEvents {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{events::conformance::Fixture, state::State};
+    use crate::{events::conformance::Fixture, state::State, time::ManualClock};
 
     fn token(text: &str) -> EventBody {
         EventBody::Token { attempt: 1, step: "chat".into(), text: text.into() }
@@ -150,22 +150,30 @@ mod tests {
 
     crate::events_conformance!(Memory::fresh());
 
-    struct Memory(Arc<MemoryEvents>);
+    struct Memory {
+        hub: Arc<MemoryEvents>,
+        clock: ManualClock,
+    }
 
     impl Memory {
         fn fresh() -> Self {
-            Self(Arc::new(MemoryEvents::new()))
+            let clock = ManualClock::at(Timestamp(1_790_000_000_000));
+            Self { hub: Arc::new(MemoryEvents::with_clock(Arc::new(clock.clone()))), clock }
         }
     }
 
     #[async_trait]
     impl Fixture for Memory {
         fn publisher(&self) -> Arc<dyn Events> {
-            self.0.clone()
+            self.hub.clone()
         }
 
         fn reader(&self) -> Arc<dyn Events> {
-            self.0.clone()
+            self.hub.clone()
+        }
+
+        fn pass_a_moment(&self) {
+            self.clock.advance_ms(1);
         }
     }
 

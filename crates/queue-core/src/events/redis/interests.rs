@@ -155,12 +155,13 @@ impl Interests {
 
     /// What became of a piece: one that was not sent is told again.
     pub(super) fn settle(&mut self, told: &Told, sent: bool) {
-        let Piece { job, previous, more, ref events, .. } = told.piece;
+        let Piece { job, previous, fresh, more, ref events, .. } = told.piece;
         let interests = self.by_job.get_mut(&job).into_iter().flatten();
         let Some(interest) = interests.into_iter().find(|interest| interest.asker == told.asker) else { return };
         if sent && interest.asks == told.asks {
             interest.after = Some(events.last().map_or(previous, |event| event.sequence));
-            interest.fresh = false;
+            // An answer of several pieces ends with the last.
+            interest.fresh = fresh && more;
         }
         if more || !sent {
             self.dirty.insert(job);
@@ -185,7 +186,9 @@ impl Interest {
         if events.is_empty() && !self.fresh {
             return None;
         }
-        let progress = ring.progress().filter(|_| self.fresh).cloned();
-        Some(Piece { job, previous, gap, begins, fresh: self.fresh, more, turn: ring.turn(), progress, events })
+        // Behind a gap as after an ask: the event that told the progress may be gone.
+        let fresh = self.fresh || gap;
+        let progress = ring.progress().filter(|_| fresh && !more).cloned();
+        Some(Piece { job, previous, gap, begins, fresh, more, turn: ring.turn(), progress, events })
     }
 }

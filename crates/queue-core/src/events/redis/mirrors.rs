@@ -22,6 +22,8 @@ use crate::{
 const MIRRORS_MAX: usize = 4_096;
 /// Renewals for which a mirror stays without a reader, so that one who reconnects finds it.
 const IDLE_MAX: u8 = 2;
+/// Processes whose positions are known of one job; of an earlier one everything is asked again.
+const SOURCES_MAX: usize = 8;
 /// Shortest time between two asks for what a mirror misses: answers are on their way.
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 
@@ -29,7 +31,9 @@ struct Mirror {
     ring: Ring,
     /// The process that runs the job, as far as known.
     source: Option<Uuid>,
-    /// Whether that process has told all that it held.
+    /// The last event that each process told, latest source last.
+    told: Vec<(Uuid, u64)>,
+    /// Whether the source has told all that it held.
     answered: watch::Sender<bool>,
     asked_again: Option<Instant>,
     idle: u8,
@@ -37,7 +41,8 @@ struct Mirror {
 
 impl Mirror {
     fn new() -> Self {
-        Self { ring: Ring::behind(0), source: None, answered: watch::channel(false).0, asked_again: None, idle: 0 }
+        let answered = watch::channel(false).0;
+        Self { ring: Ring::behind(0), source: None, told: vec![], answered, asked_again: None, idle: 0 }
     }
 
     fn watch(&self, job: JobId) -> Watch {
@@ -60,14 +65,19 @@ impl Mirror {
             if !newer && !behind {
                 return None;
             }
-            if !behind && !piece.begins && !piece.fresh {
-                let all = Watch { job: piece.job, source: Some(source), after: None };
-                return self.ask_again(all, now);
+            let known = self.told_by(source);
+            if !behind && !piece.begins && !piece.fresh && known.is_none_or(|known| known < piece.previous) {
+                let rest = Watch { job: piece.job, source: Some(source), after: known };
+                return self.ask_again(rest, now);
             }
             self.follow(source, &piece, behind);
         }
         let Piece { events, fresh, more, progress, .. } = piece;
-        events.into_iter().for_each(|event| self.ring.hold(event));
+        let known = self.told_by(source).unwrap_or(0);
+        for event in events.into_iter().filter(|event| event.sequence > known) {
+            self.note(source, event.sequence);
+            self.ring.hold(event);
+        }
         if fresh && !more {
             self.ring.set_progress(progress);
         }
@@ -87,6 +97,24 @@ impl Mirror {
             self.ring.break_off(piece.previous);
         }
         self.source = Some(source);
+    }
+
+    fn told_by(&self, source: Uuid) -> Option<u64> {
+        self.told.iter().find(|(of, _)| *of == source).map(|(_, last)| *last)
+    }
+
+    fn note(&mut self, source: Uuid, last: u64) {
+        if let Some((of, known)) = self.told.last_mut()
+            && *of == source
+        {
+            *known = last;
+            return;
+        }
+        self.told.retain(|(of, _)| *of != source);
+        if self.told.len() >= SOURCES_MAX {
+            self.told.remove(0);
+        }
+        self.told.push((source, last));
     }
 
     fn ask_again(&mut self, watch: Watch, now: Instant) -> Option<Watch> {

@@ -172,6 +172,13 @@ impl RedisEvents {
         let _ = wanted.wait_for(|wanted| *wanted).await;
     }
 
+    /// Waits until no other process waits for ends.
+    #[cfg(any(test, feature = "conformance"))]
+    pub async fn ends_are_unwanted(&self) {
+        let mut wanted = self.hub.ends_wanted.subscribe();
+        let _ = wanted.wait_for(|wanted| !*wanted).await;
+    }
+
     /// What was sent so far.
     pub fn traffic(&self) -> Traffic {
         Traffic {

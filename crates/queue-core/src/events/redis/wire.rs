@@ -94,13 +94,13 @@ pub(super) struct Piece {
     pub(super) gap: bool,
     /// Whether there was nothing before `previous`.
     pub(super) begins: bool,
-    /// Whether this answers an ask, rather than telling what happens now.
+    /// Whether this is (part of) an answer to an ask, or comes behind a gap, rather than telling only what happens now.
     pub(super) fresh: bool,
     /// Whether more follows at once.
     pub(super) more: bool,
     /// The number of the last beginning of an attempt or change of state: who has the highest runs the job.
     pub(super) turn: u64,
-    /// With `fresh`: how far the attempt is, as the event that said it may be gone.
+    /// In the last piece of an answer: how far the attempt is, as the event that said it may be gone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) progress: Option<Progress>,
     /// Oldest first.
