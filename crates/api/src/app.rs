@@ -42,7 +42,7 @@ impl App {
     /// The shared state of one server.
     pub(crate) fn new(api: Api, shutdown: CancellationToken) -> Shared {
         Arc::new(Self {
-            waiters: Waiters::new(&api.stores, shutdown.clone()),
+            waiters: Waiters::new(api.stores.events.clone(), api.stores.reads.clone(), shutdown.clone()),
             api,
             keys: KeyCache::default(),
             in_flight: Arc::default(),

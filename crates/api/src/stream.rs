@@ -3,7 +3,7 @@
 //! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. The id of an event is its number,
 //! which grows over the processes that run the job, so that a reader may come back to any server.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -23,6 +23,10 @@ use crate::{app::Shared, problem::Problem, view, waiters::Waiter};
 
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
+/// How long the stream of a job that has ended waits for its last events, which may come from another process.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
+/// Pause before a subscription that was closed is opened again.
+const REOPEN_AFTER: Duration = Duration::from_millis(20);
 
 /// One reader of one job.
 pub(crate) struct Reader {
@@ -31,6 +35,8 @@ pub(crate) struct Reader {
     /// Where the reader is: the last event that it was sent.
     position: Option<u64>,
     waiter: Waiter,
+    /// When to look at the job, which is said to have ended, unless its last event says so first.
+    look_at: Option<Instant>,
     subscription: Option<Subscription>,
     step: Step,
     _open: Open,
@@ -79,6 +85,7 @@ pub(crate) async fn open(
         job,
         position,
         waiter,
+        look_at: None,
         subscription: Some(subscription),
         step: Step::Begin(Box::new(row)),
         _open: Open::new(room),
@@ -128,6 +135,7 @@ impl Reader {
         let quiet_until = Instant::now() + self.app.api.settings.bounds.heartbeat;
         let mut out = String::new();
         loop {
+            let look_at = self.look_at.unwrap_or(quiet_until).min(quiet_until);
             let live = &mut self.subscription.as_mut()?.live;
             tokio::select! {
                 // Events first: the end of the job must not overtake its last tokens.
@@ -139,6 +147,8 @@ impl Reader {
                         // What closed it may have been the end of the job.
                         self.look(&mut out).await;
                         if !matches!(self.step, Step::Over) {
+                            // Where readers are more than there is room for, they must not push each other out in a loop.
+                            tokio::time::sleep(REOPEN_AFTER).await;
                             self.catch_up(&mut out).await;
                         }
                     }
@@ -147,11 +157,14 @@ impl Reader {
                     self.step = Step::Over;
                     return None;
                 }
-                () = self.waiter.woken() => self.look(&mut out).await,
-                () = tokio::time::sleep_until(quiet_until) => {
+                () = self.waiter.woken() => {
+                    self.look_at.get_or_insert_with(|| Instant::now() + LAST_WORDS_MAX);
+                }
+                () = tokio::time::sleep_until(look_at) => {
                     // Events may be lost; the row is not.
+                    self.look_at = None;
                     self.look(&mut out).await;
-                    if out.is_empty() {
+                    if out.is_empty() && Instant::now() >= quiet_until {
                         out.push_str(": heartbeat\n\n");
                     }
                 }

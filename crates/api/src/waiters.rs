@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use queue_core::{events::Events, ids::JobId, journal::Reads, stores::Stores};
+use queue_core::{events::Events, ids::JobId, journal::Reads};
 use tokio::{
     sync::{Notify, broadcast, watch},
     time::{Instant, sleep_until},
@@ -66,8 +66,8 @@ impl Waiting {
 
 impl Waiters {
     /// Nobody waits yet; the listener starts with the first who does.
-    pub(crate) fn new(stores: &Stores, shutdown: CancellationToken) -> Self {
-        Self { events: stores.events.clone(), reads: stores.reads.clone(), shutdown, shared: Arc::default() }
+    pub(crate) fn new(events: Arc<dyn Events>, reads: Arc<dyn Reads>, shutdown: CancellationToken) -> Self {
+        Self { events, reads, shutdown, shared: Arc::default() }
     }
 
     /// Watches for the end of `job`. Ends from now on are not missed: look at the job after this call.
@@ -141,7 +141,10 @@ impl Listener {
         for some in jobs.chunks(LOOK_MAX) {
             match self.reads.jobs(some).await {
                 Ok(rows) => {
-                    rows.iter().flatten().filter(|job| job.standing.is_final()).for_each(|job| self.shared.wake(job.id));
+                    rows.iter()
+                        .flatten()
+                        .filter(|job| job.standing.is_final())
+                        .for_each(|job| self.shared.wake(job.id));
                 }
                 Err(error) => tracing::debug!(%error, "those who wait cannot look at their jobs"),
             }
@@ -177,6 +180,28 @@ impl Drop for Waiter {
             if waiting.is_empty() {
                 jobs.remove(&self.job);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::{events::memory::MemoryEvents, journal::sqlite::SqliteJournal, time::SystemClock};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_listens_while_nobody_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let reads = SqliteJournal::open(&folder.path().join("journal.db"), Arc::new(SystemClock)).unwrap();
+        let waiters = Waiters::new(Arc::new(MemoryEvents::new()), Arc::new(reads), CancellationToken::new());
+        for _ in 0..2 {
+            let any = waiters.any();
+            tokio::time::sleep(LOOK_EVERY * 60).await;
+            assert!(*waiters.shared.listening());
+            drop(any);
+            tokio::time::sleep(LOOK_EVERY * 60).await;
+            assert!(!*waiters.shared.listening());
         }
     }
 }

@@ -81,11 +81,14 @@ async fn a_wait_hears_the_end_in_another_process() {
     let id = one.submit(json!({})).await;
     let held = hand.claim().await;
     let path = format!("/v1/jobs/{id}?wait=60s");
+    let mut heard = other.stores.events.finished();
     let (job, ()) = tokio::join!(other.get(&path), async {
         timeout(PATIENCE, worker_events.ends_are_wanted()).await.unwrap();
         hand.succeed(held, &json!(1)).await;
     });
     assert_eq!(job.expect(200)["state"], "succeeded");
+    // Not only by the look at the journal.
+    assert_eq!(timeout(PATIENCE, heard.recv()).await.unwrap().unwrap(), id);
     assert_eq!(worker_events.traffic().ends, 1);
 }
 

@@ -16,6 +16,8 @@ use crate::{
 
 /// Jobs whose events are held; the oldest give way.
 const RINGS_MAX: usize = 4_096;
+/// Rings with listeners that are passed over before one of them has to give way: the search is short.
+const SPARED_MAX: usize = 16;
 /// Ended jobs whose events are held, so that a late reader still sees how it went.
 const ENDED_MAX: usize = 256;
 /// Ends that a long poll may be behind before it has to ask the journal.
@@ -33,9 +35,16 @@ struct Rings {
 impl Rings {
     fn ring(&mut self, job: JobId, now: Timestamp) -> &mut Ring {
         if !self.by_job.contains_key(&job) {
+            let mut spared = 0;
             while self.by_job.len() >= RINGS_MAX {
                 let Some(oldest) = self.ended.pop_front().or_else(|| self.order.pop_front()) else { break };
-                self.by_job.remove(&oldest);
+                let is_watched = self.by_job.get(&oldest).is_some_and(|ring| ring.listeners() > 0);
+                if is_watched && spared < SPARED_MAX {
+                    spared += 1;
+                    self.order.push_back(oldest);
+                } else {
+                    self.by_job.remove(&oldest);
+                }
             }
             if self.order.len() >= RINGS_MAX * 2 {
                 let Self { by_job, order, .. } = self;

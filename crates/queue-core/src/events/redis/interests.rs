@@ -4,7 +4,7 @@
 //! when the ring has moved on, it is told that there is a gap.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -57,7 +57,9 @@ pub(super) struct Told {
 pub(super) struct Interests {
     by_job: HashMap<JobId, Vec<Interest>>,
     count: usize,
-    /// Jobs with something to tell.
+    /// Jobs with something to tell, in turn.
+    turns: VecDeque<JobId>,
+    /// The same, to be found.
     dirty: HashSet<JobId>,
     /// Asks for progress.
     progress: Vec<(Uuid, JobId)>,
@@ -80,8 +82,8 @@ impl Interests {
 
     /// Notes that there is something to tell of `job`.
     pub(super) fn mark(&mut self, job: JobId) {
-        if self.contains(job) {
-            self.dirty.insert(job);
+        if self.contains(job) && self.dirty.insert(job) {
+            self.turns.push_back(job);
         }
     }
 
@@ -110,12 +112,12 @@ impl Interests {
             // A message was lost, or is on its way: what comes twice is left out there.
             if watch.source.is_none_or(|source| source == me) && after < known.after {
                 (known.after, known.fresh, known.asks) = (after, true, known.asks.wrapping_add(1));
-                self.dirty.insert(watch.job);
+                self.mark(watch.job);
             }
         } else if self.count < INTERESTS_MAX {
             self.count += 1;
             interests.push(Interest { asker, until, after, fresh: true, asks: 0 });
-            self.dirty.insert(watch.job);
+            self.mark(watch.job);
         } else if interests.is_empty() {
             self.by_job.remove(&watch.job);
         }
@@ -124,22 +126,21 @@ impl Interests {
     /// Forgets what was not renewed.
     pub(super) fn expire(&mut self, now: Instant) {
         self.ends_until = self.ends_until.filter(|until| *until > now);
-        let dirty = &mut self.dirty;
-        self.by_job.retain(|job, interests| {
+        let Self { by_job, turns, dirty, .. } = self;
+        by_job.retain(|_, interests| {
             interests.retain(|interest| interest.until > now);
-            if interests.is_empty() {
-                dirty.remove(job);
-            }
             !interests.is_empty()
         });
+        dirty.retain(|job| by_job.contains_key(job));
+        turns.retain(|job| dirty.contains(job));
         self.count = self.by_job.values().map(Vec::len).sum();
     }
 
     /// The next pieces to tell; each process gets one of a job at a time.
     pub(super) fn round(&mut self, rings: &MemoryEvents) -> Vec<Told> {
         let mut told = Vec::new();
-        let jobs: Vec<_> = self.dirty.iter().copied().take(ROUND_MAX).collect();
-        for job in jobs {
+        for _ in 0..ROUND_MAX {
+            let Some(job) = self.turns.pop_front() else { break };
             self.dirty.remove(&job);
             for interest in self.by_job.get_mut(&job).into_iter().flatten() {
                 match rings.look(job, |ring| interest.piece(job, ring)) {
@@ -164,13 +165,13 @@ impl Interests {
             interest.fresh = fresh && more;
         }
         if more || !sent {
-            self.dirty.insert(job);
+            self.mark(job);
         }
     }
 
     /// Whether there is something to tell.
     pub(super) fn has_more(&self) -> bool {
-        !self.dirty.is_empty() || !self.progress.is_empty()
+        !self.turns.is_empty() || !self.progress.is_empty()
     }
 
     /// The asks for progress so far.
@@ -190,5 +191,43 @@ impl Interest {
         let fresh = self.fresh || gap;
         let progress = ring.progress().filter(|_| fresh && !more).cloned();
         Some(Piece { job, previous, gap, begins, fresh, more, turn: ring.turn(), progress, events })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::{EventBody, Events};
+
+    fn ask(asker: Uuid, job: JobId) -> Ask {
+        Ask { asker, watches: vec![Watch { job, source: None, after: None }], ..Ask::default() }
+    }
+
+    #[tokio::test]
+    async fn interests_are_bounded_and_expire() {
+        let (mut interests, me, now) = (Interests::default(), Uuid::from_u128(1), Instant::now());
+        let jobs: Vec<_> = (0..INTERESTS_MAX + 10).map(|_| JobId::generate()).collect();
+        jobs.iter().for_each(|job| interests.hear(me, ask(Uuid::from_u128(2), *job), now));
+        assert_eq!((interests.len(), interests.by_job.len()), (INTERESTS_MAX, INTERESTS_MAX));
+        interests.hear(me, ask(Uuid::from_u128(2), jobs[0]), now + INTEREST_LASTS);
+        interests.expire(now + INTEREST_LASTS);
+        assert!(interests.contains(jobs[0]) && interests.len() == 1 && interests.turns.len() == 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_sent_is_told_again_and_what_was_lost_on_demand() {
+        let (rings, job, me, asker) = (MemoryEvents::new(), JobId::generate(), Uuid::from_u128(1), Uuid::from_u128(2));
+        let mut interests = Interests::default();
+        rings.publish(job, EventBody::AttemptStarted { attempt: 1 });
+        interests.hear(me, ask(asker, job), Instant::now());
+        for sent in [false, true] {
+            let told = interests.round(&rings);
+            assert_eq!((told.len(), told[0].piece.events.len(), told[0].piece.fresh), (1, 1, true));
+            interests.settle(&told[0], sent);
+        }
+        assert!(interests.round(&rings).is_empty() && !interests.has_more());
+        // A renewal that has less than was sent.
+        interests.hear(me, ask(asker, job), Instant::now());
+        assert_eq!(interests.round(&rings)[0].piece.events.len(), 1);
     }
 }

@@ -190,3 +190,81 @@ impl Mirrors {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::State;
+
+    const ONE: Uuid = Uuid::from_u128(1);
+    const OTHER: Uuid = Uuid::from_u128(2);
+
+    fn piece(job: JobId, previous: u64, begins: bool, turn: u64, bodies: Vec<EventBody>) -> Piece {
+        let events =
+            bodies.into_iter().zip(previous + 1..).map(|(body, sequence)| Arc::new(JobEvent { sequence, body }));
+        let events = events.collect();
+        Piece { job, previous, gap: false, begins, fresh: false, more: false, turn, progress: None, events }
+    }
+
+    fn token() -> EventBody {
+        EventBody::Token { attempt: 1, step: "chat".into(), text: "x".into() }
+    }
+
+    fn started() -> EventBody {
+        EventBody::AttemptStarted { attempt: 1 }
+    }
+
+    fn numbers(mirrors: &mut Mirrors, job: JobId) -> (Vec<u64>, bool) {
+        let Subscription { replay, gap, .. } = mirrors.subscribe(job, None);
+        (replay.iter().map(|event| event.sequence).collect(), gap)
+    }
+
+    #[test]
+    fn what_was_lost_is_asked_for_and_leaves_no_gap() {
+        let (mut mirrors, job, now) = (Mirrors::default(), JobId::generate(), Instant::now());
+        mirrors.watch(job).unwrap();
+        assert_eq!(mirrors.accept(ONE, piece(job, 10, true, 11, vec![started()]), now), None);
+        let lost = Some(Watch { job, source: Some(ONE), after: Some(11) });
+        assert_eq!(mirrors.accept(ONE, piece(job, 12, false, 11, vec![token()]), now), lost);
+        assert_eq!(mirrors.accept(ONE, piece(job, 13, false, 11, vec![token()]), now), None, "asked a moment ago");
+        assert_eq!(mirrors.accept(ONE, piece(job, 11, false, 11, vec![token(), token(), token()]), now), None);
+        assert_eq!(mirrors.accept(ONE, piece(job, 12, false, 11, vec![token()]), now), None, "known");
+        assert_eq!(numbers(&mut mirrors, job), (vec![11, 12, 13, 14], false));
+    }
+
+    #[test]
+    fn a_worker_that_lost_its_job_is_not_followed_again() {
+        let (mut mirrors, job, now) = (Mirrors::default(), JobId::generate(), Instant::now());
+        mirrors.watch(job).unwrap();
+        mirrors.accept(ONE, piece(job, 10, true, 11, vec![started()]), now);
+        mirrors.accept(OTHER, piece(job, 20, true, 21, vec![started()]), now);
+        assert_eq!(mirrors.accept(ONE, piece(job, 30, false, 11, vec![token()]), now), None);
+        assert_eq!(numbers(&mut mirrors, job), (vec![21], true), "its last words may be lost");
+        // Where the attempt ended in order, nothing is lost, whoever goes on.
+        mirrors.accept(OTHER, piece(job, 21, false, 22, vec![EventBody::State { state: State::Ready }]), now);
+        let again = Some(Watch { job, source: Some(ONE), after: Some(11) });
+        assert_eq!(mirrors.accept(ONE, piece(job, 31, false, 32, vec![started()]), now), again, "30 was left out");
+        let rest = Piece { fresh: true, ..piece(job, 11, false, 32, vec![]) };
+        let event = |sequence, body| Arc::new(JobEvent { sequence, body });
+        let events = vec![event(31, token()), event(32, started())];
+        assert_eq!(mirrors.accept(ONE, Piece { events, ..rest }, now), None);
+        assert_eq!(numbers(&mut mirrors, job).0, [21, 22, 31, 32]);
+    }
+
+    #[test]
+    fn readers_without_room_are_told_so_and_nothing_else() {
+        let mut mirrors = Mirrors::default();
+        for _ in 0..MIRRORS_MAX {
+            assert!(mirrors.watch(JobId::generate()).is_some());
+        }
+        let job = JobId::generate();
+        assert!(mirrors.watch(job).is_none());
+        let mut subscription = mirrors.subscribe(job, None);
+        assert!(subscription.gap && subscription.replay.is_empty());
+        assert_eq!(subscription.live.try_recv(), Err(broadcast::error::TryRecvError::Empty));
+        for _ in 0..=IDLE_MAX {
+            mirrors.sweep();
+        }
+        assert_eq!(mirrors.len(), 0);
+    }
+}

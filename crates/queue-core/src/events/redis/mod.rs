@@ -231,6 +231,11 @@ impl Hub {
             reading.own.expire(now);
         }
         self.ask_for_all(now);
+        // Requests that were given up while they waited.
+        held(&self.progress).retain(|_, waiting| {
+            waiting.retain(|answer| !answer.is_closed());
+            !waiting.is_empty()
+        });
         if self.own.ends_are_wanted() {
             held(&self.asks).ends = true;
         }

@@ -72,9 +72,11 @@ struct Message {
 
 /// Sends everything that there is to say now, or what fits.
 async fn round(hub: &Hub) -> RedisResult<()> {
+    // Taken before the events, sent behind them: the end of a job must not overtake its last words.
+    let ends = ends(hub);
     let mut messages = asks(hub);
-    messages.extend(ends(hub));
     messages.extend(answers(hub));
+    messages.extend(ends);
     let sent = futures::stream::iter(messages).map(|message| async {
         let Message { channel, bytes, told } = message;
         hub.messages.fetch_add(1, Ordering::Relaxed);

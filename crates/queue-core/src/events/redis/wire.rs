@@ -1,9 +1,9 @@
 //! What processes say to each other about events.
 //!
 //! ```text
-//! <prefix>events1:ask            asks, JSON: everybody hears them
-//! <prefix>events1:to:<process>   answers, JSON: one process hears them
-//! <prefix>events1:ends           ends: the sender's id and the ids of jobs, 16 bytes each
+//! <prefix>:events1:ask           asks, JSON: everybody hears them
+//! <prefix>:events1:to:<process>  answers, JSON: one process hears them
+//! <prefix>:events1:ends          ends: the sender's id and the ids of jobs, 16 bytes each
 //! ```
 //!
 //! The number is the version of all this. Nothing is kept in Redis, and a message that cannot be read is left out: what
@@ -34,7 +34,7 @@ pub(super) struct Channels {
 
 impl Channels {
     pub(super) fn new(prefix: &str) -> Self {
-        let prefix = format!("{prefix}events1:");
+        let prefix = format!("{prefix}:events1:");
         Self { ask: format!("{prefix}ask"), ends: format!("{prefix}ends"), prefix }
     }
 
