@@ -79,32 +79,31 @@ async fn open_dispatcher(
     leases: PathBuf,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Dispatcher>, Failure> {
-    match dispatcher {
-        config::Dispatcher::Memory => {
-            let memory = MemoryDispatcher::open(clock.clone(), Some(leases)).map_err(cannot_start("the leases"))?;
-            Ok(Arc::new(memory))
-        }
-        config::Dispatcher::Redis(redis) => {
-            let opened = RedisDispatcher::open(redis_config(redis)?).await;
-            Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
-        }
-    }
+    let Some(redis) = redis(dispatcher)? else {
+        let memory = MemoryDispatcher::open(clock.clone(), Some(leases)).map_err(cannot_start("the leases"))?;
+        return Ok(Arc::new(memory));
+    };
+    let opened = RedisDispatcher::open(redis).await;
+    Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
 }
 
-/// Processes that share a dispatcher hear each other's events; a process of its own hears itself.
+/// Processes that share a dispatcher hear each other's events; one that shares nothing needs nobody for its own.
 fn open_events(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Events>, Failure> {
-    match dispatcher {
-        config::Dispatcher::Memory => Ok(Arc::new(MemoryEvents::with_clock(clock.clone()))),
-        config::Dispatcher::Redis(redis) => {
-            let events = RedisEvents::open(&redis_config(redis)?, clock.clone());
-            Ok(Arc::new(events.map_err(Failure::usage)?))
-        }
-    }
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryEvents::with_clock(clock.clone())));
+    };
+    Ok(Arc::new(RedisEvents::open(&redis, clock.clone()).map_err(Failure::usage)?))
 }
 
-fn redis_config(redis: &config::Redis) -> Result<RedisConfig, Failure> {
-    let address = RedisAddress::parse(redis.url.expose_secret()).map_err(Failure::usage)?;
-    Ok(RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) })
+/// The Redis that a dispatcher is in, if it is in one.
+fn redis(dispatcher: &config::Dispatcher) -> Result<Option<RedisConfig>, Failure> {
+    match dispatcher {
+        config::Dispatcher::Memory => Ok(None),
+        config::Dispatcher::Redis(redis) => {
+            let address = RedisAddress::parse(redis.url.expose_secret()).map_err(Failure::usage)?;
+            Ok(Some(RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) }))
+        }
+    }
 }
 
 /// The failure of a part without which nothing starts.
