@@ -76,17 +76,22 @@ pub(crate) async fn open(
     position: Option<u64>,
     room: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static, Problem> {
-    // Both before the first look at the job, so that its end between look and stream is not missed.
+    // Before the first look at the job, so that its end between look and stream is not missed.
     let waiter = app.waiters.watch(job);
-    let subscription = app.api.stores.events.subscribe(job, position).await;
-    let row = view::row(&app, job).await?;
+    let mut row = view::row(&app, job).await?;
+    let mut subscription = None;
+    // Of a job that has ended nobody has to be asked.
+    if !row.standing.is_final() {
+        subscription = Some(app.api.stores.events.subscribe(job, position).await);
+        row = view::row(&app, job).await?;
+    }
     let reader = Reader {
         app,
         job,
         position,
         waiter,
         look_at: None,
-        subscription: Some(subscription),
+        subscription,
         step: Step::Begin(Box::new(row)),
         _open: Open::new(room),
     };
