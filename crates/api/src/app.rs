@@ -5,7 +5,6 @@ use std::sync::Arc;
 use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::{Api, health::Health, idempotency::InFlight, waiters::Waiters};
 
@@ -32,8 +31,6 @@ pub(crate) struct App {
     pub(crate) bulk: Semaphore,
     /// Queue settings are read, changed and written back: one change at a time.
     pub(crate) queue_edits: Mutex<()>,
-    /// Part of every event id: positions of another process's life must not be taken for ours.
-    pub(crate) life: u32,
     /// Fires when the server stops.
     pub(crate) shutdown: CancellationToken,
 }
@@ -45,7 +42,7 @@ impl App {
     /// The shared state of one server.
     pub(crate) fn new(api: Api, shutdown: CancellationToken) -> Shared {
         Arc::new(Self {
-            waiters: Waiters::new(api.stores.events.clone(), shutdown.clone()),
+            waiters: Waiters::new(api.stores.events.clone(), api.stores.reads.clone(), shutdown.clone()),
             api,
             keys: KeyCache::default(),
             in_flight: Arc::default(),
@@ -53,8 +50,6 @@ impl App {
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
             queue_edits: Mutex::new(()),
-            // The last bits of a fresh id are random.
-            life: Uuid::now_v7().as_u128() as u32,
             shutdown,
         })
     }

@@ -1,10 +1,9 @@
 //! Server-sent events of a job: snapshot, what happened, what happens, and the end.
 //!
-//! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. Positions are `<life>-<sequence>`:
-//! events are numbered within one life of the process that holds them, and a position of another life must not hide
-//! the events of this one.
+//! The format is <https://html.spec.whatwg.org/multipage/server-sent-events.html>. The id of an event is its number,
+//! which grows over the processes that run the job, so that a reader may come back to any server.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, stream};
@@ -24,6 +23,10 @@ use crate::{app::Shared, problem::Problem, view, waiters::Waiter};
 
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
+/// How long the stream of a job that has ended waits for its last events, which may come from another process.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
+/// Pause before a subscription that was closed is opened again.
+const REOPEN_AFTER: Duration = Duration::from_millis(20);
 
 /// One reader of one job.
 pub(crate) struct Reader {
@@ -32,6 +35,8 @@ pub(crate) struct Reader {
     /// Where the reader is: the last event that it was sent.
     position: Option<u64>,
     waiter: Waiter,
+    /// When to look at the job, which is said to have ended, unless its last event says so first.
+    look_at: Option<Instant>,
     subscription: Option<Subscription>,
     step: Step,
     _open: Open,
@@ -71,16 +76,22 @@ pub(crate) async fn open(
     position: Option<u64>,
     room: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static, Problem> {
-    // Both before the first look at the job, so that its end between look and stream is not missed.
+    // Before the first look at the job, so that its end between look and stream is not missed.
     let waiter = app.waiters.watch(job);
-    let subscription = app.api.stores.events.subscribe(job, position).await;
-    let row = view::row(&app, job).await?;
+    let mut row = view::row(&app, job).await?;
+    let mut subscription = None;
+    // Of a job that has ended nobody has to be asked.
+    if !row.standing.is_final() {
+        subscription = Some(app.api.stores.events.subscribe(job, position).await);
+        row = view::row(&app, job).await?;
+    }
     let reader = Reader {
         app,
         job,
         position,
         waiter,
-        subscription: Some(subscription),
+        look_at: None,
+        subscription,
         step: Step::Begin(Box::new(row)),
         _open: Open::new(room),
     };
@@ -90,10 +101,9 @@ pub(crate) async fn open(
     }))
 }
 
-/// The position that `Last-Event-ID` names, if it is of this life.
-pub(crate) fn position_of(text: &str, life: u32) -> Option<u64> {
-    let (of, sequence) = text.split_once('-')?;
-    (u32::from_str_radix(of, 16).ok()? == life).then(|| sequence.parse().ok())?
+/// The position that `Last-Event-ID` names, if it is one.
+pub(crate) fn position_of(text: &str) -> Option<u64> {
+    text.parse().ok()
 }
 
 impl Reader {
@@ -130,6 +140,7 @@ impl Reader {
         let quiet_until = Instant::now() + self.app.api.settings.bounds.heartbeat;
         let mut out = String::new();
         loop {
+            let look_at = self.look_at.unwrap_or(quiet_until).min(quiet_until);
             let live = &mut self.subscription.as_mut()?.live;
             tokio::select! {
                 // Events first: the end of the job must not overtake its last tokens.
@@ -138,19 +149,27 @@ impl Reader {
                     Ok(event) => self.tell(&mut out, &event).await,
                     Err(broadcast::error::RecvError::Lagged(_)) => self.catch_up(&mut out).await,
                     Err(broadcast::error::RecvError::Closed) => {
-                        self.step = Step::Over;
-                        return None;
+                        // What closed it may have been the end of the job.
+                        self.look(&mut out).await;
+                        if !matches!(self.step, Step::Over) {
+                            // Where readers are more than there is room for, they must not push each other out in a loop.
+                            tokio::time::sleep(REOPEN_AFTER).await;
+                            self.catch_up(&mut out).await;
+                        }
                     }
                 },
                 () = self.app.shutdown.cancelled() => {
                     self.step = Step::Over;
                     return None;
                 }
-                () = self.waiter.woken() => self.look(&mut out).await,
-                () = tokio::time::sleep_until(quiet_until) => {
+                () = self.waiter.woken() => {
+                    self.look_at.get_or_insert_with(|| Instant::now() + LAST_WORDS_MAX);
+                }
+                () = tokio::time::sleep_until(look_at) => {
                     // Events may be lost; the row is not.
+                    self.look_at = None;
                     self.look(&mut out).await;
-                    if out.is_empty() {
+                    if out.is_empty() && Instant::now() >= quiet_until {
                         out.push_str(": heartbeat\n\n");
                     }
                 }
@@ -171,6 +190,8 @@ impl Reader {
 
     async fn replay(&mut self, out: &mut String, events: &[Arc<JobEvent>], gap: bool) {
         if gap {
+            // What is held may have other numbers than what is gone.
+            self.position = None;
             write_event(out, "gap", None, "{\"reason\":\"events between your position and the next one are gone\"}");
         }
         for event in events {
@@ -207,7 +228,7 @@ impl Reader {
             EventBody::State { .. } => "state",
         };
         match serde_json::to_string(event) {
-            Ok(json) => write_event(out, name, Some(&self.id_of(event.sequence)), &json),
+            Ok(json) => write_event(out, name, Some(&event.sequence.to_string()), &json),
             Err(error) => tracing::error!(%error, "an event cannot be written"),
         }
     }
@@ -238,16 +259,12 @@ impl Reader {
                 Err(error) => tracing::warn!(%error, "a stream ends without the result"),
             }
         }
-        let id = self.position.map(|position| self.id_of(position));
+        let id = self.position.map(|position| position.to_string());
         let mut last = serde_json::json!({"type": "state", "state": state});
         if let Some(reason) = reason {
             last["reason"] = reason.into();
         }
         write_event(out, "state", id.as_deref(), &last.to_string());
-    }
-
-    fn id_of(&self, sequence: u64) -> String {
-        format!("{:08x}-{sequence}", self.app.life)
     }
 }
 
@@ -276,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn a_position_of_another_life_is_none() {
-        assert_eq!(position_of("0000002a-17", 42), Some(17));
-        for text in ["0000002b-17", "17", "", "0000002a-x", "zz-1"] {
-            assert_eq!(position_of(text, 42), None, "{text}");
+    fn what_is_no_position_is_none() {
+        assert_eq!(position_of("17"), Some(17));
+        for text in ["0000002b-17", "", "-1", "x", "99999999999999999999"] {
+            assert_eq!(position_of(text), None, "{text}");
         }
     }
 }

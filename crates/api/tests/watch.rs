@@ -8,61 +8,11 @@ use std::time::Duration;
 use futures::StreamExt;
 use queue_core::{events::EventBody, ids::JobId};
 use reqwest::Method;
-use serde_json::{Value, json};
-use server::{Hand, PATIENCE, Server};
-
-/// One event of a stream.
-#[derive(Debug, PartialEq)]
-struct Event {
-    name: String,
-    id: Option<String>,
-    data: Value,
-}
-
-/// An open stream.
-struct Watch {
-    body: futures::stream::BoxStream<'static, reqwest::Result<bytes::Bytes>>,
-    text: String,
-}
-
-impl Watch {
-    async fn open(server: &Server, job: JobId, last: Option<&str>) -> Self {
-        let mut request = server.request(Method::GET, &format!("/v1/jobs/{job}/events"));
-        if let Some(last) = last {
-            request = request.header("Last-Event-ID", last);
-        }
-        let response = request.send().await.unwrap();
-        assert_eq!(response.status().as_u16(), 200);
-        assert_eq!(response.headers()["content-type"], "text/event-stream");
-        Self { body: response.bytes_stream().boxed(), text: String::new() }
-    }
-
-    /// The next event; `None` at the end of the stream.
-    async fn next(&mut self) -> Option<Event> {
-        let next = async {
-            loop {
-                while let Some((block, rest)) = self.text.split_once("\n\n") {
-                    let (block, rest) = (block.to_owned(), rest.to_owned());
-                    self.text = rest;
-                    if let Some(event) = parse(&block) {
-                        return Some(event);
-                    }
-                }
-                let piece = self.body.next().await?.unwrap();
-                self.text.push_str(std::str::from_utf8(&piece).unwrap());
-            }
-        };
-        tokio::time::timeout(PATIENCE, next).await.expect("an event or the end")
-    }
-
-    async fn rest(mut self) -> Vec<Event> {
-        let mut all = Vec::new();
-        while let Some(event) = self.next().await {
-            all.push(event);
-        }
-        all
-    }
-}
+use serde_json::json;
+use server::{
+    Hand, PATIENCE, Server,
+    stream::{Watch, names},
+};
 
 /// The first piece of a stream that holds `text`.
 async fn piece_with(server: &Server, job: JobId, text: &str) -> String {
@@ -76,19 +26,6 @@ async fn piece_with(server: &Server, job: JobId, text: &str) -> String {
     };
     tokio::time::timeout(PATIENCE, find).await.expect("the text in the stream");
     seen
-}
-
-fn parse(block: &str) -> Option<Event> {
-    let field = |name: &str| {
-        let values: Vec<_> = block.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(": ")).collect();
-        (!values.is_empty()).then(|| values.join("\n"))
-    };
-    let data = serde_json::from_str(&field("data")?).unwrap();
-    Some(Event { name: field("event")?, id: field("id"), data })
-}
-
-fn names(events: &[Event]) -> Vec<&str> {
-    events.iter().map(|event| event.name.as_str()).collect()
 }
 
 fn token(attempt: u32, text: &str) -> EventBody {
@@ -164,10 +101,14 @@ async fn a_broken_stream_goes_on_where_it_was() {
     assert_eq!(second.next().await.unwrap().name, "snapshot");
     let texts = [second.next().await.unwrap(), second.next().await.unwrap()].map(|event| event.data["text"].clone());
     assert_eq!(texts, ["b", "c"]);
-    // A position of another process's life hides nothing.
+    // What is no position hides nothing, and neither does one that was never given.
     let mut third = Watch::open(&server, id, Some("ffffffff-999")).await;
     assert_eq!(third.next().await.unwrap().name, "snapshot");
     assert_eq!(third.next().await.unwrap().name, "attempt_started");
+    let mut fourth = Watch::open(&server, id, Some("9007199254740991")).await;
+    for name in ["snapshot", "gap", "attempt_started"] {
+        assert_eq!(fourth.next().await.unwrap().name, name);
+    }
 
     hand.bury(held, "no").await;
     let rest = second.rest().await;

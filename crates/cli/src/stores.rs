@@ -8,7 +8,7 @@ use queue_core::{
         memory::MemoryDispatcher,
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
-    events::memory::MemoryEvents,
+    events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
         self, Catalog, Ledger, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
@@ -86,7 +86,7 @@ where
         ledger: journal.clone(),
         catalog: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
-        events: Arc::new(MemoryEvents::new()),
+        events: open_events(&config.dispatcher, &clock)?,
         clock,
     })
 }
@@ -96,20 +96,33 @@ async fn open_dispatcher(
     opening: Opening,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<dyn Dispatcher>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        let leases = match opening {
+            Opening::Up { leases } => Some(leases),
+            Opening::Serve => None,
+        };
+        let memory = MemoryDispatcher::open(clock.clone(), leases).map_err(cannot_start("the leases"))?;
+        return Ok(Arc::new(memory));
+    };
+    let opened = RedisDispatcher::open(redis).await;
+    Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
+}
+
+/// Processes that share a dispatcher hear each other's events; one that shares nothing needs nobody for its own.
+fn open_events(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Events>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryEvents::with_clock(clock.clone())));
+    };
+    Ok(Arc::new(RedisEvents::open(&redis, clock.clone()).map_err(Failure::usage)?))
+}
+
+/// The Redis that a dispatcher is in, if it is in one.
+fn redis(dispatcher: &config::Dispatcher) -> Result<Option<RedisConfig>, Failure> {
     match dispatcher {
-        config::Dispatcher::Memory => {
-            let leases = match opening {
-                Opening::Up { leases } => Some(leases),
-                Opening::Serve => None,
-            };
-            let memory = MemoryDispatcher::open(clock.clone(), leases).map_err(cannot_start("the leases"))?;
-            Ok(Arc::new(memory))
-        }
+        config::Dispatcher::Memory => Ok(None),
         config::Dispatcher::Redis(redis) => {
             let address = RedisAddress::parse(redis.url.expose_secret()).map_err(Failure::usage)?;
-            let config = RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) };
-            let opened = RedisDispatcher::open(config).await;
-            Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
+            Ok(Some(RedisConfig { allow_eviction: redis.allow_eviction, ..RedisConfig::new(address) }))
         }
     }
 }

@@ -17,8 +17,6 @@ use crate::{
 
 /// Shortest time between two looks at a batch: its jobs may end by the thousand.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often to look when no job ends here: events are a convenience and may be lost.
-const RECHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Jobs of a batch.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,7 +62,6 @@ async fn until_finished(app: &App, id: &str, wait: Duration) -> Result<Batch, Pr
         if batch.finished || Instant::now() >= ends || app.shutdown.is_cancelled() {
             return Ok(batch);
         }
-        let recheck = tokio::time::sleep_until(ends.min(Instant::now() + RECHECK_EVERY));
         let some_end = async {
             tokio::time::sleep(LOOK_EVERY).await;
             // The sender lives as long as the server.
@@ -72,7 +69,7 @@ async fn until_finished(app: &App, id: &str, wait: Duration) -> Result<Batch, Pr
         };
         tokio::select! {
             () = some_end => {}
-            () = recheck => {}
+            () = tokio::time::sleep_until(ends) => {}
             () = app.shutdown.cancelled() => {}
         }
     }

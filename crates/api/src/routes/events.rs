@@ -36,7 +36,7 @@ pub(crate) async fn events(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let position = last.and_then(|last| stream::position_of(last, app.life));
+    let position = last.and_then(stream::position_of);
     let room = room(&app)?;
     let pieces = stream::open(app, id, position, room).await?;
     let mut response = Body::from_stream(pieces).into_response();

@@ -36,8 +36,6 @@ use crate::{
 
 /// What a submit may hold beside its payload: every other field at its longest, escaped, with room to spare.
 const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
-/// How often a waiting request looks by itself: events are a convenience and may be lost.
-const RECHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// Submits a job. 202 means that it is committed.
 #[utoipa::path(post, path = "/v1/jobs", tag = "jobs", security(("key" = [])), request_body = JobRequest, params(
@@ -120,7 +118,7 @@ async fn until_final(app: &App, id: queue_core::ids::JobId, wait: Duration) -> R
         tokio::select! {
             () = waiter.woken() => {}
             () = app.shutdown.cancelled() => {}
-            () = tokio::time::sleep_until(ends.min(Instant::now() + RECHECK_EVERY)) => {}
+            () = tokio::time::sleep_until(ends) => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses another part of it
 
 pub mod gate;
+pub mod stream;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -14,7 +15,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
-    events::{EventBody, memory::MemoryEvents},
+    events::{EventBody, Events, memory::MemoryEvents},
     ids::{JobId, SessionId},
     job::Loaded,
     journal::{Outcome, Role, Settled, Settlement, Token, sqlite::SqliteJournal},
@@ -41,7 +42,7 @@ pub struct Server {
     pub http: reqwest::Client,
     pub shutdown: CancellationToken,
     running: Option<JoinHandle<()>>,
-    _folder: TempDir,
+    _folder: Option<TempDir>,
 }
 
 /// An answer, read to its end.
@@ -112,6 +113,23 @@ impl Server {
         let secret = Secret::generate();
         let row = secret.to_row("default".into(), Role::Admin, "test", stores.clock.now());
         stores.catalog.add_key(row).await.unwrap();
+        Self::over(stores, secret.reveal(), Some(folder), change).await
+    }
+
+    /// A server with these events.
+    pub async fn start_with_events(events: Arc<dyn Events>) -> Self {
+        let mut first = Self::start().await;
+        let mut server = first.beside(events).await;
+        server._folder = first._folder.take();
+        server
+    }
+
+    /// Another server over the same journal and dispatcher, with events of its own, as another process has them.
+    pub async fn beside(&self, events: Arc<dyn Events>) -> Self {
+        Self::over(Stores { events, ..self.stores.clone() }, self.key.clone(), None, |_| {}).await
+    }
+
+    async fn over(stores: Stores, key: String, folder: Option<TempDir>, change: impl FnOnce(&mut Api)) -> Self {
         let mut api = Api {
             stores: stores.clone(),
             routes: Arc::new(Routes {
@@ -131,7 +149,7 @@ impl Server {
         let running = tokio::spawn(api::serve(listener, api, shutdown.clone()));
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let running = Some(running);
-        Self { url, key: secret.reveal(), stores, http, shutdown, running, _folder: folder }
+        Self { url, key, stores, http, shutdown, running, _folder: folder }
     }
 
     /// A request with the key.

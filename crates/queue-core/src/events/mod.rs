@@ -2,18 +2,22 @@
 //!
 //! Events are a convenience of the moment, never a record: the journal's rows tell the whole story afterwards.
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod memory;
+pub mod redis;
+mod ring;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
 use crate::{ids::JobId, state::State};
 
 /// One thing that happened to a job.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub enum EventBody {
     /// A worker began an attempt: tokens that follow belong to it and to no other.
@@ -46,10 +50,22 @@ pub enum EventBody {
     },
 }
 
-/// An event with its number. Numbers grow by one within a job, so a reader can say where it stopped.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+impl EventBody {
+    /// Whether the job has reached a final state.
+    pub fn is_end(&self) -> bool {
+        matches!(self, Self::State { state } if state.standing().is_final())
+    }
+}
+
+/// An event with its number. Numbers grow within a job, so a reader can say where it stopped.
+///
+/// They are times: milliseconds since 1970 times 2,048, and one more than the last where that is not enough. So they
+/// grow over processes as well, when another worker goes on with a job and when the process starts again. Where two
+/// workers' clocks disagree by more than lay between their attempts, the second begins with smaller numbers; readers
+/// then see a gap and begin anew, and miss nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct JobEvent {
-    /// Position within the job's events of this process's life.
+    /// Position within the job's events. Not every number is given.
     pub sequence: u64,
     /// What happened.
     #[serde(flatten)]
@@ -57,7 +73,7 @@ pub struct JobEvent {
 }
 
 /// How far a running attempt is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
     /// Steps done.
     pub done: u32,
@@ -72,9 +88,10 @@ pub struct Progress {
 pub struct Subscription {
     /// Events after the asked position that are still held, oldest first.
     pub replay: Vec<Arc<JobEvent>>,
-    /// Whether events between the asked position and the first of `replay` are gone.
+    /// Whether events between the asked position and the first of `replay` are gone, or may be. What follows may then
+    /// have smaller numbers than the asked position.
     pub gap: bool,
-    /// Events from now on.
+    /// Events from now on. Closes when events were lost on their way: subscribe again from where you are.
     pub live: broadcast::Receiver<Arc<JobEvent>>,
 }
 

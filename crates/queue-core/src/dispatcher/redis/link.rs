@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{address::Place, library::LIBRARY};
+use super::{RedisConfig, address::Place, library::LIBRARY};
 use crate::dispatcher::DispatchError;
 
 /// Longest pause between two attempts to connect: short enough that a Redis that is back is used within a moment.
@@ -75,12 +75,12 @@ struct State {
 
 /// How long Redis may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Patience {
-    pub(super) connect: Duration,
-    pub(super) respond: Duration,
+pub(crate) struct Patience {
+    pub(crate) connect: Duration,
+    pub(crate) respond: Duration,
 }
 
-pub(super) struct Link {
+pub(crate) struct Link {
     source: Source,
     state: Mutex<State>,
     patience: Patience,
@@ -89,6 +89,12 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A link to the Redis of a configuration. Does not connect yet.
+    pub(crate) fn of(config: &RedisConfig) -> RedisResult<Self> {
+        let patience = Patience { connect: config.connect_timeout, respond: config.response_timeout };
+        Self::new(&config.address.place, patience)
+    }
+
     /// Does not connect yet.
     pub(super) fn new(place: &Place, patience: Patience) -> RedisResult<Self> {
         // The client takes the process' provider and panics when there is none. An error means that one is set.
@@ -119,7 +125,7 @@ impl Link {
         Ok(Self { source, state: Mutex::default(), patience, functions: AtomicBool::new(true) })
     }
 
-    pub(super) fn patience(&self) -> Patience {
+    pub(crate) fn patience(&self) -> Patience {
         self.patience
     }
 
@@ -139,7 +145,7 @@ impl Link {
     }
 
     /// A connection for messages. The messages of a Cluster reach every node.
-    pub(super) async fn messages(&self) -> RedisResult<PubSub> {
+    pub(crate) async fn messages(&self) -> RedisResult<PubSub> {
         let connect = async {
             match &self.source {
                 Source::Single(client) => client.get_async_pubsub().await,
@@ -211,7 +217,7 @@ impl Link {
     }
 
     /// Sends one command.
-    pub(super) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
+    pub(crate) async fn send(&self, command: &Cmd) -> RedisResult<Value> {
         let (mut connection, number) = self.connection().await?;
         let sent = timeout(self.patience.respond, connection.send(command)).await;
         let answer = sent.unwrap_or_else(|_| Err(too_slow()));
@@ -283,7 +289,7 @@ fn too_slow() -> RedisError {
 }
 
 /// Full jitter: anything between nothing and a bound that doubles.
-pub(super) fn pause_after(failures: u32) -> Duration {
+pub(crate) fn pause_after(failures: u32) -> Duration {
     let bound = PAUSE_FIRST.saturating_mul(1 << failures.min(16)).min(PAUSE_MAX);
     bound.mul_f64(rand::random::<f64>())
 }

@@ -26,7 +26,7 @@ mod address;
 mod codec;
 mod inbox;
 mod library;
-mod link;
+pub(crate) mod link;
 mod opening;
 mod sessions;
 mod verbs;
