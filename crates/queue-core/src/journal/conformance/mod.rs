@@ -65,6 +65,7 @@ macro_rules! journal_conformance {
             accept: a_job_is_read_back_as_it_was_sent, asking_again_gives_the_same_answers,
                 a_repeated_request_gets_the_first_job, equal_requests_of_one_batch_see_each_other,
                 a_unique_key_is_held_while_its_holder_lives, keys_belong_to_their_tenant, a_key_covers_every_item_of_its_request,
+                bodies_that_come_at_once_do_not_share_a_key, a_refused_body_leaves_its_key_free,
                 any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
             settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
                 a_release_spends_nothing, a_death_keeps_its_error, an_attempt_is_settled_once,
