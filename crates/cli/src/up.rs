@@ -41,7 +41,10 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let prices = Arc::new(config.prices.clone());
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
-    let clockwork = scheduler::Config { target_concurrency: providers::concurrency(&config) };
+    let clockwork = scheduler::Config {
+        alone: matches!(config.dispatcher, config::Dispatcher::Memory),
+        target_concurrency: providers::concurrency(&config),
+    };
     let prepared = scheduler::prepare(&stores, &clockwork).await.map_err(cannot_start("the dispatcher"))?;
 
     let listener = TcpListener::bind(&config.listen)

@@ -21,6 +21,8 @@ pub use rebuild::{Prepared, RebuildError, prepare};
 /// What the roles may be told.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// Nobody but this process runs jobs of these stores, so that nobody has to be waited for when it starts.
+    pub alone: bool,
     /// Jobs of a target that may run at once; targets that are not named have no limit.
     pub target_concurrency: BTreeMap<Name, u32>,
 }

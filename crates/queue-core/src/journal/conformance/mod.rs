@@ -81,7 +81,7 @@ macro_rules! journal_conformance {
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
             catalog: queues_exist_once_named, keys_stay_as_they_were_made, sessions_come_and_go,
-                everything_survives_a_restart, a_check_commits;
+                a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {

@@ -29,6 +29,8 @@ texts! {
     DROP_PARTITIONS = "drop_partitions",
     EDIT = "edit",
     EDIT_PAYLOAD = "edit_payload",
+    FILLING = "filling",
+    FILLING_NOTE = "filling_note",
     GENERATION = "generation",
     IDEMPOTENCY_BODIES_CLAIM = "idempotency_bodies_claim",
     IDEMPOTENCY_BODIES_DROP = "idempotency_bodies_drop",
