@@ -6,6 +6,7 @@ DROP FUNCTION first_id_of(date);
 DROP VIEW job_rows;
 DROP TABLE unique_keys;
 DROP TABLE idempotency_keys;
+DROP TABLE idempotency_bodies;
 DROP TABLE attempts;
 DROP TABLE payloads;
 DROP TABLE settled_jobs;

@@ -113,12 +113,20 @@ CREATE TABLE settled_jobs_default PARTITION OF settled_jobs DEFAULT;
 CREATE TABLE payloads_default PARTITION OF payloads DEFAULT;
 CREATE TABLE attempts_default PARTITION OF attempts DEFAULT;
 
--- Requests that were accepted and may be repeated.
+-- Which body owns an idempotency key: two bodies that come at once must not share it, also where no item of one is an
+-- item of the other. A row is written with the first accepted item of its body.
+CREATE TABLE idempotency_bodies (
+    tenant      text    NOT NULL COLLATE "C",
+    key         text    NOT NULL COLLATE "C",
+    fingerprint bytea   NOT NULL CHECK (octet_length(fingerprint) = 32),
+    PRIMARY KEY (tenant, key)
+);
+
+-- The accepted items of those bodies, which may be repeated.
 CREATE TABLE idempotency_keys (
     tenant      text    NOT NULL COLLATE "C",
     key         text    NOT NULL COLLATE "C",
     item        bigint  NOT NULL,
-    fingerprint bytea   NOT NULL CHECK (octet_length(fingerprint) = 32),
     job_id      uuid    NOT NULL,
     created_at  bigint  NOT NULL,
     PRIMARY KEY (tenant, key, item)

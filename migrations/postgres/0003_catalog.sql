@@ -46,13 +46,19 @@ CREATE TABLE sessions (
     started_at bigint NOT NULL
 );
 
--- One row. `incarnation` is the journal's life (a restore raises it), `generation` the dispatcher's; `checked_at` is
--- what a readiness check writes to find out whether writing works.
+-- One row. `incarnation` is the journal's life (a restore raises it), `generation` the dispatcher's. Live rows up to
+-- (`filled_run_at`, `filled_id`) have been pushed into that life, all of them once it is `filled`; whoever pushes them
+-- raises `fill_beat` with every note. `checked_at` is what a readiness check writes to find out whether writing works.
 CREATE TABLE meta (
-    one         smallint PRIMARY KEY CHECK (one = 1),
-    incarnation bigint   NOT NULL CHECK (incarnation >= 1),
-    generation  bigint   NOT NULL CHECK (generation >= 0),
-    checked_at  bigint   NOT NULL
+    one           smallint PRIMARY KEY CHECK (one = 1),
+    incarnation   bigint   NOT NULL CHECK (incarnation >= 1),
+    generation    bigint   NOT NULL CHECK (generation >= 0),
+    fill_beat     bigint   NOT NULL DEFAULT 0 CHECK (fill_beat >= 0),
+    filled        boolean  NOT NULL DEFAULT TRUE,
+    filled_run_at bigint,
+    filled_id     uuid,
+    checked_at    bigint   NOT NULL,
+    CHECK ((filled_run_at IS NULL) = (filled_id IS NULL))
 );
 
 INSERT INTO meta (one, incarnation, generation, checked_at) VALUES (1, 1, 0, 0);

@@ -40,13 +40,19 @@ CREATE TABLE sessions (
     started_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- One row. `incarnation` is the journal's life (a restore raises it), `generation` the dispatcher's; `checked_at` is
--- what a readiness check writes to find out whether writing works.
+-- One row. `incarnation` is the journal's life (a restore raises it), `generation` the dispatcher's. Live rows up to
+-- (`filled_run_at`, `filled_id`) have been pushed into that life, all of them once it is `filled`; whoever pushes them
+-- raises `fill_beat` with every note. `checked_at` is what a readiness check writes to find out whether writing works.
 CREATE TABLE meta (
-    one         INTEGER PRIMARY KEY CHECK (one = 1),
-    incarnation INTEGER NOT NULL CHECK (incarnation >= 1),
-    generation  INTEGER NOT NULL CHECK (generation >= 0),
-    checked_at  INTEGER NOT NULL
+    one           INTEGER PRIMARY KEY CHECK (one = 1),
+    incarnation   INTEGER NOT NULL CHECK (incarnation >= 1),
+    generation    INTEGER NOT NULL CHECK (generation >= 0),
+    fill_beat     INTEGER NOT NULL DEFAULT 0 CHECK (fill_beat >= 0),
+    filled        INTEGER NOT NULL DEFAULT 1 CHECK (filled IN (0, 1)),
+    filled_run_at INTEGER,
+    filled_id     BLOB    CHECK (length(filled_id) = 16),
+    checked_at    INTEGER NOT NULL,
+    CHECK ((filled_run_at IS NULL) = (filled_id IS NULL))
 ) STRICT;
 
 INSERT INTO meta (one, incarnation, generation, checked_at) VALUES (1, 1, 0, 0);

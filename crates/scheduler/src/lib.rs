@@ -21,11 +21,11 @@ pub use rebuild::{Prepared, RebuildError, prepare};
 /// What the roles may be told.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
+    /// Nobody but this process uses these stores. Where others may, a dispatcher that is found empty is filled only when
+    /// the workers that may still run something have come back.
+    pub alone: bool,
     /// Jobs of a target that may run at once; targets that are not named have no limit.
     pub target_concurrency: BTreeMap<Name, u32>,
-    /// Whether other processes may use the same dispatcher: then one that is found empty is filled only when the workers
-    /// that may still run something have come back.
-    pub shared: bool,
 }
 
 /// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker

@@ -2,18 +2,22 @@
 //! that saves production after a flush.
 //!
 //! First what must be true before the first claim (the generation, settings, the jobs that died with the last
-//! process), then the live rows, in the order of their due time, while claims already go on.
+//! process), then the live rows, in the order of their due time, while claims already go on. How far that is, is noted
+//! in the journal, so that another scheduler goes on when this one dies: see [`crate::generation`].
 //!
 //! After a flush the journal cannot tell which live rows run: there is no write at a claim. So the rows wait until every
 //! worker that was there has come back with what it holds, or has been silent for as long as a session lives. Jobs
 //! that are accepted meanwhile do not: whoever accepts them pushes them.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use queue_core::{
-    dispatcher::{DispatchError, HORIZON_MS, PUSH_MAX_ENTRIES, SESSION_MS, Setting},
-    ids::{JobId, SessionId},
-    journal::{JournalError, LiveScan},
+    dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, SESSION_MS, Setting},
+    ids::{Generation, SessionId},
+    journal::{Filling, JournalError, LiveScan},
     stores::Stores,
     telemetry,
     time::Timestamp,
@@ -34,19 +38,28 @@ pub enum RebuildError {
 }
 
 /// Time between two looks at who has come back.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Time between two notes of how far it is: a third of the silence after which another scheduler goes on.
+const NOTE_EVERY: Duration = Duration::from_secs(1);
 
-/// A dispatcher that may be claimed from, and is still to be filled.
+/// A dispatcher that may be claimed from, and may still have to be filled.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// Rows due by then are pushed by the rebuild; later ones are promoted as they come near.
     due_by: Timestamp,
+    /// `None`: another scheduler fills it.
+    fill: Option<Fill>,
+}
+
+/// What is to be filled.
+#[derive(Clone, Debug)]
+struct Fill {
     /// Rows accepted by then are pushed by the rebuild; later ones were pushed when they were accepted.
     accepted_by: Timestamp,
     /// Workers that may still run something.
-    pub(crate) awaited: BTreeSet<SessionId>,
-    /// Another scheduler began this life, and fills it.
-    attached: bool,
+    awaited: BTreeSet<SessionId>,
+    /// How far it is.
+    filling: Filling,
 }
 
 impl Prepared {
@@ -54,26 +67,22 @@ impl Prepared {
     pub fn filled_to(&self) -> Timestamp {
         self.due_by
     }
+
+    fn to_fill(stores: &Stores, awaited: BTreeSet<SessionId>, filling: Filling) -> Self {
+        let now = stores.clock.now();
+        Self { due_by: now.plus_ms(HORIZON_MS), fill: Some(Fill { accepted_by: now, awaited, filling }) }
+    }
 }
 
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
-    match join_or_begin(stores, config).await {
-        // Schedulers that start at once may each begin a life: the latest stands, and the others join it.
-        Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => join_or_begin(stores, config).await,
-        done => done,
-    }
-}
-
-async fn join_or_begin(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
     match stores.dispatcher.sessions().await {
         Ok(_) => {
             apply_settings(stores, config).await?;
-            let now = stores.clock.now();
-            Ok(Prepared { due_by: now, accepted_by: now, awaited: BTreeSet::new(), attached: true })
+            Ok(Prepared { due_by: stores.clock.now(), fill: None })
         }
         Err(DispatchError::WrongGeneration) => {
-            let awaited = if config.shared { registered(stores).await? } else { BTreeSet::new() };
+            let awaited = if config.alone { BTreeSet::new() } else { registered(stores).await? };
             begin(stores, config, awaited).await
         }
         Err(error) => Err(error.into()),
@@ -85,8 +94,8 @@ pub(crate) async fn registered(stores: &Stores) -> Result<BTreeSet<SessionId>, R
     Ok(stores.catalog.sessions().await?.into_iter().map(|session| session.id).collect())
 }
 
-/// Begins a new generation and loads what decides about claims. A crash here leaves nothing behind: the next one does
-/// it again. `awaited` are workers that may still run something.
+/// Begins a new generation and loads what decides about claims. A crash here leaves a life that is not filled: the next
+/// scheduler goes on. `awaited` are workers that may still run something.
 pub(crate) async fn begin(
     stores: &Stores,
     config: &Config,
@@ -94,11 +103,32 @@ pub(crate) async fn begin(
 ) -> Result<Prepared, RebuildError> {
     let generation = stores.journal.new_generation().await?;
     stores.dispatcher.begin(generation).await?;
+    make_ready(stores, config).await?;
+    Ok(Prepared::to_fill(stores, awaited, Filling { generation, beat: 0, after: None, done: false }))
+}
+
+/// Goes on with a life whose filler is silent; `None` if another scheduler does.
+pub(crate) async fn relieve(
+    stores: &Stores,
+    config: &Config,
+    filling: Filling,
+) -> Result<Option<Prepared>, RebuildError> {
+    if !stores.catalog.note_filling(filling).await? {
+        return Ok(None);
+    }
+    let Filling { generation: Generation(life), after, .. } = filling;
+    tracing::warn!(life, begun = after.is_some(), "whoever filled the dispatcher is silent; this scheduler goes on");
+    // It may have died before it had told the dispatcher anything.
+    make_ready(stores, config).await?;
+    let awaited = if after.is_none() { registered(stores).await? } else { BTreeSet::new() };
+    Ok(Some(Prepared::to_fill(stores, awaited, Filling { beat: filling.beat + 1, ..filling })))
+}
+
+async fn make_ready(stores: &Stores, config: &Config) -> Result<(), RebuildError> {
     apply_settings(stores, config).await?;
     // The dead first: a job that died with the last process must not be pushed as if nothing had happened.
     while reap::once(stores).await? > 0 {}
-    let now = stores.clock.now();
-    Ok(Prepared { due_by: now.plus_ms(HORIZON_MS), accepted_by: now, awaited, attached: false })
+    Ok(())
 }
 
 async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildError> {
@@ -111,78 +141,139 @@ async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildE
     Ok(())
 }
 
-/// Waits until every awaited worker has joined this life, or is taken for dead by everybody. An error means that this
-/// life is over: another scheduler has begun the next one, and fills it.
-async fn wait_for_workers(stores: &Stores, awaited: &BTreeSet<SessionId>) -> Result<(), DispatchError> {
-    let began = Instant::now();
-    while began.elapsed().as_millis() < SESSION_MS as u128 {
-        match stores.dispatcher.sessions().await {
-            Ok(here) => {
-                let here: BTreeSet<_> = here.into_iter().map(|session| session.id).collect();
-                if awaited.is_subset(&here) {
-                    return Ok(());
-                }
-            }
-            Err(DispatchError::WrongGeneration) => return Err(DispatchError::WrongGeneration),
-            // Away for a moment. Who is there is not known now, and to go on would take jobs from those who run them.
-            Err(error) => tracing::warn!(%error, "the rebuild does not know yet which workers live"),
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
+/// Pushes every live row that is due within the horizon, as far as this scheduler is the one who does.
+pub(crate) async fn run(stores: Stores, prepared: Prepared, shutdown: CancellationToken) {
+    let Some(mut filler) = Filler::new(stores, prepared) else { return };
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = filler.run() => {}
     }
-    Ok(())
 }
 
-/// Pushes every live row that is due within the horizon.
-pub(crate) async fn run(stores: Stores, prepared: Prepared, shutdown: CancellationToken) {
-    if prepared.attached {
-        return;
+/// What a step of a filler came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// A page is in; there may be more.
+    Page,
+    /// All is in, and noted.
+    All,
+    /// Another scheduler fills this life, or another life has begun.
+    Relieved,
+}
+
+/// Fills one life. Dropping it anywhere does no harm.
+pub(crate) struct Filler {
+    stores: Stores,
+    due_by: Timestamp,
+    fill: Fill,
+    /// The page behind the last one, read while that was pushed.
+    ahead: Option<Vec<Entry>>,
+    noted: Instant,
+    pushed: usize,
+}
+
+impl Filler {
+    /// `None` where another scheduler fills.
+    pub(crate) fn new(stores: Stores, prepared: Prepared) -> Option<Self> {
+        let Prepared { due_by, fill } = prepared;
+        Some(Self { stores, due_by, fill: fill?, ahead: None, noted: Instant::now(), pushed: 0 })
     }
-    let began = Instant::now();
-    let mut pushed = 0;
-    let mut after = None;
-    if wait_for_workers(&stores, &prepared.awaited).await.is_err() {
-        return;
+
+    #[cfg(test)]
+    pub(crate) fn awaited(&self) -> &BTreeSet<SessionId> {
+        &self.fill.awaited
     }
-    loop {
-        match page(&stores, &prepared, after).await {
-            Ok(Some((last, count))) => {
-                after = Some(last);
-                pushed += count;
-            }
-            Ok(None) => break,
-            // Flushed again: whoever begins the next generation fills it.
-            Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => return,
-            Err(error) => {
-                // The reconciler finds what a broken rebuild leaves out; going on here is only faster.
-                tracing::warn!(%error, "the rebuild paused");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(reap::EVERY) => {}
-                }
-            }
-        }
-        if shutdown.is_cancelled() {
+
+    pub(crate) async fn run(&mut self) {
+        let began = Instant::now();
+        if self.wait_for_workers().await == Filled::Relieved {
             return;
         }
+        loop {
+            match self.step().await {
+                Ok(Filled::Page) => {}
+                Ok(Filled::All) => break,
+                Ok(Filled::Relieved) => return,
+                // Flushed again: whoever begins the next generation fills it.
+                Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "the rebuild paused");
+                    tokio::time::sleep(reap::EVERY).await;
+                }
+            }
+        }
+        let (jobs, seconds) = (self.pushed, began.elapsed().as_secs_f64());
+        metrics::histogram!(telemetry::REBUILD).record(seconds);
+        if jobs > 0 {
+            tracing::info!(jobs, seconds, "live jobs are back in the dispatcher");
+        }
     }
-    metrics::histogram!(telemetry::REBUILD).record(began.elapsed().as_secs_f64());
-    if pushed > 0 {
-        tracing::info!(jobs = pushed, seconds = began.elapsed().as_secs_f64(), "live jobs are back in the dispatcher");
+
+    /// Waits until every awaited worker has joined this life, or is taken for dead by everybody.
+    async fn wait_for_workers(&mut self) -> Filled {
+        let began = Instant::now();
+        while !self.fill.awaited.is_empty() && began.elapsed().as_millis() < SESSION_MS as u128 {
+            match self.stores.dispatcher.sessions().await {
+                Ok(sessions) => {
+                    let here: BTreeSet<_> = sessions.into_iter().map(|session| session.id).collect();
+                    if self.fill.awaited.is_subset(&here) {
+                        break;
+                    }
+                }
+                Err(DispatchError::WrongGeneration) => return Filled::Relieved,
+                Err(error) => tracing::warn!(%error, "the rebuild does not know which workers live"),
+            }
+            if !self.note_now_and_then().await {
+                return Filled::Relieved;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Filled::Page
     }
-}
 
-type Cursor = (Timestamp, JobId);
+    /// Pushes a page, and reads the next one meanwhile.
+    pub(crate) async fn step(&mut self) -> Result<Filled, RebuildError> {
+        let page = match self.ahead.take() {
+            Some(page) => page,
+            None => self.stores.journal.live(self.behind(self.fill.filling.after)).await?,
+        };
+        let Some(last) = page.last().map(|entry| (entry.run_at, entry.id)) else {
+            self.fill.filling.done = true;
+            return Ok(if self.note().await? { Filled::All } else { Filled::Relieved });
+        };
+        let count = page.len();
+        let next = self.stores.journal.live(self.behind(Some(last)));
+        let (pushed, next) = tokio::join!(self.stores.dispatcher.push(page), next);
+        pushed?;
+        self.pushed += count;
+        self.fill.filling.after = Some(last);
+        // A read that failed is asked again by the next step.
+        self.ahead = next.ok();
+        Ok(if self.note_now_and_then().await { Filled::Page } else { Filled::Relieved })
+    }
 
-async fn page(
-    stores: &Stores,
-    prepared: &Prepared,
-    after: Option<Cursor>,
-) -> Result<Option<(Cursor, usize)>, RebuildError> {
-    let &Prepared { due_by, accepted_by, .. } = prepared;
-    let scan = LiveScan { after, due_by, accepted_by, limit: PUSH_MAX_ENTRIES };
-    let entries = stores.journal.live(scan).await?;
-    let Some(last) = entries.last().map(|entry| (entry.run_at, entry.id)) else { return Ok(None) };
-    let count = entries.len();
-    stores.dispatcher.push(entries).await?;
-    Ok(Some((last, count)))
+    fn behind(&self, after: Option<(Timestamp, queue_core::ids::JobId)>) -> LiveScan {
+        let accepted_by = self.fill.accepted_by;
+        LiveScan { after, due_by: self.due_by, accepted_by, limit: PUSH_MAX_ENTRIES }
+    }
+
+    /// Notes how far it is, if that is due; false where another scheduler goes on. A note that fails is no reason to
+    /// stop: at worst another one goes on, too, until either notices.
+    async fn note_now_and_then(&mut self) -> bool {
+        if self.noted.elapsed() < NOTE_EVERY {
+            return true;
+        }
+        self.note().await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the rebuild could not note how far it is");
+            true
+        })
+    }
+
+    /// Notes how far it is; false where another scheduler goes on.
+    pub(crate) async fn note(&mut self) -> Result<bool, RebuildError> {
+        self.noted = Instant::now();
+        let still_ours = self.stores.catalog.note_filling(self.fill.filling).await?;
+        self.fill.filling.beat += 1;
+        Ok(still_ours)
+    }
 }

@@ -108,8 +108,8 @@ impl Process {
     /// What the clockwork is told.
     pub(crate) fn clockwork(&self) -> scheduler::Config {
         scheduler::Config {
+            alone: !self.config.dispatcher.is_shared(),
             target_concurrency: providers::concurrency(&self.config),
-            shared: self.config.dispatcher.is_shared(),
         }
     }
 

@@ -1,5 +1,8 @@
 -- Purpose:   what was accepted under an idempotency key.
 -- Arguments: 1 owner, 2 key.
 -- Returns:   fingerprint, item, job_id, created_at, in the order of the items.
--- Invariant: all rows of a key have one fingerprint.
-SELECT fingerprint, item, job_id, created_at FROM idempotency_keys WHERE tenant = $1 AND key = $2 ORDER BY item
+-- Invariant: a key has one body, and so one fingerprint.
+SELECT b.fingerprint, k.item, k.job_id, k.created_at
+FROM idempotency_bodies b JOIN idempotency_keys k ON k.tenant = b.tenant AND k.key = b.key
+WHERE b.tenant = $1 AND b.key = $2
+ORDER BY k.item

@@ -1,5 +1,7 @@
 -- Purpose:   begins a new life of the dispatcher.
 -- Arguments: none.
 -- Returns:   its number.
--- Invariant: grows by one.
-UPDATE meta SET generation = generation + 1 RETURNING generation
+-- Invariant: grows by one; a new life is empty.
+UPDATE meta
+SET generation = generation + 1, fill_beat = 0, filled = FALSE, filled_run_at = NULL, filled_id = NULL
+RETURNING generation

@@ -4,6 +4,7 @@
 //! [`Ledger`] the money, [`Catalog`] what operators set, [`Reads`] what people ask. A method that returns `Ok` has
 //! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
 
+mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod postgres;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+pub use catalog::{ApiKey, Catalog, Filling, QueueSettings, Role, Versioned, WorkerSession};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -287,7 +289,7 @@ pub trait Journal: Send + Sync {
     /// The journal's life.
     fn incarnation(&self) -> Incarnation;
 
-    /// Begins a new life of the dispatcher and returns its number.
+    /// Begins a new life of the dispatcher, which is to be filled, and returns its number. See [`Catalog::filling`].
     async fn new_generation(&self) -> Result<Generation, JournalError>;
 
     /// Whether a write would be accepted now: what readiness reports.
@@ -454,96 +456,4 @@ pub trait Ledger: Send + Sync {
     /// Spend and charge of calls that ended in `since..until`, grouped by `by` (one to three columns), dearest first,
     /// at most [`PAGE_MAX_ROWS`].
     async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError>;
-}
-
-/// A queue as its operators set it. A queue exists once it is named.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueueSettings {
-    /// Whether claims skip it.
-    pub paused: bool,
-    /// When the pause ends by itself.
-    pub paused_until: Option<Timestamp>,
-    /// Why it is paused.
-    pub reason: Option<String>,
-    /// Jobs of it that may run at once, over all workers.
-    pub concurrency: Option<u32>,
-    /// Longest time of one attempt of a job that names none, in milliseconds.
-    pub timeout_ms: Option<u64>,
-}
-
-/// Settings with their version: a dispatcher ignores versions older than the one it holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Versioned<T> {
-    /// Grows with every change.
-    pub version: i64,
-    /// The settings.
-    pub value: T,
-}
-
-/// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything.
-    Admin,
-}
-
-/// An API key without its secret.
-#[derive(Clone, Debug)]
-pub struct ApiKey {
-    /// The public part, 8 characters.
-    pub id: String,
-    /// SHA-256 of the secret: 256 random bits need no slow hash.
-    pub secret_hash: [u8; 32],
-    /// Whose it is.
-    pub tenant: Name,
-    /// What it may do.
-    pub role: Role,
-    /// For people.
-    pub name: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
-/// A worker process as the registry knows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct WorkerSession {
-    /// The session.
-    pub id: SessionId,
-    /// Host and process, for people.
-    pub host: String,
-    /// The binary's version.
-    pub version: String,
-    /// Its slots.
-    pub slots: u32,
-    /// When it began.
-    pub started_at: Timestamp,
-}
-
-/// What operators set and processes register.
-#[async_trait]
-pub trait Catalog: Send + Sync {
-    /// Every queue that was ever named, with its settings.
-    async fn queues(&self) -> Result<BTreeMap<Name, Versioned<QueueSettings>>, JournalError>;
-
-    /// Replaces a queue's settings and returns their new version.
-    async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError>;
-
-    /// Creates a key; a key with this id stays as it is.
-    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError>;
-
-    /// The key with this id.
-    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError>;
-
-    /// How many keys of this role there are.
-    async fn count_keys(&self, role: Role) -> Result<u64, JournalError>;
-
-    /// Registers a worker process.
-    async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;
-
-    /// Removes it; its leases are free.
-    async fn close_session(&self, id: SessionId) -> Result<(), JournalError>;
-
-    /// Worker processes that registered and did not leave.
-    async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError>;
 }

@@ -47,6 +47,28 @@ async fn one_idempotency_key_is_one_job() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_idempotency_key_is_one_body() {
+    let (a, b, name) = two().await;
+    for round in 0..ROUNDS {
+        // No item of one body is an item of the other, so only the body's own row tells them apart.
+        let body = |body: u8, items: std::ops::Range<u32>| -> Vec<NewJob> {
+            let keyed = |item| {
+                let idempotency =
+                    Some(Idempotency { owner: "acme".into(), key: round.to_string(), fingerprint: [body; 32], item });
+                NewJob { idempotency, ..job() }
+            };
+            items.map(keyed).collect()
+        };
+        let (x, y) = tokio::join!(a.accept(body(1, 0..3)), b.accept(body(2, 3..6)));
+        let mut answers = [x.unwrap(), y.unwrap()];
+        answers.sort_by_key(|answers| answers[0] != Accepted::New);
+        assert_eq!(answers, [vec![Accepted::New; 3], vec![Accepted::KeyReused; 3]]);
+    }
+    assert_eq!(a.totals().await.unwrap()["default"].accepted, 3 * ROUNDS as u64);
+    assert_eq!(deadlocks(&name), "0");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_unique_key_is_one_live_job() {
     let (a, b, _) = two().await;
     let store = Opened::over(a.clone());

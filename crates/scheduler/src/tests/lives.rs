@@ -27,7 +27,7 @@ async fn who_finds_that_another_began_a_later_life_leaves_it_to_them() {
     let mut scene = Scene::closed();
     scene.stores.dispatcher = dispatcher(&redis).await;
     let id = scene.accept(1, |_| {}).await[0];
-    let config = Config { shared: true, ..Config::default() };
+    let config = Config::default();
     let worker = SessionId::generate();
     let ours = rebuild::begin(&scene.stores, &config, [worker].into()).await.unwrap();
 

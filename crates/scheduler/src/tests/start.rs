@@ -1,6 +1,9 @@
 //! Rebuild and generation: a dispatcher that is empty is filled from the journal.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use queue_core::{
     dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Wait},
@@ -10,7 +13,12 @@ use queue_core::{
 };
 
 use super::{Scene, dispatcher, told, waiting};
-use crate::{Config, generation, prepare};
+use crate::{
+    Config,
+    generation::{self, SILENCE, Watch},
+    prepare,
+    rebuild::{Filled, Filler},
+};
 
 #[tokio::test]
 async fn a_restart_brings_live_jobs_back_and_nothing_else() {
@@ -70,8 +78,7 @@ async fn settings_hold_before_the_first_claim() {
 async fn limits_of_targets_hold_before_the_first_claim() {
     let scene = Scene::closed();
     let ids = scene.accept(5, |_| {}).await;
-    let target_concurrency = BTreeMap::from([("script:small:none".into(), 2)]);
-    let config = Config { target_concurrency, ..Config::default() };
+    let config = Config { target_concurrency: BTreeMap::from([("script:small:none".into(), 2)]), ..Config::default() };
     prepare(&scene.stores, &config).await.unwrap();
     scene.push(&ids).await;
     assert_eq!(scene.claim(scene.worker().await).await.len(), 2);
@@ -99,23 +106,23 @@ async fn a_second_scheduler_joins_the_life_that_there_is() {
 }
 
 #[tokio::test]
-async fn an_empty_dispatcher_that_others_use_is_filled_when_they_are_back() {
-    let scene = Scene::closed();
-    let worker = WorkerSession {
-        id: SessionId::generate(),
-        host: "elsewhere".into(),
-        version: "1".into(),
-        slots: 1,
-        started_at: scene.stores.clock.now(),
+async fn a_dispatcher_that_others_use_is_filled_when_they_are_back() {
+    let awaited = async |alone| {
+        let scene = Scene::closed();
+        let worker = WorkerSession {
+            id: SessionId::generate(),
+            host: "elsewhere".into(),
+            version: "1".into(),
+            slots: 1,
+            started_at: scene.stores.clock.now(),
+        };
+        scene.stores.catalog.open_session(worker.clone()).await.unwrap();
+        let prepared = prepare(&scene.stores, &Config { alone, ..Config::default() }).await.unwrap();
+        Filler::new(scene.stores.clone(), prepared).unwrap().awaited().contains(&worker.id)
     };
-    scene.stores.catalog.open_session(worker.clone()).await.unwrap();
-    let shared = prepare(&scene.stores, &Config { shared: true, ..Config::default() }).await.unwrap();
-    assert_eq!(shared.awaited, BTreeSet::from([worker.id]));
-
+    assert!(awaited(false).await);
     // Alone, a registered worker is one that died with the last process.
-    let scene = Scene::closed();
-    scene.stores.catalog.open_session(worker).await.unwrap();
-    assert!(prepare(&scene.stores, &Config::default()).await.unwrap().awaited.is_empty());
+    assert!(!awaited(true).await);
 }
 
 #[tokio::test]
@@ -135,4 +142,92 @@ async fn a_flush_is_noticed_once_and_filled() {
     scene.stores.dispatcher.join(session, vec![]).await.unwrap();
     crate::rebuild::run(scene.stores.clone(), prepared, tokio_util::sync::CancellationToken::new()).await;
     assert_eq!(scene.places(&ids).await, vec![waiting(0); 2]);
+}
+
+/// A life whose filler has died, with and without a note of how far it was, is filled by another scheduler after its
+/// silence, and by one only.
+#[tokio::test]
+async fn a_filler_that_dies_is_followed_by_another() {
+    for noted in [false, true] {
+        let scene = Scene::closed();
+        let ids = scene.accept(PUSH_MAX_ENTRIES * 4 + 1, |_| {}).await;
+        let config = Config::default();
+        let prepared = prepare(&scene.stores, &config).await.unwrap();
+        let mut filler = Filler::new(scene.stores.clone(), prepared).unwrap();
+        assert_eq!(filler.step().await.unwrap(), Filled::Page);
+        assert_eq!(filler.step().await.unwrap(), Filled::Page);
+        if noted {
+            assert!(filler.note().await.unwrap());
+        }
+        drop(filler);
+        assert_eq!(scene.unknown(&ids).await, PUSH_MAX_ENTRIES * 2 + 1);
+        let far = scene.stores.catalog.filling().await.unwrap();
+        assert_eq!((far.after.is_some(), far.done), (noted, false));
+
+        let (mut watch, mut other, began) = (Watch::default(), Watch::default(), Instant::now());
+        for early in [began, began + SILENCE / 2] {
+            assert!(watch.relieve(&scene.stores, &config, early).await.unwrap().is_none(), "it may still live");
+        }
+        assert!(other.relieve(&scene.stores, &config, began).await.unwrap().is_none());
+        let prepared = watch.relieve(&scene.stores, &config, began + SILENCE).await.unwrap().unwrap();
+        let late = other.relieve(&scene.stores, &config, began + SILENCE).await.unwrap();
+        assert!(late.is_none(), "somebody goes on already");
+        crate::rebuild::run(scene.stores.clone(), prepared, tokio_util::sync::CancellationToken::new()).await;
+        assert_eq!(scene.places(&ids).await, vec![waiting(0); ids.len()], "noted: {noted}");
+        assert!(scene.stores.catalog.filling().await.unwrap().done);
+        for now in [began, began + SILENCE, began + SILENCE * 2] {
+            assert!(watch.relieve(&scene.stores, &config, now).await.unwrap().is_none(), "nothing is left to do");
+        }
+    }
+}
+
+/// A filler that was silent and not dead (a stalled process) finds that another goes on, and stops; jobs that were
+/// claimed meanwhile stay with their worker.
+#[tokio::test]
+async fn two_fillers_do_no_harm() {
+    let scene = Scene::closed();
+    let ids = scene.accept(PUSH_MAX_ENTRIES * 2, |_| {}).await;
+    let config = Config::default();
+    let prepared = prepare(&scene.stores, &config).await.unwrap();
+    let mut stalled = Filler::new(scene.stores.clone(), prepared).unwrap();
+    assert_eq!(stalled.step().await.unwrap(), Filled::Page);
+    let claims = scene.begin(scene.worker().await).await;
+    assert_eq!(claims.len(), PUSH_MAX_ENTRIES);
+
+    let (mut watch, began) = (Watch::default(), Instant::now());
+    assert!(watch.relieve(&scene.stores, &config, began).await.unwrap().is_none());
+    let prepared = watch.relieve(&scene.stores, &config, began + SILENCE).await.unwrap().unwrap();
+    let mut second = Filler::new(scene.stores.clone(), prepared).unwrap();
+    assert_eq!(second.step().await.unwrap(), Filled::Page);
+    assert_eq!(stalled.step().await.unwrap(), Filled::Page, "it does not know yet");
+    assert!(!stalled.note().await.unwrap(), "now it does");
+    while second.step().await.unwrap() == Filled::Page {}
+    assert!(scene.stores.catalog.filling().await.unwrap().done);
+
+    let places = scene.places(&ids).await;
+    let leased = places.iter().filter(|place| matches!(place, Place::Leased { epoch: Epoch(0), .. })).count();
+    assert_eq!((leased, places.len()), (claims.len(), ids.len()), "who runs is left alone");
+    assert_eq!(places.iter().filter(|place| **place == waiting(0)).count(), PUSH_MAX_ENTRIES);
+}
+
+/// A scheduler that dies between the beginning of a life and its first page: who goes on waits for the workers, too.
+#[tokio::test]
+async fn a_life_that_only_began_is_filled_once_its_workers_are_back() {
+    let scene = Scene::closed();
+    let id = scene.accept(1, |_| {}).await[0];
+    let session = SessionId::generate();
+    let (host, version) = ("host".to_owned(), "1".to_owned());
+    let worker = WorkerSession { id: session, host, version, slots: 1, started_at: scene.stores.clock.now() };
+    scene.stores.catalog.open_session(worker).await.unwrap();
+    let generation = scene.stores.journal.new_generation().await.unwrap();
+    scene.stores.dispatcher.begin(generation).await.unwrap();
+
+    let (mut watch, config, began) = (Watch::default(), Config::default(), Instant::now());
+    assert!(watch.relieve(&scene.stores, &config, began).await.unwrap().is_none());
+    let prepared = watch.relieve(&scene.stores, &config, began + SILENCE).await.unwrap().unwrap();
+    let mut filler = Filler::new(scene.stores.clone(), prepared).unwrap();
+    assert_eq!(*filler.awaited(), BTreeSet::from([session]), "it may still run the job");
+    scene.stores.dispatcher.join(session, vec![]).await.unwrap();
+    filler.run().await;
+    assert_eq!(scene.place(id).await, waiting(0));
 }

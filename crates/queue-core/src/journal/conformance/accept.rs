@@ -186,6 +186,51 @@ pub async fn a_key_covers_every_item_of_its_request(fixture: &dyn Fixture) {
     assert_eq!(store.reads.answered(&"globex".into(), "k").await.unwrap(), None);
 }
 
+/// Items `items` of a body that came with the key.
+fn body_of(key: &str, body: u8, items: std::ops::Range<u32>) -> Vec<NewJob> {
+    let item = |item: u32| {
+        let mut job = keyed(key, body);
+        job.idempotency.as_mut().unwrap().item = item;
+        job
+    };
+    items.map(item).collect()
+}
+
+/// Bodies with one key, none of whose items is an item of another, asked for at once: one of them is accepted, whole.
+pub async fn bodies_that_come_at_once_do_not_share_a_key(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for round in 0..30 {
+        let key = round.to_string();
+        let bodies = (0..4_u8).map(|body| body_of(&key, body, u32::from(body) * 5..u32::from(body) * 5 + 5));
+        let answers = bodies.map(|jobs| store.journal.accept(jobs));
+        let answers: Vec<_> =
+            futures::future::join_all(answers).await.into_iter().map(|answers| answers.unwrap()).collect();
+        let accepted = answers.iter().filter(|answers| **answers == vec![Accepted::New; 5]).count();
+        let refused = answers.iter().filter(|answers| **answers == vec![Accepted::KeyReused; 5]).count();
+        assert_eq!((accepted, refused), (1, 3), "{answers:?}");
+        assert_eq!(store.reads.answered(&"acme".into(), &key).await.unwrap().unwrap().items.len(), 5);
+    }
+    assert_eq!(store.reads.totals().await.unwrap()["default"].accepted, 150);
+}
+
+/// A body of which nothing was accepted has no key, also for a body that follows in the same accept.
+pub async fn a_refused_body_leaves_its_key_free(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let holder = unique("u");
+    accept_new(&store, &holder).await;
+    let refused = |key: &str| NewJob { unique_key: Some("u".into()), ..keyed(key, 1) };
+    assert_eq!(answer(&store, &refused("apart")).await, Accepted::Duplicate(holder.id));
+    assert_eq!(answer(&store, &keyed("apart", 2)).await, Accepted::New);
+    assert_eq!(answer(&store, &refused("apart")).await, Accepted::KeyReused);
+
+    let both = vec![refused("together"), keyed("together", 2), keyed("together", 1)];
+    let answers = store.journal.accept(both.clone()).await.unwrap();
+    assert_eq!(answers, [Accepted::Duplicate(holder.id), Accepted::New, Accepted::KeyReused]);
+    assert_eq!(store.journal.accept(both.clone()).await.unwrap()[1..], [Accepted::New, Accepted::KeyReused]);
+    let kept = store.reads.answered(&"acme".into(), "together").await.unwrap().unwrap();
+    assert_eq!((kept.fingerprint, kept.items), ([2; 32], [(0, (both[1].id, NOW))].into()));
+}
+
 /// Nothing is interpreted: NUL, control characters, quotes and bytes that are no text come back as they are.
 pub async fn any_text_and_any_bytes_survive(fixture: &dyn Fixture) {
     let store = fixture.open().await;

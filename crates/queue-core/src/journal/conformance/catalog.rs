@@ -2,9 +2,9 @@
 
 use super::{Fixture, NOW, accept_new, accepted, call, job, retry, row, settle, success, token};
 use crate::{
-    ids::{Epoch, SessionId},
+    ids::{Epoch, JobId, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, ApiKey, QueueSettings, Role, WorkerSession},
+    journal::{Accepted, ApiKey, Filling, QueueSettings, Role, WorkerSession},
     ledger::Nanousd,
     state::Standing,
 };
@@ -121,4 +121,28 @@ pub async fn a_check_commits(fixture: &dyn Fixture) {
     for _ in 0..3 {
         store.journal.check().await.unwrap();
     }
+}
+
+/// A new life is empty; of two who fill it, one notes how far it is, and none notes anything of an earlier life.
+pub async fn a_life_is_filled_by_one(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    assert!(store.catalog.filling().await.unwrap().done, "there is no life to be filled");
+    let generation = store.journal.new_generation().await.unwrap();
+    let empty = Filling { generation, beat: 0, after: None, done: false };
+    assert_eq!(store.catalog.filling().await.unwrap(), empty);
+
+    let after = Some((NOW.plus_ms(-7), JobId::generate()));
+    let far = Filling { after, ..empty };
+    assert!(store.catalog.note_filling(far).await.unwrap());
+    assert_eq!(store.catalog.filling().await.unwrap(), Filling { beat: 1, ..far });
+    for (at, late) in [(0, empty), (2, far)] {
+        assert!(!store.catalog.note_filling(Filling { beat: at, ..late }).await.unwrap(), "somebody else fills it");
+    }
+    let done = Filling { beat: 1, done: true, ..far };
+    assert!(store.catalog.note_filling(done).await.unwrap());
+    assert_eq!(store.catalog.filling().await.unwrap(), Filling { beat: 2, ..done });
+
+    let next = store.journal.new_generation().await.unwrap();
+    assert_eq!(store.catalog.filling().await.unwrap(), Filling { generation: next, ..empty });
+    assert!(!store.catalog.note_filling(empty).await.unwrap(), "that life is over");
 }

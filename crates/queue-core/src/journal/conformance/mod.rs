@@ -65,6 +65,7 @@ macro_rules! journal_conformance {
             accept: a_job_is_read_back_as_it_was_sent, asking_again_gives_the_same_answers,
                 a_repeated_request_gets_the_first_job, equal_requests_of_one_batch_see_each_other,
                 a_unique_key_is_held_while_its_holder_lives, keys_belong_to_their_tenant, a_key_covers_every_item_of_its_request,
+                bodies_that_come_at_once_do_not_share_a_key, a_refused_body_leaves_its_key_free,
                 any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
             settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
                 a_release_spends_nothing, a_death_keeps_its_error, an_attempt_is_settled_once,
@@ -80,7 +81,7 @@ macro_rules! journal_conformance {
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
             catalog: queues_exist_once_named, keys_stay_as_they_were_made, sessions_come_and_go,
-                everything_survives_a_restart, a_check_commits;
+                a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {

@@ -14,8 +14,8 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    ids::{Name, SessionId},
-    journal::{ApiKey, Catalog, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+    ids::{Generation, JobId, Name, SessionId},
+    journal::{ApiKey, Catalog, Filling, JournalError, QueueSettings, Role, Versioned, WorkerSession},
 };
 
 #[async_trait]
@@ -67,6 +67,14 @@ impl Catalog for PostgresJournal {
         })
         .await
     }
+
+    async fn filling(&self) -> Result<Filling, JournalError> {
+        self.ask(|pool| async move { Ok(filling(&sqlx::query(sql::FILLING).fetch_one(&pool).await?)?) }).await
+    }
+
+    async fn note_filling(&self, filling: Filling) -> Result<bool, JournalError> {
+        self.write::<NoteFilling>(filling).await
+    }
 }
 
 fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
@@ -103,6 +111,13 @@ fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
         slots: cells.count()?,
         started_at: cells.time()?,
     })
+}
+
+fn filling(row: &PgRow) -> Result<Filling, sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    let (generation, beat, done) = (Generation(cells.next()?), cells.next()?, cells.next()?);
+    let (run_at, id) = (cells.time_if_any()?, cells.next::<Option<uuid::Uuid>>()?);
+    Ok(Filling { generation, beat, after: run_at.zip(id.map(JobId)), done })
 }
 
 fn role_word(role: Role) -> &'static str {
@@ -202,5 +217,31 @@ impl Verb for CloseSession {
             sqlx::query(sql::SESSION_CLOSE).bind(session.0).execute(transaction.connection()).await?;
         }
         Ok(vec![(); sessions.len()])
+    }
+}
+
+struct NoteFilling;
+
+#[async_trait]
+impl Verb for NoteFilling {
+    type Input = Filling;
+    type Output = bool;
+    /// A repeat finds its own beat and says that the note was refused: the filler stops, and another goes on.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, notes: &[Filling], _again: bool) -> Result<Vec<bool>, Failure> {
+        let mut noted = Vec::new();
+        for note in notes {
+            let done = sqlx::query(sql::FILLING_NOTE)
+                .bind(note.generation.0)
+                .bind(note.beat)
+                .bind(note.done)
+                .bind(note.after.map(|(run_at, _)| run_at.0))
+                .bind(note.after.map(|(_, id)| id.0))
+                .execute(transaction.connection())
+                .await?;
+            noted.push(done.rows_affected() > 0);
+        }
+        Ok(noted)
     }
 }

@@ -9,6 +9,7 @@ mod catalog;
 mod config;
 mod failure;
 mod group;
+mod keys;
 mod migrations;
 mod money;
 mod open;

@@ -6,7 +6,7 @@ use testkit::PostgresServer;
 use super::{PostgresConfig, connect, migrate, rows::Cells, sql};
 
 /// Tables that grow with the number of jobs.
-const LARGE: [&str; 9] = [
+const LARGE: [&str; 10] = [
     "jobs",
     "settled_jobs_default",
     "payloads_default",
@@ -14,6 +14,7 @@ const LARGE: [&str; 9] = [
     "memos_default",
     "spend",
     "charges",
+    "idempotency_bodies",
     "idempotency_keys",
     "unique_keys",
 ];

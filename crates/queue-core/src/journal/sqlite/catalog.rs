@@ -12,8 +12,8 @@ use super::{
     writer::Batch,
 };
 use crate::{
-    ids::{Name, SessionId},
-    journal::{ApiKey, Catalog, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+    ids::{Generation, JobId, Name, SessionId},
+    journal::{ApiKey, Catalog, Filling, JournalError, QueueSettings, Role, Versioned, WorkerSession},
 };
 
 #[async_trait]
@@ -54,6 +54,14 @@ impl Catalog for SqliteJournal {
 
     async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError> {
         self.readers.read(sessions).await
+    }
+
+    async fn filling(&self) -> Result<Filling, JournalError> {
+        self.readers.read(filling).await
+    }
+
+    async fn note_filling(&self, filling: Filling) -> Result<bool, JournalError> {
+        self.writer.submit(1, filling, note_filling).await
     }
 }
 
@@ -152,4 +160,28 @@ fn sessions(connection: &Connection) -> rusqlite::Result<Vec<WorkerSession>> {
             })
         })?
         .collect()
+}
+
+fn filling(connection: &Connection) -> rusqlite::Result<Filling> {
+    connection.prepare_cached(read::FILLING)?.query_row([], |row| {
+        let mut cells = Cells::of(row, 0);
+        let (generation, beat, done) = (Generation(cells.next()?), cells.next()?, cells.next()?);
+        let (run_at, id) = (cells.time_if_any()?, cells.next::<Option<[u8; 16]>>()?);
+        let id = id.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes)));
+        Ok(Filling { generation, beat, after: run_at.zip(id), done })
+    })
+}
+
+fn note_filling(batch: &mut Batch<'_>, note: &Filling) -> rusqlite::Result<bool> {
+    let changed = batch.sql.execute(
+        Write::FillingNote,
+        params![
+            note.generation.0,
+            note.beat,
+            note.done,
+            note.after.map(|(run_at, _)| run_at.0),
+            note.after.map(|(_, id)| id.0.into_bytes()),
+        ],
+    )?;
+    Ok(changed > 0)
 }

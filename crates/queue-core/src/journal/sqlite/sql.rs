@@ -52,6 +52,7 @@ writes! {
     KeyAdd = "key_add",
     SessionOpen = "session_open",
     SessionClose = "session_close",
+    FillingNote = "filling_note",
     Generation = "generation",
     Check = "check",
 }
@@ -84,6 +85,7 @@ reads! {
     KEY_FIND = "key_find",
     KEY_COUNT = "key_count",
     SESSIONS = "sessions",
+    FILLING = "filling",
     INCARNATION = "incarnation",
     WALK_NEWEST = "walk_newest",
     WALK_DEAD = "walk_dead",

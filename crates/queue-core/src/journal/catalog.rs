@@ -1,0 +1,124 @@
+//! What operators set and processes register.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use super::JournalError;
+use crate::{
+    ids::{Generation, JobId, Name, SessionId},
+    time::Timestamp,
+};
+
+/// A queue as its operators set it. A queue exists once it is named.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueueSettings {
+    /// Whether claims skip it.
+    pub paused: bool,
+    /// When the pause ends by itself.
+    pub paused_until: Option<Timestamp>,
+    /// Why it is paused.
+    pub reason: Option<String>,
+    /// Jobs of it that may run at once, over all workers.
+    pub concurrency: Option<u32>,
+    /// Longest time of one attempt of a job that names none, in milliseconds.
+    pub timeout_ms: Option<u64>,
+}
+
+/// Settings with their version: a dispatcher ignores versions older than the one it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Versioned<T> {
+    /// Grows with every change.
+    pub version: i64,
+    /// The settings.
+    pub value: T,
+}
+
+/// What a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Everything.
+    Admin,
+}
+
+/// An API key without its secret.
+#[derive(Clone, Debug)]
+pub struct ApiKey {
+    /// The public part, 8 characters.
+    pub id: String,
+    /// SHA-256 of the secret: 256 random bits need no slow hash.
+    pub secret_hash: [u8; 32],
+    /// Whose it is.
+    pub tenant: Name,
+    /// What it may do.
+    pub role: Role,
+    /// For people.
+    pub name: String,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+/// A worker process as the registry knows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct WorkerSession {
+    /// The session.
+    pub id: SessionId,
+    /// Host and process, for people.
+    pub host: String,
+    /// The binary's version.
+    pub version: String,
+    /// Its slots.
+    pub slots: u32,
+    /// When it began.
+    pub started_at: Timestamp,
+}
+
+/// How far the dispatcher's life is filled, as the scheduler that fills it has noted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filling {
+    /// The life that the journal has begun last.
+    pub generation: Generation,
+    /// Grows with every note: who fills a life and whose beat is not the journal's any more has been relieved.
+    pub beat: i64,
+    /// Live rows up to this one, in the order of [`LiveScan`](super::LiveScan), have been pushed; `None`: none yet.
+    pub after: Option<(Timestamp, JobId)>,
+    /// All have been pushed.
+    pub done: bool,
+}
+
+/// What operators set and processes register. At most 15 verbs.
+#[async_trait]
+pub trait Catalog: Send + Sync {
+    /// Every queue that was ever named, with its settings.
+    async fn queues(&self) -> Result<BTreeMap<Name, Versioned<QueueSettings>>, JournalError>;
+
+    /// Replaces a queue's settings and returns their new version.
+    async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError>;
+
+    /// Creates a key; a key with this id stays as it is.
+    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError>;
+
+    /// The key with this id.
+    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError>;
+
+    /// How many keys of this role there are.
+    async fn count_keys(&self, role: Role) -> Result<u64, JournalError>;
+
+    /// Registers a worker process.
+    async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;
+
+    /// Removes it; its leases are free.
+    async fn close_session(&self, id: SessionId) -> Result<(), JournalError>;
+
+    /// Worker processes that registered and did not leave.
+    async fn sessions(&self) -> Result<Vec<WorkerSession>, JournalError>;
+
+    /// How far the last life is filled. Before the first life there is nothing to fill.
+    async fn filling(&self) -> Result<Filling, JournalError>;
+
+    /// Notes how far a life is filled, at the beat behind `filling.beat`, and returns whether that was noted: not if
+    /// somebody else has noted something since, or a new life has begun.
+    async fn note_filling(&self, filling: Filling) -> Result<bool, JournalError>;
+}

@@ -1,0 +1,174 @@
+//! How fast a flushed Redis is full again on this machine: `cargo run --release -p scheduler --example rebuild_speed --
+//! [jobs]`. Starts a Redis and a Postgres of its own, commits the jobs, runs one scheduler beside one worker, flushes
+//! Redis, and prints when the worker got the first of the old jobs and when all were back.
+
+#![allow(clippy::print_stdout)] // its output is what it is for
+
+use std::{
+    error::Error,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use queue_core::{
+    dispatcher::{
+        Ack, DispatchError, Step,
+        redis::{RedisAddress, RedisConfig, RedisDispatcher},
+    },
+    events::memory::MemoryEvents,
+    ids::{JobId, SessionId},
+    job::{Kind, NewJob},
+    journal::{
+        WorkerSession,
+        postgres::{self, PostgresConfig, PostgresJournal},
+    },
+    stores::Stores,
+    time::{SystemClock, Timestamp},
+};
+use testkit::{PostgresServer, RedisServer};
+use tokio_util::sync::CancellationToken;
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// Jobs of one bulk submit.
+const BULK_JOBS: usize = 10_000;
+/// Time between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+fn main() -> Result<(), Failure> {
+    let jobs: usize = std::env::args().nth(1).map_or(Ok(100_000), |text| text.parse())?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(measure(jobs))
+}
+
+async fn measure(jobs: usize) -> Result<(), Failure> {
+    let redis = RedisServer::start();
+    let stores = open(&redis).await?;
+    for first in (0..jobs).step_by(BULK_JOBS) {
+        let bulk = (first..jobs.min(first + BULK_JOBS)).map(|n| job(n, stores.clock.now())).collect();
+        stores.journal.accept(bulk).await?;
+    }
+    println!("{jobs} jobs are committed");
+
+    let config = scheduler::Config { alone: true, ..scheduler::Config::default() };
+    let began = Instant::now();
+    let prepared = scheduler::prepare(&stores, &config).await?;
+    let end = CancellationToken::new();
+    let clockwork = tokio::spawn(scheduler::run(stores.clone(), config, prepared, end.clone()));
+    report("a start", began, full(&stores, jobs).await?, jobs);
+
+    let worker = register(&stores).await?;
+    // Long enough for the scheduler to have seen the worker.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    redis.flush();
+    let began = Instant::now();
+    let first = first_claim(&stores, worker).await?;
+    println!("{:<12} {:>8.2} s until the first old job was dispatched", "a flush", (first - began).as_secs_f64());
+    report("a flush", began, full(&stores, jobs).await?, jobs);
+    end.cancel();
+    clockwork.await?;
+    Ok(())
+}
+
+async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
+    let config = PostgresConfig::new(PostgresServer::shared().database());
+    postgres::migrate(&mut postgres::connect(&config).await?).await?;
+    let clock = Arc::new(SystemClock);
+    let journal = Arc::new(PostgresJournal::open(&config, clock.clone()).await?);
+    let dispatcher = RedisDispatcher::open(RedisConfig::new(RedisAddress::parse(&redis.url())?)).await?;
+    Ok(Stores {
+        journal: journal.clone(),
+        reads: journal.clone(),
+        ledger: journal.clone(),
+        catalog: journal,
+        dispatcher: Arc::new(dispatcher),
+        events: Arc::new(MemoryEvents::new()),
+        clock,
+    })
+}
+
+fn job(n: usize, now: Timestamp) -> NewJob {
+    NewJob {
+        id: JobId::generate(),
+        tenant: format!("tenant-{}", n % 10).as_str().into(),
+        queue: "default".into(),
+        kind: Kind::Llm,
+        target: "script:small:none".into(),
+        priority: 5,
+        run_at: now,
+        start_by: None,
+        deadline: None,
+        timeout_ms: None,
+        max_attempts: 3,
+        unique_key: None,
+        operation: None,
+        batch_id: None,
+        tags: vec![],
+        request_id: None,
+        traceparent: None,
+        idempotency: None,
+        payload: "{}".into(),
+        accepted_at: now,
+    }
+}
+
+async fn register(stores: &Stores) -> Result<SessionId, Failure> {
+    let id = SessionId::generate();
+    let (host, version) = ("speed".to_owned(), "0".to_owned());
+    let session = WorkerSession { id, host, version, slots: 1, started_at: stores.clock.now() };
+    stores.catalog.open_session(session).await?;
+    stores.dispatcher.join(id, vec![]).await?;
+    Ok(id)
+}
+
+/// Claims one job as soon as there is one, and gives it back.
+async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Failure> {
+    let step = |acks, slots| Step { session, acks, queues: vec![], slots };
+    loop {
+        match stores.dispatcher.step(step(vec![], 1)).await {
+            Ok(reply) if !reply.claims.is_empty() => {
+                let first = Instant::now();
+                let rows = stores.reads.jobs(&[reply.claims[0].lease.id]).await?;
+                let next = rows.into_iter().flatten().next().map(|row| queue_core::dispatcher::Entry {
+                    id: row.id,
+                    epoch: queue_core::ids::Epoch(row.epoch.0 + 1),
+                    queue: row.queue.clone(),
+                    tenant: row.tenant.clone(),
+                    target: row.target.clone(),
+                    priority: row.priority,
+                    run_at: row.run_at,
+                    suspect: false,
+                });
+                let ack = Ack { lease: reply.claims[0].lease, next };
+                stores.dispatcher.step(step(vec![ack], 0)).await?;
+                return Ok(first);
+            }
+            Ok(_) | Err(DispatchError::Unavailable(_)) => {}
+            Err(DispatchError::WrongGeneration) => match stores.dispatcher.join(session, vec![]).await {
+                Ok(_) | Err(DispatchError::WrongGeneration) => {}
+                Err(error) => return Err(error.into()),
+            },
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Waits until the dispatcher holds them all.
+async fn full(stores: &Stores, jobs: usize) -> Result<Instant, Failure> {
+    loop {
+        let held: u64 = match stores.dispatcher.depths().await {
+            Ok(depths) => depths.iter().map(|depth| depth.waiting).sum(),
+            Err(DispatchError::WrongGeneration) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if held >= jobs as u64 {
+            return Ok(Instant::now());
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn report(what: &str, began: Instant, ended: Instant, jobs: usize) {
+    let seconds = (ended - began).as_secs_f64();
+    println!("{what:<12} {seconds:>8.2} s until all were there, {:.0} jobs/s", jobs as f64 / seconds);
+}
