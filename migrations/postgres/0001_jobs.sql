@@ -72,15 +72,19 @@ CREATE INDEX jobs_dead_cause ON jobs (error_signature, error_class, queue) INCLU
 -- Counts and lists of a batch.
 CREATE INDEX jobs_batch ON jobs (batch_id, id) INCLUDE (standing) WHERE batch_id IS NOT NULL;
 
--- The columns of `jobs` in their order, then the result: the move copies a row as it is.
+-- The columns of `jobs` in their order, then the result and the rest of the attempt that gave it: the move copies a row
+-- as it is, and a success writes one row and not two.
 CREATE TABLE settled_jobs (
     LIKE jobs INCLUDING DEFAULTS,
     result             bytea,
+    session            uuid,
+    began_at           bigint,
     PRIMARY KEY (id),
     -- 1 succeeded, 3 cancelled.
     CONSTRAINT settled_jobs_standing CHECK (standing IN (1, 3)),
     CONSTRAINT settled_jobs_end CHECK (finished_at IS NOT NULL),
     CONSTRAINT settled_jobs_result CHECK ((standing = 1) = (result IS NOT NULL)),
+    CONSTRAINT settled_jobs_attempt CHECK ((standing = 1) = (session IS NOT NULL)),
     CONSTRAINT settled_jobs_error
         CHECK ((error IS NULL) = (error_class IS NULL) AND (error IS NULL) = (error_signature IS NULL))
 ) PARTITION BY RANGE (id);
@@ -94,14 +98,15 @@ CREATE TABLE payloads (
     body   bytea NOT NULL
 ) PARTITION BY RANGE (id);
 
--- One row for each attempt that ended: an epoch is settled or recovered at most once.
+-- One row for each attempt that ended without success (that one is in `settled_jobs`): an epoch is settled or recovered
+-- at most once.
 CREATE TABLE attempts (
     job_id      uuid    NOT NULL,
     tenant      text    NOT NULL COLLATE "C",
     epoch       bigint  NOT NULL,
     number      integer NOT NULL CHECK (number >= 1),
     outcome     text    NOT NULL COLLATE "C"
-                CHECK (outcome IN ('succeed', 'retry', 'dead', 'release', 'cancel', 'lost')),
+                CHECK (outcome IN ('retry', 'dead', 'release', 'cancel', 'lost')),
     session     uuid    NOT NULL,
     started_at  bigint,
     finished_at bigint  NOT NULL,

@@ -1,5 +1,5 @@
--- Purpose:   ends attempts with a result: moves each job out of the hot table, with its attempt, its charge and the
---            freeing of its unique key.
+-- Purpose:   ends attempts with a result: moves each job out of the hot table together with its attempt, charges it and
+--            frees its unique key.
 -- Arguments: 1 ids, in order, 2 epochs of the claims, 3 started_at, 4 finished_at, 5 sessions, 6 served_by, 7 results,
 --            8 calls, 9 tokens_in, 10 tokens_out, 11 tokens_cached, 12 tokens_cache_write, 13 tokens_reasoning,
 --            14 cost_nanousd, 15 cost_unknown; arrays of one length; 16 the incarnation in which the attempts began.
@@ -26,15 +26,14 @@ WITH done AS (
                               recoveries, releases, redrives, run_at, start_by, deadline, timeout_ms, accepted_at,
                               finished_at, unique_key, operation, batch_id, tags, request_id, traceparent, error,
                               error_class, error_signature, served_by, calls, tokens_in, tokens_out, tokens_cached,
-                              tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown, result)
+                              tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown, result,
+                              session, began_at)
     SELECT id, tenant, queue, kind, target, priority, 1, epoch, attempts + 1, max_attempts, 0, 0, redrives, run_at,
            start_by, deadline, timeout_ms, accepted_at, ended_at, unique_key, operation, batch_id, tags, request_id,
            traceparent, error, error_class, error_signature, coalesce(answered_by, served_by), all_calls, all_in,
-           all_out, all_cached, all_written, all_reasoning, all_cost, any_unknown, result
+           all_out, all_cached, all_written, all_reasoning, all_cost, any_unknown, result,
+           session, began_at
     FROM done
-), noted AS (
-    INSERT INTO attempts (job_id, tenant, epoch, number, outcome, session, started_at, finished_at)
-    SELECT id, tenant, epoch, attempts + 1, 'succeed', session, began_at, ended_at FROM done
 ), charged AS (
     INSERT INTO charges (job_id, tenant, queue, kind, operation, charge_nanousd, at)
     SELECT id, tenant, queue, kind, operation, all_cost, ended_at FROM done WHERE all_calls > 0

@@ -9,3 +9,7 @@ JOIN attempts a ON a.job_id = asked.id AND a.epoch = asked.epoch AND a.session =
 LEFT JOIN jobs j ON j.id = a.job_id
 LEFT JOIN settled_jobs s ON s.id = a.job_id
 WHERE a.outcome <> 'lost'
+UNION ALL
+SELECT s.id, s.epoch, s.run_at
+FROM unnest($1::uuid[], $2::bigint[], $3::uuid[]) AS asked (id, epoch, session)
+JOIN settled_jobs s ON s.id = asked.id AND s.epoch = asked.epoch AND s.session = asked.session
