@@ -16,6 +16,7 @@ mod providers;
 mod serve;
 mod sse;
 mod stores;
+mod tenants;
 mod up;
 
 use std::{future::Future, process::ExitCode};

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Access,
-    config::Config,
+    config::{Config, Dispatcher},
     data::{self, DataFolder},
     failure::{Exit, Failure, Outcome},
     greeting::{AdminKey, Greeting},
@@ -22,6 +22,7 @@ use crate::{
     output::Output,
     providers,
     stores::{self, cannot_start},
+    tenants,
 };
 
 /// What a second signal makes of the process: at once, as the shell counts an interrupt.
@@ -36,13 +37,14 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
 
     let stores = stores::open(&config, folder.file("leases")).await?;
     let admin_key = ensure_admin_key(&config, &folder, &stores).await?;
+    tenants::keep(&config, &stores).await?;
     let providers = Arc::new(providers::build(&config.providers)?);
     let routes = Arc::new(providers::routes(&config));
     let prices = Arc::new(config.prices.clone());
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let clockwork = scheduler::Config {
-        alone: matches!(config.dispatcher, config::Dispatcher::Memory),
+        alone: matches!(config.dispatcher, Dispatcher::Memory),
         target_concurrency: providers::concurrency(&config),
     };
     let prepared = scheduler::prepare(&stores, &clockwork).await.map_err(cannot_start("the dispatcher"))?;

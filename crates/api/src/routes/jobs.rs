@@ -53,6 +53,8 @@ const RECHECK_EVERY: Duration = Duration::from_secs(5);
     (status = 413, description = "too large", body = Document),
     (status = 415, description = "not `application/json`", body = Document),
     (status = 422, description = "wrong fields, or the idempotency key was used with another body", body = Document),
+    (status = 429, description = "the tenant has as many live jobs as it may", body = Document, headers(
+        ("Retry-After" = u32, description = "seconds"))),
     (status = 503, description = "the journal takes no writes", body = Document),
 ))]
 pub(crate) async fn submit(
