@@ -3,5 +3,7 @@
 DROP TABLE meta;
 DROP TABLE sessions;
 DROP TABLE api_keys;
+DROP TABLE tenant_totals;
+DROP TABLE tenants;
 DROP TABLE queue_totals;
 DROP TABLE queues;

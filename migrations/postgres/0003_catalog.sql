@@ -29,6 +29,25 @@ CREATE TABLE queue_totals (
 WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
       autovacuum_vacuum_cost_delay = 0, vacuum_truncate = FALSE);
 
+-- What operators set for a tenant.
+CREATE TABLE tenants (
+    name        text    NOT NULL COLLATE "C" PRIMARY KEY,
+    -- Grows with every change.
+    version     bigint  NOT NULL CHECK (version >= 1),
+    backlog_max bigint  CHECK (backlog_max >= 0),
+    weight      integer NOT NULL CHECK (weight >= 1)
+);
+
+-- A tenant's live jobs, in slots as the numbers of queues are.
+CREATE TABLE tenant_totals (
+    tenant text     NOT NULL COLLATE "C",
+    slot   smallint NOT NULL,
+    live   bigint   NOT NULL,
+    PRIMARY KEY (tenant, slot)
+)
+WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000,
+      autovacuum_vacuum_cost_delay = 0, vacuum_truncate = FALSE);
+
 CREATE TABLE api_keys (
     id          text   NOT NULL COLLATE "C" PRIMARY KEY,
     secret_hash bytea  NOT NULL CHECK (octet_length(secret_hash) = 32),
@@ -53,6 +72,8 @@ CREATE TABLE meta (
     one           smallint PRIMARY KEY CHECK (one = 1),
     incarnation   bigint   NOT NULL CHECK (incarnation >= 1),
     generation    bigint   NOT NULL CHECK (generation >= 0),
+    -- When that life began: rows accepted later are pushed by whoever accepted them.
+    began_at      bigint   NOT NULL DEFAULT 0,
     fill_beat     bigint   NOT NULL DEFAULT 0 CHECK (fill_beat >= 0),
     filled        boolean  NOT NULL DEFAULT TRUE,
     filled_run_at bigint,

@@ -23,6 +23,21 @@ CREATE TABLE queue_totals (
     live      INTEGER NOT NULL DEFAULT 0 CHECK (live >= 0)
 ) STRICT, WITHOUT ROWID;
 
+-- What operators set for a tenant.
+CREATE TABLE tenants (
+    name        TEXT    NOT NULL PRIMARY KEY,
+    -- Grows with every change.
+    version     INTEGER NOT NULL CHECK (version >= 1),
+    backlog_max INTEGER CHECK (backlog_max >= 0),
+    weight      INTEGER NOT NULL CHECK (weight >= 1)
+) STRICT, WITHOUT ROWID;
+
+-- A tenant's live jobs, written as the numbers of queues are.
+CREATE TABLE tenant_totals (
+    tenant TEXT    NOT NULL PRIMARY KEY,
+    live   INTEGER NOT NULL CHECK (live >= 0)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE api_keys (
     id          TEXT    NOT NULL PRIMARY KEY,
     secret_hash BLOB    NOT NULL CHECK (length(secret_hash) = 32),
@@ -47,6 +62,8 @@ CREATE TABLE meta (
     one           INTEGER PRIMARY KEY CHECK (one = 1),
     incarnation   INTEGER NOT NULL CHECK (incarnation >= 1),
     generation    INTEGER NOT NULL CHECK (generation >= 0),
+    -- When that life began: rows accepted later are pushed by whoever accepted them.
+    began_at      INTEGER NOT NULL DEFAULT 0,
     fill_beat     INTEGER NOT NULL DEFAULT 0 CHECK (fill_beat >= 0),
     filled        INTEGER NOT NULL DEFAULT 1 CHECK (filled IN (0, 1)),
     filled_run_at INTEGER,

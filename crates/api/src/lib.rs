@@ -6,6 +6,7 @@
 
 mod app;
 mod auth;
+mod backlog;
 mod body;
 mod connections;
 mod fields;

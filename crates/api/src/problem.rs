@@ -9,6 +9,8 @@ use queue_core::{ids::JobId, journal::JournalError, payload::FieldError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backlog::BacklogView;
+
 /// Media type of a problem document.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
 /// Most field errors in one document: enough to mend a request, and a bound on what a hostile one makes us say.
@@ -36,6 +38,7 @@ pub(crate) enum Cause {
     TooLarge,
     UnsupportedMediaType,
     IdempotencyKeyReused,
+    BacklogFull,
     Internal,
     Unavailable,
     Busy,
@@ -73,6 +76,9 @@ impl Cause {
                 "idempotency-key-reused",
                 "The idempotency key was used with another body",
             ),
+            Self::BacklogFull => {
+                (StatusCode::TOO_MANY_REQUESTS, "backlog-full", "The tenant has as many live jobs as it may")
+            }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),
@@ -104,12 +110,13 @@ pub(crate) struct Problem {
     errors: Vec<FieldError>,
     job_id: Option<JobId>,
     retry_after_s: Option<u32>,
+    backlog: Option<BacklogView>,
 }
 
 impl Problem {
     /// A problem in one sentence.
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), errors: Vec::new(), job_id: None, retry_after_s: None }
+        Self { cause, detail: detail.into(), errors: Vec::new(), job_id: None, retry_after_s: None, backlog: None }
     }
 
     /// A request whose fields are wrong.
@@ -143,10 +150,21 @@ impl Problem {
         self
     }
 
+    /// The same problem with the backlog that is full.
+    pub(crate) fn of_backlog(mut self, backlog: BacklogView) -> Self {
+        self.backlog = Some(backlog);
+        self
+    }
+
     /// The same problem with the advice to ask again after this many seconds.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// When to ask again, if that helps.
+    pub(crate) fn seconds_to_wait(&self) -> Option<u32> {
+        self.retry_after_s
     }
 
     /// What is wrong, for a log line.
@@ -164,6 +182,8 @@ impl Problem {
             detail: self.detail.clone(),
             errors: self.errors.iter().take(ERRORS_MAX).map(FieldProblem::from).collect(),
             job_id: self.job_id.map(|id| id.to_string()),
+            retry_after_seconds: self.retry_after_s,
+            backlog: self.backlog.clone(),
             request_id: request_id.map(str::to_owned),
         }
     }
@@ -211,6 +231,12 @@ pub(crate) struct Document {
     /// The job that stands in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) job_id: Option<String>,
+    /// When to ask again, as in the header `Retry-After`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after_seconds: Option<u32>,
+    /// The backlog that is full.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) backlog: Option<BacklogView>,
     /// The request, as in the header `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<String>,

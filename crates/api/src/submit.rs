@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::Caller,
+    backlog::Room,
     idempotency::{self, Entered},
     json,
     observe::Trail,
@@ -100,7 +101,11 @@ pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Ans
     }
     let intake = read(app, origin, body).await?;
     let brief = Brief::of(&intake);
-    let accepted = accept(app, vec![intake.job], held).await?;
+    let room = enter(app, &intake.job.tenant, 1).await?;
+    if let Some(problem) = room.refusal() {
+        return Err(problem);
+    }
+    let accepted = accept(app, vec![intake.job], held, room).await?;
     let mut answers = answers(app, &[brief], accepted).await?;
     answers.pop().unwrap_or_else(|| Err(Problem::new(Cause::Internal, "the journal gave no answer")))
 }
@@ -127,13 +132,25 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     })
 }
 
+/// Room for new jobs in the tenant's backlog.
+pub(crate) async fn enter(app: &App, tenant: &Name, jobs: usize) -> Result<Room, Problem> {
+    Ok(app.backlogs.enter(&*app.api.stores.catalog, tenant, jobs).await?)
+}
+
 /// Commits jobs and makes them known. In a task of its own: a caller that hangs up between commit and push must not
 /// take the push with it.
-pub(crate) async fn accept(app: &Shared, jobs: Vec<NewJob>, held: Option<Entered>) -> Result<Vec<Accepted>, Problem> {
+pub(crate) async fn accept(
+    app: &Shared,
+    jobs: Vec<NewJob>,
+    held: Option<Entered>,
+    room: Room,
+) -> Result<Vec<Accepted>, Problem> {
     let app = app.clone();
     let task = tokio::spawn(async move {
         let _held = held;
-        commit_and_push(&app, jobs).await
+        let answers = commit_and_push(&app, jobs).await?;
+        room.settle(&answers);
+        Ok::<_, JournalError>(answers)
     });
     match task.await {
         Ok(answers) => Ok(answers?),

@@ -17,6 +17,7 @@ mod providers;
 mod serve;
 mod sse;
 mod stores;
+mod tenants;
 mod up;
 
 use std::{future::Future, process::ExitCode};

@@ -68,9 +68,9 @@ impl Prepared {
         self.due_by
     }
 
-    fn to_fill(stores: &Stores, awaited: BTreeSet<SessionId>, filling: Filling) -> Self {
-        let now = stores.clock.now();
-        Self { due_by: now.plus_ms(HORIZON_MS), fill: Some(Fill { accepted_by: now, awaited, filling }) }
+    fn to_fill(stores: &Stores, accepted_by: Timestamp, awaited: BTreeSet<SessionId>, filling: Filling) -> Self {
+        let due_by = stores.clock.now().plus_ms(HORIZON_MS);
+        Self { due_by, fill: Some(Fill { accepted_by, awaited, filling }) }
     }
 }
 
@@ -104,7 +104,9 @@ pub(crate) async fn begin(
     let generation = stores.journal.new_generation().await?;
     stores.dispatcher.begin(generation).await?;
     make_ready(stores, config).await?;
-    Ok(Prepared::to_fill(stores, awaited, Filling { generation, beat: 0, after: None, done: false }))
+    let now = stores.clock.now();
+    let filling = Filling { generation, began_at: now, beat: 0, after: None, done: false };
+    Ok(Prepared::to_fill(stores, now, awaited, filling))
 }
 
 /// Goes on with a life whose filler is silent; `None` if another scheduler does.
@@ -121,7 +123,10 @@ pub(crate) async fn relieve(
     // It may have died before it had told the dispatcher anything.
     make_ready(stores, config).await?;
     let awaited = if after.is_none() { registered(stores).await? } else { BTreeSet::new() };
-    Ok(Some(Prepared::to_fill(stores, awaited, Filling { beat: filling.beat + 1, ..filling })))
+    // Rows of this life were pushed by whoever accepted them, or are the reconciler's, which moves their epoch: pushed a
+    // second time as they are, one could be held by two workers.
+    let filling = Filling { beat: filling.beat + 1, ..filling };
+    Ok(Some(Prepared::to_fill(stores, filling.began_at, awaited, filling)))
 }
 
 async fn make_ready(stores: &Stores, config: &Config) -> Result<(), RebuildError> {
@@ -134,6 +139,9 @@ async fn make_ready(stores: &Stores, config: &Config) -> Result<(), RebuildError
 async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildError> {
     for (queue, settings) in stores.catalog.queues().await? {
         stores.dispatcher.apply(Setting::Queue(queue, settings)).await?;
+    }
+    for (tenant, settings) in stores.catalog.tenants().await? {
+        stores.dispatcher.apply(Setting::TenantWeight(tenant, settings.value.weight)).await?;
     }
     for (target, limit) in &config.target_concurrency {
         stores.dispatcher.apply(Setting::TargetConcurrency(target.clone(), Some(*limit))).await?;

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, time::Duration};
 use queue_core::{
     dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
     ids::{JobId, Name},
-    journal::{LiveScan, Token},
+    journal::{LiveScan, Token, Versioned},
     stores::Stores,
     telemetry,
     time::Timestamp,
@@ -46,8 +46,9 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 pub(crate) struct Sweep {
     /// The last row that was seen; `None` before the first.
     after: Option<Cursor>,
-    /// The settings that this process has told the dispatcher.
+    /// The settings of queues and of tenants that this process has told the dispatcher.
     told: BTreeMap<Name, i64>,
+    told_of_tenants: BTreeMap<Name, i64>,
 }
 
 impl Sweep {
@@ -86,6 +87,13 @@ impl Sweep {
             }
             stores.dispatcher.apply(Setting::Queue(queue.clone(), settings)).await?;
             self.told.insert(queue, version);
+        }
+        for (tenant, Versioned { version, value }) in stores.catalog.tenants().await? {
+            if self.told_of_tenants.get(&tenant) == Some(&version) {
+                continue;
+            }
+            stores.dispatcher.apply(Setting::TenantWeight(tenant.clone(), value.weight)).await?;
+            self.told_of_tenants.insert(tenant, version);
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::Caller,
+    backlog::Room,
     body::{self, Media},
     idempotency, json,
     observe::Trail,
@@ -62,7 +63,9 @@ pub(crate) enum BulkItem {
     params(("Idempotency-Key" = Option<String>, Header, description = "covers the whole request; jobs that it accepted are \
      answered as they were, jobs that it refused are tried again")),
     responses(
-    (status = 200, description = "each job's own answer, in order", body = BulkAnswer),
+    (status = 200, description = "each job's own answer, in order; jobs for which the tenant's backlog has no room are \
+     refused with `backlog-full`, the first ones come in", body = BulkAnswer, headers(
+        ("Retry-After" = Option<u32>, description = "seconds after which refused jobs may be sent again"))),
     (status = 400, description = "not a JSON array", body = Document),
     (status = 409, description = "the idempotency key is in flight", body = Document),
     (status = 413, description = "more than 10,000 jobs or 32 MiB", body = Document),
@@ -87,6 +90,7 @@ pub(crate) async fn submit(
     };
     let allowed = [Media::Json, Media::Ndjson];
     let (media, body) = body::take(&app, &headers, body, &allowed, app.api.settings.max_body_bytes).await?;
+    let tenant = caller.tenant.clone();
     let sender = Sender { caller, trail, key };
     let held = submit::hold(&app, &sender)?;
 
@@ -96,9 +100,15 @@ pub(crate) async fn submit(
         let app = app.clone();
         submit::aside(move || read_all(&app, &origin, &earlier, media, &body)).await??
     };
+    let new = items.iter().filter(|item| matches!(item, Item::New(_))).count();
+    if new == 0 {
+        return answer(&app, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
+    }
+    let room = submit::enter(&app, &tenant, new).await?;
+    let items = within(&room, items);
     let (slots, jobs): (Vec<_>, Vec<_>) = items.into_iter().map(Item::part).unzip();
     let jobs: Vec<_> = jobs.into_iter().flatten().collect();
-    let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held).await? };
+    let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held, room).await? };
     answer(&app, slots, accepted).await
 }
 
@@ -117,6 +127,21 @@ impl Item {
             Self::New(intake) => (Slot::Asked(Brief::of(&intake)), Some(intake.job)),
         }
     }
+}
+
+/// Refuses the new jobs for which there is no room, the last ones.
+fn within(room: &Room, items: Vec<Item>) -> Vec<Item> {
+    let Some(problem) = room.refusal() else { return items };
+    let mut left = room.jobs();
+    let admit = |item| match item {
+        Item::New(_) if left == 0 => Item::Answered(Err(problem.clone())),
+        Item::New(intake) => {
+            left -= 1;
+            Item::New(intake)
+        }
+        answered => answered,
+    };
+    items.into_iter().map(admit).collect()
 }
 
 /// A place in the answer.
@@ -191,7 +216,7 @@ async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<
     };
     let briefs: Vec<Brief> = slots.iter().filter_map(asked).collect();
     let mut answers = submit::answers(app, &briefs, accepted).await?.into_iter();
-    let (mut new, mut replayed) = (0_usize, 0_usize);
+    let (mut new, mut replayed, mut retry_after_s) = (0_usize, 0_usize, None);
     let mut jobs = Vec::with_capacity(slots.len());
     for slot in slots {
         let lost = || Err(Problem::new(Cause::Internal, "the journal gave no answer"));
@@ -204,12 +229,19 @@ async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<
                 *(if answer.replayed { &mut replayed } else { &mut new }) += 1;
                 BulkItem::Accepted(answer.accepted)
             }
-            Err(problem) => BulkItem::Refused { error: problem.document(None) },
+            Err(problem) => {
+                retry_after_s = retry_after_s.max(problem.seconds_to_wait());
+                BulkItem::Refused { error: problem.document(None) }
+            }
         });
     }
     let body =
         serde_json::to_vec(&BulkAnswer { jobs }).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
+    // Some of its jobs may come in later.
+    if let Some(seconds) = retry_after_s {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
     if new == 0 && replayed > 0 {
         mark_replayed(&mut response);
     }

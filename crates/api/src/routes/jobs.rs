@@ -51,6 +51,8 @@ const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
     (status = 413, description = "too large", body = Document),
     (status = 415, description = "not `application/json`", body = Document),
     (status = 422, description = "wrong fields, or the idempotency key was used with another body", body = Document),
+    (status = 429, description = "the tenant has as many live jobs as it may", body = Document, headers(
+        ("Retry-After" = u32, description = "seconds"))),
     (status = 503, description = "the journal takes no writes", body = Document),
 ))]
 pub(crate) async fn submit(

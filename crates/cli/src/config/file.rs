@@ -23,6 +23,7 @@ pub(crate) struct File {
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,
     pub(crate) worker: Worker,
+    pub(crate) tenants: BTreeMap<String, Tenant>,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -118,6 +119,14 @@ pub(crate) struct Worker {
     pub(crate) queues: Option<Vec<String>>,
     pub(crate) drain: Option<Seconds>,
     pub(crate) timeouts: BTreeMap<Kind, Seconds>,
+}
+
+/// One of `[tenants.NAME]`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Tenant {
+    pub(crate) backlog_max: Option<u64>,
+    pub(crate) weight: Option<u32>,
 }
 
 /// A duration such as `30s` or `5m`.

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use queue_core::{ids::Name, job::Kind, ledger::PriceBook};
+use queue_core::{dispatcher::WEIGHT_MAX, ids::Name, job::Kind, journal::TenantSettings, ledger::PriceBook};
 use secrecy::SecretString;
 
 pub(crate) use self::{
@@ -130,6 +130,8 @@ pub(crate) struct Config {
     pub(crate) embedding_model: Option<String>,
     /// The worker.
     pub(crate) worker: Worker,
+    /// Tenants for whom something is set.
+    pub(crate) tenants: BTreeMap<Name, TenantSettings>,
 }
 
 impl Config {
@@ -192,6 +194,7 @@ impl Config {
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
             worker: worker(flags, env, &file.worker)?,
+            tenants: tenants(&file.tenants)?,
             file: path,
             data,
             log,
@@ -290,4 +293,16 @@ fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worke
         drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
         timeouts: file.timeouts.iter().map(|(kind, timeout)| (*kind, timeout.0)).collect(),
     })
+}
+
+fn tenants(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, TenantSettings>, String> {
+    let checked = |(name, tenant): (&String, &file::Tenant)| {
+        let name = Name::checked(name).map_err(|reason| format!("tenants: `{name}` {reason}"))?;
+        let weight = tenant.weight.unwrap_or(1);
+        if !(1..=WEIGHT_MAX).contains(&weight) {
+            return Err(format!("tenants.{name}.weight is {weight}; it is between 1 and {WEIGHT_MAX}"));
+        }
+        Ok((name, TenantSettings { backlog_max: tenant.backlog_max, weight }))
+    };
+    file.iter().map(checked).collect()
 }

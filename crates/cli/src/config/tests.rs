@@ -234,3 +234,22 @@ fn a_store_is_a_url_or_a_table_and_its_password_is_never_shown() {
         assert!(said.contains(reason) && !said.contains("hidden"), "{file}: {said}");
     }
 }
+
+#[test]
+fn tenants_have_a_cap_and_a_weight() {
+    let config =
+        load("[tenants.acme]\nbacklog_max = 7\nweight = 3\n[tenants.globex]\n", Flags::default(), &[]).unwrap();
+    assert_eq!(config.tenants[&Name::from("acme")], TenantSettings { backlog_max: Some(7), weight: 3 });
+    assert_eq!(config.tenants[&Name::from("globex")], TenantSettings::default());
+    assert!(nothing(&[]).tenants.is_empty());
+    for (toml, expected) in [
+        ("[tenants.acme]\nweight = 0", "between 1 and 1000"),
+        ("[tenants.acme]\nweight = 1001", "tenants.acme.weight"),
+        ("[tenants.acme]\nbacklog_max = -1", "line 2"),
+        ("[tenants.acme]\nbacklog = 1", "backlog"),
+        ("[tenants.\"\"]\nweight = 1", "tenants: ``"),
+    ] {
+        let message = error(toml, Flags::default(), &[]);
+        assert!(message.contains(expected), "{toml}: {message}");
+    }
+}

@@ -20,6 +20,7 @@ use crate::{
     failure::{Failure, Outcome},
     metrics, providers,
     stores::{self, Opening, cannot_start},
+    tenants,
 };
 
 /// The parts that roles share, and the roles that run.
@@ -42,6 +43,7 @@ impl Process {
     pub(crate) async fn open(config: Config, opening: Opening) -> Result<Self, Failure> {
         let metrics = metrics::install()?;
         let stores = stores::open(&config, opening).await?;
+        tenants::keep(&config, &stores).await?;
         Ok(Self {
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),

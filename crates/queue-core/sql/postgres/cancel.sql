@@ -1,7 +1,7 @@
 -- Purpose:   ends a live job because someone asked for it: moves it out of the hot table.
 -- Arguments: 1 id, 2 finished_at, 3 reason, 4 the epoch of an attempt that is interrupted, 5 its session, 6 when it
 --            started; NULL where none runs.
--- Returns:   epoch after it, queue; no row for a job that is final or missing.
+-- Returns:   epoch after it, queue, tenant; no row for a job that is final or missing.
 -- Invariant: a running attempt is fenced: its row is gone.
 WITH done AS (
     DELETE FROM jobs WHERE id = $1 AND standing < 1 RETURNING *
@@ -23,4 +23,4 @@ WITH done AS (
     DELETE FROM unique_keys k USING done d
     WHERE d.unique_key IS NOT NULL AND k.tenant = d.tenant AND k.key = d.unique_key AND k.job_id = d.id
 )
-SELECT epoch + 1, queue FROM done
+SELECT epoch + 1, queue, tenant FROM done

@@ -4,7 +4,7 @@
 --            after it (0 or 2), 8 outcomes, 9 next run_at or NULL, 10 errors, 11 their classes, 12 their signatures,
 --            13 calls, 14 tokens_in, 15 tokens_out, 16 tokens_cached, 17 tokens_cache_write, 18 tokens_reasoning,
 --            19 cost_nanousd, 20 cost_unknown; arrays of one length; 21 the incarnation in which the attempts began.
--- Returns:   id, queue, run_at, epoch after it of the jobs that were live at the claimed epoch; the rest is fenced.
+-- Returns:   id, queue, tenant, run_at, epoch after it of the jobs that were live at the claimed epoch; the rest is fenced.
 -- Invariant: changes only a row that is live at the claimed epoch in this life of the journal. A release spends no
 --            attempt. The last error stays where there is no newer one.
 WITH done AS (
@@ -47,4 +47,4 @@ WITH done AS (
     WHERE d.standing = 2 AND d.unique_key IS NOT NULL
       AND k.tenant = d.tenant AND k.key = d.unique_key AND k.job_id = d.id
 )
-SELECT id, queue, run_at, epoch FROM done
+SELECT id, queue, tenant, run_at, epoch FROM done

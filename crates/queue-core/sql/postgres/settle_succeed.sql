@@ -3,7 +3,7 @@
 -- Arguments: 1 ids, in order, 2 epochs of the claims, 3 started_at, 4 finished_at, 5 sessions, 6 served_by, 7 results,
 --            8 calls, 9 tokens_in, 10 tokens_out, 11 tokens_cached, 12 tokens_cache_write, 13 tokens_reasoning,
 --            14 cost_nanousd, 15 cost_unknown; arrays of one length; 16 the incarnation in which the attempts began.
--- Returns:   id, queue, run_at of the jobs that were live at the claimed epoch; the rest is fenced.
+-- Returns:   id, queue, tenant, run_at of the jobs that were live at the claimed epoch; the rest is fenced.
 -- Invariant: takes only a row that is live at the claimed epoch in this life of the journal, and takes it once. The
 --            last error outlives the success. A job that called nobody is not charged.
 WITH done AS (
@@ -41,4 +41,4 @@ WITH done AS (
     DELETE FROM unique_keys k USING done d
     WHERE d.unique_key IS NOT NULL AND k.tenant = d.tenant AND k.key = d.unique_key AND k.job_id = d.id
 )
-SELECT id, queue, run_at FROM done
+SELECT id, queue, tenant, run_at FROM done

@@ -1,5 +1,5 @@
 -- Purpose:   how far the dispatcher's life is filled.
 -- Arguments: none.
--- Returns:   generation, fill_beat, filled, filled_run_at, filled_id.
+-- Returns:   generation, began_at, fill_beat, filled, filled_run_at, filled_id.
 -- Invariant: one row.
-SELECT generation, fill_beat, filled, filled_run_at, filled_id FROM meta;
+SELECT generation, began_at, fill_beat, filled, filled_run_at, filled_id FROM meta;

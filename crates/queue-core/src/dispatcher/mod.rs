@@ -26,6 +26,9 @@ pub const CLAIM_MAX_JOBS: usize = 512;
 /// Most entries in one push: bounds how long claims wait behind it.
 pub const PUSH_MAX_ENTRIES: usize = 1_000;
 
+/// Largest weight of a tenant: keeps a turn of the heaviest lane above one thousandth of a round.
+pub const WEIGHT_MAX: u32 = 1_000;
+
 /// A job as the dispatcher holds it: everything that decides its turn, and nothing of its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -238,7 +241,7 @@ pub enum Setting {
         /// Why, for `why`.
         reason: String,
     },
-    /// Turns that a tenant's lanes get in a round (1 unless set).
+    /// Turns that a tenant's lanes get in a round: 1 unless set, at most [`WEIGHT_MAX`].
     TenantWeight(Name, u32),
 }
 

@@ -35,6 +35,30 @@ pub struct Versioned<T> {
     pub value: T,
 }
 
+/// What operators set for a tenant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TenantSettings {
+    /// Live jobs that it may have; `None`: any number.
+    pub backlog_max: Option<u64>,
+    /// Turns of its lanes in a round, 1..=[`WEIGHT_MAX`](crate::dispatcher::WEIGHT_MAX).
+    pub weight: u32,
+}
+
+impl Default for TenantSettings {
+    fn default() -> Self {
+        Self { backlog_max: None, weight: 1 }
+    }
+}
+
+/// How many live jobs a tenant has and may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// The cap of its settings.
+    pub max: Option<u64>,
+    /// Jobs that are accepted and have not ended: waiting, running, due later.
+    pub live: u64,
+}
+
 /// What a key may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -80,6 +104,9 @@ pub struct WorkerSession {
 pub struct Filling {
     /// The life that the journal has begun last.
     pub generation: Generation,
+    /// When that life began, by the journal's clock. A filler that goes on leaves rows accepted later alone: whoever
+    /// accepted them pushed them. Not written by a note.
+    pub began_at: Timestamp,
     /// Grows with every note: who fills a life and whose beat is not the journal's any more has been relieved.
     pub beat: i64,
     /// Live rows up to this one, in the order of [`LiveScan`](super::LiveScan), have been pushed; `None`: none yet.
@@ -96,6 +123,15 @@ pub trait Catalog: Send + Sync {
 
     /// Replaces a queue's settings and returns their new version.
     async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError>;
+
+    /// Every tenant for whom something was set.
+    async fn tenants(&self) -> Result<BTreeMap<Name, Versioned<TenantSettings>>, JournalError>;
+
+    /// Replaces a tenant's settings and returns their new version.
+    async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError>;
+
+    /// How many live jobs a tenant has and may have. Cost does not depend on the number of jobs.
+    async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError>;
 
     /// Creates a key; a key with this id stays as it is.
     async fn add_key(&self, key: ApiKey) -> Result<(), JournalError>;

@@ -9,12 +9,13 @@ mod catalog;
 pub mod conformance;
 pub mod postgres;
 pub mod sqlite;
+mod totals;
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use catalog::{ApiKey, Catalog, Filling, QueueSettings, Role, Versioned, WorkerSession};
+pub use catalog::{ApiKey, Backlog, Catalog, Filling, QueueSettings, Role, TenantSettings, Versioned, WorkerSession};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -6,9 +6,9 @@ use std::{
 };
 
 use queue_core::{
-    dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Wait},
+    dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Step, Wait},
     ids::{Epoch, JobId, SessionId},
-    journal::{POISON_RECOVERIES, QueueSettings, WorkerSession},
+    journal::{POISON_RECOVERIES, QueueSettings, TenantSettings, WorkerSession},
     state::Standing,
 };
 
@@ -164,6 +164,9 @@ async fn a_filler_that_dies_is_followed_by_another() {
         let far = scene.stores.catalog.filling().await.unwrap();
         assert_eq!((far.after.is_some(), far.done), (noted, false));
 
+        scene.clock.advance_ms(1);
+        let young = scene.accept(1, |_| {}).await[0];
+
         let (mut watch, mut other, began) = (Watch::default(), Watch::default(), Instant::now());
         for early in [began, began + SILENCE / 2] {
             assert!(watch.relieve(&scene.stores, &config, early).await.unwrap().is_none(), "it may still live");
@@ -174,6 +177,7 @@ async fn a_filler_that_dies_is_followed_by_another() {
         assert!(late.is_none(), "somebody goes on already");
         crate::rebuild::run(scene.stores.clone(), prepared, tokio_util::sync::CancellationToken::new()).await;
         assert_eq!(scene.places(&ids).await, vec![waiting(0); ids.len()], "noted: {noted}");
+        assert_eq!(scene.place(young).await, Place::Unknown, "whoever accepted it pushes it");
         assert!(scene.stores.catalog.filling().await.unwrap().done);
         for now in [began, began + SILENCE, began + SILENCE * 2] {
             assert!(watch.relieve(&scene.stores, &config, now).await.unwrap().is_none(), "nothing is left to do");
@@ -230,4 +234,34 @@ async fn a_life_that_only_began_is_filled_once_its_workers_are_back() {
     scene.stores.dispatcher.join(session, vec![]).await.unwrap();
     filler.run().await;
     assert_eq!(scene.place(id).await, waiting(0));
+}
+
+/// Who is heavier gets more turns, after the start, after a flush, and when somebody sets it while jobs wait.
+#[tokio::test]
+async fn weights_of_tenants_hold_in_every_life() {
+    let mut scene = Scene::closed();
+    let weigh = async |scene: &Scene, weight| {
+        let settings = TenantSettings { weight, ..TenantSettings::default() };
+        scene.stores.catalog.set_tenant(&"heavy".into(), settings).await.unwrap();
+    };
+    let heavy_of_40 = async |scene: &Scene| {
+        let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], slots: 40 };
+        let claims = scene.stores.dispatcher.step(step).await.unwrap().claims;
+        let ids: Vec<_> = claims.iter().map(|claim| claim.lease.id).collect();
+        let rows = scene.stores.reads.jobs(&ids).await.unwrap();
+        rows.into_iter().flatten().filter(|row| row.tenant == "heavy".into()).count()
+    };
+    weigh(&scene, 3).await;
+    scene.accept(200, |job| job.tenant = "heavy".into()).await;
+    scene.accept(200, |job| job.tenant = "light".into()).await;
+    for life in ["a start", "a flush"] {
+        scene.stores.dispatcher = dispatcher(&scene.clock, scene.folder.path());
+        scene.rebuild().await;
+        assert_eq!(heavy_of_40(&scene).await, 30, "{life}");
+    }
+    let mut sweep = crate::reconcile::Sweep::default();
+    sweep.round(&scene.stores).await.unwrap();
+    weigh(&scene, 1).await;
+    sweep.round(&scene.stores).await.unwrap();
+    assert_eq!(heavy_of_40(&scene).await, 20, "set while jobs wait");
 }

@@ -16,6 +16,7 @@ use super::{
     slab::Slab,
 };
 use crate::{
+    dispatcher::WEIGHT_MAX,
     ids::{JobId, Name},
     journal::{QueueSettings, Versioned},
     time::Timestamp,
@@ -23,8 +24,6 @@ use crate::{
 
 /// One turn of a lane of weight 1; a power of two, so that common weights divide it well.
 const TURN: u64 = 1 << 20;
-/// Largest weight: keeps a turn of the heaviest lane above one thousandth of a round.
-const WEIGHT_MAX: u32 = 1_000;
 
 #[derive(Debug)]
 pub(super) struct Queue {

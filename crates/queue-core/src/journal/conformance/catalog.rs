@@ -1,10 +1,10 @@
 //! Cases of the catalog, and of what a restart must find again.
 
-use super::{Fixture, NOW, accept_new, accepted, call, job, retry, row, settle, success, token};
+use super::{Fixture, NOW, accept_new, accepted, call, death, job, retry, row, settle, success, token};
 use crate::{
     ids::{Epoch, JobId, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, ApiKey, Filling, QueueSettings, Role, WorkerSession},
+    journal::{Accepted, ApiKey, Backlog, Filling, QueueSettings, Role, TenantSettings, WorkerSession},
     ledger::Nanousd,
     state::Standing,
 };
@@ -128,7 +128,7 @@ pub async fn a_life_is_filled_by_one(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     assert!(store.catalog.filling().await.unwrap().done, "there is no life to be filled");
     let generation = store.journal.new_generation().await.unwrap();
-    let empty = Filling { generation, beat: 0, after: None, done: false };
+    let empty = Filling { generation, began_at: NOW, beat: 0, after: None, done: false };
     assert_eq!(store.catalog.filling().await.unwrap(), empty);
 
     let after = Some((NOW.plus_ms(-7), JobId::generate()));
@@ -145,4 +145,35 @@ pub async fn a_life_is_filled_by_one(fixture: &dyn Fixture) {
     let next = store.journal.new_generation().await.unwrap();
     assert_eq!(store.catalog.filling().await.unwrap(), Filling { generation: next, ..empty });
     assert!(!store.catalog.note_filling(empty).await.unwrap(), "that life is over");
+}
+
+/// Settings of tenants have versions that grow; their live jobs are counted over every end and back.
+pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let acme = "acme".into();
+    assert!(store.catalog.tenants().await.unwrap().is_empty());
+    assert_eq!(store.catalog.backlog(&acme).await.unwrap(), Backlog { max: None, live: 0 });
+    let settings = TenantSettings { backlog_max: Some(7), weight: 3 };
+    let first = store.catalog.set_tenant(&acme, settings.clone()).await.unwrap();
+    assert!(store.catalog.set_tenant(&acme, settings.clone()).await.unwrap() > first);
+    let known = store.catalog.tenants().await.unwrap();
+    assert_eq!((known.len(), &known["acme"].value), (1, &settings));
+
+    let jobs: Vec<_> = (0..6).map(|_| job()).collect();
+    store.journal.accept(jobs.clone()).await.unwrap();
+    accept_new(&store, &NewJob { tenant: "globex".into(), ..job() }).await;
+    let live = async || store.catalog.backlog(&acme).await.unwrap();
+    assert_eq!(live().await, Backlog { max: Some(7), live: 6 });
+    settle(&store, token(jobs[0].id, 0), success()).await;
+    settle(&store, token(jobs[1].id, 0), death()).await;
+    settle(&store, token(jobs[2].id, 0), retry()).await;
+    store.journal.cancel(jobs[3].id, None, None, NOW).await.unwrap();
+    assert_eq!(live().await.live, 3, "a retry lives on");
+    store.journal.redrive(jobs[1].id, NOW).await.unwrap();
+    assert_eq!(live().await.live, 4);
+    store.journal.accept(jobs).await.unwrap();
+    assert_eq!(live().await.live, 4, "a repeat adds nothing");
+    assert_eq!(store.catalog.backlog(&"globex".into()).await.unwrap(), Backlog { max: None, live: 1 });
+    store.catalog.set_tenant(&acme, TenantSettings::default()).await.unwrap();
+    assert_eq!(live().await, Backlog { max: None, live: 4 });
 }

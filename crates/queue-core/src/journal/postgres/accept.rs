@@ -21,7 +21,7 @@ use super::{
 use crate::{
     ids::{JobId, Name},
     job::NewJob,
-    journal::Accepted,
+    journal::{Accepted, totals::TotalsChange},
 };
 
 /// Bytes of payloads in one statement: a message to Postgres may have 1 GiB, and is held in memory whole.
@@ -116,10 +116,7 @@ async fn insert(transaction: &mut Transaction, new: &[&NewJob]) -> Result<(), Fa
     }
     insert_jobs(transaction.connection(), &fresh).await?;
     for job in fresh {
-        transaction.count(&job.queue, |totals| {
-            totals.accepted += 1;
-            totals.live += 1;
-        });
+        transaction.count(&job.queue, &job.tenant, TotalsChange::ACCEPTED);
     }
     Ok(())
 }

@@ -15,7 +15,9 @@ use super::{
 };
 use crate::{
     ids::{Generation, JobId, Name, SessionId},
-    journal::{ApiKey, Catalog, Filling, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+    journal::{
+        ApiKey, Backlog, Catalog, Filling, JournalError, QueueSettings, Role, TenantSettings, Versioned, WorkerSession,
+    },
 };
 
 #[async_trait]
@@ -30,6 +32,30 @@ impl Catalog for PostgresJournal {
 
     async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError> {
         self.write::<SetQueue>((queue.clone(), settings)).await
+    }
+
+    async fn tenants(&self) -> Result<BTreeMap<Name, Versioned<TenantSettings>>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::TENANTS).fetch_all(&pool).await?;
+            Ok(found.iter().map(tenant).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError> {
+        self.write::<SetTenant>((tenant.clone(), settings)).await
+    }
+
+    async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
+        self.ask(|pool| async move {
+            let row = sqlx::query(sql::BACKLOG).bind(tenant.as_str()).fetch_one(&pool).await?;
+            let mut cells = Cells::of(&row, 0);
+            Ok(Backlog {
+                max: cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok()),
+                live: cells.count()?,
+            })
+        })
+        .await
     }
 
     async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
@@ -90,6 +116,14 @@ fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
     Ok((name, Versioned { version, value }))
 }
 
+fn tenant(row: &PgRow) -> Result<(Name, Versioned<TenantSettings>), sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    let (name, version) = (cells.name()?, cells.next()?);
+    let backlog_max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
+    let weight = u32::try_from(cells.next::<i32>()?).unwrap_or(1);
+    Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight } }))
+}
+
 fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
     let mut cells = Cells::of(row, 0);
     Ok(ApiKey {
@@ -115,9 +149,10 @@ fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
 
 fn filling(row: &PgRow) -> Result<Filling, sqlx::Error> {
     let mut cells = Cells::of(row, 0);
-    let (generation, beat, done) = (Generation(cells.next()?), cells.next()?, cells.next()?);
+    let (generation, began_at) = (Generation(cells.next()?), cells.time()?);
+    let (beat, done) = (cells.next()?, cells.next()?);
     let (run_at, id) = (cells.time_if_any()?, cells.next::<Option<uuid::Uuid>>()?);
-    Ok(Filling { generation, beat, after: run_at.zip(id.map(JobId)), done })
+    Ok(Filling { generation, began_at, beat, after: run_at.zip(id.map(JobId)), done })
 }
 
 fn role_word(role: Role) -> &'static str {
@@ -149,6 +184,30 @@ impl Verb for SetQueue {
                 .bind(kept_if_any(settings.reason.as_ref()))
                 .bind(settings.concurrency.map(i64::from))
                 .bind(settings.timeout_ms.map(rows::to_bigint))
+                .fetch_one(transaction.connection())
+                .await?;
+            versions.push(version);
+        }
+        Ok(versions)
+    }
+}
+
+struct SetTenant;
+
+#[async_trait]
+impl Verb for SetTenant {
+    type Input = (Name, TenantSettings);
+    type Output = i64;
+    /// The same settings twice are two versions of the same.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<i64>, Failure> {
+        let mut versions = Vec::new();
+        for (name, settings) in inputs {
+            let version = sqlx::query_scalar(sql::TENANT_SET)
+                .bind(name.as_str())
+                .bind(settings.backlog_max.map(rows::to_bigint))
+                .bind(rows::to_integer(settings.weight))
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

@@ -24,7 +24,7 @@ type BodyKey = (Name, String);
 type ItemKey = (Name, String, i64);
 /// A unique key: tenant, key.
 type UniqueKey = (Name, String);
-/// SHA-256 of a body.
+/// Hash of a body.
 type Fingerprint = [u8; 32];
 
 fn body_key(job: &NewJob) -> Option<BodyKey> {

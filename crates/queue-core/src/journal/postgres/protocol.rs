@@ -22,7 +22,9 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId},
     job::Kind,
-    journal::{Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token},
+    journal::{
+        Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token, totals::TotalsChange,
+    },
     state::Standing,
     time::Timestamp,
 };
@@ -139,7 +141,7 @@ async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Resu
         .execute(transaction.connection())
         .await?;
     for entry in &entries {
-        count_end(transaction, &entry.queue, Standing::Dead);
+        count_end(transaction, &entry.queue, &entry.tenant, Standing::Dead);
     }
     Ok(())
 }
@@ -209,8 +211,8 @@ impl Verb for Cancel {
             answers.push(match &cancelled {
                 Some(row) => {
                     let mut cells = Cells::of(row, 0);
-                    let (epoch, queue) = (cells.next::<i64>()?, cells.name()?);
-                    count_end(transaction, &queue, Standing::Cancelled);
+                    let (epoch, queue, tenant) = (cells.next::<i64>()?, cells.name()?, cells.name()?);
+                    count_end(transaction, &queue, &tenant, Standing::Cancelled);
                     Cancelled::Done(Epoch(epoch - 1))
                 }
                 None => standing(transaction, *id)
@@ -284,10 +286,7 @@ impl Verb for Redrive {
             answers.push(match &risen {
                 Some(row) => {
                     let entry = rows::entry(row)?;
-                    transaction.count(&entry.queue, |totals| {
-                        totals.dead -= 1;
-                        totals.live += 1;
-                    });
+                    transaction.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);
                     Changed::Done(entry)
                 }
                 None => standing(transaction, *id)
@@ -320,8 +319,9 @@ impl Verb for NewGeneration {
 
     async fn run(transaction: &mut Transaction, inputs: &[()], _again: bool) -> Result<Vec<Generation>, Failure> {
         let mut answers = Vec::new();
+        let now = transaction.now.0;
         for () in inputs {
-            let number = sqlx::query_scalar(sql::GENERATION).fetch_one(transaction.connection()).await?;
+            let number = sqlx::query_scalar(sql::GENERATION).bind(now).fetch_one(transaction.connection()).await?;
             answers.push(Generation(number));
         }
         Ok(answers)

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     error::JobError,
     ids::{Epoch, Incarnation, JobId, Name},
-    journal::{Outcome, Settled, Settlement},
+    journal::{Outcome, Settled, Settlement, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
 };
@@ -169,10 +169,10 @@ async fn succeed(
     let epochs: HashMap<_, _> = part.iter().map(|settlement| (settlement.token.id, settlement.token.epoch)).collect();
     for row in query.fetch_all(transaction.connection()).await? {
         let mut cells = Cells::of(&row, 0);
-        let (id, queue, run_at) = (cells.job_id()?, cells.name()?, cells.time()?);
+        let (id, queue, tenant, run_at) = (cells.job_id()?, cells.name()?, cells.name()?, cells.time()?);
         let epoch = epochs.get(&id).copied().unwrap_or_default();
         done.insert(id, Settled::Done { standing: Standing::Succeeded, epoch, run_at });
-        count_end(transaction, &queue, Standing::Succeeded);
+        count_end(transaction, &queue, &tenant, Standing::Succeeded);
     }
     Ok(())
 }
@@ -199,26 +199,20 @@ async fn move_on(
     let query = sum_columns(part, sums).bind(query).bind(life.0);
     for row in query.fetch_all(transaction.connection()).await? {
         let mut cells = Cells::of(&row, 0);
-        let (id, queue, run_at, epoch) = (cells.job_id()?, cells.name()?, cells.time()?, Epoch(cells.next()?));
+        let (id, queue, tenant) = (cells.job_id()?, cells.name()?, cells.name()?);
+        let (run_at, epoch) = (cells.time()?, Epoch(cells.next()?));
         let standing = standings.get(&id).copied().unwrap_or(Standing::Live);
         done.insert(id, Settled::Done { standing, epoch, run_at });
-        count_end(transaction, &queue, standing);
+        count_end(transaction, &queue, &tenant, standing);
     }
     Ok(())
 }
 
 /// Counts that a job ended so, if it did.
-pub(super) fn count_end(transaction: &mut Transaction, queue: &Name, standing: Standing) {
-    let ended = match standing {
-        Standing::Live => return,
-        Standing::Succeeded => |totals: &mut super::transaction::TotalsChange| totals.succeeded += 1,
-        Standing::Dead => |totals: &mut super::transaction::TotalsChange| totals.dead += 1,
-        Standing::Cancelled => |totals: &mut super::transaction::TotalsChange| totals.cancelled += 1,
-    };
-    transaction.count(queue, |totals| {
-        totals.live -= 1;
-        ended(totals);
-    });
+pub(super) fn count_end(transaction: &mut Transaction, queue: &Name, tenant: &Name, standing: Standing) {
+    if let Some(change) = TotalsChange::of_end(standing) {
+        transaction.count(queue, tenant, change);
+    }
 }
 
 /// The sums of those that were fenced, and the answers that a later attempt may need: a success needs none.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::{failure::Failure, sql};
 use crate::{
     ids::Name,
+    journal::totals::TotalsChange,
     telemetry,
     time::{Clock, Timestamp},
 };
@@ -44,22 +45,14 @@ pub(super) trait Verb: Send + Sync + 'static {
     ) -> Result<Vec<Self::Output>, Failure>;
 }
 
-/// What a write does to a queue's numbers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TotalsChange {
-    pub(super) accepted: i64,
-    pub(super) succeeded: i64,
-    pub(super) cancelled: i64,
-    pub(super) dead: i64,
-    pub(super) live: i64,
-}
-
 /// An open transaction as the verbs see it.
 pub(super) struct Transaction {
     inner: sqlx::Transaction<'static, sqlx::Postgres>,
     /// The journal's clock at its start.
     pub(super) now: Timestamp,
     totals: BTreeMap<Name, TotalsChange>,
+    /// What it does to the live jobs of tenants.
+    backlogs: BTreeMap<Name, i64>,
 }
 
 impl Transaction {
@@ -68,11 +61,15 @@ impl Transaction {
         &mut self.inner
     }
 
-    /// Counts; written once for each queue before the commit.
-    pub(super) fn count(&mut self, queue: &Name, change: impl FnOnce(&mut TotalsChange)) {
+    /// Counts; written once for each queue and tenant before the commit.
+    pub(super) fn count(&mut self, queue: &Name, tenant: &Name, change: TotalsChange) {
         match self.totals.get_mut(queue) {
-            Some(totals) => change(totals),
-            None => change(self.totals.entry(queue.clone()).or_default()),
+            Some(totals) => *totals += change,
+            None => _ = self.totals.insert(queue.clone(), change),
+        }
+        match self.backlogs.get_mut(tenant) {
+            Some(live) => *live += change.live,
+            None => _ = self.backlogs.insert(tenant.clone(), change.live),
         }
     }
 
@@ -86,6 +83,8 @@ impl Transaction {
             let names: Vec<_> = new.into_iter().map(Name::as_str).collect();
             sqlx::query(sql::QUEUES_OPEN).bind(names).execute(self.connection()).await?;
         }
+        let backlogs = std::mem::take(&mut self.backlogs);
+        let moved: Vec<_> = backlogs.iter().filter(|(_, live)| **live != 0).collect();
         let column = |number: fn(&TotalsChange) -> i64| totals.values().map(number).collect::<Vec<_>>();
         sqlx::query(sql::TOTALS_ADD)
             .bind(totals.keys().map(Name::as_str).collect::<Vec<_>>())
@@ -94,6 +93,8 @@ impl Transaction {
             .bind(column(|change| change.cancelled))
             .bind(column(|change| change.dead))
             .bind(column(|change| change.live))
+            .bind(moved.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
+            .bind(moved.iter().map(|(_, live)| **live).collect::<Vec<_>>())
             .execute(self.connection())
             .await?;
         Ok(())
@@ -151,7 +152,8 @@ impl Database {
     async fn try_commit<V: Verb>(&self, inputs: &[V::Input], again: bool) -> Result<Vec<V::Output>, Failure> {
         let began = Instant::now();
         let inner = self.pool.begin().await?;
-        let mut transaction = Transaction { inner, now: self.clock.now(), totals: BTreeMap::new() };
+        let mut transaction =
+            Transaction { inner, now: self.clock.now(), totals: BTreeMap::new(), backlogs: BTreeMap::new() };
         let answers = V::run(&mut transaction, inputs, again).await?;
         transaction.commit().await?;
         histogram!(telemetry::JOURNAL_COMMIT).record(began.elapsed().as_secs_f64());

@@ -4,7 +4,11 @@ use rusqlite::params;
 use uuid::Uuid;
 
 use super::{rows, sql::Write, writer::Batch};
-use crate::{ids::JobId, job::NewJob, journal::Accepted};
+use crate::{
+    ids::JobId,
+    job::NewJob,
+    journal::{Accepted, totals::TotalsChange},
+};
 
 /// Accepts `jobs` in order; each sees those before it.
 pub(super) fn accept(batch: &mut Batch<'_>, jobs: &[NewJob]) -> rusqlite::Result<Vec<Accepted>> {
@@ -27,10 +31,7 @@ fn accept_one(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Accepted>
     let seq = batch.inserted_seq();
     batch.sql.execute(Write::AcceptPayload, params![seq, &*job.payload])?;
     keep_keys(batch, job)?;
-    batch.count(&job.queue, |totals| {
-        totals.accepted += 1;
-        totals.live += 1;
-    });
+    batch.count(&job.queue, &job.tenant, TotalsChange::ACCEPTED);
     Ok(Accepted::New)
 }
 

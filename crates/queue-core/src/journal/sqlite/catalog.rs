@@ -13,7 +13,9 @@ use super::{
 };
 use crate::{
     ids::{Generation, JobId, Name, SessionId},
-    journal::{ApiKey, Catalog, Filling, JournalError, QueueSettings, Role, Versioned, WorkerSession},
+    journal::{
+        ApiKey, Backlog, Catalog, Filling, JournalError, QueueSettings, Role, TenantSettings, Versioned, WorkerSession,
+    },
 };
 
 #[async_trait]
@@ -24,6 +26,19 @@ impl Catalog for SqliteJournal {
 
     async fn set_queue(&self, queue: &Name, settings: QueueSettings) -> Result<i64, JournalError> {
         self.writer.submit(1, (queue.clone(), settings), set_queue).await
+    }
+
+    async fn tenants(&self) -> Result<BTreeMap<Name, Versioned<TenantSettings>>, JournalError> {
+        self.readers.read(tenants).await
+    }
+
+    async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError> {
+        self.writer.submit(1, (tenant.clone(), settings), set_tenant).await
+    }
+
+    async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
+        let tenant = tenant.clone();
+        self.readers.read(move |connection| backlog(connection, &tenant)).await
     }
 
     async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
@@ -98,6 +113,31 @@ fn set_queue(batch: &mut Batch<'_>, (name, settings): &(Name, QueueSettings)) ->
     )
 }
 
+fn tenants(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<TenantSettings>>> {
+    connection
+        .prepare_cached(read::TENANTS)?
+        .query_map([], |row| {
+            let mut cells = Cells::of(row, 0);
+            let (name, version) = (cells.name()?, cells.next()?);
+            let backlog_max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
+            Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight: cells.next()? } }))
+        })?
+        .collect()
+}
+
+fn set_tenant(batch: &mut Batch<'_>, (name, settings): &(Name, TenantSettings)) -> rusqlite::Result<i64> {
+    let values = params![name.as_str(), settings.backlog_max.map(rows::to_integer), settings.weight];
+    batch.sql.one(Write::TenantSet, values, |row| row.get(0))
+}
+
+fn backlog(connection: &Connection, tenant: &Name) -> rusqlite::Result<Backlog> {
+    connection.prepare_cached(read::BACKLOG)?.query_row([tenant.as_str()], |row| {
+        let mut cells = Cells::of(row, 0);
+        let max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
+        Ok(Backlog { max, live: cells.count()? })
+    })
+}
+
 fn role_word(role: Role) -> &'static str {
     match role {
         Role::Admin => "admin",
@@ -165,10 +205,11 @@ fn sessions(connection: &Connection) -> rusqlite::Result<Vec<WorkerSession>> {
 fn filling(connection: &Connection) -> rusqlite::Result<Filling> {
     connection.prepare_cached(read::FILLING)?.query_row([], |row| {
         let mut cells = Cells::of(row, 0);
-        let (generation, beat, done) = (Generation(cells.next()?), cells.next()?, cells.next()?);
+        let (generation, began_at) = (Generation(cells.next()?), cells.time()?);
+        let (beat, done) = (cells.next()?, cells.next()?);
         let (run_at, id) = (cells.time_if_any()?, cells.next::<Option<[u8; 16]>>()?);
         let id = id.map(|bytes| JobId(uuid::Uuid::from_bytes(bytes)));
-        Ok(Filling { generation, beat, after: run_at.zip(id), done })
+        Ok(Filling { generation, began_at, beat, after: run_at.zip(id), done })
     })
 }
 

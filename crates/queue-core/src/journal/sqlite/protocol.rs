@@ -14,6 +14,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId, Name},
     job::Kind,
+    journal::totals::TotalsChange,
     journal::{Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token},
     state::Standing,
     time::Timestamp,
@@ -107,11 +108,14 @@ fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
         params![lost.seq, batch.now.0, rows::json_text(&error)?, error.class.as_str(), error.signature],
     )?;
     free_unique_key(batch, lost.entry.id, &lost.entry.tenant, lost.unique_key.as_deref())?;
-    batch.count(&lost.entry.queue, |totals| {
-        totals.live -= 1;
-        totals.dead += 1;
-    });
+    count_end(batch, &lost.entry.queue, &lost.entry.tenant, Standing::Dead);
     Ok(())
+}
+
+fn count_end(batch: &mut Batch<'_>, queue: &Name, tenant: &Name, standing: Standing) {
+    if let Some(change) = TotalsChange::of_end(standing) {
+        batch.count(queue, tenant, change);
+    }
 }
 
 /// Hands on live jobs that the dispatcher does not know.
@@ -151,10 +155,7 @@ pub(super) fn cancel(
         )?;
     }
     free_unique_key(batch, *id, &row.tenant, row.unique_key.as_deref())?;
-    batch.count(&row.queue, |totals| {
-        totals.live -= 1;
-        totals.cancelled += 1;
-    });
+    count_end(batch, &row.queue, &row.tenant, Standing::Cancelled);
     Ok(Cancelled::Done(before))
 }
 
@@ -223,10 +224,7 @@ pub(super) fn redrive(batch: &mut Batch<'_>, (id, now): &(JobId, Timestamp)) -> 
     if let Some(key) = unique_key {
         batch.sql.execute(Write::UniqueTake, params![entry.tenant.as_str(), key, id.as_bytes()])?;
     }
-    batch.count(&entry.queue, |totals| {
-        totals.dead -= 1;
-        totals.live += 1;
-    });
+    batch.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);
     Ok(Changed::Done(entry))
 }
 
@@ -236,7 +234,7 @@ fn standing(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Option<(Standi
 
 /// Begins a new life of the dispatcher.
 pub(super) fn new_generation(batch: &mut Batch<'_>, (): &()) -> rusqlite::Result<Generation> {
-    batch.sql.one(Write::Generation, [], |row| row.get(0)).map(Generation)
+    batch.sql.one(Write::Generation, [batch.now.0], |row| row.get(0)).map(Generation)
 }
 
 /// Writes and commits a page, or fails as any write would.

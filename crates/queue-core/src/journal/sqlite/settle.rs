@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::JobError,
     ids::{JobId, Name},
-    journal::{Outcome, Settled, Settlement},
+    journal::{Outcome, Settled, Settlement, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
 };
@@ -36,15 +36,9 @@ pub(super) fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> rusqlite
     }
     if to.standing.is_final() {
         free_unique_key(batch, id, &claimed.tenant, claimed.unique_key.as_deref())?;
-        batch.count(&claimed.queue, |totals| {
-            totals.live -= 1;
-            match to.standing {
-                Standing::Succeeded => totals.succeeded += 1,
-                Standing::Dead => totals.dead += 1,
-                Standing::Cancelled => totals.cancelled += 1,
-                Standing::Live => {}
-            }
-        });
+    }
+    if let Some(change) = TotalsChange::of_end(to.standing) {
+        batch.count(&claimed.queue, &claimed.tenant, change);
     }
     let epoch = if to.standing.is_final() { settlement.token.epoch } else { settlement.token.epoch.next() };
     Ok(Settled::Done { standing: to.standing, epoch, run_at: to.run_at.unwrap_or(claimed.run_at) })

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     ids::{Incarnation, Name},
-    journal::JournalError,
+    journal::{JournalError, totals::TotalsChange},
     telemetry,
     time::{Clock, Timestamp},
 };
@@ -39,16 +39,6 @@ const GROUP_MAX_ROWS: usize = 4_096;
 /// How long a group waits to become as large as the one before it. An idle journal never waits.
 const LINGER: Duration = Duration::from_micros(200);
 
-/// What a write does to a queue's numbers.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TotalsChange {
-    pub(super) accepted: i64,
-    pub(super) succeeded: i64,
-    pub(super) cancelled: i64,
-    pub(super) dead: i64,
-    pub(super) live: i64,
-}
-
 /// The open transaction as the verbs see it.
 pub(super) struct Batch<'c> {
     /// The statements of its connection.
@@ -59,12 +49,14 @@ pub(super) struct Batch<'c> {
     pub(super) incarnation: Incarnation,
     connection: &'c Connection,
     totals: HashMap<Name, TotalsChange>,
+    /// What it does to the live jobs of tenants.
+    backlogs: HashMap<Name, i64>,
 }
 
 impl<'c> Batch<'c> {
     fn on(connection: &'c Connection, incarnation: Incarnation) -> Self {
-        let (now, totals) = (Timestamp::default(), HashMap::new());
-        Self { sql: Prepared::on(connection), now, incarnation, connection, totals }
+        let (now, totals, backlogs) = (Timestamp::default(), HashMap::new(), HashMap::new());
+        Self { sql: Prepared::on(connection), now, incarnation, connection, totals, backlogs }
     }
 
     /// The number of the row that the last insert made.
@@ -78,11 +70,15 @@ impl<'c> Batch<'c> {
         self.connection
     }
 
-    /// Counts; written once for each queue before the commit.
-    pub(super) fn count(&mut self, queue: &Name, change: impl FnOnce(&mut TotalsChange)) {
+    /// Counts; written once for each queue and tenant before the commit.
+    pub(super) fn count(&mut self, queue: &Name, tenant: &Name, change: TotalsChange) {
         match self.totals.get_mut(queue) {
-            Some(totals) => change(totals),
-            None => change(self.totals.entry(queue.clone()).or_default()),
+            Some(totals) => *totals += change,
+            None => _ = self.totals.insert(queue.clone(), change),
+        }
+        match self.backlogs.get_mut(tenant) {
+            Some(live) => *live += change.live,
+            None => _ = self.backlogs.insert(tenant.clone(), change.live),
         }
     }
 
@@ -96,12 +92,19 @@ impl<'c> Batch<'c> {
             let TotalsChange { accepted, succeeded, cancelled, dead, live } = change;
             self.sql.execute(Write::TotalsAdd, params![queue, accepted, succeeded, cancelled, dead, live])?;
         }
+        for (tenant, live) in self.backlogs.drain().filter(|(_, live)| *live != 0) {
+            let values = params![tenant.as_str(), live];
+            if self.sql.execute(Write::TenantAdd, values)? == 0 {
+                self.sql.execute(Write::TenantOpen, values)?;
+            }
+        }
         Ok(())
     }
 
     fn transact(&mut self, now: Timestamp, group: &mut [Box<dyn Request>]) -> rusqlite::Result<()> {
         self.now = now;
         self.totals.clear();
+        self.backlogs.clear();
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         for request in group {
             request.run(self)?;
