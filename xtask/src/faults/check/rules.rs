@@ -102,7 +102,7 @@ fn money(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
     if case.charges > 1 || must_pay && case.charges == 0 {
         report.violate(Rule::Charge, format!("{} is charged {} times", case.name(), case.charges));
     }
-    if !case.wish.work.calls_provider() {
+    if !case.wish.work.calls_provider() || job.standing == tables::LIVE {
         return;
     }
     let answered = case.answered();
