@@ -4,7 +4,7 @@
 //! started again, as any supervisor would.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::TcpListener,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -19,6 +19,9 @@ use crate::cluster::{KEY, Role};
 
 /// Pause before a process that would not start is tried again, as supervisors do.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// Calls that the provider takes at once: more than all workers have slots, dead ones included.
+const PROVIDER_CONCURRENCY: u32 = 4_096;
 
 /// Slots of a worker.
 const SLOTS: &str = "64";
@@ -39,6 +42,16 @@ pub(crate) struct Surroundings {
 }
 
 impl Surroundings {
+    /// What every process finds in its folder. The leases of a killed worker count against the provider's limit until
+    /// they are reaped: with the usual limit, kills every two seconds would measure that limit and nothing else.
+    fn configuration(&self) -> String {
+        format!(
+            "[provider]\ndefault_model = \"mock-chat\"\n\n\
+             [[providers]]\nname = \"mock\"\nurl = \"{}\"\nconcurrency = {PROVIDER_CONCURRENCY}\n",
+            self.provider
+        )
+    }
+
     /// `longshore …` with the settings of the run and nobody else's.
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(&self.binary);
@@ -46,8 +59,6 @@ impl Surroundings {
         command.envs([
             ("LONGSHORE_JOURNAL", self.journal.as_str()),
             ("LONGSHORE_DISPATCHER", &self.dispatcher),
-            ("LONGSHORE_PROVIDER_URL", &self.provider),
-            ("LONGSHORE_PROVIDER_DEFAULT_MODEL", "mock-chat"),
             ("LONGSHORE_WORKER_SLOTS", SLOTS),
             ("LONGSHORE_PROBE_JOBS", "true"),
             ("LONGSHORE_ADMIN_KEY", KEY),
@@ -99,6 +110,7 @@ pub(crate) struct Fleet {
 impl Fleet {
     /// Makes the schema and starts all of them. They are not waited for.
     pub(crate) fn start(around: Surroundings, processes: Processes) -> Result<Self> {
+        fs::write(around.folder.join("longshore.toml"), around.configuration())?;
         let migrated = around.command(&["migrate"]).output().context("`longshore migrate` does not start")?;
         ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
         let mut fleet = Self { around, processes: vec![] };

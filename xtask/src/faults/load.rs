@@ -81,7 +81,7 @@ fn wish(number: u64, long_percent: u32, rng: &mut StdRng) -> Wish {
         95..99 => Work::ProbeFailsOnce,
         _ => Work::ProbeDies,
     };
-    let ms = if rng.random_ratio(long_percent, 100) { rng.random_range(500..4_000) } else { rng.random_range(5..50) };
+    let ms = if rng.random_ratio(long_percent, 100) { rng.random_range(500..8_000) } else { rng.random_range(5..50) };
     let later = work.calls_provider() && rng.random_ratio(3, 100);
     Wish {
         mark: format!("j{number}"),

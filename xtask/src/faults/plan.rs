@@ -72,7 +72,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         postgres_stops: 1,
         postgres_away: Duration::from_secs(10),
         demands: Demands { no_attempt_fenced: false, restart_within: Some(Duration::from_secs(15)) },
-        drain: Duration::from_secs(60),
+        drain: Duration::from_secs(120),
     },
     Scenario {
         name: "flush-only",
@@ -87,7 +87,7 @@ pub(crate) const SCENARIOS: &[Scenario] = &[
         postgres_stops: 0,
         postgres_away: Duration::ZERO,
         demands: Demands { no_attempt_fenced: true, restart_within: None },
-        drain: Duration::from_secs(60),
+        drain: Duration::from_secs(120),
     },
     SHORT,
 ];

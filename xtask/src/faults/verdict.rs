@@ -48,6 +48,7 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("attempts lost", report.lost_attempts.to_string()),
         ("jobs called again", format!("{}, of them answered twice {}", report.repeated, report.paid_twice)),
         ("ledger rows `maybe`", report.maybe.to_string()),
+        ("answers that nobody could record", report.unrecorded.to_string()),
         (
             "calls under way at a flush, least",
             report.under_way_at_flush.map_or_else(|| "no flush".to_owned(), |least| least.to_string()),

@@ -7,7 +7,7 @@ use super::{
         history::{ClientEvent, Ending, ProviderEvent, Wish},
         tables::{Attempt, Job},
     },
-    Evidence, Report, Rule,
+    Evidence, Report, Rule, SAME_MOMENT_US, Stretch,
 };
 
 /// One job.
@@ -41,6 +41,12 @@ impl Case<'_> {
     /// Calls that got a whole answer.
     pub(super) fn answered(&self) -> usize {
         self.calls.iter().filter(|call| matches!(call.end, Some((_, Ending::Answered)))).count()
+    }
+
+    /// From its first call to its last, with room for a provider that reads a request after its sender was killed.
+    pub(super) fn calling(&self) -> Stretch {
+        let began = |call: Option<&Call>| call.map_or(0, |call| call.began_us);
+        Stretch { from: began(self.calls.first()).saturating_sub(SAME_MOMENT_US), to: began(self.calls.last()) }
     }
 
     /// How findings name it.

@@ -107,6 +107,8 @@ pub(crate) struct Report {
     pub(crate) paid_twice: usize,
     /// Ledger rows that say `maybe`.
     pub(crate) maybe: usize,
+    /// Answers without a ledger row, because their worker was killed and Redis then forgot its leases.
+    pub(crate) unrecorded: usize,
     /// Fewest calls that were under way when Redis forgot everything.
     pub(crate) under_way_at_flush: Option<usize>,
     /// Longest time until a call that died with its worker was made again: without and with outages of the stores.
@@ -164,6 +166,12 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     report
 }
 
+/// A kill is noted when the process is gone; what its callers and callees see of it, they see up to this much earlier
+/// or later on a busy machine.
+const SAME_MOMENT_US: u64 = 1_000_000;
+/// The leases of a killed worker are reaped within this time: a session's life, and two rounds of the reaper.
+const REAPED_AFTER_US: u64 = 17_000_000;
+
 /// A stretch of a run, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stretch {
@@ -176,6 +184,8 @@ struct Stretch {
 struct Faults {
     /// Kills of processes in which jobs run.
     worker_kills: Vec<u64>,
+    /// Moments at which Redis forgot everything.
+    forgettings: Vec<u64>,
     /// Stores that were away.
     outages: Vec<Stretch>,
 }
@@ -187,7 +197,11 @@ impl Faults {
         for line in lines {
             match &line.event {
                 InjectorEvent::Killed { works: true, .. } => faults.worker_kills.push(line.mono_us),
-                InjectorEvent::Down { store } => down.push((*store, line.mono_us)),
+                InjectorEvent::Flushed => faults.forgettings.push(line.mono_us),
+                InjectorEvent::Down { store } => {
+                    down.push((*store, line.mono_us));
+                    faults.forgettings.extend((*store == Store::Redis).then_some(line.mono_us));
+                }
                 InjectorEvent::Up { store } => {
                     if let Some(at) = down.iter().position(|(away, _)| away == store) {
                         faults.outages.push(Stretch { from: down.swap_remove(at).1, to: line.mono_us });
@@ -203,6 +217,17 @@ impl Faults {
     /// Kills of workers in a stretch.
     fn kills_in(&self, stretch: Stretch) -> usize {
         self.worker_kills.iter().filter(|at| (stretch.from..=stretch.to).contains(at)).count()
+    }
+
+    /// Kills of workers in a stretch whose leases Redis forgot before anybody could find them expired: who ran there is
+    /// known to nobody.
+    fn forgotten_kills_in(&self, stretch: Stretch) -> usize {
+        let forgotten = |kill: &u64| {
+            let unseen = Stretch { from: kill.saturating_sub(SAME_MOMENT_US), to: kill + REAPED_AFTER_US };
+            self.forgettings.iter().any(|at| (unseen.from..=unseen.to).contains(at))
+        };
+        let kills = self.worker_kills.iter().filter(|at| (stretch.from..=stretch.to).contains(at));
+        kills.filter(|kill| forgotten(kill)).count()
     }
 
     /// How much of a stretch the stores were away.

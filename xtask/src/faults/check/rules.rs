@@ -8,13 +8,10 @@ use super::{
         plan::Demands,
         tables::{self, Job},
     },
-    Evidence, Faults, Report, Restart, Rule, Stretch,
+    Evidence, Faults, Report, Restart, Rule, SAME_MOMENT_US, Stretch,
     cases::{Call, Case, Cases},
 };
 
-/// A kill is noted when the process is gone, the end of its calls when the provider notices: within this time the
-/// two belong together.
-const SAME_MOMENT_US: u64 = 1_000_000;
 /// A process that is started while a store is away refuses to start within this time.
 const REFUSAL_MAX_US: u64 = 20_000_000;
 /// Recoveries after which a job is called poison.
@@ -53,7 +50,7 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
         [job] => {
             end(case, job, report);
             attempts(case, job, report);
-            money(case, job, report);
+            money(case, job, faults, report);
         }
         rows => report.violate(Rule::SettledTwice, format!("{} has {} rows", case.name(), rows.len())),
     }
@@ -100,20 +97,23 @@ fn attempts(case: &Case<'_>, job: &Job, report: &mut Report) {
 }
 
 /// Every answer is in the ledger, and a success that called a provider is charged once.
-fn money(case: &Case<'_>, job: &Job, report: &mut Report) {
+fn money(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
     let must_pay = job.standing == tables::SUCCEEDED && case.wish.work.calls_provider();
     if case.charges > 1 || must_pay && case.charges == 0 {
         report.violate(Rule::Charge, format!("{} is charged {} times", case.name(), case.charges));
     }
-    if !case.wish.work.calls_provider() {
+    if !case.wish.work.calls_provider() || job.standing == tables::LIVE {
         return;
     }
     let answered = case.answered();
     if job.standing == tables::SUCCEEDED && answered == 0 {
         report.violate(Rule::Witness, format!("{} succeeded without an answer of the provider", case.name()));
     }
-    // An answer whose worker died before it could write is what `maybe` stands for.
-    if case.billed > answered || answered > case.billed + case.maybe {
+    // An answer whose worker died before it could write is what `maybe` stands for. Where Redis forgot the lease as
+    // well, the journal cannot know that anything ran: it has no write at a claim.
+    let unrecorded = answered.saturating_sub(case.billed + case.maybe);
+    report.unrecorded += unrecorded;
+    if case.billed > answered || unrecorded > faults.forgotten_kills_in(case.calling()) {
         let seen = format!("{}: {answered} answers, {} rows billed, {} maybe", case.name(), case.billed, case.maybe);
         report.violate(Rule::Ledger, seen);
     }
@@ -137,8 +137,7 @@ fn repeated(case: &Case<'_>, faults: &Faults, report: &mut Report) {
     report.paid_twice += usize::from(case.answered() > 1);
     let Some(more) = case.calls.len().checked_sub(needed).filter(|more| *more > 0) else { return };
     report.repeated += 1;
-    let (Some(first), Some(last)) = (case.calls.first(), case.calls.last()) else { return };
-    let kills = faults.kills_in(Stretch { from: first.began_us, to: last.began_us });
+    let kills = faults.kills_in(case.calling());
     if more > kills {
         let seen = format!("{} was called {more} times too often over {kills} kills of workers", case.name());
         report.violate(Rule::Duplicate, seen);

@@ -182,6 +182,20 @@ fn the_ledger_must_say_what_the_provider_says() {
 }
 
 #[test]
+fn an_answer_may_only_be_unrecorded_where_its_lease_was_forgotten() {
+    let mut run = Run::clean();
+    run.row("id-0").finished_at = Some(WALL + 9_000);
+    run.call(5_000, 5_020, "j0", Ending::Answered);
+    run.kill(130);
+    run.is_only(Rule::Ledger);
+    line(&mut run.evidence.injector, 18_000, InjectorEvent::Flushed);
+    run.is_only(Rule::Ledger);
+    line(&mut run.evidence.injector, 10_000, InjectorEvent::Down { store: Store::Redis });
+    let report = run.check();
+    assert_eq!((report.violations, report.unrecorded), (vec![], 1));
+}
+
+#[test]
 fn a_call_after_the_end_is_found() {
     let mut run = Run::clean();
     run.row("id-0").finished_at = Some(WALL + 99);
@@ -212,8 +226,7 @@ fn a_repeated_call_needs_a_worker_that_died_meanwhile() {
     run.call(5_000, 5_020, "j0", Ending::Answered);
     run.evidence.tables.spend.push(Spend { job_id: "id-0".into(), billed: "yes".into() });
     run.is_only(Rule::Duplicate);
-    // Too early, too late, and in between.
-    run.kill(90);
+    // Too late, and in between.
     run.kill(5_001);
     run.is_only(Rule::Duplicate);
     run.kill(110);
