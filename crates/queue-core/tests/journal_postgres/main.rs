@@ -16,7 +16,7 @@ use queue_core::{
     job::NewJob,
     journal::{
         JobFilter, Journal, Outcome, Reads,
-        conformance::{Fixture, Opened, job, settlement, token},
+        conformance::{Opened, job, settlement, token},
     },
 };
 
