@@ -1,19 +1,27 @@
-//! Random operations on the SQLite journal and on a model of it: same answers, same rows, also over restarts.
+//! Random operations on every journal and on a model of it: same answers, same rows, also over restarts.
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
+#[path = "../postgres_fixture/mod.rs"]
+mod postgres_fixture;
 mod reference;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, marker::PhantomData, sync::Arc};
 
+use async_trait::async_trait;
 use bytes::Bytes;
+use postgres_fixture::Base;
 use proptest::test_runner::Config;
 use proptest_state_machine::{ReferenceStateMachine, StateMachineTest, prop_state_machine};
 use queue_core::{
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, Incarnation, Nonce, SessionId},
     job::{Idempotency, Kind, NewJob},
-    journal::{Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token, sqlite::SqliteJournal},
+    journal::{
+        Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token,
+        conformance::{Fixture, Opened},
+        sqlite::SqliteJournal,
+    },
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
     state::{Event, Standing},
     time::ManualClock,
@@ -22,18 +30,47 @@ use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, payer
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-/// Random histories; each has up to [`STEPS_MAX`] steps with a commit each.
+/// Random histories of the store in a file; each has up to [`STEPS_MAX`] steps with a commit each.
 const CASES: u32 = 64;
+/// Those of a server: each step is compared by dozens of round trips.
+const CASES_OF_A_SERVER: u32 = 4;
 const STEPS_MAX: usize = 40;
+
+/// A store that each history has for itself.
+trait Fresh: Fixture + 'static {
+    fn fresh() -> Self;
+}
+
+/// SQLite in a folder of its own.
+struct InFolder(TempDir);
+
+#[async_trait]
+impl Fixture for InFolder {
+    async fn open(&self) -> Opened {
+        Opened::over(SqliteJournal::open(&self.0.path().join("journal.db"), Arc::new(self.clock())).unwrap())
+    }
+
+    fn clock(&self) -> ManualClock {
+        ManualClock::at(NOW)
+    }
+}
+
+impl Fresh for InFolder {
+    fn fresh() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+}
+
+impl Fresh for Base {
+    fn fresh() -> Self {
+        Base::fresh()
+    }
+}
 
 struct Subject {
     runtime: Runtime,
-    folder: TempDir,
-    journal: Option<SqliteJournal>,
-}
-
-fn open(folder: &TempDir) -> SqliteJournal {
-    SqliteJournal::open(&folder.path().join("journal.db"), Arc::new(ManualClock::at(NOW))).unwrap()
+    store: Box<dyn Fixture>,
+    opened: Option<Opened>,
 }
 
 fn new_job(n: usize, submit: &Submit) -> NewJob {
@@ -109,13 +146,21 @@ fn outcome(event: Event) -> Outcome {
 }
 
 impl Subject {
-    fn journal(&self) -> &SqliteJournal {
-        self.journal.as_ref().unwrap()
+    fn opened(&self) -> &Opened {
+        self.opened.as_ref().unwrap()
+    }
+
+    fn journal(&self) -> &dyn Journal {
+        &*self.opened().journal
+    }
+
+    fn reads(&self) -> &dyn Reads {
+        &*self.opened().reads
     }
 
     /// The claim of the job at `off` from the epoch that it has now.
     async fn token(&self, n: usize, off: i64) -> Token {
-        let row = self.journal().jobs(&[id_of(n)]).await.unwrap().pop().flatten();
+        let row = self.reads().jobs(&[id_of(n)]).await.unwrap().pop().flatten();
         let present = row.map_or(0, |job| job.epoch.0);
         Token { id: id_of(n), epoch: Epoch(present + off) }
     }
@@ -179,7 +224,7 @@ impl Subject {
 
     async fn compare(&self, model: &Model) {
         let ids: Vec<_> = (0..model.jobs.len()).map(id_of).collect();
-        let rows = self.journal().jobs(&ids).await.unwrap();
+        let rows = self.reads().jobs(&ids).await.unwrap();
         for (n, (held, row)) in model.jobs.iter().zip(&rows).enumerate() {
             assert_eq!(held.is_some(), row.is_some(), "job {n}");
             if let Some(held) = held {
@@ -190,7 +235,7 @@ impl Subject {
     }
 
     async fn compare_job(&self, n: usize, held: &Held) {
-        let row = self.journal().jobs(&[id_of(n)]).await.unwrap().pop().flatten().unwrap();
+        let row = self.reads().jobs(&[id_of(n)]).await.unwrap().pop().flatten().unwrap();
         let counters = (row.attempts, row.releases, row.recoveries, row.redrives);
         assert_eq!(counters, (held.attempts, held.releases, held.recoveries, held.redrives), "job {n}");
         assert_eq!((row.standing, row.epoch, row.run_at), (held.standing, Epoch(held.epoch), held.run_at), "job {n}");
@@ -200,8 +245,8 @@ impl Subject {
         let memos: BTreeSet<_> =
             self.journal().memos(id_of(n)).await.unwrap().iter().map(|memo| memo.call_id).collect();
         assert_eq!(memos, held.memos.iter().map(|answer| call_id(n, *answer)).collect(), "memos of job {n}");
-        assert_eq!(self.journal().attempts(id_of(n)).await.unwrap().len(), held.attempt_rows, "attempts of job {n}");
-        let has_result = self.journal().result(id_of(n)).await.unwrap().is_some();
+        assert_eq!(self.reads().attempts(id_of(n)).await.unwrap().len(), held.attempt_rows, "attempts of job {n}");
+        let has_result = self.reads().result(id_of(n)).await.unwrap().is_some();
         assert_eq!(has_result, held.standing == Standing::Succeeded, "result of job {n}");
         let claims = [-1, 0, 1].map(|off| Token { id: id_of(n), epoch: Epoch(held.epoch + off) });
         let loaded = self.journal().load(&claims, NOW).await.unwrap();
@@ -221,11 +266,13 @@ impl Subject {
         let page = self.journal().live(scan).await.unwrap();
         let page: Vec<_> = page.iter().map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect)).collect();
         assert_eq!(page, live);
-        let totals = self.journal().totals().await.unwrap();
+        let totals = self.reads().totals().await.unwrap();
         assert_eq!(totals.get("default").copied().unwrap_or_default(), model.totals);
-        let counted = self.journal().live_counts().await.unwrap();
+        let counted = self.reads().live_counts().await.unwrap();
         assert_eq!(counted.get("default").copied().unwrap_or_default(), live.len() as u64);
-        let batch = self.journal().batch("all").await.unwrap();
+        let backlog = self.opened().catalog.backlog(&"acme".into()).await.unwrap();
+        assert_eq!((backlog.max, backlog.live), (None, live.len() as u64));
+        let batch = self.reads().batch("all").await.unwrap();
         for standing in Standing::ALL {
             let expected = held.iter().filter(|(_, held)| held.standing == standing).count() as u64;
             assert_eq!(batch.get(&standing).copied().unwrap_or_default(), expected, "{standing:?}");
@@ -233,23 +280,23 @@ impl Subject {
     }
 }
 
-struct SqliteTest;
+struct Over<F>(PhantomData<F>);
 
-impl StateMachineTest for SqliteTest {
+impl<F: Fresh> StateMachineTest for Over<F> {
     type SystemUnderTest = Subject;
     type Reference = Model;
 
     fn init_test(_: &Model) -> Subject {
-        let folder = tempfile::tempdir().unwrap();
-        let journal = Some(open(&folder));
+        let store = Box::new(F::fresh());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        Subject { runtime, folder, journal }
+        let opened = Some(runtime.block_on(store.open()));
+        Subject { runtime, store, opened }
     }
 
     fn apply(mut subject: Subject, model: &Model, step: <Model as ReferenceStateMachine>::Transition) -> Subject {
         if matches!(step, Step::Reopen) {
-            subject.journal = None;
-            subject.journal = Some(open(&subject.folder));
+            subject.opened = None;
+            subject.opened = Some(subject.runtime.block_on(subject.store.open()));
         }
         let answer = subject.runtime.block_on(subject.perform(model, &step));
         assert_eq!(answer, model.answer, "{step:?}");
@@ -262,5 +309,14 @@ prop_state_machine! {
     #![proptest_config(Config { cases: CASES, failure_persistence: None, ..Config::default() })]
 
     #[test]
-    fn the_journal_does_what_the_model_does(sequential 1..STEPS_MAX => SqliteTest);
+    fn sqlite_does_what_the_model_does(sequential 1..STEPS_MAX => Over<InFolder>);
+}
+
+prop_state_machine! {
+    #![proptest_config(Config {
+        cases: CASES_OF_A_SERVER, max_shrink_iters: 200, failure_persistence: None, ..Config::default()
+    })]
+
+    #[test]
+    fn postgres_does_what_the_model_does(sequential 1..STEPS_MAX => Over<Base>);
 }
