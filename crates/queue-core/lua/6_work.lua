@@ -211,8 +211,30 @@ function verbs.leave(args)
   return 1
 end
 
--- limit -> lost leases: (id, epoch, nonce, counts, session, started, started_at) each
+-- Ends the sessions of processes that are gone: nobody listens to their inbox, and since that was first seen they have
+-- said nothing. The machine of a process that was killed closes its connections, so this is sooner than the end of a
+-- session; after a restart of Redis everybody has that time to come back. `gone` is when it was first seen.
+local function end_closed()
+  for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, DUE_MAX - 1)) do
+    local key = S.P .. 's:' .. id
+    local found = call('HMGET', key, 'inbox', 'seen', 'gone')
+    -- Who may not ask sees nobody go: the session's end stands in.
+    local listeners = found[1] and redis.pcall('PUBSUB', 'NUMSUB', found[1])
+    local gone = tonumber(found[3])
+    if not listeners or listeners.err or listeners[2] > 0 then
+      if gone then call('HDEL', key, 'gone') end
+    elseif not gone or tonumber(found[2]) > gone then
+      call('HSET', key, 'gone', S.now)
+    elseif S.now - gone >= CLOSED_MS then
+      call('ZADD', S.P .. 'ss', S.now, id)
+    end
+  end
+end
+
+-- limit, '1' where a closed connection can be seen here (a Cluster's may be at any node) -> lost leases: (id, epoch,
+-- nonce, counts, session, started, started_at) each
 function verbs.reap(args)
+  if args[5] == '1' then end_closed() end
   for _, id in ipairs(call('ZRANGEBYSCORE', S.P .. 'ss', '-inf', S.now, 'LIMIT', 0, DUE_MAX)) do
     call('HSET', S.P .. 's:' .. id, 'dead', '1')
     call('ZREM', S.P .. 'ss', id)

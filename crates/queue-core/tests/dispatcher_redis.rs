@@ -92,6 +92,66 @@ async fn after_a_flush_nothing_is_claimed_until_it_begins_again() {
     assert_eq!(claim(dispatcher, session).await.unwrap()[0].lease.id, again.id);
 }
 
+/// Waits until the server has noticed that nobody listens to any inbox but this many processes' own.
+async fn until_listeners(redis: &Redis, processes: usize) {
+    let pattern = format!("{}*inbox*", redis.prefix);
+    let client = redis::Client::open(redis.server.url()).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let noticed = async {
+        loop {
+            let ask = redis::cmd("PUBSUB").arg("CHANNELS").arg(&pattern).to_owned();
+            let channels: Vec<String> = ask.query_async(&mut connection).await.unwrap();
+            if channels.len() == processes {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), noticed).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_jobs_of_a_process_that_closed_its_connections_return_early() {
+    let redis = Redis::on(own(&[])).await;
+    redis.dispatcher.begin(Generation(1)).await.unwrap();
+    let killed = RedisDispatcher::open(config_like(&redis)).await.unwrap();
+    let (gone, here) = (SessionId::generate(), SessionId::generate());
+    let _signals = killed.join(gone, vec![]).await.unwrap();
+    let _signals = redis.dispatcher.join(here, vec![]).await.unwrap();
+    redis.dispatcher.push(vec![entry()]).await.unwrap();
+    let held = claim(&killed, gone).await.unwrap();
+    drop(killed);
+    until_listeners(&redis, 1).await;
+    assert!(redis.dispatcher.reap(9).await.unwrap().is_empty(), "first seen");
+    redis.clock.advance_ms(2_900);
+    assert!(redis.dispatcher.reap(9).await.unwrap().is_empty(), "it may come back");
+    redis.clock.advance_ms(100);
+    let lost = redis.dispatcher.reap(9).await.unwrap();
+    assert_eq!(lost.iter().map(|lost| lost.token.id).collect::<Vec<_>>(), [held[0].lease.id]);
+    let alive: Vec<_> = redis.dispatcher.sessions().await.unwrap().into_iter().map(|session| session.id).collect();
+    assert_eq!(alive, [here], "who listens is left alone");
+}
+
+#[tokio::test]
+async fn a_process_that_still_speaks_is_not_taken_for_gone() {
+    let redis = Redis::on(own(&[])).await;
+    redis.dispatcher.begin(Generation(1)).await.unwrap();
+    let deaf = RedisDispatcher::open(config_like(&redis)).await.unwrap();
+    let session = SessionId::generate();
+    let _signals = deaf.join(session, vec![]).await.unwrap();
+    redis.dispatcher.push(vec![entry()]).await.unwrap();
+    let held = claim(&deaf, session).await.unwrap();
+    drop(deaf);
+    until_listeners(&redis, 1).await;
+    // Its other connection works: the renewals come.
+    for _ in 0..5 {
+        assert!(redis.dispatcher.reap(9).await.unwrap().is_empty());
+        redis.clock.advance_ms(2_900);
+        assert!(redis.dispatcher.renew(session, &[held[0].lease]).await.unwrap().is_empty());
+    }
+    assert!(redis.dispatcher.reap(9).await.unwrap().is_empty());
+}
+
 #[tokio::test]
 async fn another_process_learns_of_a_new_generation_by_one_error() {
     let redis = Redis::on(own(&[])).await;

@@ -249,6 +249,10 @@ impl Filler {
             self.fill.filling.done = true;
             return Ok(if self.note().await? { Filled::All } else { Filled::Relieved });
         };
+        // Another task of this process may have taken the news of the next life.
+        if self.stores.catalog.filling().await?.generation != self.fill.filling.generation {
+            return Ok(Filled::Relieved);
+        }
         let count = page.len();
         let next = self.stores.journal.live(self.behind(Some(last)));
         let (pushed, next) = tokio::join!(self.stores.dispatcher.push(page), next);

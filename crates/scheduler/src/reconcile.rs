@@ -4,12 +4,15 @@
 //! live rows by due time, a bounded page at a time, and begins again at the end; a backlog smaller than one page is
 //! seen whole in every round. What the dispatcher holds and the journal has ended is none of its work: such an entry
 //! is dropped by the preflight of its next claim, or by the reaper once its lease is over.
+//!
+//! While a life is filled nothing is reconciled: what the dispatcher does not know then may run at a worker that has not
+//! come back yet.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use queue_core::{
-    dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
-    ids::{JobId, Name},
+    dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
+    ids::{Generation, JobId, Name},
     journal::{LiveScan, Token, Versioned},
     stores::Stores,
     telemetry,
@@ -56,6 +59,10 @@ impl Sweep {
     /// stopped.
     pub(crate) async fn round(&mut self, stores: &Stores) -> Result<usize, RebuildError> {
         self.tell_settings(stores).await?;
+        let life = stores.catalog.filling().await?;
+        if !life.done {
+            return Ok(0);
+        }
         let (mut walked, mut pushed) = (0, 0);
         while walked < ROUND_MAX_ROWS {
             let now = stores.clock.now();
@@ -70,7 +77,7 @@ impl Sweep {
                 self.after = None;
                 break;
             };
-            pushed += push_unknown(stores, &rows).await?;
+            pushed += push_unknown(stores, life.generation, &rows).await?;
             self.after = Some((last.run_at, last.id));
             walked += rows.len();
         }
@@ -99,10 +106,15 @@ impl Sweep {
     }
 }
 
-/// Pushes those of `rows` that the dispatcher does not know, at a new epoch; returns how many.
-async fn push_unknown(stores: &Stores, rows: &[Entry]) -> Result<usize, RebuildError> {
+/// Pushes those of `rows` that the dispatcher does not know, at a new epoch; returns how many. `life` is the life that
+/// must not have ended when the dispatcher answered.
+async fn push_unknown(stores: &Stores, life: Generation, rows: &[Entry]) -> Result<usize, RebuildError> {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let places = stores.dispatcher.locate(&ids).await?;
+    // A life has its number in the journal before the dispatcher hears of it.
+    if stores.catalog.filling().await?.generation != life {
+        return Err(DispatchError::WrongGeneration.into());
+    }
     let unknown: Vec<_> = rows
         .iter()
         .zip(&places)

@@ -32,10 +32,10 @@ struct Scene {
 }
 
 impl Scene {
-    /// Stores whose dispatcher has begun its life.
+    /// Stores whose dispatcher has begun its life, and is filled.
     async fn new() -> Self {
         let scene = Self::closed();
-        prepare(&scene.stores, &Config::default()).await.unwrap();
+        scene.rebuild().await;
         scene
     }
 

@@ -125,6 +125,11 @@ impl Link {
         Ok(Self { source, state: Mutex::default(), patience, functions: AtomicBool::new(true) })
     }
 
+    /// Whether a server knows who listens: in a Cluster each node only knows its own listeners.
+    pub(super) fn sees_closed_connections(&self) -> bool {
+        !matches!(self.source, Source::Cluster(..))
+    }
+
     pub(crate) fn patience(&self) -> Patience {
         self.patience
     }

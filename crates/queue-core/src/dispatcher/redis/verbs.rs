@@ -183,7 +183,7 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError> {
-        let lost = self.call("reap", [text(limit)]).await?;
+        let lost = self.call("reap", [text(limit), yes(self.link.sees_closed_connections())]).await?;
         codec::recoveries(&codec::bytes(lost)?)
     }
 
