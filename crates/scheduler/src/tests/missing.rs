@@ -5,10 +5,11 @@ use queue_core::{
     ids::Epoch,
     journal::QueueSettings,
 };
+use tokio_util::sync::CancellationToken;
 
 use super::{Scene, told, waiting};
 use crate::{
-    promote,
+    Config, prepare, promote, rebuild,
     reconcile::{ROUND_MAX_ROWS, Sweep, YOUNG_MS},
 };
 
@@ -37,6 +38,21 @@ async fn a_lost_push_is_made_good_once() {
     }
     assert_eq!(told(&scene.row(lost).await), row);
     assert_eq!((scene.row(lost).await.recoveries, scene.row(lost).await.attempts), (0, 0), "it cost the job nothing");
+}
+
+/// What the dispatcher does not know yet may run at a worker that has not come back: a new epoch would fence it.
+#[tokio::test]
+async fn nothing_is_reconciled_while_a_life_is_filled() {
+    let scene = Scene::closed();
+    let id = scene.accept(1, |_| {}).await[0];
+    scene.clock.advance_ms(YOUNG_MS);
+    let prepared = prepare(&scene.stores, &Config::default()).await.unwrap();
+    assert_eq!(Sweep::default().round(&scene.stores).await.unwrap(), 0);
+    assert_eq!((scene.place(id).await, scene.row(id).await.epoch), (Place::Unknown, Epoch(0)));
+    rebuild::run(scene.stores.clone(), prepared, CancellationToken::new()).await;
+    assert_eq!(scene.place(id).await, waiting(0));
+    scene.stores.dispatcher.withdraw(id).await.unwrap();
+    assert_eq!(Sweep::default().round(&scene.stores).await.unwrap(), 1);
 }
 
 #[tokio::test]
