@@ -148,7 +148,7 @@ impl Scene {
     async fn claim(&self, session: SessionId) -> Vec<Claim> {
         let mut claims = vec![];
         loop {
-            let step = Step { session, acks: vec![], queues: vec![], slots: CLAIM_MAX_JOBS };
+            let step = Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: CLAIM_MAX_JOBS };
             let more = self.stores.dispatcher.step(step).await.unwrap().claims;
             if more.is_empty() {
                 return claims;
@@ -192,6 +192,7 @@ fn entry_of(job: &Job) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
         suspect: job.recoveries > 0,

@@ -269,6 +269,7 @@ pub(crate) fn entry_of(job: &Job) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
         suspect: job.recoveries > 0,

@@ -90,6 +90,7 @@ impl Held {
             queue: "default".into(),
             tenant: "acme".into(),
             target: "probe".into(),
+            kind: queue_core::job::Kind::Probe,
             priority: self.priority,
             run_at: self.run_at,
             suspect: self.recoveries > 0,

@@ -36,6 +36,7 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: NOW,
         suspect: true,

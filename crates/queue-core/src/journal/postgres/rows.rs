@@ -158,6 +158,7 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         queue: cells.name()?,
         tenant: cells.name()?,
         target: cells.name()?,
+        kind: cells.word(Kind::parse)?,
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
         suspect: cells.next::<i32>()? > 0,
@@ -165,7 +166,7 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
 }
 
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 8;
+pub(super) const ENTRY_COLUMNS: usize = 9;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &PgRow) -> Read<Job> {

@@ -124,7 +124,7 @@ pub(super) fn standing(code: i64) -> rusqlite::Result<Standing> {
     Standing::from_code(code).ok_or_else(|| not_understood(0, format!("unknown standing {code}")))
 }
 
-/// The eight columns of an entry: id, epoch, queue, tenant, target, priority, run_at, recoveries.
+/// The nine columns of an entry: id, epoch, queue, tenant, target, kind, priority, run_at, recoveries.
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let mut cells = Cells::of(row, 0);
     Ok(Entry {
@@ -133,6 +133,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         queue: cells.name()?,
         tenant: cells.name()?,
         target: cells.name()?,
+        kind: cells.word(Kind::parse)?,
         priority: cells.next()?,
         run_at: cells.time()?,
         suspect: cells.next::<i64>()? > 0,
@@ -140,7 +141,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
 }
 
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 8;
+pub(super) const ENTRY_COLUMNS: usize = 9;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
