@@ -21,6 +21,7 @@ use queue_core::{
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
+    job::Kind,
     time::{Clock, SystemClock, Timestamp},
 };
 
@@ -143,7 +144,7 @@ impl<'s> Bench<'s> {
     fn entry(&self, tenant: &Name, target: &Name) -> Entry {
         let (queue, tenant, target) = (Name::from("default"), tenant.clone(), target.clone());
         let (id, epoch, run_at) = (JobId::generate(), Epoch(0), self.now);
-        Entry { id, epoch, queue, tenant, target, priority: 5, run_at, suspect: false }
+        Entry { id, epoch, queue, tenant, target, kind: Kind::Llm, priority: 5, run_at, suspect: false }
     }
 
     async fn fill(&self, count: usize, tenants: &[Name]) -> Result<(), Failure> {
@@ -156,7 +157,7 @@ impl<'s> Bench<'s> {
     }
 
     async fn step(&self, acks: Vec<Ack>, slots: usize) -> Result<Vec<Ack>, Failure> {
-        let step = Step { session: self.session, acks, queues: vec![], slots };
+        let step = Step { session: self.session, acks, queues: vec![], kinds: vec![], slots };
         let claims = self.dispatcher.step(step).await?.claims;
         Ok(claims.into_iter().map(|claim| Ack { lease: claim.lease, next: None }).collect())
     }

@@ -192,6 +192,7 @@ fn entry_of(job: &NewJob) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
         suspect: false,

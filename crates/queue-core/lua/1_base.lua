@@ -9,15 +9,16 @@
 --     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
 --     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
 --     D l        leases by their end                D x      lost leases, in the order of ids
---     D m        pauses and parkings by their end   D meta   turn of the queues, number of the last lane
+--     D m        pauses and parkings by their end   D meta   turn of the queues, tracks that they ever stood in, last lane
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
---     D qs, q:<queue>    queues                     D gr:<queue>    target -> ready entries
+--     D qs, q:<queue>    queues                     D gr:<queue>    target -> ready entries * 256 + tracks that they may be in
 --     D ts, t:<target>   targets                    D tq:<target>   queues with ready entries of the target
 --     D O<track>         open queues by turn        D G<track>:<queue>  open targets of a queue by turn
 --     D L<track>:<queue>\0<target>  lanes with ready entries by turn
 --     D lp       prefix of targets -> limit of those that have none of their own
 --     D we       tenant -> weight                   D sl:<sid>, su:<sid>  leases of a session; suspects among them
+--   A track is twice the kind, plus one for suspects (tracks.rs); sets of tracks are numbers with one bit a track.
 -- Invariant: nothing is read from Redis that a kept write would change; `settle()` sends them.
 
 -- One call's state. Set by `run`, never left over from another call.
@@ -25,27 +26,51 @@ local S
 local call
 
 local NUL = '\0'
--- An entry in an argument: id, epoch, run_at, priority, suspect, number of its lane among the arguments.
+-- An entry in an argument: id, epoch, run_at, priority, track, number of its lane among the arguments.
 local ENTRY = '>c16ddBBH'
 local ENTRY_BYTES = 36
 -- A claim that its session held before a flush: its entry, nonce, whether it started and when.
 local HELD_BYTES = ENTRY_BYTES + 8 + 1 + 8
 local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
--- A record: priority and SUSPECT, number of the lane, epoch, run_at; of a held job also session, nonce, flags and, once
+-- A record: priority and track, number of the lane, epoch, run_at; of a held job also session, nonce, flags and, once
 -- it is lost, when its handler began. A claim only appends to what it found.
 local WAITING = '>BI4dd'
 local HOLDING = '>c16c8Bd'
 local WAITING_BYTES = 21
 local HELD_RECORD = '>BI4ddc16c8B'
+-- A rank is track * PRIORITIES + priority; the bit of suspects is the lowest of the track.
+local PRIORITIES = 16
 local SUSPECT = 16
 local STARTED, LOST, COUNTS, CANCELLED = 1, 2, 4, 8
 -- The flags and the time of a claim that was just made.
 local UNMARKED = '\0\0\0\0\0\0\0\0\0'
--- A lane: its place, entries that refer to it, ready entries and priorities in use of both tracks; then its names.
-local LANE = '>dI4I4I4HH'
+-- A lane: its place, entries that refer to it, tracks in use; ready entries and priorities in use of each of those;
+-- then its names.
+local LANE = '>dI4B'
+local LANE_TRACK = '>I4H'
 
 local settle
+
+-- The tracks of a set, in order.
+local track_lists = {}
+local function tracks_in(set)
+  local list = track_lists[set]
+  if not list then
+    list = {}
+    for track = 0, TRACKS - 1 do
+      if bit.band(set, bit.lshift(1, track)) ~= 0 then list[#list + 1] = track end
+    end
+    track_lists[set] = list
+  end
+  return list
+end
+
+local function has_track(set, track) return bit.band(set, bit.lshift(1, track)) ~= 0 end
+
+local function with_track(set, track) return bit.bor(set, bit.lshift(1, track)) end
+
+local function is_suspect(track) return track % 2 == 1 end
 
 -- Calls `command key ...` with any number of arguments, in pieces that Lua's stack holds.
 local function send(command, key, args)
@@ -109,17 +134,17 @@ local function write_kept()
 end
 
 -- A waiting job. It has room for what a claim adds: a table that grows is what a script spends most of its time on.
-local function new_job(id, suspect, priority, lane, epoch, run_at)
+local function new_job(id, track, priority, lane, epoch, run_at)
   return {
-    id = id, suspect = suspect, priority = priority, lane = lane, epoch = epoch, run_at = run_at, leased = false,
-    session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
+    id = id, track = track, suspect = is_suspect(track), priority = priority, lane = lane, epoch = epoch,
+    run_at = run_at, leased = false, session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
   }
 end
 
 local function decode(id, text)
   if not text then return false end
   local rank, lane, epoch, run_at = struct.unpack(WAITING, text)
-  local job = new_job(id, rank >= SUSPECT, rank % SUSPECT, lane, epoch, run_at)
+  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, lane, epoch, run_at)
   if #text > WAITING_BYTES then
     local flags
     job.leased = true
@@ -134,12 +159,12 @@ local function decode(id, text)
   return job
 end
 
-local function encode_waiting(suspect, priority, lane, epoch, run_at)
-  return struct.pack(WAITING, suspect and SUSPECT + priority or priority, lane, epoch, run_at)
+local function encode_waiting(track, priority, lane, epoch, run_at)
+  return struct.pack(WAITING, track * PRIORITIES + priority, lane, epoch, run_at)
 end
 
 local function encode(job)
-  local text = encode_waiting(job.suspect, job.priority, job.lane, job.epoch, job.run_at)
+  local text = encode_waiting(job.track, job.priority, job.lane, job.epoch, job.run_at)
   if not job.leased then return text end
   local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
     + (job.cancelled and CANCELLED or 0)
@@ -209,6 +234,15 @@ end
 local function first_of(key)
   local found = call('ZRANGE', key, 0, 0, 'WITHSCORES')
   return found[1], tonumber(found[2])
+end
+
+-- The turn of the queues, and the tracks in which one ever stood in this life.
+local function meta()
+  if not S.meta then
+    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks')
+    S.meta = { turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0 }
+  end
+  return S.meta
 end
 
 -- Compares as Redis does: Lua's `<` on text follows the server's locale.

@@ -6,14 +6,14 @@
 local function queue_of(name)
   local queue = S.queues[name]
   if queue then return queue end
-  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o0', 'o1',
+  local found = call('HMGET', S.D .. 'q:' .. name, 'v', 'p', 'u', 'w', 'c', 'a', 'd', 'r', 't', 'at', 'o', 'g',
     'last')
   queue = {
     name = name, version = found[1], paused = found[2] == '1', till = tonumber(found[3]), reason = found[4],
     limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
     ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
-    last = tonumber(found[13]) or 0, listed = { [0] = found[11] == '1', [1] = found[12] == '1' }, known = found[6],
-    stir = {},
+    last = tonumber(found[13]) or 0, listed = tonumber(found[11]) or 0, groups = tonumber(found[12]) or 0,
+    known = found[6], stir = {},
   }
   S.queues[name] = queue
   return queue
@@ -56,6 +56,13 @@ local function target_of(name)
   return target
 end
 
+-- Ready entries of a group and the tracks that they may be in, from the text in `gr`.
+local function ready_of(text)
+  local number = tonumber(text) or 0
+  local tracks = number % 256
+  return (number - tracks) / 256, tracks
+end
+
 -- The lanes of one target in one queue.
 local function group_of(queue, target)
   local of_queue = S.groups_of[queue]
@@ -63,11 +70,11 @@ local function group_of(queue, target)
   local group = of_queue[target]
   if group then return group end
   local key = queue .. NUL .. target
+  local ready, tracks = ready_of(call('HGET', S.D .. 'gr:' .. queue, target))
   group = {
-    queue = queue, target = target, key = key, added = {},
-    ready = tonumber(call('HGET', S.D .. 'gr:' .. queue, target)) or 0,
+    queue = queue, target = target, key = key, added = {}, ready = ready, tracks = tracks, was_ready = ready,
+    was_tracks = tracks,
   }
-  group.was_ready = group.ready
   of_queue[target], S.groups[key] = group, group
   return group
 end
@@ -85,18 +92,22 @@ end
 
 local function new_lane(number, queue, tenant, target)
   return {
-    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, count = { [0] = 0, 0 },
-    mask = { [0] = 0, 0 }, was = { [0] = 0, 0 }, bands = {},
+    number = number, queue = queue, tenant = tenant, target = target, at = 0, refs = 0, ready = 0, tracks = 0,
+    count = {}, mask = {}, was = {}, bands = {},
   }
 end
 
 local function decode_lane(number, text)
-  local at, refs, count0, count1, mask0, mask1, from = struct.unpack(LANE, text)
+  local at, refs, tracks, from = struct.unpack(LANE, text)
+  local count, mask, was, ready = {}, {}, {}, 0
+  for _, track in ipairs(tracks_in(tracks)) do
+    count[track], mask[track], from = struct.unpack(LANE_TRACK, text, from)
+    was[track], ready = count[track], ready + count[track]
+  end
   local queue, tenant, target = text:match('^([^%z]*)%z([^%z]*)%z(.*)$', from)
   return {
-    number = number, queue = queue, tenant = tenant, target = target, at = at, refs = refs,
-    count = { [0] = count0, count1 }, mask = { [0] = mask0, mask1 }, was = { [0] = count0, count1 },
-    bands = {},
+    number = number, queue = queue, tenant = tenant, target = target, at = at, refs = refs, ready = ready,
+    tracks = tracks, count = count, mask = mask, was = was, bands = {},
   }
 end
 
@@ -164,7 +175,7 @@ local function prefetch_named(args, first)
 end
 
 local function band(lane, track, priority)
-  local number = track * SUSPECT + priority
+  local number = track * PRIORITIES + priority
   local key = lane.bands[number]
   if not key then
     key = S.D .. 'b:' .. lane.number .. ':' .. track .. ':' .. priority
@@ -196,27 +207,30 @@ local function touch(lane)
 end
 
 -- A ready entry joins its lane.
-local function add(lane, id, suspect, priority, run_at)
-  local track = suspect and 1 or 0
+local function add(lane, id, track, priority, run_at)
   local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
   if queue.ready == 0 and queue.turn > TURN_MAX then queue.turn, queue.last = 0, 0 end
-  if lane.count[0] + lane.count[1] == 0 then
+  if lane.ready == 0 then
     lane.at = place_in(queue, weight_of(lane.tenant))
     lane.moved = true
   end
-  lane.count[track] = lane.count[track] + 1
-  lane.mask[track] = bit.bor(lane.mask[track], bit.lshift(1, priority))
+  lane.ready = lane.ready + 1
+  lane.count[track] = (lane.count[track] or 0) + 1
+  lane.mask[track] = bit.bor(lane.mask[track] or 0, bit.lshift(1, priority))
+  lane.tracks = with_track(lane.tracks, track)
   append(band(lane, track, priority), id, run_at)
   queue.ready = queue.ready + 1
   group.ready = group.ready + 1
   group.added[track] = true
+  group.tracks = with_track(group.tracks, track)
   touch(lane)
 end
 
 -- A ready entry leaves its lane without having had its turn.
 local function cut(lane, job)
-  local track = job.suspect and 1 or 0
+  local track = job.track
   local queue, group = queue_of(lane.queue), group_of(lane.queue, lane.target)
+  lane.ready = lane.ready - 1
   lane.count[track] = lane.count[track] - 1
   put(band(lane, track, job.priority), job.id, false)
   queue.ready = queue.ready - 1
@@ -245,21 +259,25 @@ end
 -- Adds what is to be written of a lane to `add`, or to `cut` when nothing refers to it any more.
 local function settle_lane(lane, add, cut)
   local line = ':' .. lane.queue .. NUL .. lane.target
-  for track = 0, 1 do
-    if lane.count[track] > 0 then
-      if lane.moved or lane.was[track] == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end
+  local used, counts = 0, ''
+  for _, track in ipairs(tracks_in(lane.tracks)) do
+    local count, was = lane.count[track], lane.was[track] or 0
+    if count > 0 then
+      if lane.moved or was == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end
+      used = with_track(used, track)
+      counts = counts .. struct.pack(LANE_TRACK, count, lane.mask[track])
     else
       lane.mask[track] = 0
-      if lane.was[track] > 0 then put(S.D .. 'L' .. track .. line, lane.number, false) end
+      if was > 0 then put(S.D .. 'L' .. track .. line, lane.number, false) end
     end
-    lane.was[track] = lane.count[track]
+    lane.was[track] = count
   end
+  lane.tracks = used
   lane.dirty, lane.moved = false, false
   local name = lane.queue .. NUL .. lane.tenant .. NUL .. lane.target
   if lane.refs > 0 then
     add[#add + 1] = lane.number
-    local numbers = struct.pack(LANE, lane.at, lane.refs, lane.count[0], lane.count[1], lane.mask[0], lane.mask[1])
-    add[#add + 1] = numbers .. name
+    add[#add + 1] = struct.pack(LANE, lane.at, lane.refs, used) .. counts .. name
   else
     cut[#cut + 1] = lane.number
     call('HDEL', S.D .. 'ln', name)
@@ -300,52 +318,67 @@ end
 
 local function settle_group(group)
   local queue, open = queue_of(group.queue), is_open(target_of(group.target))
-  for track = 0, 1 do
+  local used = 0
+  for _, track in ipairs(tracks_in(group.tracks)) do
     local at
     if open and group.ready > 0 then at = select(2, first_of(S.D .. 'L' .. track .. ':' .. group.key)) end
+    -- Of a target that is closed nobody looks which tracks are empty now.
+    if at or not open and group.ready > 0 then used = with_track(used, track) end
     local opened = S.D .. 'G' .. track .. ':' .. group.queue
     if at then
+      queue.groups = with_track(queue.groups, track)
       local new = call('ZADD', opened, at, group.target) == 1
       if new or group.added[track] then queue.stir[track] = true end
     else
       call('ZREM', opened, group.target)
     end
   end
-  group.added = {}
-  if group.ready ~= group.was_ready then
+  group.added, group.tracks = {}, used
+  if group.ready ~= group.was_ready or used ~= group.was_tracks then
     local counts, queues = S.D .. 'gr:' .. group.queue, S.D .. 'tq:' .. group.target
-    if group.ready > 0 then call('HSET', counts, group.target, group.ready) else call('HDEL', counts, group.target) end
-    if group.was_ready <= 0 then call('SADD', queues, group.queue) end
-    if group.ready <= 0 then call('SREM', queues, group.queue) end
-    group.was_ready = group.ready
+    if group.ready > 0 then
+      call('HSET', counts, group.target, number_text(group.ready * 256 + used))
+      if group.was_ready <= 0 then call('SADD', queues, group.queue) end
+    else
+      call('HDEL', counts, group.target)
+      call('SREM', queues, group.queue)
+    end
+    group.was_ready, group.was_tracks = group.ready, used
   end
 end
 
+-- A queue stands in this track for the first time, as far as the queue knows.
+local function note_track(track)
+  local known = meta()
+  if has_track(known.tracks, track) then return end
+  known.tracks = with_track(known.tracks, track)
+  call('HSET', S.D .. 'meta', 'tracks', known.tracks)
+end
+
 local function settle_queue(queue)
-  local may = admits(queue)
-  local new = not (queue.listed[0] or queue.listed[1])
-  for track = 0, 1 do
+  local may, was, placed = admits(queue), queue.listed, queue.listed ~= 0
+  local listed, groups = 0, 0
+  for _, track in ipairs(tracks_in(bit.bor(queue.groups, was))) do
     local open = may and call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1
+    if open or not may then groups = with_track(groups, track) end
     if open then
-      if not queue.listed[track] then
-        if new and not queue.placed then
-          queue.at = behind(tonumber(call('HGET', S.D .. 'meta', 'turn')) or 0, 1)
-          queue.placed = true
-        end
+      if not has_track(was, track) then
+        if not placed then queue.at, placed = behind(meta().turn, 1), true end
+        note_track(track)
         queue.stir[track] = true
       end
       call('ZADD', S.D .. 'O' .. track, queue.at, queue.name)
       if queue.stir[track] then S.stirred[queue.name] = true end
-    elseif queue.listed[track] then
+      listed = with_track(listed, track)
+    elseif has_track(was, track) then
       call('ZREM', S.D .. 'O' .. track, queue.name)
     end
-    queue.listed[track] = open
   end
-  queue.stir, queue.placed = {}, nil
+  queue.stir, queue.listed, queue.groups = {}, listed, groups
   local key = S.D .. 'q:' .. queue.name
   if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
     call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,
-      'o0', queue.listed[0] and '1' or '0', 'o1', queue.listed[1] and '1' or '0', 'last', queue.last)
+      'o', listed, 'g', groups, 'last', queue.last)
     if not queue.known then
       call('SADD', S.D .. 'qs', queue.name)
       queue.known = true

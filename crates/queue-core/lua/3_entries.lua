@@ -9,11 +9,11 @@ local function is_later(job)
 end
 
 -- The job must be nowhere.
-local function insert(lane, id, epoch, run_at, priority, suspect)
+local function insert(lane, id, epoch, run_at, priority, track)
   lane.refs = lane.refs + 1
   lane.dirty = true
   priority = math.min(priority, PRIORITY_MAX)
-  set_fresh(id, encode_waiting(suspect, priority, lane.number, epoch, run_at))
+  set_fresh(id, encode_waiting(track, priority, lane.number, epoch, run_at))
   if run_at > S.now then
     append(S.D .. 'd', id, run_at)
     local queue = queue_of(lane.queue)
@@ -21,7 +21,7 @@ local function insert(lane, id, epoch, run_at, priority, suspect)
     S.served[lane.queue] = true
     S.sooner = true
   else
-    add(lane, id, suspect, priority, run_at)
+    add(lane, id, track, priority, run_at)
   end
 end
 
@@ -65,7 +65,7 @@ local function end_lease(job)
 end
 
 -- Makes an entry known: a no-op for a job that is held at the same or a later epoch.
-local function push(lanes, number, id, epoch, run_at, priority, suspect)
+local function push(lanes, number, id, epoch, run_at, priority, track)
   local job = job_of(id)
   if job then
     if job.epoch >= epoch then return end
@@ -73,7 +73,7 @@ local function push(lanes, number, id, epoch, run_at, priority, suspect)
     -- Written before the new one is: a sorted set is told of one change of a member only.
     settle()
   end
-  if run_at <= S.now + HORIZON_MS then insert(lanes(number), id, epoch, run_at, priority, suspect) end
+  if run_at <= S.now + HORIZON_MS then insert(lanes(number), id, epoch, run_at, priority, track) end
 end
 
 -- Finds the lanes that arguments name from `first` on, three each; to be called with the number of one. A lane that
@@ -155,7 +155,7 @@ local function pass_time()
       local lane = lane_of(job.lane)
       local queue = queue_of(lane.queue)
       queue.later = queue.later - 1
-      add(lane, id, job.suspect, job.priority, job.run_at)
+      add(lane, id, job.track, job.priority, job.run_at)
     end
   end
 end

@@ -55,11 +55,11 @@ local function heap_move(heap, at)
   heap_sink(heap)
 end
 
--- The first members of two sorted sets as a heap of what `value` makes of them; a member of both comes once, at the
--- place that is sooner.
+-- The first members of the sorted sets of these tracks as a heap of what `value` makes of them; a member of several
+-- comes once, at the place that is soonest.
 local function heap_of(prefix, suffix, tracks, count, value)
   local names, places = {}, {}
-  for track = 0, tracks do
+  for _, track in ipairs(tracks_in(tracks)) do
     local found = call('ZRANGE', prefix .. track .. suffix, 0, count - 1, 'WITHSCORES')
     for n = 1, #found, 2 do
       local name, at = found[n], tonumber(found[n + 1])
@@ -85,9 +85,9 @@ end
 
 -- The bands of a lane that have entries, with the first `ahead` of each. Due times are asked for only where they
 -- decide between bands.
-local function open_line(lane, ahead)
+local function open_line(lane, tracks, ahead)
   local line = {}
-  for track = 0, 1 do
+  for _, track in ipairs(tracks_in(bit.band(lane.tracks, tracks))) do
     for priority = 0, lane.count[track] > 0 and PRIORITY_MAX or -1 do
       if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
         line[#line + 1] = {
@@ -125,11 +125,11 @@ end
 
 -- The entry of the lane whose turn is next, of the tracks that may be claimed, and its band.
 local function lane_head(lane, tracks, ahead)
-  local line = lane.line or open_line(lane, ahead)
+  local line = lane.line or open_line(lane, tracks, ahead)
   local best, band_of_best, best_rank
   for n = 1, #line do
     local stock = line[n]
-    if stock.track <= tracks then
+    if has_track(tracks, stock.track) then
       local id, run_at = band_head(line, stock, lane)
       if id then
         local rank = line.many and run_at - stock.priority * AGEING_MS or 0
@@ -148,7 +148,9 @@ local function take(queue, tracks, left, slots)
   if not admits(queue) then return nil end
   local groups = queue.heap
   if not groups then
-    groups = heap_of(S.D .. 'G', ':' .. queue.name, tracks, slots, function(name) return { target = name } end)
+    groups = heap_of(S.D .. 'G', ':' .. queue.name, bit.band(tracks, queue.groups), slots, function(name)
+      return { target = name }
+    end)
     queue.heap = groups
   end
   while #groups > 0 do
@@ -156,7 +158,8 @@ local function take(queue, tracks, left, slots)
     local target = target_of(group.target)
     local lanes = group.lanes
     if not lanes then
-      lanes = lanes_of(queue.name, group.target, tracks, left)
+      group.kept = group_of(queue.name, group.target)
+      lanes = lanes_of(queue.name, group.target, bit.band(tracks, group.kept.tracks), left)
       group.lanes, group.ahead = lanes, math.ceil(left / math.max(#lanes, 1))
     end
     local lane = is_open(target) and #lanes > 0 and lanes[1][2]
@@ -168,11 +171,11 @@ local function take(queue, tracks, left, slots)
       queue.turn = math.max(queue.turn, lane.at)
       lane.at = place_in(queue, weight_of(lane.tenant))
       lane.moved = true
+      lane.ready = lane.ready - 1
       lane.count[stock.track] = lane.count[stock.track] - 1
       stock.next, stock.taken = stock.next + 1, stock.taken + 1
       queue.ready, queue.active = queue.ready - 1, queue.active + 1
       target.active, target.dirty = target.active + 1, true
-      group.kept = group.kept or group_of(queue.name, group.target)
       group.kept.ready = group.kept.ready - 1
       touch(lane)
       heap_move(lanes, lane.at)
@@ -188,31 +191,29 @@ end
 -- The open queues among those named (none: all), as a heap of places.
 local function open_queues(names, tracks, slots)
   if #names == 0 then
-    return heap_of(S.D .. 'O', '', tracks, slots, function(name) return queue_of(name) end)
+    return heap_of(S.D .. 'O', '', bit.band(tracks, meta().tracks), slots, function(name) return queue_of(name) end)
   end
   local heap, seen = {}, {}
   for _, name in ipairs(names) do
     local queue = not seen[name] and queue_of(name)
     seen[name] = true
-    if queue and (queue.listed[0] or tracks == 1 and queue.listed[1]) then heap_push(heap, queue.at, queue) end
+    if queue and bit.band(queue.listed, tracks) ~= 0 then heap_push(heap, queue.at, queue) end
   end
   return heap
 end
 
--- Takes up to `slots` entries of these queues: their jobs and lanes.
-local function take_all(names, slots, may_suspects)
+-- Takes up to `slots` entries of these queues and tracks: their jobs and lanes.
+local function take_all(names, tracks, slots)
   local ids, lanes = {}, {}
-  local tracks = may_suspects and 1 or 0
   local queues = open_queues(names, tracks, slots)
-  local turn = tonumber(call('HGET', S.D .. 'meta', 'turn')) or 0
-  local was = turn
+  local turn = meta().turn
   S.lines = {}
   while #ids < slots and #queues > 0 do
     local queue = queues[1][2]
     local id, lane, track = take(queue, tracks, slots - #ids, slots)
     if id then
       ids[#ids + 1], lanes[#lanes + 1] = id, lane
-      if track == 1 then tracks = 0 end
+      if is_suspect(track) then tracks = bit.band(tracks, PLAIN_TRACKS) end
       turn = math.max(turn, queue.at)
       queue.at = behind(turn, 1)
       heap_move(queues, queue.at)
@@ -220,7 +221,10 @@ local function take_all(names, slots, may_suspects)
       heap_pop(queues)
     end
   end
-  if turn ~= was then call('HSET', S.D .. 'meta', 'turn', turn) end
+  if turn ~= meta().turn then
+    meta().turn = turn
+    call('HSET', S.D .. 'meta', 'turn', turn)
+  end
   for _, line in ipairs(S.lines) do
     for _, stock in ipairs(line) do
       if stock.taken > 0 then call('ZREMRANGEBYRANK', stock.key, 0, stock.taken - 1) end
@@ -250,7 +254,7 @@ local function hold(session, ids, lanes, seed, claims, queues)
       records[of + 1], records[of + 2] = id, record
       leases[of + 1], leases[of + 2] = ends, id
       held[#held + 1] = id
-      if text:byte(1) >= SUSPECT then suspects[#suspects + 1] = id end
+      if bit.band(text:byte(1), SUSPECT) ~= 0 then suspects[#suspects + 1] = id end
       S.jobs[id] = nil
     else
       -- A band without a record cannot be: the next rebuild mends it, and nobody runs it meanwhile.
@@ -263,16 +267,16 @@ local function hold(session, ids, lanes, seed, claims, queues)
   send('SADD', S.D .. 'su:' .. session, suspects)
 end
 
--- Claims up to `slots` jobs for a session. `seed` is new with every call, so that no two claims share a nonce.
+-- Claims up to `slots` jobs of these queues and tracks for a session. `seed` is new with every call, so that no two claims share a nonce.
 -- Returns the claims as one text of (id, record, number of the queue), the names of the queues, and how many there are.
-local function claim(session, names, slots, seed)
+local function claim(session, names, tracks, slots, seed)
   local claims, queues = {}, {}
   local ids, lanes
   -- Again after a round that took something: one claim can close its target in every queue that was looked at, and
   -- those behind them were not.
   repeat
     local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
-    ids, lanes = take_all(names, slots - #claims / 3, may_suspects)
+    ids, lanes = take_all(names, may_suspects and tracks or bit.band(tracks, PLAIN_TRACKS), slots - #claims / 3)
     hold(session, ids, lanes, seed, claims, queues)
     settle()
   until #ids == 0 or #claims / 3 >= slots

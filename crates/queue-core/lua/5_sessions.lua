@@ -4,17 +4,23 @@
 
 -- A session that has not joined this generation is unknown: what it held before has to be told first.
 local function session_of(id)
-  local found = call('HMGET', S.P .. 's:' .. id, 'inbox', 'queues', 'told', 'seen', 'dead', 'until', 'gen')
+  local found = call('HMGET', S.P .. 's:' .. id, 'inbox', 'queues', 'told', 'seen', 'dead', 'until', 'gen',
+    'tracks')
   if not found[1] or found[7] ~= S.generation then return nil end
   return {
     id = id, inbox = found[1], queues = found[2] or '', told = tonumber(found[3]), seen = tonumber(found[4]),
-    dead = found[5] == '1', till = tonumber(found[6]) or 0,
+    dead = found[5] == '1', till = tonumber(found[6]) or 0, tracks = tonumber(found[8]) or ALL_TRACKS,
   }
 end
 
 local function is_alive(session) return not session.dead and session.till > S.now end
 
 local function may_claim_suspects(id) return call('SCARD', S.D .. 'su:' .. id) == 0 end
+
+-- The tracks that a session may claim now.
+local function tracks_of(session)
+  return may_claim_suspects(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)
+end
 
 local function serves(session, queue)
   return session.queues == '' or string.find(NUL .. session.queues .. NUL, NUL .. queue .. NUL, 1, true) ~= nil
@@ -43,13 +49,16 @@ local function tell(session)
   if call('SREM', S.P .. 'w', session.id) == 1 then call('PUBLISH', session.inbox, 'W' .. session.id) end
 end
 
--- Whether something of these queues (none: of all) can be claimed.
-local function any_open(queues, suspects)
+-- Whether something of these queues (none: of all) and tracks can be claimed. To be called on a settled state.
+local function any_open(queues, tracks)
   if queues == '' then
-    return call('EXISTS', S.D .. 'O0') == 1 or suspects and call('EXISTS', S.D .. 'O1') == 1
+    for _, track in ipairs(tracks_in(bit.band(tracks, meta().tracks))) do
+      if call('EXISTS', S.D .. 'O' .. track) == 1 then return true end
+    end
+    return false
   end
   for _, name in ipairs(split(queues)) do
-    if call('ZSCORE', S.D .. 'O0', name) or suspects and call('ZSCORE', S.D .. 'O1', name) then return true end
+    if bit.band(queue_of(name).listed, tracks) ~= 0 then return true end
   end
   return false
 end
@@ -58,7 +67,7 @@ end
 local function tell_freed(but)
   for id in pairs(S.freed) do
     local session = id ~= but and session_of(id)
-    if session and any_open(session.queues, may_claim_suspects(id)) then tell(session) end
+    if session and any_open(session.queues, tracks_of(session)) then tell(session) end
   end
   S.freed = {}
 end
@@ -76,11 +85,10 @@ local function wake(but)
         call('SREM', S.P .. 'w', id)
       else
         local concerned = at and (not session.told or at < session.told)
-        local suspects = may_claim_suspects(id)
+        local tracks = tracks_of(session)
         for name in pairs(S.stirred) do
           if concerned then break end
-          local listed = queue_of(name).listed
-          concerned = serves(session, name) and (listed[0] or suspects and listed[1])
+          concerned = serves(session, name) and bit.band(queue_of(name).listed, tracks) ~= 0
         end
         if concerned then tell(session) end
       end

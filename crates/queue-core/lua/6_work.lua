@@ -24,13 +24,16 @@ function verbs.push(args)
   for at = 1, #text, ENTRY_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
   prefetch_named(args, 5)
   local lanes, horizon, at = lanes_in(args, 5), S.now + HORIZON_MS, 1
-  for _, known in ipairs(fetch(ids)) do
-    local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, at)
+  local records = fetch(ids)
+  local as_of = S.settled
+  for _, known in ipairs(records) do
+    local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, at)
     at = at + ENTRY_BYTES
-    if known or S.fresh[id] then
-      push(lanes, number, id, epoch, run_at, priority, suspect == 1)
+    -- A job that comes twice settles what was fresh until then: from there on what was read is too old.
+    if known or S.fresh[id] or S.settled ~= as_of then
+      push(lanes, number, id, epoch, run_at, priority, track)
     elseif run_at <= horizon then
-      insert(lanes(number), id, epoch, run_at, priority, suspect == 1)
+      insert(lanes(number), id, epoch, run_at, priority, track)
     end
   end
   wake()
@@ -45,15 +48,15 @@ local function ack_all(args, session, text)
     ids[#ids + 1], places[#places + 1] = text:sub(at, at + 15), at
     at = at + LEASE_BYTES + 1 + (text:byte(at + LEASE_BYTES) == 1 and ENTRY_BYTES or 0)
   end
-  prefetch_named(args, 9)
-  local lanes, done, starts, ended, others, nexts, seen = lanes_in(args, 9), {}, {}, {}, {}, {}, {}
+  prefetch_named(args, 10)
+  local lanes, done, starts, ended, others, nexts, seen = lanes_in(args, 10), {}, {}, {}, {}, {}, {}
   for n, record in ipairs(fetch(ids)) do
     local id, epoch, nonce = struct.unpack(LEASE, text, places[n])
     if record and #record > WAITING_BYTES and not seen[id] then
       local rank, number, held_epoch, _, holder, held_nonce, flags = struct.unpack(HELD_RECORD, record)
       if epoch == held_epoch and nonce == held_nonce then
         seen[id] = true
-        if holder == session and flags == 0 and rank < SUSPECT then
+        if holder == session and flags == 0 and bit.band(rank, SUSPECT) == 0 then
           done[#done + 1], starts[#starts + 1] = id, text:sub(places[n], places[n] + LEASE_BYTES - 1)
           ended[number] = (ended[number] or 0) + 1
           S.jobs[id] = nil
@@ -80,38 +83,39 @@ local function ack_all(args, session, text)
   for _, id in ipairs(others) do end_lease(job_of(id)) end
   settle()
   for _, place in ipairs(nexts) do
-    local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, place)
-    push(lanes, number, id, epoch, run_at, priority, suspect == 1)
+    local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, place)
+    push(lanes, number, id, epoch, run_at, priority, track)
   end
 end
 
--- session, queues (\0 between them; '' means all), slots, seed of nonces, acks, three names a lane
+-- session, queues (\0 between them; '' means all), tracks, slots, seed of nonces, acks, three names a lane
 -- -> known, next_at, claims, names of the claims' queues ...
 function verbs.step(args)
-  local id, queues, slots = args[4], args[5], math.min(tonumber(args[6]), CLAIM_MAX)
-  local wants = tonumber(args[6]) > 0
+  local id, queues, slots = args[4], args[5], math.min(tonumber(args[7]), CLAIM_MAX)
+  local wants = tonumber(args[7]) > 0
   pass_time()
   local session = session_of(id)
   if session then
     hear(session, wants)
     if not wants then listen(id) end
   end
-  ack_all(args, id, args[8])
+  ack_all(args, id, args[9])
   settle()
   local text, names, count = '', {}, 0
   if session and wants then
-    session.queues = queues
-    text, names, count = claim(id, split(queues), slots, args[7])
+    session.queues, session.tracks = queues, tonumber(args[6])
+    text, names, count = claim(id, split(queues), session.tracks, slots, args[8])
   end
   local at = next_at()
   if session then
-    call('HSET', S.P .. 's:' .. id, 'told', at or '', 'queues', session.queues)
-    if wants and count == tonumber(args[6]) then
+    call('HSET', S.P .. 's:' .. id, 'told', at or '', 'queues', session.queues, 'tracks',
+      session.tracks)
+    if wants and count == tonumber(args[7]) then
       call('SREM', S.P .. 'w', id)
     else
       listen(id)
       -- A step that asked for more than a claim may hold has to come again, and so has one that only acked.
-      if (not wants or count == slots) and any_open(session.queues, may_claim_suspects(id)) then tell(session) end
+      if (not wants or count == slots) and any_open(session.queues, tracks_of(session)) then tell(session) end
     end
   end
   wake(wants and id or nil)
@@ -157,7 +161,7 @@ end
 -- Takes over what a session held before a flush, unless it went on to another epoch or another session. `at` is where
 -- the claim stands in the argument.
 local function take_over(session, lanes, text, at)
-  local id, epoch, run_at, priority, suspect, number = struct.unpack(ENTRY, text, at)
+  local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, at)
   local nonce, started, started_at = struct.unpack('>c8Bd', text, at + ENTRY_BYTES)
   local job = job_of(id)
   if job and (job.leased or job.epoch > epoch) then return end
@@ -166,35 +170,36 @@ local function take_over(session, lanes, text, at)
   lane.refs = lane.refs + 1
   lane.dirty = true
   occupy(lane)
-  local taken = new_job(id, suspect == 1, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at)
+  local taken = new_job(id, track, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
   put(S.D .. 'l', id, S.now + LEASE_MS)
   mark(S.D .. 'sl:' .. session, id, true)
-  if suspect == 1 then mark(S.D .. 'su:' .. session, id, true) end
+  if taken.suspect then mark(S.D .. 'su:' .. session, id, true) end
   if started == 1 then call('HSET', S.D .. 'st:' .. session, lease_of(taken), number_text(started_at)) end
 end
 
--- session, inbox, queues as of its last claim, what it holds: (entry, nonce, started, started_at) each, three names a
+-- session, inbox, queues and tracks as of its last claim, what it holds: (entry, nonce, started, started_at) each, three names a
 -- lane -> 1
 function verbs.join(args)
-  local id, inbox, queues, text = args[4], args[5], args[6], args[7]
+  local id, inbox, queues, tracks, text = args[4], args[5], args[6], args[7], args[8]
   pass_time()
   local ids = {}
   for at = 1, #text, HELD_BYTES do ids[#ids + 1] = text:sub(at, at + 15) end
   prefetch(ids)
   prefetch_lanes_of(ids)
-  prefetch_named(args, 8)
-  local lanes = lanes_in(args, 8)
+  prefetch_named(args, 9)
+  local lanes = lanes_in(args, 9)
   for at = 1, #text, HELD_BYTES do take_over(id, lanes, text, at) end
   settle()
   local known = session_of(id)
-  call('HSET', S.P .. 's:' .. id, 'inbox', inbox, 'queues', known and known.queues or queues, 'told', '', 'gen', S.generation)
+  call('HSET', S.P .. 's:' .. id, 'inbox', inbox, 'queues', known and known.queues or queues, 'tracks',
+    known and known.tracks or tracks, 'told', '', 'gen', S.generation)
   local session = session_of(id)
   hear(session, true)
   listen(id)
   -- It may be there to take over from one that left: what is here, or comes by itself, was told to nobody else.
-  if any_open('', true) or next_at() then tell(session) end
+  if any_open('', ALL_TRACKS) or next_at() then tell(session) end
   return 1
 end
 

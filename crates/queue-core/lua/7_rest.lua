@@ -79,12 +79,12 @@ function verbs.apply(args)
 end
 
 -- The due time of the entry that has waited longest in these lanes.
-local function oldest_of(line, oldest)
-  for track = 0, 1 do
+local function oldest_of(line, tracks, oldest)
+  for _, track in ipairs(tracks_in(tracks)) do
     for _, number in ipairs(call('ZRANGE', S.D .. 'L' .. track .. ':' .. line, 0, LANES_MAX - 1)) do
       local lane = lane_of(tonumber(number))
       for priority = 0, PRIORITY_MAX do
-        if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
+        if bit.band(lane.mask[track] or 0, bit.lshift(1, priority)) ~= 0 then
           local _, run_at = first_of(band(lane, track, priority))
           if run_at and (not oldest or run_at < oldest) then oldest = run_at end
         end
@@ -104,12 +104,12 @@ function verbs.depths()
     local queue, waiting, parked, oldest = queue_of(name), 0, 0, nil
     local counts = call('HGETALL', S.D .. 'gr:' .. name)
     for n = 1, #counts, 2 do
-      local target, ready = target_of(counts[n]), tonumber(counts[n + 1])
+      local target, ready, tracks = target_of(counts[n]), ready_of(counts[n + 1])
       if queue.paused or target.till then
         parked = parked + ready
       else
         waiting = waiting + ready
-        oldest = oldest_of(name .. NUL .. counts[n], oldest)
+        oldest = oldest_of(name .. NUL .. counts[n], tracks, oldest)
       end
     end
     reply[#reply + 1] = { name, waiting, queue.active, queue.later, parked, oldest or '' }
@@ -120,7 +120,7 @@ end
 -- Entries of the lane that rank before this one, counted up to PLACE_MAX.
 local function ahead_of(lane, job)
   local ahead, rank = 0, job.run_at - job.priority * AGEING_MS
-  for track = 0, 1 do
+  for _, track in ipairs(tracks_in(lane.tracks)) do
     for priority = 0, PRIORITY_MAX do
       if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
         local key, edge = band(lane, track, priority), rank + priority * AGEING_MS
@@ -142,9 +142,17 @@ local function turn_of(lane, job)
   for _, name in ipairs(counts) do
     if is_open(target_of(name)) then
       local line = ':' .. lane.queue .. NUL .. name
-      lanes = lanes + call('ZCARD', S.D .. 'L0' .. line)
-      for _, number in ipairs(call('ZRANGE', S.D .. 'L1' .. line, 0, LANES_MAX - 1)) do
-        if lane_of(tonumber(number)).count[0] == 0 then lanes = lanes + 1 end
+      local before
+      for _, track in ipairs(tracks_in(group_of(lane.queue, name).tracks)) do
+        if not before then
+          before, lanes = 0, lanes + call('ZCARD', S.D .. 'L' .. track .. line)
+        else
+          -- A lane that stands in several tracks counts once.
+          for _, number in ipairs(call('ZRANGE', S.D .. 'L' .. track .. line, 0, LANES_MAX - 1)) do
+            if bit.band(lane_of(tonumber(number)).tracks, before) == 0 then lanes = lanes + 1 end
+          end
+        end
+        before = with_track(before, track)
       end
     end
   end
@@ -168,7 +176,7 @@ function verbs.explain(args)
   local serving, able = false, false
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     local session = session_of(id)
-    if session and is_alive(session) and serves(session, lane.queue) then
+    if session and is_alive(session) and serves(session, lane.queue) and has_track(session.tracks, job.track) then
       serving = true
       able = able or may_claim_suspects(id)
     end
@@ -196,12 +204,17 @@ function verbs.sweep()
   if not old then return 0 end
   local D = S.P .. old .. ':'
   local lanes = call('HRANDFIELD', D .. 'ln', SWEEP_MAX, 'WITHVALUES')
+  local numbers = {}
+  for n = 2, #lanes, 2 do numbers[n / 2] = lanes[n] end
+  local records = #numbers > 0 and call('HMGET', D .. 'n', unpack(numbers))
   for n = 1, #lanes, 2 do
     local queue, line = lanes[n]:match('^([^%z]*)%z'), lanes[n]:gsub('^([^%z]*)%z[^%z]*%z', '%1' .. NUL)
-    local keys = { D .. 'L0:' .. line, D .. 'L1:' .. line, D .. 'gr:' .. queue,
-      D .. 'G0:' .. queue, D .. 'G1:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
+    local keys = { D .. 'gr:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
       D .. 'tq:' .. line:match('%z(.*)$') }
-    for track = 0, 1 do
+    local record = records[(n + 1) / 2]
+    for _, track in ipairs(tracks_in(record and decode_lane(lanes[n + 1], record).tracks or ALL_TRACKS)) do
+      keys[#keys + 1] = D .. 'L' .. track .. ':' .. line
+      keys[#keys + 1] = D .. 'G' .. track .. ':' .. queue
       local line_of_track = D .. 'b:' .. lanes[n + 1] .. ':' .. track .. ':'
       for priority = 0, PRIORITY_MAX do keys[#keys + 1] = line_of_track .. priority end
     end
@@ -217,7 +230,8 @@ function verbs.sweep()
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
   end
-  for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n', 'O0', 'O1' }) do call('UNLINK', D .. key) end
+  for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
+  for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n' }) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
 end

@@ -12,6 +12,7 @@ use queue_core::{
         redis::{OpenError, RedisAddress, RedisConfig, RedisDispatcher},
     },
     ids::{Epoch, Generation, JobId, SessionId},
+    job::Kind,
     time::{ManualClock, Timestamp},
 };
 use redis_fixture::{Redis, config};
@@ -26,6 +27,7 @@ fn entry() -> Entry {
         queue: "default".into(),
         tenant: "acme".into(),
         target: "t".into(),
+        kind: Kind::Llm,
         priority: 5,
         run_at: Timestamp(0),
         suspect: false,
@@ -33,12 +35,12 @@ fn entry() -> Entry {
 }
 
 async fn claim(dispatcher: &RedisDispatcher, session: SessionId) -> Result<Vec<Claim>, DispatchError> {
-    Ok(dispatcher.step(Step { session, acks: vec![], queues: vec![], slots: 9 }).await?.claims)
+    Ok(dispatcher.step(Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: 9 }).await?.claims)
 }
 
 async fn ack(dispatcher: &RedisDispatcher, session: SessionId, claims: &[Claim]) {
     let acks = claims.iter().map(|claim| Ack { lease: claim.lease, next: None }).collect();
-    dispatcher.step(Step { session, acks, queues: vec![], slots: 0 }).await.unwrap();
+    dispatcher.step(Step { session, acks, queues: vec![], kinds: vec![], slots: 0 }).await.unwrap();
 }
 
 /// A connection that broke is made again after a short pause; until then verbs fail at once.
@@ -329,7 +331,7 @@ async fn a_step_makes_the_same_calls_whatever_the_backlog() {
         let held = claim(dispatcher, session).await.unwrap();
         redis.server.command(&["CONFIG", "RESETSTAT"]);
         let acks = held.iter().map(|claim| Ack { lease: claim.lease, next: None }).collect();
-        let reply = dispatcher.step(Step { session, acks, queues: vec![], slots: 100 }).await.unwrap();
+        let reply = dispatcher.step(Step { session, acks, queues: vec![], kinds: vec![], slots: 100 }).await.unwrap();
         assert_eq!(reply.claims.len(), 100);
         seen.push(commands(&redis.server));
         ack(dispatcher, session, &reply.claims).await;

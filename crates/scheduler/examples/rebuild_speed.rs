@@ -123,7 +123,7 @@ async fn register(stores: &Stores) -> Result<SessionId, Failure> {
 
 /// Claims one job as soon as there is one, and gives it back.
 async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Failure> {
-    let step = |acks, slots| Step { session, acks, queues: vec![], slots };
+    let step = |acks, slots| Step { session, acks, queues: vec![], kinds: vec![], slots };
     loop {
         match stores.dispatcher.step(step(vec![], 1)).await {
             Ok(reply) if !reply.claims.is_empty() => {
@@ -135,6 +135,7 @@ async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Fai
                     queue: row.queue.clone(),
                     tenant: row.tenant.clone(),
                     target: row.target.clone(),
+                    kind: row.kind,
                     priority: row.priority,
                     run_at: row.run_at,
                     suspect: false,

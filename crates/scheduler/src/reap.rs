@@ -66,7 +66,7 @@ pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
     stores.dispatcher.push(again).await?;
     if !gone.is_empty() {
         let nobody = SessionId(uuid::Uuid::nil());
-        stores.dispatcher.step(Step { session: nobody, acks: gone, queues: vec![], slots: 0 }).await?;
+        stores.dispatcher.step(Step { session: nobody, acks: gone, queues: vec![], kinds: vec![], slots: 0 }).await?;
     }
     Ok(count)
 }

@@ -13,7 +13,7 @@ use queue_core::{
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
-    journal::{Accepted, Outcome, Settled, Settlement, Token, sqlite::SqliteJournal},
+    journal::{Accepted, Outcome, Settled, Settlement, Token, is_suspect, sqlite::SqliteJournal},
     stores::Stores,
     time::{Clock, ManualClock, Timestamp},
 };
@@ -148,7 +148,7 @@ impl Scene {
     async fn claim(&self, session: SessionId) -> Vec<Claim> {
         let mut claims = vec![];
         loop {
-            let step = Step { session, acks: vec![], queues: vec![], slots: CLAIM_MAX_JOBS };
+            let step = Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: CLAIM_MAX_JOBS };
             let more = self.stores.dispatcher.step(step).await.unwrap().claims;
             if more.is_empty() {
                 return claims;
@@ -192,9 +192,10 @@ fn entry_of(job: &Job) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
-        suspect: job.recoveries > 0,
+        suspect: is_suspect(job.recoveries),
     }
 }
 

@@ -8,6 +8,7 @@ use std::{sync::Arc, time::Duration};
 use queue_core::{
     dispatcher::{Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Signal, Step, StepReply},
     ids::{Name, SessionId},
+    job::Kind,
     journal::Token,
     stores::Stores,
     telemetry,
@@ -34,6 +35,7 @@ pub(crate) struct Claimer {
     pub(crate) stores: Stores,
     pub(crate) session: SessionId,
     pub(crate) queues: Vec<Name>,
+    pub(crate) kinds: Vec<Kind>,
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) slots_total: usize,
     pub(crate) leases: Arc<Leases>,
@@ -142,7 +144,13 @@ impl Claimer {
 
     async fn step(&self, acks: Vec<Ack>, slot: Option<OwnedSemaphorePermit>) -> Result<Stepped, DispatchError> {
         let slots = slot.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        let step = Step { session: self.session, acks: acks.clone(), queues: self.queues.clone(), slots };
+        let step = Step {
+            session: self.session,
+            acks: acks.clone(),
+            queues: self.queues.clone(),
+            kinds: self.kinds.clone(),
+            slots,
+        };
         let reply = match self.stores.dispatcher.step(step).await {
             Ok(reply) => reply,
             Err(error) => {

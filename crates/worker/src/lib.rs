@@ -53,6 +53,8 @@ pub struct Config {
     pub slots: usize,
     /// Queues that it serves; empty: all.
     pub queues: Vec<Name>,
+    /// Kinds that it serves; empty: all.
+    pub kinds: Vec<Kind>,
     /// Longest time of one attempt of these kinds, for jobs that name none in queues that name none.
     pub timeouts: BTreeMap<Kind, Duration>,
     /// How long running jobs may go on after the worker was told to stop; then they are given back, unspent.
@@ -99,6 +101,7 @@ impl Worker {
             stores: stores.clone(),
             session,
             queues: self.config.queues.clone(),
+            kinds: self.config.kinds.clone(),
             slots: slots.clone(),
             slots_total,
             leases: leases.clone(),

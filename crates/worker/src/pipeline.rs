@@ -10,7 +10,7 @@ use queue_core::{
     events::EventBody,
     ids::SessionId,
     job::{Job, Kind, Loaded},
-    journal::{Outcome, Settled, Settlement},
+    journal::{Outcome, Settled, Settlement, is_suspect},
     retry::{self, Budget, Decision},
     state::{Standing, State},
     telemetry,
@@ -269,9 +269,10 @@ pub(crate) fn entry_of(job: &Job) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
-        suspect: job.recoveries > 0,
+        suspect: is_suspect(job.recoveries),
     }
 }
 

@@ -87,6 +87,7 @@ async fn the_job_says_its_timeout_else_its_queue_else_its_kind() {
     rig.work_with(Config {
         slots: 9,
         queues: vec![],
+        kinds: vec![],
         timeouts: [(Kind::Probe, Duration::from_millis(40))].into(),
         drain: Duration::from_secs(5),
         host: "test".into(),

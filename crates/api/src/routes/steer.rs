@@ -11,7 +11,7 @@ use queue_core::{
     events::EventBody,
     ids::{Epoch, JobId},
     job::{self, Job},
-    journal::{Cancelled, Changed, Edit, Interrupted},
+    journal::{Cancelled, Changed, Edit, Interrupted, is_suspect},
     state::{Standing, State as JobState},
 };
 use serde::Deserialize;
@@ -129,9 +129,10 @@ fn entry_of(job: &Job) -> Entry {
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: job.run_at,
-        suspect: job.recoveries > 0,
+        suspect: is_suspect(job.recoveries),
     }
 }
 

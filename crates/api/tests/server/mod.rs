@@ -215,7 +215,7 @@ impl Hand {
     pub async fn claim(&mut self) -> Held {
         let claim = async {
             loop {
-                let step = Step { session: self.session, acks: vec![], queues: vec![], slots: 1 };
+                let step = Step { session: self.session, acks: vec![], queues: vec![], kinds: vec![], slots: 1 };
                 if let Some(claim) = self.stores.dispatcher.step(step).await.unwrap().claims.pop() {
                     return claim;
                 }
@@ -261,7 +261,13 @@ impl Hand {
 
     /// Gives a claim up without a word to the journal.
     pub async fn forget(&self, lease: Lease) {
-        let step = Step { session: self.session, acks: vec![Ack { lease, next: None }], queues: vec![], slots: 0 };
+        let step = Step {
+            session: self.session,
+            acks: vec![Ack { lease, next: None }],
+            queues: vec![],
+            kinds: vec![],
+            slots: 0,
+        };
         self.stores.dispatcher.step(step).await.unwrap();
     }
 }

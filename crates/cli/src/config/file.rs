@@ -117,6 +117,7 @@ pub(crate) enum ProviderKind {
 pub(crate) struct Worker {
     pub(crate) slots: Option<usize>,
     pub(crate) queues: Option<Vec<String>>,
+    pub(crate) kinds: Option<Vec<String>>,
     pub(crate) drain: Option<Seconds>,
     pub(crate) timeouts: BTreeMap<Kind, Seconds>,
 }

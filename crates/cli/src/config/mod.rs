@@ -91,6 +91,8 @@ pub(crate) struct Worker {
     pub(crate) slots: usize,
     /// Queues that it serves; empty: all.
     pub(crate) queues: Vec<Name>,
+    /// Kinds that it serves; empty: all.
+    pub(crate) kinds: Vec<Kind>,
     /// Time that running jobs get at a stop.
     pub(crate) drain: Duration,
     /// Longest time of one attempt, by kind.
@@ -271,6 +273,11 @@ fn read_bounded(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path)
 }
 
+fn kind(word: &String) -> Result<Kind, String> {
+    let known = || Kind::ALL.map(Kind::as_str).join(", ");
+    Kind::parse(word).ok_or_else(|| format!("worker.kinds: `{word}` is no kind of job; kinds are {}", known()))
+}
+
 fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worker, String> {
     let slots = match (flags.slots, env.get("LONGSHORE_WORKER_SLOTS")) {
         (Some(slots), _) => slots,
@@ -282,14 +289,17 @@ fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worke
     if !(1..=worker::SLOTS_MAX).contains(&slots) {
         return Err(format!("worker.slots is {slots}; it is between 1 and {}", worker::SLOTS_MAX));
     }
-    let queues = match env.get("LONGSHORE_WORKER_QUEUES") {
-        Some(list) => list.split(',').map(|queue| queue.trim().to_owned()).collect(),
-        None => file.queues.clone().unwrap_or_default(),
+    let listed = |variable, own: &Option<Vec<String>>| match env.get(variable) {
+        Some(list) => list.split(',').map(|name| name.trim().to_owned()).collect(),
+        None => own.clone().unwrap_or_default(),
     };
+    let queues: Vec<String> = listed("LONGSHORE_WORKER_QUEUES", &file.queues);
+    let kinds: Vec<String> = listed("LONGSHORE_WORKER_KINDS", &file.kinds);
     let checked = |queue: &String| Name::checked(queue).map_err(|reason| format!("worker.queues: `{queue}` {reason}"));
     Ok(Worker {
         slots,
         queues: queues.iter().map(checked).collect::<Result<_, _>>()?,
+        kinds: kinds.iter().map(kind).collect::<Result<_, _>>()?,
         drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
         timeouts: file.timeouts.iter().map(|(kind, timeout)| (*kind, timeout.0)).collect(),
     })

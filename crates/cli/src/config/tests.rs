@@ -112,6 +112,20 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_worker_serves_what_it_is_told_and_otherwise_everything() {
+    let none = load("", Flags::default(), &[]).unwrap().worker;
+    assert_eq!((none.queues, none.kinds), (vec![], vec![]));
+    let file = "[worker]\nkinds = [\"llm\"]\nqueues = [\"chat\"]";
+    let filed = load(file, Flags::default(), &[]).unwrap().worker;
+    assert_eq!((filed.queues, filed.kinds), (vec!["chat".into()], vec![Kind::Llm]));
+    let env = [("LONGSHORE_WORKER_KINDS", "embedding, probe"), ("LONGSHORE_WORKER_QUEUES", "a,b")];
+    let told = load(file, Flags::default(), &env).unwrap().worker;
+    assert_eq!((told.queues, told.kinds), (vec!["a".into(), "b".into()], vec![Kind::Embedding, Kind::Probe]));
+    let message = error("", Flags::default(), &[("LONGSHORE_WORKER_KINDS", "llm,,probe")]);
+    assert!(message.contains("worker.kinds: `` is no kind"), "{message}");
+}
+
+#[test]
 fn values_that_cannot_work_are_refused_with_what_is_allowed() {
     let provider = |rest: &str| format!("[[providers]]\nname = \"a\"\n{rest}");
     for (toml, expected) in [
@@ -122,6 +136,10 @@ fn values_that_cannot_work_are_refused_with_what_is_allowed() {
         ("log = \"xml\"".to_owned(), "human"),
         ("[worker]\nslots = 0".to_owned(), "between 1 and"),
         ("[worker]\nqueues = [\"a b\"]".to_owned(), "worker.queues"),
+        (
+            "[worker]\nkinds = [\"image\"]".to_owned(),
+            "worker.kinds: `image` is no kind of job; kinds are llm, embedding",
+        ),
         ("[worker]\ndrain = \"soon\"".to_owned(), "duration"),
         ("[worker.timeouts]\nimage = \"1m\"".to_owned(), "image"),
         ("[provider]\nurl = \"localhost\"".to_owned(), "not a URL"),

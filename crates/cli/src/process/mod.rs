@@ -88,6 +88,7 @@ impl Process {
         let config = worker::Config {
             slots: told.slots,
             queues: told.queues.clone(),
+            kinds: told.kinds.clone(),
             timeouts: told.timeouts.clone(),
             drain: told.drain,
             host: host(),

@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod memory;
 pub mod redis;
+mod tracks;
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -11,6 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     ids::{Epoch, Generation, JobId, Name, Nonce, SessionId},
+    job::Kind,
     journal::{QueueSettings, Recovery, Versioned},
     time::Timestamp,
 };
@@ -42,6 +44,8 @@ pub struct Entry {
     pub tenant: Name,
     /// The other half of its lane.
     pub target: Name,
+    /// What a worker must serve to be offered it.
+    pub kind: Kind,
     /// 0..=9.
     pub priority: u8,
     /// When it is due.
@@ -90,6 +94,8 @@ pub struct Step {
     pub acks: Vec<Ack>,
     /// Queues to claim from; empty: all.
     pub queues: Vec<Name>,
+    /// Kinds to claim; empty: all.
+    pub kinds: Vec<Kind>,
     /// Claim at most this many; 0 only acks.
     pub slots: usize,
 }
@@ -196,7 +202,7 @@ pub enum Wait {
     },
     /// A worker died with it, and another such job is running: suspects run one at a time in a process.
     OtherSuspect,
-    /// No worker is there.
+    /// No worker is there that serves its queue and its kind.
     NoWorker,
     /// Its turn.
     Turn {
@@ -291,7 +297,8 @@ pub trait Dispatcher: Send + Sync {
     /// Acks, then claims. An ack whose lease is not the current one changes nothing.
     async fn step(&self, step: Step) -> Result<StepReply, DispatchError>;
 
-    /// Notes that the handlers of these claims are about to run: from here on a lost worker counts as a recovery.
+    /// Notes that the handlers of these claims are about to run: from here on a lost worker counts as a recovery. Where it is
+    /// told again, since its answer was lost, the moment of the first or of the last word may stand.
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError>;
 
     /// Prolongs the session and these leases; returns those that are not held any more.

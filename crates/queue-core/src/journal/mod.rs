@@ -32,6 +32,14 @@ use crate::{
 pub const ACCEPT_MAX_JOBS: usize = 10_000;
 /// Recoveries without a settle after which a job is a dead letter of class `poison`.
 pub const POISON_RECOVERIES: u32 = 3;
+
+/// Whether a job that was recovered so often is a suspect: only its last life is spent as the only suspect of its
+/// process. Sooner would be safer from several killers at once, and a killed worker with a thousand long jobs would then
+/// give them back one at a time.
+pub fn is_suspect(recoveries: u32) -> bool {
+    recoveries + 1 >= POISON_RECOVERIES
+}
+
 /// Most rows of one page of any listing.
 pub const PAGE_MAX_ROWS: usize = 1_000;
 

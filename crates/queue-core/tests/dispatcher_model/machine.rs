@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 use proptest::prelude::*;
 use queue_core::{
     dispatcher::{
-        Ack, Dispatcher, Entry, HORIZON_MS, LEASE_MS, Lease, SESSION_MS, Setting, Signal, Step, Wait,
+        Ack, Dispatcher, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step, Wait,
         conformance::Fixture,
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
+    job::Kind,
     journal::{QueueSettings, Versioned},
 };
 use tokio::sync::mpsc;
@@ -27,6 +28,7 @@ pub(crate) struct Made {
     queue: u8,
     tenant: u8,
     target: u8,
+    kind: Kind,
     priority: u8,
     in_ms: i64,
     suspect: bool,
@@ -36,7 +38,7 @@ pub(crate) struct Made {
 #[derive(Clone, Debug)]
 pub(crate) enum Operation {
     Push(Vec<Made>),
-    Step { session: u8, acks: Vec<(u8, Option<Made>)>, queues: Vec<u8>, slots: usize },
+    Step { session: u8, acks: Vec<(u8, Option<Made>)>, queues: Vec<u8>, kinds: Vec<Kind>, slots: usize },
     Start { session: u8, leases: Vec<u8> },
     Renew { session: u8, leases: Vec<u8> },
     Withdraw(u8),
@@ -52,6 +54,11 @@ pub(crate) enum Operation {
     Begin { newer: bool },
 }
 
+/// Mostly one, so that lanes of one kind and of several both come up.
+fn kind() -> impl Strategy<Value = Kind> {
+    prop_oneof![3 => Just(Kind::Llm), 1 => Just(Kind::Embedding), 1 => Just(Kind::Probe)]
+}
+
 fn made() -> impl Strategy<Value = Made> {
     let when = prop_oneof![
         4 => -10_000..=0_i64,
@@ -60,13 +67,15 @@ fn made() -> impl Strategy<Value = Made> {
         1 => HORIZON_MS..HORIZON_MS * 2,
         1 => -2_000_000..0_i64,
     ];
-    (0..JOBS, 0..4_i64, 0..2_u8, 0..3_u8, 0..3_u8, 0..=9_u8, when, prop::bool::weighted(0.2)).prop_map(
-        |(job, epoch, queue, tenant, target, priority, in_ms, suspect)| Made {
+    let lane = (0..2_u8, 0..3_u8, 0..3_u8);
+    (0..JOBS, 0..4_i64, lane, kind(), 0..=9_u8, when, prop::bool::weighted(0.2)).prop_map(
+        |(job, epoch, (queue, tenant, target), kind, priority, in_ms, suspect)| Made {
             job,
             epoch,
             queue,
             tenant,
             target,
+            kind,
             priority,
             in_ms,
             suspect,
@@ -76,8 +85,10 @@ fn made() -> impl Strategy<Value = Made> {
 
 fn step() -> impl Strategy<Value = Operation> {
     let ack = (any::<u8>(), prop::option::weighted(0.4, made()));
-    (0..SESSIONS, prop::collection::vec(ack, 0..4), prop::collection::vec(0..2_u8, 0..2), 0..5_usize)
-        .prop_map(|(session, acks, queues, slots)| Operation::Step { session, acks, queues, slots })
+    let queues = prop::collection::vec(0..2_u8, 0..2);
+    let kinds = prop_oneof![2 => Just(vec![]), 1 => prop::collection::vec(kind(), 1..3)];
+    (0..SESSIONS, prop::collection::vec(ack, 0..4), queues, kinds, 0..5_usize)
+        .prop_map(|(session, acks, queues, kinds, slots)| Operation::Step { session, acks, queues, kinds, slots })
 }
 
 fn operation() -> impl Strategy<Value = Operation> {
@@ -162,6 +173,7 @@ impl Pair {
             queue: name("queue", made.queue),
             tenant: name("tenant", made.tenant),
             target: name("target", made.target),
+            kind: made.kind,
             priority: made.priority,
             run_at: self.model.now.plus_ms(made.in_ms),
             suspect: made.suspect,
@@ -186,9 +198,10 @@ impl Pair {
         let id = session(n);
         let signals = self.runtime.block_on(self.dispatcher.join(id, vec![])).unwrap();
         self.signals.insert(id, signals);
-        let queues = self.model.workers.remove(&id).map(|worker| worker.queues).unwrap_or_default();
+        let known = self.model.workers.remove(&id).map(|worker| (worker.queues, worker.kinds));
+        let (queues, kinds) = known.unwrap_or_default();
         let until = self.model.now.plus_ms(SESSION_MS);
-        let worker = Worker { until, dead: false, queues, full: false, heard: false, told: None };
+        let worker = Worker { until, dead: false, queues, kinds, full: false, heard: false, told: None };
         self.model.workers.insert(id, worker);
     }
 
@@ -200,7 +213,10 @@ impl Pair {
                 self.runtime.block_on(self.dispatcher.push(entries.clone())).unwrap();
                 entries.into_iter().for_each(|entry| self.model.push(entry));
             }
-            Operation::Step { session: n, acks, queues, slots } => self.step(session(n), &acks, &queues, slots),
+            Operation::Step { session: n, acks, queues, kinds, slots } => {
+                let queues = queues.iter().map(|n| name("queue", *n)).collect();
+                self.step(session(n), &acks, queues, kinds, slots);
+            }
             Operation::Start { session: n, leases } => self.start(session(n), &leases),
             Operation::Renew { session: n, leases } => self.renew(session(n), &leases),
             Operation::Withdraw(n) => {
@@ -233,7 +249,7 @@ impl Pair {
         self.former.drain(..old);
     }
 
-    fn step(&mut self, id: SessionId, acks: &[(u8, Option<Made>)], queues: &[u8], slots: usize) {
+    fn step(&mut self, id: SessionId, acks: &[(u8, Option<Made>)], queues: Vec<Name>, kinds: Vec<Kind>, slots: usize) {
         let mut given_up = vec![];
         for (n, next) in acks {
             let Some(lease) = self.lease(*n) else { continue };
@@ -244,8 +260,8 @@ impl Pair {
             });
             given_up.push(Ack { lease, next });
         }
-        let queues: Vec<_> = queues.iter().map(|n| name("queue", *n)).collect();
-        let step = Step { session: id, acks: given_up.clone(), queues: queues.clone(), slots };
+        let (acks, named) = (given_up.clone(), (queues.clone(), kinds.clone()));
+        let step = Step { session: id, acks, queues, kinds, slots };
         let reply = self.runtime.block_on(self.dispatcher.step(step)).unwrap();
 
         self.model.hear(id, slots > 0);
@@ -261,7 +277,7 @@ impl Pair {
             return assert!(reply.claims.is_empty(), "nobody claims without a session");
         };
         if slots > 0 {
-            worker.queues = queues;
+            (worker.queues, worker.kinds) = named;
         }
         (worker.heard, worker.told) = (false, reply.next_at);
         worker.full = slots > 0 && reply.claims.len() == slots;
@@ -282,7 +298,11 @@ impl Pair {
             let job = self.model.job_mut(lease.id).filter(|job| job.lease() == Some(lease));
             let held = job.and_then(|job| job.held.as_mut());
             if let Some(held) = held.filter(|held| held.session == id && held.lost.is_none()) {
-                held.started_at.get_or_insert(now);
+                let seen = self.runtime.block_on(self.dispatcher.locate(&[lease.id])).unwrap().remove(0);
+                let Place::Leased { started_at, .. } = seen else { panic!("{seen:?} has no start") };
+                // Told again, the first or the last word stands.
+                assert!([held.started_at.or(Some(now)), Some(now)].contains(&started_at), "{seen:?}");
+                held.started_at = started_at;
             }
         }
     }

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use queue_core::{
     dispatcher::{Claim, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS},
     ids::{JobId, Name, Nonce, SessionId},
-    job::AGEING_MS_PER_POINT,
+    job::{AGEING_MS_PER_POINT, Kind},
     time::Timestamp,
 };
 
@@ -46,12 +46,19 @@ pub(crate) struct Worker {
     pub(crate) until: Timestamp,
     pub(crate) dead: bool,
     pub(crate) queues: Vec<Name>,
+    pub(crate) kinds: Vec<Kind>,
     /// Its last step got all it asked for, so it comes again by itself.
     pub(crate) full: bool,
     /// It heard of work since its last step.
     pub(crate) heard: bool,
     /// The moment that its last step was told.
     pub(crate) told: Option<Timestamp>,
+}
+
+impl Worker {
+    pub(crate) fn serves(&self, queue: &Name, kind: Kind) -> bool {
+        (self.queues.is_empty() || self.queues.contains(queue)) && (self.kinds.is_empty() || self.kinds.contains(&kind))
+    }
 }
 
 /// Queue, tenant, target.
@@ -119,14 +126,14 @@ impl Model {
     }
 
     fn is_claimable(&self, job: &Job, session: SessionId) -> bool {
-        let Entry { queue, target, run_at, suspect, .. } = &job.entry;
+        let Entry { queue, target, kind, run_at, suspect, .. } = &job.entry;
         let Some(worker) = self.workers.get(&session) else { return false };
         let queue_limit = self.queues.get(queue).and_then(|pause| pause.limit);
         job.held.is_none()
             && *run_at <= self.now
             && !self.is_paused(queue)
             && !self.is_parked(target)
-            && (worker.queues.is_empty() || worker.queues.contains(queue))
+            && worker.serves(queue, *kind)
             && queue_limit.is_none_or(|limit| self.active(|other| other.queue == *queue) < limit)
             && self.limits.get(target).is_none_or(|limit| self.active(|other| other.target == *target) < *limit)
             && (!suspect || !self.holds_suspect(session))
@@ -174,7 +181,7 @@ impl Model {
         let mut open = HashSet::new();
         for session in self.workers.keys() {
             let worker = &self.workers[session];
-            if worker.queues.is_empty() {
+            if worker.queues.is_empty() && worker.kinds.is_empty() {
                 open.extend(self.claimable(*session).filter(plain).map(|job| lane_of(&job.entry)));
             }
         }

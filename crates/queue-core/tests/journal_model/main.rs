@@ -20,6 +20,7 @@ use queue_core::{
     journal::{
         Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token,
         conformance::{Fixture, Opened},
+        is_suspect,
         sqlite::SqliteJournal,
     },
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
@@ -259,7 +260,7 @@ impl Subject {
         let mut live: Vec<_> = held
             .iter()
             .filter(|(_, held)| held.standing == Standing::Live)
-            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, held.recoveries > 0))
+            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, is_suspect(held.recoveries)))
             .collect();
         live.sort_unstable();
         let scan = LiveScan { after: None, due_by: NOW.plus_ms(WAIT_MS), accepted_by: NOW, limit: 1_000 };

@@ -7,7 +7,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use queue_core::{
     dispatcher::Entry,
     ids::{Epoch, JobId},
-    journal::{Accepted, Cancelled, Changed, POISON_RECOVERIES, QueueTotals, Recovered, Settled},
+    journal::{Accepted, Cancelled, Changed, POISON_RECOVERIES, QueueTotals, Recovered, Settled, is_suspect},
     state::{Event, Standing, transition},
     time::Timestamp,
 };
@@ -90,9 +90,10 @@ impl Held {
             queue: "default".into(),
             tenant: "acme".into(),
             target: "probe".into(),
+            kind: queue_core::job::Kind::Probe,
             priority: self.priority,
             run_at: self.run_at,
-            suspect: self.recoveries > 0,
+            suspect: is_suspect(self.recoveries),
         }
     }
 

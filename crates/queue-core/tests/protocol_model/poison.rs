@@ -24,7 +24,9 @@ enum Verdict {
     CountEveryDeath,
     /// A suspect may run with jobs that are none; when one dies, only it is counted.
     OnlySuspect,
-    /// As above, but the last life is spent alone in the process, and only a death alone convicts.
+    /// As above, but only a job before its last life is a suspect.
+    LateSuspect,
+    /// As `OnlySuspect`, but the last life is spent alone in the process, and only a death alone convicts.
     LastLifeAlone,
     /// A suspect runs alone in the process.
     SuspectAlone,
@@ -71,7 +73,7 @@ struct Court {
 impl Court {
     fn wants_solitude(&self, job: &Job) -> bool {
         match self.verdict {
-            Verdict::CountEveryDeath | Verdict::OnlySuspect => false,
+            Verdict::CountEveryDeath | Verdict::OnlySuspect | Verdict::LateSuspect => false,
             Verdict::LastLifeAlone => job.recoveries + 1 >= LIMIT,
             Verdict::SuspectAlone => job.is_suspect,
         }
@@ -94,7 +96,7 @@ impl Court {
         for job in s.jobs.iter_mut().filter(|job| dead(job)) {
             let counts = self.verdict == Verdict::CountEveryDeath || job.is_suspect || !has_suspect;
             job.recoveries += u8::from(counts);
-            job.is_suspect = true;
+            job.is_suspect = self.verdict != Verdict::LateSuspect || job.recoveries + 1 >= LIMIT;
             let convicts = job.recoveries >= LIMIT && (is_alone || !self.wants_alone_to_convict());
             job.recoveries = job.recoveries.min(LIMIT);
             job.place = if convicts { Where::Dead } else { Where::Waiting };
@@ -186,6 +188,14 @@ fn only_suspect_of_its_process_is_safe_from_two_killers_and_not_from_three() {
     assert_eq!(failures(Verdict::OnlySuspect, 3, 0), [NEIGHBOURS_LIVE]);
 }
 
+/// What is built: one killer convicts nobody else. Two that die with the same neighbour, one of them for the first or
+/// second time beside its last life, can.
+#[test]
+fn late_suspect_is_safe_from_one_killer_and_not_from_two() {
+    assert!(failures(Verdict::LateSuspect, 1, 0).is_empty());
+    assert_eq!(failures(Verdict::LateSuspect, 2, 0), [NEIGHBOURS_LIVE]);
+}
+
 #[test]
 fn last_life_alone_is_safe_from_any_number_of_killers() {
     for killers in 1..JOBS {
@@ -205,7 +215,7 @@ fn suspect_alone_is_safe_from_killers_and_one_kill() {
 /// Operators and the kernel can do what three killers do: no rule can tell.
 #[test]
 fn three_kills_convict_and_two_do_not() {
-    for verdict in [Verdict::OnlySuspect, Verdict::LastLifeAlone, Verdict::SuspectAlone] {
+    for verdict in [Verdict::OnlySuspect, Verdict::LateSuspect, Verdict::LastLifeAlone, Verdict::SuspectAlone] {
         assert!(failures(verdict, 0, 2).is_empty());
         assert_eq!(failures(verdict, 0, 3), [NEIGHBOURS_LIVE]);
     }

@@ -245,7 +245,7 @@ async fn weights_of_tenants_hold_in_every_life() {
         scene.stores.catalog.set_tenant(&"heavy".into(), settings).await.unwrap();
     };
     let heavy_of_40 = async |scene: &Scene| {
-        let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], slots: 40 };
+        let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], kinds: vec![], slots: 40 };
         let claims = scene.stores.dispatcher.step(step).await.unwrap().claims;
         let ids: Vec<_> = claims.iter().map(|claim| claim.lease.id).collect();
         let rows = scene.stores.reads.jobs(&ids).await.unwrap();

@@ -69,7 +69,14 @@ impl Rig {
 
     /// Starts the worker.
     pub fn work(&mut self, slots: usize, drain: Duration) {
-        self.work_with(Config { slots, queues: vec![], timeouts: BTreeMap::new(), drain, host: "test".into() });
+        self.work_with(Config {
+            slots,
+            queues: vec![],
+            kinds: vec![],
+            timeouts: BTreeMap::new(),
+            drain,
+            host: "test".into(),
+        });
     }
 
     /// Starts a worker that is told this.
@@ -119,6 +126,7 @@ impl Rig {
             queue: job.queue.clone(),
             tenant: job.tenant.clone(),
             target: job.target.clone(),
+            kind: job.kind,
             priority: job.priority,
             run_at,
             suspect: false,

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a suite fails by panicking; its cases' names say it all
 
+mod kinds;
 mod leases;
 mod limits;
 mod order;
@@ -19,11 +20,12 @@ use tokio::sync::mpsc;
 use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply};
 use crate::{
     ids::{Epoch, Generation, JobId, SessionId},
+    job::Kind,
     journal::{QueueSettings, Versioned},
     time::{Clock, Timestamp},
 };
 
-pub use self::{leases::*, limits::*, order::*, reports::*, signals::*};
+pub use self::{kinds::*, leases::*, limits::*, order::*, reports::*, signals::*};
 
 /// A store under test, and its time.
 #[async_trait]
@@ -83,7 +85,10 @@ macro_rules! dispatcher_conformance {
             the_next_suspect_wakes_its_worker,
             the_oldest_is_told_whatever_its_priority,
             what_blocks_is_named,
-            places_are_told_in_order;
+            places_are_told_in_order,
+            jobs_that_come_twice_in_a_push_are_held_once,
+            a_worker_serves_the_kinds_it_names, kinds_share_turns_and_order, a_turn_of_one_kind_is_had_for_all, kinds_share_limits,
+            a_worker_is_woken_for_its_kinds, a_job_of_a_kind_that_nobody_serves_says_so;
         }
     };
     (@cases $fixture:expr; $($case:ident),+;) => {
@@ -125,6 +130,7 @@ impl<'f> Scene<'f> {
             queue: "default".into(),
             tenant: "acme".into(),
             target: "t".into(),
+            kind: Kind::Llm,
             priority: 5,
             run_at: self.now(),
             suspect: false,
@@ -143,7 +149,7 @@ impl<'f> Scene<'f> {
     }
 
     fn asking(&self, slots: usize) -> Step {
-        Step { session: self.session, acks: vec![], queues: vec![], slots }
+        Step { session: self.session, acks: vec![], queues: vec![], kinds: vec![], slots }
     }
 
     async fn claim(&self, slots: usize) -> Vec<Claim> {

@@ -11,7 +11,7 @@ pub async fn nothing_is_claimed_before_it_begins(fixture: &dyn Fixture) {
     let dispatcher = fixture.dispatcher();
     let session = SessionId::generate();
     let _signals = dispatcher.join(session, vec![]).await;
-    let step = Step { session, acks: vec![], queues: vec![], slots: 4 };
+    let step = Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: 4 };
     let claims = dispatcher.step(step).await.map(|reply| reply.claims).unwrap_or_default();
     assert!(claims.is_empty());
     let scene = Scene::open(fixture).await;
@@ -100,6 +100,17 @@ pub async fn a_worker_serves_the_queues_it_names(fixture: &dyn Fixture) {
     let step = Step { queues: vec!["mine".into()], ..scene.asking(9) };
     let claims = scene.step(step).await.claims;
     assert_eq!(claims.iter().map(|claim| claim.lease.id).collect::<Vec<_>>(), vec![mine]);
+}
+
+pub async fn jobs_that_come_twice_in_a_push_are_held_once(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let (one, other) = (scene.entry(), scene.entry());
+    let newer = Entry { epoch: Epoch(1), ..other.clone() };
+    let pushed = [&one, &other, &other, &one, &newer, &one];
+    scene.dispatcher.push(pushed.into_iter().cloned().collect()).await.unwrap();
+    assert_eq!(scene.dispatcher.depths().await.unwrap()[0].waiting, 2);
+    assert_eq!(scene.place(other.id).await, Place::Waiting { epoch: Epoch(1) });
+    assert_eq!(scene.claim(9).await.len(), 2);
 }
 
 pub async fn what_is_due_later_waits(fixture: &dyn Fixture) {

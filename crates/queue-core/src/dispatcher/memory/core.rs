@@ -16,6 +16,7 @@ use crate::{
     dispatcher::{
         Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Entry, HORIZON_MS, Held, LEASE_MS, Lease, Place, Setting, Signal,
         Step, StepReply,
+        tracks::{Track, Tracks},
     },
     ids::{Epoch, Generation, JobId, Nonce, SessionId},
     job::PRIORITY_MAX,
@@ -33,7 +34,7 @@ pub(super) struct Waiting {
     pub(super) run_at: Timestamp,
     pub(super) lane: u32,
     priority: u8,
-    pub(super) suspect: bool,
+    pub(super) track: Track,
     /// Due later: in no lane yet.
     pub(super) later: bool,
 }
@@ -140,10 +141,10 @@ impl Core {
             self.due.remove(&(run_at, id));
             if let Some(waiting) = self.waiting.get_mut(&id) {
                 waiting.later = false;
-                let (lane, suspect, ready) = (waiting.lane, waiting.suspect, waiting.ready(id));
+                let (lane, track, ready) = (waiting.lane, waiting.track, waiting.ready(id));
                 let queue = self.rotation.queue_of(lane);
                 self.rotation.queues[queue].scheduled -= 1;
-                self.rotation.add(lane, suspect, ready);
+                self.rotation.add(lane, track, ready);
             }
         }
     }
@@ -165,7 +166,7 @@ impl Core {
         let rotation = &self.rotation;
         self.sessions.tell(|id, session| {
             let serves = |queue: &u32| {
-                rotation.is_open(*queue, session.may_claim_suspects()) && session.serves(&rotation.queues[*queue].name)
+                rotation.is_open(*queue, session.tracks()) && session.serves_queue(&rotation.queues[*queue].name)
             };
             but != Some(id) && (stirred.iter().any(serves) || Sessions::expects_later(session, next_at))
         });
@@ -191,15 +192,15 @@ impl Core {
         self.rotation.add_ref(lane);
         let later = entry.run_at > now;
         let priority = entry.priority.min(PRIORITY_MAX);
-        let waiting =
-            Waiting { epoch: entry.epoch, run_at: entry.run_at, lane, priority, suspect: entry.suspect, later };
+        let track = Track::new(entry.kind, entry.suspect);
+        let waiting = Waiting { epoch: entry.epoch, run_at: entry.run_at, lane, priority, track, later };
         self.waiting.insert(entry.id, waiting);
         if later {
             self.due.insert((entry.run_at, entry.id));
             let queue = self.rotation.queue_of(lane);
             self.rotation.queues[queue].scheduled += 1;
         } else {
-            self.rotation.add(lane, entry.suspect, waiting.ready(entry.id));
+            self.rotation.add(lane, track, waiting.ready(entry.id));
         }
     }
 
@@ -210,7 +211,7 @@ impl Core {
             let queue = self.rotation.queue_of(waiting.lane);
             self.rotation.queues[queue].scheduled -= 1;
         } else {
-            self.rotation.cut(waiting.lane, waiting.suspect, waiting.ready(id));
+            self.rotation.cut(waiting.lane, waiting.track, waiting.ready(id));
         }
         self.rotation.drop_ref(waiting.lane);
         Some(waiting)
@@ -227,7 +228,7 @@ impl Core {
                 session.leases -= 1;
                 session.suspects -= u64::from(held.suspect);
                 // Suspects that waited for this one may be claimed by its session now.
-                if held.suspect && self.rotation.any_open(&session.queues, true) {
+                if held.suspect && self.rotation.any_open(&session.queues, session.tracks()) {
                     self.sessions.tell(|other, _| other == held.session);
                 }
             }
@@ -272,8 +273,7 @@ impl Core {
     /// A step that asked for more than [`CLAIM_MAX_JOBS`] has to come again, and so has one that only acked: its worker
     /// may have heard of the work before it had a free slot.
     fn tell_of_rest(&mut self, id: SessionId) {
-        let rest =
-            |session: &super::sessions::Session| self.rotation.any_open(&session.queues, session.may_claim_suspects());
+        let rest = |session: &super::sessions::Session| self.rotation.any_open(&session.queues, session.tracks());
         if self.sessions.get(id).is_some_and(rest) {
             self.sessions.tell(|other, _| other == id);
         }
@@ -286,16 +286,18 @@ impl Core {
         }
         let Some(session) = self.sessions.get_mut(step.session) else { return claims };
         session.queues.clone_from(&step.queues);
+        session.kinds = Tracks::serving(&step.kinds);
         let named: Vec<_> = step.queues.iter().filter_map(|name| self.rotation.queue_keys.get(name).copied()).collect();
         let named = (!step.queues.is_empty()).then_some(named.as_slice());
         let until = now.plus_ms(LEASE_MS);
         self.none_expires_before = self.none_expires_before.min(until);
         while claims.len() < step.slots.min(CLAIM_MAX_JOBS) {
             let Some(session) = self.sessions.get_mut(step.session) else { break };
-            let Some(taken) = self.rotation.take(named, session.may_claim_suspects()) else { break };
+            let Some(taken) = self.rotation.take(named, session.tracks()) else { break };
             let Some(waiting) = self.waiting.remove(&taken.id) else { continue };
             session.leases += 1;
-            session.suspects += u64::from(waiting.suspect);
+            let suspect = waiting.track.is_suspect();
+            session.suspects += u64::from(suspect);
             self.nonce = self.nonce.wrapping_add(1);
             let held = Claimed {
                 epoch: waiting.epoch,
@@ -303,7 +305,7 @@ impl Core {
                 session: step.session,
                 until,
                 started_at: None,
-                suspect: waiting.suspect,
+                suspect,
                 lost: None,
                 lane: Some(taken.lane),
             };
@@ -380,7 +382,7 @@ impl Core {
         }
         let signals = self.sessions.join(id, held, now);
         // It may be there to take over from one that left: what is here, or comes by itself, was told to nobody else.
-        if self.rotation.any_open(&[], true) || self.next_at().is_some() {
+        if self.rotation.any_open(&[], Tracks::ALL) || self.next_at().is_some() {
             self.sessions.tell(|other, _| other == id);
         }
         signals

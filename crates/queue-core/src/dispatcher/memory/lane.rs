@@ -3,17 +3,11 @@
 use std::collections::BTreeSet;
 
 use crate::{
+    dispatcher::tracks::{Track, Tracks},
     ids::{JobId, Name},
     job::{AGEING_MS_PER_POINT, PRIORITY_MAX},
     time::Timestamp,
 };
-
-/// Index of the entries that any session may claim.
-pub(super) const PLAIN: usize = 0;
-/// Index of the suspects, kept apart so that a session that may not claim one skips all of them at once.
-pub(super) const SUSPECTS: usize = 1;
-/// Both.
-pub(super) const TRACKS: [usize; 2] = [PLAIN, SUSPECTS];
 
 /// Place in a rotation: the turn, then first come, first served.
 pub(super) type Position = (u64, u64);
@@ -107,6 +101,53 @@ impl Line {
     }
 }
 
+/// Ready entries by track. Tracks that had an entry once keep their empty line until the lane goes: there are few.
+#[derive(Debug, Default)]
+pub(super) struct Lines(Vec<(Track, Line)>);
+
+impl Lines {
+    /// The tracks that have entries.
+    pub(super) fn used(&self) -> Tracks {
+        let mut used = Tracks::default();
+        self.0.iter().filter(|(_, line)| !line.is_empty()).for_each(|(track, _)| used.insert(*track));
+        used
+    }
+
+    pub(super) fn insert(&mut self, track: Track, entry: Ready) {
+        match self.0.iter_mut().find(|(of, _)| *of == track) {
+            Some((_, line)) => line.insert(entry),
+            None => {
+                let mut line = Line::default();
+                line.insert(entry);
+                self.0.push((track, line));
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, track: Track, entry: Ready) {
+        if let Some((_, line)) = self.0.iter_mut().find(|(of, _)| *of == track) {
+            line.remove(entry);
+        }
+    }
+
+    /// The entry whose turn is next, of the tracks that may be claimed.
+    pub(super) fn head(&self, tracks: Tracks) -> Option<(Track, Ready)> {
+        let may = self.0.iter().filter(|(track, _)| tracks.contains(*track));
+        let heads = may.filter_map(|(track, line)| Some((*track, line.head()?)));
+        heads.min_by_key(|(_, head)| head.rank())
+    }
+
+    /// When the entry that has waited longest became ready.
+    pub(super) fn oldest(&self) -> Option<Timestamp> {
+        self.0.iter().filter_map(|(_, line)| line.oldest()).min()
+    }
+
+    /// How many entries rank before `rank`, counted up to `bound`.
+    pub(super) fn ahead_of(&self, rank: Rank, bound: usize) -> usize {
+        self.0.iter().fold(0, |ahead, (_, line)| ahead + line.ahead_of(rank, bound - ahead))
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) group: u32,
@@ -115,21 +156,7 @@ pub(super) struct Lane {
     pub(super) weight: u32,
     /// Its place in the rotation, while it has entries.
     pub(super) at: Position,
-    /// Ready entries: plain ones and suspects.
-    pub(super) lines: [Line; 2],
+    pub(super) lines: Lines,
     /// Entries that refer to this lane: ready, due later, or leased. A lane that nothing refers to is dropped.
     pub(super) refs: usize,
-}
-
-impl Lane {
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.iter().all(Line::is_empty)
-    }
-
-    /// The entry whose turn is next, of the tracks that may be claimed.
-    pub(super) fn head(&self, suspects: bool) -> Option<(usize, Ready)> {
-        let plain = self.lines[PLAIN].head().map(|head| (PLAIN, head));
-        let suspect = if suspects { self.lines[SUSPECTS].head().map(|head| (SUSPECTS, head)) } else { None };
-        plain.into_iter().chain(suspect).min_by_key(|(_, head)| head.rank())
-    }
 }

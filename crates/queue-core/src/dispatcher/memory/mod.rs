@@ -12,6 +12,7 @@ mod rotation;
 mod sessions;
 mod settings;
 mod slab;
+mod standing;
 #[cfg(test)]
 mod tests;
 

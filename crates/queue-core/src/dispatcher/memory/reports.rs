@@ -2,7 +2,6 @@
 
 use super::{
     core::{Core, Waiting},
-    lane::{SUSPECTS, TRACKS},
     rotation::Queue,
 };
 use crate::{
@@ -31,8 +30,7 @@ impl Core {
                 continue;
             }
             depth.waiting += group.ready;
-            let lines = group.lanes().map(|lane| &self.rotation.lanes[lane].lines);
-            let oldest = lines.flat_map(|lines| TRACKS.iter().filter_map(|track| lines[*track].oldest())).min();
+            let oldest = group.lanes().filter_map(|lane| self.rotation.lanes[lane].lines.oldest()).min();
             depth.oldest_ready_at = depth.oldest_ready_at.into_iter().chain(oldest).min();
         }
         depth
@@ -74,19 +72,18 @@ impl Core {
     }
 
     fn explain_workers(&self, waiting: &Waiting, queue: &Queue, now: Timestamp, waits: &mut Vec<Wait>) {
-        let mut serving = self.sessions.alive(now).filter(|session| session.serves(&queue.name)).peekable();
+        let mut serving =
+            self.sessions.alive(now).filter(|session| session.serves(&queue.name, waiting.track)).peekable();
         if serving.peek().is_none() {
             waits.push(Wait::NoWorker);
-        } else if waiting.suspect && !serving.any(|session| session.may_claim_suspects()) {
+        } else if waiting.track.is_suspect() && !serving.any(|session| session.may_claim_suspects()) {
             waits.push(Wait::OtherSuspect);
         }
     }
 
     fn explain_turn(&self, id: JobId, waiting: &Waiting, queue: &Queue) -> Wait {
         let rank = waiting.ready(id).rank();
-        let lines = &self.rotation.lanes[waiting.lane].lines;
-        let plain = lines[0].ahead_of(rank, PLACE_MAX);
-        let ahead = plain + lines[SUSPECTS].ahead_of(rank, PLACE_MAX - plain);
+        let ahead = self.rotation.lanes[waiting.lane].lines.ahead_of(rank, PLACE_MAX);
         let groups = queue.groups.values().map(|key| &self.rotation.groups[*key]);
         let open = groups.filter(|group| self.rotation.targets[group.target].is_open());
         let lanes = open.map(|group| group.busy).sum::<u64>().max(1);

@@ -12,11 +12,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    lane::{Lane, PLAIN, Position, Ready, SUSPECTS, TRACKS},
+    lane::{Lane, Lines, Position, Ready},
     slab::Slab,
+    standing::Standing,
 };
 use crate::{
-    dispatcher::WEIGHT_MAX,
+    dispatcher::{
+        WEIGHT_MAX,
+        tracks::{TRACK_COUNT, Track, Tracks},
+    },
     ids::{JobId, Name},
     journal::{QueueSettings, Versioned},
     time::Timestamp,
@@ -37,10 +41,10 @@ pub(super) struct Queue {
     pub(super) groups: HashMap<u32, u32>,
     /// The turn that was served last.
     turn: u64,
-    open: [BTreeMap<Position, u32>; 2],
-    /// Its own place among the queues, and whether it stands there.
+    open: Standing,
+    /// Its own place among the queues, and in which tracks it stands there.
     at: Position,
-    listed: [bool; 2],
+    listed: Tracks,
 }
 
 impl Queue {
@@ -77,9 +81,11 @@ pub(super) struct Group {
     pub(super) queue: u32,
     pub(super) target: u32,
     by_tenant: HashMap<Name, u32>,
-    lanes: [BTreeMap<Position, u32>; 2],
+    lanes: Standing,
     /// Where it stands in its queue's open groups: at the place of its first lane.
-    listed: [Option<Position>; 2],
+    places: [Option<Position>; TRACK_COUNT],
+    /// The tracks in which it stands there.
+    listed: Tracks,
     /// Ready entries.
     pub(super) ready: u64,
     /// Lanes that have ready entries.
@@ -87,9 +93,9 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Lanes that have ready entries; one that has both kinds comes twice.
+    /// Lanes that have ready entries; one that has entries of several tracks comes once for each.
     pub(super) fn lanes(&self) -> impl Iterator<Item = u32> {
-        self.lanes.iter().flat_map(|lanes| lanes.values().copied())
+        self.lanes.all()
     }
 }
 
@@ -119,7 +125,7 @@ pub(super) struct Rotation {
     weights: HashMap<Name, u32>,
     /// Of targets, and of all that begin so where the name ends in `*`.
     pub(super) limits: HashMap<Name, u32>,
-    open: [BTreeMap<Position, u32>; 2],
+    open: Standing,
     turn: u64,
     sequence: u64,
     pub(super) timers: BTreeSet<(Timestamp, Timer)>,
@@ -137,8 +143,8 @@ impl Rotation {
             return lane;
         }
         let weight = self.weights.get(tenant).copied().unwrap_or(1);
-        let lines = Default::default();
-        let lane = self.lanes.insert(Lane { group, tenant: tenant.clone(), weight, at: (0, 0), lines, refs: 0 });
+        let (tenant_name, lines) = (tenant.clone(), Lines::default());
+        let lane = self.lanes.insert(Lane { group, tenant: tenant_name, weight, at: (0, 0), lines, refs: 0 });
         self.groups[group].by_tenant.insert(tenant.clone(), lane);
         lane
     }
@@ -155,9 +161,9 @@ impl Rotation {
             scheduled: 0,
             groups: HashMap::new(),
             turn: 0,
-            open: Default::default(),
+            open: Standing::default(),
             at: (0, 0),
-            listed: [false; 2],
+            listed: Tracks::default(),
         });
         self.queue_keys.insert(name.clone(), key);
         key
@@ -200,8 +206,9 @@ impl Rotation {
             queue,
             target,
             by_tenant: HashMap::new(),
-            lanes: Default::default(),
-            listed: [None; 2],
+            lanes: Standing::default(),
+            places: [None; TRACK_COUNT],
+            listed: Tracks::default(),
             ready: 0,
             busy: 0,
         });
@@ -252,79 +259,72 @@ impl Rotation {
     }
 
     /// A ready entry joins its lane.
-    pub(super) fn add(&mut self, lane: u32, suspect: bool, entry: Ready) {
-        let track = usize::from(suspect);
+    pub(super) fn add(&mut self, lane: u32, track: Track, entry: Ready) {
         let key = lane;
         let group = self.lanes[lane].group;
         let queue = self.groups[group].queue;
-        let was_empty = self.lanes[lane].is_empty();
-        if was_empty {
+        let used = self.lanes[lane].lines.used();
+        if used.is_empty() {
             self.lanes[lane].at = self.behind(self.queues[queue].turn, self.lanes[lane].weight);
             self.groups[group].busy += 1;
         }
         let lane = &mut self.lanes[lane];
-        let first_of_track = lane.lines[track].is_empty();
-        lane.lines[track].insert(entry);
+        lane.lines.insert(track, entry);
         let at = lane.at;
         self.groups[group].ready += 1;
-        if first_of_track {
-            self.groups[group].lanes[track].insert(at, key);
+        if !used.contains(track) {
+            self.groups[group].lanes.insert(track, at, key);
             self.refresh_group(group);
         }
-        if self.groups[group].listed[track].is_some() && self.queues[queue].listed[track] {
+        if self.groups[group].listed.contains(track) && self.queues[queue].listed.contains(track) {
             self.stir(queue);
         }
     }
 
     /// A waiting entry leaves its lane without having had its turn.
-    pub(super) fn cut(&mut self, lane: u32, suspect: bool, entry: Ready) {
-        let track = usize::from(suspect);
+    pub(super) fn cut(&mut self, lane: u32, track: Track, entry: Ready) {
         let group = self.lanes[lane].group;
         let lane = &mut self.lanes[lane];
-        lane.lines[track].remove(entry);
-        let (at, empty, track_empty) = (lane.at, lane.is_empty(), lane.lines[track].is_empty());
+        lane.lines.remove(track, entry);
+        let (at, used) = (lane.at, lane.lines.used());
         self.groups[group].ready -= 1;
-        if empty {
+        if used.is_empty() {
             self.groups[group].busy -= 1;
         }
-        if track_empty {
-            self.groups[group].lanes[track].remove(&at);
+        if !used.contains(track) {
+            self.groups[group].lanes.remove(track, at);
             self.refresh_group(group);
         }
     }
 
-    /// The entry whose turn it is, of these queues (none named: of all) and, unless `suspects`, of no suspect. It
-    /// counts as active from here on.
-    pub(super) fn take(&mut self, queues: Option<&[u32]>, suspects: bool) -> Option<Taken> {
-        let tracks = if suspects { &TRACKS[..] } else { &TRACKS[..=PLAIN] };
+    /// The entry whose turn it is, of these queues (none named: of all) and of these tracks. It counts as active
+    /// from here on.
+    pub(super) fn take(&mut self, queues: Option<&[u32]>, tracks: Tracks) -> Option<Taken> {
         let queue = match queues {
-            None => first(&self.open, tracks)?,
+            None => self.open.first(tracks)?,
             Some(named) => {
-                let open = named.iter().filter(|key| tracks.iter().any(|track| self.queues[**key].listed[*track]));
+                let open = named.iter().filter(|key| self.is_open(**key, tracks));
                 *open.min_by_key(|key| self.queues[**key].at)?
             }
         };
-        let group = first(&self.queues[queue].open, tracks)?;
-        let key = first(&self.groups[group].lanes, tracks)?;
-        let (track, entry) = self.lanes[key].head(suspects)?;
+        let group = self.queues[queue].open.first(tracks)?;
+        let key = self.groups[group].lanes.first(tracks)?;
+        let (track, entry) = self.lanes[key].lines.head(tracks)?;
 
         let was = self.lanes[key].at;
         self.queues[queue].turn = self.queues[queue].turn.max(was.0);
         let at = self.behind(self.queues[queue].turn, self.lanes[key].weight);
         let lane = &mut self.lanes[key];
         lane.at = at;
-        lane.lines[track].remove(entry);
-        let lane = &self.lanes[key];
+        let had = lane.lines.used();
+        lane.lines.remove(track, entry);
+        let used = lane.lines.used();
         let in_group = &mut self.groups[group];
         in_group.ready -= 1;
-        if lane.is_empty() {
+        if used.is_empty() {
             in_group.busy -= 1;
         }
-        for track in TRACKS {
-            if in_group.lanes[track].remove(&was).is_some() && !lane.lines[track].is_empty() {
-                in_group.lanes[track].insert(at, key);
-            }
-        }
+        in_group.lanes.move_on(had, was, used, at, key);
         self.queues[queue].active += 1;
         let target = in_group.target;
         self.targets[target].active += 1;
@@ -352,19 +352,18 @@ impl Rotation {
         self.refresh_queue(queue);
     }
 
-    /// Whether something of the queue can be claimed by a session that may (or may not) claim suspects.
-    pub(super) fn is_open(&self, queue: u32, suspects: bool) -> bool {
-        let listed = &self.queues[queue].listed;
-        listed[PLAIN] || suspects && listed[SUSPECTS]
+    /// Whether something of the queue can be claimed by a session that may claim these tracks.
+    pub(super) fn is_open(&self, queue: u32, tracks: Tracks) -> bool {
+        self.queues[queue].listed.meets(tracks)
     }
 
-    /// Likewise, of these queues.
-    pub(super) fn any_open(&self, queues: &[Name], suspects: bool) -> bool {
+    /// Likewise, of these queues (none named: of all).
+    pub(super) fn any_open(&self, queues: &[Name], tracks: Tracks) -> bool {
         if queues.is_empty() {
-            return !self.open[PLAIN].is_empty() || suspects && !self.open[SUSPECTS].is_empty();
+            return self.open.used().meets(tracks);
         }
         let mut keys = queues.iter().filter_map(|name| self.queue_keys.get(name));
-        keys.any(|key| self.is_open(*key, suspects))
+        keys.any(|key| self.is_open(*key, tracks))
     }
 
     /// Queues in which something became claimable since the last call; may repeat.
@@ -400,44 +399,43 @@ impl Rotation {
     /// Looks again whether the queue has something to claim.
     pub(super) fn refresh_queue(&mut self, key: u32) {
         let admits = self.queues[key].admits();
-        for track in TRACKS {
-            let queue = &self.queues[key];
-            let open = admits && !queue.open[track].is_empty();
-            if open == queue.listed[track] {
-                continue;
-            }
-            if open {
-                if queue.listed == [false; 2] {
-                    self.queues[key].at = self.behind(self.turn, 1);
-                }
-                self.open[track].insert(self.queues[key].at, key);
-                self.stir(key);
-            } else {
-                self.open[track].remove(&queue.at);
-            }
-            self.queues[key].listed[track] = open;
+        let queue = &self.queues[key];
+        let open = if admits { queue.open.used() } else { Tracks::default() };
+        let was = queue.listed;
+        if open == was {
+            return;
+        }
+        if was.is_empty() {
+            self.queues[key].at = self.behind(self.turn, 1);
+        }
+        let at = self.queues[key].at;
+        self.open.move_on(was, at, open, at, key);
+        self.queues[key].listed = open;
+        if !open.is_subset(was) {
+            self.stir(key);
         }
     }
 
     fn refresh_group(&mut self, key: u32) {
-        let Group { queue, target, listed: was, .. } = self.groups[key];
+        let Group { queue, target, listed, .. } = self.groups[key];
         let target_open = self.targets[target].open;
-        for track in TRACKS {
+        for track in listed.union(self.groups[key].lanes.used()).iter() {
             let group = &mut self.groups[key];
-            let first = group.lanes[track].first_key_value().map(|(at, _)| *at);
-            let place = if target_open { first } else { None };
-            if place == was[track] {
+            let place = if target_open { group.lanes.first_place(track) } else { None };
+            let was = std::mem::replace(&mut group.places[track.index()], place);
+            if place == was {
                 continue;
             }
-            group.listed[track] = place;
-            let open = &mut self.queues[queue].open[track];
-            if let Some(was) = was[track] {
-                open.remove(&was);
+            let open = &mut self.queues[queue].open;
+            if let Some(was) = was {
+                open.remove(track, was);
+                group.listed.remove(track);
             }
             if let Some(place) = place {
-                open.insert(place, key);
+                open.insert(track, place, key);
+                group.listed.insert(track);
             }
-            if was[track].is_none() && self.queues[queue].listed[track] {
+            if was.is_none() && self.queues[queue].listed.contains(track) {
                 self.stir(queue);
             }
         }
@@ -451,12 +449,7 @@ impl Rotation {
         let at = self.behind(self.turn, 1);
         let queue = &mut self.queues[key];
         queue.at = at;
-        for track in TRACKS {
-            if queue.listed[track] {
-                self.open[track].remove(&was);
-                self.open[track].insert(at, key);
-            }
-        }
+        self.open.move_on(queue.listed, was, queue.listed, at, key);
         self.refresh_queue(key);
     }
 
@@ -471,10 +464,4 @@ impl Rotation {
             self.stirred.push(queue);
         }
     }
-}
-
-/// The first of these maps' values, over the tracks that may be claimed.
-fn first(maps: &[BTreeMap<Position, u32>; 2], tracks: &[usize]) -> Option<u32> {
-    let heads = tracks.iter().filter_map(|track| maps[*track].first_key_value());
-    heads.min_by_key(|(at, _)| **at).map(|(_, key)| *key)
 }

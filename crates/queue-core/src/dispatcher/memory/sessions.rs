@@ -14,7 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
-    dispatcher::{SESSION_MS, SessionView, Signal},
+    dispatcher::{
+        SESSION_MS, SessionView, Signal,
+        tracks::{Track, Tracks},
+    },
     ids::{JobId, Name, SessionId},
     time::Timestamp,
 };
@@ -34,6 +37,8 @@ pub(super) struct Session {
     pub(super) suspects: u64,
     /// What it serves, as of its last claim; empty: all.
     pub(super) queues: Vec<Name>,
+    /// The tracks of the kinds that it serves, as of its last claim.
+    pub(super) kinds: Tracks,
     /// The moment it was told of; `None`: that nothing comes by itself.
     told_next: Option<Timestamp>,
     signals: mpsc::Sender<Signal>,
@@ -46,8 +51,17 @@ impl Session {
         self.suspects == 0
     }
 
-    pub(super) fn serves(&self, queue: &Name) -> bool {
+    /// What it may claim now.
+    pub(super) fn tracks(&self) -> Tracks {
+        if self.may_claim_suspects() { self.kinds } else { self.kinds.plain() }
+    }
+
+    pub(super) fn serves_queue(&self, queue: &Name) -> bool {
         self.queues.is_empty() || self.queues.contains(queue)
+    }
+
+    pub(super) fn serves(&self, queue: &Name, track: Track) -> bool {
+        self.kinds.contains(track) && self.serves_queue(queue)
     }
 
     fn is_alive(&self, now: Timestamp) -> bool {
@@ -88,10 +102,10 @@ impl Sessions {
     ) -> mpsc::Receiver<Signal> {
         let (signals, receiver) = mpsc::channel(SIGNALS_MAX);
         let until = now.plus_ms(SESSION_MS);
-        let (queues, unsent) =
-            self.by_id.remove(&id).map_or_else(Default::default, |known| (known.queues, known.unsent));
-        let (dead, told_next) = (false, None);
-        let mut session = Session { until, seen_at: now, dead, leases, suspects, queues, told_next, signals, unsent };
+        let known = self.by_id.remove(&id).map(|known| (known.queues, known.kinds, known.unsent));
+        let (queues, kinds, unsent) = known.unwrap_or_else(|| (vec![], Tracks::ALL, BTreeSet::new()));
+        let (seen_at, dead, told_next) = (now, false, None);
+        let mut session = Session { until, seen_at, dead, leases, suspects, queues, kinds, told_next, signals, unsent };
         session.send_cancels();
         self.by_id.insert(id, session);
         self.listening.insert(id);

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     dispatcher::{Ack, Dispatcher, Entry, Lease, Place, Step, conformance::Fixture},
     ids::{Epoch, Generation, JobId, Nonce, SessionId},
+    job::Kind,
     time::{Clock, ManualClock, Timestamp},
 };
 
@@ -50,6 +51,7 @@ fn entry(n: u8) -> Entry {
         queue: "default".into(),
         tenant: "acme".into(),
         target: "t".into(),
+        kind: Kind::Llm,
         priority: 5,
         run_at: Timestamp(0),
         suspect: false,
@@ -69,7 +71,7 @@ async fn die_with_one_running(file: &Path) -> Lease {
     let session = SessionId::generate();
     let _signals = dispatcher.join(session, vec![]).await.unwrap();
     dispatcher.push(vec![entry(1), entry(2), entry(3)]).await.unwrap();
-    let step = Step { session, acks: vec![], queues: vec![], slots: 9 };
+    let step = Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: 9 };
     let claims = dispatcher.step(step.clone()).await.unwrap().claims;
     dispatcher.start(session, &[claims[0].lease, claims[1].lease]).await.unwrap();
     let acks = vec![Ack { lease: claims[0].lease, next: None }];
@@ -116,7 +118,8 @@ async fn die_running(file: &Path, entries: Vec<Entry>) -> SessionId {
     let session = SessionId::generate();
     let _signals = dispatcher.join(session, vec![]).await.unwrap();
     dispatcher.push(entries).await.unwrap();
-    let claims = dispatcher.step(Step { session, acks: vec![], queues: vec![], slots: 9 }).await.unwrap().claims;
+    let claims =
+        dispatcher.step(Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: 9 }).await.unwrap().claims;
     let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
     dispatcher.start(session, &leases).await.unwrap();
     session
@@ -147,7 +150,7 @@ async fn a_job_that_moved_on_is_dropped_by_an_ack_and_by_nothing_else() {
     let lost = dispatcher.reap(9).await.unwrap();
     assert_eq!(lost.len(), 1, "a new life forgets everything but what the file told");
     let acks = vec![Ack { lease: running, next: None }];
-    dispatcher.step(Step { session: lost[0].session, acks, queues: vec![], slots: 0 }).await.unwrap();
+    dispatcher.step(Step { session: lost[0].session, acks, queues: vec![], kinds: vec![], slots: 0 }).await.unwrap();
     assert_eq!(dispatcher.locate(&[running.id]).await.unwrap(), vec![Place::Unknown]);
     drop(dispatcher);
     assert!(open(&file).await.reap(9).await.unwrap().is_empty());

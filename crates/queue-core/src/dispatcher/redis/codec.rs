@@ -9,7 +9,7 @@ use redis::Value;
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::{Ack, Claim, DispatchError, Entry, Held, Lease, Place},
+    dispatcher::{Ack, Claim, DispatchError, Entry, Held, Lease, Place, tracks::Track},
     ids::{Epoch, JobId, Name, Nonce, SessionId},
     journal::{Recovery, Token},
     time::Timestamp,
@@ -53,7 +53,7 @@ impl Batch {
         self.text.extend_from_slice(entry.id.as_bytes());
         self.text.extend_from_slice(&double(entry.epoch.0));
         self.text.extend_from_slice(&double(entry.run_at.0));
-        self.text.extend_from_slice(&[entry.priority, u8::from(entry.suspect)]);
+        self.text.extend_from_slice(&[entry.priority, Track::new(entry.kind, entry.suspect).number()]);
         self.text.extend_from_slice(&number.to_be_bytes());
     }
 

@@ -8,12 +8,15 @@ use std::sync::LazyLock;
 use redis::Script;
 
 use crate::{
-    dispatcher::{CLAIM_MAX_JOBS, HORIZON_MS, LEASE_MS, SESSION_MS},
+    dispatcher::{
+        CLAIM_MAX_JOBS, HORIZON_MS, LEASE_MS, SESSION_MS,
+        tracks::{TRACK_COUNT, Tracks},
+    },
     job::{AGEING_MS_PER_POINT, PRIORITY_MAX},
 };
 
 /// Changes with the layout of the keys: another version's data is not read, so its keys have another prefix too.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 /// Arguments of one Redis command that a script makes: far below the 8,000 values that Lua's stack holds.
 const UNPACK_MAX: usize = 1_000;
 /// Entries that come due, or leases that expire, in one call: bounds the time for which Redis does nothing else.
@@ -64,7 +67,10 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
          local AGEING_MS, PRIORITY_MAX = {AGEING_MS_PER_POINT}, {PRIORITY_MAX}\n\
          local FORGET_MS, CLOSED_MS = {FORGET_MS}, {CLOSED_MS}\n\
          local UNPACK_MAX, DUE_MAX, LANES_MAX, SWEEP_MAX = {UNPACK_MAX}, {DUE_MAX}, {LANES_MAX}, {SWEEP_MAX}\n\
-         local PLACE_MAX, TURN, TURN_MAX = {PLACE_MAX}, {TURN}, {TURN_MAX}\n"
+         local PLACE_MAX, TURN, TURN_MAX = {PLACE_MAX}, {TURN}, {TURN_MAX}\n\
+         local TRACKS, ALL_TRACKS, PLAIN_TRACKS = {TRACK_COUNT}, {}, {}\n",
+        Tracks::ALL.bits(),
+        Tracks::ALL.plain().bits(),
     );
     let body = format!("{constants}{}", SOURCES.concat());
     let digest = blake3::hash(body.as_bytes()).to_hex();
@@ -88,6 +94,6 @@ mod tests {
             assert!(source.starts_with("-- Purpose: "));
             assert!(source.contains("-- Invariant: "));
         }
-        assert!(LIBRARY.name.starts_with("longshore_2_"));
+        assert!(LIBRARY.name.starts_with("longshore_3_"));
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
-    dispatcher::Signal,
+    dispatcher::{Signal, tracks::Tracks},
     ids::{JobId, Name, SessionId},
 };
 
@@ -16,12 +16,26 @@ use crate::{
 /// not is kept until it asks again.
 const SIGNALS_MAX: usize = 1_024;
 
+/// What a session serves, as of its last claim.
+#[derive(Clone)]
+pub(super) struct Serves {
+    /// Empty: all.
+    pub(super) queues: Vec<Name>,
+    /// The tracks of its kinds.
+    pub(super) tracks: Tracks,
+}
+
+impl Default for Serves {
+    fn default() -> Self {
+        Self { queues: vec![], tracks: Tracks::ALL }
+    }
+}
+
 struct Local {
     signals: mpsc::Sender<Signal>,
     /// Cancels that found its channel full. Bounded by what it holds.
     unsent: BTreeSet<JobId>,
-    /// What it serves, as of its last claim; empty: all.
-    queues: Vec<Name>,
+    serves: Serves,
 }
 
 impl Local {
@@ -46,33 +60,34 @@ impl LocalSessions {
     }
 
     /// A session gets a new channel, and keeps what it was not told yet. Returns what it served.
-    pub(super) fn join(&self, id: SessionId) -> (mpsc::Receiver<Signal>, Vec<Name>) {
+    pub(super) fn join(&self, id: SessionId) -> (mpsc::Receiver<Signal>, Serves) {
         let (signals, receiver) = mpsc::channel(SIGNALS_MAX);
         let mut by_id = self.lock();
-        let (unsent, queues) = by_id.remove(&id).map_or_else(Default::default, |known| (known.unsent, known.queues));
-        let mut local = Local { signals, unsent, queues: queues.clone() };
+        let (unsent, serves) = by_id.remove(&id).map_or_else(Default::default, |known| (known.unsent, known.serves));
+        let mut local = Local { signals, unsent, serves: serves.clone() };
         local.send_cancels();
         by_id.insert(id, local);
-        (receiver, queues)
+        (receiver, serves)
     }
 
     pub(super) fn leave(&self, id: SessionId) {
         self.lock().remove(&id);
     }
 
-    /// A word of the session: cancels that found no room go now. `queues`, if it names them anew.
-    pub(super) fn hear(&self, id: SessionId, queues: Option<&[Name]>) {
+    /// A word of the session: cancels that found no room go now. `serves`, if it names it anew.
+    pub(super) fn hear(&self, id: SessionId, serves: Option<(&[Name], Tracks)>) {
         if let Some(local) = self.lock().get_mut(&id) {
             local.send_cancels();
-            if let Some(queues) = queues {
-                local.queues = queues.to_vec();
+            if let Some((queues, tracks)) = serves {
+                queues.clone_into(&mut local.serves.queues);
+                local.serves.tracks = tracks;
             }
         }
     }
 
-    /// What a session of this process served last; `None` when it is not one of this process.
-    pub(super) fn queues_of(&self, id: SessionId) -> Option<Vec<Name>> {
-        self.lock().get(&id).map(|local| local.queues.clone())
+    /// Whether the session is one of this process.
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.lock().contains_key(&id)
     }
 
     /// A full channel loses `Work` only: it holds enough to wake up for.

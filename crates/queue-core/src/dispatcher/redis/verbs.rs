@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 use super::{
     RedisDispatcher,
     codec::{self, Answer, Batch, strange},
+    sessions::Serves,
 };
 use crate::{
     dispatcher::{
         DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting,
-        Signal, Step, StepReply, Wait,
+        Signal, Step, StepReply, Wait, tracks::Tracks,
     },
     ids::{Generation, JobId, Name, SessionId},
     journal::Recovery,
@@ -35,6 +36,10 @@ fn text(value: impl ToString) -> Vec<u8> {
     value.to_string().into_bytes()
 }
 
+fn bits(tracks: Tracks) -> Vec<u8> {
+    text(tracks.bits())
+}
+
 fn yes(flag: bool) -> Vec<u8> {
     if flag { b"1".to_vec() } else { Vec::new() }
 }
@@ -42,13 +47,13 @@ fn yes(flag: bool) -> Vec<u8> {
 impl RedisDispatcher {
     /// Whether the session is of this process: others' acks may be sent in their name.
     fn is_ours(&self, session: SessionId) -> bool {
-        self.sessions.queues_of(session).is_some()
+        self.sessions.has(session)
     }
 
-    async fn join_with(&self, session: SessionId, queues: &[Name], held: &[Held]) -> Result<(), DispatchError> {
+    async fn join_with(&self, session: SessionId, serves: &Serves, held: &[Held]) -> Result<(), DispatchError> {
         let mut batch = Batch::default();
         held.iter().for_each(|held| batch.held(held));
-        let head = [id(session), self.inbox.channel.clone().into_bytes(), joined(queues)];
+        let head = [id(session), self.inbox.channel.clone().into_bytes(), joined(&serves.queues), bits(serves.tracks)];
         self.call("join", head.into_iter().chain(batch.into_args())).await?;
         Ok(())
     }
@@ -57,7 +62,7 @@ impl RedisDispatcher {
         let mut batch = Batch::default();
         step.acks.iter().for_each(|ack| batch.ack(ack));
         let seed = rand::random::<[u8; 6]>().to_vec();
-        let head = [id(step.session), joined(&step.queues), text(step.slots), seed];
+        let head = [id(step.session), joined(&step.queues), bits(Tracks::serving(&step.kinds)), text(step.slots), seed];
         let answer = self.call("step", head.into_iter().chain(batch.into_args())).await?;
         let mut answer = Answer::new(answer)?;
         let known = answer.number()? == 1;
@@ -101,7 +106,7 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn join(&self, session: SessionId, held: Vec<Held>) -> Result<mpsc::Receiver<Signal>, DispatchError> {
-        let (signals, queues) = self.sessions.join(session);
+        let (signals, serves) = self.sessions.join(session);
         // A join without claims is one call; an answer of another generation has told which one there is.
         let mut learned = false;
         let mut rest = held.chunks(PUSH_MAX_ENTRIES).collect::<Vec<_>>();
@@ -110,7 +115,7 @@ impl Dispatcher for RedisDispatcher {
         }
         let mut at = 0;
         while let Some(part) = rest.get(at) {
-            match self.join_with(session, &queues, part).await {
+            match self.join_with(session, &serves, part).await {
                 Ok(()) => at += 1,
                 // From the beginning: what was told to another life counts for nothing.
                 Err(DispatchError::WrongGeneration) if !learned => (learned, at) = (true, 0),
@@ -131,7 +136,7 @@ impl Dispatcher for RedisDispatcher {
 
     async fn step(&self, step: Step) -> Result<StepReply, DispatchError> {
         let wants = step.slots > 0;
-        self.sessions.hear(step.session, wants.then_some(&step.queues));
+        self.sessions.hear(step.session, wants.then(|| (&step.queues[..], Tracks::serving(&step.kinds))));
         let (known, reply) = self.step_once(&step).await?;
         // Its acks are done; they may be sent again.
         if !known && wants && self.is_ours(step.session) {

@@ -36,9 +36,10 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
         queue: job.queue.clone(),
         tenant: job.tenant.clone(),
         target: job.target.clone(),
+        kind: job.kind,
         priority: job.priority,
         run_at: NOW,
-        suspect: true,
+        suspect: false,
     };
     assert_eq!(entry, expected);
     let kept = row(&store, job.id).await;
@@ -53,9 +54,12 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
     assert_eq!(attempts[0].error.as_ref().map(|error| error.class), Some(ErrorClass::Lost));
 
     let Recovered::Again(entry) = recover(&store, lost(job.id, 1, false)).await else { panic!("it is live") };
-    assert_eq!((entry.epoch, entry.suspect), (Epoch(2), true), "what had not started does not count");
+    assert_eq!((entry.epoch, entry.suspect), (Epoch(2), false), "what had not started does not count");
     assert_eq!(row(&store, job.id).await.recoveries, 1);
     assert_eq!(store.reads.attempts(job.id).await.unwrap().len(), 1);
+
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 2, true)).await else { panic!("it is live") };
+    assert_eq!((entry.epoch, entry.suspect), (Epoch(3), true), "its last life is watched");
 }
 
 /// The third worker that dies with a job makes it a dead letter.

@@ -208,14 +208,13 @@ pub(super) async fn keep_memos(transaction: &mut Transaction, calls: &[&CallReco
 pub(super) struct LostAttempt<'a> {
     pub(super) entry: &'a crate::dispatcher::Entry,
     pub(super) claimed: Epoch,
-    pub(super) kind: crate::job::Kind,
     pub(super) operation: Option<String>,
 }
 
 impl LostAttempt<'_> {
     /// Its row in the ledger; `None` for kinds that call no provider.
     pub(super) fn call(self, now: crate::time::Timestamp) -> Option<CallRecord> {
-        if self.kind == crate::job::Kind::Probe {
+        if self.entry.kind == crate::job::Kind::Probe {
             return None;
         }
         let (provider, model) = provider_and_model(self.entry.target.as_str());
@@ -225,7 +224,7 @@ impl LostAttempt<'_> {
             job_id: self.entry.id,
             tenant: self.entry.tenant.clone(),
             queue: self.entry.queue.clone(),
-            kind: self.kind,
+            kind: self.entry.kind,
             operation: self.operation,
             epoch: self.claimed,
             step: "lost".into(),

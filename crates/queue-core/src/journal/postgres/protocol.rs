@@ -21,7 +21,6 @@ use crate::{
     dispatcher::Entry,
     error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId},
-    job::Kind,
     journal::{
         Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token, totals::TotalsChange,
     },
@@ -101,11 +100,11 @@ async fn recover_round(
     let place_of: HashMap<_, _> = places.iter().map(|place| (recoveries[*place].token.id, *place)).collect();
     let (mut calls, mut convicted) = (Vec::new(), Vec::new());
     for row in &found {
-        let (entry, recovered_times, kind, operation) = read_lost(row)?;
+        let (entry, recovered_times, operation) = read_lost(row)?;
         let Some(place) = place_of.get(&entry.id).copied() else { continue };
         let recovery = &recoveries[place];
         if recovery.started_at.is_some() {
-            let attempt = LostAttempt { entry: &entry, claimed: recovery.token.epoch, kind, operation };
+            let attempt = LostAttempt { entry: &entry, claimed: recovery.token.epoch, operation };
             calls.extend(attempt.call(now));
         }
         if recovery.counts && recovered_times >= i64::from(POISON_RECOVERIES) {
@@ -120,9 +119,9 @@ async fn recover_round(
     convict(transaction, convicted).await
 }
 
-fn read_lost(row: &PgRow) -> Result<(Entry, i64, Kind, Option<String>), sqlx::Error> {
+fn read_lost(row: &PgRow) -> Result<(Entry, i64, Option<String>), sqlx::Error> {
     let mut cells = Cells::of(row, ENTRY_COLUMNS - 1);
-    Ok((rows::entry(row)?, cells.next::<i32>()?.into(), cells.word(Kind::parse)?, cells.text_if_any()?))
+    Ok((rows::entry(row)?, cells.next::<i32>()?.into(), cells.text_if_any()?))
 }
 
 async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Result<(), Failure> {

@@ -11,6 +11,7 @@ use crate::{
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
+    journal::is_suspect,
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -158,14 +159,15 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         queue: cells.name()?,
         tenant: cells.name()?,
         target: cells.name()?,
+        kind: cells.word(Kind::parse)?,
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
-        suspect: cells.next::<i32>()? > 0,
+        suspect: is_suspect(u32::try_from(cells.next::<i32>()?).unwrap_or_default()),
     })
 }
 
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 8;
+pub(super) const ENTRY_COLUMNS: usize = 9;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &PgRow) -> Read<Job> {

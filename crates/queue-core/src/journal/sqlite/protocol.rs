@@ -13,7 +13,6 @@ use crate::{
     dispatcher::Entry,
     error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId, Name},
-    job::Kind,
     journal::totals::TotalsChange,
     journal::{Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token},
     state::Standing,
@@ -31,7 +30,6 @@ struct Lost {
     recoveries: u32,
     seq: i64,
     attempts: u32,
-    kind: Kind,
     operation: Option<String>,
     unique_key: Option<String>,
 }
@@ -44,7 +42,6 @@ impl Lost {
             recoveries: cells.count()?,
             seq: cells.next()?,
             attempts: cells.count()?,
-            kind: cells.word(Kind::parse)?,
             operation: cells.next()?,
             unique_key: cells.next()?,
         })
@@ -93,7 +90,7 @@ fn write_lost_attempt(
             epoch: recovery.token.epoch,
             tenant: &lost.entry.tenant,
             queue: &lost.entry.queue,
-            kind: lost.kind,
+            kind: lost.entry.kind,
             operation: lost.operation.clone(),
             target: &lost.entry.target,
         },

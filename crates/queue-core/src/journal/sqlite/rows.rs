@@ -13,6 +13,7 @@ use crate::{
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
+    journal::is_suspect,
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -124,7 +125,7 @@ pub(super) fn standing(code: i64) -> rusqlite::Result<Standing> {
     Standing::from_code(code).ok_or_else(|| not_understood(0, format!("unknown standing {code}")))
 }
 
-/// The eight columns of an entry: id, epoch, queue, tenant, target, priority, run_at, recoveries.
+/// The nine columns of an entry: id, epoch, queue, tenant, target, kind, priority, run_at, recoveries.
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let mut cells = Cells::of(row, 0);
     Ok(Entry {
@@ -133,14 +134,15 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         queue: cells.name()?,
         tenant: cells.name()?,
         target: cells.name()?,
+        kind: cells.word(Kind::parse)?,
         priority: cells.next()?,
         run_at: cells.time()?,
-        suspect: cells.next::<i64>()? > 0,
+        suspect: is_suspect(cells.next()?),
     })
 }
 
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 8;
+pub(super) const ENTRY_COLUMNS: usize = 9;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
