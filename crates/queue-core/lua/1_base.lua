@@ -66,9 +66,12 @@ local function tracks_in(set)
   return list
 end
 
-local function has_track(set, track) return bit.band(set, bit.lshift(1, track)) ~= 0 end
+local BIT_OF = {}
+for track = 0, TRACKS - 1 do BIT_OF[track] = 2 ^ track end
 
-local function with_track(set, track) return bit.bor(set, bit.lshift(1, track)) end
+local function has_track(set, track) return bit.band(set, BIT_OF[track]) ~= 0 end
+
+local function with_track(set, track) return bit.bor(set, BIT_OF[track]) end
 
 local function is_suspect(track) return track % 2 == 1 end
 

@@ -99,10 +99,19 @@ end
 
 local function decode_lane(number, text)
   local at, refs, tracks, from = struct.unpack(LANE, text)
-  local count, mask, was, ready = {}, {}, {}, 0
-  for _, track in ipairs(tracks_in(tracks)) do
-    count[track], mask[track], from = struct.unpack(LANE_TRACK, text, from)
-    was[track], ready = count[track], ready + count[track]
+  local used, count, mask, was, ready = tracks_in(tracks), nil, nil, nil, 0
+  if #used == 1 then
+    -- Nearly every lane. Tables that are made with what they hold need not grow.
+    local track, priorities = used[1], nil
+    ready, priorities, from = struct.unpack(LANE_TRACK, text, from)
+    count, mask, was = { [track] = ready }, { [track] = priorities }, { [track] = ready }
+  else
+    count, mask, was = {}, {}, {}
+    for n = 1, #used do
+      local track, entries = used[n], nil
+      entries, mask[track], from = struct.unpack(LANE_TRACK, text, from)
+      count[track], was[track], ready = entries, entries, ready + entries
+    end
   end
   local queue, tenant, target = text:match('^([^%z]*)%z([^%z]*)%z(.*)$', from)
   return {
@@ -259,8 +268,9 @@ end
 -- Adds what is to be written of a lane to `add`, or to `cut` when nothing refers to it any more.
 local function settle_lane(lane, add, cut)
   local line = ':' .. lane.queue .. NUL .. lane.target
-  local used, counts = 0, ''
-  for _, track in ipairs(tracks_in(lane.tracks)) do
+  local used, counts, tracks = 0, '', tracks_in(lane.tracks)
+  for n = 1, #tracks do
+    local track = tracks[n]
     local count, was = lane.count[track], lane.was[track] or 0
     if count > 0 then
       if lane.moved or was == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end

@@ -87,7 +87,9 @@ end
 -- decide between bands.
 local function open_line(lane, tracks, ahead)
   local line = {}
-  for _, track in ipairs(tracks_in(bit.band(lane.tracks, tracks))) do
+  local used = tracks_in(bit.band(lane.tracks, tracks))
+  for n = 1, #used do
+    local track = used[n]
     for priority = 0, lane.count[track] > 0 and PRIORITY_MAX or -1 do
       if bit.band(lane.mask[track], bit.lshift(1, priority)) ~= 0 then
         line[#line + 1] = {

@@ -5,10 +5,10 @@
 mod rig;
 mod script;
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use queue_core::{
-    dispatcher::Place,
+    dispatcher::{Place, Wait},
     error::ErrorClass,
     job::{Kind, NewJob},
     journal::{Cancelled, Interrupted, QueueSettings, Recovery},
@@ -17,6 +17,7 @@ use queue_core::{
 };
 use rig::Rig;
 use script::{Script, Stalling, says};
+use tokio_util::sync::CancellationToken;
 use worker::{Config, provider::Providers};
 
 async fn rig(slots: usize) -> Rig {
@@ -195,6 +196,31 @@ async fn a_worker_never_holds_more_than_its_slots() {
         .await;
     }
     assert!((1..=3).contains(&most), "{most} claims at once");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_runs_the_kinds_it_serves() {
+    let mut rig = Rig::new(Providers::new()).await;
+    let config = |kinds| Config {
+        slots: 9,
+        queues: vec![],
+        kinds,
+        timeouts: BTreeMap::new(),
+        drain: Duration::from_secs(5),
+        host: "test".into(),
+    };
+    rig.work_with(config(vec![Kind::Analysis, Kind::Probe]));
+    // First in its lane, and its handler would fail it at once: there is no provider.
+    let llm = rig.submit(Kind::Llm, r#"{"prompt":"?"}"#, |job| job.target = "probe".into()).await;
+    let probe = rig.probe("{}").await;
+    assert_eq!(rig.ended(probe).await.standing, Standing::Succeeded);
+    assert!(matches!(rig.stores.dispatcher.locate(&[llm]).await.unwrap()[..], [Place::Waiting { .. }]));
+    assert!(rig.stores.dispatcher.explain(llm).await.unwrap().contains(&Wait::NoWorker));
+    rig.stop().await;
+    rig.shutdown = CancellationToken::new();
+    rig.work_with(config(vec![Kind::Llm]));
+    assert_eq!(rig.ended(llm).await.standing, Standing::Dead);
     rig.stop().await;
 }
 
