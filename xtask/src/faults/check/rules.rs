@@ -48,7 +48,7 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
     match &case.rows[..] {
         [] => report.violate(Rule::Lost, format!("{} was accepted and is not in the journal", case.name())),
         [job] => {
-            end(case, job, report);
+            end(case, job, faults, report);
             attempts(case, job, report);
             money(case, job, faults, report);
         }
@@ -57,7 +57,7 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
 }
 
 /// The job has ended, once, and as it was asked to.
-fn end(case: &Case<'_>, job: &Job, report: &mut Report) {
+fn end(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
     if job.standing == tables::LIVE {
         return report.violate(Rule::NotDrained, format!("{} is still live", case.name()));
     }
@@ -66,9 +66,11 @@ fn end(case: &Case<'_>, job: &Job, report: &mut Report) {
         report.violate(Rule::SettledTwice, format!("{} has {ends} attempts that ended it", case.name()));
     }
     let wanted = if case.wish.work == Work::ProbeDies { tables::DEAD } else { tables::SUCCEEDED };
-    let drops = case.calls.iter().filter(|call| matches!(call.end, Some((_, Ending::Dropped)))).count();
-    // The documents say so: three outside kills during one job's attempts convict it.
-    let convicted = job.error_class.as_deref() == Some("poison") && drops >= POISON_KILLS;
+    // The documents say so: three outside kills during one job's attempts convict it. Each attempt that they cost is a
+    // row; that there were so many kills, the injector says.
+    let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+    let killed = lost.min(faults.worker_kills.len());
+    let convicted = job.error_class.as_deref() == Some("poison") && killed >= POISON_KILLS;
     if job.standing != wanted && !convicted {
         let class = job.error_class.as_deref().unwrap_or("no error");
         report.violate(Rule::WrongEnd, format!("{} ended with standing {} ({class})", case.name(), job.standing));

@@ -310,6 +310,15 @@ fn another_end_than_the_job_asked_for_is_found() {
 }
 
 #[test]
+fn a_conviction_without_three_kills_is_found() {
+    let mut run = Run::clean();
+    let job = run.row("id-2");
+    (job.standing, job.error_class) = (tables::DEAD, Some("poison".into()));
+    run.count();
+    run.is_only(Rule::WrongEnd);
+}
+
+#[test]
 fn a_call_of_nobodys_is_found() {
     let mut run = Run::clean();
     run.call(800, 810, "unreadable", Ending::Answered);
