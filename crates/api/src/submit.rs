@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use queue_core::{
     dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES},
-    ids::{Epoch, JobId, Name},
+    ids::{JobId, Name},
     job::{Idempotency, Kind, NewJob},
     journal::{Accepted, JournalError, PAGE_MAX_ROWS},
     state::State,
@@ -162,7 +162,7 @@ pub(crate) async fn accept(
 }
 
 async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError> {
-    let entries: Vec<Entry> = jobs.iter().map(entry_of).collect();
+    let entries: Vec<Entry> = jobs.iter().map(Entry::from).collect();
     let kinds: Vec<Kind> = jobs.iter().map(|job| job.kind).collect();
     let answers = app.api.stores.journal.accept(jobs).await?;
 
@@ -183,20 +183,6 @@ async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, 
     }
     push(app, due).await;
     Ok(answers)
-}
-
-fn entry_of(job: &NewJob) -> Entry {
-    Entry {
-        id: job.id,
-        epoch: Epoch::default(),
-        queue: job.queue.clone(),
-        tenant: job.tenant.clone(),
-        target: job.target.clone(),
-        kind: job.kind,
-        priority: job.priority,
-        run_at: job.run_at,
-        suspect: false,
-    }
 }
 
 /// Makes entries known to the dispatcher. A failure is not the caller's: the reconciler repairs it within seconds.

@@ -13,7 +13,7 @@ use queue_core::{
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
-    journal::{Accepted, Outcome, Settled, Settlement, Token, is_suspect, sqlite::SqliteJournal},
+    journal::{Accepted, Outcome, Settled, Settlement, Token, sqlite::SqliteJournal},
     stores::Stores,
     time::{Clock, ManualClock, Timestamp},
 };
@@ -88,7 +88,7 @@ impl Scene {
     /// Pushes jobs as they stand in the journal.
     async fn push(&self, ids: &[JobId]) {
         let rows = self.stores.reads.jobs(ids).await.unwrap();
-        self.stores.dispatcher.push(rows.into_iter().flatten().map(|row| entry_of(&row)).collect()).await.unwrap();
+        self.stores.dispatcher.push(rows.into_iter().flatten().map(|row| Entry::from(&row)).collect()).await.unwrap();
     }
 
     fn job(&self, change: impl Fn(&mut NewJob)) -> NewJob {
@@ -183,20 +183,6 @@ impl Scene {
 
 fn dispatcher(clock: &ManualClock, folder: &Path) -> Arc<MemoryDispatcher> {
     Arc::new(MemoryDispatcher::open(Arc::new(clock.clone()), Some(folder.join("leases"))).unwrap())
-}
-
-fn entry_of(job: &Job) -> Entry {
-    Entry {
-        id: job.id,
-        epoch: job.epoch,
-        queue: job.queue.clone(),
-        tenant: job.tenant.clone(),
-        target: job.target.clone(),
-        kind: job.kind,
-        priority: job.priority,
-        run_at: job.run_at,
-        suspect: is_suspect(job.recoveries),
-    }
 }
 
 fn waiting(epoch: i64) -> Place {

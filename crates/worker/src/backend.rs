@@ -14,7 +14,7 @@ use apalis_core::{
     task::Task,
     worker::context::WorkerContext,
 };
-use queue_core::{job::Loaded, time::Timestamp};
+use queue_core::{dispatcher::Entry, job::Loaded, time::Timestamp};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tower::layer::util::Identity;
 
@@ -69,7 +69,7 @@ impl Backend for ClaimedJobs {
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         self.claimed.close();
         while let Ok(claimed) = self.claimed.try_recv() {
-            self.leases.give_up(claimed.held.lease, Some(crate::pipeline::entry_of(&claimed.loaded.job)));
+            self.leases.give_up(claimed.held.lease, Some(Entry::from(&claimed.loaded.job)));
         }
         Poll::Ready(Ok(()))
     }

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    dispatcher::{Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Signal, Step, StepReply},
+    dispatcher::{Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Entry, Signal, Step, StepReply},
     ids::{Name, SessionId},
     job::Kind,
     journal::Token,
@@ -244,7 +244,7 @@ impl Load {
             let Some(slot) = slots.split(1) else { return };
             match row.filter(|_| held.stopped().is_none()) {
                 Some(loaded) => {
-                    held.begin(crate::pipeline::entry_of(&loaded.job), now);
+                    held.begin(Entry::from(&loaded.job), now);
                     started.push(claim.lease);
                     runnable.push(Claimed { loaded: Arc::new(loaded), held, ready_at: claim.ready_at, slot });
                 }
@@ -262,7 +262,7 @@ impl Load {
         for claimed in runnable {
             let lease = claimed.held.lease;
             if let Err(closed) = self.out.send(claimed).await {
-                self.leases.give_up(lease, Some(crate::pipeline::entry_of(&closed.0.loaded.job)));
+                self.leases.give_up(lease, Some(Entry::from(&closed.0.loaded.job)));
             }
         }
     }

@@ -10,7 +10,7 @@ use queue_core::{
     events::EventBody,
     ids::SessionId,
     job::{Job, Kind, Loaded},
-    journal::{Outcome, Settled, Settlement, is_suspect},
+    journal::{Outcome, Settled, Settlement},
     retry::{self, Budget, Decision},
     state::{Standing, State},
     telemetry,
@@ -237,7 +237,7 @@ impl Pipeline {
         };
         self.around.stores.events.publish(job.id, EventBody::State { state });
         let near = run_at <= now.plus_ms(HORIZON_MS);
-        (standing == Standing::Live && near).then(|| Entry { epoch, run_at, suspect: false, ..entry_of(job) })
+        (standing == Standing::Live && near).then(|| Entry { epoch, run_at, suspect: false, ..Entry::from(job) })
     }
 }
 
@@ -258,21 +258,6 @@ struct ForgetOnDrop<'a> {
 impl Drop for ForgetOnDrop<'_> {
     fn drop(&mut self) {
         self.leases.forget(self.held.lease);
-    }
-}
-
-/// The dispatcher's entry of a live job.
-pub(crate) fn entry_of(job: &Job) -> Entry {
-    Entry {
-        id: job.id,
-        epoch: job.epoch,
-        queue: job.queue.clone(),
-        tenant: job.tenant.clone(),
-        target: job.target.clone(),
-        kind: job.kind,
-        priority: job.priority,
-        run_at: job.run_at,
-        suspect: is_suspect(job.recoveries),
     }
 }
 

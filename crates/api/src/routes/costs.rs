@@ -22,16 +22,6 @@ const SINCE_DEFAULT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Most columns of one report.
 const COLUMNS_MAX: usize = 3;
 
-const COLUMNS: [(&str, CostColumn); 7] = [
-    ("operation", CostColumn::Operation),
-    ("model", CostColumn::Model),
-    ("provider", CostColumn::Provider),
-    ("tenant", CostColumn::Tenant),
-    ("queue", CostColumn::Queue),
-    ("kind", CostColumn::Kind),
-    ("day", CostColumn::Day),
-];
-
 /// A cost report.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Costs {
@@ -110,18 +100,18 @@ pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Co
         params.wrong("since", format!("is not before `until` ({until})"));
     }
     params.finish()?;
-    let columns = columns.unwrap_or_else(|| vec![COLUMNS[0]]);
-    let (group_by, asked): (Vec<_>, Vec<_>) = columns.into_iter().unzip();
+    let asked = columns.unwrap_or_else(|| vec![CostColumn::Operation]);
+    let group_by: Vec<_> = asked.iter().map(|column| column.as_str()).collect();
     let rows = app.api.stores.ledger.costs(&asked, since, until).await?;
     let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();
     Ok(Json(Costs { group_by, since, until, rows }))
 }
 
-fn parse_columns(text: &str) -> Result<Vec<(&'static str, CostColumn)>, String> {
-    let mut columns: Vec<(&'static str, CostColumn)> = Vec::new();
+fn parse_columns(text: &str) -> Result<Vec<CostColumn>, String> {
+    let mut columns = Vec::new();
     for word in text.split(',').map(str::trim) {
-        let Some(column) = COLUMNS.into_iter().find(|(name, _)| *name == word) else {
-            let names = COLUMNS.map(|(name, _)| name).join(", ");
+        let Some(column) = CostColumn::ALL.into_iter().find(|column| column.as_str() == word) else {
+            let names = CostColumn::ALL.map(CostColumn::as_str).join(", ");
             return Err(format!("`{word}` is not a column; {names} are"));
         };
         if columns.contains(&column) {

@@ -11,7 +11,7 @@ use queue_core::{
     events::EventBody,
     ids::{Epoch, JobId},
     job::{self, Job},
-    journal::{Cancelled, Changed, Edit, Interrupted, is_suspect},
+    journal::{Cancelled, Changed, Edit, Interrupted},
     state::{Standing, State as JobState},
 };
 use serde::Deserialize;
@@ -118,21 +118,7 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
     if let Ok(job) = view::row(app, id).await
         && !job.standing.is_final()
     {
-        submit::push_if_near(app, entry_of(&job)).await;
-    }
-}
-
-fn entry_of(job: &Job) -> Entry {
-    Entry {
-        id: job.id,
-        epoch: job.epoch,
-        queue: job.queue.clone(),
-        tenant: job.tenant.clone(),
-        target: job.target.clone(),
-        kind: job.kind,
-        priority: job.priority,
-        run_at: job.run_at,
-        suspect: is_suspect(job.recoveries),
+        submit::push_if_near(app, Entry::from(&job)).await;
     }
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     ids::{Epoch, Generation, JobId, Name, Nonce, SessionId},
-    job::Kind,
-    journal::{QueueSettings, Recovery, Versioned},
+    job::{Job, Kind, NewJob},
+    journal::{QueueSettings, Recovery, Versioned, is_suspect},
     time::Timestamp,
 };
 
@@ -52,6 +52,40 @@ pub struct Entry {
     pub run_at: Timestamp,
     /// A worker died with it: it runs as the only suspect of its process.
     pub suspect: bool,
+}
+
+/// The entry of a job as its row says.
+impl From<&Job> for Entry {
+    fn from(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            epoch: job.epoch,
+            queue: job.queue.clone(),
+            tenant: job.tenant.clone(),
+            target: job.target.clone(),
+            kind: job.kind,
+            priority: job.priority,
+            run_at: job.run_at,
+            suspect: is_suspect(job.recoveries),
+        }
+    }
+}
+
+/// The entry of a job that was just accepted.
+impl From<&NewJob> for Entry {
+    fn from(job: &NewJob) -> Self {
+        Self {
+            id: job.id,
+            epoch: Epoch::default(),
+            queue: job.queue.clone(),
+            tenant: job.tenant.clone(),
+            target: job.target.clone(),
+            kind: job.kind,
+            priority: job.priority,
+            run_at: job.run_at,
+            suspect: false,
+        }
+    }
 }
 
 /// A claim that a worker holds.

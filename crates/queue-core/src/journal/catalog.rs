@@ -67,6 +67,20 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// The word of the API and of the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Admin].into_iter().find(|role| role.as_str() == word)
+    }
+}
+
 /// An API key without its secret.
 #[derive(Clone, Debug)]
 pub struct ApiKey {

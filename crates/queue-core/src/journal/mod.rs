@@ -7,6 +7,7 @@
 mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod lost;
 pub mod postgres;
 pub mod sqlite;
 mod totals;
@@ -16,6 +17,7 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use catalog::{ApiKey, Backlog, Catalog, Filling, QueueSettings, Role, TenantSettings, Versioned, WorkerSession};
+pub use lost::{POISON_RECOVERIES, is_suspect};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,16 +32,6 @@ use crate::{
 
 /// Most jobs in one [`Journal::accept`]: a bulk request's bound.
 pub const ACCEPT_MAX_JOBS: usize = 10_000;
-/// Recoveries without a settle after which a job is a dead letter of class `poison`.
-pub const POISON_RECOVERIES: u32 = 3;
-
-/// Whether a job that was recovered so often is a suspect: only its last life is spent as the only suspect of its
-/// process. Sooner would be safer from several killers at once, and a killed worker with a thousand long jobs would then
-/// give them back one at a time.
-pub fn is_suspect(recoveries: u32) -> bool {
-    recoveries + 1 >= POISON_RECOVERIES
-}
-
 /// Most rows of one page of any listing.
 pub const PAGE_MAX_ROWS: usize = 1_000;
 
@@ -396,6 +388,25 @@ pub enum CostColumn {
     Kind,
     /// The UTC day, `YYYY-MM-DD`.
     Day,
+}
+
+impl CostColumn {
+    /// Every column, in the order in which they are told.
+    pub const ALL: [Self; 7] =
+        [Self::Operation, Self::Model, Self::Provider, Self::Tenant, Self::Queue, Self::Kind, Self::Day];
+
+    /// The word of the API and of the statements.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Operation => "operation",
+            Self::Model => "model",
+            Self::Provider => "provider",
+            Self::Tenant => "tenant",
+            Self::Queue => "queue",
+            Self::Kind => "kind",
+            Self::Day => "day",
+        }
+    }
 }
 
 /// One line of a cost report.

@@ -4,6 +4,7 @@
 //! fenced. One row per succeeded job (*charge*), fenced like the settle that writes it.
 
 mod prices;
+mod sums;
 mod tokens;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use prices::{Model, PriceBook, PriceError, Tier};
+pub(crate) use sums::Sums;
 pub use tokens::estimate_tokens;
 
 use crate::{
@@ -115,6 +117,11 @@ impl UsageSource {
             Self::Provider => "provider",
             Self::Estimated => "estimated",
         }
+    }
+
+    /// The value with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Provider, Self::Estimated].into_iter().find(|source| source.as_str() == word)
     }
 }
 

@@ -72,7 +72,7 @@ impl Catalog for PostgresJournal {
 
     async fn count_keys(&self, role: Role) -> Result<u64, JournalError> {
         self.ask(|pool| async move {
-            let row = sqlx::query(sql::KEY_COUNT).bind(role_word(role)).fetch_one(&pool).await?;
+            let row = sqlx::query(sql::KEY_COUNT).bind(role.as_str()).fetch_one(&pool).await?;
             Ok(Cells::of(&row, 0).count()?)
         })
         .await
@@ -130,7 +130,7 @@ fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
         id: cells.text()?,
         secret_hash: cells.hash()?,
         tenant: cells.name()?,
-        role: cells.word(role_of)?,
+        role: cells.word(Role::parse)?,
         name: cells.text()?,
         created_at: cells.time()?,
     })
@@ -153,16 +153,6 @@ fn filling(row: &PgRow) -> Result<Filling, sqlx::Error> {
     let (beat, done) = (cells.next()?, cells.next()?);
     let (run_at, id) = (cells.time_if_any()?, cells.next::<Option<uuid::Uuid>>()?);
     Ok(Filling { generation, began_at, beat, after: run_at.zip(id.map(JobId)), done })
-}
-
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-    }
-}
-
-fn role_of(word: &str) -> Option<Role> {
-    [Role::Admin].into_iter().find(|role| role_word(*role) == word)
 }
 
 struct SetQueue;
@@ -230,7 +220,7 @@ impl Verb for AddKey {
                 .bind(kept(&key.id))
                 .bind(&key.secret_hash[..])
                 .bind(key.tenant.as_str())
-                .bind(role_word(key.role))
+                .bind(key.role.as_str())
                 .bind(kept(&key.name))
                 .bind(key.created_at.0)
                 .execute(transaction.connection())

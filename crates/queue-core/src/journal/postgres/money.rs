@@ -14,8 +14,8 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    ids::{CallId, Epoch, JobId},
-    ledger::{Billed, CallRecord, Nanousd, Usage},
+    ids::JobId,
+    ledger::{CallRecord, Sums, Usage},
 };
 
 /// Stores calls with their answers.
@@ -45,24 +45,6 @@ impl Verb for Record {
         add_sums(transaction, &sums).await?;
         keep_memos(transaction, &calls).await?;
         Ok(vec![(); calls.len()])
-    }
-}
-
-/// What calls add to the sums of their job's row.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sums {
-    pub(super) calls: i64,
-    pub(super) usage: Usage,
-    pub(super) cost: Nanousd,
-    pub(super) unknown: bool,
-}
-
-impl Sums {
-    fn add(&mut self, call: &CallRecord) {
-        self.calls += 1;
-        self.usage = self.usage.plus(call.usage);
-        self.cost = self.cost.plus(call.cost.unwrap_or_default());
-        self.unknown |= call.billed == Billed::Yes && call.cost.is_none();
     }
 }
 
@@ -202,51 +184,4 @@ pub(super) async fn keep_memos(transaction: &mut Transaction, calls: &[&CallReco
         .execute(transaction.connection())
         .await?;
     Ok(())
-}
-
-/// What nobody heard the answer of: a lost attempt may have paid for a call.
-pub(super) struct LostAttempt<'a> {
-    pub(super) entry: &'a crate::dispatcher::Entry,
-    pub(super) claimed: Epoch,
-    pub(super) operation: Option<String>,
-}
-
-impl LostAttempt<'_> {
-    /// Its row in the ledger; `None` for kinds that call no provider.
-    pub(super) fn call(self, now: crate::time::Timestamp) -> Option<CallRecord> {
-        if self.entry.kind == crate::job::Kind::Probe {
-            return None;
-        }
-        let (provider, model) = provider_and_model(self.entry.target.as_str());
-        let sequence = u32::try_from(self.claimed.0).unwrap_or(u32::MAX);
-        Some(CallRecord {
-            call_id: CallId::of(self.entry.id, "lost", sequence),
-            job_id: self.entry.id,
-            tenant: self.entry.tenant.clone(),
-            queue: self.entry.queue.clone(),
-            kind: self.entry.kind,
-            operation: self.operation,
-            epoch: self.claimed,
-            step: "lost".into(),
-            sequence,
-            provider: provider.into(),
-            model: model.into(),
-            status: "lost".into(),
-            billed: Billed::Maybe,
-            usage: Usage::default(),
-            usage_source: crate::ledger::UsageSource::Estimated,
-            cost: None,
-            price_version: String::new(),
-            duration_ms: 0,
-            provider_request_id: None,
-            at: now,
-            memo: None,
-        })
-    }
-}
-
-/// The first two parts of `provider:model:credential`; a model's own name may contain colons.
-fn provider_and_model(target: &str) -> (&str, &str) {
-    let (provider, rest) = target.split_once(':').unwrap_or((target, ""));
-    (provider, rest.rsplit_once(':').map_or(rest, |(model, _credential)| model))
 }

@@ -10,7 +10,7 @@ use sqlx::postgres::PgRow;
 
 use super::{
     failure::Failure,
-    money::{self, LostAttempt},
+    money,
     rows::{self, Cells, ENTRY_COLUMNS},
     settle::count_end,
     sql,
@@ -19,11 +19,8 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
-    error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId},
-    journal::{
-        Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token, totals::TotalsChange,
-    },
+    journal::{Cancelled, Changed, Edit, Interrupted, Recovered, Recovery, Token, lost, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
 };
@@ -85,7 +82,6 @@ async fn recover_round(
     answers: &mut [Recovered],
 ) -> Result<(), Failure> {
     let lost: Vec<_> = places.iter().map(|place| &recoveries[*place]).collect();
-    let error = JobError::new(ErrorClass::Lost, "worker_lost", "the worker was lost during this attempt");
     let now = transaction.now;
     let found = sqlx::query(sql::RECOVER)
         .bind(lost.iter().map(|recovery| recovery.token.id.0).collect::<Vec<_>>())
@@ -94,7 +90,7 @@ async fn recover_round(
         .bind(lost.iter().map(|recovery| recovery.session.0).collect::<Vec<_>>())
         .bind(lost.iter().map(|recovery| recovery.started_at.map(|at| at.0)).collect::<Vec<_>>())
         .bind(now.0)
-        .bind(rows::json_text(&error)?)
+        .bind(rows::json_text(&lost::attempt_error())?)
         .fetch_all(transaction.connection())
         .await?;
     let place_of: HashMap<_, _> = places.iter().map(|place| (recoveries[*place].token.id, *place)).collect();
@@ -104,10 +100,9 @@ async fn recover_round(
         let Some(place) = place_of.get(&entry.id).copied() else { continue };
         let recovery = &recoveries[place];
         if recovery.started_at.is_some() {
-            let attempt = LostAttempt { entry: &entry, claimed: recovery.token.epoch, operation };
-            calls.extend(attempt.call(now));
+            calls.extend(lost::call_of(&entry, recovery.token.epoch, operation, now));
         }
-        if recovery.counts && recovered_times >= i64::from(POISON_RECOVERIES) {
+        if lost::convicts(recovery, recovered_times) {
             answers[place] = Recovered::Poisoned;
             convicted.push(entry);
         } else {
@@ -119,9 +114,9 @@ async fn recover_round(
     convict(transaction, convicted).await
 }
 
-fn read_lost(row: &PgRow) -> Result<(Entry, i64, Option<String>), sqlx::Error> {
+fn read_lost(row: &PgRow) -> Result<(Entry, u32, Option<String>), sqlx::Error> {
     let mut cells = Cells::of(row, ENTRY_COLUMNS - 1);
-    Ok((rows::entry(row)?, cells.next::<i32>()?.into(), cells.text_if_any()?))
+    Ok((rows::entry(row)?, cells.small_count()?, cells.text_if_any()?))
 }
 
 async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Result<(), Failure> {
@@ -129,8 +124,7 @@ async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Resu
         return Ok(());
     }
     entries.sort_unstable_by_key(|entry| entry.id);
-    let message = format!("{POISON_RECOVERIES} workers were lost while running this job");
-    let error = JobError::new(ErrorClass::Poison, "worker_lost", message);
+    let error = lost::poison_error();
     sqlx::query(sql::CONVICT)
         .bind(entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>())
         .bind(transaction.now.0)

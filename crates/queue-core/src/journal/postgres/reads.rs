@@ -326,7 +326,7 @@ impl Ledger for PostgresJournal {
 }
 
 async fn costs(pool: PgPool, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, Failure> {
-    let word = |at: usize| by.get(at).map_or("", |column| column_word(*column));
+    let word = |at: usize| by.get(at).map_or("", |column| column.as_str());
     let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
     let found = sqlx::query(sql::COSTS)
         .bind(word(0))
@@ -355,16 +355,4 @@ async fn costs(pool: PgPool, by: &[CostColumn], since: Timestamp, until: Timesta
         })
     };
     found.iter().map(read).collect()
-}
-
-fn column_word(column: CostColumn) -> &'static str {
-    match column {
-        CostColumn::Operation => "operation",
-        CostColumn::Model => "model",
-        CostColumn::Provider => "provider",
-        CostColumn::Tenant => "tenant",
-        CostColumn::Queue => "queue",
-        CostColumn::Kind => "kind",
-        CostColumn::Day => "day",
-    }
 }

@@ -47,7 +47,7 @@ impl<'r> Cells<'r> {
     }
 
     /// The next column, of four bytes, as a number that is never negative.
-    fn small_count(&mut self) -> Read<u32> {
+    pub(super) fn small_count(&mut self) -> Read<u32> {
         Ok(u32::try_from(self.next::<i32>()?).unwrap_or_default())
     }
 
@@ -162,7 +162,7 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         kind: cells.word(Kind::parse)?,
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
-        suspect: is_suspect(u32::try_from(cells.next::<i32>()?).unwrap_or_default()),
+        suspect: is_suspect(cells.small_count()?),
     })
 }
 
@@ -245,7 +245,7 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         status: cells.text()?,
         billed: cells.word(Billed::parse)?,
         usage: cells.usage()?,
-        usage_source: cells.word(usage_source)?,
+        usage_source: cells.word(UsageSource::parse)?,
         cost: cells.next::<Option<i64>>()?.map(Nanousd),
         price_version: cells.text()?,
         duration_ms: cells.count()?,
@@ -253,10 +253,6 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         at: cells.time()?,
         memo: None,
     })
-}
-
-fn usage_source(word: &str) -> Option<UsageSource> {
-    [UsageSource::Provider, UsageSource::Estimated].into_iter().find(|source| source.as_str() == word)
 }
 
 /// The columns of `memos.sql`.

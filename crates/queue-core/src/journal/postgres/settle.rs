@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{
     failure::Failure,
     group::{Grouped, Size},
-    money::{self, SumColumns, Sums, SumsByJob},
+    money::{self, SumColumns, SumsByJob},
     rows::{self, Cells},
     sql,
     text::kept_if_any,
@@ -18,6 +18,7 @@ use crate::{
     error::JobError,
     ids::{Epoch, Incarnation, JobId, Name},
     journal::{Outcome, Settled, Settlement, totals::TotalsChange},
+    ledger::Sums,
     state::Standing,
     time::Timestamp,
 };

@@ -54,7 +54,7 @@ impl Catalog for SqliteJournal {
         self.readers
             .read(move |connection| {
                 let mut statement = connection.prepare_cached(read::KEY_COUNT)?;
-                statement.query_row([role_word(role)], |row| Cells::of(row, 0).count())
+                statement.query_row([role.as_str()], |row| Cells::of(row, 0).count())
             })
             .await
     }
@@ -138,20 +138,10 @@ fn backlog(connection: &Connection, tenant: &Name) -> rusqlite::Result<Backlog> 
     })
 }
 
-fn role_word(role: Role) -> &'static str {
-    match role {
-        Role::Admin => "admin",
-    }
-}
-
-fn role_of(word: &str) -> Option<Role> {
-    [Role::Admin].into_iter().find(|role| role_word(*role) == word)
-}
-
 fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
     batch.sql.execute(
         Write::KeyAdd,
-        params![key.id, key.secret_hash, key.tenant.as_str(), role_word(key.role), key.name, key.created_at.0,],
+        params![key.id, key.secret_hash, key.tenant.as_str(), key.role.as_str(), key.name, key.created_at.0,],
     )?;
     Ok(())
 }
@@ -165,7 +155,7 @@ fn key(connection: &Connection, id: &str) -> rusqlite::Result<Option<ApiKey>> {
                 id: cells.next()?,
                 secret_hash: cells.next()?,
                 tenant: cells.name()?,
-                role: cells.word(role_of)?,
+                role: cells.word(Role::parse)?,
                 name: cells.next()?,
                 created_at: cells.time()?,
             })

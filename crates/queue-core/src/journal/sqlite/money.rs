@@ -4,28 +4,9 @@ use rusqlite::params;
 
 use super::{rows, sql::Write, writer::Batch};
 use crate::{
-    ids::{CallId, Epoch, JobId, Name},
-    job::Kind,
-    ledger::{Billed, CallRecord, Nanousd, Usage, UsageSource},
+    ids::JobId,
+    ledger::{CallRecord, Sums},
 };
-
-/// What calls add to the sums of their job's row.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Sums {
-    pub(super) calls: i64,
-    pub(super) usage: Usage,
-    pub(super) cost: Nanousd,
-    pub(super) unknown: bool,
-}
-
-impl Sums {
-    fn add(&mut self, call: &CallRecord) {
-        self.calls += 1;
-        self.usage = self.usage.plus(call.usage);
-        self.cost = self.cost.plus(call.cost.unwrap_or_default());
-        self.unknown |= call.billed == Billed::Yes && call.cost.is_none();
-    }
-}
 
 /// Stores one call with its answer.
 pub(super) fn record(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<()> {
@@ -111,68 +92,4 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
         ],
     )?;
     Ok(changed == 1)
-}
-
-/// A job that was lost with its worker, as far as the ledger needs it.
-pub(super) struct LostAttempt<'a> {
-    pub(super) id: JobId,
-    pub(super) epoch: Epoch,
-    pub(super) tenant: &'a Name,
-    pub(super) queue: &'a Name,
-    pub(super) kind: Kind,
-    pub(super) operation: Option<String>,
-    pub(super) target: &'a Name,
-}
-
-/// Counts that a lost attempt may have paid for a call that nobody heard the answer of. Kinds that call no provider
-/// leave nothing.
-pub(super) fn store_lost(batch: &mut Batch<'_>, lost: LostAttempt<'_>) -> rusqlite::Result<()> {
-    if lost.kind == Kind::Probe {
-        return Ok(());
-    }
-    let (provider, model) = provider_and_model(lost.target.as_str());
-    let sequence = u32::try_from(lost.epoch.0).unwrap_or(u32::MAX);
-    let call = CallRecord {
-        call_id: CallId::of(lost.id, "lost", sequence),
-        job_id: lost.id,
-        tenant: lost.tenant.clone(),
-        queue: lost.queue.clone(),
-        kind: lost.kind,
-        operation: lost.operation,
-        epoch: lost.epoch,
-        step: "lost".into(),
-        sequence,
-        provider: provider.into(),
-        model: model.into(),
-        status: "lost".into(),
-        billed: Billed::Maybe,
-        usage: Usage::default(),
-        usage_source: UsageSource::Estimated,
-        cost: None,
-        price_version: String::new(),
-        duration_ms: 0,
-        provider_request_id: None,
-        at: batch.now,
-        memo: None,
-    };
-    let sums = store_spend(batch, std::slice::from_ref(&call))?;
-    add_sums(batch, lost.id, &sums)
-}
-
-/// The first two parts of `provider:model:credential`; a model's own name may contain colons.
-fn provider_and_model(target: &str) -> (&str, &str) {
-    let (provider, rest) = target.split_once(':').unwrap_or((target, ""));
-    (provider, rest.rsplit_once(':').map_or(rest, |(model, _credential)| model))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::provider_and_model;
-
-    #[test]
-    fn a_model_may_contain_colons() {
-        assert_eq!(provider_and_model("openai:gpt-4o-mini:default"), ("openai", "gpt-4o-mini"));
-        assert_eq!(provider_and_model("local:llama3:8b:default"), ("local", "llama3:8b"));
-        assert_eq!(provider_and_model("probe"), ("probe", ""));
-    }
 }

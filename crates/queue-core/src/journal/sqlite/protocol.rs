@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::{
-    money::{self, LostAttempt},
+    money,
     rows::{self, Cells, ENTRY_COLUMNS},
     settle::free_unique_key,
     sql::Write,
@@ -11,10 +11,8 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
-    error::{ErrorClass, JobError},
     ids::{Epoch, Generation, JobId, Name},
-    journal::totals::TotalsChange,
-    journal::{Cancelled, Changed, Edit, Interrupted, POISON_RECOVERIES, Recovered, Recovery, Token},
+    journal::{Cancelled, Changed, Edit, Interrupted, Recovered, Recovery, Token, lost, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
 };
@@ -56,7 +54,7 @@ fn recover_one(batch: &mut Batch<'_>, recovery: &Recovery) -> rusqlite::Result<R
     if let Some(started_at) = recovery.started_at {
         write_lost_attempt(batch, recovery, started_at, &lost)?;
     }
-    if recovery.counts && lost.recoveries >= POISON_RECOVERIES {
+    if lost::convicts(recovery, lost.recoveries) {
         convict(batch, &lost)?;
         return Ok(Recovered::Poisoned);
     }
@@ -69,7 +67,6 @@ fn write_lost_attempt(
     started_at: Timestamp,
     lost: &Lost,
 ) -> rusqlite::Result<()> {
-    let error = JobError::new(ErrorClass::Lost, "worker_lost", "the worker was lost during this attempt");
     batch.sql.execute(
         Write::Attempt,
         params![
@@ -80,26 +77,17 @@ fn write_lost_attempt(
             recovery.session.0.as_bytes(),
             started_at.0,
             batch.now.0,
-            rows::json_text(&error)?,
+            rows::json_text(&lost::attempt_error())?,
         ],
     )?;
-    money::store_lost(
-        batch,
-        LostAttempt {
-            id: recovery.token.id,
-            epoch: recovery.token.epoch,
-            tenant: &lost.entry.tenant,
-            queue: &lost.entry.queue,
-            kind: lost.entry.kind,
-            operation: lost.operation.clone(),
-            target: &lost.entry.target,
-        },
-    )
+    match lost::call_of(&lost.entry, recovery.token.epoch, lost.operation.clone(), batch.now) {
+        Some(call) => money::record(batch, &call),
+        None => Ok(()),
+    }
 }
 
 fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
-    let message = format!("{POISON_RECOVERIES} workers were lost while running this job");
-    let error = JobError::new(ErrorClass::Poison, "worker_lost", message);
+    let error = lost::poison_error();
     batch.sql.execute(
         Write::Convict,
         params![lost.seq, batch.now.0, rows::json_text(&error)?, error.class.as_str(), error.signature],

@@ -202,7 +202,7 @@ fn costs(
     since: Timestamp,
     until: Timestamp,
 ) -> rusqlite::Result<Vec<CostRow>> {
-    let word = |at: usize| by.get(at).map_or("", |column| column_word(*column));
+    let word = |at: usize| by.get(at).map_or("", |column| column.as_str());
     let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
     connection
         .prepare_cached(read::COSTS)?
@@ -229,16 +229,4 @@ fn costs(
             })
         })?
         .collect()
-}
-
-fn column_word(column: CostColumn) -> &'static str {
-    match column {
-        CostColumn::Operation => "operation",
-        CostColumn::Model => "model",
-        CostColumn::Provider => "provider",
-        CostColumn::Tenant => "tenant",
-        CostColumn::Queue => "queue",
-        CostColumn::Kind => "kind",
-        CostColumn::Day => "day",
-    }
 }

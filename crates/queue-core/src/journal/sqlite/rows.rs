@@ -220,7 +220,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         status: cells.next()?,
         billed: cells.word(Billed::parse)?,
         usage: cells.usage()?,
-        usage_source: cells.word(usage_source)?,
+        usage_source: cells.word(UsageSource::parse)?,
         cost: cells.next::<Option<i64>>()?.map(Nanousd),
         price_version: cells.next()?,
         duration_ms: cells.count()?,
@@ -228,10 +228,6 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         at: cells.time()?,
         memo: None,
     })
-}
-
-fn usage_source(word: &str) -> Option<UsageSource> {
-    [UsageSource::Provider, UsageSource::Estimated].into_iter().find(|source| source.as_str() == word)
 }
 
 /// The columns of `memos.sql`.

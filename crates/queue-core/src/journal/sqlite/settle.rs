@@ -3,7 +3,7 @@
 use rusqlite::{Row, params};
 
 use super::{
-    money::{self, Sums},
+    money,
     rows::{self, Cells},
     sql::Write,
     writer::Batch,
@@ -12,6 +12,7 @@ use crate::{
     error::JobError,
     ids::{JobId, Name},
     journal::{Outcome, Settled, Settlement, totals::TotalsChange},
+    ledger::Sums,
     state::Standing,
     time::Timestamp,
 };
