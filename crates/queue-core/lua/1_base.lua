@@ -8,7 +8,7 @@
 --     P all      channel: a new generation began
 --     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
 --     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
---     D l        leases by their end                D x      lost leases, in the order of ids
+--     D l:<sid>  leases of a session by their end   D x      lost leases, in the order of ids
 --     D m        pauses and parkings by their end   D meta   turn of the queues, tracks that they ever stood in, last lane
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
@@ -17,7 +17,7 @@
 --     D O<track>         open queues by turn        D G<track>:<queue>  open targets of a queue by turn
 --     D L<track>:<queue>\0<target>  lanes with ready entries by turn
 --     D lp       prefix of targets -> limit of those that have none of their own
---     D we       tenant -> weight                   D sl:<sid>, su:<sid>  leases of a session; suspects among them
+--     D we       tenant -> weight                   D su:<sid>  suspects among the leases of a session
 --   A track is twice the kind, plus one for suspects (tracks.rs); sets of tracks are numbers with one bit a track.
 -- Invariant: nothing is read from Redis that a kept write would change; `settle()` sends them.
 
@@ -33,12 +33,14 @@ local ENTRY_BYTES = 36
 local HELD_BYTES = ENTRY_BYTES + 8 + 1 + 8
 local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
--- A record: priority and track, number of the lane, epoch, run_at; of a held job also session, nonce, flags and, once
--- it is lost, when its handler began. A claim only appends to what it found.
+-- A record: priority and track, number of the lane, run_at, epoch; of a held job also nonce, session, flags and, once it
+-- is lost, when its handler began. A claim only appends to what it found; epoch and nonce stand as they do in a lease.
 local WAITING = '>BI4dd'
-local HOLDING = '>c16c8Bd'
+local HOLDING = '>c8c16Bd'
 local WAITING_BYTES = 21
-local HELD_RECORD = '>BI4ddc16c8B'
+-- Its first two, and where it has epoch and nonce, and session and flags.
+local LANE_OF = '>BI4'
+local CLAIM_FROM, CLAIM_TO, HOLDER_FROM, HOLDER_TO = 14, 29, 30, 46
 -- A rank is track * PRIORITIES + priority; the bit of suspects is the lowest of the track.
 local PRIORITIES = 16
 local SUSPECT = 16
@@ -146,12 +148,12 @@ end
 
 local function decode(id, text)
   if not text then return false end
-  local rank, lane, epoch, run_at = struct.unpack(WAITING, text)
+  local rank, lane, run_at, epoch = struct.unpack(WAITING, text)
   local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, lane, epoch, run_at)
   if #text > WAITING_BYTES then
     local flags
     job.leased = true
-    job.session, job.nonce, flags, job.started_at = struct.unpack(HOLDING, text, WAITING_BYTES + 1)
+    job.nonce, job.session, flags, job.started_at = struct.unpack(HOLDING, text, WAITING_BYTES + 1)
     if flags > 0 then
       job.started = bit.band(flags, STARTED) ~= 0
       job.lost = bit.band(flags, LOST) ~= 0
@@ -163,7 +165,7 @@ local function decode(id, text)
 end
 
 local function encode_waiting(track, priority, lane, epoch, run_at)
-  return struct.pack(WAITING, track * PRIORITIES + priority, lane, epoch, run_at)
+  return struct.pack(WAITING, track * PRIORITIES + priority, lane, run_at, epoch)
 end
 
 local function encode(job)
@@ -171,7 +173,7 @@ local function encode(job)
   if not job.leased then return text end
   local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
     + (job.cancelled and CANCELLED or 0)
-  return text .. struct.pack(HOLDING, job.session, job.nonce, flags, job.started_at)
+  return text .. struct.pack(HOLDING, job.nonce, job.session, flags, job.started_at)
 end
 
 -- The records of these jobs as texts, in order; false where there is none.

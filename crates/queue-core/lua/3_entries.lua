@@ -1,5 +1,5 @@
 -- Purpose: entries and leases, one at a time: they come, wait, are held and go (core.rs of the memory dispatcher).
--- Invariant: a job is in one place: ready in a band of its lane, in `d`, or in `l` or `x` with its session's sets.
+-- Invariant: a job is in one place: ready in a band of its lane, in `d`, or in `l` of its session or `x`.
 
 -- Whether a waiting entry is due later: in `d`, and in no lane yet.
 local function is_later(job)
@@ -50,8 +50,7 @@ local function started_of(job)
 end
 
 local function end_lease(job)
-  put(S.D .. (job.lost and 'x' or 'l'), job.id, false)
-  mark(S.D .. 'sl:' .. job.session, job.id, false)
+  put(job.lost and S.D .. 'x' or S.D .. 'l:' .. job.session, job.id, false)
   call('HDEL', S.D .. 'st:' .. job.session, lease_of(job))
   if job.suspect then
     mark(S.D .. 'su:' .. job.session, job.id, false)
@@ -105,7 +104,7 @@ local function lose(job, blamed)
   job.lost, job.started, job.started_at = true, at and true or false, at or 0
   job.counts = job.started and (job.suspect or not blamed)
   set_job(job.id, job)
-  put(S.D .. 'l', job.id, false)
+  put(S.D .. 'l:' .. job.session, job.id, false)
   put(S.D .. 'x', job.id, 0)
 end
 
@@ -121,12 +120,26 @@ end
 -- All leases of a session are lost. Costs as much as it holds.
 local function lose_session(session)
   local blamed = is_blamed(session)
-  local ids = call('SMEMBERS', S.D .. 'sl:' .. session)
+  local ids = call('ZRANGE', S.D .. 'l:' .. session, 0, -1)
   prefetch(ids)
   for _, id in ipairs(ids) do
     local job = job_of(id)
     if job and job.leased then lose(job, blamed) end
   end
+end
+
+-- Leases of a session that were not renewed are lost, up to `most`; how many were looked at.
+local function lose_expired(session, most)
+  local key = S.D .. 'l:' .. session
+  local expired = call('ZRANGEBYSCORE', key, '-inf', S.now, 'LIMIT', 0, most)
+  if #expired == 0 then return 0 end
+  prefetch(expired)
+  local blamed = is_blamed(session)
+  for _, id in ipairs(expired) do
+    local job = job_of(id)
+    if job and job.leased then lose(job, blamed) else put(key, id, false) end
+  end
+  return #expired
 end
 
 -- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.

@@ -190,6 +190,64 @@ local function take(queue, tracks, left, slots)
   end
 end
 
+-- Takes entries of the one target of the one queue that are left, as long as nothing but turns decides: lanes of the
+-- usual weight, each with one band. It does what `take` would do with each, in a fraction of its time; where it stops,
+-- `take` goes on. Adds to `ids` and `lanes`, and returns how many it took.
+local function take_run(queue, tracks, slots, ids, lanes_of_ids)
+  local group = queue.heap[1][2]
+  local ring, target = group.lanes, target_of(group.target)
+  if not ring or #ring == 0 or not is_open(target) or not admits(queue) or ring[1][1] ~= queue.heap[1][1] then return 0 end
+  local most = slots - #ids
+  if queue.limit then most = math.min(most, queue.limit - queue.active) end
+  if target.limit then most = math.min(most, target.limit - target.active) end
+  for n = 1, #ring do
+    local lane = ring[n][2]
+    local line = lane.line or open_line(lane, tracks, group.ahead)
+    if #line ~= 1 or is_suspect(line[1].track) or not has_track(tracks, line[1].track)
+      or weight_of(lane.tenant) ~= 1 then return 0 end
+    lane.run = 0
+  end
+  -- A lane of the usual weight that was served comes after all others, so they follow each other in a ring.
+  table.sort(ring, is_before)
+  local turn, last, taken, p, size = queue.turn, queue.last, 0, 1, #ring
+  while taken < most do
+    local item = ring[p]
+    local lane = item[2]
+    local stock = lane.line[1]
+    local id = stock.ids[stock.next] or band_head(lane.line, stock, lane)
+    if not id then break end
+    local at = lane.at
+    if at > turn then turn = at end
+    at = turn + TURN
+    if at <= last then at = last + 1 end
+    last, lane.at, item[1] = at, at, at
+    stock.next, stock.taken, lane.run = stock.next + 1, stock.taken + 1, lane.run + 1
+    taken = taken + 1
+    ids[#ids + 1], lanes_of_ids[#lanes_of_ids + 1] = id, lane
+    p = p < size and p + 1 or 1
+  end
+  if taken == 0 then return 0 end
+  local turned = {}
+  for n = 0, size - 1 do
+    local item = ring[(p - 1 + n) % size + 1]
+    turned[n + 1], item[3] = item, next_number()
+    local lane = item[2]
+    if lane.run > 0 then
+      lane.moved = true
+      lane.ready = lane.ready - lane.run
+      local track = lane.line[1].track
+      lane.count[track] = lane.count[track] - lane.run
+      touch(lane)
+    end
+  end
+  queue.turn, queue.last, group.lanes = turn, last, turned
+  queue.ready, queue.active = queue.ready - taken, queue.active + taken
+  target.active, target.dirty = target.active + taken, true
+  group.kept.ready = group.kept.ready - taken
+  queue.heap[1][1], queue.heap[1][3] = turned[1][1], next_number()
+  return taken
+end
+
 -- The open queues among those named (none: all), as a heap of places.
 local function open_queues(names, tracks, slots)
   if #names == 0 then
@@ -217,6 +275,9 @@ local function take_all(names, tracks, slots)
       ids[#ids + 1], lanes[#lanes + 1] = id, lane
       if is_suspect(track) then tracks = bit.band(tracks, PLAIN_TRACKS) end
       turn = math.max(turn, queue.at)
+      if #queues == 1 and #queue.heap == 1 then
+        turn = turn + take_run(queue, tracks, slots, ids, lanes) * TURN
+      end
       queue.at = behind(turn, 1)
       heap_move(queues, queue.at)
     else
@@ -240,22 +301,21 @@ end
 -- Makes these entries the session's and adds them to `claims`, a list of job, record and number of the queue each, and
 -- their queues to `queues`.
 local function hold(session, ids, lanes, seed, claims, queues)
-  local records, leases, held, suspects = {}, {}, {}, {}
+  local records, leases, suspects = {}, {}, {}
   local ends = number_text(S.now + LEASE_MS)
+  local holder = session .. UNMARKED
   for n, text in ipairs(fetch(ids)) do
     local id, queue = ids[n], lanes[n].queue
     if text and #text == WAITING_BYTES then
-      local at = #claims
-      local record = text .. session .. seed .. struct.pack('>H', at / 3) .. UNMARKED
+      local at, of = #claims, #records
+      local record = text .. seed .. struct.pack('>H', at / 3) .. holder
       if not queues[queue] then
         queues[#queues + 1] = queue
         queues[queue] = struct.pack('>H', #queues - 1)
       end
       claims[at + 1], claims[at + 2], claims[at + 3] = id, record, queues[queue]
-      local of = #records
       records[of + 1], records[of + 2] = id, record
       leases[of + 1], leases[of + 2] = ends, id
-      held[#held + 1] = id
       if bit.band(text:byte(1), SUSPECT) ~= 0 then suspects[#suspects + 1] = id end
       S.jobs[id] = nil
     else
@@ -264,8 +324,7 @@ local function hold(session, ids, lanes, seed, claims, queues)
     end
   end
   send('HSET', S.D .. 'j', records)
-  send('ZADD', S.D .. 'l', leases)
-  send('SADD', S.D .. 'sl:' .. session, held)
+  send('ZADD', S.D .. 'l:' .. session, leases)
   send('SADD', S.D .. 'su:' .. session, suspects)
 end
 

@@ -50,26 +50,25 @@ local function ack_all(args, session, text)
   end
   prefetch_named(args, 10)
   local lanes, done, starts, ended, others, nexts, seen = lanes_in(args, 10), {}, {}, {}, {}, {}, {}
+  local ours = session .. NUL
   for n, record in ipairs(fetch(ids)) do
-    local id, epoch, nonce = struct.unpack(LEASE, text, places[n])
-    if record and #record > WAITING_BYTES and not seen[id] then
-      local rank, number, held_epoch, _, holder, held_nonce, flags = struct.unpack(HELD_RECORD, record)
-      if epoch == held_epoch and nonce == held_nonce then
-        seen[id] = true
-        if holder == session and flags == 0 and bit.band(rank, SUSPECT) == 0 then
-          done[#done + 1], starts[#starts + 1] = id, text:sub(places[n], places[n] + LEASE_BYTES - 1)
-          ended[number] = (ended[number] or 0) + 1
-          S.jobs[id] = nil
-        else
-          others[#others + 1] = id
-        end
-        if text:byte(places[n] + LEASE_BYTES) == 1 then nexts[#nexts + 1] = places[n] + LEASE_BYTES + 1 end
+    local id, place = ids[n], places[n]
+    if record and #record > WAITING_BYTES and not seen[id]
+      and record:sub(CLAIM_FROM, CLAIM_TO) == text:sub(place + 16, place + LEASE_BYTES - 1) then
+      seen[id] = true
+      local rank, number = struct.unpack(LANE_OF, record)
+      if record:sub(HOLDER_FROM, HOLDER_TO) == ours and bit.band(rank, SUSPECT) == 0 then
+        done[#done + 1], starts[#starts + 1] = id, text:sub(place, place + LEASE_BYTES - 1)
+        ended[number] = (ended[number] or 0) + 1
+        S.jobs[id] = nil
+      else
+        others[#others + 1] = id
       end
+      if text:byte(place + LEASE_BYTES) == 1 then nexts[#nexts + 1] = place + LEASE_BYTES + 1 end
     end
   end
   send('HDEL', S.D .. 'j', done)
-  send('ZREM', S.D .. 'l', done)
-  send('SREM', S.D .. 'sl:' .. session, done)
+  send('ZREM', S.D .. 'l:' .. session, done)
   send('HDEL', S.D .. 'st:' .. session, starts)
   local numbers = {}
   for number in pairs(ended) do numbers[#numbers + 1] = number end
@@ -147,7 +146,7 @@ function verbs.renew(args)
     local job_id, epoch, nonce = struct.unpack(LEASE, text, n * LEASE_BYTES + 1)
     local job = job_of(job_id)
     if is_lease(job, epoch, nonce) and job.session == id and not job.lost then
-      put(S.D .. 'l', job_id, S.now + LEASE_MS)
+  put(S.D .. 'l:' .. id, job_id, S.now + LEASE_MS)
       if job.cancelled then cancelled[#cancelled + 1] = n end
     else
       gone[#gone + 1] = n
@@ -173,8 +172,7 @@ local function take_over(session, lanes, text, at)
   local taken = new_job(id, track, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
-  put(S.D .. 'l', id, S.now + LEASE_MS)
-  mark(S.D .. 'sl:' .. session, id, true)
+  put(S.D .. 'l:' .. session, id, S.now + LEASE_MS)
   if taken.suspect then mark(S.D .. 'su:' .. session, id, true) end
   if started == 1 then call('HSET', S.D .. 'st:' .. session, lease_of(taken), number_text(started_at)) end
 end
@@ -252,17 +250,10 @@ function verbs.reap(args)
     call('SREM', S.P .. 'w', id)
   end
   write_kept()
-  local expired = call('ZRANGEBYSCORE', S.D .. 'l', '-inf', S.now, 'LIMIT', 0, DUE_MAX)
-  prefetch(expired)
-  local blamed = {}
-  for _, id in ipairs(expired) do
-    local job = job_of(id)
-    if job and job.leased then
-      if blamed[job.session] == nil then blamed[job.session] = is_blamed(job.session) end
-      lose(job, blamed[job.session])
-    else
-      put(S.D .. 'l', id, false)
-    end
+  local room = DUE_MAX
+  for _, session in ipairs(call('ZRANGE', S.P .. 'ss', 0, DUE_MAX - 1)) do
+    room = room - lose_expired(session, room)
+    if room <= 0 then break end
   end
   settle()
   local ids, text = call('ZRANGE', S.D .. 'x', 0, tonumber(args[4]) - 1), {}

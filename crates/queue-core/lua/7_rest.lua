@@ -192,7 +192,7 @@ function verbs.sessions()
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     local session = session_of(id)
     if session and is_alive(session) then
-      reply[#reply + 1] = { id, call('SCARD', S.D .. 'sl:' .. id), session.seen }
+      reply[#reply + 1] = { id, call('ZCARD', S.D .. 'l:' .. id), session.seen }
     end
   end
   return reply
@@ -228,10 +228,10 @@ function verbs.sweep()
     if #names > 0 then return 1 end
   end
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
-    call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+    call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
-  for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n' }) do call('UNLINK', D .. key) end
+  for _, key in ipairs({ 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n' }) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
 end

@@ -23,6 +23,7 @@ use crate::{
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
     leases::{Held, Leases, Stop},
+    meters::Meters,
     patience::until_available,
     timeouts::Timeouts,
 };
@@ -37,6 +38,7 @@ pub(crate) struct Pipeline {
     pub(crate) session: SessionId,
     pub(crate) leases: Arc<Leases>,
     pub(crate) timeouts: Arc<Timeouts>,
+    pub(crate) meters: Meters,
 }
 
 /// How the handler's part of an attempt ended.
@@ -92,7 +94,7 @@ impl Pipeline {
         let _forget = ForgetOnDrop { leases: &self.leases, held: &held };
         let job = &loaded.job;
         let started_at = self.around.stores.clock.now();
-        observe_start(job, started_at, ready_at);
+        self.meters.start(job, started_at, ready_at);
 
         let ended = match self.admit(job, started_at) {
             Err(refused) => Ended { ran: Ran::Returned(Err(refused)), calls: vec![], served_by: None },
@@ -190,7 +192,7 @@ impl Pipeline {
             Ran::GivenBack => Outcome::Release { run_at: now, error: None },
             Ran::Cancelled | Ran::Lost => {
                 let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
-                count_attempt(job, outcome, "none");
+                self.meters.end_unsettled(job, outcome);
                 self.record_only(ended.calls).await;
                 return None;
             }
@@ -205,7 +207,7 @@ impl Pipeline {
             calls: ended.calls,
             served_by: ended.served_by,
         };
-        observe_end(job, &settlement);
+        self.meters.end(job, &settlement);
         let never = CancellationToken::new();
         let journal = &self.around.stores.journal;
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
@@ -284,31 +286,4 @@ fn panicked(panic: &(dyn Any + Send)) -> JobError {
 pub(crate) fn said(panic: &(dyn Any + Send)) -> String {
     let borrowed = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     borrowed.or_else(|| panic.downcast_ref().cloned()).unwrap_or_else(|| "no words".to_owned())
-}
-
-fn observe_start(job: &Job, started_at: Timestamp, ready_at: Timestamp) {
-    let waited = started_at.since_ms(ready_at) as f64 / 1_000.0;
-    metrics::histogram!(telemetry::JOB_WAIT, "queue" => job.queue.shared()).record(waited);
-}
-
-fn count_attempt(job: &Job, outcome: &'static str, class: &'static str) {
-    let kind = job.kind.as_str();
-    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind, "outcome" => outcome, "error_class" => class).increment(1);
-}
-
-fn observe_end(job: &Job, settlement: &Settlement) {
-    let outcome = settlement.outcome.as_str();
-    let class = match &settlement.outcome {
-        Outcome::Retry { error, .. } | Outcome::Dead { error } => error.class.as_str(),
-        Outcome::Release { error: Some(error), .. } => error.class.as_str(),
-        Outcome::Succeed { .. } | Outcome::Release { error: None, .. } => "none",
-    };
-    let took = settlement.finished_at.since_ms(settlement.started_at) as f64 / 1_000.0;
-    let kind = job.kind.as_str();
-    count_attempt(job, outcome, class);
-    metrics::counter!(telemetry::JOBS_SETTLED, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
-        .increment(1);
-    metrics::histogram!(telemetry::JOB_DURATION, "queue" => job.queue.shared(), "kind" => kind, "outcome" => outcome)
-        .record(took);
-    tracing::debug!(job_id = %job.id, tenant = %job.tenant, queue = %job.queue, kind, outcome, class, "attempt ended");
 }

@@ -17,7 +17,7 @@ use crate::{
 
 /// Largest integer that a double holds exactly.
 const EXACT_MAX: i64 = 1 << 53;
-/// Bytes of the record of a held job: rank, lane, epoch, run_at, session, nonce, flags, started_at.
+/// Bytes of the record of a held job: rank, lane, run_at, epoch, nonce, session, flags, started_at.
 const RECORD_BYTES: usize = 1 + 4 + 8 + 8 + 16 + 8 + 1 + 8;
 /// Bytes of a claim, a lost lease and a place in an answer.
 const CLAIM_BYTES: usize = 16 + RECORD_BYTES + 2;
@@ -135,9 +135,9 @@ pub(super) fn claims(text: &[u8], queues: &[Name]) -> Result<Vec<Claim>, Dispatc
     each(text, CLAIM_BYTES, |fields| {
         let id = JobId(fields.uuid()?);
         let [_rank, _lane @ ..] = fields.take::<5>()?;
-        let (epoch, ready_at) = (Epoch(fields.double()?), Timestamp(fields.double()?));
-        let _session = fields.uuid()?;
+        let (ready_at, epoch) = (Timestamp(fields.double()?), Epoch(fields.double()?));
         let nonce = Nonce(u64::from_be_bytes(fields.take()?));
+        let _session = fields.uuid()?;
         let _unmarked = fields.take::<9>()?;
         let queue = queues.get(usize::from(u16::from_be_bytes(fields.take()?))).ok_or_else(strange)?.clone();
         Ok(Claim { lease: Lease { id, epoch, nonce }, queue, ready_at })

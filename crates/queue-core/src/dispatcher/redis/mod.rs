@@ -28,25 +28,20 @@ mod inbox;
 mod library;
 pub(crate) mod link;
 mod opening;
+mod partition;
+mod pushes;
 mod sessions;
 mod verbs;
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
-
-use redis::Value;
+use std::{sync::Arc, time::Duration};
 
 use self::{
     inbox::Inbox,
-    link::{Link, Patience, failure},
+    link::{Link, Patience},
+    partition::Partition,
+    pushes::Pushes,
     sessions::LocalSessions,
 };
-use super::DispatchError;
 use crate::time::Clock;
 
 pub use self::{address::RedisAddress, opening::OpenError};
@@ -88,13 +83,10 @@ impl RedisConfig {
 /// The dispatcher in Redis.
 pub struct RedisDispatcher {
     link: Arc<Link>,
+    partition: Arc<Partition>,
+    pushes: Pushes,
     sessions: Arc<LocalSessions>,
     inbox: Inbox,
-    /// What every key begins with: the prefix, the version of the layout, and the hash tag.
-    partition: String,
-    /// The generation that this process is at; 0: whichever there is.
-    generation: AtomicI64,
-    clock: Option<Arc<dyn Clock>>,
 }
 
 impl RedisDispatcher {
@@ -110,13 +102,15 @@ impl RedisDispatcher {
         opening::check(&link, &address, allow_eviction).await?;
         link.load().await.map_err(|error| OpenError::of(&address, &error))?;
         let prefix = format!("{prefix}{}", library::VERSION);
-        let partition = format!("{prefix}:{{all}}");
+        let key = format!("{prefix}:{{all}}");
         let sessions = Arc::new(LocalSessions::default());
         let channel = format!("{prefix}:inbox:{:032x}", rand::random::<u128>());
-        let news = format!("{partition}:all");
+        let news = format!("{key}:all");
         let inbox = Inbox::open(link.clone(), sessions.clone(), channel, news, poll_every);
         inbox.wait_until_open(connect_timeout).await;
-        Ok(Self { link, sessions, inbox, partition, generation: AtomicI64::new(0), clock })
+        let partition = Arc::new(Partition::new(link.clone(), key, clock));
+        let pushes = Pushes::start(partition.clone());
+        Ok(Self { link, partition, pushes, sessions, inbox })
     }
 
     /// Waits until every signal that was sent so far has arrived: signals come over a connection of their own.
@@ -124,41 +118,13 @@ impl RedisDispatcher {
     /// # Errors
     /// [`DispatchError::Unavailable`].
     #[cfg(any(test, feature = "conformance"))]
-    pub async fn signals_arrived(&self) -> Result<(), DispatchError> {
-        use std::sync::atomic::AtomicU64;
+    pub async fn signals_arrived(&self) -> Result<(), super::DispatchError> {
+        use std::sync::atomic::{AtomicU64, Ordering};
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed) + 1;
         let echo = redis::cmd("PUBLISH").arg(&self.inbox.channel).arg(format!("E{number}")).to_owned();
-        self.link.send(&echo).await.map_err(|error| failure(&error))?;
+        self.link.send(&echo).await.map_err(|error| link::failure(&error))?;
         self.inbox.echoed(number).await;
         Ok(())
-    }
-
-    /// The generation that there is, when this process knows of none.
-    async fn learn_generation(&self) -> Result<(), DispatchError> {
-        let asked = redis::cmd("GET").arg(format!("{}:gen", self.partition)).to_owned();
-        let found = self.link.send(&asked).await.map_err(|error| failure(&error))?;
-        let found = redis::from_redis_value::<Option<i64>>(found).ok().flatten();
-        self.generation.store(found.ok_or(DispatchError::WrongGeneration)?, Ordering::Relaxed);
-        Ok(())
-    }
-
-    async fn call(&self, verb: &str, args: impl IntoIterator<Item = Vec<u8>>) -> Result<Value, DispatchError> {
-        if self.generation.load(Ordering::Relaxed) == 0 && !matches!(verb, "begin" | "sweep") {
-            self.learn_generation().await?;
-        }
-        let generation = self.generation.load(Ordering::Relaxed).to_string();
-        let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
-        let head = [verb.as_bytes().to_vec(), generation.into_bytes(), now.into_bytes()];
-        let args: Vec<_> = head.into_iter().chain(args).collect();
-        let answer = self.link.call(&self.partition, &args).await;
-        answer.map_err(|error| {
-            // The caller hears of it once; from now on this process is at the generation that there is.
-            if error.code() == Some("LSGEN") {
-                let current = error.detail().and_then(|text| text.parse().ok()).unwrap_or(0);
-                self.generation.store(current, Ordering::Relaxed);
-            }
-            failure(&error)
-        })
     }
 }

@@ -1,7 +1,5 @@
 //! The verbs, each as calls of the library.
 
-use std::sync::atomic::Ordering;
-
 use async_trait::async_trait;
 use redis::Value;
 use tokio::sync::mpsc;
@@ -54,7 +52,7 @@ impl RedisDispatcher {
         let mut batch = Batch::default();
         held.iter().for_each(|held| batch.held(held));
         let head = [id(session), self.inbox.channel.clone().into_bytes(), joined(&serves.queues), bits(serves.tracks)];
-        self.call("join", head.into_iter().chain(batch.into_args())).await?;
+        self.partition.call("join", head.into_iter().chain(batch.into_args())).await?;
         Ok(())
     }
 
@@ -63,7 +61,7 @@ impl RedisDispatcher {
         step.acks.iter().for_each(|ack| batch.ack(ack));
         let seed = rand::random::<[u8; 6]>().to_vec();
         let head = [id(step.session), joined(&step.queues), bits(Tracks::serving(&step.kinds)), text(step.slots), seed];
-        let answer = self.call("step", head.into_iter().chain(batch.into_args())).await?;
+        let answer = self.partition.call("step", head.into_iter().chain(batch.into_args())).await?;
         let mut answer = Answer::new(answer)?;
         let known = answer.number()? == 1;
         let next_at = answer.moment()?;
@@ -79,7 +77,7 @@ impl RedisDispatcher {
     /// Removes what older generations left, a bounded part a call.
     async fn sweep(&self) {
         for _ in 0..SWEEPS_MAX {
-            match self.call("sweep", []).await {
+            match self.partition.call("sweep", []).await {
                 Ok(Value::Int(1)) => {}
                 _ => return,
             }
@@ -90,17 +88,15 @@ impl RedisDispatcher {
 #[async_trait]
 impl Dispatcher for RedisDispatcher {
     async fn begin(&self, generation: Generation) -> Result<(), DispatchError> {
-        self.call("begin", [text(generation.0)]).await?;
-        self.generation.store(generation.0, Ordering::Relaxed);
+        self.partition.call("begin", [text(generation.0)]).await?;
+        self.partition.is_at(generation);
         self.sweep().await;
         Ok(())
     }
 
     async fn push(&self, entries: Vec<Entry>) -> Result<(), DispatchError> {
         for entries in entries.chunks(PUSH_MAX_ENTRIES) {
-            let mut batch = Batch::default();
-            entries.iter().for_each(|entry| batch.entry(entry));
-            self.call("push", batch.into_args()).await?;
+            self.pushes.push(entries.to_vec()).await?;
         }
         Ok(())
     }
@@ -127,7 +123,7 @@ impl Dispatcher for RedisDispatcher {
 
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError> {
         self.sessions.leave(session);
-        match self.call("leave", [id(session)]).await {
+        match self.partition.call("leave", [id(session)]).await {
             // A Redis that forgot everything holds nothing of it.
             Ok(_) | Err(DispatchError::WrongGeneration) => Ok(()),
             Err(error) => Err(error),
@@ -146,13 +142,13 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError> {
-        self.call("start", [id(session), codec::leases(leases)]).await?;
+        self.partition.call("start", [id(session), codec::leases(leases)]).await?;
         Ok(())
     }
 
     async fn renew(&self, session: SessionId, leases: &[Lease]) -> Result<Vec<Lease>, DispatchError> {
         self.sessions.hear(session, None);
-        let answer = self.call("renew", [id(session), codec::leases(leases)]).await?;
+        let answer = self.partition.call("renew", [id(session), codec::leases(leases)]).await?;
         let mut answer = Answer::new(answer)?;
         if answer.number()? != 1 && self.is_ours(session) {
             return Err(DispatchError::WrongGeneration);
@@ -169,48 +165,48 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn withdraw(&self, job: JobId) -> Result<Place, DispatchError> {
-        let place = self.call("withdraw", [job.as_bytes().to_vec()]).await?;
+        let place = self.partition.call("withdraw", [job.as_bytes().to_vec()]).await?;
         codec::places(&codec::bytes(place)?)?.pop().ok_or_else(strange)
     }
 
     async fn nudge(&self, job: JobId) -> Result<(), DispatchError> {
-        self.call("nudge", [job.as_bytes().to_vec()]).await?;
+        self.partition.call("nudge", [job.as_bytes().to_vec()]).await?;
         Ok(())
     }
 
     async fn locate(&self, ids: &[JobId]) -> Result<Vec<Place>, DispatchError> {
         let mut places = Vec::with_capacity(ids.len());
         for ids in ids.chunks(PUSH_MAX_ENTRIES) {
-            let found = self.call("locate", [codec::ids(ids)]).await?;
+            let found = self.partition.call("locate", [codec::ids(ids)]).await?;
             places.extend(codec::places(&codec::bytes(found)?)?);
         }
         if places.len() == ids.len() { Ok(places) } else { Err(strange()) }
     }
 
     async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError> {
-        let lost = self.call("reap", [text(limit), yes(self.link.sees_closed_connections())]).await?;
+        let lost = self.partition.call("reap", [text(limit), yes(self.link.sees_closed_connections())]).await?;
         codec::recoveries(&codec::bytes(lost)?)
     }
 
     async fn apply(&self, setting: Setting) -> Result<(), DispatchError> {
-        self.call("apply", setting_args(setting)).await?;
+        self.partition.call("apply", setting_args(setting)).await?;
         Ok(())
     }
 
     async fn depths(&self) -> Result<Vec<QueueDepth>, DispatchError> {
-        let answer = Answer::new(self.call("depths", []).await?)?;
+        let answer = Answer::new(self.partition.call("depths", []).await?)?;
         let mut depths = answer.rest().map(depth).collect::<Result<Vec<_>, _>>()?;
         depths.sort_unstable_by(|a, b| a.queue.cmp(&b.queue));
         Ok(depths)
     }
 
     async fn explain(&self, job: JobId) -> Result<Vec<Wait>, DispatchError> {
-        let answer = Answer::new(self.call("explain", [job.as_bytes().to_vec()]).await?)?;
+        let answer = Answer::new(self.partition.call("explain", [job.as_bytes().to_vec()]).await?)?;
         answer.rest().map(wait).collect()
     }
 
     async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
-        let answer = Answer::new(self.call("sessions", []).await?)?;
+        let answer = Answer::new(self.partition.call("sessions", []).await?)?;
         let view = |value| {
             let mut view = Answer::new(value)?;
             let (id, leases) = (view.session()?, view.number()? as u64);

@@ -4,7 +4,7 @@
 //! are told apart by the constraint: keys are claimed first, in one order, which waits for whoever has them; then the
 //! jobs are decided on in memory, and what was claimed in vain is given back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use async_trait::async_trait;
 use sqlx::PgConnection;
@@ -48,6 +48,19 @@ impl Verb for Accept {
     /// The same ids and keys find their own first try.
     const REPEATABLE: bool = true;
 
+    fn is_one_statement(inputs: &[Vec<NewJob>]) -> bool {
+        let jobs = || inputs.iter().flatten();
+        jobs().map(|job| job.payload.len()).sum::<usize>() <= STATEMENT_MAX_BYTES && !jobs().any(has_key)
+    }
+
+    async fn run_at_once(connection: &mut PgConnection, inputs: &[Vec<NewJob>]) -> Result<Vec<Vec<Accepted>>, Failure> {
+        let mut jobs: Vec<&NewJob> = inputs.iter().flatten().collect();
+        jobs.sort_unstable_by_key(|job| job.id);
+        jobs.dedup_by_key(|job| job.id);
+        insert_at_once(connection, &jobs).await?;
+        Ok(inputs.iter().map(|input| vec![Accepted::New; input.len()]).collect())
+    }
+
     async fn run(
         transaction: &mut Transaction,
         inputs: &[Vec<NewJob>],
@@ -60,13 +73,17 @@ impl Verb for Accept {
     }
 }
 
+/// Whether others may stand in its way.
+fn has_key(job: &NewJob) -> bool {
+    job.idempotency.is_some() || job.unique_key.is_some()
+}
+
 /// What each job is answered, and which of them are to be inserted.
 async fn decide<'j>(
     transaction: &mut Transaction,
     jobs: &[&'j NewJob],
 ) -> Result<(Vec<Accepted>, Vec<&'j NewJob>), Failure> {
-    let keyed: Vec<&NewJob> =
-        jobs.iter().copied().filter(|job| job.idempotency.is_some() || job.unique_key.is_some()).collect();
+    let keyed: Vec<&NewJob> = jobs.iter().copied().filter(|job| has_key(job)).collect();
     if keyed.is_empty() {
         let mut known = HashSet::with_capacity(jobs.len());
         let new = jobs.iter().copied().filter(|job| known.insert(job.id)).collect();
@@ -105,8 +122,7 @@ async fn insert(transaction: &mut Transaction, new: &[&NewJob]) -> Result<(), Fa
         fresh.extend(insert_payloads(transaction.connection(), part).await?);
         rest = later;
     }
-    let keyed_twin =
-        new.iter().any(|job| !fresh.contains(&job.id.0) && (job.unique_key.is_some() || job.idempotency.is_some()));
+    let keyed_twin = new.iter().any(|job| !fresh.contains(&job.id.0) && has_key(job));
     if keyed_twin {
         return Err(Failure::Conflict("the same job was accepted meanwhile".into()));
     }
@@ -142,12 +158,36 @@ async fn insert_payloads(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
 }
 
 async fn insert_jobs(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(), Failure> {
+    bind_jobs(sqlx::query(sql::ACCEPT_JOBS), jobs)?.execute(connection).await?;
+    Ok(())
+}
+
+/// Inserts jobs that are each new and have no keys; refused as a whole where one is not new.
+async fn insert_at_once(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(), Failure> {
+    let (mut queues, mut tenants) = (BTreeMap::new(), BTreeMap::new());
+    for job in jobs {
+        *queues.entry(job.queue.as_str()).or_insert(0_i64) += 1;
+        *tenants.entry(job.tenant.as_str()).or_insert(0_i64) += 1;
+    }
+    let query = sqlx::query(sql::ACCEPT_AT_ONCE)
+        .bind(jobs.iter().map(|job| &*job.payload).collect::<Vec<_>>())
+        .bind(queues.keys().copied().collect::<Vec<_>>())
+        .bind(queues.values().copied().collect::<Vec<_>>())
+        .bind(tenants.keys().copied().collect::<Vec<_>>())
+        .bind(tenants.values().copied().collect::<Vec<_>>());
+    bind_jobs(query, jobs)?.execute(connection).await?;
+    Ok(())
+}
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;
+
+fn bind_jobs<'q>(query: Query<'q>, jobs: &[&'q NewJob]) -> Result<Query<'q>, Failure> {
     let names = |name: fn(&NewJob) -> &Name| jobs.iter().map(|job| name(job).as_str()).collect::<Vec<_>>();
     let times = |time: fn(&NewJob) -> Option<i64>| jobs.iter().map(|job| time(job)).collect::<Vec<_>>();
     let texts =
         |text: fn(&NewJob) -> Option<&String>| jobs.iter().map(|job| kept_if_any(text(job))).collect::<Vec<_>>();
     let tags = jobs.iter().map(|job| rows::tags_text(&job.tags)).collect::<Result<Vec<_>, _>>()?;
-    sqlx::query(sql::ACCEPT_JOBS)
+    Ok(query
         .bind(jobs.iter().map(|job| job.id.0).collect::<Vec<_>>())
         .bind(names(|job| &job.tenant))
         .bind(names(|job| &job.queue))
@@ -165,8 +205,5 @@ async fn insert_jobs(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<
         .bind(texts(|job| job.batch_id.as_ref()))
         .bind(tags)
         .bind(texts(|job| job.request_id.as_ref()))
-        .bind(texts(|job| job.traceparent.as_ref()))
-        .execute(connection)
-        .await?;
-    Ok(())
+        .bind(texts(|job| job.traceparent.as_ref())))
 }

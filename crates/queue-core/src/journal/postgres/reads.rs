@@ -1,6 +1,6 @@
 //! What is read: for workers and the scheduler, for people, and for the bill.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -63,16 +63,15 @@ fn in_places<T>(
 pub(super) async fn load(pool: PgPool, claims: &[Token], now: Timestamp) -> Result<Vec<Option<Loaded>>, Failure> {
     let found = sqlx::query(sql::LOAD)
         .bind(claims.iter().map(|claim| claim.id.0).collect::<Vec<_>>())
-        .bind(claims.iter().map(|claim| claim.epoch.0).collect::<Vec<_>>())
         .bind(now.0)
         .fetch_all(&pool)
         .await?;
-    let read = |row: &PgRow| {
-        let mut cells = Cells::of(row, JOB_COLUMNS);
-        let loaded = Loaded { job: rows::job(row)?, payload: cells.bytes()? };
-        Ok((cells.next()?, loaded))
-    };
-    in_places(claims.len(), found.iter().map(read))
+    let mut loaded = HashMap::with_capacity(found.len());
+    for row in &found {
+        let job = rows::job(row)?;
+        loaded.insert((job.id, job.epoch), Loaded { job, payload: Cells::of(row, JOB_COLUMNS).bytes()? });
+    }
+    Ok(claims.iter().map(|claim| loaded.remove(&(claim.id, claim.epoch))).collect())
 }
 
 /// A page of live jobs.

@@ -14,6 +14,7 @@ macro_rules! texts {
 pub(super) const STATEMENTS_MAX: usize = 96;
 
 texts! {
+    ACCEPT_AT_ONCE = "accept_at_once",
     ACCEPT_JOBS = "accept_jobs",
     ACCEPT_PAYLOADS = "accept_payloads",
     ANSWERED = "answered",

@@ -37,6 +37,19 @@ pub(super) trait Verb: Send + Sync + 'static {
     /// Whether running it again tells what the first time did, also where nobody knows whether that was committed.
     const REPEATABLE: bool;
 
+    /// Whether one statement, which commits by itself, can do all of it: one round trip instead of five.
+    fn is_one_statement(_inputs: &[Self::Input]) -> bool {
+        false
+    }
+
+    /// Does it in that statement. One that is refused has done nothing, and [`Self::run`] finds out why.
+    async fn run_at_once(
+        _connection: &mut PgConnection,
+        _inputs: &[Self::Input],
+    ) -> Result<Vec<Self::Output>, Failure> {
+        Err(Failure::Refused("not one statement".into()))
+    }
+
     /// Does it, with one answer for each input. `again` says that the same inputs may have been committed before.
     async fn run(
         transaction: &mut Transaction,
@@ -151,13 +164,37 @@ impl Database {
 
     async fn try_commit<V: Verb>(&self, inputs: &[V::Input], again: bool) -> Result<Vec<V::Output>, Failure> {
         let began = Instant::now();
+        let at_once = if again { None } else { self.try_at_once::<V>(inputs).await? };
+        let answers = match at_once {
+            Some(answers) => answers,
+            None => self.try_transaction::<V>(inputs, again).await?,
+        };
+        histogram!(telemetry::JOURNAL_COMMIT).record(began.elapsed().as_secs_f64());
+        histogram!(telemetry::JOURNAL_BATCH).record(inputs.len() as f64);
+        Ok(answers)
+    }
+
+    /// `None`: it needs a transaction.
+    async fn try_at_once<V: Verb>(&self, inputs: &[V::Input]) -> Result<Option<Vec<V::Output>>, Failure> {
+        if !V::is_one_statement(inputs) {
+            return Ok(None);
+        }
+        let mut connection = self.pool.acquire().await?;
+        match V::run_at_once(&mut connection, inputs).await {
+            Ok(answers) => Ok(Some(answers)),
+            Err(Failure::Refused(_)) => Ok(None),
+            // The statement was also the commit.
+            Err(Failure::Lost(reason)) => Err(Failure::Ambiguous(reason)),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn try_transaction<V: Verb>(&self, inputs: &[V::Input], again: bool) -> Result<Vec<V::Output>, Failure> {
         let inner = self.pool.begin().await?;
         let mut transaction =
             Transaction { inner, now: self.clock.now(), totals: BTreeMap::new(), backlogs: BTreeMap::new() };
         let answers = V::run(&mut transaction, inputs, again).await?;
         transaction.commit().await?;
-        histogram!(telemetry::JOURNAL_COMMIT).record(began.elapsed().as_secs_f64());
-        histogram!(telemetry::JOURNAL_BATCH).record(inputs.len() as f64);
         Ok(answers)
     }
 
