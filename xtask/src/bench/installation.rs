@@ -60,6 +60,26 @@ impl Shared {
         let database = postgres.database();
         Self { redis: RedisServer::start(), postgres, counts_statements, database }
     }
+
+    /// What they are, and what a commit costs them: their versions, what Postgres says of its own fsync, and on what it
+    /// writes.
+    pub(crate) fn describe(&self) -> String {
+        let setting = |name: &str| self.postgres.run("postgres", &format!("SHOW {name}"));
+        let info = self.redis.command(&["INFO", "server"]);
+        let redis = info.lines().find_map(|line| line.strip_prefix("redis_version:")).unwrap_or("?");
+        let folder = setting("data_directory");
+        let file_system = std::process::Command::new("stat").args(["-f", "-c", "%T", &folder]).output();
+        let file_system = file_system.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+        format!(
+            "Redis {redis}; Postgres {}, fsync {}, synchronous_commit {}, shared_buffers {}, max_wal_size {}, on {}",
+            setting("server_version"),
+            setting("fsync"),
+            setting("synchronous_commit"),
+            setting("shared_buffers"),
+            setting("max_wal_size"),
+            file_system.unwrap_or_else(|_| "?".to_owned()),
+        )
+    }
 }
 
 /// A process that runs every role.

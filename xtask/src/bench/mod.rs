@@ -46,7 +46,8 @@ pub(crate) struct Arguments {
 struct Measured {
     report: Value,
     steps: Vec<Step>,
-    counts_statements: bool,
+    /// The shared stores, and whether Postgres counts its statements.
+    stores: Option<(String, bool)>,
 }
 
 /// Measures and prints.
@@ -64,14 +65,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         let steps: Vec<Step> = runs.iter().flat_map(|run| run.steps.clone()).collect();
         if arguments.json {
             let reports: Vec<&Value> = runs.iter().map(|run| &run.report).collect();
-            println!("{:#}", json!({"reports": reports, "bars": judged, "profile": steps}));
+            let stores = runs[0].stores.as_ref().map(|(stores, _)| stores);
+            println!("{:#}", json!({"stores": stores, "reports": reports, "bars": judged, "profile": steps}));
             return Ok(());
         }
         print_figures(&runs);
         if !judged.is_empty() {
             bar::print("The bars of speed on shared stores (2 cores)", &judged);
         }
-        profile::print(&steps, arguments.stores == Stores::Shared, runs.iter().all(|run| run.counts_statements));
+        profile::print(&steps, runs[0].stores.as_ref().map(|&(_, counts_statements)| counts_statements));
         Ok(())
     })
 }
@@ -100,7 +102,7 @@ async fn measure(binary: &Path, stores: Stores, arguments: &[&str]) -> Result<Me
     let profiler =
         Profiler { shared, longshore: server, bench: bench.id().context("`longshore bench` has just been started")? };
     let (report, steps) = follow(&mut bench, &profiler).await?;
-    Ok(Measured { report, steps, counts_statements: shared.is_some_and(|shared| shared.counts_statements) })
+    Ok(Measured { report, steps, stores: shared.map(|shared| (shared.describe(), shared.counts_statements)) })
 }
 
 /// A mark of `longshore bench --steps`.
@@ -201,6 +203,9 @@ fn print_figures(runs: &[Measured]) {
         let peak = run.report["memory"]["peak_rss_bytes"].as_f64().unwrap_or(f64::NAN) / (1024.0 * 1024.0);
         let phases: Vec<_> = run.report["rows"].as_array().into_iter().flatten().map(|row| &row["phase"]).collect();
         let phases: Vec<_> = phases.into_iter().filter_map(Value::as_str).collect();
+        if let Some((stores, _)) = &run.stores {
+            println!("stores   {stores}");
+        }
         println!("memory   longshore {peak:.0} MiB at most, in the process of {}", phases.join(", "));
     }
 }
@@ -210,7 +215,7 @@ mod tests {
     use super::*;
 
     fn measured(rows: Value) -> Measured {
-        Measured { report: json!({ "rows": rows }), steps: vec![], counts_statements: false }
+        Measured { report: json!({ "rows": rows }), steps: vec![], stores: None }
     }
 
     #[test]

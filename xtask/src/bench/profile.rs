@@ -191,10 +191,12 @@ fn statements(json: &str, jobs: f64) -> Result<Vec<Statement>> {
     Ok(rows.into_iter().map(statement).collect())
 }
 
-/// Prints the profile of all steps.
-pub(crate) fn print(steps: &[Step], shared: bool, counts_statements: bool) {
-    let processes: &[&str] =
-        if shared { &["redis", "postgres", "longshore", "bench"] } else { &["longshore", "bench"] };
+/// Prints the profile of all steps. `counts_statements`: of shared stores, whether Postgres does.
+pub(crate) fn print(steps: &[Step], counts_statements: Option<bool>) {
+    let processes: &[&str] = match counts_statements {
+        Some(_) => &["redis", "postgres", "longshore", "bench"],
+        None => &["longshore", "bench"],
+    };
     let of_processes = |step: &Step| {
         let each: Vec<f64> = processes.iter().filter_map(|name| step.processor_us.get(name).copied()).collect();
         let sum: f64 = each.iter().sum();
@@ -212,9 +214,7 @@ pub(crate) fn print(steps: &[Step], shared: bool, counts_statements: bool) {
         &headers,
         steps.iter().map(of_processes).collect(),
     );
-    if !shared {
-        return;
-    }
+    let Some(counts_statements) = counts_statements else { return };
     let of_redis = |step: &Step| {
         let shown = step.redis.iter().filter(|command| command.us >= SHOWN_MIN_US);
         let row =
