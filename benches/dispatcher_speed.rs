@@ -391,7 +391,9 @@ async fn longest_wait(store: &Store) -> Result<f64, Failure> {
         let load = (0..ROUND_JOBS).map(|n| entry(if n % 10 == 0 { PRIORITY_MAX } else { 5 }, now)).collect();
         bench.dispatcher.push(load).await?;
         acks = bench.step(acks, ROUND_JOBS).await?;
-        acks.iter().for_each(|ack| drop(waiting.remove(&ack.lease.id)));
+        for ack in &acks {
+            waiting.remove(&ack.lease.id);
+        }
         if waiting.is_empty() {
             return Ok(round as f64);
         }

@@ -59,7 +59,10 @@ async fn bytes_a_job(installation: &Installation, pad: usize) -> Result<f64> {
         loop {
             let answer = http.get(format!("{url}/v1/queues/metrics")).bearer_auth(&key).send().await?;
             let metrics: Value = answer.error_for_status()?.json().await?;
-            if metrics["queues"][QUEUE]["waiting"] == JOBS {
+            // What a paused queue holds is parked.
+            let queue = &metrics["queues"][QUEUE];
+            let held: u64 = ["waiting", "parked"].iter().filter_map(|name| queue[name].as_u64()).sum();
+            if held == JOBS as u64 {
                 return anyhow::Ok(());
             }
             tokio::time::sleep(LOOK_EVERY).await;

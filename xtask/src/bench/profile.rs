@@ -12,7 +12,7 @@ use crate::table::{self, figure};
 /// Microseconds of the clock tick in which Linux counts processor time: `USER_HZ` is 100 on the machines of today.
 const TICK_US: f64 = 10_000.0;
 /// Commands and statements below this many microseconds a job are left out of the tables.
-const SHOWN_MIN_US: f64 = 0.05;
+const SHOWN_MIN_US: f64 = 0.5;
 /// What Postgres counted.
 const STATEMENTS: &str = include_str!("statements.sql");
 
