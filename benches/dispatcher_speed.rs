@@ -4,6 +4,9 @@
 //! (and of Redis), which says something also on a machine that others use.
 //!
 //! The Redis should be one that nobody else uses: its memory is compared before and after.
+//!
+//! `… -- [backlog] [Redis address] --bars` measures what has a bar and no more, a JSON object a line, for `cargo xtask
+//! bars`.
 
 #![allow(clippy::print_stdout)] // its output is what it is for
 
@@ -21,7 +24,7 @@ use queue_core::{
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
-    job::Kind,
+    job::{AGEING_MS_PER_POINT, Kind, PRIORITY_MAX},
     time::{Clock, SystemClock, Timestamp},
 };
 
@@ -38,22 +41,37 @@ const THROUGH: usize = 500_000;
 const THROUGH_REDIS: usize = 100_000;
 /// Tenants among whom the backlog is spread.
 const TENANTS: usize = 100;
+/// Asks for the figures that have a bar.
+const BARS: &str = "--bars";
+/// The small backlog, with which the large one is compared.
+const SMALL_BACKLOG: usize = 10_000;
+/// Jobs of one tenant before another submits one.
+const FLOOD: usize = 200_000;
+/// Claims among whom the weights are counted.
+const WEIGHED: usize = 4_000;
 
 fn main() -> Result<(), Failure> {
-    let mut args = std::env::args().skip(1).filter(|argument| argument != CARGO_SAYS);
+    let (flags, args): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).filter(|argument| argument != CARGO_SAYS).partition(|argument| argument == BARS);
+    let mut args = args.into_iter();
     let backlog: usize = args.next().map_or(Ok(1_000_000), |text| text.parse())?;
     let store = match args.next() {
         Some(address) => Store::Redis(RedisAddress::parse(&address)?, Box::new(redis::Client::open(address)?)),
         None => Store::Memory,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(measure(&store, backlog))
+    match flags.is_empty() {
+        true => runtime.block_on(measure(&store, backlog)),
+        false => runtime.block_on(measure_bars(&store, backlog)),
+    }
 }
 
 async fn measure(store: &Store, backlog: usize) -> Result<(), Failure> {
     // First: later, entries would take memory that this process has already freed once.
-    memory(store, backlog.min(100_000)).await?;
-    for backlog in [10_000, backlog] {
+    let entries = backlog.min(100_000);
+    let bytes = memory(&Bench::open(store, None).await?, entries).await?;
+    println!("{:<52} {bytes:>12.0} bytes", format!("memory an entry, of {entries}"));
+    for backlog in [SMALL_BACKLOG, backlog] {
         through(store, backlog, None, "").await?;
     }
     if matches!(store, Store::Memory) {
@@ -62,8 +80,35 @@ async fn measure(store: &Store, backlog: usize) -> Result<(), Failure> {
     }
     parked(store, 1_000).await?;
     reap(store, 10_000).await?;
-    fairness(store, 200_000).await?;
-    weights(store).await
+    println!("{:<52} {:>12}", format!("place of a tenant's single job behind {FLOOD}"), fairness(store, FLOOD).await?);
+    let share = weights(store).await?;
+    let shares = format!("{share} : {}", WEIGHED - share);
+    println!("{:<52} {shares:>12}", format!("claims of weights 3 and 1, of {WEIGHED}"));
+    Ok(())
+}
+
+/// The figures that have a bar.
+async fn measure_bars(store: &Store, backlog: usize) -> Result<(), Failure> {
+    let say = |figure: &str, value: f64| println!("{}", serde_json::json!({"figure": figure, "value": value}));
+    let large = Bench::open(store, None).await?;
+    say("bytes_a_job", memory(&large, backlog).await?);
+    let small = Bench::open_beside(store).await?;
+    small.fill(SMALL_BACKLOG, &tenants()).await?;
+    let [small, large] = claim_costs([&small, &large]).await?;
+    for (name, cost) in [("small", small), ("large", large)] {
+        say(&format!("claim_server_us_{name}"), cost.server_us);
+        say(&format!("claim_wall_us_{name}"), cost.wall_us);
+    }
+    say("place_behind_flood", fairness(store, FLOOD).await? as f64);
+    let share = weights(store).await? as f64;
+    say("weights_ratio", share / (WEIGHED as f64 - share).max(1.0));
+    say("longest_wait_rounds", longest_wait(store).await?);
+    say("longest_wait_rounds_bound", WAIT_BOUND_ROUNDS as f64);
+    Ok(())
+}
+
+fn tenants() -> Vec<Name> {
+    (0..TENANTS).map(|n| Name::new(format!("tenant-{n}"))).collect()
 }
 
 /// What is measured.
@@ -73,14 +118,14 @@ enum Store {
 }
 
 impl Store {
-    async fn open(&self, file: Option<PathBuf>) -> Result<Arc<dyn Dispatcher>, Failure> {
+    async fn open(&self, file: Option<PathBuf>, prefix: &str) -> Result<Arc<dyn Dispatcher>, Failure> {
         let clock = Arc::new(SystemClock);
         let generation = Generation(clock.now().0);
         let dispatcher: Arc<dyn Dispatcher> = match self {
             Self::Memory => Arc::new(MemoryDispatcher::open(clock, file)?),
             Self::Redis(address, _) => {
                 let config = RedisConfig {
-                    prefix: "bench".into(),
+                    prefix: prefix.into(),
                     response_timeout: Duration::from_secs(60),
                     ..RedisConfig::new(address.clone())
                 };
@@ -124,8 +169,16 @@ struct Bench<'s> {
 
 impl<'s> Bench<'s> {
     async fn open(store: &'s Store, file: Option<PathBuf>) -> Result<Self, Failure> {
+        Self::join(store, store.open(file, "bench").await?).await
+    }
+
+    /// Another in the same store, under another prefix.
+    async fn open_beside(store: &'s Store) -> Result<Self, Failure> {
+        Self::join(store, store.open(None, "beside").await?).await
+    }
+
+    async fn join(store: &'s Store, dispatcher: Arc<dyn Dispatcher>) -> Result<Self, Failure> {
         let now = SystemClock.now().plus_ms(-1_000);
-        let dispatcher = store.open(file).await?;
         let session = SessionId::generate();
         // Its receiver is dropped: nobody is to be woken here.
         dispatcher.join(session, vec![]).await?;
@@ -163,18 +216,54 @@ impl<'s> Bench<'s> {
     }
 }
 
-async fn memory(store: &Store, backlog: usize) -> Result<(), Failure> {
-    let tenants: Vec<_> = (0..TENANTS).map(|n| Name::new(format!("tenant-{n}"))).collect();
-    let bench = Bench::open(store, None).await?;
-    let before = store.bytes()?;
-    bench.fill(backlog, &tenants).await?;
-    let bytes = store.bytes()?.saturating_sub(before) / backlog.max(1) as u64;
-    println!("{:<52} {bytes:>12} bytes", format!("memory an entry, of {backlog}"));
-    Ok(())
+/// Bytes of an entry, of so many.
+async fn memory(bench: &Bench<'_>, entries: usize) -> Result<f64, Failure> {
+    let before = bench.store.bytes()?;
+    bench.fill(entries, &tenants()).await?;
+    Ok(bench.store.bytes()?.saturating_sub(before) as f64 / entries.max(1) as f64)
+}
+
+/// What it costs to claim, start and ack a job.
+#[derive(Clone, Copy, Default)]
+struct Cost {
+    /// Until the answers are there.
+    wall_us: f64,
+    /// Processor time of Redis.
+    server_us: f64,
+}
+
+/// Turns of each backlog, and claims in one: few of a small backlog, which is filled up after each.
+const COST_TURNS: usize = 100;
+const COST_CLAIMS: usize = 1_000;
+
+/// The costs at several backlogs, in turns, so that what else the machine does falls on all of them.
+async fn claim_costs<const N: usize>(benches: [&Bench<'_>; N]) -> Result<[Cost; N], Failure> {
+    let (mut costs, tenants) = ([Cost::default(); N], tenants());
+    for _ in 0..COST_TURNS {
+        for (bench, cost) in benches.iter().zip(&mut costs) {
+            let (wall, server) = (Instant::now(), bench.store.server_seconds()?);
+            let (mut acks, mut claimed) = (vec![], 0);
+            for _ in 0..COST_CLAIMS / SLOTS {
+                acks = bench.step(acks, SLOTS).await?;
+                claimed += acks.len();
+                let leases: Vec<_> = acks.iter().map(|ack| ack.lease).collect();
+                bench.dispatcher.start(bench.session, &leases).await?;
+            }
+            bench.step(acks, 0).await?;
+            if claimed != COST_CLAIMS {
+                return Err(format!("{claimed} of {COST_CLAIMS} were claimed").into());
+            }
+            let all = (COST_CLAIMS * COST_TURNS) as f64;
+            cost.wall_us += wall.elapsed().as_secs_f64() * 1e6 / all;
+            cost.server_us += (bench.store.server_seconds()? - server) * 1e6 / all;
+            bench.fill(COST_CLAIMS, &tenants).await?;
+        }
+    }
+    Ok(costs)
 }
 
 async fn through(store: &Store, backlog: usize, file: Option<PathBuf>, what: &str) -> Result<(), Failure> {
-    let tenants: Vec<_> = (0..TENANTS).map(|n| Name::new(format!("tenant-{n}"))).collect();
+    let tenants = tenants();
     let bench = Bench::open(store, file).await?;
     let watch = bench.watch()?;
     bench.fill(backlog, &tenants).await?;
@@ -236,7 +325,8 @@ async fn reap(store: &Store, leases: usize) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn fairness(store: &Store, flood: usize) -> Result<(), Failure> {
+/// The place of a tenant's single job behind so many of another.
+async fn fairness(store: &Store, flood: usize) -> Result<usize, Failure> {
     let bench = Bench::open(store, None).await?;
     bench.fill(flood, &[Name::from("a")]).await?;
     let single = bench.entry(&Name::from("b"), &Name::from("t"));
@@ -246,15 +336,17 @@ async fn fairness(store: &Store, flood: usize) -> Result<(), Failure> {
     loop {
         place += 1;
         let acks = bench.step(vec![], 1).await?;
-        if acks.is_empty() || acks.iter().any(|ack| ack.lease.id == id) {
-            break;
+        if acks.is_empty() {
+            return Err("the single job was never claimed".into());
+        }
+        if acks.iter().any(|ack| ack.lease.id == id) {
+            return Ok(place);
         }
     }
-    println!("{:<52} {place:>12}", format!("place of a tenant's single job behind {flood}"));
-    Ok(())
 }
 
-async fn weights(store: &Store) -> Result<(), Failure> {
+/// Claims of a tenant of weight 3 beside one of weight 1, both with enough, of [`WEIGHED`].
+async fn weights(store: &Store) -> Result<usize, Failure> {
     let bench = Bench::open(store, None).await?;
     let heavy = Name::from("heavy");
     bench.dispatcher.apply(Setting::TenantWeight(heavy.clone(), 3)).await?;
@@ -265,12 +357,48 @@ async fn weights(store: &Store) -> Result<(), Failure> {
         bench.dispatcher.push(vec![entry, bench.entry(&Name::from("light"), &target)]).await?;
     }
     let mut share = 0;
-    for _ in 0..4_000 / 50 {
+    for _ in 0..WEIGHED / 50 {
         let claimed = bench.step(vec![], 50).await?;
         share += claimed.iter().filter(|ack| of_heavy.contains(&ack.lease.id)).count();
     }
-    println!("{:<52} {:>12}", "claims of weights 3 and 1, of 4,000", format!("{share} : {}", 4_000 - share));
-    Ok(())
+    Ok(share)
+}
+
+/// Rounds in which a point of priority is waited for, and jobs that come and are claimed in one.
+const ROUNDS_A_POINT: usize = 10;
+const ROUND_JOBS: usize = 100;
+/// Old jobs without priority: as many as one round claims.
+const OLD_JOBS: usize = ROUND_JOBS;
+/// Rounds after which even the highest priority does not go before them, and one for themselves.
+const WAIT_BOUND_ROUNDS: usize = ROUNDS_A_POINT * PRIORITY_MAX as usize + 2;
+
+/// Rounds until the last of the old jobs without priority was claimed, while as many jobs come as are claimed: one of ten
+/// with the highest priority, the others in the middle. Not a number if one of them is still there after four times the
+/// bound. A round's time passes by the due times of what comes in it: they decide who waits, not the clock.
+async fn longest_wait(store: &Store) -> Result<f64, Failure> {
+    let bench = Bench::open(store, None).await?;
+    let (tenant, target) = (Name::from("a"), Name::from("t"));
+    let rounds = WAIT_BOUND_ROUNDS * 4;
+    let round_ms = AGEING_MS_PER_POINT / ROUNDS_A_POINT as i64;
+    let begin = bench.now.plus_ms(-(rounds as i64) * round_ms);
+    let entry = |priority, run_at| Entry { priority, run_at, ..bench.entry(&tenant, &target) };
+    let old: Vec<_> = (0..OLD_JOBS).map(|_| entry(0, begin)).collect();
+    let mut waiting: std::collections::HashSet<_> = old.iter().map(|entry| entry.id).collect();
+    bench.dispatcher.push(old).await?;
+    let mut acks = vec![];
+    for round in 1..=rounds {
+        let now = begin.plus_ms(round as i64 * round_ms);
+        let load = (0..ROUND_JOBS).map(|n| entry(if n % 10 == 0 { PRIORITY_MAX } else { 5 }, now)).collect();
+        bench.dispatcher.push(load).await?;
+        acks = bench.step(acks, ROUND_JOBS).await?;
+        for ack in &acks {
+            waiting.remove(&ack.lease.id);
+        }
+        if waiting.is_empty() {
+            return Ok(round as f64);
+        }
+    }
+    Ok(f64::NAN)
 }
 
 struct Watch<'s> {

@@ -1,11 +1,15 @@
 //! `cargo xtask …`: the project's own commands. `test` is what CI runs; the others are parts of it or heavy suites.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod bar;
+mod bars;
+mod bench;
 mod cluster;
 mod demo;
 mod docs;
 mod faults;
 mod suite;
+mod table;
 mod tidy;
 
 use std::{
@@ -35,12 +39,12 @@ enum Verb {
     },
     /// The architecture rules: crate arrows, file lengths, script headers, documents that tell the truth.
     Tidy,
-    /// The speed figures of the README: builds a release, starts `longshore up` on a fresh folder, runs `bench`.
-    Bench {
-        /// Jobs of the submit and drain workloads.
-        #[arg(long, default_value_t = 100_000)]
-        jobs: u64,
-    },
+    /// The speed figures of the README: builds a release, starts `longshore up` on empty stores, runs `longshore bench`,
+    /// and prints the figures beside their bars and where each microsecond of a job goes.
+    Bench(bench::Arguments),
+    /// The bars of the shared stores besides their speed: memory and claim cost at a million waiting jobs, the rebuild after
+    /// a flush, fairness. Takes some minutes.
+    Bars(bars::Arguments),
     /// The fault suite: processes are killed and stores taken away under load, and every promise is checked.
     Faults(faults::Arguments),
     /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
@@ -61,7 +65,8 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Test { tests_only } => suite::test(tests_only),
         Verb::Tidy => tidy::check(),
-        Verb::Bench { jobs } => suite::bench(jobs),
+        Verb::Bench(arguments) => bench::run(&arguments),
+        Verb::Bars(arguments) => bars::run(&arguments),
         Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Deny => suite::deny(),
@@ -86,7 +91,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 }
 
 fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Result<()> {
-    println!("$ {program} {}", arguments.join(" "));
+    eprintln!("$ {program} {}", arguments.join(" "));
     let began = Instant::now();
     let status = Command::new(program)
         .args(arguments)
@@ -95,6 +100,6 @@ fn run_with(program: &str, arguments: &[&str], environment: &[(&str, &str)]) -> 
         .status()
         .with_context(|| format!("{program} did not start"))?;
     ensure!(status.success(), "`{program} {}` failed: {status}", arguments.join(" "));
-    println!("  {:.0} s", began.elapsed().as_secs_f64());
+    eprintln!("  {:.0} s", began.elapsed().as_secs_f64());
     Ok(())
 }

@@ -73,11 +73,14 @@ enum Verb {
         #[command(flatten)]
         flags: Flags,
     },
-    /// Bring the journal's schema up to date
+    /// Bring the journal's schema up to date; on a terminal it asks before it changes one that is in use
     Migrate {
         /// Only print what would be run
         #[arg(long)]
         dry_run: bool,
+        /// Do not ask; without a terminal nobody is asked anyway
+        #[arg(long, short)]
+        yes: bool,
         #[command(flatten)]
         flags: Flags,
     },
@@ -123,7 +126,10 @@ fn run(cli: Cli, out: Output) -> Outcome {
     match cli.verb {
         Verb::Up(flags) => on_all_cores(up::run(load(&flags)?, &access, out)),
         Verb::Serve { role, flags } => on_all_cores(serve::run(role, load(&flags)?, out)),
-        Verb::Migrate { dry_run, flags } => on_one_core(migrate::run(&load(&flags)?, dry_run, out)),
+        Verb::Migrate { dry_run, yes, flags } => {
+            let mode = if dry_run { migrate::Mode::DryRun } else { migrate::Mode::Apply { ask: !yes } };
+            on_one_core(migrate::run(&load(&flags)?, mode, out))
+        }
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),

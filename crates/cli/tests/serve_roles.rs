@@ -204,6 +204,26 @@ async fn a_role_that_is_asked_to_stop_ends_its_work_first() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_a_role_at_once() {
+    let redis = RedisServer::start();
+    let mut fleet = Fleet::start(&redis, &database().await).await;
+    // As many as there are slots, so that both workers have what they would wait for.
+    for number in 0..8 {
+        fleet.apis[number % 2].probe(json!({"sleep_ms": 3_600_000})).await;
+    }
+    fleet.until_active(8).await;
+    for (worker, second) in fleet.workers.iter_mut().zip(["-TERM", "-INT"]) {
+        worker.terminate();
+        // Two signals that come before either is seen are one.
+        worker.until("stopping", async |worker| worker.log().contains("a second signal leaves at once")).await;
+        assert!(worker.is_alive(), "it waits for its jobs");
+        worker.signal(second);
+        assert_eq!(worker.wait_for_death(), Some(130), "{}", worker.log());
+        assert!(worker.log().contains("second signal: leaving at once"), "{}", worker.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_api_for_others_wants_an_admin_key() {
     let redis = RedisServer::start();
     let (database, url) = (database().await, redis.url());

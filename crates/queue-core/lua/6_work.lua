@@ -122,14 +122,20 @@ function verbs.step(args)
 end
 
 -- session, leases -> 1. Noted beside the records, by session and nonce: a lease that is lost or another's is not read
--- under that name.
+-- under that name. Where it is told again, since its answer was lost, the moment of the first word stands.
 function verbs.start(args)
-  local text, starts, now = args[5], {}, number_text(S.now)
-  for at = 1, #text, LEASE_BYTES do
-    local n = #starts
-    starts[n + 1], starts[n + 2] = text:sub(at, at + LEASE_BYTES - 1), now
+  local text, key, leases, starts, now = args[5], S.D .. 'st:' .. args[4], {}, {}, number_text(S.now)
+  for at = 1, #text, LEASE_BYTES do leases[#leases + 1] = text:sub(at, at + LEASE_BYTES - 1) end
+  for from = 1, #leases, UNPACK_MAX do
+    local known = call('HMGET', key, unpack(leases, from, math.min(from + UNPACK_MAX - 1, #leases)))
+    for n, moment in ipairs(known) do
+      if not moment then
+        local at = #starts
+        starts[at + 1], starts[at + 2] = leases[from + n - 1], now
+      end
+    end
   end
-  send('HSET', S.D .. 'st:' .. args[4], starts)
+  send('HSET', key, starts)
   return 1
 end
 

@@ -1,6 +1,7 @@
 //! How fast a flushed Redis is full again on this machine: `cargo run --release -p scheduler --example rebuild_speed --
 //! [jobs]`. Starts a Redis and a Postgres of its own, commits the jobs, runs one scheduler beside one worker, flushes
-//! Redis, and prints when the worker got the first of the old jobs and when all were back.
+//! Redis, and prints when the worker got the first of the old jobs and when all were back. With `--bars` behind the
+//! number it prints what has a bar and no more, a JSON object a line, for `cargo xtask bars`.
 
 #![allow(clippy::print_stdout)] // its output is what it is for
 
@@ -37,25 +38,31 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 fn main() -> Result<(), Failure> {
     let jobs: usize = std::env::args().nth(1).map_or(Ok(100_000), |text| text.parse())?;
+    let bars = std::env::args().nth(2).is_some_and(|flag| flag == "--bars");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(measure(jobs))
+    runtime.block_on(measure(jobs, bars))
 }
 
-async fn measure(jobs: usize) -> Result<(), Failure> {
+async fn measure(jobs: usize, bars: bool) -> Result<(), Failure> {
     let redis = RedisServer::start();
     let stores = open(&redis).await?;
     for first in (0..jobs).step_by(BULK_JOBS) {
         let bulk = (first..jobs.min(first + BULK_JOBS)).map(|n| job(n, stores.clock.now())).collect();
         stores.journal.accept(bulk).await?;
     }
-    println!("{jobs} jobs are committed");
+    if !bars {
+        println!("{jobs} jobs are committed");
+    }
 
     let config = scheduler::Config { alone: true, ..scheduler::Config::default() };
     let began = Instant::now();
     let prepared = scheduler::prepare(&stores, &config).await?;
     let end = CancellationToken::new();
     let clockwork = tokio::spawn(scheduler::run(stores.clone(), config, prepared, end.clone()));
-    report("a start", began, full(&stores, jobs).await?, jobs);
+    let ended = full(&stores, jobs).await?;
+    if !bars {
+        report("a start", began, ended, jobs);
+    }
 
     let worker = register(&stores).await?;
     // Long enough for the scheduler to have seen the worker.
@@ -63,8 +70,14 @@ async fn measure(jobs: usize) -> Result<(), Failure> {
     redis.flush();
     let began = Instant::now();
     let first = first_claim(&stores, worker).await?;
-    println!("{:<12} {:>8.2} s until the first old job was dispatched", "a flush", (first - began).as_secs_f64());
-    report("a flush", began, full(&stores, jobs).await?, jobs);
+    let (first, all) = (first - began, full(&stores, jobs).await?);
+    if bars {
+        println!("{{\"figure\":\"first_dispatch_seconds\",\"value\":{}}}", first.as_secs_f64());
+        println!("{{\"figure\":\"rebuild_seconds\",\"value\":{}}}", (all - began).as_secs_f64());
+    } else {
+        println!("{:<12} {:>8.2} s until the first old job was dispatched", "a flush", first.as_secs_f64());
+        report("a flush", began, all, jobs);
+    }
     end.cancel();
     clockwork.await?;
     Ok(())

@@ -12,7 +12,9 @@
 mod postgres;
 mod provider;
 mod redis;
+mod watchdog;
 
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Behaviour, Director, MockProvider, SeenCall, Stream, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};
+pub use watchdog::Watchdog;

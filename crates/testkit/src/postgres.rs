@@ -134,6 +134,21 @@ impl PostgresServer {
         self.port
     }
 
+    /// Its main process, whose children are all others; it changes with a restart.
+    pub fn pid(&self) -> u32 {
+        let text = fs::read_to_string(self.folder.join("data/postmaster.pid")).expect("the server runs");
+        text.lines().next().and_then(|line| line.trim().parse().ok()).expect("its first line is the process")
+    }
+
+    /// Sets what is set at a start, `name = value` each, and starts it again.
+    pub fn restart_with(&self, settings: &[&str]) {
+        for setting in settings {
+            self.run("postgres", &format!("ALTER SYSTEM SET {setting}"));
+        }
+        self.pg_ctl(&["-m", "fast", "-w", "stop"]);
+        self.resume();
+    }
+
     /// The URL of a database as [`SUPERUSER`].
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}@127.0.0.1:{}/{database}", self.port)

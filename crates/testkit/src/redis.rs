@@ -16,13 +16,12 @@ use tempfile::TempDir;
 
 pub use several::{RedisCluster, RedisSentinel};
 
+use crate::Watchdog;
+
 /// Attempts to start a server: between finding a free port and binding it, another process may take it.
 const STARTS_MAX: usize = 5;
 /// Longest wait for an answer of a server that is there: a test that hangs says less than one that fails.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-
-/// Ends the process `$1` when its standard input ends: a test that is killed leaves nothing behind.
-const WATCHDOG: &str = "read -r _; kill -9 $1 2>/dev/null";
 
 /// A Redis server that ends, with its folder, when it is dropped. It keeps nothing on disk, so a restart is empty.
 #[derive(Debug)]
@@ -33,7 +32,8 @@ pub struct RedisServer {
     ready: &'static str,
     folder: TempDir,
     process: Option<Child>,
-    watchdog: Option<Child>,
+    /// A test that is killed leaves nothing behind.
+    watchdog: Option<Watchdog>,
 }
 
 impl RedisServer {
@@ -81,6 +81,11 @@ impl RedisServer {
         self.port
     }
 
+    /// Its process; `None` while it is stopped.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
     /// Its address, without user and password.
     pub fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
@@ -93,8 +98,8 @@ impl RedisServer {
 
     /// Ends the process at once, as a crash does.
     pub fn stop(&mut self) {
-        // The watchdog first: it must not kill another process that gets the number.
-        for mut process in self.watchdog.take().into_iter().chain(self.process.take()) {
+        self.watchdog = None;
+        if let Some(mut process) = self.process.take() {
             process.kill().expect("redis-server cannot be ended");
             process.wait().expect("redis-server cannot be waited for");
         }
@@ -152,16 +157,13 @@ impl RedisServer {
             .process_group(0)
             .spawn()
             .expect("redis-server cannot be run");
-        let mut watchdog = Command::new("sh");
-        watchdog.args(["-c", WATCHDOG, "watchdog", &process.id().to_string()]).process_group(0);
-        watchdog.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.watchdog = Some(watchdog.spawn().expect("sh starts"));
+        self.watchdog = Some(Watchdog::over(process.id()));
         let stdout = process.stdout.take().expect("its output is piped");
         let mut lines = BufReader::new(stdout).lines();
         let ready = lines.by_ref().map_while(Result::ok).any(|line| line.contains(self.ready));
         if !ready {
+            self.watchdog = None;
             process.wait().expect("redis-server cannot be waited for");
-            self.stop();
             return false;
         }
         // Read to its end, or a full pipe would stop the server.
@@ -173,7 +175,8 @@ impl RedisServer {
 
 impl Drop for RedisServer {
     fn drop(&mut self) {
-        for mut process in self.watchdog.take().into_iter().chain(self.process.take()) {
+        self.watchdog = None;
+        if let Some(mut process) = self.process.take() {
             let _ = process.kill();
             let _ = process.wait();
         }

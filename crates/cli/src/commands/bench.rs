@@ -4,6 +4,7 @@
 mod latency;
 mod load;
 mod report;
+mod steps;
 
 use std::path::Path;
 
@@ -83,6 +84,9 @@ pub(crate) struct Args {
     /// The server's process, to read its memory [default: the one that runs on the data folder]
     #[arg(long)]
     pid: Option<u32>,
+    /// Mark the begin and end of each step on stderr as JSON, and go on after a line on stdin: for profilers
+    #[arg(long, hide = true)]
+    steps: bool,
 }
 
 impl Args {

@@ -332,7 +332,7 @@ pub trait Dispatcher: Send + Sync {
     async fn step(&self, step: Step) -> Result<StepReply, DispatchError>;
 
     /// Notes that the handlers of these claims are about to run: from here on a lost worker counts as a recovery. Where it is
-    /// told again, since its answer was lost, the moment of the first or of the last word may stand.
+    /// told again, since its answer was lost, the moment of the first word stands.
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError>;
 
     /// Prolongs the session and these leases; returns those that are not held any more.

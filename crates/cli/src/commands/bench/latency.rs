@@ -43,8 +43,10 @@ pub(super) async fn run(load: &Load<'_>, singles: usize, pause_ms: u64) -> Resul
     let batch = load.batch("latency");
     paced(load, WARM_UP, pause_ms, &load.batch("warm-up")).await?;
     load.wait_until_idle().await?;
+    load.steps.begin("latency", singles).await?;
     let sent = paced(load, singles, pause_ms, &batch).await?;
     load.wait_until_idle().await?;
+    load.steps.end("latency", singles).await?;
     let mut latency = Latency { jobs: singles, pick_up: histogram()?, answer: histogram()?, exact: true };
     for one in sent {
         let (started_us, exact) = started(load, &one.id).await?;

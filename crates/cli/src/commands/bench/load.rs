@@ -13,7 +13,7 @@ use reqwest::{Method, header};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
-use super::{Args, BULK_JOBS, say};
+use super::{Args, BULK_JOBS, say, steps::Steps};
 use crate::{
     commands::Operator,
     failure::{Exit, Failure},
@@ -41,6 +41,8 @@ pub(super) struct Load<'a> {
     pub(super) operator: &'a Operator,
     args: &'a Args,
     run_id: String,
+    /// Who is told of each step.
+    pub(super) steps: Steps,
 }
 
 /// What one load came to.
@@ -81,7 +83,7 @@ struct BulkItem {
 
 impl<'a> Load<'a> {
     pub(super) fn new(operator: &'a Operator, args: &'a Args, run_id: String) -> Self {
-        Self { operator, args, run_id }
+        Self { operator, args, run_id, steps: Steps::new(args.steps) }
     }
 
     /// A probe job of tenant `number`, with a payload of the wanted size.
@@ -117,8 +119,11 @@ impl<'a> Load<'a> {
         let batch = self.batch(name);
         self.pause().await?;
         say(self.operator, &format!("submitting {jobs} jobs into the paused queue `{}` …", self.args.queue));
+        let (submit, drain) = if sleep_ms == 0 { ("submit", "drain") } else { ("submit of sleep", "sleep") };
+        self.steps.begin(submit, jobs).await?;
         let submitted = self.submit(jobs, sleep_ms, &batch).await?;
-        self.drain(&batch, jobs, submitted).await
+        self.steps.end(submit, jobs).await?;
+        self.drain(drain, &batch, jobs, submitted).await
     }
 
     /// The same with one job a request, as many in flight as `--single-concurrency` says.
@@ -127,15 +132,19 @@ impl<'a> Load<'a> {
         self.pause().await?;
         say(self.operator, &format!("submitting {jobs} jobs one a request …"));
         let body = Bytes::from(self.job(0, 0, &batch).to_string());
+        self.steps.begin("single", jobs).await?;
         let submitted = self.send(jobs, self.args.single_concurrency, |_| self.submit_single(body.clone())).await?;
-        self.drain(&batch, jobs, submitted).await
+        self.steps.end("single", jobs).await?;
+        self.drain("drain of single", &batch, jobs, submitted).await
     }
 
     /// Resumes the queue, waits for the end of a batch and reads what its jobs say.
-    async fn drain(&self, batch: &str, jobs: usize, submitted: Submitted) -> Result<Run, Failure> {
+    async fn drain(&self, step: &str, batch: &str, jobs: usize, submitted: Submitted) -> Result<Run, Failure> {
         say(self.operator, "running them …");
+        self.steps.begin(step, jobs).await?;
         self.resume().await?;
         self.wait_until_idle().await?;
+        self.steps.end(step, jobs).await?;
         say(self.operator, "reading their times …");
         let times = self.times(batch, jobs).await?;
         Ok(Run {

@@ -70,6 +70,26 @@ pub async fn only_started_attempts_count(fixture: &dyn Fixture) {
     }
 }
 
+pub async fn the_first_start_stands(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    for _ in 0..2 {
+        scene.push(|_| {}).await;
+    }
+    let claims = scene.claim(2).await;
+    let [first, second] = [claims[0].lease, claims[1].lease];
+    let started_at = async |lease: Lease| match scene.place(lease.id).await {
+        Place::Leased { started_at, .. } => started_at,
+        place => panic!("{place:?}"),
+    };
+    scene.dispatcher.start(scene.session, &[first]).await.unwrap();
+    let began = started_at(first).await;
+    assert!(began.is_some());
+    scene.fixture.advance_ms(1_000).await;
+    scene.dispatcher.start(scene.session, &[first, second]).await.unwrap();
+    assert_eq!(started_at(first).await, began, "told again, since its answer was lost");
+    assert!(started_at(second).await > began, "the one beside it begins now");
+}
+
 pub async fn suspects_run_alone_and_take_the_blame(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     let first = scene.push(|entry| entry.suspect = true).await.id;

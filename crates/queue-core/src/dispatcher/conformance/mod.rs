@@ -76,6 +76,7 @@ macro_rules! dispatcher_conformance {
             a_worker_that_slept_goes_on,
             a_reapers_ack_revives_nobody,
             only_the_holder_renews_and_starts,
+            the_first_start_stands,
             no_cancel_is_lost,
             many_pushes_cost_one_signal,
             a_freed_place_wakes,
