@@ -31,6 +31,7 @@ fn entry() -> Entry {
         priority: 5,
         run_at: Timestamp(0),
         suspect: false,
+        key: None,
     }
 }
 

@@ -101,6 +101,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: vec![],

@@ -113,6 +113,7 @@ pub fn job() -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: Vec::new(),

@@ -40,6 +40,7 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
         priority: job.priority,
         run_at: NOW,
         suspect: false,
+        key: None,
     };
     assert_eq!(entry, expected);
     let kept = row(&store, job.id).await;

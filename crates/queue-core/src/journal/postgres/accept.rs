@@ -166,6 +166,7 @@ async fn insert_jobs(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<
         .bind(tags)
         .bind(texts(|job| job.request_id.as_ref()))
         .bind(texts(|job| job.traceparent.as_ref()))
+        .bind(jobs.iter().map(|job| job.concurrency_key.as_ref().map(Name::as_str)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())
