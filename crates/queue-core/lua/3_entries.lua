@@ -168,6 +168,7 @@ local function pass_time()
       local queue = queue_of(lane.queue)
       queue.later = queue.later - 1
       if job.keyed then
+        S.served[lane.queue] = true
         keys.join(id, job.priority, job.run_at)
       else
         add(lane, id, job.track, job.priority, job.run_at)
