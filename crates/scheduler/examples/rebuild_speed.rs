@@ -140,6 +140,7 @@ async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Fai
                     priority: row.priority,
                     run_at: row.run_at,
                     suspect: false,
+                    key: row.concurrency_key.clone(),
                 });
                 let ack = Ack { lease: reply.claims[0].lease, next };
                 stores.dispatcher.step(step(vec![ack], 0)).await?;
