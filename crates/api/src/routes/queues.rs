@@ -102,6 +102,7 @@ impl QueueView {
     fn new(queue: &Name, settings: Versioned<QueueSettings>, metrics: QueueMetrics, now: Timestamp) -> Self {
         let Versioned { version, value } = settings;
         // A pause that has ended by itself leaves its settings behind.
+        let key_concurrency = value.key_limit();
         let paused = value.paused && value.paused_until.is_none_or(|until| until > now);
         Self {
             queue: queue.to_string(),
@@ -109,7 +110,7 @@ impl QueueView {
             until: value.paused_until.filter(|_| paused),
             reason: value.reason.filter(|_| paused),
             concurrency: value.concurrency,
-            key_concurrency: value.key_limit(),
+            key_concurrency,
             timeout: value.timeout_ms.map(view::duration_text),
             version,
             metrics,
