@@ -283,7 +283,8 @@ fn envelopes() -> Vec<Case> {
         raw("a pause until the past", r#"{"paused":true,"until":"2020-01-01T00:00:00Z"}"#, 422, "/until", "past")
             .to(Method::PATCH, "/v1/queues/q"),
         raw("a reason without a pause", r#"{"reason":"x"}"#, 422, "/reason", "pause").to(Method::PATCH, "/v1/queues/q"),
-        raw("no key concurrency", r#"{"key_concurrency":0}"#, 422, "/key_concurrency", "1 to").to(Method::PATCH, "/v1/queues/q"),
+        raw("no key concurrency", r#"{"key_concurrency":0}"#, 422, "/key_concurrency", "1 to")
+            .to(Method::PATCH, "/v1/queues/q"),
         raw("no concurrency", r#"{"concurrency":0}"#, 422, "/concurrency", "1 to").to(Method::PATCH, "/v1/queues/q"),
         raw("a rate", r#"{"rate":5}"#, 422, "/rate", "not supported yet").to(Method::PATCH, "/v1/queues/q"),
         raw("a retention", r#"{"retention":"7d"}"#, 422, "/retention", "not supported yet")

@@ -1,5 +1,6 @@
 -- Purpose: entries and leases, one at a time: they come, wait, are held and go (core.rs of the memory dispatcher).
--- Invariant: a job is in one place: ready in a band of its lane, in the line of its key, in `d`, or in `l` or `x` with its session's sets.
+-- Invariant: a job is in one place: ready in a band of its lane, in the line of its key, in `d`, or in `l` or `x` with
+--   its session's sets.
 
 -- Whether a waiting entry is due later: in `d`, and in no lane yet.
 local function is_later(job)

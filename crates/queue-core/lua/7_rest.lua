@@ -234,7 +234,8 @@ function verbs.sweep()
     call('UNLINK', D .. 'sl:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
-  for _, key in ipairs({ 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks' }) do call('UNLINK', D .. key) end
+  local rest = { 'j', 'd', 'l', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks' }
+  for _, key in ipairs(rest) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
 end

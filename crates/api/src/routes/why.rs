@@ -116,7 +116,9 @@ impl From<Wait> for Reason {
                 ahead_in_key: Some(ahead),
                 ..Self::new(
                     "concurrency_key",
-                    format!("at most {limit} of the key {key:?} run at once; {ahead} waiting jobs of it are before this one"),
+                    format!(
+                        "at most {limit} of the key {key:?} run at once; {ahead} waiting jobs of it are before this one"
+                    ),
                 )
             }
             .keyed(key),

@@ -399,13 +399,9 @@ impl Pair {
                     let pause = Pause { paused, until: paused_until, limit, key_limit, version };
                     self.model.queues.insert(queue.clone(), pause);
                 }
-                let value = QueueSettings {
-                    paused,
-                    paused_until,
-                    concurrency: limit,
-                    key_concurrency: key_limit,
-                    ..QueueSettings::default()
-                };
+                let limits =
+                    QueueSettings { concurrency: limit, key_concurrency: key_limit, ..QueueSettings::default() };
+                let value = QueueSettings { paused, paused_until, ..limits };
                 Setting::Queue(queue, Versioned { version, value })
             }
             Operation::Weigh { tenant, weight } => {

@@ -266,7 +266,10 @@ impl Subject {
         live.sort_unstable();
         let scan = LiveScan { after: None, due_by: NOW.plus_ms(WAIT_MS), accepted_by: NOW, limit: 1_000 };
         let page = self.journal().live(scan).await.unwrap();
-        let page: Vec<_> = page.iter().map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect, entry.key.clone())).collect();
+        let page: Vec<_> = page
+            .iter()
+            .map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect, entry.key.clone()))
+            .collect();
         assert_eq!(page, live);
         let totals = self.reads().totals().await.unwrap();
         assert_eq!(totals.get("default").copied().unwrap_or_default(), model.totals);

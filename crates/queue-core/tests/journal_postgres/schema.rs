@@ -1,7 +1,8 @@
 //! Migrations: up, down, up again; read before they run; refused where they are unknown.
 
 use queue_core::journal::postgres::{
-    MIGRATIONS, OpenError, PostgresConfig, PostgresJournal, SCHEMA_OLDEST, connect, migrate, pending_sql, roll_back, schema_version,
+    MIGRATIONS, OpenError, PostgresConfig, PostgresJournal, SCHEMA_OLDEST, connect, migrate, pending_sql, roll_back,
+    schema_version,
 };
 use queue_core::{
     job::NewJob,

@@ -144,7 +144,10 @@ async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
     let job = job();
     let journal = file.journal();
     journal.accept(vec![job.clone()]).await.unwrap();
-    journal.set_queue(&"default".into(), QueueSettings { concurrency: Some(3), ..QueueSettings::default() }).await.unwrap();
+    journal
+        .set_queue(&"default".into(), QueueSettings { concurrency: Some(3), ..QueueSettings::default() })
+        .await
+        .unwrap();
     drop(journal);
     let connection = rusqlite::Connection::open(file.path()).unwrap();
     let drop_columns = "DROP VIEW job_rows; CREATE VIEW job_rows AS SELECT 1;
