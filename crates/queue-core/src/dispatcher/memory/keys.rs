@@ -22,9 +22,9 @@ use crate::{
 
 /// Keys that a change of the limit reaches in one call.
 const REVIEW_MAX: usize = 1_000;
-/// Entries of one key that one call brings into their lanes or takes out of them. Only a change of the limit moves
-/// more than the call itself ended or brought.
-const MOVES_MAX: usize = 1_000;
+/// Entries that such a call brings into their lanes or takes out of them. Only a change of the limit moves more of them
+/// than the call itself ended or brought.
+const MOVES_MAX: usize = 10_000;
 
 #[derive(Debug)]
 pub(super) struct Key {
@@ -213,11 +213,18 @@ impl Core {
         self.keys.give_back(key);
     }
 
-    /// Brings into the lanes what the limit admits, and takes out what it does not. Returns whether that is all of it.
-    fn fit(&mut self, key: u32) -> bool {
+    /// Brings into the lanes what the limit admits, and takes out what it does not.
+    fn fit(&mut self, key: u32) {
+        let mut left = MOVES_MAX;
+        self.fit_within(key, &mut left);
+    }
+
+    /// Likewise, with at most `left` moves, which it counts down. Returns whether that is all of it.
+    fn fit_within(&mut self, key: u32, left: &mut usize) -> bool {
         let queue = self.keys.states[key].queue;
         let limit = self.rotation.queues[queue].key_concurrency();
-        for _ in 0..MOVES_MAX {
+        while *left > 0 {
+            *left -= 1;
             let Some(Move { admit, block }) = self.keys.states[key].next_move(limit) else { return true };
             for (id, enters) in [(block, false), (admit, true)] {
                 let Some((id, waiting)) = id.and_then(|id| Some((id, *self.waiting.get(&id)?))) else { continue };
@@ -245,8 +252,9 @@ impl Core {
         let Some(from) = self.keys.reviewed.remove(&queue) else { return };
         let shared = self.keys.shared.get(&queue);
         let next: Vec<_> = shared.into_iter().flat_map(|keys| keys.range(from..)).take(REVIEW_MAX).copied().collect();
+        let mut left = MOVES_MAX;
         for key in &next {
-            if !self.fit(*key) {
+            if !self.fit_within(*key, &mut left) {
                 return self.review_later(queue, *key, now);
             }
         }
