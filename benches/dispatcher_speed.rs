@@ -197,7 +197,7 @@ impl<'s> Bench<'s> {
     fn entry(&self, tenant: &Name, target: &Name) -> Entry {
         let (queue, tenant, target) = (Name::from("default"), tenant.clone(), target.clone());
         let (id, epoch, run_at) = (JobId::generate(), Epoch(0), self.now);
-        Entry { id, epoch, queue, tenant, target, kind: Kind::Llm, priority: 5, run_at, suspect: false }
+        Entry { id, epoch, queue, tenant, target, kind: Kind::Llm, priority: 5, run_at, suspect: false, key: None }
     }
 
     async fn fill(&self, count: usize, tenants: &[Name]) -> Result<(), Failure> {

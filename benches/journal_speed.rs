@@ -141,6 +141,7 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: Vec::new(),

@@ -51,6 +51,10 @@ pub(crate) struct JobRequest {
     /// At most one live job of the tenant may hold it.
     #[schema(max_length = 256)]
     unique_key: Option<String>,
+    /// Of the jobs of its queue and tenant with this key, only as many run at once as the queue's `key_concurrency` says
+    /// (one, unless set); the others wait, and hold nobody else up.
+    #[schema(max_length = 128)]
+    concurrency_key: Option<String>,
     /// Label for cost reports: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
     #[schema(max_length = 64)]
     operation: Option<String>,
@@ -93,6 +97,8 @@ const KNOWN: [&str; 20] = [
 const UNIQUE_KEY_MAX_BYTES: usize = 256;
 /// Longest batch id, in bytes: it stands in an index and in a path.
 const BATCH_ID_MAX_BYTES: usize = 128;
+/// Longest concurrency key, in bytes: the dispatcher holds it in memory.
+const CONCURRENCY_KEY_MAX_BYTES: usize = 128;
 /// Most tags of a job: they are read with every listing.
 const TAGS_MAX: usize = 32;
 /// Longest tag, in bytes.
@@ -137,7 +143,7 @@ pub(crate) fn read(
     let mut fields = Fields::default();
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
-    let [unique_key, operation, batch_id, tags, tenant, unsupported @ ..] = rest;
+    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, unsupported @ ..] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
@@ -151,6 +157,7 @@ pub(crate) fn read(
     let batch_id = fields.label("batch_id", batch_id, BATCH_ID_MAX_BYTES);
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
     let tenant = fields.name("tenant", tenant);
+    let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
     refuse_unsupported(&mut fields, unsupported);
     fields.finish()?;
 
@@ -171,6 +178,7 @@ pub(crate) fn read(
         timeout_ms,
         max_attempts: max_attempts.unwrap_or(job::MAX_ATTEMPTS_DEFAULT),
         unique_key,
+        concurrency_key: concurrency_key.map(Name::new),
         operation,
         batch_id,
         tags,
@@ -251,7 +259,7 @@ impl Times {
 }
 
 /// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 6]) {
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 5]) {
     for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
         match (*name, raw) {
             ("max_cost_usd", Some(_)) => {
@@ -286,7 +294,7 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..14].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN[..15].iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);

@@ -84,6 +84,10 @@ pub(crate) struct JobView {
     /// At most one live job of the tenant holds it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) unique_key: Option<String>,
+    /// Of the jobs of its queue and tenant with this key, only so many run at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) concurrency_key: Option<Name>,
     /// Label for cost reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<String>,
@@ -216,6 +220,7 @@ impl JobView {
             deadline: job.deadline,
             timeout: job.timeout_ms.map(duration_text),
             unique_key: job.unique_key,
+            concurrency_key: job.concurrency_key,
             operation: job.operation,
             batch_id: job.batch_id,
             tags: job.tags,

@@ -135,6 +135,10 @@ fn fields() -> Vec<Case> {
         field("timeout beyond numbers", json!({"timeout": "99999999999999999999s"}), "/timeout", "not a duration"),
         field("long unique key", json!({"unique_key": "u".repeat(257)}), "/unique_key", "257 bytes"),
         field("unique key with a NUL", json!({"unique_key": "a\0"}), "/unique_key", "control character"),
+        field("long concurrency key", json!({"concurrency_key": "k".repeat(129)}), "/concurrency_key", "129 bytes"),
+        field("empty concurrency key", json!({"concurrency_key": ""}), "/concurrency_key", "empty"),
+        field("concurrency key with a NUL", json!({"concurrency_key": "a\0"}), "/concurrency_key", "control character"),
+        field("concurrency key as a number", json!({"concurrency_key": 7}), "/concurrency_key", "must be a string"),
         field("operation with a space", json!({"operation": "a b"}), "/operation", "contains ' '"),
         field("long operation", json!({"operation": "o".repeat(65)}), "/operation", "65 bytes"),
         field("long batch_id", json!({"batch_id": "b".repeat(129)}), "/batch_id", "129 bytes"),
@@ -147,7 +151,6 @@ fn fields() -> Vec<Case> {
         field("money as a number", json!({"max_cost_usd": 0.05}), "/max_cost_usd", "must be a string"),
         field("money of words", json!({"max_cost_usd": "much"}), "/max_cost_usd", "US dollars"),
         field("money", json!({"max_cost_usd": "0.05"}), "/max_cost_usd", "not supported yet"),
-        field("concurrency_key", json!({"concurrency_key": "k"}), "/concurrency_key", "not supported yet"),
         field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
         field("fallback", json!({"fallback": []}), "/fallback", "not supported yet"),
         field("webhook", json!({"webhook": {"url": "https://example.com"}}), "/webhook", "not supported yet"),
@@ -280,6 +283,8 @@ fn envelopes() -> Vec<Case> {
         raw("a pause until the past", r#"{"paused":true,"until":"2020-01-01T00:00:00Z"}"#, 422, "/until", "past")
             .to(Method::PATCH, "/v1/queues/q"),
         raw("a reason without a pause", r#"{"reason":"x"}"#, 422, "/reason", "pause").to(Method::PATCH, "/v1/queues/q"),
+        raw("no key concurrency", r#"{"key_concurrency":0}"#, 422, "/key_concurrency", "1 to")
+            .to(Method::PATCH, "/v1/queues/q"),
         raw("no concurrency", r#"{"concurrency":0}"#, 422, "/concurrency", "1 to").to(Method::PATCH, "/v1/queues/q"),
         raw("a rate", r#"{"rate":5}"#, 422, "/rate", "not supported yet").to(Method::PATCH, "/v1/queues/q"),
         raw("a retention", r#"{"retention":"7d"}"#, 422, "/retention", "not supported yet")

@@ -19,7 +19,7 @@ async fn a_job_goes_in_and_its_result_comes_out() {
     let server = Server::start().await;
     let job = json!({
         "queue": "q", "kind": "probe", "payload": {"sleep_ms": 1}, "priority": 9, "timeout": "5m", "tags": ["a", "b"],
-        "operation": "op", "batch_id": "b1", "unique_key": "u", "max_attempts": 7, "tenant": "acme",
+        "operation": "op", "batch_id": "b1", "unique_key": "u", "concurrency_key": "user 7/ü", "max_attempts": 7, "tenant": "acme",
     });
     let request = server
         .request(Method::POST, "/v1/jobs")

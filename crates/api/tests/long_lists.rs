@@ -28,6 +28,7 @@ async fn fill(server: &Server, jobs: usize) {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: Vec::new(),

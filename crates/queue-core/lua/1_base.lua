@@ -17,6 +17,10 @@
 --     D O<track>         open queues by turn        D G<track>:<queue>  open targets of a queue by turn
 --     D L<track>:<queue>\0<target>  lanes with ready entries by turn
 --     D lp       prefix of targets -> limit of those that have none of their own
+--     D kj       job id -> number of its concurrency key, of jobs that have one
+--     D kn       queue\0tenant\0key -> number      D ks     number of a key -> its record
+--     D ka:<key>, kb:<key>  due entries of a key in their lanes, and those that wait for a place, by rank
+--     D kq:<queue>       keys that more than one job has
 --     D we       tenant -> weight                   D su:<sid>  suspects among the leases of a session
 --   A track is twice the kind, plus one for suspects (tracks.rs); sets of tracks are numbers with one bit a track.
 -- Invariant: nothing is read from Redis that a kept write would change; `settle()` sends them.
@@ -41,9 +45,13 @@ local WAITING_BYTES = 21
 -- Its first two, and where it has epoch and nonce, and session and flags.
 local LANE_OF = '>BI4'
 local CLAIM_FROM, CLAIM_TO, HOLDER_FROM, HOLDER_TO = 14, 29, 30, 46
--- A rank is track * PRIORITIES + priority; the bit of suspects is the lowest of the track.
+-- A rank is track * PRIORITIES + priority, and KEYED if the job has a concurrency key; the bit of suspects is the
+-- lowest of the track.
 local PRIORITIES = 16
 local SUSPECT = 16
+local KEYED = 128
+-- Those whose end is more than the end of a lease.
+local SPECIAL = SUSPECT + KEYED
 local STARTED, LOST, COUNTS, CANCELLED = 1, 2, 4, 8
 -- The flags and the time of a claim that was just made.
 local UNMARKED = '\0\0\0\0\0\0\0\0\0'
@@ -53,6 +61,8 @@ local LANE = '>dI4B'
 local LANE_TRACK = '>I4H'
 
 local settle
+-- What 8_keys.lua defines: nothing else knows of keys, and what has none pays for none.
+local keys = {}
 
 -- The tracks of a set, in order.
 local track_lists = {}
@@ -139,17 +149,19 @@ local function write_kept()
 end
 
 -- A waiting job. It has room for what a claim adds: a table that grows is what a script spends most of its time on.
-local function new_job(id, track, priority, lane, epoch, run_at)
+local function new_job(id, track, priority, lane, epoch, run_at, keyed)
   return {
     id = id, track = track, suspect = is_suspect(track), priority = priority, lane = lane, epoch = epoch,
-    run_at = run_at, leased = false, session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
+    run_at = run_at, keyed = keyed, leased = false, session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
   }
 end
 
 local function decode(id, text)
   if not text then return false end
   local rank, lane, run_at, epoch = struct.unpack(WAITING, text)
-  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, lane, epoch, run_at)
+  local keyed = rank >= KEYED
+  if keyed then rank = rank - KEYED end
+  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, lane, epoch, run_at, keyed)
   if #text > WAITING_BYTES then
     local flags
     job.leased = true
@@ -164,12 +176,12 @@ local function decode(id, text)
   return job
 end
 
-local function encode_waiting(track, priority, lane, epoch, run_at)
-  return struct.pack(WAITING, track * PRIORITIES + priority, lane, run_at, epoch)
+local function encode_waiting(track, priority, lane, epoch, run_at, keyed)
+  return struct.pack(WAITING, (keyed and KEYED or 0) + track * PRIORITIES + priority, lane, run_at, epoch)
 end
 
 local function encode(job)
-  local text = encode_waiting(job.track, job.priority, job.lane, job.epoch, job.run_at)
+  local text = encode_waiting(job.track, job.priority, job.lane, job.epoch, job.run_at, job.keyed)
   if not job.leased then return text end
   local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
     + (job.cancelled and CANCELLED or 0)

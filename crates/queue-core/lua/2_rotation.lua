@@ -167,10 +167,19 @@ local function lane_named(queue, tenant, target)
   return lane_of(number)
 end
 
+-- The target and, behind a NUL, the concurrency key: what the third name of a lane in an argument holds.
+local function target_and_key(text)
+  local at = string.find(text, NUL, 1, true)
+  if at then return text:sub(1, at - 1), text:sub(at + 1) end
+  return text
+end
+
 -- Reads the lanes that arguments name, three each from `first` on, at once.
 local function prefetch_named(args, first)
   local names, numbers = {}, {}
-  for n = first, #args, 3 do names[#names + 1] = args[n] .. NUL .. args[n + 1] .. NUL .. args[n + 2] end
+  for n = first, #args, 3 do
+    names[#names + 1] = args[n] .. NUL .. args[n + 1] .. NUL .. target_and_key(args[n + 2])
+  end
   for from = 1, #names, UNPACK_MAX do
     local to = math.min(from + UNPACK_MAX - 1, #names)
     local found = call('HMGET', S.D .. 'ln', unpack(names, from, to))
@@ -403,6 +412,10 @@ end
 -- Sends every kept write and looks again at whatever may have opened or closed by them.
 settle = function()
   S.settled = S.settled + 1
+  if S.unfit then
+    write_jobs()
+    keys.settle()
+  end
   settle_lanes()
   write_jobs()
   write_kept()

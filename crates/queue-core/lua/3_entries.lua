@@ -1,5 +1,6 @@
 -- Purpose: entries and leases, one at a time: they come, wait, are held and go (core.rs of the memory dispatcher).
--- Invariant: a job is in one place: ready in a band of its lane, in `d`, or in `l` of its session or `x`.
+-- Invariant: a job is in one place: ready in a band of its lane, in the line of its key, in `d`, or in `l` of its session
+--   or `x`.
 
 -- Whether a waiting entry is due later: in `d`, and in no lane yet.
 local function is_later(job)
@@ -9,17 +10,20 @@ local function is_later(job)
 end
 
 -- The job must be nowhere.
-local function insert(lane, id, epoch, run_at, priority, track)
+local function insert(lane, id, epoch, run_at, priority, track, key)
   lane.refs = lane.refs + 1
   lane.dirty = true
   priority = math.min(priority, PRIORITY_MAX)
-  set_fresh(id, encode_waiting(track, priority, lane.number, epoch, run_at))
+  set_fresh(id, encode_waiting(track, priority, lane.number, epoch, run_at, key))
+  if key then keys.note(lane, key, id) end
   if run_at > S.now then
     append(S.D .. 'd', id, run_at)
     local queue = queue_of(lane.queue)
     queue.later = queue.later + 1
     S.served[lane.queue] = true
     S.sooner = true
+  elseif key then
+    keys.join(id, priority, run_at)
   else
     add(lane, id, track, priority, run_at)
   end
@@ -32,9 +36,10 @@ local function drop_waiting(job)
     local queue = queue_of(lane.queue)
     queue.later = queue.later - 1
     S.served[lane.queue] = true
-  else
+  elseif not job.keyed or keys.leave(job.id) then
     cut(lane, job)
   end
+  if job.keyed then keys.forget(job.id) end
   lane.refs = lane.refs - 1
   lane.dirty = true
   set_job(job.id, false)
@@ -56,6 +61,7 @@ local function end_lease(job)
     mark(S.D .. 'su:' .. job.session, job.id, false)
     S.freed[job.session] = true
   end
+  if job.keyed then keys.forget(job.id, true) end
   local lane = lane_of(job.lane)
   release(lane, 1)
   lane.refs = lane.refs - 1
@@ -72,22 +78,27 @@ local function push(lanes, number, id, epoch, run_at, priority, track)
     -- Written before the new one is: a sorted set is told of one change of a member only.
     settle()
   end
-  if run_at <= S.now + HORIZON_MS then insert(lanes(number), id, epoch, run_at, priority, track) end
+  if run_at <= S.now + HORIZON_MS then
+    local lane, key = lanes(number)
+    insert(lane, id, epoch, run_at, priority, track, key)
+  end
 end
 
--- Finds the lanes that arguments name from `first` on, three each; to be called with the number of one. A lane that
--- nobody refers to goes with the next `settle()`, so it is remembered until then only.
+-- Finds the lanes that arguments name from `first` on, three each; to be called with the number of one, and answers
+-- with the concurrency key that stands beside it, if there is one. A lane that nobody refers to goes with the next
+-- `settle()`, so it is remembered until then only.
 local function lanes_in(args, first)
-  local found, as_of = {}, S.settled
+  local found, beside, as_of = {}, {}, S.settled
   return function(number)
     if as_of ~= S.settled then found, as_of = {}, S.settled end
     local lane = found[number]
     if not lane then
       local at = first + number * 3
-      lane = lane_named(args[at], args[at + 1], args[at + 2])
-      found[number] = lane
+      local target, key = target_and_key(args[at + 2])
+      lane = lane_named(args[at], args[at + 1], target)
+      found[number], beside[number] = lane, key
     end
-    return lane
+    return lane, beside[number]
   end
 end
 
@@ -152,6 +163,8 @@ local function pass_time()
       queue.paused = false
       call('HSET', S.D .. 'q:' .. name, 'p', '0')
       S.served[name] = true
+    elseif kind == 'k' then
+      keys.review(name)
     else
       local target = target_of(name)
       target.till, target.dirty = nil, true
@@ -168,7 +181,12 @@ local function pass_time()
       local lane = lane_of(job.lane)
       local queue = queue_of(lane.queue)
       queue.later = queue.later - 1
-      add(lane, id, job.track, job.priority, job.run_at)
+      if job.keyed then
+        S.served[lane.queue] = true
+        keys.join(id, job.priority, job.run_at)
+      else
+        add(lane, id, job.track, job.priority, job.run_at)
+      end
     end
   end
 end

@@ -301,7 +301,7 @@ end
 -- Makes these entries the session's and adds them to `claims`, a list of job, record and number of the queue each, and
 -- their queues to `queues`.
 local function hold(session, ids, lanes, seed, claims, queues)
-  local records, leases, suspects = {}, {}, {}
+  local records, leases, suspects, keyed = {}, {}, {}, nil
   local ends = number_text(S.now + LEASE_MS)
   local holder = session .. UNMARKED
   for n, text in ipairs(fetch(ids)) do
@@ -316,7 +316,12 @@ local function hold(session, ids, lanes, seed, claims, queues)
       claims[at + 1], claims[at + 2], claims[at + 3] = id, record, queues[queue]
       records[of + 1], records[of + 2] = id, record
       leases[of + 1], leases[of + 2] = ends, id
-      if bit.band(text:byte(1), SUSPECT) ~= 0 then suspects[#suspects + 1] = id end
+      local rank = text:byte(1)
+      if bit.band(rank, SUSPECT) ~= 0 then suspects[#suspects + 1] = id end
+      if rank >= KEYED then
+        keyed = keyed or {}
+        keyed[#keyed + 1] = id
+      end
       S.jobs[id] = nil
     else
       -- A band without a record cannot be: the next rebuild mends it, and nobody runs it meanwhile.
@@ -326,6 +331,7 @@ local function hold(session, ids, lanes, seed, claims, queues)
   send('HSET', S.D .. 'j', records)
   send('ZADD', S.D .. 'l:' .. session, leases)
   send('SADD', S.D .. 'su:' .. session, suspects)
+  if keyed then keys.hold(keyed) end
 end
 
 -- Claims up to `slots` jobs of these queues and tracks for a session. `seed` is new with every call, so that no two claims share a nonce.

@@ -33,7 +33,8 @@ function verbs.push(args)
     if known or S.fresh[id] or S.settled ~= as_of then
       push(lanes, number, id, epoch, run_at, priority, track)
     elseif run_at <= horizon then
-      insert(lanes(number), id, epoch, run_at, priority, track)
+      local lane, key = lanes(number)
+      insert(lane, id, epoch, run_at, priority, track, key)
     end
   end
   wake()
@@ -57,7 +58,7 @@ local function ack_all(args, session, text)
       and record:sub(CLAIM_FROM, CLAIM_TO) == text:sub(place + 16, place + LEASE_BYTES - 1) then
       seen[id] = true
       local rank, number = struct.unpack(LANE_OF, record)
-      if record:sub(HOLDER_FROM, HOLDER_TO) == ours and bit.band(rank, SUSPECT) == 0 then
+      if record:sub(HOLDER_FROM, HOLDER_TO) == ours and bit.band(rank, SPECIAL) == 0 then
         done[#done + 1], starts[#starts + 1] = id, text:sub(place, place + LEASE_BYTES - 1)
         ended[number] = (ended[number] or 0) + 1
         S.jobs[id] = nil
@@ -171,11 +172,12 @@ local function take_over(session, lanes, text, at)
   local job = job_of(id)
   if job and (job.leased or job.epoch > epoch) then return end
   if job then drop_waiting(job) end
-  local lane = lanes(number)
+  local lane, key = lanes(number)
   lane.refs = lane.refs + 1
   lane.dirty = true
   occupy(lane)
-  local taken = new_job(id, track, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at)
+  if key then keys.occupy(lane, key, id) end
+  local taken = new_job(id, track, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at, key ~= nil)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
   put(S.D .. 'l:' .. session, id, S.now + LEASE_MS)
@@ -287,7 +289,8 @@ function verbs.withdraw(args)
   local place, job = place_of(args[4]), job_of(args[4])
   if job and not job.leased then
     drop_waiting(job)
-    settle()
+    -- Its place may be another's of its key now.
+    wake()
   end
   return place
 end

@@ -12,7 +12,7 @@ end
 
 local settings = {}
 
--- name, version, paused, paused_until, reason, concurrency
+-- name, version, paused, paused_until, reason, concurrency, key_concurrency
 function settings.queue(args)
   local name, version, till = args[5], args[6], tonumber(args[8])
   local queue = queue_of(name)
@@ -23,6 +23,7 @@ function settings.queue(args)
   set_timer('q', name, paused and till or nil)
   queue.version, queue.paused, queue.till, queue.reason = version, paused, till, args[9]
   queue.limit = tonumber(args[10])
+  keys.set_limit(name, tonumber(args[11]))
   S.served[name] = true
 end
 
@@ -101,7 +102,8 @@ function verbs.depths()
   wake()
   local reply = {}
   for _, name in ipairs(call('SMEMBERS', S.D .. 'qs')) do
-    local queue, waiting, parked, oldest = queue_of(name), 0, 0, nil
+    local queue, waiting, oldest = queue_of(name), 0, nil
+    local parked = tonumber(call('HGET', S.D .. 'q:' .. name, 'b')) or 0
     local counts = call('HGETALL', S.D .. 'gr:' .. name)
     for n = 1, #counts, 2 do
       local target, ready, tracks = target_of(counts[n]), ready_of(counts[n + 1])
@@ -182,7 +184,7 @@ function verbs.explain(args)
     end
   end
   if not serving then say('no_worker') elseif job.suspect and not able then say('other_suspect') end
-  if not later then waits[#waits + 1] = turn_of(lane, job) end
+  if not later then waits[#waits + 1] = job.keyed and keys.explain(job.id) or turn_of(lane, job) end
   return waits
 end
 
@@ -222,6 +224,7 @@ function verbs.sweep()
     call('HDEL', D .. 'ln', lanes[n])
   end
   if #lanes > 0 then return 1 end
+  if keys.sweep(D) then return 1 end
   for set, prefix in pairs({ qs = 'q:', ts = 't:' }) do
     local names = call('SPOP', D .. set, SWEEP_MAX)
     for _, name in ipairs(names) do call('UNLINK', D .. prefix .. name) end
@@ -231,7 +234,8 @@ function verbs.sweep()
     call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
-  for _, key in ipairs({ 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n' }) do call('UNLINK', D .. key) end
+  local rest = { 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks' }
+  for _, key in ipairs(rest) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1
 end

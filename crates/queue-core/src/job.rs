@@ -84,6 +84,9 @@ pub struct NewJob {
     pub max_attempts: u32,
     /// At most one live job of the tenant may hold it.
     pub unique_key: Option<String>,
+    /// Of the tenant's jobs of the queue that have it, only so many run at once
+    /// ([`QueueSettings::key_concurrency`](crate::journal::QueueSettings::key_concurrency)); the others wait.
+    pub concurrency_key: Option<Name>,
     /// Label for cost reports.
     pub operation: Option<String>,
     /// Group of jobs that is counted together.
@@ -156,6 +159,8 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// See [`NewJob::unique_key`].
     pub unique_key: Option<String>,
+    /// See [`NewJob::concurrency_key`].
+    pub concurrency_key: Option<Name>,
     /// Label for cost reports.
     pub operation: Option<String>,
     /// Group of jobs that is counted together.

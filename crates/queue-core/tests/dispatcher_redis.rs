@@ -31,6 +31,7 @@ fn entry() -> Entry {
         priority: 5,
         run_at: Timestamp(0),
         suspect: false,
+        key: None,
     }
 }
 
@@ -247,7 +248,11 @@ async fn nothing_is_left_of_jobs_that_are_done() {
     let session = SessionId::generate();
     let _signals = dispatcher.join(session, vec![]).await.unwrap();
     let go_through = async |n: usize| {
-        let jobs = (0..n).map(|n| Entry { tenant: format!("tenant-{n}").as_str().into(), suspect: n == 0, ..entry() });
+        let jobs = (0..n).map(|n| {
+            // Three of each key, so that two of them wait behind it.
+            let (tenant, key) = (format!("tenant-{}", n / 3), (n % 2 == 0).then(|| "k".into()));
+            Entry { tenant: tenant.as_str().into(), suspect: n == 0, key, ..entry() }
+        });
         dispatcher.push(jobs.collect()).await.unwrap();
         loop {
             let claims = claim(dispatcher, session).await.unwrap();
@@ -274,7 +279,9 @@ async fn old_generations_are_swept() {
         assert_eq!(redis.server.command(&["DBSIZE"]), ":4", "the generation, the session, when it ends, who listens");
         for n in 0..300 {
             let (tenant, queue) = (format!("tenant-{n}"), format!("queue-{}", n % 3));
-            let job = Entry { tenant: tenant.as_str().into(), queue: queue.as_str().into(), ..entry() };
+            let key = (n % 2 == 0).then(|| "k".into());
+            let job = Entry { tenant: tenant.as_str().into(), queue: queue.as_str().into(), key, ..entry() };
+            dispatcher.push(vec![Entry { id: JobId::generate(), ..job.clone() }]).await.unwrap();
             dispatcher.push(vec![job]).await.unwrap();
         }
         claim(dispatcher, session).await.unwrap();
@@ -338,6 +345,36 @@ async fn a_step_makes_the_same_calls_whatever_the_backlog() {
     }
     assert_eq!(seen[0], seen[1]);
     assert!(seen[0].iter().map(|(_, calls)| calls).sum::<u64>() < 100, "in bulk, not one by one: {:?}", seen[0]);
+}
+
+#[tokio::test]
+async fn a_step_makes_the_same_calls_however_many_wait_behind_a_key() {
+    let redis = Redis::on(own(&[])).await;
+    let dispatcher = &redis.dispatcher;
+    dispatcher.begin(Generation(1)).await.unwrap();
+    let session = SessionId::generate();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
+    let mut seen = vec![];
+    for blocked in [1_000, 30_000] {
+        for _ in 0..blocked / 1_000 {
+            let keyed = (0..1_000).map(|_| Entry { key: Some("k".into()), priority: 9, ..entry() });
+            dispatcher.push(keyed.collect()).await.unwrap();
+        }
+        dispatcher.push((0..200).map(|_| entry()).collect()).await.unwrap();
+        let held = claim(dispatcher, session).await.unwrap();
+        redis.server.command(&["CONFIG", "RESETSTAT"]);
+        let acks = held.iter().map(|claim| Ack { lease: claim.lease, next: None }).collect();
+        let reply = dispatcher.step(Step { session, acks, queues: vec![], kinds: vec![], slots: 100 }).await.unwrap();
+        assert_eq!(reply.claims.len(), 100);
+        seen.push(commands(&redis.server));
+        ack(dispatcher, session, &reply.claims).await;
+        while claim(dispatcher, session).await.unwrap().len() > 1 {}
+        let kept = dispatcher.depths().await.unwrap()[0].parked;
+        assert!(kept >= blocked - 10, "{kept} of {blocked} wait");
+        dispatcher.begin(Generation(2)).await.unwrap();
+        let _signals = dispatcher.join(session, vec![]).await.unwrap();
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 async fn refused(address: &str) -> OpenError {

@@ -114,6 +114,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: vec![],
@@ -152,6 +153,7 @@ async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Fai
                     priority: row.priority,
                     run_at: row.run_at,
                     suspect: false,
+                    key: row.concurrency_key.clone(),
                 });
                 let ack = Ack { lease: reply.claims[0].lease, next };
                 stores.dispatcher.step(step(vec![ack], 0)).await?;

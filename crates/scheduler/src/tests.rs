@@ -106,6 +106,7 @@ impl Scene {
             timeout_ms: None,
             max_attempts: 3,
             unique_key: None,
+            concurrency_key: None,
             operation: None,
             batch_id: None,
             tags: vec![],

@@ -48,7 +48,7 @@ pub(crate) struct QueueMetrics {
     pub(crate) active: u64,
     /// Due later, near or far.
     pub(crate) scheduled: u64,
-    /// Due, but of a paused queue or a parked target.
+    /// Due, but of a paused queue or a parked target, or behind others of its concurrency key.
     pub(crate) parked: u64,
     /// Succeeded since the queue exists.
     pub(crate) completed: u64,
@@ -85,6 +85,9 @@ pub(crate) struct QueueView {
     /// Jobs of it that may run at once, over all workers; any number when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
+    /// Jobs of one tenant with the same `concurrency_key` that may run at once.
+    #[schema(example = 1)]
+    key_concurrency: u32,
     /// Longest time of one attempt of a job that names none.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5m")]
@@ -99,6 +102,7 @@ impl QueueView {
     fn new(queue: &Name, settings: Versioned<QueueSettings>, metrics: QueueMetrics, now: Timestamp) -> Self {
         let Versioned { version, value } = settings;
         // A pause that has ended by itself leaves its settings behind.
+        let key_concurrency = value.key_limit();
         let paused = value.paused && value.paused_until.is_none_or(|until| until > now);
         Self {
             queue: queue.to_string(),
@@ -106,6 +110,7 @@ impl QueueView {
             until: value.paused_until.filter(|_| paused),
             reason: value.reason.filter(|_| paused),
             concurrency: value.concurrency,
+            key_concurrency,
             timeout: value.timeout_ms.map(view::duration_text),
             version,
             metrics,
@@ -189,6 +194,9 @@ pub(crate) struct QueuePatch {
     /// Jobs of it that may run at once, over all workers.
     #[schema(minimum = 1, maximum = 1_000_000)]
     concurrency: Option<u32>,
+    /// Jobs of one tenant with the same `concurrency_key` that may run at once: 1 unless set.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    key_concurrency: Option<u32>,
     /// Longest time of one attempt of a job that names none, from `1s` to `24h`.
     #[schema(example = "5m")]
     timeout: Option<String>,
@@ -242,14 +250,15 @@ pub(crate) async fn patch(
 }
 
 fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<QueueSettings, Problem> {
-    const KNOWN: [&str; 7] = ["paused", "until", "reason", "concurrency", "timeout", "rate", "retention"];
+    const KNOWN: [&str; 8] =
+        ["paused", "until", "reason", "concurrency", "key_concurrency", "timeout", "rate", "retention"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
-        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..5].join(", "))));
+        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..6].join(", "))));
     }
-    let [paused, until, reason, concurrency, timeout, rate, retention] = given;
+    let [paused, until, reason, concurrency, key_concurrency, timeout, rate, retention] = given;
     let value = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get() != "null");
 
     if paused.is_some_and(|raw| raw.get() == "null") {
@@ -272,6 +281,10 @@ fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<Que
     if concurrency.is_some() {
         let given = concurrency.filter(|_| value(concurrency));
         settings.concurrency = fields.integer("concurrency", given, 1..=CONCURRENCY_MAX);
+    }
+    if key_concurrency.is_some() {
+        let given = key_concurrency.filter(|_| value(key_concurrency));
+        settings.key_concurrency = fields.integer("key_concurrency", given, 1..=CONCURRENCY_MAX);
     }
     if timeout.is_some() {
         settings.timeout_ms = fields.timeout_ms("timeout", timeout.filter(|_| value(timeout)));

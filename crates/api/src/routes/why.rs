@@ -35,8 +35,8 @@ pub(crate) struct Why {
 /// One thing that a job waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// `delayed`, `queue_paused`, `target_parked`, `queue_concurrency`, `target_concurrency`, `other_suspect`,
-    /// `no_worker`, `turn` or `hand_over`.
+    /// `delayed`, `queue_paused`, `target_parked`, `queue_concurrency`, `target_concurrency`, `concurrency_key`,
+    /// `other_suspect`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
     message: String,
@@ -50,6 +50,12 @@ pub(crate) struct Reason {
     /// The target.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// The concurrency key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    concurrency_key: Option<String>,
+    /// Jobs of the key that come before it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ahead_in_key: Option<u64>,
     /// The limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<u32>,
@@ -69,6 +75,8 @@ impl Reason {
             until: None,
             reason: None,
             target: None,
+            concurrency_key: None,
+            ahead_in_key: None,
             limit: None,
             ahead_in_lane: None,
             lanes: None,
@@ -103,6 +111,17 @@ impl From<Wait> for Reason {
                 ..Self::new("target_concurrency", format!("{limit} jobs of {target} run, as many as may"))
             }
             .of(target),
+            Wait::ConcurrencyKey { key, limit, ahead } => Self {
+                limit: Some(limit),
+                ahead_in_key: Some(ahead),
+                ..Self::new(
+                    "concurrency_key",
+                    format!(
+                        "at most {limit} of the key {key:?} run at once; {ahead} waiting jobs of it are before this one"
+                    ),
+                )
+            }
+            .keyed(key),
             Wait::OtherSuspect => Self::new(
                 "other_suspect",
                 "a worker died with it, and such jobs run one at a time in a process: another one is running",
@@ -120,6 +139,11 @@ impl From<Wait> for Reason {
 impl Reason {
     fn of(mut self, target: String) -> Self {
         self.target = Some(target);
+        self
+    }
+
+    fn keyed(mut self, key: String) -> Self {
+        self.concurrency_key = Some(key);
         self
     }
 }

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Submit a job
-    Submit(submit::Args),
+    Submit(Box<submit::Args>),
     /// Show one job, with its result once it has one
     Get {
         /// The job
@@ -58,7 +58,7 @@ pub(crate) enum Verb {
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
-        Verb::Submit(args) => submit::run(operator, args).await,
+        Verb::Submit(args) => submit::run(operator, *args).await,
         Verb::Get { id } => {
             let job = operator.client.get(&["v1", "jobs", &id], &[]).await?;
             operator.out.show(&job, || show::job(&job));

@@ -177,6 +177,22 @@ impl Installation {
         serde_json::from_str(&text).unwrap()
     }
 
+    pub async fn post(&self, path: &str, body: &Value) -> Value {
+        self.send_json(self.http.post(format!("{}{path}", self.url)), path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, body: &Value) -> Value {
+        self.send_json(self.http.patch(format!("{}{path}", self.url)), path, body).await
+    }
+
+    async fn send_json(&self, request: reqwest::RequestBuilder, path: &str, body: &Value) -> Value {
+        let answer = request.bearer_auth(KEY).json(body).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
     /// The text of a page such as `/metrics`.
     pub async fn page(&self, path: &str) -> String {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await.unwrap();

@@ -8,10 +8,10 @@ WITH carried AS (
     INSERT INTO payloads (id, tenant, body) SELECT * FROM unnest($6::uuid[], $7::text[], $1::bytea[])
 ), made AS (
     INSERT INTO jobs (id, tenant, queue, kind, target, priority, max_attempts, run_at, start_by, deadline, timeout_ms,
-                      accepted_at, unique_key, operation, batch_id, tags, request_id, traceparent)
+                      accepted_at, unique_key, operation, batch_id, tags, request_id, traceparent, concurrency_key)
     SELECT * FROM unnest($6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[], $11::smallint[], $12::integer[],
                          $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::text[],
-                         $19::text[], $20::text[], $21::text[], $22::text[], $23::text[])
+                         $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[])
 ), opened AS (
     INSERT INTO queues (name) SELECT * FROM unnest($2::text[]) ON CONFLICT (name) DO NOTHING
 ), backlogs AS (

@@ -52,6 +52,8 @@ pub struct Entry {
     pub run_at: Timestamp,
     /// A worker died with it: it runs as the only suspect of its process.
     pub suspect: bool,
+    /// Of the jobs of its queue and tenant with this key, at most [`QueueSettings::key_concurrency`] run at once.
+    pub key: Option<Name>,
 }
 
 /// The entry of a job as its row says.
@@ -67,6 +69,7 @@ impl From<&Job> for Entry {
             priority: job.priority,
             run_at: job.run_at,
             suspect: is_suspect(job.recoveries),
+            key: job.concurrency_key.clone(),
         }
     }
 }
@@ -84,6 +87,7 @@ impl From<&NewJob> for Entry {
             priority: job.priority,
             run_at: job.run_at,
             suspect: false,
+            key: job.concurrency_key.clone(),
         }
     }
 }
@@ -234,6 +238,15 @@ pub enum Wait {
         /// The limit.
         limit: u32,
     },
+    /// As many jobs of its concurrency key run, or stand in their lanes, as may.
+    ConcurrencyKey {
+        /// The key.
+        key: String,
+        /// How many may.
+        limit: u32,
+        /// Waiting jobs of the key that come before it, counted up to a bound.
+        ahead: u64,
+    },
     /// A worker died with it, and another such job is running: suspects run one at a time in a process.
     OtherSuspect,
     /// No worker is there that serves its queue and its kind.
@@ -258,7 +271,7 @@ pub struct QueueDepth {
     pub active: u64,
     /// Due later, within the horizon.
     pub scheduled: u64,
-    /// Due, but of a parked target or a paused queue.
+    /// Due, but of a parked target or a paused queue, or behind others of its concurrency key.
     pub parked: u64,
     /// When the oldest claimable entry became so.
     pub oldest_ready_at: Option<Timestamp>,

@@ -22,8 +22,21 @@ pub struct QueueSettings {
     pub reason: Option<String>,
     /// Jobs of it that may run at once, over all workers.
     pub concurrency: Option<u32>,
+    /// Jobs of one tenant with the same concurrency key that may run at once; [`KEY_CONCURRENCY_DEFAULT`] unless set.
+    pub key_concurrency: Option<u32>,
     /// Longest time of one attempt of a job that names none, in milliseconds.
     pub timeout_ms: Option<u64>,
+}
+
+/// Jobs of one concurrency key that run at once where the queue says nothing: a key is mostly there to keep two jobs
+/// apart.
+pub const KEY_CONCURRENCY_DEFAULT: u32 = 1;
+
+impl QueueSettings {
+    /// Jobs of one concurrency key that may run at once: at least 1.
+    pub fn key_limit(&self) -> u32 {
+        self.key_concurrency.unwrap_or(KEY_CONCURRENCY_DEFAULT).max(1)
+    }
 }
 
 /// Settings with their version: a dispatcher ignores versions older than the one it holds.

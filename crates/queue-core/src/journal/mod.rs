@@ -16,7 +16,10 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-pub use catalog::{ApiKey, Backlog, Catalog, Filling, QueueSettings, Role, TenantSettings, Versioned, WorkerSession};
+pub use catalog::{
+    ApiKey, Backlog, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TenantSettings, Versioned,
+    WorkerSession,
+};
 pub use lost::{POISON_RECOVERIES, is_suspect};
 use serde::{Deserialize, Serialize};
 

@@ -15,7 +15,7 @@ use queue_core::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::model::{Model, Pause, Worker};
+use crate::model::{Job, Model, Pause, Worker};
 
 /// Few of each, so that they meet.
 const JOBS: u8 = 24;
@@ -32,6 +32,7 @@ pub(crate) struct Made {
     priority: u8,
     in_ms: i64,
     suspect: bool,
+    key: Option<u8>,
 }
 
 /// Leases are named by their number among those that are held (and some that were), whatever their count.
@@ -49,7 +50,7 @@ pub(crate) enum Operation {
     Leave(u8),
     Park { target: u8, for_ms: i64 },
     Limit { target: u8, limit: Option<u32> },
-    Queue { queue: u8, older: bool, paused: bool, for_ms: Option<i64>, limit: Option<u32> },
+    Queue { queue: u8, older: bool, paused: bool, for_ms: Option<i64>, limit: Option<u32>, key_limit: Option<u32> },
     Weigh { tenant: u8, weight: u32 },
     Begin { newer: bool },
 }
@@ -68,8 +69,9 @@ fn made() -> impl Strategy<Value = Made> {
         1 => -2_000_000..0_i64,
     ];
     let lane = (0..2_u8, 0..3_u8, 0..3_u8);
-    (0..JOBS, 0..4_i64, lane, kind(), 0..=9_u8, when, prop::bool::weighted(0.2)).prop_map(
-        |(job, epoch, (queue, tenant, target), kind, priority, in_ms, suspect)| Made {
+    let key = prop::option::weighted(0.4, 0..2_u8);
+    (0..JOBS, 0..4_i64, lane, kind(), 0..=9_u8, when, prop::bool::weighted(0.2), key).prop_map(
+        |(job, epoch, (queue, tenant, target), kind, priority, in_ms, suspect, key)| Made {
             job,
             epoch,
             queue,
@@ -79,6 +81,7 @@ fn made() -> impl Strategy<Value = Made> {
             priority,
             in_ms,
             suspect,
+            key,
         },
     )
 }
@@ -109,8 +112,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..SESSIONS).prop_map(O::Leave),
         2 => (0..3_u8, -100..3_000_i64).prop_map(|(target, for_ms)| O::Park { target, for_ms }),
         2 => (0..3_u8, limit()).prop_map(|(target, limit)| O::Limit { target, limit }),
-        2 => (0..2_u8, prop::bool::weighted(0.2), any::<bool>(), prop::option::of(-100..3_000_i64), limit())
-            .prop_map(|(queue, older, paused, for_ms, limit)| O::Queue { queue, older, paused, for_ms, limit }),
+        2 => (0..2_u8, prop::bool::weighted(0.2), any::<bool>(), prop::option::of(-100..3_000_i64), limit(), limit())
+            .prop_map(|(queue, older, paused, for_ms, limit, key_limit)| {
+                O::Queue { queue, older, paused, for_ms, limit, key_limit }
+            }),
         1 => (0..3_u8, 0..4_u32).prop_map(|(tenant, weight)| O::Weigh { tenant, weight }),
         1 => prop::bool::weighted(0.3).prop_map(|newer| O::Begin { newer }),
     ]
@@ -177,6 +182,7 @@ impl Pair {
             priority: made.priority,
             run_at: self.model.now.plus_ms(made.in_ms),
             suspect: made.suspect,
+            key: made.key.map(|n| name("key", n)),
         }
     }
 
@@ -211,7 +217,11 @@ impl Pair {
             Operation::Push(made) => {
                 let entries: Vec<_> = made.iter().map(|made| self.entry(made)).collect();
                 self.runtime.block_on(self.dispatcher.push(entries.clone())).unwrap();
-                entries.into_iter().for_each(|entry| self.model.push(entry));
+                for entry in entries {
+                    self.model.push(entry);
+                    // What its key took out of a lane may come back with the next entry.
+                    self.model.forget_overtaken();
+                }
             }
             Operation::Step { session: n, acks, queues, kinds, slots } => {
                 let queues = queues.iter().map(|n| name("queue", *n)).collect();
@@ -269,6 +279,7 @@ impl Pair {
             if self.model.job(lease.id).and_then(|job| job.lease()) == Some(lease) {
                 self.model.forget(lease.id);
                 next.into_iter().for_each(|next| self.model.push(next));
+                self.model.forget_overtaken();
             }
         }
         assert!(reply.claims.len() <= slots, "more claims than slots");
@@ -380,15 +391,17 @@ impl Pair {
                 self.model.limits.extend(limit.map(|limit| (target.clone(), limit)));
                 Setting::TargetConcurrency(target, limit)
             }
-            Operation::Queue { queue, older, paused, for_ms, limit } => {
+            Operation::Queue { queue, older, paused, for_ms, limit, key_limit } => {
                 self.version += i64::from(!older);
                 let version = if older { self.version - 1 } else { self.version };
                 let (queue, paused_until) = (name("queue", queue), for_ms.map(|ms| now.plus_ms(ms)));
                 if self.model.queues.get(&queue).is_none_or(|held| held.version <= version) {
-                    let pause = Pause { paused, until: paused_until, limit, version };
+                    let pause = Pause { paused, until: paused_until, limit, key_limit, version };
                     self.model.queues.insert(queue.clone(), pause);
                 }
-                let value = QueueSettings { paused, paused_until, concurrency: limit, ..QueueSettings::default() };
+                let limits =
+                    QueueSettings { concurrency: limit, key_concurrency: key_limit, ..QueueSettings::default() };
+                let value = QueueSettings { paused, paused_until, ..limits };
                 Setting::Queue(queue, Versioned { version, value })
             }
             Operation::Weigh { tenant, weight } => {
@@ -449,14 +462,15 @@ impl Pair {
             let active = of_queue().filter(|job| job.held.is_some()).count() as u64;
             let scheduled = of_queue().filter(|job| job.held.is_none() && job.entry.run_at > now).count() as u64;
             let due = || of_queue().filter(|job| job.held.is_none() && job.entry.run_at <= now);
-            let open = || due().filter(|job| !self.model.is_paused(&queue) && !self.model.is_parked(&job.entry.target));
+            let stopped = |job: &Job| self.model.is_paused(&queue) || self.model.is_parked(&job.entry.target);
+            let open = || due().filter(|job| !stopped(job) && self.model.has_place(job));
             let waiting = open().count() as u64;
             let parked = due().count() as u64 - waiting;
             let seen = (depth.active, depth.scheduled, depth.waiting, depth.parked);
             assert_eq!(seen, (active, scheduled, waiting, parked), "{queue}");
             assert_eq!(depth.oldest_ready_at, open().map(|job| job.entry.run_at).min());
         }
-        let named = |job: &crate::model::Job| depths.iter().any(|depth| depth.queue.as_ref() == Some(&job.entry.queue));
+        let named = |job: &Job| depths.iter().any(|depth| depth.queue.as_ref() == Some(&job.entry.queue));
         assert!(self.model.jobs.iter().all(named), "a queue with jobs is not told of");
     }
 
@@ -473,6 +487,12 @@ impl Pair {
             assert_eq!(paused, self.model.is_paused(&waiting.entry.queue));
             let parked = waits.iter().any(|wait| matches!(wait, Wait::TargetParked { .. }));
             assert_eq!(parked, self.model.is_parked(&waiting.entry.target));
+            let blocked = waits.iter().find_map(|wait| match wait {
+                Wait::ConcurrencyKey { ahead, .. } => Some(*ahead),
+                _ => None,
+            });
+            let expected = (!delayed && !self.model.has_place(waiting)).then(|| self.model.ahead_in_key(waiting));
+            assert_eq!(blocked, expected, "{:?}", waiting.entry);
         }
     }
 }

@@ -39,6 +39,7 @@ pub(crate) struct Pause {
     pub(crate) paused: bool,
     pub(crate) until: Option<Timestamp>,
     pub(crate) limit: Option<u32>,
+    pub(crate) key_limit: Option<u32>,
     pub(crate) version: i64,
 }
 
@@ -125,6 +126,28 @@ impl Model {
         self.jobs.iter().filter(held).any(|job| job.entry.suspect)
     }
 
+    /// Waiting jobs of its key that come before it.
+    pub(crate) fn ahead_in_key(&self, job: &Job) -> u64 {
+        self.of_key(job).filter(|other| self.is_due(other) && other.rank() < job.rank()).count() as u64
+    }
+
+    /// Of the jobs of a key that are held, and then of those that are due, the first ones have a place.
+    pub(crate) fn has_place(&self, job: &Job) -> bool {
+        let limit = self.queues.get(&job.entry.queue).and_then(|queue| queue.key_limit).unwrap_or(1).max(1);
+        let held = self.of_key(job).filter(|other| other.held.is_some()).count() as u64;
+        job.entry.key.is_none() || held + self.ahead_in_key(job) < u64::from(limit)
+    }
+
+    fn of_key(&self, job: &Job) -> impl Iterator<Item = &Job> {
+        let key = |entry: &Entry| (entry.queue.clone(), entry.tenant.clone(), entry.key.clone());
+        let of_job = key(&job.entry);
+        self.jobs.iter().filter(move |other| key(&other.entry) == of_job)
+    }
+
+    fn is_due(&self, job: &Job) -> bool {
+        job.held.is_none() && job.entry.run_at <= self.now
+    }
+
     fn is_claimable(&self, job: &Job, session: SessionId) -> bool {
         let Entry { queue, target, kind, run_at, suspect, .. } = &job.entry;
         let Some(worker) = self.workers.get(&session) else { return false };
@@ -137,6 +160,7 @@ impl Model {
             && queue_limit.is_none_or(|limit| self.active(|other| other.queue == *queue) < limit)
             && self.limits.get(target).is_none_or(|limit| self.active(|other| other.target == *target) < *limit)
             && (!suspect || !self.holds_suspect(session))
+            && self.has_place(job)
     }
 
     pub(crate) fn claimable(&self, session: SessionId) -> impl Iterator<Item = &Job> {

@@ -27,7 +27,7 @@ use queue_core::{
     state::{Event, Standing},
     time::ManualClock,
 };
-use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, payer_of};
+use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, key_of, payer_of};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -88,6 +88,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: submit.unique.map(|key| key.to_string()),
+        concurrency_key: key_of(n),
         operation: None,
         batch_id: Some("all".into()),
         tags: Vec::new(),
@@ -260,12 +261,15 @@ impl Subject {
         let mut live: Vec<_> = held
             .iter()
             .filter(|(_, held)| held.standing == Standing::Live)
-            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, is_suspect(held.recoveries)))
+            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, is_suspect(held.recoveries), key_of(*n)))
             .collect();
         live.sort_unstable();
         let scan = LiveScan { after: None, due_by: NOW.plus_ms(WAIT_MS), accepted_by: NOW, limit: 1_000 };
         let page = self.journal().live(scan).await.unwrap();
-        let page: Vec<_> = page.iter().map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect)).collect();
+        let page: Vec<_> = page
+            .iter()
+            .map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect, entry.key.clone()))
+            .collect();
         assert_eq!(page, live);
         let totals = self.reads().totals().await.unwrap();
         assert_eq!(totals.get("default").copied().unwrap_or_default(), model.totals);

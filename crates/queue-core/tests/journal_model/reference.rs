@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 use queue_core::{
     dispatcher::Entry,
-    ids::{Epoch, JobId},
+    ids::{Epoch, JobId, Name},
     journal::{Accepted, Cancelled, Changed, POISON_RECOVERIES, QueueTotals, Recovered, Settled, is_suspect},
     state::{Event, Standing, transition},
     time::Timestamp,
@@ -82,6 +82,11 @@ pub(crate) fn id_of(n: usize) -> JobId {
     JobId(uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0000 + n as u128))
 }
 
+/// Every other job has a concurrency key, whatever becomes of it.
+pub(crate) fn key_of(n: usize) -> Option<Name> {
+    (n % 2 == 1).then(|| Name::new(format!("key {n}")))
+}
+
 impl Held {
     fn entry(&self, n: usize) -> Entry {
         Entry {
@@ -94,6 +99,7 @@ impl Held {
             priority: self.priority,
             run_at: self.run_at,
             suspect: is_suspect(self.recoveries),
+            key: key_of(n),
         }
     }
 

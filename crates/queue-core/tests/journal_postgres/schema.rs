@@ -1,11 +1,13 @@
 //! Migrations: up, down, up again; read before they run; refused where they are unknown.
 
 use queue_core::journal::postgres::{
-    MIGRATIONS, OpenError, PostgresConfig, PostgresJournal, connect, migrate, pending_sql, roll_back, schema_version,
+    MIGRATIONS, OpenError, PostgresConfig, PostgresJournal, SCHEMA_OLDEST, connect, migrate, pending_sql, roll_back,
+    schema_version,
 };
 use queue_core::{
+    job::NewJob,
     journal::{
-        Journal,
+        Catalog, Journal, QueueSettings, Reads,
         conformance::{NOW, job},
     },
     time::ManualClock,
@@ -62,6 +64,36 @@ async fn every_migration_goes_up_down_and_up() {
     opened(&config).await.unwrap().accept(vec![job()]).await.unwrap();
 }
 
+/// Live, settled and queue settings of before concurrency keys are there after the step, without keys.
+#[tokio::test]
+async fn what_was_there_before_concurrency_keys_stays() {
+    let config = PostgresConfig::new(PostgresServer::shared().database());
+    let mut connection = connect(&config).await.unwrap();
+    migrate(&mut connection).await.unwrap();
+    let (live, ended) = (job(), job());
+    let settings = QueueSettings { concurrency: Some(3), ..QueueSettings::default() };
+    {
+        let journal = opened(&config).await.unwrap();
+        journal.accept(vec![live.clone(), ended.clone()]).await.unwrap();
+        journal.cancel(ended.id, None, None, NOW).await.unwrap();
+        journal.set_queue(&"default".into(), settings.clone()).await.unwrap();
+    }
+    roll_back(&mut connection, 3).await.unwrap();
+    assert_eq!(opened(&config).await.err(), Some(OpenError::SchemaOld { found: 3, oldest: SCHEMA_OLDEST }));
+    assert_eq!(migrate(&mut connection).await.unwrap(), [MIGRATIONS[3].name]);
+    let journal = opened(&config).await.unwrap();
+    for kept in journal.jobs(&[live.id, ended.id]).await.unwrap() {
+        let kept = kept.unwrap();
+        assert_eq!((&kept.target, kept.concurrency_key), (&live.target, None));
+    }
+    assert_eq!(journal.queues().await.unwrap()["default"].value, settings);
+    let keyed = NewJob { concurrency_key: Some("k".into()), ..job() };
+    journal.accept(vec![keyed.clone()]).await.unwrap();
+    journal.cancel(keyed.id, None, None, NOW).await.unwrap();
+    let kept = journal.jobs(&[keyed.id]).await.unwrap().remove(0).unwrap();
+    assert_eq!(kept.concurrency_key, keyed.concurrency_key);
+}
+
 #[tokio::test]
 async fn processes_that_migrate_at_once_do_it_once() {
     let config = PostgresConfig::new(PostgresServer::shared().database());
@@ -88,7 +120,7 @@ async fn a_schema_that_this_program_does_not_know_is_refused() {
     let config = PostgresConfig::new(PostgresServer::shared().database());
     let mut connection = connect(&config).await.unwrap();
     let old = opened(&config).await.err().unwrap();
-    assert_eq!(old, OpenError::SchemaOld { found: 0, oldest: 3 });
+    assert_eq!(old, OpenError::SchemaOld { found: 0, oldest: SCHEMA_OLDEST });
     assert!(old.to_string().contains("run `longshore migrate`"), "{old}");
     migrate(&mut connection).await.unwrap();
     sqlx::query("INSERT INTO schema_migrations (version, name) VALUES (999, 'later')")

@@ -109,6 +109,7 @@ impl Rig {
             timeout_ms: None,
             max_attempts: MAX_ATTEMPTS_DEFAULT,
             unique_key: None,
+            concurrency_key: None,
             operation: None,
             batch_id: None,
             tags: vec![],
@@ -130,6 +131,7 @@ impl Rig {
             priority: job.priority,
             run_at,
             suspect: false,
+            key: None,
         };
         assert_eq!(self.stores.journal.accept(vec![job]).await.unwrap(), vec![Accepted::New]);
         self.stores.dispatcher.push(vec![entry]).await.unwrap();

@@ -52,6 +52,7 @@ pub(crate) fn job(job: &Value) {
         "operation",
         "batch_id",
         "unique_key",
+        "concurrency_key",
         "tags",
         "attempts",
         "max_attempts",

@@ -67,6 +67,9 @@ pub(crate) struct Args {
     /// At most one live job may hold this key
     #[arg(long)]
     unique_key: Option<String>,
+    /// Of the jobs of its queue with this key, only so many run at once (one, unless the queue says more)
+    #[arg(long)]
+    concurrency_key: Option<String>,
     /// Label for cost reports
     #[arg(long)]
     operation: Option<String>,
@@ -156,6 +159,7 @@ fn body_of(args: &Args) -> Result<Value, Failure> {
     put("timeout", args.timeout.as_ref().map(|timeout| json!(timeout)));
     put("max_attempts", args.max_attempts.map(|attempts| json!(attempts)));
     put("unique_key", args.unique_key.as_ref().map(|key| json!(key)));
+    put("concurrency_key", args.concurrency_key.as_ref().map(|key| json!(key)));
     put("operation", args.operation.as_ref().map(|operation| json!(operation)));
     put("batch_id", args.batch_id.as_ref().map(|batch| json!(batch)));
     put("tags", (!args.tag.is_empty()).then(|| json!(args.tag)));

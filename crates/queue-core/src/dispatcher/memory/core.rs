@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use tokio::sync::mpsc;
 
 use super::{
+    keys::Keys,
     lane::Ready,
     lease_file::{Record, Started},
     rotation::Rotation,
@@ -37,6 +38,8 @@ pub(super) struct Waiting {
     pub(super) track: Track,
     /// Due later: in no lane yet.
     pub(super) later: bool,
+    /// It has a concurrency key, which [`Keys`] knows.
+    pub(super) keyed: bool,
 }
 
 impl Waiting {
@@ -58,6 +61,8 @@ struct Claimed {
     lost: Option<bool>,
     /// `None`: the lease of a process before this one, which the lease file told.
     lane: Option<u32>,
+    /// Its concurrency key.
+    key: Option<u32>,
 }
 
 impl Claimed {
@@ -70,6 +75,7 @@ impl Claimed {
 pub(super) struct Core {
     pub(super) generation: Option<Generation>,
     pub(super) rotation: Rotation,
+    pub(super) keys: Keys,
     pub(super) waiting: BTreeMap<JobId, Waiting>,
     /// Entries that are due later.
     due: BTreeSet<(Timestamp, JobId)>,
@@ -90,14 +96,15 @@ impl Core {
     pub(super) fn new(recorded: bool, orphans: Vec<Started>) -> Self {
         let blamed: HashSet<_> = orphans.iter().filter(|one| one.suspect).map(|one| one.session).collect();
         let held = orphans.into_iter().map(|Started { lease, session, at, suspect }| {
-            let lost = Some(suspect || !blamed.contains(&session));
+            let (lost, lane, key) = (Some(suspect || !blamed.contains(&session)), None, None);
             let (epoch, nonce, started_at) = (lease.epoch, lease.nonce, Some(at));
-            (lease.id, Claimed { epoch, nonce, session, until: at, started_at, suspect, lost, lane: None })
+            (lease.id, Claimed { epoch, nonce, session, until: at, started_at, suspect, lost, lane, key })
         });
         let leases: HashMap<_, _> = held.collect();
         Self {
             generation: None,
             rotation: Rotation::default(),
+            keys: Keys::default(),
             waiting: BTreeMap::new(),
             due: BTreeSet::new(),
             lost: leases.keys().copied().collect(),
@@ -119,6 +126,7 @@ impl Core {
         }
         self.generation = Some(generation);
         self.rotation = Rotation::default();
+        self.keys = Keys::default();
         self.waiting.clear();
         self.due.clear();
         let Self { leases, lost, records, .. } = self;
@@ -135,16 +143,18 @@ impl Core {
 
     /// Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
     pub(super) fn pass_time(&mut self, now: Timestamp) {
-        self.rotation.pass_time(now);
+        for queue in self.rotation.pass_time(now) {
+            self.review(queue, now);
+        }
         for _ in 0..DUE_MAX {
             let Some(&(run_at, id)) = self.due.first().filter(|(run_at, _)| *run_at <= now) else { return };
             self.due.remove(&(run_at, id));
             if let Some(waiting) = self.waiting.get_mut(&id) {
                 waiting.later = false;
-                let (lane, track, ready) = (waiting.lane, waiting.track, waiting.ready(id));
-                let queue = self.rotation.queue_of(lane);
+                let waiting = *waiting;
+                let queue = self.rotation.queue_of(waiting.lane);
                 self.rotation.queues[queue].scheduled -= 1;
-                self.rotation.add(lane, track, ready);
+                self.make_ready(id, waiting);
             }
         }
     }
@@ -193,14 +203,18 @@ impl Core {
         let later = entry.run_at > now;
         let priority = entry.priority.min(PRIORITY_MAX);
         let track = Track::new(entry.kind, entry.suspect);
-        let waiting = Waiting { epoch: entry.epoch, run_at: entry.run_at, lane, priority, track, later };
+        let keyed = entry.key.is_some();
+        let waiting = Waiting { epoch: entry.epoch, run_at: entry.run_at, lane, priority, track, later, keyed };
         self.waiting.insert(entry.id, waiting);
+        if let Some(name) = &entry.key {
+            self.note_key(entry.id, lane, name);
+        }
         if later {
             self.due.insert((entry.run_at, entry.id));
             let queue = self.rotation.queue_of(lane);
             self.rotation.queues[queue].scheduled += 1;
         } else {
-            self.rotation.add(lane, track, waiting.ready(entry.id));
+            self.make_ready(entry.id, waiting);
         }
     }
 
@@ -211,7 +225,10 @@ impl Core {
             let queue = self.rotation.queue_of(waiting.lane);
             self.rotation.queues[queue].scheduled -= 1;
         } else {
-            self.rotation.cut(waiting.lane, waiting.track, waiting.ready(id));
+            self.make_unready(id, waiting);
+        }
+        if waiting.keyed {
+            self.forget_key(id);
         }
         self.rotation.drop_ref(waiting.lane);
         Some(waiting)
@@ -233,6 +250,9 @@ impl Core {
                 }
             }
             self.rotation.release(lane);
+            if let Some(key) = held.key {
+                self.release_key(key);
+            }
             self.rotation.drop_ref(lane);
         }
         Some(held)
@@ -299,6 +319,7 @@ impl Core {
             let suspect = waiting.track.is_suspect();
             session.suspects += u64::from(suspect);
             self.nonce = self.nonce.wrapping_add(1);
+            let key = if waiting.keyed { self.hold_key(taken.id, waiting) } else { None };
             let held = Claimed {
                 epoch: waiting.epoch,
                 nonce: Nonce(self.nonce),
@@ -308,6 +329,7 @@ impl Core {
                 suspect,
                 lost: None,
                 lane: Some(taken.lane),
+                key,
             };
             let queue = self.rotation.queues[self.rotation.queue_of(taken.lane)].name.clone();
             claims.push(Claim { lease: held.lease(taken.id), queue, ready_at: taken.run_at });
@@ -365,8 +387,9 @@ impl Core {
             self.rotation.hold(lane);
             self.none_expires_before = self.none_expires_before.min(until);
             let Lease { id, epoch, nonce } = lease;
+            let key = entry.key.as_ref().map(|name| self.hold_known(lane, name));
             let (suspect, lost, lane) = (entry.suspect, None, Some(lane));
-            self.leases.insert(id, Claimed { epoch, nonce, session, until, started_at, suspect, lost, lane });
+            self.leases.insert(id, Claimed { epoch, nonce, session, until, started_at, suspect, lost, lane, key });
             if let (Some(at), Some(records)) = (started_at, &mut self.records) {
                 records.push(Record::Start(Started { lease, session, at, suspect }));
             }
@@ -449,7 +472,9 @@ impl Core {
 
     pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) {
         self.pass_time(now);
-        self.rotation.apply(setting, now);
+        if let Some(queue) = self.rotation.apply(setting, now) {
+            self.begin_review(queue, now);
+        }
     }
 
     /// What the lease file has to be told, in order.

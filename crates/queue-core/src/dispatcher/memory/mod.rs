@@ -5,6 +5,7 @@
 //! [`Dispatcher::leave`] on leases (and then only when something expired), wake-ups on the sessions that listen.
 
 mod core;
+mod keys;
 mod lane;
 mod lease_file;
 mod reports;
@@ -154,7 +155,11 @@ impl Dispatcher for MemoryDispatcher {
     }
 
     async fn withdraw(&self, id: JobId) -> Result<Place, DispatchError> {
-        Ok(self.core().withdraw(id))
+        let mut core = self.core();
+        let place = core.withdraw(id);
+        // Its place may be another's of its key now.
+        core.wake(None);
+        Ok(place)
     }
 
     async fn nudge(&self, id: JobId) -> Result<(), DispatchError> {

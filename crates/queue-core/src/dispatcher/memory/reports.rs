@@ -22,7 +22,7 @@ impl Core {
 
     fn depth(&self, name: &Name, queue: &Queue) -> QueueDepth {
         let mut depth = QueueDepth { queue: Some(name.clone()), ..QueueDepth::default() };
-        (depth.active, depth.scheduled) = (queue.active, queue.scheduled);
+        (depth.active, depth.scheduled, depth.parked) = (queue.active, queue.scheduled, queue.blocked);
         for key in queue.groups.values() {
             let group = &self.rotation.groups[*key];
             if queue.paused || self.rotation.targets[group.target].parked.is_some() {
@@ -47,7 +47,7 @@ impl Core {
         self.explain_blocks(waiting, queue, &mut waits);
         self.explain_workers(waiting, queue, now, &mut waits);
         if !waiting.later {
-            waits.push(self.explain_turn(id, waiting, queue));
+            waits.push(self.explain_key(id, waiting, queue).unwrap_or_else(|| self.explain_turn(id, waiting, queue)));
         }
         waits
     }
@@ -79,6 +79,14 @@ impl Core {
         } else if waiting.track.is_suspect() && !serving.any(|session| session.may_claim_suspects()) {
             waits.push(Wait::OtherSuspect);
         }
+    }
+
+    /// Where its key keeps it out of its lane.
+    fn explain_key(&self, id: JobId, waiting: &Waiting, queue: &Queue) -> Option<Wait> {
+        let rank = waiting.ready(id).rank();
+        let key = self.keys.of(id).filter(|key| key.is_blocked(rank))?;
+        let (name, limit) = (key.name.to_string(), queue.key_concurrency());
+        Some(Wait::ConcurrencyKey { key: name, limit, ahead: key.ahead_of(rank, PLACE_MAX) as u64 })
     }
 
     fn explain_turn(&self, id: JobId, waiting: &Waiting, queue: &Queue) -> Wait {

@@ -22,7 +22,7 @@ use crate::{
         tracks::{TRACK_COUNT, Track, Tracks},
     },
     ids::{JobId, Name},
-    journal::{QueueSettings, Versioned},
+    journal::{KEY_CONCURRENCY_DEFAULT, QueueSettings, Versioned},
     time::Timestamp,
 };
 
@@ -37,6 +37,8 @@ pub(super) struct Queue {
     pub(super) paused: bool,
     pub(super) active: u64,
     pub(super) scheduled: u64,
+    /// Due entries that wait for a place of their concurrency key.
+    pub(super) blocked: u64,
     /// By target.
     pub(super) groups: HashMap<u32, u32>,
     /// The turn that was served last.
@@ -51,6 +53,11 @@ impl Queue {
     /// Jobs of it that may run at once.
     pub(super) fn concurrency(&self) -> Option<u32> {
         self.settings.as_ref().and_then(|settings| settings.value.concurrency)
+    }
+
+    /// Jobs of one concurrency key that may run at once.
+    pub(super) fn key_concurrency(&self) -> u32 {
+        self.settings.as_ref().map_or(KEY_CONCURRENCY_DEFAULT, |settings| settings.value.key_limit())
     }
 
     fn admits(&self) -> bool {
@@ -104,6 +111,8 @@ impl Group {
 pub(super) enum Timer {
     Target(u32),
     Queue(u32),
+    /// Keys of the queue have yet to hear of a new limit.
+    Keys(u32),
 }
 
 /// An entry whose turn has come.
@@ -159,6 +168,7 @@ impl Rotation {
             paused: false,
             active: 0,
             scheduled: 0,
+            blocked: 0,
             groups: HashMap::new(),
             turn: 0,
             open: Standing::default(),

@@ -9,11 +9,14 @@ use crate::{
 };
 
 impl Rotation {
-    pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) {
+    /// Returns the queue whose keys have another limit now.
+    pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) -> Option<u32> {
         match setting {
             Setting::Queue(name, settings) => {
                 let key = self.queue(&name);
+                let was = self.queues[key].key_concurrency();
                 self.set_queue(key, settings, now);
+                return (self.queues[key].key_concurrency() != was).then_some(key);
             }
             Setting::TargetConcurrency(name, limit) => self.set_limit(name, limit),
             Setting::ParkTarget { target, until, reason } => {
@@ -23,6 +26,7 @@ impl Rotation {
             }
             Setting::TenantWeight(tenant, weight) => self.set_weight(tenant, weight),
         }
+        None
     }
 
     fn set_queue(&mut self, key: u32, settings: Versioned<QueueSettings>, now: Timestamp) {
@@ -73,8 +77,9 @@ impl Rotation {
         self.refresh_target(key);
     }
 
-    /// Ends the pauses and parkings whose time has come.
-    pub(super) fn pass_time(&mut self, now: Timestamp) {
+    /// Ends the pauses and parkings whose time has come. Returns the queues whose keys have yet to hear of their limit.
+    pub(super) fn pass_time(&mut self, now: Timestamp) -> Vec<u32> {
+        let mut reviews = Vec::new();
         while let Some(&(until, timer)) = self.timers.first().filter(|(until, _)| *until <= now) {
             self.timers.remove(&(until, timer));
             match timer {
@@ -86,7 +91,9 @@ impl Rotation {
                     self.queues[key].paused = false;
                     self.refresh_queue(key);
                 }
+                Timer::Keys(key) => reviews.push(key),
             }
         }
+        reviews
     }
 }

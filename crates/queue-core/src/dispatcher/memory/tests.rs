@@ -55,6 +55,7 @@ fn entry(n: u8) -> Entry {
         priority: 5,
         run_at: Timestamp(0),
         suspect: false,
+        key: None,
     }
 }
 

@@ -33,21 +33,25 @@ fn double(number: i64) -> [u8; 8] {
     (number.clamp(-EXACT_MAX, EXACT_MAX) as f64).to_be_bytes()
 }
 
-/// Writes a batch, and numbers the lanes that its entries name.
+/// Writes a batch, and numbers the lanes that its entries name, each with each concurrency key.
 #[derive(Default)]
 pub(super) struct Batch {
     text: Vec<u8>,
     lanes: Vec<Vec<u8>>,
-    numbers: HashMap<(Name, Name, Name), u16>,
+    numbers: HashMap<(Name, Name, Name, Option<Name>), u16>,
 }
 
 impl Batch {
     pub(super) fn entry(&mut self, entry: &Entry) {
-        let lane = (entry.queue.clone(), entry.tenant.clone(), entry.target.clone());
+        let lane = (entry.queue.clone(), entry.tenant.clone(), entry.target.clone(), entry.key.clone());
         let next = self.numbers.len() as u16;
         let lanes = &mut self.lanes;
-        let number = *self.numbers.entry(lane).or_insert_with_key(|(queue, tenant, target)| {
+        let number = *self.numbers.entry(lane).or_insert_with_key(|(queue, tenant, target, key)| {
             lanes.extend([queue, tenant, target].map(|name| name.as_str().as_bytes().to_vec()));
+            if let (Some(key), Some(target)) = (key, lanes.last_mut()) {
+                target.push(0);
+                target.extend_from_slice(key.as_str().as_bytes());
+            }
             next
         });
         self.text.extend_from_slice(entry.id.as_bytes());
@@ -72,7 +76,7 @@ impl Batch {
         }
     }
 
-    /// The batch, then three names a lane.
+    /// The batch, then three names a lane; a concurrency key stands behind the third one and a NUL.
     pub(super) fn into_args(self) -> impl Iterator<Item = Vec<u8>> {
         std::iter::once(self.text).chain(self.lanes)
     }

@@ -13,6 +13,7 @@ use crate::{
         tracks::{TRACK_COUNT, Tracks},
     },
     job::{AGEING_MS_PER_POINT, PRIORITY_MAX},
+    journal::KEY_CONCURRENCY_DEFAULT,
 };
 
 /// Changes with the layout of the keys: another version's data is not read, so its keys have another prefix too.
@@ -25,6 +26,11 @@ const DUE_MAX: usize = 1_000;
 const LANES_MAX: usize = 1_000;
 /// Lanes of an old generation that one call of the sweep unlinks.
 const SWEEP_MAX: usize = 100;
+/// Concurrency keys that a change of their limit reaches in one call.
+const REVIEW_MAX: usize = 500;
+/// Entries that one call brings into their lanes or takes out of them because of their keys: more than a push or
+/// a claim of the largest size needs, so that only a change of the limit goes on with the next call.
+const MOVES_MAX: usize = 5_000;
 /// Entries that are counted at most to tell a job's place in its lane; beyond, its place is told as this number.
 const PLACE_MAX: usize = 10_000;
 /// A dead session is forgotten after this: a laptop that slept longer joins again.
@@ -38,7 +44,7 @@ const TURN: u32 = 55_440;
 /// months of one lane that never empties, and then only the order of equal places suffers.
 const TURN_MAX: u64 = 1 << 50;
 
-const SOURCES: [&str; 7] = [
+const SOURCES: [&str; 8] = [
     include_str!("../../../lua/1_base.lua"),
     include_str!("../../../lua/2_rotation.lua"),
     include_str!("../../../lua/3_entries.lua"),
@@ -46,6 +52,7 @@ const SOURCES: [&str; 7] = [
     include_str!("../../../lua/5_sessions.lua"),
     include_str!("../../../lua/6_work.lua"),
     include_str!("../../../lua/7_rest.lua"),
+    include_str!("../../../lua/8_keys.lua"),
 ];
 
 /// The library in both forms.
@@ -67,6 +74,7 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
          local AGEING_MS, PRIORITY_MAX = {AGEING_MS_PER_POINT}, {PRIORITY_MAX}\n\
          local FORGET_MS, CLOSED_MS = {FORGET_MS}, {CLOSED_MS}\n\
          local UNPACK_MAX, DUE_MAX, LANES_MAX, SWEEP_MAX = {UNPACK_MAX}, {DUE_MAX}, {LANES_MAX}, {SWEEP_MAX}\n\
+         local REVIEW_MAX, MOVES_MAX, KEY_LIMIT = {REVIEW_MAX}, {MOVES_MAX}, {KEY_CONCURRENCY_DEFAULT}\n\
          local PLACE_MAX, TURN, TURN_MAX = {PLACE_MAX}, {TURN}, {TURN_MAX}\n\
          local TRACKS, ALL_TRACKS, PLAIN_TRACKS = {TRACK_COUNT}, {}, {}\n",
         Tracks::ALL.bits(),
@@ -94,6 +102,6 @@ mod tests {
             assert!(source.starts_with("-- Purpose: "));
             assert!(source.contains("-- Invariant: "));
         }
-        assert!(LIBRARY.name.starts_with("longshore_3_"));
+        assert!(LIBRARY.name.starts_with("longshore_4_"));
     }
 }

@@ -221,6 +221,7 @@ fn setting_args(setting: Setting) -> Vec<Vec<u8>> {
     match setting {
         Setting::Queue(name, settings) => {
             let value = settings.value;
+            let key_limit = value.key_limit();
             vec![
                 text("queue"),
                 text(name),
@@ -230,6 +231,7 @@ fn setting_args(setting: Setting) -> Vec<Vec<u8>> {
                 // A reason may be absent, which is not the same as an empty one.
                 value.reason.map_or_else(Vec::new, |reason| text(format!("={reason}"))),
                 value.concurrency.map_or_else(Vec::new, text),
+                text(key_limit),
             ]
         }
         Setting::TargetConcurrency(name, limit) => {
@@ -268,6 +270,10 @@ fn wait(value: Value) -> Result<Wait, DispatchError> {
             Wait::TargetParked { target, until, reason: parts.text()? }
         }
         "target_limit" => Wait::TargetConcurrency { target: parts.text()?, limit: count(&mut parts)? as u32 },
+        "key" => {
+            let (key, limit) = (parts.text()?, count(&mut parts)? as u32);
+            Wait::ConcurrencyKey { key, limit, ahead: count(&mut parts)? }
+        }
         "no_worker" => Wait::NoWorker,
         "other_suspect" => Wait::OtherSuspect,
         "turn" => Wait::Turn { ahead_in_lane: count(&mut parts)?, lanes: count(&mut parts)? },

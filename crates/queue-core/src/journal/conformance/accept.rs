@@ -35,6 +35,7 @@ pub async fn a_job_is_read_back_as_it_was_sent(fixture: &dyn Fixture) {
         timeout_ms: Some(3_000),
         max_attempts: 7,
         unique_key: Some("one".into()),
+        concurrency_key: Some("user 7/ü".into()),
         operation: Some("summary".into()),
         batch_id: Some("b".into()),
         tags: vec!["x".into(), "y\"z".into()],
@@ -49,6 +50,7 @@ pub async fn a_job_is_read_back_as_it_was_sent(fixture: &dyn Fixture) {
     assert_eq!((kept.run_at, kept.start_by, kept.deadline), (sent.run_at, sent.start_by, sent.deadline));
     assert_eq!((kept.timeout_ms, kept.max_attempts), (Some(3_000), 7));
     assert_eq!((&kept.unique_key, &kept.operation), (&sent.unique_key, &sent.operation));
+    assert_eq!(kept.concurrency_key, sent.concurrency_key);
     assert_eq!((&kept.batch_id, &kept.tags), (&sent.batch_id, &sent.tags));
     assert_eq!((&kept.request_id, &kept.traceparent), (&sent.request_id, &sent.traceparent));
     assert_eq!((kept.accepted_at, kept.finished_at), (NOW, None));

@@ -77,7 +77,7 @@ macro_rules! journal_conformance {
                 a_lost_provider_call_is_counted, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
                 a_cancelled_attempt_is_written_down,
-                an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
+                a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
             catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, keys_stay_as_they_were_made, sessions_come_and_go,
@@ -113,6 +113,7 @@ pub fn job() -> NewJob {
         timeout_ms: None,
         max_attempts: 3,
         unique_key: None,
+        concurrency_key: None,
         operation: None,
         batch_id: None,
         tags: Vec::new(),

@@ -40,6 +40,7 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
         priority: job.priority,
         run_at: NOW,
         suspect: false,
+        key: None,
     };
     assert_eq!(entry, expected);
     let kept = row(&store, job.id).await;
@@ -209,6 +210,42 @@ pub async fn a_cancelled_attempt_is_written_down(fixture: &dyn Fixture) {
     let past = Interrupted { epoch: Epoch(0), ..attempt };
     store.journal.cancel(waiting.id, None, Some(past), NOW.plus_ms(9)).await.unwrap();
     assert_eq!(store.reads.attempts(waiting.id).await.unwrap().len(), 1);
+}
+
+/// Whoever is handed the job on learns its key, and it is shown to the end.
+pub async fn a_concurrency_key_goes_with_its_job(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let key = Some("user 7/ü".into());
+    let keyed = || NewJob { concurrency_key: key.clone(), ..job() };
+    let (job, cancelled, plain) = (keyed(), keyed(), accepted(&store).await);
+    store.journal.accept(vec![job.clone(), cancelled.clone()]).await.unwrap();
+    let scan = LiveScan { after: None, due_by: NOW, accepted_by: NOW, limit: 10 };
+    let mut live: Vec<_> = store.journal.live(scan).await.unwrap().into_iter().map(|e| (e.id, e.key)).collect();
+    live.sort();
+    let mut expected = vec![(job.id, key.clone()), (cancelled.id, key.clone()), (plain.id, None)];
+    expected.sort();
+    assert_eq!(live, expected);
+    let loaded = store.journal.load(&[token(job.id, 0), token(plain.id, 0)], NOW).await.unwrap();
+    let loaded: Vec<_> = loaded.into_iter().map(|one| one.unwrap().job.concurrency_key).collect();
+    assert_eq!(loaded, [key.clone(), None]);
+
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 0, true)).await else { panic!("it was live") };
+    assert_eq!((entry.key, entry.suspect), (key.clone(), false));
+    let entry = store.journal.reconcile(vec![token(job.id, 1)]).await.unwrap().remove(0);
+    assert_eq!((entry.epoch, entry.key), (Epoch(2), key.clone()));
+    let edit = Edit { priority: Some(8), ..Edit::default() };
+    let Changed::Done(entry) = store.journal.edit(job.id, None, edit, NOW).await.unwrap() else { panic!("live") };
+    assert_eq!((entry.epoch, entry.key), (Epoch(3), key.clone()));
+    settle(&store, token(job.id, 3), death()).await;
+    let Changed::Done(entry) = store.journal.redrive(job.id, NOW).await.unwrap() else { panic!("it was dead") };
+    assert_eq!(entry.key, key);
+    settle(&store, token(job.id, entry.epoch.0), success()).await;
+    store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
+    for id in [job.id, cancelled.id] {
+        let kept = row(&store, id).await;
+        assert!(kept.standing.is_final());
+        assert_eq!(kept.concurrency_key, key);
+    }
 }
 
 /// An edit changes what it names, hands the job on, and refuses what it cannot do.

@@ -205,5 +205,6 @@ fn bind_jobs<'q>(query: Query<'q>, jobs: &[&'q NewJob]) -> Result<Query<'q>, Fai
         .bind(texts(|job| job.batch_id.as_ref()))
         .bind(tags)
         .bind(texts(|job| job.request_id.as_ref()))
-        .bind(texts(|job| job.traceparent.as_ref())))
+        .bind(texts(|job| job.traceparent.as_ref()))
+        .bind(jobs.iter().map(|job| job.concurrency_key.as_ref().map(Name::as_str)).collect::<Vec<_>>()))
 }

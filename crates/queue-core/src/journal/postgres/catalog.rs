@@ -112,6 +112,7 @@ fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
         reason: cells.text_if_any()?,
         concurrency: cells.next::<Option<i64>>()?.and_then(|slots| u32::try_from(slots).ok()),
         timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
+        key_concurrency: cells.next::<Option<i64>>()?.and_then(|jobs| u32::try_from(jobs).ok()),
     };
     Ok((name, Versioned { version, value }))
 }
@@ -174,6 +175,7 @@ impl Verb for SetQueue {
                 .bind(kept_if_any(settings.reason.as_ref()))
                 .bind(settings.concurrency.map(i64::from))
                 .bind(settings.timeout_ms.map(rows::to_bigint))
+                .bind(settings.key_concurrency.map(i64::from))
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

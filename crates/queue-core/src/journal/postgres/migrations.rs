@@ -26,10 +26,15 @@ macro_rules! migration {
 }
 
 /// Every step, in order: the schema's version is the number of those that were applied.
-pub const MIGRATIONS: &[Migration] = &[migration!("0001_jobs"), migration!("0002_money"), migration!("0003_catalog")];
+pub const MIGRATIONS: &[Migration] = &[
+    migration!("0001_jobs"),
+    migration!("0002_money"),
+    migration!("0003_catalog"),
+    migration!("0004_concurrency_key"),
+];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 3;
+pub const SCHEMA_OLDEST: usize = 4;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

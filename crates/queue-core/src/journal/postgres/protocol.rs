@@ -11,7 +11,7 @@ use sqlx::postgres::PgRow;
 use super::{
     failure::Failure,
     money,
-    rows::{self, Cells, ENTRY_COLUMNS},
+    rows::{self, Cells, ENTRY_COLUMNS, RECOVERIES_COLUMN},
     settle::count_end,
     sql,
     text::{kept, kept_if_any},
@@ -115,8 +115,8 @@ async fn recover_round(
 }
 
 fn read_lost(row: &PgRow) -> Result<(Entry, u32, Option<String>), sqlx::Error> {
-    let mut cells = Cells::of(row, ENTRY_COLUMNS - 1);
-    Ok((rows::entry(row)?, cells.small_count()?, cells.text_if_any()?))
+    let recoveries = Cells::of(row, RECOVERIES_COLUMN).small_count()?;
+    Ok((rows::entry(row)?, recoveries, Cells::of(row, ENTRY_COLUMNS).text_if_any()?))
 }
 
 async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Result<(), Failure> {

@@ -66,6 +66,17 @@ impl<'r> Cells<'r> {
         Ok(self.next::<Option<&str>>()?.map(|kept| text::sent(kept).into_owned()))
     }
 
+    /// Leaves columns out.
+    fn behind(&mut self, columns: usize) -> &mut Self {
+        self.at += columns;
+        self
+    }
+
+    /// The next column as a name, where there is one.
+    fn name_if_any(&mut self) -> Read<Option<Name>> {
+        Ok(self.next::<Option<&str>>()?.map(Name::from))
+    }
+
     /// The next column as a moment.
     pub(super) fn time(&mut self) -> Read<Timestamp> {
         self.next().map(Timestamp)
@@ -163,11 +174,15 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
         suspect: is_suspect(cells.small_count()?),
+        key: cells.name_if_any()?,
     })
 }
 
+/// The column of [`entry`] that says how many workers were lost with the job.
+pub(super) const RECOVERIES_COLUMN: usize = 8;
+
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 9;
+pub(super) const ENTRY_COLUMNS: usize = 10;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &PgRow) -> Read<Job> {
@@ -203,11 +218,15 @@ pub(super) fn job(row: &PgRow) -> Read<Job> {
         usage: cells.usage()?,
         cost: cost(cells.next()?, cells.next()?),
         cancel_reason: cells.text_if_any()?,
+        concurrency_key: cells.behind(ERROR_COLUMNS).name_if_any()?,
     })
 }
 
+/// Columns of `job_rows` that only narrow lists: the class and the signature of the error.
+const ERROR_COLUMNS: usize = 2;
+
 /// Columns of `job_rows`; what follows them in a row belongs to the statement.
-pub(super) const JOB_COLUMNS: usize = 37;
+pub(super) const JOB_COLUMNS: usize = 38;
 
 fn cost(sum: i64, unknown: bool) -> Option<Nanousd> {
     (!unknown).then_some(Nanousd(sum))

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{rows, sql::Write, writer::Batch};
 use crate::{
-    ids::JobId,
+    ids::{JobId, Name},
     job::NewJob,
     journal::{Accepted, totals::TotalsChange},
 };
@@ -81,6 +81,7 @@ fn insert_job(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<usize> {
         rows::tags_text(&job.tags)?,
         job.request_id,
         job.traceparent,
+        job.concurrency_key.as_ref().map(Name::as_str),
     ];
     batch.sql.execute(Write::AcceptJob, values)
 }

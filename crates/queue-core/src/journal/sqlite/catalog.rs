@@ -92,6 +92,7 @@ fn queues(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<
                 reason: cells.next()?,
                 concurrency: cells.next()?,
                 timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
+                key_concurrency: cells.next()?,
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -108,6 +109,7 @@ fn set_queue(batch: &mut Batch<'_>, (name, settings): &(Name, QueueSettings)) ->
             settings.reason,
             settings.concurrency,
             settings.timeout_ms.map(rows::to_integer),
+            settings.key_concurrency,
         ],
         |row| row.get(0),
     )

@@ -4,7 +4,7 @@ use rusqlite::{Row, params};
 
 use super::{
     money,
-    rows::{self, Cells, ENTRY_COLUMNS},
+    rows::{self, Cells, ENTRY_COLUMNS, RECOVERIES_COLUMN},
     settle::free_unique_key,
     sql::Write,
     writer::Batch,
@@ -34,10 +34,10 @@ struct Lost {
 
 impl Lost {
     fn read(row: &Row<'_>) -> rusqlite::Result<Self> {
-        let mut cells = Cells::of(row, ENTRY_COLUMNS - 1);
+        let mut cells = Cells::of(row, ENTRY_COLUMNS);
         Ok(Self {
             entry: rows::entry(row)?,
-            recoveries: cells.count()?,
+            recoveries: Cells::of(row, RECOVERIES_COLUMN).count()?,
             seq: cells.next()?,
             attempts: cells.count()?,
             operation: cells.next()?,

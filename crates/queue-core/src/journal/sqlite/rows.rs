@@ -43,6 +43,17 @@ impl<'r> Cells<'r> {
         Ok(T::try_from(self.next::<i64>()?).unwrap_or_default())
     }
 
+    /// Leaves columns out.
+    fn behind(&mut self, columns: usize) -> &mut Self {
+        self.at += columns;
+        self
+    }
+
+    /// The next column as a name, where there is one.
+    fn name_if_any(&mut self) -> rusqlite::Result<Option<Name>> {
+        Ok(self.next::<Option<std::sync::Arc<str>>>()?.map(Name::new))
+    }
+
     /// The next column as a name.
     pub(super) fn name(&mut self) -> rusqlite::Result<Name> {
         Ok(Name::new(self.next::<std::sync::Arc<str>>()?))
@@ -125,7 +136,7 @@ pub(super) fn standing(code: i64) -> rusqlite::Result<Standing> {
     Standing::from_code(code).ok_or_else(|| not_understood(0, format!("unknown standing {code}")))
 }
 
-/// The nine columns of an entry: id, epoch, queue, tenant, target, kind, priority, run_at, recoveries.
+/// The ten columns of an entry: id, epoch, queue, tenant, target, kind, priority, run_at, recoveries, concurrency_key.
 pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
     let mut cells = Cells::of(row, 0);
     Ok(Entry {
@@ -138,11 +149,15 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         priority: cells.next()?,
         run_at: cells.time()?,
         suspect: is_suspect(cells.next()?),
+        key: cells.name_if_any()?,
     })
 }
 
+/// The column of [`entry`] that says how many workers were lost with the job.
+pub(super) const RECOVERIES_COLUMN: usize = 8;
+
 /// Columns of [`entry`].
-pub(super) const ENTRY_COLUMNS: usize = 9;
+pub(super) const ENTRY_COLUMNS: usize = 10;
 
 /// The columns of `job_rows`.
 pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
@@ -178,11 +193,15 @@ pub(super) fn job(row: &Row<'_>) -> rusqlite::Result<Job> {
         usage: cells.usage()?,
         cost: cost(cells.next()?, cells.next()?),
         cancel_reason: cells.next()?,
+        concurrency_key: cells.behind(ERROR_COLUMNS).name_if_any()?,
     })
 }
 
+/// Columns of `job_rows` that only narrow lists: the class and the signature of the error.
+const ERROR_COLUMNS: usize = 2;
+
 /// Columns of `job_rows`; what follows them in a row belongs to the statement.
-pub(super) const JOB_COLUMNS: usize = 38;
+pub(super) const JOB_COLUMNS: usize = 39;
 
 fn cost(sum: i64, unknown: bool) -> Option<Nanousd> {
     (!unknown).then_some(Nanousd(sum))

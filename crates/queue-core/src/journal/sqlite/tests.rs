@@ -9,11 +9,11 @@ use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesOrdered};
 use tempfile::TempDir;
 
-use super::{SqliteJournal, list, sql::read, writer::Batch};
+use super::{MIGRATIONS, SqliteJournal, list, schema_version, sql::read, writer::Batch};
 use crate::{
     job::NewJob,
     journal::{
-        Accepted, JobFilter, Journal, JournalError, Reads,
+        Accepted, Catalog, JobFilter, Journal, JournalError, QueueSettings, Reads,
         conformance::{Fixture, NOW, Opened, job},
     },
     time::ManualClock,
@@ -136,6 +136,33 @@ async fn a_connection_whose_file_failed_is_replaced() {
         journal.check().await.unwrap();
     }
     assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
+}
+
+#[tokio::test]
+async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
+    let file = File::fresh();
+    let job = job();
+    let journal = file.journal();
+    journal.accept(vec![job.clone()]).await.unwrap();
+    journal
+        .set_queue(&"default".into(), QueueSettings { concurrency: Some(3), ..QueueSettings::default() })
+        .await
+        .unwrap();
+    drop(journal);
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    let drop_columns = "DROP VIEW job_rows; CREATE VIEW job_rows AS SELECT 1;
+        ALTER TABLE jobs DROP COLUMN concurrency_key; ALTER TABLE queues DROP COLUMN key_concurrency;";
+    connection.execute_batch(drop_columns).unwrap();
+    connection.execute_batch(MIGRATIONS[3]).unwrap();
+    connection.pragma_update(None, "user_version", 4).unwrap();
+    drop(connection);
+
+    let journal = file.journal();
+    assert_eq!(schema_version(&file.path()).unwrap(), Some(MIGRATIONS.len()));
+    let kept = journal.jobs(&[job.id]).await.unwrap().remove(0).unwrap();
+    assert_eq!((kept.id, &kept.target, kept.concurrency_key), (job.id, &job.target, None));
+    let queues = journal.queues().await.unwrap();
+    assert_eq!((queues["default"].value.concurrency, queues["default"].value.key_concurrency), (Some(3), None));
 }
 
 #[test]
