@@ -1,6 +1,6 @@
 -- Purpose: entries and leases, one at a time: they come, wait, are held and go (core.rs of the memory dispatcher).
--- Invariant: a job is in one place: ready in a band of its lane, in the line of its key, in `d`, or in `l` of its session
---   or `x`.
+-- Invariant: a job is in one place: ready in a band of its lane, in the line of its key, in `d`, or in `l` of its session,
+--   and in `x` too once it is lost.
 
 -- Whether a waiting entry is due later: in `d`, and in no lane yet.
 local function is_later(job)
@@ -55,7 +55,8 @@ local function started_of(job)
 end
 
 local function end_lease(job)
-  put(job.lost and S.D .. 'x' or S.D .. 'l:' .. job.session, job.id, false)
+  if job.lost then put(S.D .. 'x', job.id, false) end
+  put(S.D .. 'l:' .. job.session, job.id, false)
   call('HDEL', S.D .. 'st:' .. job.session, lease_of(job))
   if job.suspect then
     mark(S.D .. 'su:' .. job.session, job.id, false)
@@ -115,7 +116,8 @@ local function lose(job, blamed)
   job.lost, job.started, job.started_at = true, at and true or false, at or 0
   job.counts = job.started and (job.suspect or not blamed)
   set_job(job.id, job)
-  put(S.D .. 'l:' .. job.session, job.id, false)
+  -- Its session's until something replaces it, but it does not end again.
+  put(S.D .. 'l:' .. job.session, job.id, 'inf')
   put(S.D .. 'x', job.id, 0)
 end
 

@@ -66,12 +66,14 @@ pub(super) async fn load(pool: PgPool, claims: &[Token], now: Timestamp) -> Resu
         .bind(now.0)
         .fetch_all(&pool)
         .await?;
-    let mut loaded = HashMap::with_capacity(found.len());
-    for row in &found {
-        let job = rows::job(row)?;
-        loaded.insert((job.id, job.epoch), Loaded { job, payload: Cells::of(row, JOB_COLUMNS).bytes()? });
-    }
-    Ok(claims.iter().map(|claim| loaded.remove(&(claim.id, claim.epoch))).collect())
+    let ids = found.iter().map(|row| Ok((Cells::of(row, 0).job_id()?, row)));
+    let rows = ids.collect::<Result<HashMap<_, _>, sqlx::Error>>()?;
+    let read = |claim: &Token| {
+        let Some(row) = rows.get(&claim.id) else { return Ok(None) };
+        let loaded = Loaded { job: rows::job(row)?, payload: Cells::of(row, JOB_COLUMNS).bytes()? };
+        Ok(Some(loaded).filter(|loaded| loaded.job.epoch == claim.epoch))
+    };
+    claims.iter().map(read).collect()
 }
 
 /// A page of live jobs.
