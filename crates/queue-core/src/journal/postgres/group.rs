@@ -6,7 +6,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,7 @@ use tokio::{
         mpsc::{self, error::TryRecvError},
         oneshot,
     },
-    time::Instant,
+    time::{Instant, timeout_at},
 };
 
 use super::{
@@ -50,6 +53,10 @@ pub(super) trait Grouped: Verb {
     /// How much of a group it fills.
     fn size(input: &Self::Input) -> Size;
 
+    /// How long a group waits for company while another one is being committed: large groups are cheaper, and nothing
+    /// that is on its way to the disk becomes later by it.
+    const PATIENCE: Duration = Duration::ZERO;
+
     /// The job whose turn it is: two inputs for one job are never in one group, so that the second sees the first.
     fn job(input: &Self::Input) -> Option<JobId>;
 }
@@ -66,6 +73,8 @@ struct Waiting<V: Verb> {
     deferred: VecDeque<Asked<V>>,
     /// Requests of the last group.
     last_group: usize,
+    /// Groups that are being committed.
+    committing: Arc<AtomicUsize>,
 }
 
 /// The way to the committers of one verb. They end with the last clone.
@@ -83,7 +92,8 @@ impl<V: Grouped> Committers<V> {
     /// Starts `tasks` committers.
     pub(super) fn start(database: &Database, tasks: usize) -> Self {
         let (requests, queue) = mpsc::channel(WAITING_MAX);
-        let waiting = Waiting { requests: queue, deferred: VecDeque::new(), last_group: 0 };
+        let committing = Arc::new(AtomicUsize::new(0));
+        let waiting = Waiting { requests: queue, deferred: VecDeque::new(), last_group: 0, committing };
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..tasks.max(1) {
             tokio::spawn(serve::<V>(database.clone(), waiting.clone()));
@@ -101,12 +111,15 @@ impl<V: Grouped> Committers<V> {
 }
 
 async fn serve<V: Grouped>(database: Database, waiting: Arc<Mutex<Waiting<V>>>) {
+    let committing = waiting.lock().await.committing.clone();
     loop {
         let group = waiting.lock().await.gather().await;
         if group.is_empty() {
             return;
         }
+        committing.fetch_add(1, Ordering::Relaxed);
         commit_group(&database, group).await;
+        committing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -122,6 +135,7 @@ impl<V: Grouped> Waiting<V> {
             self.deferred.extend(group.take(first));
         }
         let waits_until = Instant::now() + LINGER;
+        let patient_until = Instant::now() + V::PATIENCE;
         while group.has_room() && self.deferred.len() < GROUP_MAX_REQUESTS {
             match self.requests.try_recv() {
                 Ok(asked) => self.deferred.extend(group.take(asked)),
@@ -129,11 +143,23 @@ impl<V: Grouped> Waiting<V> {
                 Err(TryRecvError::Empty) if group.asked.len() < self.last_group && Instant::now() < waits_until => {
                     tokio::task::yield_now().await;
                 }
+                Err(TryRecvError::Empty) if Instant::now() < patient_until && self.is_committing() => {
+                    match timeout_at(patient_until, self.requests.recv()).await {
+                        Ok(Some(asked)) => self.deferred.extend(group.take(asked)),
+                        Ok(None) | Err(_) => break,
+                    }
+                }
                 Err(_) => break,
             }
         }
         self.last_group = group.asked.len();
         group.asked
+    }
+}
+
+impl<V: Verb> Waiting<V> {
+    fn is_committing(&self) -> bool {
+        self.committing.load(Ordering::Relaxed) > 0
     }
 }
 

@@ -71,7 +71,7 @@ impl PostgresJournal {
         let database = Database { pool, clock };
         Ok(Self {
             accepts: Committers::start(&database, config.writers),
-            settles: Committers::start(&database, 1),
+            settles: Committers::start(&database, config.writers),
             records: Committers::start(&database, 1),
             incarnation: Incarnation(incarnation),
             _partitions: Arc::new(partitions::Ahead::start(&database)),

@@ -1,6 +1,9 @@
 //! Ends attempts: state, attempt row, result, charge and spend in one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -27,6 +30,8 @@ use crate::{
 pub(super) struct Settle;
 
 impl Grouped for Settle {
+    const PATIENCE: Duration = Duration::from_millis(2);
+
     fn size(settlement: &Settlement) -> Size {
         let memos = settlement.calls.iter().filter_map(|call| call.memo.as_ref()).map(|memo| memo.body.len());
         let result = if let Outcome::Succeed { result } = &settlement.outcome { result.len() } else { 0 };
