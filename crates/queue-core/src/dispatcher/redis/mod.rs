@@ -113,8 +113,7 @@ impl RedisDispatcher {
         let partition = format!("{prefix}:{{all}}");
         let sessions = Arc::new(LocalSessions::default());
         let channel = format!("{prefix}:inbox:{:032x}", rand::random::<u128>());
-        let news = format!("{partition}:all");
-        let inbox = Inbox::open(link.clone(), sessions.clone(), channel, news, poll_every);
+        let inbox = Inbox::open(link.clone(), sessions.clone(), channel, &partition, poll_every);
         inbox.wait_until_open(connect_timeout).await;
         Ok(Self { link, sessions, inbox, partition, generation: AtomicI64::new(0), clock })
     }
