@@ -58,8 +58,8 @@ impl Health {
 
     /// Whether any worker is there.
     pub(crate) async fn workers(&self, api: &Api) -> Result<(), String> {
-        match tokio::time::timeout(CHECK_MAX, api.stores.dispatcher.sessions()).await {
-            Ok(Ok(sessions)) if sessions.is_empty() => Err("no worker is running".into()),
+        match tokio::time::timeout(CHECK_MAX, api.stores.dispatcher.sessions(&[])).await {
+            Ok(Ok(present)) if present.alive.is_empty() => Err("no worker is running".into()),
             Ok(answer) => answer.map(drop).map_err(|error| error.to_string()),
             Err(_) => Err("unknown: the dispatcher did not answer".into()),
         }

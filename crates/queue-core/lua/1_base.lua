@@ -5,7 +5,7 @@
 --     P gen      the generation                     P ss     sessions by the end of their life
 --     P s:<sid>  one session                        P sd     dead sessions by the time of their death
 --     P w        sessions that listen               P old    generations still to be swept
---     P all      channel: a new generation began
+--     P all      channel: a new generation began    P ear:<sid>  channel: whose process listens to it is connected
 --     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
 --     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
 --     D l:<sid>  leases of a session by their end   D x      lost leases, in the order of ids

@@ -42,6 +42,12 @@ local function hear(session, revive)
   call('ZREM', S.P .. 'sd', session.id)
 end
 
+-- Whether nobody listens to a channel. Who may not ask sees nobody go: the session's end stands in.
+local function is_unheard(channel)
+  local listeners = redis.pcall('PUBSUB', 'NUMSUB', channel)
+  return not listeners.err and listeners[2] == 0
+end
+
 local function listen(id) call('SADD', S.P .. 'w', id) end
 
 -- Tells a session that listens; it listens no more.

@@ -229,10 +229,8 @@ local function end_closed()
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, DUE_MAX - 1)) do
     local key = S.P .. 's:' .. id
     local found = call('HMGET', key, 'inbox', 'seen', 'gone')
-    -- Who may not ask sees nobody go: the session's end stands in.
-    local listeners = found[1] and redis.pcall('PUBSUB', 'NUMSUB', found[1])
     local gone = tonumber(found[3])
-    if not listeners or listeners.err or listeners[2] > 0 then
+    if not found[1] or not is_unheard(found[1]) then
       if gone then call('HDEL', key, 'gone') end
     elseif not gone or tonumber(found[2]) > gone then
       call('HSET', key, 'gone', S.now)

@@ -188,15 +188,22 @@ function verbs.explain(args)
   return waits
 end
 
--- -> id, leases, seen_at of each session that is alive
-function verbs.sessions()
-  local reply = {}
+-- ids of sessions -> those of them that are not alive and whose process nobody sees; id, leases, seen_at of each session
+-- that is alive
+function verbs.sessions(args)
+  local reply, alive, gone = { '' }, {}, {}
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     local session = session_of(id)
     if session and is_alive(session) then
       reply[#reply + 1] = { id, call('ZCARD', S.D .. 'l:' .. id), session.seen }
+      alive[id] = true
     end
   end
+  for at = 1, math.min(#args[4], ASKED_MAX * 16), 16 do
+    local id = args[4]:sub(at, at + 15)
+    if not alive[id] and is_unheard(S.P .. 'ear:' .. id) then gone[#gone + 1] = id end
+  end
+  reply[1] = table.concat(gone)
   return reply
 end
 

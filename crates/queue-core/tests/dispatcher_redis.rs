@@ -84,7 +84,7 @@ async fn after_a_flush_nothing_is_claimed_until_it_begins_again() {
     // Until it has said what it holds, it is unknown: neither are its leases called lost, nor does it get more.
     assert!(matches!(claim(dispatcher, session).await, Err(DispatchError::WrongGeneration)));
     assert!(matches!(dispatcher.renew(session, &[held[0].lease]).await, Err(DispatchError::WrongGeneration)));
-    assert!(dispatcher.sessions().await.unwrap().is_empty());
+    assert!(dispatcher.sessions(&[]).await.unwrap().alive.is_empty());
     let mut signals = dispatcher.join(session, vec![]).await.unwrap();
     assert!(claim(dispatcher, session).await.unwrap().is_empty());
     dispatcher.signals_arrived().await.unwrap();
@@ -131,8 +131,44 @@ async fn the_jobs_of_a_process_that_closed_its_connections_return_early() {
     redis.clock.advance_ms(100);
     let lost = redis.dispatcher.reap(9).await.unwrap();
     assert_eq!(lost.iter().map(|lost| lost.token.id).collect::<Vec<_>>(), [held[0].lease.id]);
-    let alive: Vec<_> = redis.dispatcher.sessions().await.unwrap().into_iter().map(|session| session.id).collect();
+    let alive: Vec<_> =
+        redis.dispatcher.sessions(&[]).await.unwrap().alive.into_iter().map(|session| session.id).collect();
     assert_eq!(alive, [here], "who listens is left alone");
+}
+
+/// A flush takes the leases of a killed worker with it; that nobody listens for it any more still shows, at once and in
+/// any later life. Who lives is not gone before it has joined.
+#[tokio::test]
+async fn after_a_flush_it_still_shows_whose_process_is_gone() {
+    let redis = Redis::on(own(&[])).await;
+    redis.dispatcher.begin(Generation(1)).await.unwrap();
+    let other = RedisDispatcher::open(config_like(&redis)).await.unwrap();
+    let (killed, here) = (SessionId::generate(), SessionId::generate());
+    let _signals = other.join(killed, vec![]).await.unwrap();
+    let _signals = redis.dispatcher.join(here, vec![]).await.unwrap();
+    for generation in 2..4 {
+        redis.server.flush();
+        assert!(matches!(redis.dispatcher.sessions(&[]).await, Err(DispatchError::WrongGeneration)));
+        redis.dispatcher.begin(Generation(generation)).await.unwrap();
+        let present = redis.dispatcher.sessions(&[killed, here]).await.unwrap();
+        assert!(present.alive.is_empty() && present.gone.is_empty(), "both are connected: {present:?}");
+    }
+    drop(other);
+    until_listeners(&redis, 1).await;
+    let present = redis.dispatcher.sessions(&[killed, here]).await.unwrap();
+    assert_eq!(present.gone, [killed]);
+    let _signals = redis.dispatcher.join(here, vec![]).await.unwrap();
+    let present = redis.dispatcher.sessions(&[killed, here]).await.unwrap();
+    assert_eq!((present.alive[0].id, present.gone), (here, vec![killed]));
+    // Who signs off is gone, too, while its process goes on.
+    redis.dispatcher.leave(here).await.unwrap();
+    until_gone(&redis, here).await;
+}
+
+/// Waits until the server has noticed that nobody listens for a session.
+async fn until_gone(redis: &Redis, session: SessionId) {
+    let noticed = async { while redis.dispatcher.sessions(&[session]).await.unwrap().gone != [session] {} };
+    tokio::time::timeout(Duration::from_secs(20), noticed).await.unwrap();
 }
 
 #[tokio::test]
@@ -462,6 +498,8 @@ async fn a_cluster_goes_the_whole_way() {
     let dispatcher = RedisDispatcher::open(config.clone()).await.unwrap();
     dispatcher.begin(Generation(1)).await.unwrap();
     goes_the_whole_way(&dispatcher).await;
+    let stranger = SessionId::generate();
+    assert!(dispatcher.sessions(&[stranger]).await.unwrap().gone.is_empty(), "another node may hear of it");
     cluster.nodes()[2].command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
     let refused = RedisDispatcher::open(config).await.err().unwrap();
     assert!(matches!(refused, OpenError::Evicts { .. }), "each primary is asked: {refused}");

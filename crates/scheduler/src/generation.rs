@@ -54,9 +54,9 @@ pub(crate) async fn look(
 ) -> Result<Option<rebuild::Prepared>, RebuildError> {
     // Twice: a process that missed the beginning of a life is told so once.
     for _ in 0..2 {
-        match stores.dispatcher.sessions().await {
-            Ok(sessions) => {
-                *known = sessions.into_iter().map(|session| session.id).collect();
+        match stores.dispatcher.sessions(&[]).await {
+            Ok(present) => {
+                *known = present.alive.into_iter().map(|session| session.id).collect();
                 return Ok(None);
             }
             Err(DispatchError::WrongGeneration) => {}

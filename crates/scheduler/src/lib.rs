@@ -2,6 +2,7 @@
 //!
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
+mod absent;
 mod generation;
 mod promote;
 mod reap;

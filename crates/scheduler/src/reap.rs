@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use queue_core::{
-    dispatcher::{Ack, Lease, PUSH_MAX_ENTRIES, Step},
+    dispatcher::{Ack, DispatchError, Lease, PUSH_MAX_ENTRIES, Step},
     events::EventBody,
     ids::SessionId,
     journal::{Recovered, Recovery},
@@ -36,9 +36,14 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 
 /// One round; returns how many leases it dealt with.
 pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
+    let life = stores.catalog.filling().await?.generation;
     let expired = stores.dispatcher.reap(PUSH_MAX_ENTRIES).await?;
     if expired.is_empty() {
         return Ok(0);
+    }
+    // A reaper that was slow must not write in another life: the row may have been given out again as it is.
+    if stores.catalog.filling().await?.generation != life {
+        return Err(DispatchError::WrongGeneration.into());
     }
     let count = expired.len();
     let recovered = stores.journal.recover(expired.clone()).await?;

@@ -6,8 +6,11 @@
 //! in the journal, so that another scheduler goes on when this one dies: see [`crate::generation`].
 //!
 //! After a flush the journal cannot tell which live rows run: there is no write at a claim. So the rows wait until every
-//! worker that was there has come back with what it holds, or has been silent for as long as a session lives. Jobs
-//! that are accepted meanwhile do not: whoever accepts them pushes them.
+//! worker that was there has come back with what it holds, or is taken for dead: see [`crate::absent`]. Jobs that are
+//! accepted meanwhile do not: whoever accepts them pushes them.
+//!
+//! Nobody knows that a worker is dead, and what. So where one did not come back, rows that nobody holds get a new epoch:
+//! if it lives after all, what it still does is fenced, as behind the reaper.
 
 use std::{
     collections::BTreeSet,
@@ -15,7 +18,7 @@ use std::{
 };
 
 use queue_core::{
-    dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, SESSION_MS, Setting},
+    dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Setting},
     ids::{Generation, SessionId},
     journal::{Filling, JournalError, LiveScan},
     stores::Stores,
@@ -24,7 +27,7 @@ use queue_core::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, reap};
+use crate::{Config, absent::Absent, reap, reconcile};
 
 /// Why a dispatcher could not begin its life.
 #[derive(Debug, thiserror::Error)]
@@ -76,7 +79,7 @@ impl Prepared {
 
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
-    match stores.dispatcher.sessions().await {
+    match stores.dispatcher.sessions(&[]).await {
         Ok(_) => {
             apply_settings(stores, config).await?;
             Ok(Prepared { due_by: stores.clock.now(), fill: None })
@@ -174,6 +177,9 @@ pub(crate) struct Filler {
     stores: Stores,
     due_by: Timestamp,
     fill: Fill,
+    absent: Absent,
+    /// Some worker may still run what nobody holds.
+    unsure: bool,
     /// The page behind the last one, read while that was pushed.
     ahead: Option<Vec<Entry>>,
     noted: Instant,
@@ -184,12 +190,17 @@ impl Filler {
     /// `None` where another scheduler fills.
     pub(crate) fn new(stores: Stores, prepared: Prepared) -> Option<Self> {
         let Prepared { due_by, fill } = prepared;
-        Some(Self { stores, due_by, fill: fill?, ahead: None, noted: Instant::now(), pushed: 0 })
+        let mut fill = fill?;
+        let now = Instant::now();
+        let absent = Absent::new(std::mem::take(&mut fill.awaited), now);
+        // Who goes on in the middle does not know who came back.
+        let unsure = fill.filling.after.is_some();
+        Some(Self { stores, due_by, fill, absent, unsure, ahead: None, noted: now, pushed: 0 })
     }
 
     #[cfg(test)]
-    pub(crate) fn awaited(&self) -> &BTreeSet<SessionId> {
-        &self.fill.awaited
+    pub(crate) fn awaited(&self) -> Vec<SessionId> {
+        self.absent.ids()
     }
 
     pub(crate) async fn run(&mut self) {
@@ -219,22 +230,31 @@ impl Filler {
 
     /// Waits until every awaited worker has joined this life, or is taken for dead by everybody.
     async fn wait_for_workers(&mut self) -> Filled {
-        let began = Instant::now();
-        while !self.fill.awaited.is_empty() && began.elapsed().as_millis() < SESSION_MS as u128 {
-            match self.stores.dispatcher.sessions().await {
-                Ok(sessions) => {
-                    let here: BTreeSet<_> = sessions.into_iter().map(|session| session.id).collect();
-                    if self.fill.awaited.is_subset(&here) {
-                        break;
-                    }
-                }
-                Err(DispatchError::WrongGeneration) => return Filled::Relieved,
-                Err(error) => tracing::warn!(%error, "the rebuild does not know which workers live"),
-            }
-            if !self.note_now_and_then().await {
+        while !self.absent.nobody() {
+            if self.look(Instant::now()).await == Filled::Relieved || !self.note_now_and_then().await {
                 return Filled::Relieved;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            if !self.absent.nobody() {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+        Filled::Page
+    }
+
+    /// Looks who has come back.
+    pub(crate) async fn look(&mut self, now: Instant) -> Filled {
+        match self.stores.dispatcher.sessions(&self.absent.ids()).await {
+            Ok(present) => self.absent.look(Some(&present), now),
+            Err(DispatchError::WrongGeneration) => return Filled::Relieved,
+            Err(error) => {
+                tracing::warn!(%error, "the rebuild does not know which workers live");
+                self.absent.look(None, now);
+            }
+        }
+        let dead = self.absent.dead();
+        if self.absent.nobody() && dead > 0 {
+            self.unsure = true;
+            tracing::warn!(workers = dead, "workers did not come back; what nobody holds gets a new epoch");
         }
         Filled::Page
     }
@@ -255,13 +275,22 @@ impl Filler {
         }
         let count = page.len();
         let next = self.stores.journal.live(self.behind(Some(last)));
-        let (pushed, next) = tokio::join!(self.stores.dispatcher.push(page), next);
+        let (pushed, next) = tokio::join!(self.push(page), next);
         pushed?;
         self.pushed += count;
         self.fill.filling.after = Some(last);
         // A read that failed is asked again by the next step.
         self.ahead = next.ok();
         Ok(if self.note_now_and_then().await { Filled::Page } else { Filled::Relieved })
+    }
+
+    async fn push(&self, page: Vec<Entry>) -> Result<(), RebuildError> {
+        if self.unsure {
+            reconcile::push_unknown(&self.stores, self.fill.filling.generation, &page).await?;
+        } else {
+            self.stores.dispatcher.push(page).await?;
+        }
+        Ok(())
     }
 
     fn behind(&self, after: Option<(Timestamp, queue_core::ids::JobId)>) -> LiveScan {

@@ -77,7 +77,12 @@ impl Sweep {
                 self.after = None;
                 break;
             };
-            pushed += push_unknown(stores, life.generation, &rows).await?;
+            let count = push_unknown(stores, life.generation, &rows).await?;
+            if count > 0 {
+                tracing::warn!(jobs = count, "the dispatcher did not know these live jobs");
+                metrics::counter!(telemetry::RECONCILED).increment(count as u64);
+            }
+            pushed += count;
             self.after = Some((last.run_at, last.id));
             walked += rows.len();
         }
@@ -108,7 +113,7 @@ impl Sweep {
 
 /// Pushes those of `rows` that the dispatcher does not know, at a new epoch; returns how many. `life` is the life that
 /// must not have ended when the dispatcher answered.
-async fn push_unknown(stores: &Stores, life: Generation, rows: &[Entry]) -> Result<usize, RebuildError> {
+pub(crate) async fn push_unknown(stores: &Stores, life: Generation, rows: &[Entry]) -> Result<usize, RebuildError> {
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let places = stores.dispatcher.locate(&ids).await?;
     // A life has its number in the journal before the dispatcher hears of it.
@@ -126,8 +131,6 @@ async fn push_unknown(stores: &Stores, life: Generation, rows: &[Entry]) -> Resu
     }
     let found = stores.journal.reconcile(unknown).await?;
     let count = found.len();
-    tracing::warn!(jobs = count, "the dispatcher did not know these live jobs");
-    metrics::counter!(telemetry::RECONCILED).increment(count as u64);
     stores.dispatcher.push(found).await?;
     Ok(count)
 }

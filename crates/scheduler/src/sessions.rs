@@ -27,7 +27,8 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 
 /// One look; returns how many were struck off.
 pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
-    let alive: BTreeSet<_> = stores.dispatcher.sessions().await?.into_iter().map(|session| session.id).collect();
+    let alive: BTreeSet<_> =
+        stores.dispatcher.sessions(&[]).await?.alive.into_iter().map(|session| session.id).collect();
     let young = stores.clock.now().plus_ms(-YOUNG_MS);
     let registered = stores.catalog.sessions().await?;
     let dead = registered.into_iter().filter(|worker| worker.started_at < young && !alive.contains(&worker.id));

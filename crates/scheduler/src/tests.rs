@@ -1,6 +1,7 @@
 //! The roles on real stores, with a clock that is moved by hand: SQLite in a temporary folder, the dispatcher in memory.
 #![allow(clippy::unwrap_used)] // a test fails by panicking
 
+mod absent;
 mod lives;
 mod lost;
 mod missing;

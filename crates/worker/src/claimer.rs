@@ -175,6 +175,7 @@ impl Claimer {
 
     /// The dispatcher was flushed or restarted empty: tells it what runs here, so that nobody else runs it too.
     async fn join_again(&self) -> Option<mpsc::Receiver<Signal>> {
+        self.leases.stop_unloaded();
         // Silent for too long: others may have been told that this worker is dead, and its jobs are theirs.
         let held = if self.leases.fuse_is_out() { vec![] } else { self.leases.to_assert() };
         let claims = held.len();

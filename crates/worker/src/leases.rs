@@ -123,11 +123,19 @@ impl Leases {
         lock(&self.held).values().map(|held| held.lease).collect()
     }
 
-    /// What a dispatcher that has forgotten everything has to be told. A claim that is still being loaded is not worth
-    /// it: nothing has run, and the job is pushed again.
+    /// Stops the claims that are still being loaded. A dispatcher that has forgotten everything is not told of them: nothing
+    /// has run, and the jobs are pushed again. Run here as well, each would be held by two.
+    pub(crate) fn stop_unloaded(&self) {
+        for held in lock(&self.held).values().filter(|held| held.loaded.get().is_none()) {
+            held.stop(Stop::LeaseLost);
+        }
+    }
+
+    /// What a dispatcher that has forgotten everything has to be told.
     pub(crate) fn to_assert(&self) -> Vec<dispatcher::Held> {
         let held = lock(&self.held);
-        let told = held.values().filter_map(|held| {
+        let ours = held.values().filter(|held| held.stopped() != Some(Stop::LeaseLost));
+        let told = ours.filter_map(|held| {
             let (entry, at) = held.loaded.get()?;
             Some(dispatcher::Held { lease: held.lease, entry: entry.clone(), started_at: Some(*at) })
         });
@@ -160,4 +168,55 @@ impl Leases {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a test fails by panicking
+
+    use queue_core::{
+        ids::{Epoch, Nonce},
+        job::Kind,
+    };
+
+    use super::*;
+
+    fn lease() -> Lease {
+        Lease { id: JobId::generate(), epoch: Epoch(0), nonce: Nonce(1) }
+    }
+
+    fn entry(lease: Lease) -> Entry {
+        Entry {
+            id: lease.id,
+            epoch: lease.epoch,
+            queue: "q".into(),
+            tenant: "t".into(),
+            target: "x".into(),
+            kind: Kind::Probe,
+            priority: 5,
+            run_at: Timestamp(0),
+            key: None,
+            suspect: false,
+        }
+    }
+
+    #[test]
+    fn a_dispatcher_that_forgot_is_told_of_what_runs_and_the_rest_stops() {
+        let leases = Leases::default();
+        let (runs, cancelled, loads) = (leases.hold(lease()), leases.hold(lease()), leases.hold(lease()));
+        for held in [&runs, &cancelled] {
+            held.begin(entry(held.lease), Timestamp(1));
+        }
+        cancelled.stop(Stop::Cancelled);
+        leases.stop_unloaded();
+        // Its load was on the way past the look at the switch.
+        loads.begin(entry(loads.lease), Timestamp(1));
+        let mut told: Vec<_> = leases.to_assert().iter().map(|held| held.lease.id).collect();
+        told.sort();
+        let mut wanted = vec![runs.lease.id, cancelled.lease.id];
+        wanted.sort();
+        assert_eq!(told, wanted, "who was cancelled still has to settle");
+        assert_eq!((runs.stopped(), loads.stopped()), (None, Some(Stop::LeaseLost)));
+        assert!(loads.token.is_cancelled());
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use axum::{Json, extract::State, http::Uri};
-use queue_core::time::Timestamp;
+use queue_core::{dispatcher::Present, time::Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -47,11 +47,11 @@ pub(crate) struct WorkerView {
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Workers>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let registered = app.api.stores.catalog.sessions().await?;
-    let heard = app.api.stores.dispatcher.sessions().await.unwrap_or_else(|error| {
+    let heard = app.api.stores.dispatcher.sessions(&[]).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "workers are shown without what they hold");
-        Vec::new()
+        Present::default()
     });
-    let heard: BTreeMap<_, _> = heard.into_iter().map(|session| (session.id, session)).collect();
+    let heard: BTreeMap<_, _> = heard.alive.into_iter().map(|session| (session.id, session)).collect();
     let mut workers: Vec<WorkerView> = registered
         .into_iter()
         .map(|worker| {

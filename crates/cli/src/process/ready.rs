@@ -44,9 +44,9 @@ impl Check for DispatcherKnows {
     }
 
     async fn check(&self) -> Result<(), String> {
-        let sessions = self.dispatcher.sessions().await.map_err(|error| error.to_string())?;
+        let sessions = self.dispatcher.sessions(&[]).await.map_err(|error| error.to_string())?;
         match self.session {
-            Some(own) if !sessions.iter().any(|session| session.id == own) => {
+            Some(own) if !sessions.alive.iter().any(|session| session.id == own) => {
                 Err("the worker has not joined it".into())
             }
             _ => Ok(()),

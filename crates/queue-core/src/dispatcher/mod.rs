@@ -23,6 +23,11 @@ pub const HORIZON_MS: i64 = 60_000;
 pub const LEASE_MS: i64 = 30_000;
 /// How long a worker process lives without a word: its leases return after this, not at the end of the lease.
 pub const SESSION_MS: i64 = 15_000;
+/// A session whose process has closed its connections, and says nothing, is over after this: long enough for a process
+/// that lives to connect again.
+pub const CLOSED_MS: i64 = 3_000;
+/// Most sessions that one question may name: bounds the time for which the dispatcher does nothing else.
+pub const ASKED_MAX_SESSIONS: usize = 1_000;
 /// Most jobs in one claim: bounds the load that follows it and the latency of the step.
 pub const CLAIM_MAX_JOBS: usize = 512;
 /// Most entries in one push: bounds how long claims wait behind it.
@@ -309,6 +314,16 @@ pub struct SessionView {
     pub seen_at: Timestamp,
 }
 
+/// Who works.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Present {
+    /// The sessions that are alive.
+    pub alive: Vec<SessionView>,
+    /// Of the sessions that were asked for: those that are not alive and whose process is not connected either. One that
+    /// stays here for [`CLOSED_MS`] is dead. Who is not here may be dead as well: on a Cluster nobody can tell.
+    pub gone: Vec<SessionId>,
+}
+
 /// Why the dispatcher did not do what it was asked. Nothing that matters is lost by it: the reconciler repairs.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum DispatchError {
@@ -373,6 +388,7 @@ pub trait Dispatcher: Send + Sync {
     /// What a waiting job waits for; empty when it is leased or unknown.
     async fn explain(&self, id: JobId) -> Result<Vec<Wait>, DispatchError>;
 
-    /// The sessions that are alive. [`DispatchError::WrongGeneration`] where no life has begun.
-    async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError>;
+    /// The sessions that are alive, and which of the `asked` (the first [`ASKED_MAX_SESSIONS`]) are gone, whether they
+    /// ever joined this life or not. [`DispatchError::WrongGeneration`] where no life has begun.
+    async fn sessions(&self, asked: &[SessionId]) -> Result<Present, DispatchError>;
 }

@@ -424,7 +424,7 @@ impl Pair {
         self.compare_wake_ups();
         self.compare_depths();
         self.compare_explanations();
-        let mut sessions = self.runtime.block_on(self.dispatcher.sessions()).unwrap();
+        let mut sessions = self.runtime.block_on(self.dispatcher.sessions(&[])).unwrap().alive;
         sessions.retain(|view| self.model.workers.get(&view.id).is_some_and(|worker| !worker.dead));
         let alive = self.model.workers.values().filter(|worker| !worker.dead && worker.until > self.model.now);
         assert_eq!(sessions.len(), alive.count());

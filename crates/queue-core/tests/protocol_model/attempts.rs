@@ -11,17 +11,8 @@ impl Rules {
         let place = &mut s.jobs[job as usize].place;
         let Place::Ready(epoch) = *place else { return };
         *place = Place::Leased { epoch, nonce };
-        s.workers[w].attempt = Some(Attempt {
-            job,
-            lease: epoch,
-            nonce,
-            epoch,
-            claimed_in: s.generation,
-            step: Step::Claimed,
-            adrift: false,
-            lapsed: false,
-            owes: false,
-        });
+        s.workers[w].attempt =
+            Some(Attempt { job, nonce, epoch, step: Step::Claimed, adrift: false, lapsed: false, owes: false });
     }
 
     pub(crate) fn claim_unheard(self, s: &mut State, j: usize) {
@@ -32,31 +23,18 @@ impl Rules {
         }
     }
 
-    pub(crate) fn load_unheard(self, s: &mut State, w: usize) {
-        s.left.losses -= 1;
-        if let Some(a) = s.workers[w].attempt {
-            self.bump(s, a.job as usize);
-        }
-    }
-
-    /// The preflight, with the lazy bump in the same statement. Without it nothing is read and nothing bumped.
+    /// The preflight. Without it nothing is read.
     pub(crate) fn load(self, s: &mut State, w: usize) {
         let Some(mut a) = s.workers[w].attempt else { return };
         let j = a.job as usize;
-        if self.has_preflight() {
-            if !self.matches(&s.jobs[j], a.epoch) {
-                self.forget(s, &a);
-                s.workers[w].attempt = None;
-                return;
-            }
-            if self.bumps_lazily(&s.jobs[j], &a) {
-                self.bump(s, j);
-            }
-            a.epoch = s.jobs[j].epoch;
+        if self.has_preflight() && !self.matches(&s.jobs[j], a.epoch) {
+            self.forget(s, &a);
+            s.workers[w].attempt = None;
+            return;
         }
+        a.epoch = if self.has_preflight() { s.jobs[j].epoch } else { a.epoch };
         s.broken.late_start |= s.jobs[j].has_ended();
         a.step = Step::Loaded;
-        a.claimed_in = 0;
         s.workers[w].attempt = Some(a);
     }
 
@@ -171,21 +149,25 @@ impl Rules {
         let Some(a) = s.workers[w].attempt.as_mut() else { return };
         let place = &mut s.jobs[a.job as usize].place;
         if self.has(Mutation::RenewRevivesExpired) && self.is_of(*place, a) {
-            *place = Place::Leased { epoch: a.lease, nonce: a.nonce };
+            *place = Place::Leased { epoch: a.epoch, nonce: a.nonce };
         }
-        if !a.adrift && *place == (Place::Leased { epoch: a.lease, nonce: a.nonce }) {
+        if !a.adrift && *place == (Place::Leased { epoch: a.epoch, nonce: a.nonce }) {
             a.lapsed = false;
         } else {
             s.workers[w].attempt = None;
         }
     }
 
-    /// Refused when somebody else was given the job in the meantime: then it is as after a lost lease.
+    /// Refused when somebody else was given the job in the meantime: then it is as after a lost lease. What is not loaded
+    /// yet is dropped: nothing has run, and the job is pushed again.
     pub(crate) fn reassert(self, s: &mut State, w: usize) {
         let Some(a) = s.workers[w].attempt.as_mut() else { return };
+        if a.step == Step::Claimed && !self.has(Mutation::LoadOverFlush) {
+            s.workers[w].attempt = None;
+            return;
+        }
         a.adrift = false;
         a.lapsed = false;
-        a.lease = a.epoch;
         let place = &mut s.jobs[a.job as usize].place;
         if *place == Place::Absent || *place == Place::Ready(a.epoch) {
             *place = Place::Leased { epoch: a.epoch, nonce: a.nonce };
@@ -199,12 +181,13 @@ impl Rules {
     pub(crate) fn hand_back(self, s: &mut State, w: usize) {
         let Some(a) = s.workers[w].attempt.take() else { return };
         s.left.handbacks -= 1;
-        s.jobs[a.job as usize].handback = Some((a.lease, a.nonce));
+        s.jobs[a.job as usize].handback = Some((a.epoch, a.nonce));
     }
 
     /// What was paid for and not sent is lost to our books: `billed = maybe`.
     pub(crate) fn crash(self, s: &mut State, w: usize) {
         s.left.crashes -= 1;
+        s.unsure = true;
         s.workers[w].stalled = false;
         let Some(a) = s.workers[w].attempt.take() else { return };
         let row = &mut s.jobs[a.job as usize];
@@ -217,6 +200,7 @@ impl Rules {
     pub(crate) fn crash_sent(self, s: &mut State, w: usize, outcome: Option<Outcome>) {
         let Some(a) = s.workers[w].attempt.take() else { return };
         s.left.crashes -= 1;
+        s.unsure = true;
         s.left.retries -= u8::from(outcome == Some(Outcome::Retry));
         s.workers[w].stalled = false;
         s.jobs[a.job as usize].orphan = Some(Orphan { epoch: a.epoch, outcome, owes: a.owes });

@@ -89,13 +89,10 @@ impl Protocol {
             out.push(Action::Reassert(w));
         }
         let knows_lease = !a.lapsed || self.rules.has(Mutation::StartWithoutLeaseClock);
-        let is_leased = row.place == Place::Leased { epoch: a.lease, nonce: a.nonce };
+        let is_leased = row.place == Place::Leased { epoch: a.epoch, nonce: a.nonce };
         let is_lost = if a.adrift { a.lapsed } else { !is_leased };
         if s.up && (a.may_be_dropped() && is_lost || !a.adrift && a.lapsed && is_leased) {
             out.push(Action::Renew(w));
-        }
-        if a.step == Step::Claimed && knows_lease && s.left.losses > 0 && self.rules.bumps_lazily(row, &a) {
-            out.push(Action::LoadUnheard(w));
         }
         match a.step {
             Step::Claimed if knows_lease => out.push(Action::Load(w)),
@@ -139,7 +136,9 @@ impl Protocol {
             out.push(Action::NewGeneration);
             return;
         }
-        let open = s.grace_is_over() || self.rules.has(Mutation::FlushFencesEveryone);
+        let open = s.grace_is_over()
+            || self.rules.has(Mutation::FlushFencesEveryone)
+            || self.rules.has(Mutation::FillWaitsForNobody);
         for (j, job) in (0u8..).zip(&s.jobs[..self.jobs]) {
             if let Place::Leased { nonce, .. } = job.place
                 && !s.is_renewed(j as usize, nonce)
@@ -157,14 +156,25 @@ impl Protocol {
             // Known at any epoch is known: what holds an older one is left to its worker or to the reaper.
             let is_other = job.place.epoch() != Some(job.epoch) && self.rules.has(Mutation::ReconcileOtherEpochs);
             let is_unknown = job.is_live() && (job.place == Place::Absent || is_other);
+            // While a life is filled with everybody back, the reconciler waits; otherwise its look and bump are the fill's.
+            let is_old = job.stamp < s.generation;
+            let may_bump = !is_old || self.rules.misses_somebody(s);
             let is_due = !self.rules.waits_for_push(s, j as usize)
                 || (!self.rules.has_push_deadline(job.epoch) && s.left.losses > 0);
-            if open && is_unknown && is_due && job.look.is_none() && !self.rules.has(Mutation::NoReconciler) {
+            if open && may_bump && is_unknown && is_due && job.look.is_none() && !self.rules.has(Mutation::NoReconciler)
+            {
                 out.push(Action::Look(j));
             }
-            let is_old = job.stamp < s.generation || self.rules.has(Mutation::RebuildStreamsNewRows);
-            let may_read = is_unknown || s.left.repeats > 0;
-            if open && s.generation > 0 && job.is_live() && is_old && may_read && job.pushes & bit(job.epoch) == 0 {
+            let may_read = job.look.is_none() && (is_unknown || s.left.repeats > 0);
+            let sure = !self.rules.misses_somebody(s) || self.rules.has(Mutation::FillAsIfAllWereBack);
+            if open
+                && sure
+                && s.generation > 0
+                && job.is_live()
+                && is_old
+                && may_read
+                && job.pushes & bit(job.epoch) == 0
+            {
                 out.push(Action::Stream(j));
             }
         }
@@ -248,7 +258,7 @@ impl Model for Protocol {
                     a.step == (Step::Settled { next: false })
                         && row.standing == Standing::Succeeded
                         && row.stamp < s.generation
-                        && row.place == Place::Leased { epoch: a.lease, nonce: a.nonce }
+                        && row.place == Place::Leased { epoch: a.epoch, nonce: a.nonce }
                 })
             }),
             Property::sometimes(SEEN_ADOPTED, |_, s: &State| {
@@ -270,8 +280,8 @@ fn has_one_lease(_: &Protocol, s: &State) -> bool {
     let [first, second] = &s.workers;
     let (Some(a), Some(b)) = (&first.attempt, &second.attempt) else { return true };
     let row = &s.jobs[a.job as usize];
-    let is_living = |a: &Attempt| !a.lapsed && !a.is_settled() && row.is_live() && row.epoch == a.lease;
-    a.job != b.job || a.lease != b.lease || !is_living(a) || !is_living(b)
+    let is_living = |a: &Attempt| !a.lapsed && !a.is_settled() && row.is_live() && row.epoch == a.epoch;
+    a.job != b.job || a.epoch != b.epoch || !is_living(a) || !is_living(b)
 }
 
 fn has_one_holder(_: &Protocol, s: &State) -> bool {

@@ -22,14 +22,16 @@ pub(crate) enum Mutation {
     NoPreflight,
     AckBeforeSettle,
     ReconcileWithoutBump,
-    /// The rebuild does not wait for leases to be re-asserted.
+    /// No lease is re-asserted after a flush, and the rebuild does not wait for it.
     FlushFencesEveryone,
-    /// Rows of an older generation are loaded as they are.
-    NoLazyBump,
+    /// Leases are re-asserted, and the rebuild waits for nobody: it takes who has not come back yet for dead.
+    FillWaitsForNobody,
+    /// The rebuild pushes rows as they are although a worker did not come back.
+    FillAsIfAllWereBack,
     /// Scripts do not compare the generation of a message with theirs.
     NoGenerationCheck,
-    /// The rebuild also streams rows that were written in the new generation.
-    RebuildStreamsNewRows,
+    /// A worker that joins again goes on to load what it had claimed, and re-asserts it unread.
+    LoadOverFlush,
     /// After a stall a claim is loaded and started without a look at the clock or a renewal.
     StartWithoutLeaseClock,
     /// A renewal that comes too late brings the lease back.
@@ -38,6 +40,8 @@ pub(crate) enum Mutation {
     ReassertExpired,
     /// The reaper leaves an expired entry alone when its row has moved on.
     ReapLeavesMovedEntry,
+    /// The reaper does not ask, before it writes, whether the life that it looked at has ended.
+    ReapOfAnotherLife,
     /// The reconciler takes a job for unknown when the dispatcher holds another epoch of it.
     ReconcileOtherEpochs,
     /// A handback makes an expired lease claimable again.
@@ -53,7 +57,7 @@ pub(crate) enum Mutation {
 }
 
 use Mutation::{
-    DeadlineOnFirstPushOnly, NoEpochInWhere, NoLazyBump, NoNonce, NoPreflight, PushWithoutDeadline,
+    DeadlineOnFirstPushOnly, NoEpochInWhere, NoNonce, NoPreflight, PushWithoutDeadline,
     PushWithoutDeadlineAndNoPreflight, PushWithoutDeadlineButStartAsks,
 };
 
@@ -83,22 +87,22 @@ impl Rules {
         row.is_live() && (row.epoch == epoch || self.has(NoEpochInWhere))
     }
 
-    /// A row that was written before the claim's generation may still be held by a worker that nobody heard of since
-    /// the flush, so its token is not given out a second time.
-    pub(crate) fn bumps_lazily(self, row: &Job, a: &Attempt) -> bool {
-        self.matches(row, a.epoch) && row.stamp < a.claimed_in && !self.has(NoLazyBump)
-    }
-
     /// Whether a message about this claim may touch this entry.
     pub(crate) fn is_of(self, place: Place, a: &Attempt) -> bool {
-        let matches = |(epoch, nonce)| epoch == a.lease && (nonce == a.nonce || self.has(NoNonce));
+        let matches = |(epoch, nonce)| epoch == a.epoch && (nonce == a.nonce || self.has(NoNonce));
         !a.adrift && place.claim().is_some_and(matches)
     }
 
+    /// Whether somebody did not come back after the flush: what nobody holds may be at work all the same.
+    pub(crate) fn misses_somebody(self, s: &State) -> bool {
+        let is_dead = |a: &Attempt| a.lapsed || self.has(Mutation::FillWaitsForNobody);
+        s.unsure || s.attempts().any(|a| a.adrift && is_dead(a) && !a.is_settled())
+    }
+
     /// The reconciler leaves a row alone until the push that its last write caused has arrived or is past its deadline
-    /// (which is one way to lose it). Pushes of the rebuild have no deadline: the lazy bump takes care of them.
+    /// (which is one way to lose it). Pushes of the rebuild are over when the life is filled.
     pub(crate) fn waits_for_push(self, s: &State, j: usize) -> bool {
         let row = &s.jobs[j];
-        row.stamp == s.generation && row.pushes & bit(row.epoch) != 0
+        row.pushes & bit(row.epoch) != 0
     }
 }

@@ -151,13 +151,8 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Attempt {
     pub(crate) job: u8,
-    /// The dispatcher's side of the claim.
-    pub(crate) lease: u8,
-    pub(crate) nonce: u8,
-    /// The journal's side: the load may have bumped it.
     pub(crate) epoch: u8,
-    /// The generation of the claim; of no interest after the load.
-    pub(crate) claimed_in: u8,
+    pub(crate) nonce: u8,
     pub(crate) step: Step,
     /// A flush took the lease and it is not re-asserted yet.
     pub(crate) adrift: bool,
@@ -224,6 +219,8 @@ pub(crate) struct State {
     pub(crate) workers: [Worker; WORKERS],
     /// The generation as the journal knows it.
     pub(crate) generation: u8,
+    /// A worker died. It stays registered, so a rebuild knows that somebody did not come back.
+    pub(crate) unsure: bool,
     /// Whether the dispatcher holds that generation; if not, its scripts refuse everything.
     pub(crate) up: bool,
     pub(crate) left: Faults,
@@ -236,6 +233,7 @@ impl State {
             jobs: [Job::UNSENT; JOBS],
             workers: [Worker { stalled: false, attempt: None }; WORKERS],
             generation: 0,
+            unsure: false,
             up: true,
             left,
             broken: Broken::default(),

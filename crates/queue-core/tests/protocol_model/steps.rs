@@ -27,8 +27,6 @@ pub(crate) enum Action {
     /// The reply is lost: a lease that nobody knows of.
     ClaimUnheard(u8),
     Load(u8),
-    /// The reply is lost: a lazy bump that nobody knows of.
-    LoadUnheard(u8),
     Start(u8),
     Answer(u8),
     Record(u8),
@@ -82,7 +80,6 @@ impl Rules {
             }
             Action::Claim { worker, job } => self.claim(s, worker as usize, job),
             Action::ClaimUnheard(j) => self.claim_unheard(s, j as usize),
-            Action::LoadUnheard(w) => self.load_unheard(s, w as usize),
             Action::Load(w) => self.load(s, w as usize),
             Action::Start(w) => self.start(s, w as usize),
             Action::Answer(w) => self.answer(s, w as usize),
@@ -193,7 +190,7 @@ impl Rules {
     }
 
     /// The expired entry stays until the push replaces it. One whose row has moved on is removed: the row may be live
-    /// at an epoch that the dispatcher never heard of (lazy bump, lost push), and only the reconciler can tell.
+    /// at an epoch that the dispatcher never heard of (lost push), and only the reconciler can tell.
     fn reap(self, s: &mut State, j: usize) {
         let Some(epoch) = s.jobs[j].reaping.take() else { return };
         if self.matches(&s.jobs[j], epoch) {
@@ -223,12 +220,15 @@ impl Rules {
         self.push(s, j, s.jobs[j].epoch);
     }
 
-    /// Messages of the old generation will be refused, so they end here too.
+    /// Messages of the old generation will be refused, so they end here too; reconciler and reaper look at the generation
+    /// again before they write.
     fn flush(self, s: &mut State) {
         s.left.flushes -= 1;
         s.up = false;
         for row in &mut s.jobs {
             row.place = Place::Absent;
+            row.look = None;
+            row.reaping = if self.has(Mutation::ReapOfAnotherLife) { row.reaping } else { None };
             if !self.has(Mutation::NoGenerationCheck) {
                 row.pushes = 0;
                 row.handback = None;

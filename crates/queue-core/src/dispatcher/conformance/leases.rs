@@ -161,14 +161,27 @@ pub async fn a_worker_that_slept_goes_on(fixture: &dyn Fixture) {
     let mut scene = Scene::open(fixture).await;
     scene.fixture.advance_ms(SESSION_MS * 4).await;
     assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
-    assert!(scene.dispatcher.sessions().await.unwrap().is_empty());
+    assert!(scene.dispatcher.sessions(&[]).await.unwrap().alive.is_empty());
     scene.dispatcher.renew(scene.session, &[]).await.unwrap();
-    assert_eq!(scene.dispatcher.sessions().await.unwrap().len(), 1);
+    assert_eq!(scene.dispatcher.sessions(&[]).await.unwrap().alive.len(), 1);
     assert!(scene.claim(1).await.is_empty());
     scene.drain_signals().await;
     let entry = scene.push(|_| {}).await;
     assert_eq!(scene.told().await, Some(Signal::Work), "it is still told");
     assert_eq!(scene.claim_ids(1).await, vec![entry.id]);
+}
+
+pub async fn who_is_gone_is_told_from_who_is_silent(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let other = scene.another().await;
+    let stranger = SessionId::generate();
+    let asked = [scene.session, other.session, stranger];
+    let present = scene.dispatcher.sessions(&asked).await.unwrap();
+    assert_eq!((present.alive.len(), present.gone), (2, vec![stranger]), "nobody has heard of it");
+    assert!(scene.dispatcher.sessions(&[]).await.unwrap().gone.is_empty());
+    scene.fixture.advance_ms(SESSION_MS).await;
+    let present = scene.dispatcher.sessions(&asked).await.unwrap();
+    assert_eq!((present.alive.len(), present.gone), (0, vec![stranger]), "a process that sleeps is connected");
 }
 
 pub async fn a_reapers_ack_revives_nobody(fixture: &dyn Fixture) {
@@ -178,7 +191,7 @@ pub async fn a_reapers_ack_revives_nobody(fixture: &dyn Fixture) {
     scene.fixture.advance_ms(SESSION_MS).await;
     assert_eq!(scene.dispatcher.reap(9).await.unwrap().len(), 1);
     scene.ack(lease, None).await;
-    assert!(scene.dispatcher.sessions().await.unwrap().is_empty());
+    assert!(scene.dispatcher.sessions(&[]).await.unwrap().alive.is_empty());
     assert_eq!(scene.place(lease.id).await, Place::Unknown);
 }
 

@@ -75,6 +75,7 @@ macro_rules! dispatcher_conformance {
             a_reap_is_bounded_and_repeats,
             a_lost_claim_may_still_be_settled,
             a_worker_that_slept_goes_on,
+            who_is_gone_is_told_from_who_is_silent,
             a_reapers_ack_revives_nobody,
             only_the_holder_renews_and_starts,
             the_first_start_stands,

@@ -83,6 +83,6 @@ pub async fn places_are_told_in_order(fixture: &dyn Fixture) {
     let epochs: Vec<_> = places.iter().map(Place::epoch).collect();
     assert_eq!(epochs, vec![Some(Epoch(0)), None, Some(Epoch(0))]);
     assert!(matches!(&places[2], Place::Leased { session, .. } if *session == scene.session));
-    let view = scene.dispatcher.sessions().await.unwrap().remove(0);
+    let view = scene.dispatcher.sessions(&[]).await.unwrap().alive.remove(0);
     assert_eq!((view.id, view.leases, view.seen_at), (scene.session, 1, scene.now()));
 }

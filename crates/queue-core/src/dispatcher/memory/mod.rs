@@ -27,8 +27,8 @@ use tokio::sync::mpsc;
 
 use self::{core::Core, lease_file::LeaseFile};
 use super::{
-    DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting, Signal,
-    Step, StepReply, Wait,
+    DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, Present, QueueDepth, Setting, Signal, Step,
+    StepReply, Wait,
 };
 use crate::{
     ids::{Generation, JobId, SessionId},
@@ -202,12 +202,12 @@ impl Dispatcher for MemoryDispatcher {
         Ok(waits)
     }
 
-    async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
+    async fn sessions(&self, asked: &[SessionId]) -> Result<Present, DispatchError> {
         let now = self.clock.now();
         let core = self.core();
         if core.generation.is_none() {
             return Err(DispatchError::WrongGeneration);
         }
-        Ok(core.sessions.views(now))
+        Ok(Present { alive: core.sessions.views(now), gone: core.sessions.gone(asked, now) })
     }
 }

@@ -15,7 +15,7 @@ use tokio::sync::mpsc::{self, error::TrySendError};
 
 use crate::{
     dispatcher::{
-        SESSION_MS, SessionView, Signal,
+        ASKED_MAX_SESSIONS, SESSION_MS, SessionView, Signal,
         tracks::{Track, Tracks},
     },
     ids::{JobId, Name, SessionId},
@@ -202,5 +202,13 @@ impl Sessions {
     pub(super) fn views(&self, now: Timestamp) -> Vec<SessionView> {
         let alive = self.by_id.iter().filter(|(_, session)| session.is_alive(now));
         alive.map(|(id, session)| SessionView { id: *id, leases: session.leases, seen_at: session.seen_at }).collect()
+    }
+
+    /// Those of `asked` that are not alive and whose process hears no signals.
+    pub(super) fn gone(&self, asked: &[SessionId], now: Timestamp) -> Vec<SessionId> {
+        let is_gone = |id: &&SessionId| {
+            self.by_id.get(id).is_none_or(|session| !session.is_alive(now) && session.signals.is_closed())
+        };
+        asked.iter().take(ASKED_MAX_SESSIONS).filter(is_gone).copied().collect()
     }
 }

@@ -158,6 +158,10 @@ pub(super) fn recoveries(text: &[u8]) -> Result<Vec<Recovery>, DispatchError> {
     })
 }
 
+pub(super) fn sessions(text: &[u8]) -> Result<Vec<SessionId>, DispatchError> {
+    each(text, 16, |fields| Ok(SessionId(fields.uuid()?)))
+}
+
 pub(super) fn places(text: &[u8]) -> Result<Vec<Place>, DispatchError> {
     each(text, PLACE_BYTES, |fields| {
         let [kind] = fields.take()?;

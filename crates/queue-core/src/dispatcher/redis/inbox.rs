@@ -1,12 +1,15 @@
 //! What workers are told: one channel a process, over a connection of its own.
 //!
+//! The same connection listens to a channel of each session of the process, its *ear*. Nothing is ever said there: that
+//! somebody listens tells a Redis that has forgotten the session that its process is connected.
+//!
 //! A message that is lost (the connection was away) costs no job: after every new connection, and at every beat of a
 //! jittered poll, each session is told to look; a cancel that was missed comes with the next renewal.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use redis::{Msg, RedisResult};
+use redis::{Msg, RedisResult, aio::PubSubSink};
 use tokio::{sync::watch, time::timeout};
 use uuid::Uuid;
 
@@ -26,7 +29,8 @@ pub(super) struct Inbox {
     /// The last echo that came back; each tells that everything before it has arrived.
     #[cfg(any(test, feature = "conformance"))]
     echoes: watch::Receiver<u64>,
-    subscribed: watch::Receiver<bool>,
+    /// The sessions whose ears are open; `None`: nothing is heard.
+    heard: watch::Receiver<Option<BTreeSet<SessionId>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -37,24 +41,25 @@ impl Drop for Inbox {
 }
 
 impl Inbox {
-    /// Begins to read; `news` is the channel that tells of new generations.
+    /// Begins to read; `partition` is what the channels of all processes begin with.
     pub(super) fn open(
         link: Arc<Link>,
         sessions: Arc<LocalSessions>,
         channel: String,
-        news: String,
+        partition: &str,
         poll: Duration,
     ) -> Self {
         let (echo, _) = watch::channel(0);
-        let (subscribe, subscribed) = watch::channel(false);
+        let (hearing, heard) = watch::channel(None);
         #[cfg(any(test, feature = "conformance"))]
         let echoes = echo.subscribe();
-        let reader = Reader { link, sessions, channels: [channel.clone(), news], poll, echo, subscribe };
+        let (news, ear) = (format!("{partition}:all"), format!("{partition}:ear:"));
+        let reader = Reader { link, sessions, channels: [channel.clone(), news], ear, poll, echo, hearing };
         Self {
             channel,
             #[cfg(any(test, feature = "conformance"))]
             echoes,
-            subscribed,
+            heard,
             task: tokio::spawn(reader.run()),
         }
     }
@@ -62,8 +67,15 @@ impl Inbox {
     /// Waits, for a bounded time, until messages can arrive: what is published before is heard by nobody. When the
     /// time is over, the poll stands in.
     pub(super) async fn wait_until_open(&self, patience: Duration) {
-        let mut subscribed = self.subscribed.clone();
-        let _ = timeout(patience, subscribed.wait_for(|open| *open)).await;
+        let mut heard = self.heard.clone();
+        let _ = timeout(patience, heard.wait_for(Option::is_some)).await;
+    }
+
+    /// Waits, for a bounded time, until the ear of this session is open.
+    pub(super) async fn wait_until_heard(&self, session: SessionId, patience: Duration) {
+        let mut heard = self.heard.clone();
+        let open = |heard: &Option<BTreeSet<_>>| heard.as_ref().is_some_and(|heard| heard.contains(&session));
+        let _ = timeout(patience, heard.wait_for(open)).await;
     }
 
     /// Waits until the echo with this number has come back.
@@ -78,9 +90,11 @@ struct Reader {
     link: Arc<Link>,
     sessions: Arc<LocalSessions>,
     channels: [String; 2],
+    /// What the channel of a session begins with; its id follows, in 16 bytes.
+    ear: String,
     poll: Duration,
     echo: watch::Sender<u64>,
-    subscribe: watch::Sender<bool>,
+    hearing: watch::Sender<Option<BTreeSet<SessionId>>>,
 }
 
 impl Reader {
@@ -90,7 +104,7 @@ impl Reader {
             if let Err(error) = self.read(&mut failures).await {
                 tracing::debug!(%error, "the channel of wake-ups is down; workers poll");
             }
-            let _ = self.subscribe.send(false);
+            let _ = self.hearing.send(None);
             self.sessions.tell_all();
             tokio::time::sleep(pause_after(failures)).await;
             failures = failures.saturating_add(1);
@@ -105,9 +119,10 @@ impl Reader {
         *failures = 0;
         // What was said before is lost.
         self.sessions.tell_all();
-        let _ = self.subscribe.send(true);
+        self.open_ears(&mut sink).await?;
         loop {
             tokio::select! {
+                () = self.sessions.changed.notified() => self.open_ears(&mut sink).await?,
                 message = messages.next() => match message {
                     Some(message) => self.hear(&message),
                     None => return Ok(()),
@@ -120,6 +135,20 @@ impl Reader {
                 }
             }
         }
+    }
+
+    /// Opens the ears of sessions that came, and closes those of sessions that went.
+    async fn open_ears(&self, sink: &mut PubSubSink) -> RedisResult<()> {
+        let ear = |session: &SessionId| [self.ear.as_bytes(), session.0.as_bytes()].concat();
+        let (heard, wanted) = (self.hearing.borrow().clone().unwrap_or_default(), self.sessions.ids());
+        for session in wanted.difference(&heard) {
+            sink.subscribe(ear(session)).await?;
+        }
+        for session in heard.difference(&wanted) {
+            sink.unsubscribe(ear(session)).await?;
+        }
+        let _ = self.hearing.send(Some(wanted));
+        Ok(())
     }
 
     /// Between half of the poll and one and a half, so that a fleet does not ask at once.

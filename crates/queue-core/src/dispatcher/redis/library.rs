@@ -9,7 +9,7 @@ use redis::Script;
 
 use crate::{
     dispatcher::{
-        CLAIM_MAX_JOBS, HORIZON_MS, LEASE_MS, SESSION_MS,
+        ASKED_MAX_SESSIONS, CLAIM_MAX_JOBS, CLOSED_MS, HORIZON_MS, LEASE_MS, SESSION_MS,
         tracks::{TRACK_COUNT, Tracks},
     },
     job::{AGEING_MS_PER_POINT, PRIORITY_MAX},
@@ -35,8 +35,6 @@ const MOVES_MAX: usize = 5_000;
 const PLACE_MAX: usize = 10_000;
 /// A dead session is forgotten after this: a laptop that slept longer joins again.
 const FORGET_MS: i64 = 600_000;
-/// A session whose process has closed its connections and says nothing ends after this.
-const CLOSED_MS: i64 = 3_000;
 /// One turn of a lane of weight 1: many numbers divide it, so that common weights share exactly, and it is above the
 /// number of lanes that take turns in one queue.
 const TURN: u32 = 55_440;
@@ -72,7 +70,7 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let constants = format!(
         "local HORIZON_MS, LEASE_MS, SESSION_MS, CLAIM_MAX = {HORIZON_MS}, {LEASE_MS}, {SESSION_MS}, {CLAIM_MAX_JOBS}\n\
          local AGEING_MS, PRIORITY_MAX = {AGEING_MS_PER_POINT}, {PRIORITY_MAX}\n\
-         local FORGET_MS, CLOSED_MS = {FORGET_MS}, {CLOSED_MS}\n\
+         local FORGET_MS, CLOSED_MS, ASKED_MAX = {FORGET_MS}, {CLOSED_MS}, {ASKED_MAX_SESSIONS}\n\
          local UNPACK_MAX, DUE_MAX, LANES_MAX, SWEEP_MAX = {UNPACK_MAX}, {DUE_MAX}, {LANES_MAX}, {SWEEP_MAX}\n\
          local REVIEW_MAX, MOVES_MAX, KEY_LIMIT = {REVIEW_MAX}, {MOVES_MAX}, {KEY_CONCURRENCY_DEFAULT}\n\
          local PLACE_MAX, TURN, TURN_MAX = {PLACE_MAX}, {TURN}, {TURN_MAX}\n\

@@ -105,8 +105,7 @@ impl RedisDispatcher {
         let key = format!("{prefix}:{{all}}");
         let sessions = Arc::new(LocalSessions::default());
         let channel = format!("{prefix}:inbox:{:032x}", rand::random::<u128>());
-        let news = format!("{key}:all");
-        let inbox = Inbox::open(link.clone(), sessions.clone(), channel, news, poll_every);
+        let inbox = Inbox::open(link.clone(), sessions.clone(), channel, &key, poll_every);
         inbox.wait_until_open(connect_timeout).await;
         let partition = Arc::new(Partition::new(link.clone(), key, clock));
         let pushes = Pushes::start(partition.clone());

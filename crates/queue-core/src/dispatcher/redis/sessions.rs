@@ -5,7 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::{
+    Notify,
+    mpsc::{self, error::TrySendError},
+};
 
 use crate::{
     dispatcher::{Signal, tracks::Tracks},
@@ -52,6 +55,8 @@ impl Local {
 #[derive(Default)]
 pub(super) struct LocalSessions {
     by_id: Mutex<HashMap<SessionId, Local>>,
+    /// A session came or went.
+    pub(super) changed: Notify,
 }
 
 impl LocalSessions {
@@ -59,19 +64,28 @@ impl LocalSessions {
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session gets a new channel, and keeps what it was not told yet. Returns what it served.
-    pub(super) fn join(&self, id: SessionId) -> (mpsc::Receiver<Signal>, Serves) {
+    /// A session gets a new channel, and keeps what it was not told yet. Returns what it served, and whether it is new
+    /// here.
+    pub(super) fn join(&self, id: SessionId) -> (mpsc::Receiver<Signal>, Serves, bool) {
         let (signals, receiver) = mpsc::channel(SIGNALS_MAX);
         let mut by_id = self.lock();
-        let (unsent, serves) = by_id.remove(&id).map_or_else(Default::default, |known| (known.unsent, known.serves));
+        let known = by_id.remove(&id);
+        let first = known.is_none();
+        let (unsent, serves) = known.map_or_else(Default::default, |known| (known.unsent, known.serves));
         let mut local = Local { signals, unsent, serves: serves.clone() };
         local.send_cancels();
         by_id.insert(id, local);
-        (receiver, serves)
+        self.changed.notify_one();
+        (receiver, serves, first)
     }
 
     pub(super) fn leave(&self, id: SessionId) {
         self.lock().remove(&id);
+        self.changed.notify_one();
+    }
+
+    pub(super) fn ids(&self) -> BTreeSet<SessionId> {
+        self.lock().keys().copied().collect()
     }
 
     /// A word of the session: cancels that found no room go now. `serves`, if it names it anew.

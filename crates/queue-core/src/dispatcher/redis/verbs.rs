@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     dispatcher::{
-        DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, QueueDepth, SessionView, Setting,
-        Signal, Step, StepReply, Wait, tracks::Tracks,
+        ASKED_MAX_SESSIONS, DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, Present,
+        QueueDepth, SessionView, Setting, Signal, Step, StepReply, Wait, tracks::Tracks,
     },
     ids::{Generation, JobId, Name, SessionId},
     journal::Recovery,
@@ -102,7 +102,12 @@ impl Dispatcher for RedisDispatcher {
     }
 
     async fn join(&self, session: SessionId, held: Vec<Held>) -> Result<mpsc::Receiver<Signal>, DispatchError> {
-        let (signals, serves) = self.sessions.join(session);
+        let (signals, serves, first) = self.sessions.join(session);
+        if first {
+            // Who is asked for and has no ear is taken for gone. A session that is known here has claims to tell of, and
+            // does not wait.
+            self.inbox.wait_until_heard(session, self.link.patience().connect).await;
+        }
         // A join without claims is one call; an answer of another generation has told which one there is.
         let mut learned = false;
         let mut rest = held.chunks(PUSH_MAX_ENTRIES).collect::<Vec<_>>();
@@ -205,14 +210,17 @@ impl Dispatcher for RedisDispatcher {
         answer.rest().map(wait).collect()
     }
 
-    async fn sessions(&self) -> Result<Vec<SessionView>, DispatchError> {
-        let answer = Answer::new(self.partition.call("sessions", []).await?)?;
+    async fn sessions(&self, asked: &[SessionId]) -> Result<Present, DispatchError> {
+        let asked = if self.link.sees_closed_connections() { asked } else { &[] };
+        let asked = asked.iter().take(ASKED_MAX_SESSIONS).flat_map(|asked| id(*asked)).collect();
+        let mut answer = Answer::new(self.partition.call("sessions", [asked]).await?)?;
+        let gone = codec::sessions(&answer.bytes()?)?;
         let view = |value| {
             let mut view = Answer::new(value)?;
             let (id, leases) = (view.session()?, view.number()? as u64);
             Ok(SessionView { id, leases, seen_at: view.moment()?.ok_or_else(strange)? })
         };
-        answer.rest().map(view).collect()
+        Ok(Present { alive: answer.rest().map(view).collect::<Result<_, _>>()?, gone })
     }
 }
 
