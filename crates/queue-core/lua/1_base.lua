@@ -8,8 +8,11 @@
 --     P all      channel: a new generation began    P ear:<sid>  channel: whose process listens to it is connected
 --     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
 --     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
---     D l:<sid>  leases of a session by their end   D x      lost leases, in the order of ids
---     D m        pauses and parkings by their end   D meta   turn of the queues, tracks that they ever stood in, last lane
+--     D l:<sid>  leases of a session by their end,  D x      lost leases, in the order of ids
+--                those that were lost at the last
+--     D m        pauses and parkings by their end,  D meta   turn of the queues, tracks that they ever stood in, last
+--                queues whose keys have yet to             lane, last key
+--                hear of a limit
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
 --     D qs, q:<queue>    queues                     D gr:<queue>    target -> ready entries * 256 + tracks that they may be in

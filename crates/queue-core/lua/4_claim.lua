@@ -196,7 +196,7 @@ end
 local function take_run(queue, tracks, slots, ids, lanes_of_ids)
   local group = queue.heap[1][2]
   local ring, target = group.lanes, target_of(group.target)
-  if not ring or #ring == 0 or not is_open(target) or not admits(queue) or ring[1][1] ~= queue.heap[1][1] then return 0 end
+  if not ring or #ring == 0 or group.ran_out or not is_open(target) or not admits(queue) or ring[1][1] ~= queue.heap[1][1] then return 0 end
   local most = slots - #ids
   if queue.limit then most = math.min(most, queue.limit - queue.active) end
   if target.limit then most = math.min(most, target.limit - target.active) end
@@ -226,6 +226,8 @@ local function take_run(queue, tracks, slots, ids, lanes_of_ids)
     ids[#ids + 1], lanes_of_ids[#lanes_of_ids + 1] = id, lane
     p = p < size and p + 1 or 1
   end
+  -- Where lanes end one after the other, a run for each would look at the whole ring each time.
+  group.ran_out = taken < size and taken < most
   if taken == 0 then return 0 end
   local turned = {}
   for n = 0, size - 1 do

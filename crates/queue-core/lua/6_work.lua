@@ -153,7 +153,7 @@ function verbs.renew(args)
     local job_id, epoch, nonce = struct.unpack(LEASE, text, n * LEASE_BYTES + 1)
     local job = job_of(job_id)
     if is_lease(job, epoch, nonce) and job.session == id and not job.lost then
-  put(S.D .. 'l:' .. id, job_id, S.now + LEASE_MS)
+      put(S.D .. 'l:' .. id, job_id, S.now + LEASE_MS)
       if job.cancelled then cancelled[#cancelled + 1] = n end
     else
       gone[#gone + 1] = n

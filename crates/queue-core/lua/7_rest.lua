@@ -237,8 +237,10 @@ function verbs.sweep()
     for _, name in ipairs(names) do call('UNLINK', D .. prefix .. name) end
     if #names > 0 then return 1 end
   end
-  for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
-    call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+  for _, set in ipairs({ 'ss', 'sd' }) do
+    for _, id in ipairs(call('ZRANGE', S.P .. set, 0, -1)) do
+      call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+    end
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
   local rest = { 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks' }

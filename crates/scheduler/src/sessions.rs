@@ -27,6 +27,10 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 
 /// One look; returns how many were struck off.
 pub(crate) async fn once(stores: &Stores) -> Result<usize, RebuildError> {
+    // In a new life a worker that has not come back yet looks like one that is gone.
+    if !stores.catalog.filling().await?.done {
+        return Ok(0);
+    }
     let alive: BTreeSet<_> =
         stores.dispatcher.sessions(&[]).await?.alive.into_iter().map(|session| session.id).collect();
     let young = stores.clock.now().plus_ms(-YOUNG_MS);

@@ -1,4 +1,4 @@
-//! The metrics of attempts, by handles that are looked up once: finding four of them by their labels for every job
+//! The metrics of attempts, by handles that are looked up once where it can be: finding them by their labels for every job
 //! costs more than recording.
 
 use std::{
@@ -27,8 +27,6 @@ pub(crate) struct Meters {
 struct End {
     settled: Counter,
     took: Histogram,
-    /// Attempts without an error; those with one are counted by its class.
-    attempts: Counter,
 }
 
 fn lock<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -65,10 +63,7 @@ impl Meters {
             .clone();
         end.settled.increment(1);
         end.took.record(took);
-        match class {
-            None => end.attempts.increment(1),
-            Some(class) => count_attempt(job.kind, outcome, class),
-        }
+        count_attempt(job.kind, outcome, class.unwrap_or(NO_ERROR));
         tracing::debug!(
             job_id = %job.id, tenant = %job.tenant, queue = %job.queue, kind = job.kind.as_str(), outcome,
             class = class.unwrap_or(NO_ERROR), "attempt ended"
@@ -89,15 +84,11 @@ impl End {
         Self {
             settled: metrics::counter!(telemetry::JOBS_SETTLED, "queue" => queue(), "kind" => kind, "outcome" => outcome),
             took: metrics::histogram!(telemetry::JOB_DURATION, "queue" => queue(), "kind" => kind, "outcome" => outcome),
-            attempts: attempts(job.kind, outcome, NO_ERROR),
         }
     }
 }
 
-fn attempts(kind: Kind, outcome: &'static str, class: &'static str) -> Counter {
-    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind.as_str(), "outcome" => outcome, "error_class" => class)
-}
-
 fn count_attempt(kind: Kind, outcome: &'static str, class: &'static str) {
-    attempts(kind, outcome, class).increment(1);
+    metrics::counter!(telemetry::ATTEMPTS, "kind" => kind.as_str(), "outcome" => outcome, "error_class" => class)
+        .increment(1);
 }

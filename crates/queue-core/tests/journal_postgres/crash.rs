@@ -48,6 +48,23 @@ async fn an_accept_whose_commit_is_not_answered_is_there_once() {
     assert_eq!(proxy.happened(), FAULTS.len());
 }
 
+/// Without keys one statement accepts, and is the commit too.
+#[tokio::test]
+async fn an_accept_in_one_statement_that_is_not_answered_is_there_once() {
+    let (proxy, journal) = through_proxy().await;
+    let faults = [Fault::AnswerLost, Fault::CommitLost];
+    for fault in faults {
+        let before = journal.totals().await.unwrap().get("default").copied().unwrap_or_default().accepted;
+        let (one, other) = (job(), job());
+        proxy.arm_for(fault, one.id.as_bytes());
+        let answers = journal.accept(vec![one.clone(), other.clone()]).await.unwrap();
+        assert_eq!(answers, [Accepted::New, Accepted::New], "{fault:?}");
+        assert_eq!(journal.totals().await.unwrap()["default"].accepted, before + 2, "{fault:?}");
+        assert!(journal.jobs(&[one.id, other.id]).await.unwrap().iter().all(Option::is_some), "{fault:?}");
+    }
+    assert_eq!(proxy.happened(), faults.len());
+}
+
 #[tokio::test]
 async fn a_settle_whose_commit_is_not_answered_is_done_and_not_fenced() {
     let (proxy, journal) = through_proxy().await;

@@ -1,8 +1,8 @@
-//! A way to Postgres that fails on command, at the moment that matters: the COMMIT.
+//! A way to Postgres that fails on command, at the moment that matters: the COMMIT, or the statement that is one.
 
 use std::sync::{
-    Arc,
-    atomic::{AtomicU8, AtomicUsize, Ordering},
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use testkit::PostgresServer;
@@ -15,16 +15,14 @@ use tokio::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
-    None = 0,
+    None,
     /// Postgres commits, its session is terminated, and nobody hears the answer.
-    AnswerLost = 1,
+    AnswerLost,
     /// It never arrives; Postgres rolls back.
-    CommitLost = 2,
+    CommitLost,
     /// The connection ends first, and the COMMIT arrives only once somebody waits for its locks.
-    CommitLate = 3,
+    CommitLate,
 }
-
-const FAULTS: [Fault; 4] = [Fault::None, Fault::AnswerLost, Fault::CommitLost, Fault::CommitLate];
 
 /// The end of a simple query, as the driver sends it.
 const COMMIT: &[u8] = b"COMMIT\0";
@@ -36,7 +34,8 @@ pub(crate) struct Proxy {
 }
 
 struct State {
-    next: AtomicU8,
+    /// What happens to the next message that has these bytes.
+    next: Mutex<Option<(Fault, Vec<u8>)>>,
     happened: AtomicUsize,
     database: String,
 }
@@ -45,7 +44,7 @@ impl Proxy {
     pub(crate) async fn to(database: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (next, happened) = (AtomicU8::new(0), AtomicUsize::new(0));
+        let (next, happened) = (Mutex::new(None), AtomicUsize::new(0));
         let state = Arc::new(State { next, happened, database: database.into() });
         tokio::spawn({
             let state = state.clone();
@@ -60,7 +59,12 @@ impl Proxy {
 
     /// Arms a fault for the next COMMIT.
     pub(crate) fn arm(&self, fault: Fault) {
-        self.state.next.store(fault as u8, Ordering::SeqCst);
+        self.arm_for(fault, COMMIT);
+    }
+
+    /// Arms a fault for the next statement with these bytes.
+    pub(crate) fn arm_for(&self, fault: Fault, bytes: &[u8]) {
+        *self.state.next.lock().unwrap() = Some((fault, bytes.to_vec()));
     }
 
     /// How many faults happened.
@@ -79,8 +83,7 @@ async fn pass(client: TcpStream, state: Arc<State>) {
             read = from_client.read(&mut asked) => {
                 let Ok(read @ 1..) = read else { return };
                 let bytes = &asked[..read];
-                let fault = if bytes.ends_with(COMMIT) { state.next.swap(0, Ordering::SeqCst) } else { 0 };
-                match FAULTS[usize::from(fault)] {
+                match state.fault(bytes) {
                     Fault::None => to_server.write_all(bytes).await.unwrap(),
                     fault => {
                         state.happened.fetch_add(1, Ordering::SeqCst);
@@ -113,6 +116,11 @@ async fn pass(client: TcpStream, state: Arc<State>) {
 }
 
 impl State {
+    fn fault(&self, bytes: &[u8]) -> Fault {
+        let has = |(_, part): &mut (Fault, Vec<u8>)| bytes.windows(part.len()).any(|window| window == part);
+        self.next.lock().unwrap().take_if(has).map_or(Fault::None, |(fault, _)| fault)
+    }
+
     async fn run(&self, sql: String) -> String {
         tokio::task::spawn_blocking(move || PostgresServer::shared().run("postgres", &sql)).await.unwrap()
     }

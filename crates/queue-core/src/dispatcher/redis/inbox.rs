@@ -122,7 +122,10 @@ impl Reader {
         self.open_ears(&mut sink).await?;
         loop {
             tokio::select! {
-                () = self.sessions.changed.notified() => self.open_ears(&mut sink).await?,
+                () = self.sessions.changed.notified() => {
+                    let opened = timeout(self.link.patience().respond, self.open_ears(&mut sink)).await;
+                    opened.unwrap_or_else(|_| Err(silent()))?;
+                }
                 message = messages.next() => match message {
                     Some(message) => self.hear(&message),
                     None => return Ok(()),
@@ -131,7 +134,7 @@ impl Reader {
                     self.sessions.tell_all();
                     // A connection that died without a word is found by its silence.
                     let ping = timeout(self.link.patience().respond, sink.ping::<redis::Value>()).await;
-                    ping.unwrap_or_else(|_| Err((redis::ErrorKind::Io, "the channel does not answer").into()))?;
+                    ping.unwrap_or_else(|_| Err(silent()))?;
                 }
             }
         }
@@ -180,4 +183,9 @@ impl Reader {
             _ => {}
         }
     }
+}
+
+/// A connection that died without a word.
+fn silent() -> redis::RedisError {
+    (redis::ErrorKind::Io, "the channel does not answer").into()
 }

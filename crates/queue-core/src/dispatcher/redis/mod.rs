@@ -14,11 +14,10 @@
 //! the id as 16 raw bytes: about 240 bytes, whatever its payload (`--bench dispatcher_speed`).
 //!
 //! **Generations.** Every key of a job carries the generation, and every script compares it first. A Redis that was
-//! flushed or restarted empty has none: all verbs but `begin` and `join` answer [`DispatchError::WrongGeneration`]
-//! until the rebuild has begun a new one. A process that did not begin it learns of it by one such answer.
+//! flushed or restarted empty has none: all verbs but `begin` answer [`WrongGeneration`](super::DispatchError::WrongGeneration) until the rebuild has begun a new one. A process that did not begin it learns of it by one such answer.
 //!
 //! **Trouble.** No verb waits for a Redis that is away longer than its timeouts; it returns
-//! [`DispatchError::Unavailable`], and the next verb tries again after a pause with full jitter. Verbs may be repeated
+//! [`Unavailable`](super::DispatchError::Unavailable), and the next verb tries again after a pause with full jitter. Verbs may be repeated
 //! when nobody knows whether they were done: pushes by epoch, acks by nonce. Claims whose answer was lost are found by
 //! the reaper, like those of a worker that died.
 
@@ -108,14 +107,14 @@ impl RedisDispatcher {
         let inbox = Inbox::open(link.clone(), sessions.clone(), channel, &key, poll_every);
         inbox.wait_until_open(connect_timeout).await;
         let partition = Arc::new(Partition::new(link.clone(), key, clock));
-        let pushes = Pushes::start(partition.clone());
+        let pushes = Pushes::start(partition.clone(), response_timeout);
         Ok(Self { link, partition, pushes, sessions, inbox })
     }
 
     /// Waits until every signal that was sent so far has arrived: signals come over a connection of their own.
     ///
     /// # Errors
-    /// [`DispatchError::Unavailable`].
+    /// [`Unavailable`](super::DispatchError::Unavailable).
     #[cfg(any(test, feature = "conformance"))]
     pub async fn signals_arrived(&self) -> Result<(), super::DispatchError> {
         use std::sync::atomic::{AtomicU64, Ordering};

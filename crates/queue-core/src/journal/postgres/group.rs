@@ -19,7 +19,7 @@ use tokio::{
         mpsc::{self, error::TryRecvError},
         oneshot,
     },
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -39,6 +39,10 @@ const GROUP_MAX_BYTES: usize = 16 * 1024 * 1024;
 /// How long a group waits to become as large as the one before it. An idle journal never waits.
 const LINGER: Duration = Duration::from_micros(200);
 
+/// A commit that takes longer goes on beside the next group: its answer is looked for while those behind it are told
+/// that Postgres is away.
+const COMMIT_LONG: Duration = Duration::from_secs(5);
+
 /// How much of a group an input fills.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Size {
@@ -53,8 +57,7 @@ pub(super) trait Grouped: Verb {
     /// How much of a group it fills.
     fn size(input: &Self::Input) -> Size;
 
-    /// How long a group waits for company while another one is being committed: large groups are cheaper, and nothing
-    /// that is on its way to the disk becomes later by it.
+    /// How long a group may wait for company when another one is being committed: large groups are cheaper.
     const PATIENCE: Duration = Duration::ZERO;
 
     /// The job whose turn it is: two inputs for one job are never in one group, so that the second sees the first.
@@ -117,9 +120,16 @@ async fn serve<V: Grouped>(database: Database, waiting: Arc<Mutex<Waiting<V>>>) 
         if group.is_empty() {
             return;
         }
-        committing.fetch_add(1, Ordering::Relaxed);
-        commit_group(&database, group).await;
-        committing.fetch_sub(1, Ordering::Relaxed);
+        let commit = tokio::spawn({
+            let (database, committing) = (database.clone(), committing.clone());
+            async move {
+                committing.fetch_add(1, Ordering::Relaxed);
+                commit_group(&database, group).await;
+                committing.fetch_sub(1, Ordering::Relaxed);
+            }
+        });
+        // It goes on by itself.
+        let _ = timeout(COMMIT_LONG, commit).await;
     }
 }
 
