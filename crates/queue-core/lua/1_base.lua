@@ -3,7 +3,7 @@
 -- Keys: all begin with P (the partition, which is one hash tag) or D (P and the generation, so that a new generation
 --   finds nothing of the old one, whatever was in it). The Rust side prepends the constants in capitals.
 --     P gen      the generation                     P ss     sessions by the end of their life
---     P s:<sid>  one session                        P sd     dead sessions by the time of their death
+--     P s:<sid>  one session                        P sd     dead and former sessions by their end
 --     P w        sessions that listen               P old    generations still to be swept
 --     P all      channel: a new generation began    P ear:<sid>  channel: whose process listens to it is connected
 --     D j        job id -> its record, 22 bytes while it waits and 55 while it is held

@@ -177,8 +177,8 @@ local function take_over(session, lanes, text, at)
   lane.dirty = true
   occupy(lane)
   if key then keys.occupy(lane, key, id) end
-  local rank = math.min(priority, PRIORITY_MAX)
-  local taken = new_job(id, track, rank, suspicion, lane.number, epoch, run_at, key ~= nil)
+  priority = math.min(priority, PRIORITY_MAX)
+  local taken = new_job(id, track, priority, suspicion, lane.number, epoch, run_at, key ~= nil)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
   put(S.D .. 'l:' .. session, id, S.now + LEASE_MS)
