@@ -265,13 +265,23 @@ local function first_of(key)
   return found[1], tonumber(found[2])
 end
 
--- The turn of the queues, and the tracks in which one ever stood in this life.
+-- The turn of the queues, the tracks in which one ever stood in this life, and whether anybody has a weight of its own or
+-- a limit for many targets: nearly everywhere nobody has, and nobody asks then.
 local function meta()
   if not S.meta then
-    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks')
-    S.meta = { turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0 }
+    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks', 'we', 'lp')
+    S.meta = {
+      turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0, we = found[3] == '1', lp = found[4] == '1',
+    }
   end
   return S.meta
+end
+
+-- Notes whether `we` or `lp` has members.
+local function note_members(name)
+  local any = call('EXISTS', S.D .. name) == 1
+  meta()[name] = any
+  call('HSET', S.D .. 'meta', name, any and '1' or '0')
 end
 
 -- Compares as Redis does: Lua's `<` on text follows the server's locale.

@@ -32,7 +32,7 @@ local function limit_of(name, own)
   if own then return own end
   if not S.prefixes then
     S.prefixes = {}
-    local found = call('HGETALL', S.D .. 'lp')
+    local found = meta().lp and call('HGETALL', S.D .. 'lp') or {}
     for n = 1, #found, 2 do S.prefixes[found[n]] = tonumber(found[n + 1]) end
   end
   local longest, limit = -1, nil
@@ -49,7 +49,7 @@ local function target_of(name)
   local own = tonumber(found[1])
   target = {
     name = name, own = own, limit = limit_of(name, own), active = tonumber(found[2]) or 0, till = tonumber(found[3]),
-    reason = found[4],
+    reason = found[4], known = found[1] or found[2] or found[3],
   }
   target.was_open = is_open(target)
   S.targets[name] = target
@@ -82,9 +82,7 @@ end
 local function weight_of(tenant)
   local weight = S.weights[tenant]
   if not weight then
-    -- Nearly everyone has none set.
-    if S.weighted == nil then S.weighted = call('EXISTS', S.D .. 'we') == 1 end
-    weight = S.weighted and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
+    weight = meta().we and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
     S.weights[tenant] = weight
   end
   return weight
@@ -327,7 +325,10 @@ local function settle_target(target)
   local key = S.D .. 't:' .. target.name
   if target.active > 0 or target.own or target.till then
     call('HSET', key, 'a', target.active)
-    call('SADD', S.D .. 'ts', target.name)
+    if not target.known then
+      call('SADD', S.D .. 'ts', target.name)
+      target.known = true
+    end
   else
     call('DEL', key)
     call('SREM', S.D .. 'ts', target.name)
