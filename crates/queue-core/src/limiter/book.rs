@@ -242,8 +242,9 @@ impl Book {
     pub(super) fn settle(&mut self, doubt: &mut Option<Doubt>, limit: &Limit, now: f64, used: Used) {
         let flow = self.pass_time(limit, now);
         let back = [if used.sent { 0.0 } else { 1.0 }, used.reserved as f64 - used.tokens as f64];
-        for at in 0..2 {
-            self.levels[at] = self.levels[at].map(|level| (level + back[at]).min(flow.caps[at]));
+        self.add(back);
+        for (level, cap) in self.levels.iter_mut().zip(flow.caps) {
+            *level = level.map(|level| level.min(cap));
         }
         if let Some(took_ms) = used.took_ms {
             self.ms_mean += (took_ms as f64 - self.ms_mean) * PACE_WEIGHT;
