@@ -83,6 +83,8 @@ impl Process {
             stores: self.stores.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
+            limiter: self.limiter.clone(),
+            limits: self.limits.clone(),
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
             settings: api::Settings { probe_jobs, ..api::Settings::default() },
