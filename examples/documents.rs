@@ -3,7 +3,10 @@
 //! ```sh
 //! cargo run --release -- up                      # in another terminal
 //! cargo run --release --example documents -- README.md ARCHITECTURE.md
+//! cargo run --release --example documents -- --pack README.md ARCHITECTURE.md
 //! ```
+//!
+//! With `--pack` the sections of all documents become the items of one job, several of which share a call.
 //!
 //! `LONGSHORE_URL` (http://127.0.0.1:8080) and `LONGSHORE_KEY` (else the key file of `./longshore-data`) say where it
 //! is. `DOCUMENTS_CHAT_MODEL` and `DOCUMENTS_EMBED_MODEL` name the models; without them the server's defaults are used.
@@ -116,6 +119,45 @@ fn embedding(name: &str, chunks: Vec<&str>, model: Option<&str>) -> Value {
            "tags": [name], "timeout": "1h", "payload": payload})
 }
 
+/// The sections of a Markdown text that say something.
+fn sections(text: &str) -> impl Iterator<Item = &str> {
+    let starts = text.match_indices("\n## ").map(|(at, _)| at + 1);
+    let starts: Vec<usize> = std::iter::once(0).chain(starts).collect();
+    let ends = starts[1..].to_vec().into_iter().chain([text.len()]);
+    starts.into_iter().zip(ends).map(|(start, end)| &text[start..end]).filter(|section| !section.trim().is_empty())
+}
+
+/// Asks about every section of every document in one job, and prints what each document cost.
+async fn packed(longshore: &Longshore, files: &[String], chat: Option<&str>) -> Result<()> {
+    let mut items = vec![];
+    for file in files {
+        let text = fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?;
+        items.extend(sections(&text).enumerate().map(|(at, text)| json!({"id": format!("{file}#{at}"), "text": text})));
+    }
+    let mut job = analysis("packed", "", chat);
+    job["operation"] = json!("runbook-sections");
+    let payload = &mut job["payload"];
+    payload["input"] = json!({"items": items, "format": "markdown"});
+    payload["chunk"] = json!({"size": 800, "overlap": 0, "pack": {"max_tokens": 800, "max_items": 8}});
+    payload["map"]["prompt"] = json!("List at most three facts that an operator needs from the text:\n{{chunk}}");
+    payload["reduce"] = json!({"strategy": "merge_arrays"});
+    let id = longshore.submit(&job).await?;
+    let job = longshore.finished(&id).await?;
+    let result = longshore.get(&format!("/v1/jobs/{id}/result")).await?;
+    let outcomes = result["items"].as_array().context("the result has no items")?;
+    ensure!(outcomes.len() == items.len(), "{} results for {} items", outcomes.len(), items.len());
+    println!("{:<40} {:>6} {:>12}", "section", "facts", "cost USD");
+    for outcome in outcomes {
+        let facts = outcome["output"]["facts"].as_array().map_or(0, Vec::len);
+        let (id, cost) =
+            (outcome["id"].as_str().unwrap_or_default(), outcome["cost_usd"].as_str().unwrap_or("unknown"));
+        println!("{id:<40} {facts:>6} {cost:>12}");
+    }
+    let (calls, cost) = (&result["calls"], job["cost_usd"].as_str().unwrap_or("unknown"));
+    println!("{} sections in {calls} calls for {cost} USD", outcomes.len());
+    Ok(())
+}
+
 struct Row {
     name: String,
     chunks: usize,
@@ -168,10 +210,15 @@ async fn process(longshore: &Longshore, file: &str, chat: Option<&str>, embed: O
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let files: Vec<String> = env::args().skip(1).collect();
+    let mut files: Vec<String> = env::args().skip(1).collect();
+    let is_packed = files.first().is_some_and(|first| first == "--pack");
+    files.drain(..usize::from(is_packed));
     ensure!(!files.is_empty(), "name the documents to analyse");
     let longshore = Longshore::from_environment()?;
     let (chat, embed) = (env::var("DOCUMENTS_CHAT_MODEL").ok(), env::var("DOCUMENTS_EMBED_MODEL").ok());
+    if is_packed {
+        return packed(&longshore, &files, chat.as_deref()).await;
+    }
     println!(
         "{:<22} {:>6} {:>6} {:>6} {:>8} {:>12} {:>7} {:>14}  served by",
         "document", "chunks", "facts", "calls", "tokens", "cost USD", "events", "vectors"

@@ -27,7 +27,9 @@ pub(crate) struct JobRequest {
     /// `llm`, `embedding`, `analysis` or `probe`.
     #[schema(example = "llm")]
     kind: String,
-    /// What the handler of the kind reads.
+    /// What the handler of the kind reads. Of an `analysis`: `input` is `{text}` or `{items: [text or {id?, text}]}`;
+    /// with `chunk: {pack: {max_tokens?, max_items?}}` items share calls, and the result's `items` has for each its
+    /// `index`, `id`, `output` or `error`, and `cost_usd`.
     #[schema(value_type = Object)]
     payload: serde_json::Value,
     /// 9 is the most urgent.

@@ -12,9 +12,9 @@ async fn the_example_analyses_and_embeds_every_document() {
     let up = Installation::start(folder.path(), &[]).await;
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let example = Path::new(env!("CARGO_BIN_EXE_longshore")).with_file_name("examples").join("documents");
-    let output = Command::new(example)
+    let output = Command::new(&example)
         .args(["README.md", "ARCHITECTURE.md"])
-        .current_dir(root)
+        .current_dir(&root)
         .env("LONGSHORE_URL", &up.url)
         .env("LONGSHORE_KEY", installation::KEY)
         .output()
@@ -30,6 +30,18 @@ async fn the_example_analyses_and_embeds_every_document() {
         assert_eq!(number(7), chunks, "a vector for each chunk: {table}");
         assert!(row.last().unwrap().starts_with("simulated/"), "{table}");
     }
+    let packed = Command::new(example)
+        .args(["--pack", "README.md", "CONTRIBUTING.md"])
+        .current_dir(root)
+        .env("LONGSHORE_URL", &up.url)
+        .env("LONGSHORE_KEY", installation::KEY)
+        .output()
+        .unwrap();
+    let (table, said) = (String::from_utf8(packed.stdout).unwrap(), String::from_utf8(packed.stderr).unwrap());
+    assert!(packed.status.success(), "{table}\n{said}");
+    let last: Vec<&str> = table.lines().last().unwrap().split_whitespace().collect();
+    let (sections, calls) = (last[0].parse::<usize>().unwrap(), last[3].parse::<usize>().unwrap());
+    assert!(sections > 8 && calls < sections, "{table}");
     let report = up.get("/v1/costs?group_by=operation&since=1h").await.to_string();
     assert!(report.contains("runbook-facts") && report.contains("runbook-vectors"), "{report}");
 }

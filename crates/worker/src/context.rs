@@ -78,6 +78,8 @@ pub struct JobContext {
     /// Calls that wait to be made or are under way.
     wished: AtomicU32,
     tries: AtomicU32,
+    /// How often each step has told an answer.
+    told: Mutex<HashMap<String, u32>>,
 }
 
 impl JobContext {
@@ -100,6 +102,7 @@ impl JobContext {
             in_flight: AtomicU32::new(0),
             wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
+            told: Mutex::default(),
         }
     }
 
@@ -143,6 +146,11 @@ impl JobContext {
         self.around.prices.model(model).and_then(|known| known.context_window)
     }
 
+    /// Tokens that an answer of `model` may have, where known.
+    pub fn answer_max(&self, model: &str) -> Option<u64> {
+        self.around.prices.model(model).and_then(|known| known.max_output.or(known.context_window))
+    }
+
     /// The name of the provider that serves `model`.
     pub fn provider_of(&self, model: &str) -> Option<String> {
         self.around.routes.resolve(model).map(|target| target.provider.to_string())
@@ -166,7 +174,9 @@ impl JobContext {
     ) -> Result<ChatAnswer, JobError> {
         let request = ChatRequest { model: model.to_owned(), body };
         let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        if let Some(answer) = self.recall::<ChatAnswer>(&asked) {
+            // Those who watch hear it as part of this attempt: what an earlier one told of it may have been cut.
+            self.tell_text(&self.stream_of(step), &answer.text);
             return Ok(answer);
         }
         let _wished = InFlight::enter(&self.wished);
@@ -176,7 +186,8 @@ impl JobContext {
             false => Estimate::default(),
         };
         let mut pass = self.admit(&asked, expected).await?;
-        let tell = |text: &str| self.tell_text(step, text);
+        let stream = self.stream_of(step);
+        let tell = |text: &str| self.tell_text(&stream, text);
         let began = Instant::now();
         pass.sends();
         let outcome = {
@@ -242,6 +253,16 @@ impl JobContext {
         concluded
     }
 
+    /// The ledger rows of the job so far, those that the settle has yet to write included.
+    pub async fn calls_so_far(&self) -> Result<Vec<CallRecord>, JobError> {
+        let reads = &self.around.stores.reads;
+        let written = until_available("calls", || reads.calls(self.job().id), &self.stop).await;
+        let stopped = || JobError::new(ErrorClass::Internal, "cancelled", "the attempt was stopped");
+        let mut calls = written.ok_or_else(stopped)?;
+        calls.extend(held(&self.unsettled).iter().cloned());
+        Ok(calls)
+    }
+
     /// Calls whose ledger rows the settle has yet to write.
     pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
         std::mem::take(&mut *held(&self.unsettled))
@@ -275,7 +296,20 @@ impl JobContext {
         self.around.gate.admit(wish).await
     }
 
+    /// The name under which the next answer of a step is told: the step's own for the first of the attempt, then with a
+    /// number. A repair, another try or another model begins anew, and its text must not be joined to what was before.
+    fn stream_of(&self, step: &str) -> String {
+        let mut told = held(&self.told);
+        let times = told.entry(step.to_owned()).or_default();
+        let stream = if *times == 0 { step.to_owned() } else { format!("{step}#{times}") };
+        *times += 1;
+        stream
+    }
+
     fn tell_text(&self, step: &str, text: &str) {
+        if text.is_empty() {
+            return;
+        }
         let body = EventBody::Token { attempt: self.attempt(), step: step.to_owned(), text: text.to_owned() };
         self.around.stores.events.publish(self.job().id, body);
     }

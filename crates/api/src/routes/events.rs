@@ -19,7 +19,10 @@ use crate::{
 ///
 /// Events: `snapshot` (the job), `attempt_started`, `token` (text of the answer, with attempt and step), `progress`,
 /// `state`, `gap` (some events are gone), `result`, and last a `state` with the final state (and the `reason` of a cancel). A comment is sent every
-/// 15 s of silence. `Last-Event-ID` resumes behind an event.
+/// 15 s of silence. `Last-Event-ID` resumes behind an event, at any server.
+///
+/// The tokens of one attempt and step make one answer. A new attempt begins anew; so does a step that is asked again
+/// within one (a repair, another try), under the next name: `chat`, `chat#1`, `chat#2`. What was told before is void.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
     ("Last-Event-ID" = Option<String>, Header, description = "the last event that was seen"),

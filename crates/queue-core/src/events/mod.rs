@@ -29,7 +29,8 @@ pub enum EventBody {
     Token {
         /// The attempt that it belongs to.
         attempt: u32,
-        /// The step that produces it, e.g. `chat` or `map/0003`.
+        /// The step that produces it, e.g. `chat` or `map/0003`; from the second answer of a step in an attempt on with a
+        /// number, e.g. `chat#1`. Pieces of one attempt and step are one answer, which a repair or another try replaces.
         step: String,
         /// The piece of text.
         text: String,

@@ -4,6 +4,7 @@
 //! fenced. One row per succeeded job (*charge*), fenced like the settle that writes it.
 
 mod prices;
+mod shares;
 mod sums;
 mod tokens;
 

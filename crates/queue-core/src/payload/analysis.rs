@@ -1,5 +1,5 @@
-//! The payload of an `analysis` job, version 1: a document, how to cut it, what to ask of each part, and how to join
-//! the answers.
+//! The payload of an `analysis` job, version 1: a document or many items, how to cut or pack them, what to ask of each
+//! part, and how to join the answers.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ pub use super::template::fill;
 use super::{
     FieldError, Surroundings,
     fields::{At, Errors, Object},
-    llm, model, sampling, steps, tree,
+    items, llm, model, sampling, steps, tree,
 };
 use crate::ids::Name;
 
@@ -53,6 +53,26 @@ pub enum Strategy {
     Llm,
 }
 
+/// One of many texts, in the text that all of them make together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// What the caller calls it.
+    pub id: Option<String>,
+    /// First byte.
+    pub start: usize,
+    /// Byte behind the last.
+    pub end: usize,
+}
+
+/// How many items share a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pack {
+    /// Tokens of all their texts together, at most. An item that has more is cut as a document is.
+    pub tokens: u64,
+    /// How many, at most.
+    pub items: usize,
+}
+
 /// How the document is cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cut {
@@ -62,8 +82,10 @@ pub struct Cut {
     pub overlap: usize,
     /// Where to cut.
     pub splitter: Splitter,
-    /// More chunks than this are refused.
+    /// More chunks than this are refused; of items, more calls about them.
     pub max_chunks: usize,
+    /// How many items share a call, where any do.
+    pub pack: Option<Pack>,
 }
 
 /// What is asked of each chunk.
@@ -116,8 +138,10 @@ pub struct Vectors {
 /// An analysis to run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Analysis {
-    /// The document.
+    /// The document; or the items' texts, one right behind the other.
     pub text: String,
+    /// The items, in order and none empty; of a document there are none.
+    pub items: Vec<Item>,
     /// The model, if one is named.
     pub model: Option<String>,
     /// Members that every chat call gets: `max_tokens`, `temperature` …
@@ -144,6 +168,13 @@ impl Analysis {
         errors.settle(analysis)
     }
 
+    /// The item that has this byte of the text, and its number, counted from 0; of a document there is none.
+    pub fn item_at(&self, byte: usize) -> Option<(usize, &Item)> {
+        let behind = self.items.partition_point(|item| item.start <= byte);
+        let index = behind.checked_sub(1)?;
+        self.items.get(index).map(|item| (index, item))
+    }
+
     /// Tokens that an answer may have, where the job says so.
     pub fn answer_tokens(&self) -> Option<u64> {
         ["max_tokens", "max_completion_tokens"].iter().find_map(|name| self.defaults.get(*name)?.as_u64())
@@ -163,15 +194,20 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
     object.refuse("memo", "is not built in this version: answers are kept as long as the job", errors);
     object.refuse("cache", NOT_BUILT, errors);
     object.refuse("on_complete", NOT_BUILT, errors);
-    let (text, is_markdown) = input(object, errors);
+    let (Input { text, items }, is_markdown) = input(object, errors);
     let (model, defaults) = defaults(object, errors);
     let (map, reduce) = (steps::map(object, errors), steps::reduce(object, errors));
     if reduce.strategy == Strategy::MergeArrays && map.schema.is_none() && object.get("map").is_some() {
         let reason = "is required: the strategy `merge_arrays` joins arrays, and without a schema answers are text";
         errors.wrong(object.at("map").member("schema"), reason);
     }
+    if reduce.strategy == Strategy::Refine && !items.is_empty() {
+        let reason = "`refine` goes through one document; for items there are merge_arrays, tree and llm";
+        errors.wrong(object.at("reduce").member("strategy"), reason);
+    }
     Analysis {
-        text: text.to_owned(),
+        text,
+        items,
         model,
         defaults,
         cut: cut(object, is_markdown, errors),
@@ -182,29 +218,51 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
     }
 }
 
-/// The document, and whether it is Markdown.
-fn input<'a>(object: &Object<'a>, errors: &mut Errors) -> (&'a str, bool) {
-    let Some(value) = object.require("input", "{text}", errors) else { return ("", false) };
+/// What is analysed: a document, or items and all their texts.
+#[derive(Default)]
+pub(super) struct Input {
+    pub(super) text: String,
+    pub(super) items: Vec<Item>,
+}
+
+/// What is analysed, and whether it is Markdown.
+fn input(object: &Object<'_>, errors: &mut Errors) -> (Input, bool) {
+    let nothing = (Input::default(), false);
+    let Some(value) = object.require("input", "{text} or {items}", errors) else { return nothing };
     let at = object.at("input");
-    let Some(input) = Object::open(value, &at, &["text", "ref", "format"], "", errors) else { return ("", false) };
+    let Some(input) = Object::open(value, &at, &["text", "items", "ref", "format"], "", errors) else { return nothing };
     let is_markdown = input.word("format", &["text", "markdown"], errors) == Some("markdown");
-    match (input.get("text"), input.get("ref")) {
-        (Some(_), Some(_)) => errors.wrong(at, "must have `text` or `ref`, not both"),
-        (None, Some(_)) => {
+    let given = ["text", "items", "ref"].into_iter().filter(|name| input.get(name).is_some()).collect::<Vec<_>>();
+    match given[..] {
+        ["text"] => (Input { text: document(&input, errors), items: vec![] }, is_markdown),
+        ["items"] => {
+            let items_at = input.at("items");
+            let items = input.get("items").map(|items| items::items(items, &items_at, errors));
+            (items.unwrap_or_default(), is_markdown)
+        }
+        ["ref"] => {
             let reason = "is not built in this version: documents outside cannot be read yet; send `text`";
             input.wrong("ref", reason, errors);
+            nothing
         }
-        (None, None) => input.wrong("text", "is required: the document", errors),
-        (Some(_), None) => {}
+        [] => {
+            input.wrong("text", "is required: the document; or `items`, many small ones", errors);
+            nothing
+        }
+        _ => {
+            errors.wrong(at, "must have one of `text`, `items` and `ref`, not both or all");
+            nothing
+        }
     }
-    // Read through the caller's tree: the member outlives the object that was opened here.
-    let text = value.get("text").and_then(Value::as_str);
+}
+
+fn document(input: &Object<'_>, errors: &mut Errors) -> String {
+    let text = input.get("text").and_then(Value::as_str);
     if text.is_some_and(|text| text.len() <= TEXT_MAX_BYTES && text.trim().is_empty()) {
         input.wrong("text", "must not be empty", errors);
-    } else {
-        input.label("text", TEXT_MAX_BYTES, errors);
+        return String::new();
     }
-    (text.unwrap_or_default(), is_markdown)
+    input.label("text", TEXT_MAX_BYTES, errors).unwrap_or_default().to_owned()
 }
 
 fn defaults(object: &Object<'_>, errors: &mut Errors) -> (Option<String>, Map<String, Value>) {
@@ -233,10 +291,11 @@ fn cut(object: &Object<'_>, is_markdown: bool, errors: &mut Errors) -> Cut {
         overlap: overlap as usize,
         splitter: by_format,
         max_chunks: CHUNKS_DEFAULT as usize,
+        pack: None,
     };
     let Some(value) = object.get("chunk") else { return usual };
     let at = object.at("chunk");
-    let known = ["by", "size", "overlap", "splitter", "tokenizer", "max_chunks"];
+    let known = ["by", "size", "overlap", "splitter", "tokenizer", "max_chunks", "pack"];
     let Some(chunk) = Object::open(value, &at, &known, "", errors) else { return usual };
     chunk.word("by", &["tokens"], errors);
     chunk.word("tokenizer", &["auto"], errors);
@@ -253,7 +312,8 @@ fn cut(object: &Object<'_>, is_markdown: bool, errors: &mut Errors) -> Cut {
         None => by_format,
     };
     let max_chunks = chunk.whole("max_chunks", 1..=CHUNKS_MAX, errors).unwrap_or(CHUNKS_DEFAULT);
-    Cut { size: size as usize, overlap: overlap as usize, splitter, max_chunks: max_chunks as usize }
+    let pack = items::pack(&chunk, size, object.get("input"), errors);
+    Cut { size: size as usize, overlap: overlap as usize, splitter, max_chunks: max_chunks as usize, pack }
 }
 
 fn embed(object: &Object<'_>, errors: &mut Errors) -> Option<Vectors> {
@@ -315,12 +375,15 @@ fn check_room(
 ) {
     let Analysis { text, cut, map, .. } = analysis;
     let (input_at, map_at) = (object.at("input"), object.at("map"));
-    let is_whole = cut.splitter == Splitter::None;
+    let is_whole = cut.splitter == Splitter::None && analysis.items.is_empty();
     let around_chunk = map.system.iter().map(String::as_str).chain([map.prompt.as_str()]);
     let prompt: Vec<&str> = around_chunk.chain(is_whole.then_some(text.as_str())).collect();
     let prompt_at = if is_whole { input_at.member("text") } else { map_at.member("prompt") };
     model::check_room(model, &model::Wish { answer, prompt_at, prompt }, around, errors);
 
+    if !analysis.items.is_empty() {
+        return items::check(model, object, analysis, errors);
+    }
     let most = (cut.size as u64).saturating_mul(cut.max_chunks as u64);
     if !is_whole && text.len() as u64 > most {
         let least = model::at_least(model, &[text]);

@@ -3,9 +3,11 @@
 pub mod analysis;
 pub mod embedding;
 mod fields;
+mod items;
 pub mod llm;
 mod messages;
 mod model;
+pub mod packed;
 pub mod probe;
 mod sampling;
 mod steps;

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::route::Route;
 
+mod items;
+
 const BOOK: &str = r#"
 version = "test"
 [models."tiny"]

@@ -96,7 +96,11 @@ impl Plan<'_> {
         chunks.extend(text.split_inclusive(' ').map(|word| self.chunk(json!({"content": word}), Value::Null)));
         chunks.push(self.chunk(json!({}), json!(form.finish)));
         self.place_usage(&mut chunks, text, form);
-        for chunk in &mut chunks {
+        for (number, chunk) in chunks.iter_mut().enumerate() {
+            // The first chunk has no token in it.
+            if let Some((_, hold)) = form.hold.as_ref().filter(|(tokens, _)| *tokens + 1 == number) {
+                client.wait_for(hold.released()).await?;
+            }
             if form.novelties {
                 chunk["service_tier"] = json!("brand-new");
                 chunk["obfuscation"] = json!({"x": [1, 2]});

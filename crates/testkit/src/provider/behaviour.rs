@@ -1,8 +1,9 @@
 //! What the provider does with a call, for better or worse.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::{
     answer::Plan,
@@ -88,6 +89,31 @@ pub struct Stream {
     pub content_type: String,
     /// Leaves the connection open after the last event, without ending the body.
     pub open_end: bool,
+    /// After so many tokens, waits until it is let go on.
+    pub hold: Option<(usize, Hold)>,
+}
+
+/// Keeps streams waiting until it is released, once and for all.
+#[derive(Clone, Debug)]
+pub struct Hold(Arc<watch::Sender<bool>>);
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+}
+
+impl Hold {
+    /// Lets all of them go on.
+    pub fn release(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(super) async fn released(&self) {
+        let mut released = self.0.subscribe();
+        // The sender lives as long as this does.
+        let _ = released.wait_for(|released| *released).await;
+    }
 }
 
 impl Default for Stream {
@@ -105,6 +131,7 @@ impl Default for Stream {
             novelties: false,
             content_type: "text/event-stream; charset=utf-8".into(),
             open_end: false,
+            hold: None,
         }
     }
 }

@@ -62,9 +62,14 @@ impl Client {
         if time.is_zero() {
             return Ok(());
         }
+        self.wait_for(tokio::time::sleep(time)).await
+    }
+
+    /// Waits for something else, but no longer than the client does.
+    pub(super) async fn wait_for(&mut self, event: impl Future<Output = ()>) -> Result<(), Gone> {
         tokio::select! {
             gone = self.until_gone() => Err(gone),
-            () = tokio::time::sleep(time) => Ok(()),
+            () = event => Ok(()),
         }
     }
 

@@ -24,7 +24,7 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub use behaviour::{Behaviour, Stream, UsageForm, Vectors};
+pub use behaviour::{Behaviour, Hold, Stream, UsageForm, Vectors};
 pub use door::{Allowance, Tally};
 
 use door::{Door, Entry};

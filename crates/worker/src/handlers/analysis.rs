@@ -1,8 +1,10 @@
-//! `analysis`: a document in many calls. Cut it into chunks, ask about each, join the answers; every call is a step
-//! whose answer is kept, so that a re-run goes on where the last attempt stopped.
+//! `analysis`: a document in many calls, or many items in few. Cut or pack it into chunks, ask about each, join the
+//! answers; every call is a step whose answer is kept, so that a re-run goes on where the last attempt stopped.
 
 mod chunks;
 mod fence;
+mod items;
+mod pack;
 mod reduce;
 mod run;
 
@@ -10,7 +12,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{FutureExt, future::BoxFuture};
+use futures::future::BoxFuture;
 use queue_core::{
     error::{ErrorClass, JobError},
     payload::analysis::{Analysis as Payload, Strategy, fill},
@@ -27,7 +29,10 @@ pub(super) struct Analysis;
 #[derive(Serialize)]
 struct Findings<'a> {
     output: Value,
-    map: &'a [Part],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    map: Option<&'a [Part]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    items: Option<Vec<items::Outcome<'a>>>,
     chunks: usize,
     calls: u32,
     model: &'a str,
@@ -41,15 +46,19 @@ impl Handler for Analysis {
     async fn run(&self, cx: &JobContext) -> Result<Bytes, JobError> {
         let payload = Arc::new(Payload::read(super::text_of(cx.payload())?).map_err(super::unreadable)?);
         let model = payload.model.as_deref().or_else(|| cx.default_model()).unwrap_or_default().to_owned();
-        let chunks = chunks::cut(&payload, &model).await?;
-        let run = Run::new(cx, &payload, &chunks, &model)?;
+        let plan = chunks::cut(&payload, &model, cx.answer_max(&model)).await?;
+        let run = Run::new(cx, &payload, &plan, &model)?;
         let parts = map(&run).await?;
         let output = reduce::join(&run, &parts).await?;
         let vectors = run.embed().await?;
+        let is_document = payload.items.is_empty();
+        let calls = if is_document { vec![] } else { cx.calls_so_far().await? };
+        let items = (!is_document).then(|| items::outcomes(&run, &payload, &parts, &calls));
         super::encoded(&Findings {
             output,
-            map: &parts,
-            chunks: chunks.len(),
+            map: is_document.then_some(parts.as_slice()),
+            items,
+            chunks: plan.chunks.len(),
             calls: run.calls.made(),
             model: &model,
             provider: cx.provider_of(&model),
@@ -81,6 +90,10 @@ enum Answer {
 }
 
 impl Part {
+    fn of(chunk: &Chunk, answer: Answer) -> Self {
+        Self { index: chunk.index, start: chunk.start, end: chunk.end, answer }
+    }
+
     fn output(&self) -> Option<&Value> {
         match &self.answer {
             Answer::Output(output) => Some(output),
@@ -90,26 +103,42 @@ impl Part {
 }
 
 /// Asks about each chunk: about the first alone, so that the others find its prefix in the provider's cache, then about
-/// the rest side by side. A refining job asks about the first only, the others come in with the refining.
+/// the rest side by side. Items that share a call count as one. A refining job asks about the first chunk only, the
+/// others come in with the refining.
 async fn map(run: &Run<'_>) -> Result<Vec<Part>, JobError> {
-    let wanted = if run.payload.reduce.strategy == Strategy::Refine { 1 } else { run.chunks.len() };
+    let wanted = if run.payload.reduce.strategy == Strategy::Refine { 1 } else { run.packs.len() };
+    let packs = &run.packs[..wanted.min(run.packs.len())];
     let fence = Fence::around("document", [run.payload.text.as_str()].into_iter());
     let failed = Losses::default();
-    let Some((first, rest)) = run.chunks[..wanted.min(run.chunks.len())].split_first() else { return Ok(vec![]) };
-    let mut parts = vec![part(run, &fence, &failed, wanted, *first).await?];
-    // Boxed and gathered first: inside a stream the compiler cannot see that these futures are `Send`.
-    let calls: Vec<BoxFuture<'_, _>> =
-        rest.iter().map(|chunk| part(run, &fence, &failed, wanted, *chunk).boxed()).collect();
-    parts.extend(run.side_by_side(calls).await?);
+    let Some((first, rest)) = packs.split_first() else { return Ok(vec![]) };
+    let mapping = Mapping { run, fence: &fence, losses: &failed, of: packs.iter().map(Vec::len).sum() };
+    let mut parts = pack::answers(&mapping, first.clone()).await?;
+    // Gathered first: inside a stream the compiler cannot see that these futures are `Send`.
+    let calls: Vec<BoxFuture<'_, _>> = rest.iter().map(|pack| pack::answers(&mapping, pack.clone())).collect();
+    parts.extend(run.side_by_side(calls).await?.into_iter().flatten());
+    parts.sort_by_key(|part| (part.index, part.start));
     Ok(parts)
 }
 
-async fn part(run: &Run<'_>, fence: &Fence, losses: &Losses, of: usize, chunk: Chunk) -> Result<Part, JobError> {
+/// What every call about a chunk needs.
+struct Mapping<'a> {
+    run: &'a Run<'a>,
+    fence: &'a Fence,
+    losses: &'a Losses,
+    of: usize,
+}
+
+fn step_of(chunk: &Chunk) -> String {
+    format!("map/{:04}", chunk.index)
+}
+
+/// The answer about a chunk.
+async fn part(mapping: &Mapping<'_>, chunk: Chunk, step: String) -> Result<Vec<Part>, JobError> {
+    let Mapping { run, fence, losses, of } = *mapping;
     let task = &run.payload.map;
     let (index, total) = ((chunk.index + 1).to_string(), run.chunks.len().to_string());
     let text = fence.wrap(chunk.text(&run.payload.text));
     let prompt = fill(&task.prompt, &[("chunk", &text), ("index", &index), ("total", &total)]);
-    let step = format!("map/{:04}", chunk.index);
     let asked = run::Asked {
         step: &step,
         prompt,
@@ -126,8 +155,7 @@ async fn part(run: &Run<'_>, fence: &Fence, losses: &Losses, of: usize, chunk: C
         }
         Err(error) => return Err(error),
     };
-    let Chunk { index, start, end } = chunk;
-    Ok(Part { index, start, end, answer })
+    Ok(vec![Part::of(&chunk, answer)])
 }
 
 /// Whether a failure costs this chunk and no more: it is final, or there is no later attempt in which it could pass.

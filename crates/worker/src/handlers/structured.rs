@@ -121,6 +121,13 @@ pub(super) async fn ask(cx: &JobContext, question: &Question<'_>, calls: &Calls)
     Err(JobError::new(ErrorClass::InvalidOutput, "invalid_output", message))
 }
 
+/// Asks once and takes the answer as it is, unless it was withheld.
+pub(super) async fn ask_once(cx: &JobContext, question: &Question<'_>, calls: &Calls) -> Result<ChatAnswer, JobError> {
+    let answer = call(cx, question, 0, &question.body, calls).await?;
+    withheld(&answer)?;
+    Ok(answer)
+}
+
 /// The error of an answer that was cut. Not tried again: the same request would be cut again, and paid for again.
 pub(super) fn truncated() -> JobError {
     let message = "the answer was cut at its token limit; a larger `max_tokens` gives it room";
@@ -241,7 +248,7 @@ fn faults(validator: &jsonschema::Validator, json: &Value) -> Option<Faults> {
 }
 
 /// Models like to wrap JSON in a fence of backticks.
-fn unfenced(text: &str) -> &str {
+pub(super) fn unfenced(text: &str) -> &str {
     let text = text.trim();
     let Some(inner) = text.strip_prefix("```").and_then(|rest| rest.strip_suffix("```")) else { return text };
     let inner = inner.trim_start_matches(|c: char| c.is_ascii_alphanumeric());

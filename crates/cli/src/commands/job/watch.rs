@@ -108,13 +108,15 @@ struct Screen {
     events: u64,
     state: String,
     attempt: u64,
-    /// Text of the current attempt that stands on stdout.
+    /// The step whose text that is.
+    step: String,
+    /// Text of the current answer that stands on stdout.
     told: String,
 }
 
 impl Screen {
     fn new(out: Output) -> Self {
-        Self { out, events: 0, state: String::new(), attempt: 0, told: String::new() }
+        Self { out, events: 0, state: String::new(), attempt: 0, step: String::new(), told: String::new() }
     }
 
     /// Shows an event; `true` when it says that the job has ended.
@@ -157,14 +159,20 @@ impl Screen {
     }
 
     fn attempt_started(&mut self, attempt: u64) {
-        if self.attempt != 0 && attempt != self.attempt && !self.told.is_empty() && !self.out.json {
-            output::line("");
-            output::note(&format!("attempt {attempt}: what stands above is void"));
-        }
-        if attempt != self.attempt {
-            self.told.clear();
+        if self.attempt != 0 && attempt != self.attempt {
+            self.void(&format!("attempt {attempt}"));
         }
         self.attempt = attempt;
+        self.step.clear();
+    }
+
+    /// What was told so far is replaced by what follows.
+    fn void(&mut self, why: &str) {
+        if !self.told.is_empty() && !self.out.json {
+            output::line("");
+            output::note(&format!("{why}: what stands above is void"));
+        }
+        self.told.clear();
     }
 
     fn token(&mut self, data: &Value) {
@@ -173,6 +181,10 @@ impl Screen {
         if self.out.json || step.contains('/') {
             return;
         }
+        if !self.step.is_empty() && step != self.step {
+            self.void(&format!("the answer is asked for again ({})", output::plain(&step)));
+        }
+        self.step = step;
         output::text_out(&output::plain(&text));
         self.told.push_str(&text);
     }
@@ -208,6 +220,13 @@ mod tests {
         screen.told.push_str("half an ans");
         assert!(!screen.show(&event(r#"{"type":"attempt_started","attempt":2}"#)));
         assert_eq!(screen.told, "");
+        screen.out.json = false;
+        for (step, text) in [("chat", ""), ("map/0001", "not shown"), ("chat#1", "")] {
+            screen.told.push_str(text);
+            assert!(!screen.show(&event(&format!(r#"{{"type":"token","attempt":2,"step":"{step}","text":""}}"#))));
+            assert_eq!(screen.told, if step == "map/0001" { text } else { "" }, "{step}");
+        }
+        screen.out.json = true;
         assert!(!screen.show(&event(r#"{"type":"state","state":"running"}"#)));
         assert!(screen.show(&event(r#"{"type":"state","state":"dead"}"#)));
         assert!(!screen.show(&event("not json")));

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use super::items::{self, Plan};
 use queue_core::{
     error::{ErrorClass, JobError},
     ledger::estimate_tokens,
@@ -57,27 +58,41 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Cuts the document for `model`, on a thread where computing for long hurts nobody.
-pub(super) async fn cut(payload: &Arc<Analysis>, model: &str) -> Result<Vec<Chunk>, JobError> {
+/// Cuts the document, or packs the items, for `model`, whose answers have `answer_max` tokens at most; on a thread where
+/// computing for long hurts nobody.
+pub(super) async fn cut(payload: &Arc<Analysis>, model: &str, answer_max: Option<u64>) -> Result<Plan, JobError> {
     let stop = Arc::new(AtomicBool::new(false));
     let _guard = StopOnDrop(stop.clone());
     let (document, model) = (payload.clone(), model.to_owned());
-    let cutting = tokio::task::spawn_blocking(move || pieces(&document.text, document.cut, &model, &stop));
+    let cutting = tokio::task::spawn_blocking(move || match document.items.is_empty() {
+        true => pieces(&document.text, document.cut, &model, &stop).map(Plan::of_chunks),
+        false => items::plan(&document, &model, answers_in_a_call(&document, answer_max), &stop),
+    });
     let failed = |message: String| JobError::new(ErrorClass::Internal, "chunk", message);
-    let chunks = cutting.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
-    if chunks.is_empty() {
+    let plan = cutting.await.map_err(|error| failed(error.to_string()))?.map_err(failed)?;
+    if plan.chunks.is_empty() {
         return Err(JobError::new(ErrorClass::BadRequest, "empty", "the document has no text"));
     }
     let most = payload.cut.max_chunks;
-    if chunks.len() > most {
-        let message = format!("the document makes more than the {most} chunks of `chunk.max_chunks`");
+    if plan.packs.len() > most {
+        let what = if payload.items.is_empty() { "the document makes" } else { "the items make" };
+        let message = format!("{what} more than the {most} chunks of `chunk.max_chunks`");
         return Err(JobError::new(ErrorClass::Permanent, "max_chunks", message));
     }
-    Ok(chunks)
+    Ok(plan)
 }
 
+/// Answers for which the model has room in one: each may be as long as the job says.
+fn answers_in_a_call(payload: &Analysis, answer_max: Option<u64>) -> usize {
+    let room = answer_max.zip(payload.answer_tokens()).map(|(max, each)| max / (each + TOKENS_PER_MEMBER));
+    room.map_or(usize::MAX, |room| usize::try_from(room).unwrap_or(usize::MAX))
+}
+
+/// Tokens around an answer that is a member of a packed one: its number, quotes, a comma, and what JSON escapes.
+pub(super) const TOKENS_PER_MEMBER: u64 = 8;
+
 /// The chunks, at most one more than are allowed.
-fn pieces(text: &str, cut: Cut, model: &str, stop: &AtomicBool) -> Result<Vec<Chunk>, String> {
+pub(super) fn pieces(text: &str, cut: Cut, model: &str, stop: &AtomicBool) -> Result<Vec<Chunk>, String> {
     let config = ChunkConfig::new(cut.size)
         .with_sizer(Tokens { model, stop })
         .with_overlap(cut.overlap)
@@ -98,7 +113,7 @@ mod tests {
     use super::*;
 
     fn cut_into(text: &str, splitter: Splitter, size: usize, overlap: usize, model: &str) -> Vec<Chunk> {
-        let cut = Cut { size, overlap, splitter, max_chunks: 1_000_000 };
+        let cut = Cut { size, overlap, splitter, max_chunks: 1_000_000, pack: None };
         pieces(text, cut, model, &AtomicBool::new(false)).unwrap()
     }
 
@@ -139,7 +154,7 @@ mod tests {
     #[test]
     fn cutting_ends_at_its_bound_and_when_nobody_waits() {
         let text = "word ".repeat(10_000);
-        let cut = Cut { size: 16, overlap: 0, splitter: Splitter::Text, max_chunks: 3 };
+        let cut = Cut { size: 16, overlap: 0, splitter: Splitter::Text, max_chunks: 3, pack: None };
         assert_eq!(pieces(&text, cut, "small", &AtomicBool::new(false)).unwrap().len(), 4);
         assert!(pieces(&text, cut, "small", &AtomicBool::new(true)).is_err());
     }

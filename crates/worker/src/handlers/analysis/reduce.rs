@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     error::{ErrorClass, JobError},
-    payload::analysis::{Reduce, Strategy, fill},
+    payload::analysis::{Analysis, Reduce, Strategy, fill},
 };
 use serde_json::{Map, Value, json};
 
@@ -20,12 +20,40 @@ pub(super) async fn join(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobErro
     let answers = || parts.iter().filter_map(Part::output);
     match run.payload.reduce.strategy {
         Strategy::None => Ok(answers().cloned().collect()),
-        Strategy::Concat => Ok(Value::String(answers().map(text_of).collect::<Vec<_>>().join("\n\n"))),
-        Strategy::MergeArrays => merge(parts, &run.payload.reduce.dedupe_by),
+        Strategy::Concat => Ok(concat(parts)),
+        Strategy::MergeArrays => merge(parts, &run.payload.reduce.dedupe_by, &|part| source(run.payload, part)),
         Strategy::Llm => call(run, "reduce/1/0000", &answers().cloned().collect::<Vec<_>>()).await,
         Strategy::Tree => tree(run, answers().cloned().collect()).await,
         Strategy::Refine => refine(run, parts).await,
     }
+}
+
+/// The parts of one item in one, where the job's strategy can do that without a call.
+pub(super) fn join_without_calls(payload: &Analysis, parts: &[Part]) -> Option<Value> {
+    match payload.reduce.strategy {
+        Strategy::Concat => Some(concat(parts)),
+        Strategy::MergeArrays => merge(parts, &payload.reduce.dedupe_by, &|part| source(payload, part)).ok(),
+        Strategy::None | Strategy::Llm | Strategy::Tree | Strategy::Refine => None,
+    }
+}
+
+fn concat(parts: &[Part]) -> Value {
+    let texts: Vec<String> = parts.iter().filter_map(Part::output).map(text_of).collect();
+    Value::String(texts.join("\n\n"))
+}
+
+/// Where a part stands: in its item, or in the document.
+fn source(payload: &Analysis, part: &Part) -> Value {
+    let Some((index, item)) = payload.item_at(part.start) else { return place(part) };
+    let mut source = json!({"item": index, "start": part.start - item.start, "end": part.end - item.start});
+    if let Some(id) = &item.id {
+        source["id"] = id.as_str().into();
+    }
+    source
+}
+
+fn place(part: &Part) -> Value {
+    json!({"chunk": part.index, "start": part.start, "end": part.end})
 }
 
 /// Calls of a tree over `leaves` answers.
@@ -150,21 +178,21 @@ async fn refine(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobError> {
 
 /// The arrays of the answers in one, each object in them with its source. Answers that are objects are merged member
 /// by member; their members that are no arrays stay with the chunk, in `map`.
-fn merge(parts: &[Part], dedupe_by: &[String]) -> Result<Value, JobError> {
+fn merge(parts: &[Part], dedupe_by: &[String], source: &dyn Fn(&Part) -> Value) -> Result<Value, JobError> {
     let mut alone = Merged::default();
     let mut named = Map::new();
     let mut by_name: Vec<(String, Merged)> = Vec::new();
     for part in parts {
         match part.output() {
             None => {}
-            Some(Value::Array(items)) => alone.extend(items, part, dedupe_by),
+            Some(Value::Array(items)) => alone.extend(items, dedupe_by, || source(part)),
             Some(Value::Object(members)) => {
                 for (name, items) in members.iter().filter_map(|(name, value)| Some((name, value.as_array()?))) {
                     let at = by_name.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
                         by_name.push((name.clone(), Merged::default()));
                         by_name.len() - 1
                     });
-                    by_name[at].1.extend(items, part, dedupe_by);
+                    by_name[at].1.extend(items, dedupe_by, || source(part));
                 }
             }
             Some(_) => return not_arrays("an answer is neither an array nor an object that holds arrays"),
@@ -194,7 +222,7 @@ struct Merged {
 }
 
 impl Merged {
-    fn extend(&mut self, items: &[Value], part: &Part, dedupe_by: &[String]) {
+    fn extend(&mut self, items: &[Value], dedupe_by: &[String], source: impl Fn() -> Value) {
         self.is_used = true;
         for item in items {
             let key: Vec<_> = dedupe_by.iter().map(|pointer| item.pointer(pointer).map(Value::to_string)).collect();
@@ -204,8 +232,7 @@ impl Merged {
             }
             let mut item = item.clone();
             if let Value::Object(members) = &mut item {
-                let source = json!({"chunk": part.index, "start": part.start, "end": part.end});
-                members.insert("_source".to_owned(), source);
+                members.insert("_source".to_owned(), source());
             }
             self.items.push(item);
         }
@@ -250,15 +277,15 @@ mod tests {
             part(0, json!([{"name": "x"}, {"other": 1}])),
             part(1, json!([{"name": "x"}, {"name": "y"}, {"other": 2}, 7])),
         ];
-        let merged = merge(&parts, &["/name".into()]).unwrap();
+        let merged = merge(&parts, &["/name".into()], &place).unwrap();
         let names: Vec<_> = merged.as_array().unwrap().iter().map(|item| item["name"].as_str()).collect();
         assert_eq!(names, vec![Some("x"), None, Some("y"), None, None]);
         assert_eq!(merged[2]["_source"], json!({"chunk": 1, "start": 10, "end": 19}));
         assert_eq!(merged[4], json!(7));
-        let all = merge(&parts, &[]).unwrap();
+        let all = merge(&parts, &[], &place).unwrap();
         assert_eq!(all.as_array().unwrap().len(), 6);
         assert_eq!(
-            merge(&[part(0, json!([1, 2])), part(1, json!([2, 3]))], &[String::new()]).unwrap(),
+            merge(&[part(0, json!([1, 2])), part(1, json!([2, 3]))], &[String::new()], &place).unwrap(),
             json!([1, 2, 3])
         );
     }
@@ -269,7 +296,7 @@ mod tests {
             part(0, json!({"facts": [{"name": "x"}], "risks": [], "title": "A"})),
             part(1, json!({"facts": [{"name": "x"}, {"name": "y"}], "risks": [{"name": "x"}]})),
         ];
-        let merged = merge(&parts, &["/name".into()]).unwrap();
+        let merged = merge(&parts, &["/name".into()], &place).unwrap();
         assert_eq!(merged.as_object().unwrap().len(), 2);
         assert_eq!(merged["facts"].as_array().unwrap().len(), 2);
         assert_eq!(merged["risks"][0]["_source"]["chunk"], 1);
@@ -278,8 +305,8 @@ mod tests {
     #[test]
     fn what_holds_no_arrays_is_not_merged() {
         for parts in [vec![part(0, json!("text"))], vec![part(0, json!([1])), part(1, json!({"a": [1]}))]] {
-            assert_eq!(merge(&parts, &[]).unwrap_err().code, "merge_arrays");
+            assert_eq!(merge(&parts, &[], &place).unwrap_err().code, "merge_arrays");
         }
-        assert_eq!(merge(&[], &[]).unwrap(), json!({}));
+        assert_eq!(merge(&[], &[], &place).unwrap(), json!({}));
     }
 }

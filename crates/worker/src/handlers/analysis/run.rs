@@ -1,8 +1,11 @@
 //! One attempt at an analysis: its calls, side by side and one by one, counted and told.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicU32, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
@@ -18,12 +21,16 @@ use super::{
         embedding,
         structured::{self, Calls, Form, Question},
     },
-    chunks::Chunk,
+    chunks::{Chunk, TOKENS_PER_MEMBER},
+    items::Plan,
     reduce,
 };
 use crate::{
     context::{Durability, JobContext},
-    provider::estimate::{self, TOKENS_PER_MESSAGE},
+    provider::{
+        ChatAnswer,
+        estimate::{self, TOKENS_PER_MESSAGE},
+    },
 };
 
 /// Tries of one call within an attempt: an analysis of hundreds of calls would spend all its attempts on failures that
@@ -39,10 +46,14 @@ pub(super) struct Run<'a> {
     pub(super) cx: &'a JobContext,
     pub(super) payload: &'a Analysis,
     pub(super) chunks: &'a [Chunk],
+    /// The chunks of each call of the map step.
+    pub(super) packs: &'a [Vec<Chunk>],
     pub(super) calls: Calls,
     model: &'a str,
     done: AtomicU32,
-    total: u32,
+    total: AtomicU32,
+    /// How much of a packed call's tokens each of its chunks took.
+    weights: Mutex<HashMap<String, Vec<(usize, u64)>>>,
     embed_batches: Vec<&'a [Chunk]>,
     /// The first failure that ends the attempt.
     failure: Mutex<Option<JobError>>,
@@ -64,16 +75,17 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         cx: &'a JobContext,
         payload: &'a Analysis,
-        chunks: &'a [Chunk],
+        plan: &'a Plan,
         model: &'a str,
     ) -> Result<Self, JobError> {
-        let leaves = chunks.len();
+        let Plan { chunks, packs } = plan;
+        let (leaves, maps) = (chunks.len(), packs.len());
         let calls = match payload.reduce.strategy {
-            Strategy::None | Strategy::Concat | Strategy::MergeArrays => leaves,
-            Strategy::Llm => leaves + 1,
+            Strategy::None | Strategy::Concat | Strategy::MergeArrays => maps,
+            Strategy::Llm => maps + 1,
             // The first chunk is mapped, the others are refined.
             Strategy::Refine => leaves,
-            Strategy::Tree => leaves + reduce::tree_calls(leaves, payload.reduce.fan_in),
+            Strategy::Tree => maps + reduce::tree_calls(leaves, payload.reduce.fan_in),
         };
         if payload.reduce.strategy == Strategy::Tree {
             reduce::check_depth(leaves, &payload.reduce)?;
@@ -88,10 +100,12 @@ impl<'a> Run<'a> {
             cx,
             payload,
             chunks,
+            packs,
             calls: Calls::up_to(payload.max_calls),
             model,
             done: AtomicU32::new(0),
-            total,
+            total: AtomicU32::new(total),
+            weights: Mutex::default(),
             embed_batches,
             failure: Mutex::default(),
         })
@@ -100,7 +114,7 @@ impl<'a> Run<'a> {
     /// One kept call; its answer is JSON where a schema is given, else text.
     pub(super) async fn ask(&self, asked: Asked<'_>) -> Result<Value, JobError> {
         let body = self.body(&asked);
-        self.check_room(&body)?;
+        self.check_room(&body, 1)?;
         let question = Question {
             step: asked.step,
             model: self.model,
@@ -117,10 +131,51 @@ impl<'a> Run<'a> {
         Ok(answered.json.unwrap_or(Value::String(answered.answer.text)))
     }
 
+    /// One kept call for several `answers`, each of which may be as long as the job allows an answer to be. What it says
+    /// is for the caller to read: nothing is repaired.
+    pub(super) async fn ask_once(&self, asked: Asked<'_>, answers: u64) -> Result<ChatAnswer, JobError> {
+        let mut body = self.body(&asked);
+        for name in ["max_tokens", "max_completion_tokens"] {
+            if let Some(each) = body.get(name).and_then(Value::as_u64) {
+                let all = each.saturating_add(TOKENS_PER_MEMBER).saturating_mul(answers);
+                // A packed call is planned with room for all; a model whose limit is not known may refuse.
+                let most = self.cx.answer_max(self.model).unwrap_or(u64::MAX).max(each);
+                body.insert(name.to_owned(), all.min(most).into());
+            }
+        }
+        self.check_room(&body, answers)?;
+        let question = Question {
+            step: asked.step,
+            model: self.model,
+            body,
+            form: Form::Text,
+            repair: 0,
+            rounds: 1,
+            tries: TRIES,
+            durability: Durability::Now,
+        };
+        structured::ask_once(self.cx, &question, &self.calls).await
+    }
+
     /// Tells that a step has ended.
     pub(super) fn step_done(&self, step: &str) {
         let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
-        self.cx.progress(done, self.total.max(done), step);
+        self.cx.progress(done, self.total.load(Ordering::SeqCst).max(done), step);
+    }
+
+    /// Counts steps that nobody planned.
+    pub(super) fn more_steps(&self, steps: usize) {
+        self.total.fetch_add(u32::try_from(steps).unwrap_or(u32::MAX), Ordering::SeqCst);
+    }
+
+    /// Remembers how much of the tokens of a packed call each chunk took.
+    pub(super) fn note_weights(&self, step: &str, weights: Vec<(usize, u64)>) {
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner).insert(step.to_owned(), weights);
+    }
+
+    /// What [`Run::note_weights`] was told of this step.
+    pub(super) fn weights_of(&self, step: &str) -> Option<Vec<(usize, u64)>> {
+        self.weights.lock().unwrap_or_else(PoisonError::into_inner).get(step).cloned()
     }
 
     /// Runs calls side by side and returns what they brought, in their order. After a failure none is begun any more.
@@ -162,6 +217,11 @@ impl<'a> Run<'a> {
         Ok(brought.into_iter().map(|(_, brought)| brought).collect())
     }
 
+    /// The failure that has ended the attempt, if one has.
+    pub(super) fn check_failing(&self) -> Result<(), JobError> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone().map_or(Ok(()), Err)
+    }
+
     fn is_failing(&self) -> bool {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
@@ -192,10 +252,10 @@ impl<'a> Run<'a> {
     }
 
     /// Nothing is sent that cannot fit into the model's window.
-    fn check_room(&self, body: &Map<String, Value>) -> Result<(), JobError> {
+    fn check_room(&self, body: &Map<String, Value>, answers: u64) -> Result<(), JobError> {
         let Some(window) = self.cx.window(self.model) else { return Ok(()) };
         let prompt = estimate::of_prompt(self.model, body);
-        let answer = self.answer_tokens(window);
+        let answer = self.answer_tokens(window).saturating_mul(answers);
         if prompt + answer <= window {
             return Ok(());
         }
@@ -219,9 +279,14 @@ impl<'a> Run<'a> {
     /// Tokens of a value as it stands in a prompt.
     pub(super) fn tokens(&self, value: &Value) -> u64 {
         match value {
-            Value::String(text) => estimate_tokens(self.model, text),
-            other => estimate_tokens(self.model, &other.to_string()),
+            Value::String(text) => self.tokens_of(text),
+            other => self.tokens_of(&other.to_string()),
         }
+    }
+
+    /// Tokens of a text.
+    pub(super) fn tokens_of(&self, text: &str) -> u64 {
+        estimate_tokens(self.model, text)
     }
 
     /// Vectors of the chunks and the model that made them, where they are asked for.
