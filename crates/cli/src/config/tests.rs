@@ -1,5 +1,9 @@
 use std::{fs, path::Path, time::Duration};
 
+use queue_core::{
+    limiter::{Away, Charges, Limit},
+    route::Target,
+};
 use secrecy::ExposeSecret;
 
 use super::*;
