@@ -13,7 +13,7 @@ local function queue_of(name)
     limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
     ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
     last = tonumber(found[13]) or 0, listed = tonumber(found[11]) or 0, groups = tonumber(found[12]) or 0,
-    known = found[6], stir = {},
+    known = found[6], stir = {}, opened = {},
   }
   S.queues[name] = queue
   return queue
@@ -349,6 +349,7 @@ local function settle_group(group)
       queue.groups = with_track(queue.groups, track)
       local new = call('ZADD', opened, at, group.target) == 1
       if new or group.added[track] then queue.stir[track] = true end
+      queue.opened[track] = true
     else
       call('ZREM', opened, group.target)
     end
@@ -379,7 +380,7 @@ local function settle_queue(queue)
   local may, was, placed = admits(queue), queue.listed, queue.listed ~= 0
   local listed, groups = 0, 0
   for _, track in ipairs(tracks_in(bit.bor(queue.groups, was))) do
-    local open = may and call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1
+    local open = may and (queue.opened[track] or call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1)
     if open or not may then groups = with_track(groups, track) end
     if open then
       if not has_track(was, track) then
@@ -394,7 +395,7 @@ local function settle_queue(queue)
       call('ZREM', S.D .. 'O' .. track, queue.name)
     end
   end
-  queue.stir, queue.listed, queue.groups = {}, listed, groups
+  queue.stir, queue.opened, queue.listed, queue.groups = {}, {}, listed, groups
   local key = S.D .. 'q:' .. queue.name
   if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
     call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,

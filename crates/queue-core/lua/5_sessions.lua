@@ -18,11 +18,6 @@ local function unlink_leases(D, id) call('UNLINK', D .. 'l:' .. id, D .. 'is:' .
 
 local function is_alive(session) return not session.dead and session.till > S.now end
 
--- Where no queue ever stood in such a track, there is nothing to ask for.
-local function may_claim_isolated(id)
-  return bit.band(meta().tracks, ALL_TRACKS - PLAIN_TRACKS) == 0 or call('SCARD', S.D .. 'is:' .. id) == 0
-end
-
 -- The tracks that a session may claim now.
 local function tracks_of(session)
   return may_claim_isolated(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)

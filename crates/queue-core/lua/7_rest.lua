@@ -57,6 +57,8 @@ end
 -- target, until, reason
 function settings.park(args)
   local target, till = target_of(args[5]), tonumber(args[6])
+  -- What two parts want is the longer of both; a moment that has passed ends all of it.
+  if till > S.now and target.till and target.till >= till then return end
   target.dirty = true
   if till > S.now then
     target.till, target.reason = till, args[7]

@@ -19,6 +19,7 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::PARKED,
     backend::Claimed,
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
@@ -278,6 +279,10 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     };
     match retry::decide(&error, budget, now, rand::random()) {
         Decision::Retry(run_at) => Outcome::Retry { run_at, error },
+        // Its target is parked, so it can keep its place in its lane: it is the first when claims go on.
+        Decision::Release(_) if error.code == PARKED => {
+            Outcome::Release { run_at: job.run_at.min(now), error: Some(error) }
+        }
         Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error) },
         Decision::Dead => Outcome::Dead { error },
     }

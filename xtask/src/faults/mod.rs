@@ -28,6 +28,7 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use self::fleet::binary;
 use self::{
     check::{Evidence, Report},
     fleet::{Fleet, Surroundings},

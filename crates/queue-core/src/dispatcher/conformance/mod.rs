@@ -51,7 +51,7 @@ macro_rules! dispatcher_conformance {
         $crate::dispatcher_conformance! { @cases $fixture;
             nothing_is_claimed_before_it_begins, no_more_is_claimed_than_slots, a_push_is_heard_once_an_epoch,
             a_later_epoch_ends_a_claim, priorities_order_and_age, lanes_take_turns, weights_share_the_turns,
-            a_parked_target_is_skipped_until_its_time, a_target_has_its_limit,
+            a_parked_target_is_skipped_until_its_time, a_longer_parking_stands, a_target_has_its_limit,
             a_pattern_limits_targets_without_a_limit_of_their_own, a_queue_has_its_limit_and_its_pause,
             older_settings_change_nothing, a_worker_serves_the_queues_it_names, what_is_due_later_waits,
             an_ack_must_match, a_release_comes_back_at_once, what_is_due_behind_the_horizon_is_forgotten,
