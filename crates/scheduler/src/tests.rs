@@ -177,6 +177,7 @@ impl Scene {
             started_at: self.clock.now(),
             finished_at: self.clock.now(),
             calls: vec![],
+            savings: vec![],
             served_by: None,
         };
         assert!(matches!(self.stores.journal.settle(settlement).await.unwrap(), Settled::Done { .. }));

@@ -12,6 +12,7 @@ mod list;
 mod metrics;
 mod queues;
 mod steer;
+mod tenants;
 mod why;
 mod workers;
 
@@ -88,5 +89,6 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(batches::get))
         .routes(routes!(costs::costs))
+        .routes(routes!(tenants::usage))
         .routes(routes!(workers::list))
 }

@@ -251,6 +251,7 @@ impl Hand {
             started_at: now,
             finished_at: now,
             calls: vec![],
+            savings: vec![],
             served_by: Some("simulated/gpt-4o-mini".into()),
         };
         let settled = self.stores.journal.settle(settlement).await.unwrap();

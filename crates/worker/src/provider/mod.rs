@@ -48,6 +48,9 @@ pub struct ChatAnswer {
     pub model: String,
     /// Tokens; `None` when the provider did not say.
     pub usage: Option<Usage>,
+    /// The service tier that the provider served it in, in its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// The provider's request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
