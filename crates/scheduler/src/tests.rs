@@ -5,6 +5,7 @@ mod absent;
 mod lives;
 mod lost;
 mod missing;
+mod rollup;
 mod start;
 
 use std::{path::Path, sync::Arc};
