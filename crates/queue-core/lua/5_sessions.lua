@@ -13,13 +13,16 @@ local function session_of(id)
   }
 end
 
+-- Unlinks what is kept of a session in one generation.
+local function unlink_leases(D, id) call('UNLINK', D .. 'l:' .. id, D .. 'is:' .. id, D .. 'st:' .. id) end
+
 local function is_alive(session) return not session.dead and session.till > S.now end
 
-local function may_claim_suspects(id) return call('SCARD', S.D .. 'su:' .. id) == 0 end
+local function may_claim_isolated(id) return call('SCARD', S.D .. 'is:' .. id) == 0 end
 
 -- The tracks that a session may claim now.
 local function tracks_of(session)
-  return may_claim_suspects(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)
+  return may_claim_isolated(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)
 end
 
 local function serves(session, queue)
@@ -69,7 +72,7 @@ local function any_open(queues, tracks)
   return false
 end
 
--- Sessions that had to wait for a suspect of theirs to end may claim the next one now.
+-- Sessions that had to wait for an isolated job of theirs to end may claim the next one now.
 local function tell_freed(but)
   for id in pairs(S.freed) do
     local session = id ~= but and session_of(id)

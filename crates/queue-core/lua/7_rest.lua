@@ -180,18 +180,18 @@ function verbs.explain(args)
     local session = session_of(id)
     if session and is_alive(session) and serves(session, lane.queue) and has_track(session.tracks, job.track) then
       serving = true
-      able = able or may_claim_suspects(id)
+      able = able or may_claim_isolated(id)
     end
   end
-  if not serving then say('no_worker') elseif job.suspect and not able then say('other_suspect') end
+  if not serving then say('no_worker') elseif is_isolated(job.track) and not able then say('other_isolated') end
   if not later then waits[#waits + 1] = job.keyed and keys.explain(job.id) or turn_of(lane, job) end
   return waits
 end
 
--- ids of sessions -> those of them that are not alive and whose process nobody sees; id, leases, seen_at of each session
--- that is alive
+-- ids of sessions -> the generation; those of them that are not alive and whose process nobody sees; id, leases, seen_at
+-- of each session that is alive
 function verbs.sessions(args)
-  local reply, alive, gone = { '' }, {}, {}
+  local reply, alive, gone = { S.generation, '' }, {}, {}
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     local session = session_of(id)
     if session and is_alive(session) then
@@ -203,7 +203,7 @@ function verbs.sessions(args)
     local id = args[4]:sub(at, at + 15)
     if not alive[id] and is_unheard(S.P .. 'ear:' .. id) then gone[#gone + 1] = id end
   end
-  reply[1] = table.concat(gone)
+  reply[2] = table.concat(gone)
   return reply
 end
 
@@ -239,7 +239,7 @@ function verbs.sweep()
   end
   for _, set in ipairs({ 'ss', 'sd' }) do
     for _, id in ipairs(call('ZRANGE', S.P .. set, 0, -1)) do
-      call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+      unlink_leases(D, id)
     end
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end

@@ -49,7 +49,7 @@ pub enum ErrorClass {
     Transient,
     /// A failure that the handler calls final.
     Permanent,
-    /// Workers died with this job three times.
+    /// Workers died with this job three times or more.
     Poison,
     /// The worker was lost with this attempt.
     Lost,

@@ -5,7 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::FutureExt;
 use queue_core::{
-    dispatcher::{Entry, HORIZON_MS},
+    dispatcher::{Entry, HORIZON_MS, Suspicion},
     error::{ErrorClass, JobError},
     events::EventBody,
     ids::SessionId,
@@ -240,7 +240,12 @@ impl Pipeline {
         };
         self.around.stores.events.publish(job.id, EventBody::State { state });
         let near = run_at <= now.plus_ms(HORIZON_MS);
-        (standing == Standing::Live && near).then(|| Entry { epoch, run_at, suspect: false, ..Entry::from(job) })
+        (standing == Standing::Live && near).then(|| Entry {
+            epoch,
+            run_at,
+            suspicion: Suspicion::None,
+            ..Entry::from(job)
+        })
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
-    dispatcher::{Dispatcher, Entry, memory::MemoryDispatcher},
+    dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
@@ -130,7 +130,7 @@ impl Rig {
             kind: job.kind,
             priority: job.priority,
             run_at,
-            suspect: false,
+            suspicion: Suspicion::None,
             key: None,
         };
         assert_eq!(self.stores.journal.accept(vec![job]).await.unwrap(), vec![Accepted::New]);

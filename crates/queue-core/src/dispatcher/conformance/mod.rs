@@ -18,7 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply};
+use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply, Suspicion};
 use crate::{
     ids::{Epoch, Generation, JobId, SessionId},
     job::Kind,
@@ -56,7 +56,7 @@ macro_rules! dispatcher_conformance {
             older_settings_change_nothing, a_worker_serves_the_queues_it_names, what_is_due_later_waits,
             an_ack_must_match, a_release_comes_back_at_once, what_is_due_behind_the_horizon_is_forgotten,
             a_lease_lives_by_renewal, an_expired_lease_stays_expired, a_lost_session_gives_back_what_it_held,
-            only_started_attempts_count, suspects_run_alone_and_take_the_blame, a_withdrawn_job_is_gone,
+            only_started_attempts_count, one_suspect_takes_the_blame, a_withdrawn_job_is_gone,
             a_cancel_reaches_the_holder, a_wake_up_is_never_lost, depths_count_what_can_be_claimed,
             a_waiting_job_says_what_it_waits_for, a_new_life_knows_nothing,
             one_step_claims_a_bounded_number_and_says_that_there_is_more,
@@ -68,7 +68,11 @@ macro_rules! dispatcher_conformance {
             parked_lanes_come_back_whole,
             limits_hold_over_queues_and_lanes,
             a_limit_that_is_reached_hides_nothing,
+            suspects_run_beside_each_other_and_share_the_blame,
+            an_isolated_job_is_kept_from_its_like_and_takes_the_blame,
             blame_is_decided_once,
+            a_lease_that_ends_by_itself_is_judged_among_what_its_session_holds,
+            what_ran_before_a_flush_is_suspected_as_before,
             what_ran_before_a_flush_is_held_again,
             what_ran_before_a_flush_is_taken_out_of_its_lane,
             what_went_on_since_a_flush_is_not_held_again,
@@ -85,7 +89,7 @@ macro_rules! dispatcher_conformance {
             a_freed_place_of_the_queue_wakes,
             an_operator_wakes,
             an_earlier_moment_is_told,
-            the_next_suspect_wakes_its_worker,
+            the_next_isolated_job_wakes_its_worker,
             the_oldest_is_told_whatever_its_priority,
             what_blocks_is_named,
             places_are_told_in_order,
@@ -142,7 +146,7 @@ impl<'f> Scene<'f> {
             kind: Kind::Llm,
             priority: 5,
             run_at: self.now(),
-            suspect: false,
+            suspicion: Suspicion::None,
             key: None,
         }
     }

@@ -4,7 +4,7 @@ use super::{Fixture, NOW, Opened, accept_new, accepted, call, death, job, retry,
 use crate::{
     ids::{CallId, Epoch},
     job::{Kind, NewJob},
-    journal::{Changed, CostColumn, CostQuery, CostRow, Recovered, Recovery, Settled},
+    journal::{Blame, Changed, CostColumn, CostQuery, CostRow, Recovered, Recovery, Settled},
     ledger::{Billed, CallRecord, Nanousd, SavedBy, Saving, Tier, Usage},
     time::Timestamp,
 };
@@ -274,7 +274,7 @@ pub async fn a_convicted_job_has_spent_for_nothing(fixture: &dyn Fixture) {
         let recovery = Recovery {
             token: token(job.id, epoch),
             nonce: Default::default(),
-            counts: true,
+            blame: Blame::Alone,
             session,
             started_at: Some(NOW.plus_ms(10)),
         };

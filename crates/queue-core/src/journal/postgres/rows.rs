@@ -7,11 +7,11 @@ use uuid::Uuid;
 
 use super::text;
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::{CostQuery, CostRow, Saved, is_suspect},
+    journal::{CostQuery, CostRow, Saved},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -185,7 +185,7 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         kind: cells.word(Kind::parse)?,
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
-        suspect: is_suspect(cells.small_count()?),
+        suspicion: Suspicion::of(cells.small_count()?),
         key: cells.name_if_any()?,
     })
 }

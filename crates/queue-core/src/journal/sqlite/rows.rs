@@ -9,11 +9,11 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::{CostQuery, CostRow, Saved, is_suspect},
+    journal::{CostQuery, CostRow, Saved},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -160,7 +160,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         kind: cells.word(Kind::parse)?,
         priority: cells.next()?,
         run_at: cells.time()?,
-        suspect: is_suspect(cells.next()?),
+        suspicion: Suspicion::of(cells.next()?),
         key: cells.name_if_any()?,
     })
 }
