@@ -225,3 +225,27 @@ async fn the_views_say_what_the_reports_say() {
     let jobs: String = sqlx::query_scalar(text).fetch_one(&mut connection).await.unwrap();
     assert_eq!(jobs, "dead - 1 1 0.000000007 f, succeeded tag 1 2 1.500000000 t");
 }
+
+/// Whoever may only read the views reads the views, and nothing else.
+#[tokio::test]
+async fn a_reader_of_the_views_reads_nothing_else() {
+    let (base, name) = Base::named();
+    let journal = base.journal().await;
+    journal.record(call(&job(), "chat", Some(7))).await.unwrap();
+    let mut connection = connect(&base.config).await.unwrap();
+    let setup = format!(
+        "CREATE ROLE \"reader of {name}\";
+         GRANT SELECT ON longshore_costs, longshore_calls, longshore_jobs TO \"reader of {name}\";
+         SET ROLE \"reader of {name}\""
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(setup)).execute(&mut connection).await.unwrap();
+    for view in ["longshore_costs", "longshore_calls"] {
+        assert_eq!(lines(&mut connection, view).await, 1, "{view}");
+    }
+    assert_eq!(lines(&mut connection, "longshore_jobs").await, 0);
+    for table in ["spend", "payloads", "jobs", "memos", "api_keys", "cost_days"] {
+        let asked = sqlx::AssertSqlSafe(format!("SELECT 1 FROM {table}"));
+        assert!(sqlx::query(asked).execute(&mut connection).await.is_err(), "{table}");
+    }
+    sqlx::raw_sql("RESET ROLE").execute(&mut connection).await.unwrap();
+}
