@@ -3,7 +3,7 @@
 -- Keys: all begin with P (the partition, which is one hash tag) or D (P and the generation, so that a new generation
 --   finds nothing of the old one, whatever was in it). The Rust side prepends the constants in capitals.
 --     P gen      the generation                     P ss     sessions by the end of their life
---     P s:<sid>  one session                        P sd     dead sessions by the time of their death
+--     P s:<sid>  one session                        P sd     dead and former sessions by their end
 --     P w        sessions that listen               P old    generations still to be swept
 --     P all      channel: a new generation began    P ear:<sid>  channel: whose process listens to it is connected
 --     D j        job id -> its record, 22 bytes while it waits and 55 while it is held
@@ -265,13 +265,23 @@ local function first_of(key)
   return found[1], tonumber(found[2])
 end
 
--- The turn of the queues, and the tracks in which one ever stood in this life.
+-- The turn of the queues, the tracks in which one ever stood in this life, and whether anybody has a weight of its own or
+-- a limit for many targets: nearly everywhere nobody has, and nobody asks then.
 local function meta()
   if not S.meta then
-    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks')
-    S.meta = { turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0 }
+    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks', 'we', 'lp')
+    S.meta = {
+      turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0, we = found[3] == '1', lp = found[4] == '1',
+    }
   end
   return S.meta
+end
+
+-- Notes whether `we` or `lp` has members.
+local function note_members(name)
+  local any = call('EXISTS', S.D .. name) == 1
+  meta()[name] = any
+  call('HSET', S.D .. 'meta', name, any and '1' or '0')
 end
 
 -- Compares as Redis does: Lua's `<` on text follows the server's locale.

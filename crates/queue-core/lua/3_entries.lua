@@ -18,6 +18,7 @@ local function insert(lane, id, epoch, run_at, priority, track, suspicion, key)
   if key then keys.note(lane, key, id) end
   if run_at > S.now then
     append(S.D .. 'd', id, run_at)
+    S.times = nil
     local queue = queue_of(lane.queue)
     queue.later = queue.later + 1
     S.served[lane.queue] = true
@@ -33,6 +34,7 @@ local function drop_waiting(job)
   local lane = lane_of(job.lane)
   if is_later(job) then
     put(S.D .. 'd', job.id, false)
+    S.times = nil
     local queue = queue_of(lane.queue)
     queue.later = queue.later - 1
     S.served[lane.queue] = true
@@ -181,8 +183,17 @@ local function lose_expired(session, most)
   return #expired
 end
 
--- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
-local function pass_time()
+-- When the next entry comes due and the next pause or parking ends. What adds to them or takes from them forgets it.
+local function times_ahead()
+  if not S.times then
+    local _, due = first_of(S.D .. 'd')
+    local _, timer = first_of(S.D .. 'm')
+    S.times = { due = due, timer = timer }
+  end
+  return S.times
+end
+
+local function end_timers()
   for _, member in ipairs(call('ZRANGEBYSCORE', S.D .. 'm', '-inf', S.now, 'LIMIT', 0, DUE_MAX)) do
     call('ZREM', S.D .. 'm', member)
     local kind, name = member:sub(1, 1), member:sub(2)
@@ -199,6 +210,9 @@ local function pass_time()
       call('HDEL', S.D .. 't:' .. name, 'u', 'w')
     end
   end
+end
+
+local function take_due()
   local due = call('ZRANGEBYSCORE', S.D .. 'd', '-inf', S.now, 'LIMIT', 0, DUE_MAX)
   prefetch(due)
   prefetch_lanes_of(due)
@@ -219,10 +233,22 @@ local function pass_time()
   end
 end
 
--- When something becomes claimable by itself, or nil.
+-- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
+local function pass_time()
+  local ahead = times_ahead()
+  if ahead.timer and ahead.timer <= S.now then
+    S.times = nil
+    end_timers()
+  end
+  if ahead.due and ahead.due <= S.now then
+    S.times = nil
+    take_due()
+  end
+end
+
+-- When something becomes claimable by itself, or nil. To be called on a settled state.
 local function next_at()
-  local _, due = first_of(S.D .. 'd')
-  local _, timer = first_of(S.D .. 'm')
-  if due and timer then return math.min(due, timer) end
-  return due or timer
+  local ahead = times_ahead()
+  if ahead.due and ahead.timer then return math.min(ahead.due, ahead.timer) end
+  return ahead.due or ahead.timer
 end

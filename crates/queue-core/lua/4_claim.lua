@@ -336,18 +336,31 @@ local function hold(session, ids, lanes, seed, claims, queues)
   if keyed then keys.hold(keyed) end
 end
 
+-- Where no queue ever stood in such a track, there is nothing to ask for.
+local function may_claim_isolated(session)
+  return bit.band(meta().tracks, ALL_TRACKS - PLAIN_TRACKS) == 0 or call('SCARD', S.D .. 'is:' .. session) == 0
+end
+
+-- Whether as many jobs of a target of this call are held as may.
+local function any_full()
+  for _, target in pairs(S.targets) do
+    if target.limit and target.active >= target.limit then return true end
+  end
+  return false
+end
+
 -- Claims up to `slots` jobs of these queues and tracks for a session. `seed` is new with every call, so that no two claims share a nonce.
 -- Returns the claims as one text of (id, record, number of the queue), the names of the queues, and how many there are.
 local function claim(session, names, tracks, slots, seed)
   local claims, queues = {}, {}
   local ids, lanes
-  -- Again after a round that took something: one claim can close its target in every queue that was looked at, and
-  -- those behind them were not.
+  -- Again after a round that took something and closed a target: it is closed in every queue that was looked at, and those
+  -- behind them were not.
   repeat
-    local may_isolated = call('SCARD', S.D .. 'is:' .. session) == 0
-    ids, lanes = take_all(names, may_isolated and tracks or bit.band(tracks, PLAIN_TRACKS), slots - #claims / 3)
+    local may = may_claim_isolated(session) and tracks or bit.band(tracks, PLAIN_TRACKS)
+    ids, lanes = take_all(names, may, slots - #claims / 3)
     hold(session, ids, lanes, seed, claims, queues)
     settle()
-  until #ids == 0 or #claims / 3 >= slots
+  until #ids == 0 or #claims / 3 >= slots or not any_full()
   return table.concat(claims), queues, #claims / 3
 end

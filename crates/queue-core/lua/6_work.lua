@@ -95,10 +95,6 @@ function verbs.step(args)
   local wants = tonumber(args[7]) > 0
   pass_time()
   local session = session_of(id)
-  if session then
-    hear(session, wants)
-    if not wants then listen(id) end
-  end
   ack_all(args, id, args[9])
   settle()
   local text, names, count = '', {}, 0
@@ -108,8 +104,7 @@ function verbs.step(args)
   end
   local at = next_at()
   if session then
-    call('HSET', S.P .. 's:' .. id, 'told', at or '', 'queues', session.queues, 'tracks',
-      session.tracks)
+    hear(session, wants, 'told', at or '', 'queues', session.queues, 'tracks', session.tracks)
     if wants and count == tonumber(args[7]) then
       call('SREM', S.P .. 'w', id)
     else
@@ -177,8 +172,8 @@ local function take_over(session, lanes, text, at)
   lane.dirty = true
   occupy(lane)
   if key then keys.occupy(lane, key, id) end
-  local rank = math.min(priority, PRIORITY_MAX)
-  local taken = new_job(id, track, rank, suspicion, lane.number, epoch, run_at, key ~= nil)
+  priority = math.min(priority, PRIORITY_MAX)
+  local taken = new_job(id, track, priority, suspicion, lane.number, epoch, run_at, key ~= nil)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
   put(S.D .. 'l:' .. session, id, S.now + LEASE_MS)

@@ -2,6 +2,7 @@
 -- Invariant: nothing is done at another generation than the caller's.
 
 local function set_timer(kind, name, till)
+  S.times = nil
   if till then
     call('ZADD', S.D .. 'm', till, kind .. name)
     S.sooner = true
@@ -36,6 +37,7 @@ local function limit_prefix(prefix, limit)
   limit_of('', nil)
   S.prefixes[prefix] = limit
   if limit then call('HSET', S.D .. 'lp', prefix, limit) else call('HDEL', S.D .. 'lp', prefix) end
+  note_members('lp')
   for _, target in pairs(S.targets) do target.limit = limit_of(target.name, target.own) end
 end
 
@@ -55,6 +57,8 @@ end
 -- target, until, reason
 function settings.park(args)
   local target, till = target_of(args[5]), tonumber(args[6])
+  -- What two parts want is the longer of both; a moment that has passed ends all of it.
+  if till > S.now and target.till and target.till >= till then return end
   target.dirty = true
   if till > S.now then
     target.till, target.reason = till, args[7]
@@ -69,6 +73,7 @@ end
 -- tenant, weight
 function settings.weight(args)
   if args[6] == '1' then call('HDEL', S.D .. 'we', args[5]) else call('HSET', S.D .. 'we', args[5], args[6]) end
+  note_members('we')
 end
 
 -- kind of setting, then its own -> 1

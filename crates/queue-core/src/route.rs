@@ -18,6 +18,14 @@ impl Target {
     pub fn name(&self) -> Name {
         Name::new(format!("{}:{}:{}", self.provider, self.model, self.credential))
     }
+
+    /// The target with this name. Only models may have a `:` in their names.
+    pub fn parse(name: &str) -> Option<Self> {
+        let (provider, rest) = name.split_once(':')?;
+        let (model, credential) = rest.rsplit_once(':')?;
+        let whole = !provider.is_empty() && !model.is_empty() && !credential.is_empty();
+        whole.then(|| Self { provider: provider.into(), model: model.into(), credential: credential.into() })
+    }
 }
 
 /// One provider's claim on models.
@@ -68,5 +76,16 @@ mod tests {
         assert_eq!(routes.resolve("e5-small").unwrap().name().as_str(), "embed:e5-small:default");
         assert_eq!(routes.resolve("gpt-4o-mini").unwrap().name().as_str(), "chat:gpt-4o-mini:default");
         assert!(Routes::default().resolve("x").is_none());
+    }
+
+    #[test]
+    fn a_target_is_found_by_its_name() {
+        for name in ["openai:gpt-4o:default", "local:llama3:8b:default", "gw:vendor/model:acme"] {
+            assert_eq!(Target::parse(name).unwrap().name().as_str(), name);
+        }
+        assert_eq!(Target::parse("local:llama3:8b:default").unwrap().model.as_str(), "llama3:8b");
+        for wrong in ["", "a", "a:b", ":b:c", "a::c", "a:b:"] {
+            assert!(Target::parse(wrong).is_none(), "{wrong}");
+        }
     }
 }

@@ -20,7 +20,7 @@ use queue_core::{
     ids::CallId,
     job::{Job, Loaded},
     ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
-    route::Routes,
+    route::{Routes, Target},
     stores::Stores,
     telemetry,
 };
@@ -29,6 +29,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat, of_embed},
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
 };
@@ -60,6 +61,8 @@ pub struct Surroundings {
     pub routes: Arc<Routes>,
     /// What a call costs.
     pub prices: Arc<PriceBook>,
+    /// Whether a call may be made now.
+    pub gate: Arc<Gate>,
 }
 
 /// One attempt, as its handler sees it.
@@ -73,6 +76,8 @@ pub struct JobContext {
     savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     in_flight: AtomicU32,
+    /// Calls that wait to be made or are under way.
+    wished: AtomicU32,
     tries: AtomicU32,
 }
 
@@ -95,6 +100,7 @@ impl JobContext {
             savings: Mutex::default(),
             served_by: Mutex::default(),
             in_flight: AtomicU32::new(0),
+            wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
         }
     }
@@ -175,8 +181,16 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked, extract, estimate) {
             return Ok(answer);
         }
+        let _wished = InFlight::enter(&self.wished);
+        let alike = Alike::of(self.job(), model);
+        let expected = match self.around.gate.wants_tokens(&asked.target) {
+            true => of_chat(&request, self.around.gate.answers().expected(&alike)).await,
+            false => Estimate::default(),
+        };
+        let mut pass = self.admit(&asked, expected).await?;
         let tell = |text: &str| self.tell_text(step, text);
         let began = Instant::now();
+        pass.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
@@ -185,7 +199,15 @@ impl JobContext {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
         }
-        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+        let took = began.elapsed();
+        let ended = match &outcome {
+            Ok(answer) => Ended::well(answer.usage, answer.told, took),
+            Err(failure) => Ended::badly(failure, took),
+        };
+        // The answer is kept before the limiter hears of it: it may have cost something.
+        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
+        self.around.gate.end(pass, &alike, ended).await;
+        concluded
     }
 
     /// Asks for vectors, or finds those that an earlier attempt paid for.
@@ -206,12 +228,26 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked, extract, estimate) {
             return Ok(answer);
         }
+        let _wished = InFlight::enter(&self.wished);
+        let expected = match self.around.gate.wants_tokens(&asked.target) {
+            true => of_embed(&request).await,
+            false => Estimate::default(),
+        };
+        let mut pass = self.admit(&asked, expected).await?;
         let began = Instant::now();
+        pass.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
-        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+        let took = began.elapsed();
+        let ended = match &outcome {
+            Ok(answer) => Ended::well(answer.usage, answer.told, took),
+            Err(failure) => Ended::badly(failure, took),
+        };
+        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
+        self.around.gate.end(pass, &Alike::of(self.job(), model), ended).await;
+        concluded
     }
 
     /// Calls whose ledger rows the settle has yet to write.
@@ -239,6 +275,19 @@ impl JobContext {
         Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
     }
 
+    async fn admit(&self, asked: &Asked<'_>, estimate: Estimate) -> Result<Pass, JobError> {
+        let wish = Wish {
+            target: &asked.target,
+            lane_target: &self.job().target,
+            call: asked.call_id,
+            estimate,
+            beside: self.wished.load(Ordering::SeqCst),
+            left: self.ends.saturating_duration_since(Instant::now()),
+            stop: &self.stop,
+        };
+        self.around.gate.admit(wish).await
+    }
+
     fn tell_text(&self, step: &str, text: &str) {
         let body = EventBody::Token { attempt: self.attempt(), step: step.to_owned(), text: text.to_owned() };
         self.around.stores.events.publish(self.job().id, body);
@@ -263,7 +312,7 @@ impl JobContext {
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
             call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
         }
-        Ok(Asked { step, sequence, model, provider, call_id, request_hash, tier: Tier::Standard })
+        Ok(Asked { step, sequence, model, target, provider, call_id, request_hash, tier: Tier::Standard })
     }
 
     fn recall<A: DeserializeOwned>(
@@ -284,11 +333,10 @@ impl JobContext {
         Some(answer)
     }
 
-    /// Notes an answer that needed no call, at what it would cost now.
+    /// Notes an answer that needed no call, at what it would cost now. It counts with the attempt.
     fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage, tier: Tier) {
         let job = self.job();
         let saved = self.around.prices.cost_in(tier, asked.model, &usage);
-        telemetry::count_saved(reason, saved.unwrap_or_default());
         held(&self.savings).push(Saving {
             call_id: asked.call_id,
             job_id: job.id,
@@ -413,6 +461,7 @@ struct Asked<'a> {
     step: &'a str,
     sequence: u32,
     model: &'a str,
+    target: Target,
     provider: Arc<dyn Provider>,
     call_id: CallId,
     request_hash: [u8; 32],

@@ -19,6 +19,7 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::PARKED,
     backend::Claimed,
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
@@ -197,6 +198,11 @@ impl Pipeline {
                 return None;
             }
         };
+        // An attempt that was put back has done nothing: the next one finds the same answers, and counts them.
+        let savings = if matches!(outcome, Outcome::Release { .. }) { vec![] } else { ended.savings };
+        for saving in &savings {
+            telemetry::count_saved(saving.reason, saving.saved.unwrap_or_default());
+        }
         let settlement = Settlement {
             token: queue_core::journal::Token { id: job.id, epoch: held.lease.epoch },
             incarnation: self.around.stores.journal.incarnation(),
@@ -205,7 +211,7 @@ impl Pipeline {
             started_at,
             finished_at: now,
             calls: ended.calls,
-            savings: ended.savings,
+            savings,
             served_by: ended.served_by,
         };
         self.meters.end(job, &settlement);
@@ -286,6 +292,10 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     };
     match retry::decide(&error, budget, now, rand::random()) {
         Decision::Retry(run_at) => Outcome::Retry { run_at, error },
+        // Its target is parked, so it can keep its place in its lane: it is the first when claims go on.
+        Decision::Release(_) if error.code == PARKED => {
+            Outcome::Release { run_at: job.run_at.min(now), error: Some(error) }
+        }
         Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error) },
         Decision::Dead => Outcome::Dead { error },
     }

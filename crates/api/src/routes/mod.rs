@@ -8,6 +8,7 @@ pub(crate) mod docs;
 mod events;
 mod health;
 mod jobs;
+mod limits;
 mod list;
 mod metrics;
 mod queues;
@@ -91,4 +92,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(costs::costs))
         .routes(routes!(tenants::usage))
         .routes(routes!(workers::list))
+        .routes(routes!(limits::targets))
+        .routes(routes!(limits::list))
+        .routes(routes!(limits::get))
 }

@@ -326,7 +326,8 @@ pub enum Setting {
     /// How many jobs of the target may run at once (`None`: any number). A name that ends in `*` speaks for each
     /// target that begins so and has no limit of its own; of several the longest counts.
     TargetConcurrency(Name, Option<u32>),
-    /// The target sleeps until then; a moment that has passed wakes it.
+    /// The target sleeps until then, or for longer if it was parked for longer: limiter, breaker and operator do not wake
+    /// what another of them has put to sleep. A moment that has passed wakes it.
     ParkTarget {
         /// The target.
         target: Name,

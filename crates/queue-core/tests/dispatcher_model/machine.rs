@@ -384,7 +384,7 @@ impl Pair {
         let setting = match setting {
             Operation::Park { target, for_ms } => {
                 let (target, until) = (name("target", target), now.plus_ms(for_ms));
-                self.model.parked.insert(target.clone(), until);
+                self.model.park(&target, until);
                 Setting::ParkTarget { target, until, reason: "because".into() }
             }
             Operation::Limit { target, limit } => {

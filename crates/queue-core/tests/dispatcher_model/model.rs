@@ -114,6 +114,12 @@ impl Model {
         self.queues.get(queue).is_some_and(|pause| pause.paused && pause.until.is_none_or(|until| until > self.now))
     }
 
+    /// The longer of two parkings stands; a moment that has passed ends it.
+    pub(crate) fn park(&mut self, target: &Name, until: Timestamp) {
+        let held = self.parked.get(target).copied().filter(|_| until > self.now);
+        self.parked.insert(target.clone(), held.map_or(until, |held| held.max(until)));
+    }
+
     pub(crate) fn is_parked(&self, target: &Name) -> bool {
         self.parked.get(target).is_some_and(|until| *until > self.now)
     }

@@ -13,6 +13,7 @@ use queue_core::{
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
     journal::{Accepted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
+    limiter::{Limiter, Limits, memory::MemoryLimiter},
     route::{Route, Routes},
     stores::Stores,
     time::{Clock, SystemClock},
@@ -20,7 +21,7 @@ use queue_core::{
 use tempfile::TempDir;
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use worker::{Config, Worker, context::Surroundings, provider::Providers};
+use worker::{Config, Worker, admission::Gate, context::Surroundings, provider::Providers};
 
 /// Longest wait for anything: a test that needs longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -28,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Rig {
     pub stores: Stores,
     pub around: Surroundings,
+    pub limiter: Arc<dyn Limiter>,
     pub shutdown: CancellationToken,
     running: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -36,6 +38,11 @@ pub struct Rig {
 impl Rig {
     /// Stores without a worker.
     pub async fn new(providers: Providers) -> Self {
+        Self::limited(providers, Limits::default()).await
+    }
+
+    /// Stores without a worker, and limits for those who will come.
+    pub async fn limited(providers: Providers, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
@@ -50,6 +57,7 @@ impl Rig {
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
+        let limiter: Arc<dyn Limiter> = Arc::new(MemoryLimiter::new(stores.clock.clone()));
         let routes = Routes {
             routes: providers
                 .keys()
@@ -63,8 +71,9 @@ impl Rig {
             providers: Arc::new(providers),
             routes: Arc::new(routes),
             prices: Arc::new(PriceBook::shipped()),
+            gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
         };
-        Self { stores, around, shutdown: CancellationToken::new(), running: None, _folder: folder }
+        Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }
 
     /// Starts the worker.
@@ -91,6 +100,13 @@ impl Rig {
         self.shutdown.cancel();
         let running = self.running.take().unwrap();
         tokio::time::timeout(PATIENCE, running).await.expect("the worker ends").unwrap();
+    }
+
+    /// Ends the worker in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        let running = self.running.take().unwrap();
+        running.abort();
+        let _ = running.await;
     }
 
     /// Accepts and pushes a job.

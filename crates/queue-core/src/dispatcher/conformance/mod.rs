@@ -51,7 +51,7 @@ macro_rules! dispatcher_conformance {
         $crate::dispatcher_conformance! { @cases $fixture;
             nothing_is_claimed_before_it_begins, no_more_is_claimed_than_slots, a_push_is_heard_once_an_epoch,
             a_later_epoch_ends_a_claim, priorities_order_and_age, lanes_take_turns, weights_share_the_turns,
-            a_parked_target_is_skipped_until_its_time, a_target_has_its_limit,
+            a_parked_target_is_skipped_until_its_time, a_longer_parking_stands, a_target_has_its_limit,
             a_pattern_limits_targets_without_a_limit_of_their_own, a_queue_has_its_limit_and_its_pause,
             older_settings_change_nothing, a_worker_serves_the_queues_it_names, what_is_due_later_waits,
             an_ack_must_match, a_release_comes_back_at_once, what_is_due_behind_the_horizon_is_forgotten,
@@ -97,7 +97,7 @@ macro_rules! dispatcher_conformance {
             a_worker_serves_the_kinds_it_names, kinds_share_turns_and_order, a_turn_of_one_kind_is_had_for_all, kinds_share_limits,
             a_worker_is_woken_for_its_kinds, a_job_of_a_kind_that_nobody_serves_says_so,
             one_job_of_a_key_runs_at_a_time, a_step_takes_the_place_that_its_ack_frees, others_do_not_wait_for_a_key,
-            a_key_is_of_its_queue_and_tenant, a_queue_says_how_many_of_a_key_run, a_lower_limit_takes_back_what_waits,
+            a_key_is_of_its_queue_and_tenant, a_queue_says_how_many_of_a_key_run, a_lane_keeps_its_turn_when_one_of_its_own_goes_first, a_lower_limit_takes_back_what_waits,
             a_new_limit_reaches_every_key, the_urgent_goes_first_within_a_key, every_end_of_a_claim_frees_its_place,
             a_withdrawn_job_leaves_the_line_of_its_key, a_lost_claim_keeps_its_place_until_it_is_replaced,
             what_ran_before_a_flush_has_its_place, who_held_more_than_may_is_waited_for, a_blocked_job_says_so,

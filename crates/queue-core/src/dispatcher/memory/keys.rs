@@ -221,7 +221,8 @@ impl Core {
         while *left > 0 {
             *left -= 1;
             let Some(Move { admit, block }) = self.keys.states[key].next_move(limit) else { return true };
-            for (id, enters) in [(block, false), (admit, true)] {
+            // Who comes before who goes: of the same lane, it is never empty between them and keeps its turn.
+            for (id, enters) in [(admit, true), (block, false)] {
                 let Some((id, waiting)) = id.and_then(|id| Some((id, *self.waiting.get(&id)?))) else { continue };
                 let Waiting { lane, track, .. } = waiting;
                 if enters {

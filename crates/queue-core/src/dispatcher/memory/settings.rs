@@ -21,7 +21,11 @@ impl Rotation {
             Setting::TargetConcurrency(name, limit) => self.set_limit(name, limit),
             Setting::ParkTarget { target, until, reason } => {
                 let key = self.target(&target);
-                self.park(key, Some((until, reason)).filter(|_| until > now));
+                let held = self.targets[key].parked.as_ref().map(|(held, _)| *held);
+                // What two parts want is the longer of both; a moment that has passed ends all of it.
+                if until <= now || held.is_none_or(|held| until > held) {
+                    self.park(key, Some((until, reason)).filter(|_| until > now));
+                }
                 self.drop_idle_target(key);
             }
             Setting::TenantWeight(tenant, weight) => self.set_weight(tenant, weight),

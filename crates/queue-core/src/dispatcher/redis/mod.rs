@@ -24,7 +24,7 @@
 mod address;
 mod codec;
 mod inbox;
-mod library;
+pub(crate) mod library;
 pub(crate) mod link;
 mod opening;
 mod partition;
