@@ -122,6 +122,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: "{}".into(),
+            fallback: vec![],
         accepted_at: now,
     }
 }

@@ -115,6 +115,7 @@ impl Scene {
             traceparent: None,
             idempotency: None,
             payload: "{}".into(),
+            fallback: vec![],
             accepted_at: now,
         };
         change(&mut job);

@@ -4,7 +4,7 @@
 -- Invariant: writes nothing.
 SELECT name::text
 FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'idempotency_bodies',
-                  'idempotency_keys', 'unique_keys', 'queues', 'queue_totals', 'tenants', 'tenant_totals', 'api_keys', 'sessions', 'meta']) AS name
+                  'idempotency_keys', 'unique_keys', 'queues', 'queue_totals', 'targets', 'tenants', 'tenant_totals', 'api_keys', 'sessions', 'meta']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL

@@ -3,12 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::{
-    FieldError, Surroundings,
+    FieldError, Loads, Surroundings, chain,
     fields::{At, Errors, Object},
     messages, model, sampling, tools, tree,
 };
-use crate::ids::Name;
-
 pub use super::{
     messages::{MESSAGES_MAX, PROMPT_MAX_BYTES},
     sampling::TOKENS_MAX,
@@ -206,16 +204,25 @@ fn json_schema(format: &Object<'_>, errors: &mut Errors) -> Option<Value> {
 }
 
 /// Checks an `llm` payload and says what it loads.
-pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
+pub(super) fn validate(
+    text: &str,
+    chain: Option<&Value>,
+    around: Surroundings<'_>,
+) -> Result<Loads, Vec<FieldError>> {
     let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
     let (at, known) = (At::Payload, known());
     let Some(object) = open(&tree, &at, &known, &mut errors) else { return errors.settle(None) };
     let (_, prompt) = scan(&object, &known, &mut errors);
     let served = model::served(&object, "model", around.routes.default_model.as_deref(), around, &mut errors);
-    if let Some((name, _)) = &served {
+    let chain_at = At::Job.member("fallback");
+    let links = chain.map(|chain| chain::links(chain, &chain_at, &mut errors)).unwrap_or_default();
+    let mut targets = Vec::new();
+    if let Some((name, target)) = served {
         let wish = model::Wish { answer: sampling::answer_limit(&object), prompt_at: at.member("messages"), prompt };
-        model::check_room(name, &wish, around, &mut errors);
+        model::check_room(name, &links, &wish, around, &mut errors);
+        targets.push(target);
+        targets.extend(chain::targets(&links, &chain_at, name, around, &mut errors));
     }
-    errors.settle(served.map(|(_, target)| target))
+    errors.settle(Some(Loads::chained(&targets, links)))
 }

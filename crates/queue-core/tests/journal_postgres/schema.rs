@@ -80,7 +80,8 @@ async fn what_was_there_before_concurrency_keys_stays() {
     }
     roll_back(&mut connection, 3).await.unwrap();
     assert_eq!(opened(&config).await.err(), Some(OpenError::SchemaOld { found: 3, oldest: SCHEMA_OLDEST }));
-    assert_eq!(migrate(&mut connection).await.unwrap(), [MIGRATIONS[3].name]);
+    let missing: Vec<_> = MIGRATIONS[3..].iter().map(|step| step.name).collect();
+    assert_eq!(migrate(&mut connection).await.unwrap(), missing);
     let journal = opened(&config).await.unwrap();
     for kept in journal.jobs(&[live.id, ended.id]).await.unwrap() {
         let kept = kept.unwrap();

@@ -117,6 +117,7 @@ impl Rig {
             traceparent: None,
             idempotency: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
+            fallback: vec![],
             accepted_at: now,
         };
         change(&mut job);

@@ -64,6 +64,19 @@ impl Connection {
     }
 }
 
+/// A script that is not of the library.
+pub(crate) struct SmallScript {
+    script: redis::Script,
+    /// The same as text, to load it.
+    text: String,
+}
+
+impl SmallScript {
+    pub(crate) fn new(text: String) -> Self {
+        Self { script: redis::Script::new(&text), text }
+    }
+}
+
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
@@ -262,6 +275,18 @@ impl Link {
         }
     }
 
+    /// Runs a script that is not of the library. One that is not there is loaded first.
+    pub(crate) async fn eval(&self, script: &SmallScript, key: &str, args: &[&[u8]]) -> RedisResult<Value> {
+        let run = redis::cmd("EVALSHA").arg(script.script.get_hash()).arg(1).arg(key).arg(args).to_owned();
+        match self.send(&run).await {
+            Err(error) if is_unloaded(&error) => {
+                self.send_to_all(redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).to_owned()).await?;
+                self.send(&run).await
+            }
+            answer => answer,
+        }
+    }
+
     fn invocation(&self, key: &str, args: &[Vec<u8>]) -> Cmd {
         let mut command = if self.functions.load(Ordering::Relaxed) {
             redis::cmd("FCALL").arg(&LIBRARY.name).to_owned()
@@ -311,7 +336,7 @@ fn lacks_functions(error: &RedisError) -> bool {
 }
 
 /// What the verbs return for a failure. `LSGEN` is the library's own error.
-pub(super) fn failure(error: &RedisError) -> DispatchError {
+pub(crate) fn failure(error: &RedisError) -> DispatchError {
     if error.code() == Some("LSGEN") {
         return DispatchError::WrongGeneration;
     }
