@@ -57,12 +57,34 @@ pub struct Chain {
     pub first: String,
     /// The others.
     pub links: Vec<Link>,
+    /// Others came before: the first is a fallback as well.
+    is_rest: bool,
 }
 
 impl Chain {
     /// A chain of this model alone.
     pub fn alone(model: impl Into<String>) -> Self {
-        Self { first: model.into(), links: Vec::new() }
+        Self::of(model, Vec::new())
+    }
+
+    /// This model, and then those.
+    pub fn of(first: impl Into<String>, links: Vec<Link>) -> Self {
+        Self { first: first.into(), links, is_rest: false }
+    }
+
+    /// What is left of the chain from the model at `at` on.
+    pub fn rest(&self, at: usize) -> Option<Self> {
+        let link = self.links.get(at.checked_sub(1)?)?;
+        Some(Self { first: link.model.clone(), links: self.links[at..].to_vec(), is_rest: true })
+    }
+
+    /// Under which name the model at `at` does `step`: calls of different models are different calls, and those of the
+    /// first one are called as they would be without a chain.
+    pub fn step(&self, step: &str, at: usize) -> String {
+        match self.models().nth(at) {
+            Some(model) if at > 0 || self.is_rest => format!("{step}~{model}"),
+            _ => step.to_owned(),
+        }
     }
 
     /// The models in order.
@@ -84,7 +106,7 @@ mod tests {
 
     fn chain(links: &[(&str, &[C])]) -> Chain {
         let link = |(model, on): &(&str, &[C])| Link { model: (*model).into(), on: on.to_vec() };
-        Chain { first: "a".into(), links: links.iter().map(link).collect() }
+        Chain::of("a", links.iter().map(link).collect())
     }
 
     #[test]
@@ -97,6 +119,17 @@ mod tests {
         assert_eq!(chain.after(0, C::BadRequest), None);
         assert_eq!(chain.after(3, C::Rate), None);
         assert_eq!(Chain::alone("a").after(0, C::Rate), None);
+    }
+
+    #[test]
+    fn calls_of_a_model_are_called_the_same_in_the_rest_of_its_chain() {
+        let whole = chain(&[("b", &[C::Rate]), ("c", &[C::Rate])]);
+        let rest = whole.rest(1).unwrap();
+        assert_eq!(rest.models().collect::<Vec<_>>(), ["b", "c"]);
+        let steps = |chain: &Chain, n: usize| (0..n).map(|at| chain.step("map/1", at)).collect::<Vec<_>>();
+        assert_eq!(steps(&whole, 3), ["map/1", "map/1~b", "map/1~c"]);
+        assert_eq!(steps(&rest, 2), ["map/1~b", "map/1~c"]);
+        assert_eq!((whole.rest(0), whole.rest(3)), (None, None));
     }
 
     #[test]

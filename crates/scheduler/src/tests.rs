@@ -10,6 +10,7 @@ mod start;
 use std::{path::Path, sync::Arc};
 
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{CLAIM_MAX_JOBS, Claim, Entry, Place, Step, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
@@ -51,6 +52,7 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher: dispatcher(&clock, folder.path()),
+            breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             events: Arc::new(MemoryEvents::new()),
             clock: Arc::new(clock.clone()),
         };

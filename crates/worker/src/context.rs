@@ -4,7 +4,7 @@
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -17,10 +17,11 @@ use bytes::Bytes;
 use queue_core::{
     error::{ErrorClass, JobError},
     events::EventBody,
+    fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
     ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, Usage, UsageSource},
-    route::Routes,
+    route::{Routes, Target},
     stores::Stores,
     telemetry,
 };
@@ -29,6 +30,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    breaker::Breakers,
+    fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
 };
@@ -68,17 +71,20 @@ pub struct JobContext {
     loaded: Arc<Loaded>,
     stop: CancellationToken,
     ends: Instant,
+    breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
     served_by: Mutex<Option<String>>,
+    served: Mutex<BTreeMap<String, u32>>,
     in_flight: AtomicU32,
     tries: AtomicU32,
 }
 
 impl JobContext {
     /// An attempt that must end within `total`, with the answers that earlier attempts left.
-    pub fn new(
+    pub(crate) fn new(
         around: Surroundings,
+        breakers: Arc<Breakers>,
         loaded: Arc<Loaded>,
         memos: Vec<Memo>,
         stop: CancellationToken,
@@ -86,12 +92,14 @@ impl JobContext {
     ) -> Self {
         Self {
             around,
+            breakers,
             loaded,
             stop,
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
             served_by: Mutex::default(),
+            served: Mutex::default(),
             in_flight: AtomicU32::new(0),
             tries: AtomicU32::new(0),
         }
@@ -142,33 +150,82 @@ impl JobContext {
         self.around.routes.resolve(model).map(|target| target.provider.to_string())
     }
 
+    /// Tokens that an answer of `model` may have, where known.
+    pub fn answer_max(&self, model: &str) -> Option<u64> {
+        self.around.prices.model(model).and_then(|known| known.max_output.or(known.context_window))
+    }
+
+    /// Who would be asked for `model`.
+    pub(crate) fn target_of(&self, model: &str) -> Option<Target> {
+        self.around.routes.resolve(model)
+    }
+
+    /// Who may be called.
+    pub(crate) fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Whether a call of `model` that failed may be made again within this attempt.
+    pub fn may_retry(&self, model: &str) -> bool {
+        self.target_of(model).is_none_or(|target| self.breakers.may_retry(&target.name()))
+    }
+
+    /// The job's own fallback chain behind this model.
+    pub fn chain(&self, first: &str) -> Chain {
+        Chain::of(first, self.loaded.fallback.clone())
+    }
+
+    /// Tells those who watch.
+    pub(crate) fn publish(&self, body: EventBody) {
+        self.around.stores.events.publish(self.job().id, body);
+    }
+
+    /// How many answers each `provider/model` gave, kept ones included.
+    pub fn served(&self) -> BTreeMap<String, u32> {
+        held(&self.served).clone()
+    }
+
+    /// The provider of the last answer.
+    pub fn last_provider(&self) -> Option<String> {
+        self.served_by().and_then(|served| Some(served.split_once('/')?.0.to_owned()))
+    }
+
     /// Tells those who watch how far the work is: `done` of `total` steps, now at `step`.
     pub fn progress(&self, done: u32, total: u32, step: &str) {
         let body = EventBody::Progress { done, total, step: step.to_owned() };
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    /// Asks for a chat completion, or finds the answer that an earlier attempt paid for. `step` and `sequence` name
-    /// the call within the job; `body` is the request without `model`.
-    pub async fn chat(
+    /// The kept answer of a model to this request.
+    pub(crate) fn recall_chat(&self, step: &Step<'_>, model: &str, body: &Map<String, Value>) -> Option<ChatAnswer> {
+        if self.memos.is_empty() {
+            return None;
+        }
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        self.recall(&self.ask(step, model, &request).ok()?)
+    }
+
+    /// Asks one model for a chat completion.
+    pub(crate) async fn chat_once(
         &self,
-        step: &str,
-        sequence: u32,
+        step: &Step<'_>,
         model: &str,
-        body: Map<String, Value>,
+        body: &Map<String, Value>,
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
-        let request = ChatRequest { model: model.to_owned(), body };
-        let asked = self.ask(step, sequence, model, &request)?;
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        let asked = self.ask(step, model, &request)?;
         if let Some(answer) = self.recall(&asked) {
             return Ok(answer);
         }
-        let tell = |text: &str| self.tell_text(step, text);
+        let pass = self.breakers.enter(&asked.target).await?;
+        let tell = |text: &str| self.tell_text(step.name, text);
         let began = Instant::now();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
         };
+        pass.end(verdict(&outcome)).await;
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
@@ -192,15 +249,18 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let asked = self.ask(step, sequence, model, &request)?;
+        let step = Step { name: step, call: step.to_owned(), sequence };
+        let asked = self.ask(&step, model, &request)?;
         if let Some(answer) = self.recall(&asked) {
             return Ok(answer);
         }
+        let pass = self.breakers.enter(&asked.target).await?;
         let began = Instant::now();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
+        pass.end(verdict(&outcome)).await;
         let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
         let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
         self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
@@ -231,26 +291,21 @@ impl JobContext {
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    fn ask<'a, R: Serialize>(
-        &self,
-        step: &'a str,
-        sequence: u32,
-        model: &'a str,
-        request: &R,
-    ) -> Result<Asked<'a>, JobError> {
+    fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
+        let Step { name, call, sequence } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
         let target = self.around.routes.resolve(model).ok_or_else(nobody)?;
         let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
         let text = serde_json::to_vec(request)
             .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
         let request_hash = *blake3::hash(&text).as_bytes();
-        let mut call_id = CallId::of(self.job().id, step, sequence);
+        let mut call_id = CallId::of(self.job().id, call, *sequence);
         if self.memos.get(&call_id).is_some_and(|memo| memo.request_hash != request_hash) {
             // The job was edited after it paid for this step: another question, so another call.
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
-            call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
+            call_id = CallId::of(self.job().id, &format!("{call}#{tag:016x}"), *sequence);
         }
-        Ok(Asked { step, sequence, model, provider, call_id, request_hash })
+        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash })
     }
 
     fn recall<A: DeserializeOwned>(&self, asked: &Asked<'_>) -> Option<A> {
@@ -264,7 +319,9 @@ impl JobContext {
     }
 
     fn note_served_by(&self, asked: &Asked<'_>) {
-        *held(&self.served_by) = Some(format!("{}/{}", asked.provider.name(), asked.model));
+        let by = format!("{}/{}", asked.provider.name(), asked.model);
+        *held(&self.served).entry(by.clone()).or_default() += 1;
+        *held(&self.served_by) = Some(by);
     }
 
     async fn conclude<A: Serialize>(
@@ -363,11 +420,17 @@ impl JobContext {
     }
 }
 
+/// What a call says of its target.
+fn verdict<A>(outcome: &Result<A, CallError>) -> Result<(), &JobError> {
+    outcome.as_ref().map(|_| ()).map_err(|failure| &failure.error)
+}
+
 /// A call that is about to be made or recalled.
 struct Asked<'a> {
     step: &'a str,
     sequence: u32,
     model: &'a str,
+    target: Target,
     provider: Arc<dyn Provider>,
     call_id: CallId,
     request_hash: [u8; 32],

@@ -4,8 +4,10 @@
 //! each kind does, [`provider`] knows who answers.
 
 mod backend;
+mod breaker;
 mod claimer;
 pub mod context;
+mod fallback;
 pub mod handlers;
 mod leases;
 mod meters;
@@ -37,6 +39,7 @@ pub use timeouts::TIMEOUT_DEFAULT;
 
 use crate::{
     backend::{Claimed, ClaimedJobs},
+    breaker::Breakers,
     claimer::Claimer,
     leases::{Leases, Stop},
     meters::Meters,
@@ -112,6 +115,7 @@ impl Worker {
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
+            breakers: Arc::new(Breakers::new(stores.clone())),
             around: self.around,
             handlers: handlers::Handlers::new(),
             session,

@@ -53,6 +53,10 @@ pub enum OnTruncated {
     Accept,
     /// Fail the attempt.
     Fail,
+    /// Ask once more with twice the limit.
+    Raise,
+    /// Let the model go on, a few times.
+    Continue,
 }
 
 /// A chat completion to run.
@@ -100,8 +104,20 @@ fn scan<'a>(object: &Object<'a>, known: &[&str], errors: &mut Errors) -> (Llm, V
     others(object, errors);
     let (schema, wants_json) = response_format(object, errors);
     let repair = object.whole("repair", 0..=REPAIR_MAX, errors).map_or(REPAIR_DEFAULT, |repair| repair as u32);
-    let on_truncated = match object.word("on_truncated", &["accept", "fail"], errors) {
+    let on_truncated = match object.word("on_truncated", &["accept", "fail", "raise", "continue"], errors) {
         Some("fail") => OnTruncated::Fail,
+        Some("raise") => {
+            if sampling::answer_limit(object).is_none() {
+                object.wrong("on_truncated", "`raise` needs a limit to raise: give `max_tokens`", errors);
+            }
+            OnTruncated::Raise
+        }
+        Some("continue") => {
+            if wants_json {
+                object.wrong("on_truncated", "`continue` is for text: JSON in two parts does not fit together", errors);
+            }
+            OnTruncated::Continue
+        }
         _ => OnTruncated::Accept,
     };
     let mut body = object.map.clone();

@@ -74,7 +74,7 @@ pub fn rule(class: ErrorClass) -> Rule {
         C::Server         => row(Retry,   SLOW,  No,    Failure,  true),
         C::StreamBroken   => row(Retry,   SLOW,  Maybe, Failure,  true),
         // Ours, not the provider's: a job with a timeout of a second must not close a target for all others.
-        C::Timeout        => row(Retry,   SLOW,  Maybe, Answered, true),
+        C::Timeout        => row(Retry,   SLOW,  Maybe, Unknown,  true),
         C::Rate           => row(Release, SLOW,  No,    Answered, true),
         C::Breaker        => row(Release, SLOW,  No,    Unknown,  true),
         C::Quota          => row(Release, QUOTA, No,    Answered, true),

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{Dispatcher, Entry, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
@@ -47,6 +48,7 @@ impl Rig {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher,
+            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
