@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, dlq, doctor, job, migrate, queue, worker},
+    commands::{Operator, bench, cost, dlq, doctor, job, migrate, queue, target, tenant, worker},
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -92,6 +92,12 @@ enum Verb {
     /// Show, pause and resume queues
     #[command(subcommand)]
     Queue(queue::Verb),
+    /// Show who may be called, pause and resume targets, hold their breakers
+    #[command(subcommand)]
+    Target(target::Verb),
+    /// Pause and resume tenants
+    #[command(subcommand)]
+    Tenant(tenant::Verb),
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -133,6 +139,8 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
+        Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
+        Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),

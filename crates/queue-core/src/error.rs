@@ -152,6 +152,9 @@ pub struct JobError {
     /// Attempts after which this failure is final, where that is fewer than the job has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tries_max: Option<u32>,
+    /// The job's lane sleeps until its target may be asked again: the job need not know how long, it is not claimed before.
+    #[serde(skip)]
+    pub lane_sleeps: bool,
 }
 
 impl JobError {
@@ -165,7 +168,7 @@ impl JobError {
         }
         let signature = format!("{class}:{code}: {}", signature_of(&message));
         let retryable = crate::retry::is_retryable(class);
-        Self { class, code, message, signature, retryable, retry_after_ms: None, tries_max: None }
+        Self { class, code, message, signature, retryable, retry_after_ms: None, tries_max: None, lane_sleeps: false }
     }
 
     /// The same error with the provider's wish for a pause.

@@ -20,6 +20,8 @@ pub const FAST_MAX: Duration = Duration::from_millis(100);
 pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// A provider may ask for a longer pause than the backoff, but not for more than this.
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(3_600);
+/// How long a job stays out of a lane that sleeps: should the lane not sleep after all, it comes again no sooner.
+pub const LANE_WAIT: Duration = Duration::from_secs(30);
 /// How often a job may be put back for want of capacity (it spends no attempt) before it counts as a failure.
 pub const RELEASES_MAX: u32 = 200;
 
@@ -71,7 +73,12 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     if budget.deadline.is_some_and(|deadline| at >= deadline) {
         return Decision::Dead;
     }
-    if free { Decision::Release(at) } else { Decision::Retry(at) }
+    match free {
+        // In its lane it keeps its place, and `why` says what the lane waits for.
+        true if error.lane_sleeps => Decision::Release(at.min(now.plus(LANE_WAIT))),
+        true => Decision::Release(at),
+        false => Decision::Retry(at),
+    }
 }
 
 fn wait_for(error: &JobError, wait: Wait, budget: Budget, jitter: f64) -> Duration {
@@ -139,6 +146,14 @@ mod tests {
         let breaker = error(ErrorClass::Breaker).with_retry_after(Some(10_000));
         let patient = Budget { releases: RELEASES_MAX * 10, ..budget(3) };
         assert_eq!(decide(&breaker, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+    }
+
+    #[test]
+    fn a_job_whose_lane_sleeps_waits_in_it() {
+        let breaker = JobError { lane_sleeps: true, ..error(ErrorClass::Breaker).with_retry_after(Some(300_000)) };
+        assert_eq!(decide(&breaker, budget(1), NOW, 0.0), Decision::Release(NOW.plus(LANE_WAIT)));
+        let near = Budget { deadline: Some(NOW.plus_ms(200_000)), ..budget(1) };
+        assert_eq!(decide(&breaker, near, NOW, 0.0), Decision::Dead, "its lane sleeps longer than it may live");
     }
 
     #[test]

@@ -8,7 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use queue_core::{
@@ -25,7 +25,9 @@ use queue_core::{
 use tokio::task::JoinHandle;
 
 /// How old what is known of a circuit may be.
-const FRESH: Duration = Duration::from_secs(1);
+const FRESH_MS: i64 = 1_000;
+/// How old successes may be that are told with the next call: what succeeded long ago says nothing of now.
+const TOLD_MAX_MS: i64 = 10_000;
 /// Time between two renewals of a probe: a third of its life.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
 /// How long a job waits for a target that an operator holds without an end, before it looks again.
@@ -43,9 +45,9 @@ pub(crate) struct Breakers {
 
 /// What is known of a target.
 struct Known {
-    learned: Option<Instant>,
+    learned: Option<Timestamp>,
     /// Why it may not be called, and until when that holds here.
-    refused: Option<(Refusal, Option<Instant>)>,
+    refused: Option<(Refusal, Option<Timestamp>)>,
     /// Calls that succeeded since the store was told.
     successes: u32,
     /// Parts of retries that its calls have earned.
@@ -59,18 +61,15 @@ impl Default for Known {
 }
 
 impl Known {
-    fn is_fresh(&self) -> bool {
-        self.learned.is_some_and(|at| at.elapsed() < FRESH)
+    fn is_younger(&self, age_ms: i64, now: Timestamp) -> bool {
+        self.learned.is_some_and(|at| now.since_ms(at) < age_ms)
     }
 
     /// The refusal that still holds, with the time that is left of it.
-    fn standing_refusal(&self) -> Option<Refusal> {
+    fn standing_refusal(&self, now: Timestamp) -> Option<Refusal> {
         let (refusal, until) = self.refused.as_ref()?;
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-        if left.is_some_and(|left| left.is_zero()) {
-            return None;
-        }
-        Some(Refusal { wait_ms: left.map(|left| left.as_millis() as u64), ..refusal.clone() })
+        let wait_ms = until.map(|until| until.since_ms(now) as u64);
+        (wait_ms != Some(0)).then(|| Refusal { wait_ms, ..refusal.clone() })
     }
 }
 
@@ -110,7 +109,8 @@ impl Breakers {
             Err(error) => {
                 // What is known here still holds; where nothing is, a call more is better than none.
                 tracing::warn!(%error, target = %name, "the breaker cannot be asked");
-                let known = self.known().get(&name).and_then(Known::standing_refusal);
+                let now = self.stores.clock.now();
+                let known = self.known().get(&name).and_then(|known| known.standing_refusal(now));
                 known.map_or_else(|| Ok(self.pass(name, account, None)), |refusal| Err(refused(target, &refusal)))
             }
         }
@@ -139,17 +139,18 @@ impl Breakers {
 
     /// What is known and fresh enough.
     fn recall(&self, target: &Name) -> Option<Result<(), Refusal>> {
+        let now = self.stores.clock.now();
         let mut all = self.known();
         // Tenants choose the names of models where a provider serves all: what they made up goes again.
         if all.len() >= CIRCUITS_MAX && !all.contains_key(target) {
-            all.retain(|_, known| known.is_fresh());
+            all.retain(|_, known| known.is_younger(FRESH_MS, now));
         }
         let known = all.entry(target.clone()).or_default();
         known.earned = (known.earned + 1).min(RETRIES_MAX * CALLS_PER_RETRY);
-        if !known.is_fresh() {
+        if !known.is_younger(FRESH_MS, now) {
             return None;
         }
-        match (&known.refused, known.standing_refusal()) {
+        match (&known.refused, known.standing_refusal(now)) {
             (None, _) => Some(Ok(())),
             (Some(_), Some(refusal)) => Some(Err(refusal)),
             // Its time is over: someone may try it.
@@ -160,9 +161,9 @@ impl Breakers {
     fn learn(&self, target: &Name, refusal: Option<&Refusal>) {
         let mut all = self.known();
         let known = all.entry(target.clone()).or_default();
-        let now = Instant::now();
+        let now = self.stores.clock.now();
         known.learned = Some(now);
-        known.refused = refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now + Duration::from_millis(ms))));
+        known.refused = refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
         metrics::gauge!(telemetry::BREAKER_STATE, "target" => target.shared()).set(f64::from(state.level()));
     }
@@ -170,10 +171,8 @@ impl Breakers {
     fn take_successes(&self, target: &Name) -> u32 {
         let mut all = self.known();
         let Some(known) = all.get_mut(target) else { return 0 };
-        let is_old = known.learned.is_none_or(|at| at.elapsed() > FRESH * 10);
         let told = std::mem::take(&mut known.successes);
-        // What succeeded long ago says nothing of now.
-        if is_old { 0 } else { told }
+        if known.is_younger(TOLD_MAX_MS, self.stores.clock.now()) { told } else { 0 }
     }
 
     fn pass(self: &Arc<Self>, target: Name, account: Name, probe: Option<Probe>) -> Pass {

@@ -254,7 +254,10 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked) {
             return Ok(answer);
         }
-        let pass = self.breakers.enter(&asked.target).await?;
+        let pass = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
+            self.note_sleep(std::slice::from_ref(&asked.target), &mut refused);
+            refused
+        })?;
         let began = Instant::now();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);

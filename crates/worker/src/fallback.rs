@@ -58,8 +58,8 @@ impl JobContext {
             let Some(next) = next else { break };
             at = next;
         }
-        let failure = most_hopeful(failures);
-        self.rest_lane(chain, &failure).await;
+        let mut failure = most_hopeful(failures);
+        self.rest_lane(chain, &mut failure).await;
         Err(failure)
     }
 
@@ -87,16 +87,20 @@ impl JobContext {
 
     /// A chain of which nobody could be asked: its lane sleeps until the first of them may be. Lanes of one target are put
     /// to sleep by its breaker.
-    async fn rest_lane(&self, chain: &Chain, failure: &JobError) {
-        let Some(wait_ms) = failure.retry_after_ms else { return };
-        if chain.links.is_empty() || !matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota) {
-            return;
-        }
+    async fn rest_lane(&self, chain: &Chain, failure: &mut JobError) {
         let targets: Option<Vec<Target>> = chain.models().map(|model| self.target_of(model)).collect();
-        if targets.is_some_and(|targets| route::lane_of(&targets) == self.job().target) {
+        let Some(targets) = targets else { return };
+        self.note_sleep(&targets, failure);
+        if let (true, [_, _, ..], Some(wait_ms)) = (failure.lane_sleeps, targets.as_slice(), failure.retry_after_ms) {
             let until = self.now().plus_ms(i64::try_from(wait_ms).unwrap_or(i64::MAX));
             self.breakers().rest_lane(&self.job().target, until, &failure.to_string()).await;
         }
+    }
+
+    /// Notes on a failure to ask anybody of these whether the job's own lane waits for them.
+    pub(crate) fn note_sleep(&self, targets: &[Target], failure: &mut JobError) {
+        let is_unasked = matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota);
+        failure.lane_sleeps = is_unasked && route::lane_of(targets) == self.job().target;
     }
 }
 

@@ -37,8 +37,12 @@ pub struct Rig {
 impl Rig {
     /// Stores without a worker.
     pub async fn new(providers: Providers) -> Self {
+        Self::at(Arc::new(SystemClock), providers).await
+    }
+
+    /// Stores with a clock of the test's, without a worker.
+    pub async fn at(clock: Arc<dyn Clock>, providers: Providers) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
         let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
         dispatcher.begin(journal.new_generation().await.unwrap()).await.unwrap();
