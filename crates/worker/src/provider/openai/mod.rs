@@ -397,3 +397,27 @@ fn headers_of(config: &OpenAiConfig) -> Result<HeaderMap, String> {
     }
     Ok(headers)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_think_are_given_time() {
+        let request = |model: &str, body: Value| ChatRequest {
+            model: model.into(),
+            body: body.as_object().cloned().unwrap_or_default(),
+        };
+        for model in ["o3-mini", "o1", "openai/o4-mini", "gpt-5-mini", "gpt-6", "deepseek-reasoner", "qwq-32b", "DeepSeek-R1"] {
+            assert!(thinks(&request(model, json!({}))), "{model}");
+        }
+        for model in ["gpt-4o", "gpt-4.1", "gpt-5-chat-latest", "olmo-7b", "llama-3", "claude"] {
+            assert!(!thinks(&request(model, json!({}))), "{model}");
+        }
+        assert!(thinks(&request("llama-3", json!({"reasoning_effort": "high"}))));
+        assert!(!thinks(&request("gpt-5", json!({"reasoning_effort": "none"}))));
+        let openai = OpenAi::new(OpenAiConfig::new("x", "http://127.0.0.1:1/v1")).unwrap();
+        let first_byte = |model| openai.patience_with(&request(model, json!({}))).first_byte;
+        assert_eq!((first_byte("gpt-4o"), first_byte("o3")), (Duration::from_secs(60), Duration::from_secs(300)));
+    }
+}
