@@ -46,7 +46,9 @@ const NEXT: char = '>';
 pub fn lane_of(targets: &[Target]) -> Name {
     match targets {
         [only] => only.name(),
-        chain => Name::new(chain.iter().map(|target| target.name().to_string()).collect::<Vec<_>>().join(&NEXT.to_string())),
+        chain => {
+            Name::new(chain.iter().map(|target| target.name().to_string()).collect::<Vec<_>>().join(&NEXT.to_string()))
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use queue_core::{
     breaker::{
-        Ask, Breakers, CALLS_MIN, Change, End, Ended, OPEN_MS, ProbeId, Standing, conformance::Fixture,
+        Ask, Breakers, CALLS_MIN, Change, End, Ended, Leave, OPEN_MS, ProbeId, conformance::Fixture,
         redis::RedisBreakers,
     },
     dispatcher::DispatchError,
@@ -73,7 +73,7 @@ async fn a_fleet_has_one_breaker() {
     fleet.clock.advance_ms(OPEN_MS);
     let asked = (0..64).map(|n| fleet.breakers[n % 4].enter(ask()));
     let answers: Vec<_> = futures::future::join_all(asked).await.into_iter().map(Result::unwrap).collect();
-    let probes = answers.iter().filter(|answer| matches!(answer, Standing::Probe { .. })).count();
+    let probes = answers.iter().filter(|answer| matches!(answer, Leave::Probe { .. })).count();
     assert_eq!(probes, 1, "{answers:?}");
 }
 
@@ -87,10 +87,10 @@ async fn a_flush_forgets_and_an_absent_server_is_told() {
     }
     let paused = TargetSettings { paused: true, ..TargetSettings::default() };
     breakers.set(&"p:paused:c".into(), Versioned { version: 1, value: paused }).await.unwrap();
-    assert!(matches!(breakers.enter(ask()).await.unwrap(), Standing::Refused(_)));
+    assert!(matches!(breakers.enter(ask()).await.unwrap(), Leave::Refused(_)));
     redis.server.flush();
-    assert_eq!(breakers.enter(ask()).await.unwrap(), Standing::Closed);
-    assert_eq!(breakers.enter(Ask { target: "p:paused:c".into(), ..ask() }).await.unwrap(), Standing::Closed);
+    assert_eq!(breakers.enter(ask()).await.unwrap(), Leave::Given);
+    assert_eq!(breakers.enter(Ask { target: "p:paused:c".into(), ..ask() }).await.unwrap(), Leave::Given);
     Arc::get_mut(&mut redis.server).unwrap().stop();
     assert!(matches!(breakers.enter(ask()).await, Err(DispatchError::Unavailable(_))));
 }

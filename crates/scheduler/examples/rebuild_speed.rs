@@ -124,7 +124,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: "{}".into(),
-            fallback: vec![],
+        fallback: vec![],
         accepted_at: now,
     }
 }

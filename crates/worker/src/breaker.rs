@@ -12,7 +12,7 @@ use std::{
 };
 
 use queue_core::{
-    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, ProbeId, Refusal, Standing, State},
+    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, Leave, ProbeId, Refusal, State},
     dispatcher::Setting,
     error::{ErrorClass, JobError},
     ids::Name,
@@ -89,17 +89,17 @@ impl Breakers {
         let successes = self.take_successes(&name);
         let ask = Ask { target: name.clone(), account: account.clone(), probe, successes };
         match self.stores.breakers.enter(ask).await {
-            Ok(Standing::Closed) => {
+            Ok(Leave::Given) => {
                 self.learn(&name, None);
                 Ok(self.pass(name, account, None))
             }
-            Ok(Standing::Probe { target, account: of_account }) => {
+            Ok(Leave::Probe { target, account: of_account }) => {
                 tracing::info!(target = %name, "this call tries whether the target works again");
                 let circuits = [target.then(|| name.clone()), of_account.then(|| account.clone())];
                 let circuits: Vec<Name> = circuits.into_iter().flatten().collect();
                 Ok(self.pass(name, account, Some(Probe::begin(self.stores.clone(), probe, circuits))))
             }
-            Ok(Standing::Refused(refusal)) => {
+            Ok(Leave::Refused(refusal)) => {
                 self.learn(&name, Some(&refusal));
                 if refusal.by != By::Operator {
                     self.put_to_sleep(&name, &refusal).await;
@@ -163,7 +163,8 @@ impl Breakers {
         let known = all.entry(target.clone()).or_default();
         let now = self.stores.clock.now();
         known.learned = Some(now);
-        known.refused = refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
+        known.refused =
+            refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
         metrics::gauge!(telemetry::BREAKER_STATE, "target" => target.shared()).set(f64::from(state.level()));
     }
@@ -260,7 +261,8 @@ impl Pass {
             known.successes = known.successes.saturating_add(1);
         }
         if let Some(error) = exhausted {
-            let for_ms = error.retry_after_ms.unwrap_or(QUOTA_WAIT.as_millis() as u64).max(QUOTA_WAIT.as_millis() as u64);
+            let for_ms =
+                error.retry_after_ms.unwrap_or(QUOTA_WAIT.as_millis() as u64).max(QUOTA_WAIT.as_millis() as u64);
             breakers.tell(&target, &account, id, End::Exhausted(for_ms), reason()).await;
         } else if of_account {
             // A server that fails says nothing of the account.

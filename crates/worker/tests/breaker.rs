@@ -131,7 +131,10 @@ async fn failures_open_it_one_job_tries_it_and_all_go_on() {
     rig.until("it opens", async || state(&rig.stores, TARGET).await == State::Open).await;
     rig.until("nobody runs", async || active(&rig.stores).await == 0).await;
     let made = gate.calls();
-    assert!((CALLS_MIN as usize..CALLS_MIN as usize + 4).contains(&made), "{made} calls: those that ran at that moment");
+    assert!(
+        (CALLS_MIN as usize..CALLS_MIN as usize + 4).contains(&made),
+        "{made} calls: those that ran at that moment"
+    );
     let mut attempts = 0;
     for id in &ids {
         attempts += rig.row(*id).await.attempts;
@@ -291,7 +294,9 @@ async fn a_fleet_tries_a_target_with_one_job_also_when_its_prober_dies() {
     let (gate, clock) = (&fleet.gate, &fleet.clock);
     let mut ids = vec![];
     for _ in 0..40 {
-        ids.push(fleet.rig.submit(Kind::Llm, PAYLOAD, |job| (job.target, job.max_attempts) = (TARGET.into(), 50)).await);
+        ids.push(
+            fleet.rig.submit(Kind::Llm, PAYLOAD, |job| (job.target, job.max_attempts) = (TARGET.into(), 50)).await,
+        );
     }
     let rows = fleet.rig.stores.reads.jobs(&ids).await.unwrap();
     a.stores.dispatcher.push(rows.iter().flatten().map(Entry::from).collect()).await.unwrap();

@@ -106,15 +106,15 @@ async fn a_failure_that_is_not_named_goes_to_nobody() {
 
 #[tokio::test]
 async fn each_failure_goes_to_the_link_that_follows_it() {
-    let script = answering(vec![
-        (FIRST, || fails(C::Auth)),
-        (SECOND, || says("for rates")),
-        (THIRD, || says("for keys")),
-    ]);
+    let script =
+        answering(vec![(FIRST, || fails(C::Auth)), (SECOND, || says("for rates")), (THIRD, || says("for keys"))]);
     let links = [link(SECOND, &[C::Rate]), link(THIRD, &[C::Auth])];
     let (_, job, result) = run(&script, payload(), &links).await;
     assert_eq!(result["text"], "for keys");
-    assert_eq!((asked(&script), job.served_by.unwrap()), (vec![FIRST.to_owned(), THIRD.to_owned()], format!("script/{THIRD}")));
+    assert_eq!(
+        (asked(&script), job.served_by.unwrap()),
+        (vec![FIRST.to_owned(), THIRD.to_owned()], format!("script/{THIRD}"))
+    );
 }
 
 /// What an answer says can be a reason too, where the chain says so, and is none where it does not.

@@ -35,7 +35,8 @@ async fn run(script: &Arc<Script>, kind: Kind, payload: &Value) -> (Rig, Job, Va
 }
 
 fn chat(more: Value) -> Value {
-    let mut payload = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell"}], "max_tokens": 100});
+    let mut payload =
+        json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Tell"}], "max_tokens": 100});
     payload.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     payload
 }
@@ -53,12 +54,23 @@ async fn a_cut_answer_is_asked_for_once_more_with_twice_the_room() {
     let (rig, job, result) = run(&script, Kind::Llm, &raise).await;
     assert_eq!((result["text"].as_str(), script.asked().len()), (Some("whole"), 2));
     let calls = rig.stores.reads.calls(job.id).await.unwrap();
-    assert_eq!(calls.iter().map(|call| (call.step.as_str(), call.billed)).collect::<Vec<_>>(), [("chat", Billed::Yes), ("chat/raised", Billed::Yes)]);
+    assert_eq!(
+        calls.iter().map(|call| (call.step.as_str(), call.billed)).collect::<Vec<_>>(),
+        [("chat", Billed::Yes), ("chat/raised", Billed::Yes)]
+    );
     let script = needs(201);
     let (_, job, _) = run(&script, Kind::Llm, &raise).await;
-    assert_eq!((job.standing, job.error.unwrap().class, script.asked().len()), (Standing::Dead, C::Truncated, 2), "once");
+    assert_eq!(
+        (job.standing, job.error.unwrap().class, script.asked().len()),
+        (Standing::Dead, C::Truncated, 2),
+        "once"
+    );
     let (_, _, result) = run(&needs(200), Kind::Llm, &chat(json!({}))).await;
-    assert_eq!((result["text"].as_str(), result["finish"].as_str()), (Some("cut"), Some("length")), "accepted unless said");
+    assert_eq!(
+        (result["text"].as_str(), result["finish"].as_str()),
+        (Some("cut"), Some("length")),
+        "accepted unless said"
+    );
 }
 
 #[tokio::test]
@@ -101,7 +113,11 @@ async fn chunks_that_do_not_fit_are_halved() {
     }
     assert!(HARBOUR[end..].trim().is_empty());
     let calls = rig.stores.reads.calls(job.id).await.unwrap();
-    assert!(calls.iter().any(|call| call.step.ends_with("/0/1") || call.step.ends_with("/1/0") || call.step.ends_with("/0")));
+    assert!(
+        calls
+            .iter()
+            .any(|call| call.step.ends_with("/0/1") || call.step.ends_with("/1/0") || call.step.ends_with("/0"))
+    );
     // What never fits is an error in the end, not an endless halving.
     let never = Script::new(|_: &ChatRequest, _| fails(C::Overflow));
     let (_, job, _) = run(&never, Kind::Analysis, &analysis(&json!({"map": {"concurrency": 1}}))).await;

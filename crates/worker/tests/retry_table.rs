@@ -94,8 +94,14 @@ fn servers() -> Vec<Row> {
     rows.extend([
         row("503 that asks for a pause", busy(503), C::Server, No, Next::Retry(7_700)).counts(),
         row("529 that asks for a pause", busy(529), C::Server, No, Next::Retry(7_700)).counts(),
-        row("503 while a model is loaded", says(503, json!(503), "unavailable_error", "Loading model"), C::Server, No, BACKOFF)
-            .counts(),
+        row(
+            "503 while a model is loaded",
+            says(503, json!(503), "unavailable_error", "Loading model"),
+            C::Server,
+            No,
+            BACKOFF,
+        )
+        .counts(),
         row("a page of HTML", B::html(502), C::Server, Maybe, BACKOFF).counts(),
         row("403 as a page of a network", B::html(403), C::Server, No, BACKOFF).counts(),
     ]);
@@ -165,8 +171,14 @@ fn refusals() -> Vec<Row> {
             Next::Dead,
         )
         .stays(),
-        row("inputs of a batch", bad(json!("array_above_max_length"), "x", "array too long"), C::BatchSplit, No, Next::Dead)
-            .stays(),
+        row(
+            "inputs of a batch",
+            bad(json!("array_above_max_length"), "x", "array too long"),
+            C::BatchSplit,
+            No,
+            Next::Dead,
+        )
+        .stays(),
         row("a bad request", bad(json!("invalid_type"), "x", "bad"), C::BadRequest, No, Next::Dead).stays(),
         row("not processable", says(422, json!(null), "x", "bad"), C::BadRequest, No, Next::Dead).stays(),
         row("filtered", bad(json!("content_filter"), "x", "withheld"), C::Filtered, Yes, Next::Dead),

@@ -234,7 +234,10 @@ fn named(app: &App, text: &str) -> Result<Target, Problem> {
             let reason = format!("`{}` is no provider; those here are {}", target.provider, providers.join(", "));
             Err(Problem::field("/path/target", reason))
         }
-        None => Err(Problem::field("/path/target", "is not a target: provider:model:credential, such as openai:gpt-4o:default")),
+        None => Err(Problem::field(
+            "/path/target",
+            "is not a target: provider:model:credential, such as openai:gpt-4o:default",
+        )),
     }
 }
 

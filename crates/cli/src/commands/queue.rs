@@ -42,9 +42,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::List => list(operator).await,
         Verb::Inspect { queue } => inspect(operator, &queue).await,
-        Verb::Pause { queue, until, reason } => {
-            change(operator, &queue, &pause_body(until, reason)?, "paused").await
-        }
+        Verb::Pause { queue, until, reason } => change(operator, &queue, &pause_body(until, reason)?, "paused").await,
         Verb::Resume { queue } => change(operator, &queue, &json!({"paused": false}), "resumed").await,
     }
 }

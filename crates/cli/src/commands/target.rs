@@ -64,9 +64,7 @@ impl Mode {
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::List => list(operator).await,
-        Verb::Pause { target, until, reason } => {
-            change(operator, &target, &pause_body(until, reason)?, "paused").await
-        }
+        Verb::Pause { target, until, reason } => change(operator, &target, &pause_body(until, reason)?, "paused").await,
         Verb::Resume { target } => change(operator, &target, &json!({"paused": false}), "resumed").await,
         Verb::Breaker { target, mode } => {
             let word = mode.word();

@@ -33,9 +33,7 @@ pub(crate) enum Verb {
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
-        Verb::Pause { tenant, until, reason } => {
-            change(operator, &tenant, &pause_body(until, reason)?, "paused").await
-        }
+        Verb::Pause { tenant, until, reason } => change(operator, &tenant, &pause_body(until, reason)?, "paused").await,
         Verb::Resume { tenant } => change(operator, &tenant, &json!({"paused": false}), "resumed").await,
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{
-    Ask, BUCKET_MS, Breakers, By, CALLS_MIN, Change, CircuitView, End, Ended, FORGET_MS, OPEN_MAX_MS, OPEN_MS,
-    PROBE_MS, ProbeId, Refusal, Standing, State,
+    Ask, BUCKET_MS, Breakers, By, CALLS_MIN, Change, CircuitView, End, Ended, FORGET_MS, Leave, OPEN_MAX_MS, OPEN_MS,
+    PROBE_MS, ProbeId, Refusal, State,
 };
 use crate::{
     ids::Name,
@@ -59,12 +59,12 @@ macro_rules! breaker_conformance {
 const TARGET: &str = "p:m:c";
 const ACCOUNT: &str = "p:*:c";
 
-async fn enter(store: &dyn Breakers, target: &str, probe: ProbeId) -> Standing {
+async fn enter(store: &dyn Breakers, target: &str, probe: ProbeId) -> Leave {
     let ask = Ask { target: target.into(), account: ACCOUNT.into(), probe, successes: 0 };
     store.enter(ask).await.unwrap()
 }
 
-async fn anyone(store: &dyn Breakers) -> Standing {
+async fn anyone(store: &dyn Breakers) -> Leave {
     enter(store, TARGET, ProbeId::generate()).await
 }
 
@@ -93,7 +93,7 @@ async fn probing(fixture: &dyn Fixture, store: &dyn Breakers) -> ProbeId {
     open(store).await;
     fixture.advance_ms(OPEN_MS);
     let probe = ProbeId::generate();
-    assert_eq!(enter(store, TARGET, probe).await, Standing::Probe { target: true, account: false });
+    assert_eq!(enter(store, TARGET, probe).await, Leave::Probe { target: true, account: false });
     probe
 }
 
@@ -101,21 +101,21 @@ async fn shown(store: &dyn Breakers, circuit: &str) -> Option<CircuitView> {
     store.list().await.unwrap().into_iter().find(|view| view.circuit.as_str() == circuit)
 }
 
-fn is_refused(standing: &Standing) -> bool {
-    matches!(standing, Standing::Refused(_))
+fn is_refused(standing: &Leave) -> bool {
+    matches!(standing, Leave::Refused(_))
 }
 
 pub async fn a_target_that_works_stays_closed(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     assert_eq!(many(&*store, 30, End::Success).await, Change::None);
     assert_eq!(many(&*store, 29, End::Failure).await, Change::None, "29 of 59");
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
 }
 
 pub async fn few_calls_say_nothing(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     assert_eq!(many(&*store, CALLS_MIN - 1, End::Failure).await, Change::None);
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
 }
 
 pub async fn half_of_many_failures_open_it(fixture: &dyn Fixture) {
@@ -127,9 +127,9 @@ pub async fn half_of_many_failures_open_it(fixture: &dyn Fixture) {
     assert_eq!(refusal.until, Some(fixture.now().plus_ms(OPEN_MS)));
     assert!(refusal.reason.contains("10 of 20") && refusal.reason.contains("503"), "{}", refusal.reason);
     fixture.advance_ms(OPEN_MS - 1);
-    let Standing::Refused(told) = anyone(&*store).await else { panic!("it is open") };
+    let Leave::Refused(told) = anyone(&*store).await else { panic!("it is open") };
     assert_eq!((told.wait_ms, told.until, told.reason), (Some(1), refusal.until, refusal.reason));
-    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Standing::Closed, "another model");
+    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Leave::Given, "another model");
 }
 
 pub async fn what_failed_long_ago_is_forgotten(fixture: &dyn Fixture) {
@@ -146,15 +146,14 @@ pub async fn answers_count_for_nothing(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     many(&*store, 200, End::Answered).await;
     many(&*store, 200, End::Unknown).await;
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
     assert_eq!(many(&*store, CALLS_MIN - 1, End::Failure).await, Change::None);
     assert!(matches!(many(&*store, 1, End::Failure).await, Change::Opened(_)), "nor do they hide failures");
 }
 
 pub async fn successes_told_later_count(fixture: &dyn Fixture) {
     let store = fixture.breakers();
-    let told =
-        Ask { target: TARGET.into(), account: ACCOUNT.into(), probe: ProbeId::generate(), successes: 100 };
+    let told = Ask { target: TARGET.into(), account: ACCOUNT.into(), probe: ProbeId::generate(), successes: 100 };
     store.enter(told).await.unwrap();
     assert_eq!(many(&*store, 60, End::Failure).await, Change::None, "60 of 160");
     let late = Ended {
@@ -174,18 +173,18 @@ pub async fn one_probe_at_a_time(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     let probe = probing(fixture, &*store).await;
     for _ in 0..5 {
-        let Standing::Refused(refusal) = anyone(&*store).await else { panic!("a second probe") };
+        let Leave::Refused(refusal) = anyone(&*store).await else { panic!("a second probe") };
         assert_eq!((refusal.by, refusal.wait_ms), (By::Failures, Some(PROBE_MS as u64)));
     }
     let again = enter(&*store, TARGET, probe).await;
-    assert_eq!(again, Standing::Probe { target: true, account: false }, "asked again after a lost answer");
+    assert_eq!(again, Leave::Probe { target: true, account: false }, "asked again after a lost answer");
 }
 
 pub async fn a_good_probe_closes_it(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     let probe = probing(fixture, &*store).await;
     assert_eq!(end(&*store, TARGET, probe, End::Success).await, Change::Closed);
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
     assert_eq!(many(&*store, CALLS_MIN - 1, End::Failure).await, Change::None, "it begins to count anew");
     let Change::Opened(refusal) = many(&*store, 1, End::Failure).await else { panic!("it opens again") };
     assert_eq!(refusal.wait_ms, Some(OPEN_MS as u64), "and its time begins anew");
@@ -207,7 +206,7 @@ pub async fn a_failed_probe_doubles_the_time(fixture: &dyn Fixture) {
         assert!(is_refused(&anyone(&*store).await));
         fixture.advance_ms(1);
         probe = ProbeId::generate();
-        assert_eq!(enter(&*store, TARGET, probe).await, Standing::Probe { target: true, account: false });
+        assert_eq!(enter(&*store, TARGET, probe).await, Leave::Probe { target: true, account: false });
     }
 }
 
@@ -215,7 +214,7 @@ pub async fn a_probe_without_a_verdict_gives_its_place_up(fixture: &dyn Fixture)
     let store = fixture.breakers();
     let probe = probing(fixture, &*store).await;
     assert_eq!(end(&*store, TARGET, probe, End::Unknown).await, Change::None);
-    assert_eq!(anyone(&*store).await, Standing::Probe { target: true, account: false });
+    assert_eq!(anyone(&*store).await, Leave::Probe { target: true, account: false });
 }
 
 pub async fn a_probe_that_dies_loses_its_place(fixture: &dyn Fixture) {
@@ -224,7 +223,7 @@ pub async fn a_probe_that_dies_loses_its_place(fixture: &dyn Fixture) {
     fixture.advance_ms(PROBE_MS - 1);
     assert!(is_refused(&anyone(&*store).await));
     fixture.advance_ms(1);
-    assert_eq!(anyone(&*store).await, Standing::Probe { target: true, account: false });
+    assert_eq!(anyone(&*store).await, Leave::Probe { target: true, account: false });
     assert!(is_refused(&anyone(&*store).await), "again one only");
 }
 
@@ -257,7 +256,7 @@ pub async fn late_ends_change_nothing(fixture: &dyn Fixture) {
     let opened = open(&*store).await;
     many(&*store, 50, End::Failure).await;
     many(&*store, 50, End::Success).await;
-    let Standing::Refused(refusal) = anyone(&*store).await else { panic!("it is open") };
+    let Leave::Refused(refusal) = anyone(&*store).await else { panic!("it is open") };
     assert_eq!(refusal.until, opened.until);
 }
 
@@ -267,12 +266,12 @@ pub async fn an_exhausted_account_closes_all_its_models(fixture: &dyn Fixture) {
     let Change::Opened(refusal) = change else { panic!("one word is enough") };
     assert_eq!((refusal.by, refusal.wait_ms), (By::Account, Some(900_000)));
     for target in [TARGET, "p:other:c"] {
-        let Standing::Refused(refusal) = enter(&*store, target, ProbeId::generate()).await else { panic!("{target}") };
+        let Leave::Refused(refusal) = enter(&*store, target, ProbeId::generate()).await else { panic!("{target}") };
         assert_eq!((refusal.by, refusal.reason.as_str()), (By::Account, "503"));
     }
     fixture.advance_ms(900_000);
     let probe = ProbeId::generate();
-    assert_eq!(enter(&*store, TARGET, probe).await, Standing::Probe { target: false, account: true });
+    assert_eq!(enter(&*store, TARGET, probe).await, Leave::Probe { target: false, account: true });
     assert!(is_refused(&enter(&*store, "p:other:c", ProbeId::generate()).await), "one call for the whole account");
     let again = end(&*store, ACCOUNT, probe, End::Exhausted(900_000)).await;
     assert!(matches!(again, Change::Opened(Refusal { wait_ms: Some(900_000), .. })), "{again:?}");
@@ -280,7 +279,7 @@ pub async fn an_exhausted_account_closes_all_its_models(fixture: &dyn Fixture) {
     let probe = ProbeId::generate();
     enter(&*store, TARGET, probe).await;
     assert_eq!(end(&*store, ACCOUNT, probe, End::Answered).await, Change::Closed);
-    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Standing::Closed);
+    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Leave::Given);
 }
 
 async fn set(store: &dyn Breakers, version: i64, value: TargetSettings) {
@@ -291,16 +290,16 @@ pub async fn operators_hold_it_open_and_closed(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     let mode = |breaker| TargetSettings { breaker, ..TargetSettings::default() };
     set(&*store, 1, mode(BreakerMode::Open)).await;
-    let Standing::Refused(refusal) = anyone(&*store).await else { panic!("held open") };
+    let Leave::Refused(refusal) = anyone(&*store).await else { panic!("held open") };
     assert_eq!((refusal.by, refusal.until, refusal.wait_ms), (By::Operator, None, None));
     assert!(!refusal.reason.is_empty());
     set(&*store, 2, mode(BreakerMode::Auto)).await;
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
     open(&*store).await;
     set(&*store, 3, mode(BreakerMode::Close)).await;
-    assert_eq!(anyone(&*store).await, Standing::Closed, "closed by hand");
+    assert_eq!(anyone(&*store).await, Leave::Given, "closed by hand");
     assert_eq!(many(&*store, 100, End::Failure).await, Change::None, "and it stays so");
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
     set(&*store, 4, mode(BreakerMode::Auto)).await;
     assert!(matches!(many(&*store, 1, End::Failure).await, Change::Opened(_)));
 }
@@ -310,17 +309,13 @@ pub async fn an_operators_pause_ends_by_itself(fixture: &dyn Fixture) {
     let until = fixture.now().plus_ms(5_000);
     let reason = Some("their maintenance".to_owned());
     set(&*store, 1, TargetSettings { paused: true, paused_until: Some(until), reason, ..Default::default() }).await;
-    let Standing::Refused(refusal) = anyone(&*store).await else { panic!("paused") };
-    let expected = Refusal {
-        by: By::Operator,
-        until: Some(until),
-        wait_ms: Some(5_000),
-        reason: "their maintenance".into(),
-    };
+    let Leave::Refused(refusal) = anyone(&*store).await else { panic!("paused") };
+    let expected =
+        Refusal { by: By::Operator, until: Some(until), wait_ms: Some(5_000), reason: "their maintenance".into() };
     assert_eq!(refusal, expected);
-    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Standing::Closed);
+    assert_eq!(enter(&*store, "p:other:c", ProbeId::generate()).await, Leave::Given);
     fixture.advance_ms(5_000);
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
 }
 
 pub async fn older_settings_change_nothing(fixture: &dyn Fixture) {
@@ -329,7 +324,7 @@ pub async fn older_settings_change_nothing(fixture: &dyn Fixture) {
     set(&*store, 6, TargetSettings::default()).await;
     assert!(is_refused(&anyone(&*store).await));
     set(&*store, 8, TargetSettings::default()).await;
-    assert_eq!(anyone(&*store).await, Standing::Closed);
+    assert_eq!(anyone(&*store).await, Leave::Given);
 }
 
 pub async fn lists_show_how_each_stands(fixture: &dyn Fixture) {

@@ -8,8 +8,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Ask, BUCKET_MS, BUCKETS, Breakers, By, CALLS_MIN, CIRCUITS_MAX, Change, CircuitView, End, Ended, FORGET_MS,
-    PROBE_MS, ProbeId, Refusal, Standing, State, cut, open_ms,
+    Ask, BUCKET_MS, BUCKETS, Breakers, By, CALLS_MIN, CIRCUITS_MAX, Change, CircuitView, End, Ended, FORGET_MS, Leave,
+    PROBE_MS, ProbeId, Refusal, State, cut, open_ms,
 };
 use crate::{
     dispatcher::DispatchError,
@@ -125,7 +125,7 @@ impl Held {
         self.settings.get(target).map_or(BreakerMode::Auto, |settings| settings.value.breaker)
     }
 
-    fn enter(&mut self, ask: &Ask, now: Timestamp) -> Standing {
+    fn enter(&mut self, ask: &Ask, now: Timestamp) -> Leave {
         if ask.successes > 0 {
             let circuit = self.circuit(&ask.target, now);
             if circuit.open.is_none() {
@@ -136,7 +136,7 @@ impl Held {
         }
         if let Some((until, reason)) = self.settings.get(&ask.target).and_then(|settings| settings.value.hold(now)) {
             let wait_ms = until.map(|until| until.since_ms(now) as u64);
-            return Standing::Refused(Refusal { by: By::Operator, until, wait_ms, reason });
+            return Leave::Refused(Refusal { by: By::Operator, until, wait_ms, reason });
         }
         let ignores = self.mode(&ask.target) == BreakerMode::Close;
         let admits = |name: &Name, by| match self.circuits.get(name) {
@@ -145,19 +145,19 @@ impl Held {
         };
         let account = match admits(&ask.account, By::Account) {
             Ok(account) => account,
-            Err(refusal) => return Standing::Refused(refusal),
+            Err(refusal) => return Leave::Refused(refusal),
         };
         let target = match admits(&ask.target, By::Failures) {
             _ if ignores => false,
             Ok(target) => target,
-            Err(refusal) => return Standing::Refused(refusal),
+            Err(refusal) => return Leave::Refused(refusal),
         };
         for name in [target.then_some(&ask.target), account.then_some(&ask.account)].into_iter().flatten() {
             if let Some(open) = self.circuit(name, now).open.as_mut() {
                 open.probe = Some((ask.probe, now.plus_ms(PROBE_MS)));
             }
         }
-        if target || account { Standing::Probe { target, account } } else { Standing::Closed }
+        if target || account { Leave::Probe { target, account } } else { Leave::Given }
     }
 
     fn end(&mut self, ended: &Ended, now: Timestamp) -> Change {
@@ -220,7 +220,7 @@ impl MemoryBreakers {
 
 #[async_trait]
 impl Breakers for MemoryBreakers {
-    async fn enter(&self, ask: Ask) -> Result<Standing, DispatchError> {
+    async fn enter(&self, ask: Ask) -> Result<Leave, DispatchError> {
         let now = self.clock.now();
         Ok(self.held().enter(&ask, now))
     }

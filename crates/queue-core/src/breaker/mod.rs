@@ -92,9 +92,9 @@ pub struct Refusal {
 
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Leave {
     /// The call may be made.
-    Closed,
+    Given,
     /// The call may be made, and decides about the circuits of which it is the probe.
     Probe {
         /// The target's.
@@ -203,8 +203,8 @@ pub struct CircuitView {
 /// The circuits of a fleet. Losing them costs the calls that find out anew.
 #[async_trait]
 pub trait Breakers: Send + Sync {
-    /// Whether a call may be made. Of the callers of an open circuit whose time is over, one gets [`Standing::Probe`].
-    async fn enter(&self, ask: Ask) -> Result<Standing, DispatchError>;
+    /// Whether a call may be made. Of the callers of an open circuit whose time is over, one gets [`Leave::Probe`].
+    async fn enter(&self, ask: Ask) -> Result<Leave, DispatchError>;
 
     /// Tells the end of a call. That of a caller who lost its place as probe is counted like any other.
     async fn end(&self, ended: Ended) -> Result<Change, DispatchError>;

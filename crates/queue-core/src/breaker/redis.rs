@@ -7,8 +7,8 @@ use async_trait::async_trait;
 use redis::Value;
 
 use super::{
-    Ask, BUCKET_MS, BUCKETS, Breakers, By, CALLS_MIN, CIRCUITS_MAX, Change, CircuitView, End, Ended, FORGET_MS,
-    OPEN_MAX_MS, OPEN_MS, PROBE_MS, ProbeId, Refusal, Standing, State, cut,
+    Ask, BUCKET_MS, BUCKETS, Breakers, By, CALLS_MIN, CIRCUITS_MAX, Change, CircuitView, End, Ended, FORGET_MS, Leave,
+    OPEN_MAX_MS, OPEN_MS, PROBE_MS, ProbeId, Refusal, State, cut,
 };
 use crate::{
     dispatcher::{
@@ -67,20 +67,20 @@ fn text(probe: ProbeId) -> String {
 
 #[async_trait]
 impl Breakers for RedisBreakers {
-    async fn enter(&self, ask: Ask) -> Result<Standing, DispatchError> {
+    async fn enter(&self, ask: Ask) -> Result<Leave, DispatchError> {
         let (probe, successes) = (text(ask.probe), ask.successes.to_string());
         let args = [ask.target.as_str(), ask.account.as_str(), &probe, &successes].map(str::as_bytes);
         let mut answer = Answer::new(self.call("enter", &args).await?)?;
         Ok(match answer.text()?.as_str() {
-            "closed" => Standing::Closed,
-            "probe" => Standing::Probe { target: answer.number()? == 1, account: answer.number()? == 1 },
+            "closed" => Leave::Given,
+            "probe" => Leave::Probe { target: answer.number()? == 1, account: answer.number()? == 1 },
             "refused" => {
                 let by = match answer.text()?.as_str() {
                     "operator" => By::Operator,
                     "account" => By::Account,
                     _ => By::Failures,
                 };
-                Standing::Refused(refusal(by, &mut answer)?)
+                Leave::Refused(refusal(by, &mut answer)?)
             }
             _ => return Err(strange()),
         })
@@ -147,7 +147,13 @@ fn view(value: Value) -> Result<CircuitView, DispatchError> {
     let (calls, failures) = (count()?, count()?);
     let now = parts.moment()?;
     let state = match until {
-        Some(until) if is_open => if now < Some(until) { State::Open } else { State::HalfOpen },
+        Some(until) if is_open => {
+            if now < Some(until) {
+                State::Open
+            } else {
+                State::HalfOpen
+            }
+        }
         _ => State::Closed,
     };
     let reason = Some(reason).filter(|_| is_open);

@@ -285,11 +285,7 @@ fn limits(object: &Object<'_>, errors: &mut Errors) -> u32 {
 }
 
 /// Checks an `analysis` payload and says what it loads.
-pub(super) fn validate(
-    text: &str,
-    chain: Option<&Value>,
-    around: Surroundings<'_>,
-) -> Result<Loads, Vec<FieldError>> {
+pub(super) fn validate(text: &str, chain: Option<&Value>, around: Surroundings<'_>) -> Result<Loads, Vec<FieldError>> {
     let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
     let at = At::Payload;

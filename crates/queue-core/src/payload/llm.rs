@@ -220,11 +220,7 @@ fn json_schema(format: &Object<'_>, errors: &mut Errors) -> Option<Value> {
 }
 
 /// Checks an `llm` payload and says what it loads.
-pub(super) fn validate(
-    text: &str,
-    chain: Option<&Value>,
-    around: Surroundings<'_>,
-) -> Result<Loads, Vec<FieldError>> {
+pub(super) fn validate(text: &str, chain: Option<&Value>, around: Surroundings<'_>) -> Result<Loads, Vec<FieldError>> {
     let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
     let (at, known) = (At::Payload, known());

@@ -62,13 +62,7 @@ pub(super) struct Wish<'a> {
 
 /// Refuses what cannot have room in the window of any model that would be asked, on any reading of the prompt. What may
 /// have room is left to the provider, which counts exactly.
-pub(super) fn check_room(
-    first: &str,
-    links: &[Link],
-    wish: &Wish<'_>,
-    around: Surroundings<'_>,
-    errors: &mut Errors,
-) {
+pub(super) fn check_room(first: &str, links: &[Link], wish: &Wish<'_>, around: Surroundings<'_>, errors: &mut Errors) {
     let asked = wish.answer.map_or(0, |(_, tokens)| tokens);
     for model in [first].into_iter().chain(links.iter().map(|link| link.model.as_str())) {
         let known = around.prices.model(model);

@@ -103,7 +103,8 @@ mod tests {
 
     #[test]
     fn only_servers_and_lines_that_fail_open_a_breaker() {
-        let opening: Vec<_> = ErrorClass::ALL.into_iter().filter(|class| rule(*class).health == Health::Failure).collect();
+        let opening: Vec<_> =
+            ErrorClass::ALL.into_iter().filter(|class| rule(*class).health == Health::Failure).collect();
         use ErrorClass as C;
         assert_eq!(opening, [C::TransportPre, C::TransportMid, C::Server, C::StreamBroken]);
     }

@@ -532,13 +532,7 @@ impl Pair {
 }
 
 /// Keeps a pause in the model, unless a newer one is there.
-fn keep(
-    pauses: &mut HashMap<Name, Pause>,
-    name: &Name,
-    paused: bool,
-    until: Option<Timestamp>,
-    version: i64,
-) -> bool {
+fn keep(pauses: &mut HashMap<Name, Pause>, name: &Name, paused: bool, until: Option<Timestamp>, version: i64) -> bool {
     let is_news = pauses.get(name).is_none_or(|held| held.version <= version);
     if is_news {
         pauses.insert(name.clone(), Pause { paused, until, version, ..Pause::default() });

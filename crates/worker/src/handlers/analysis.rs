@@ -136,7 +136,8 @@ fn part<'a>(
     splits: u32,
 ) -> BoxFuture<'a, Result<Vec<Part>, JobError>> {
     async move {
-        let halves = Some(splits).filter(|splits| *splits < SPLITS_MAX).and_then(|_| chunk.halves(&mapping.run.payload.text));
+        let halves =
+            Some(splits).filter(|splits| *splits < SPLITS_MAX).and_then(|_| chunk.halves(&mapping.run.payload.text));
         match (part_whole(mapping, chunk, &step, halves.is_some()).await, halves) {
             (Err(error), Some([left, right])) if error.class == ErrorClass::Overflow => {
                 let mut parts = part(mapping, left, format!("{step}/0"), splits + 1).await?;
@@ -155,13 +156,8 @@ async fn part_whole(mapping: &Mapping<'_>, chunk: Chunk, step: &str, can_halve: 
     let (index, total) = ((chunk.index + 1).to_string(), run.chunks.len().to_string());
     let text = fence.wrap(chunk.text(&run.payload.text));
     let prompt = fill(&task.prompt, &[("chunk", &text), ("index", &index), ("total", &total)]);
-    let asked = run::Asked {
-        step,
-        prompt,
-        note: fence.note(),
-        schema: task.schema.as_ref(),
-        may_be_lost: task.skip_failed,
-    };
+    let asked =
+        run::Asked { step, prompt, note: fence.note(), schema: task.schema.as_ref(), may_be_lost: task.skip_failed };
     let answer = match run.ask(asked).await {
         Ok(output) => Answer::Output(output),
         Err(error) if error.class == ErrorClass::Overflow && can_halve => return Err(error),

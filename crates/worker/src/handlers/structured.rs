@@ -183,12 +183,7 @@ async fn call(
 
 /// Asks up to `tries` times, as far as `model` has retries to spend. Each try has its own ledger row; a pause longer than
 /// [`PAUSE_MAX`] is left to the queue.
-pub(super) async fn again<T, F>(
-    cx: &JobContext,
-    model: &str,
-    tries: u32,
-    ask: impl Fn() -> F,
-) -> Result<T, JobError>
+pub(super) async fn again<T, F>(cx: &JobContext, model: &str, tries: u32, ask: impl Fn() -> F) -> Result<T, JobError>
 where
     F: Future<Output = Result<T, JobError>>,
 {

@@ -9,10 +9,10 @@ mod keys;
 mod kinds;
 mod leases;
 mod limits;
-mod sleep;
 mod order;
 mod reports;
 mod signals;
+mod sleep;
 
 use std::sync::Arc;
 

@@ -29,12 +29,7 @@ impl Scene<'_> {
 }
 
 fn asleep(until: Option<Timestamp>) -> TenantSettings {
-    TenantSettings {
-        paused: true,
-        paused_until: until,
-        reason: Some("they asked".into()),
-        ..TenantSettings::default()
-    }
+    TenantSettings { paused: true, paused_until: until, reason: Some("they asked".into()), ..TenantSettings::default() }
 }
 
 pub async fn a_tenant_sleeps_until_its_time(fixture: &dyn Fixture) {

@@ -6,7 +6,10 @@ use crate::{
     fallback::Link,
     ids::{Epoch, JobId, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, ApiKey, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings, WorkerSession},
+    journal::{
+        Accepted, ApiKey, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings,
+        WorkerSession,
+    },
     ledger::Nanousd,
     state::Standing,
 };

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings, TenantSettings,
-        Versioned, WorkerSession,
+        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
+        TenantSettings, Versioned, WorkerSession,
     },
 };
 

@@ -408,7 +408,9 @@ mod tests {
             model: model.into(),
             body: body.as_object().cloned().unwrap_or_default(),
         };
-        for model in ["o3-mini", "o1", "openai/o4-mini", "gpt-5-mini", "gpt-6", "deepseek-reasoner", "qwq-32b", "DeepSeek-R1"] {
+        for model in
+            ["o3-mini", "o1", "openai/o4-mini", "gpt-5-mini", "gpt-6", "deepseek-reasoner", "qwq-32b", "DeepSeek-R1"]
+        {
             assert!(thinks(&request(model, json!({}))), "{model}");
         }
         for model in ["gpt-4o", "gpt-4.1", "gpt-5-chat-latest", "olmo-7b", "llama-3", "claude"] {
