@@ -54,8 +54,10 @@ async fn run(script: &Arc<Script>, payload: Value, links: &[Link]) -> (Rig, Job,
     (rig, job, result)
 }
 
+type Answer = fn() -> Said;
+
 /// By model.
-fn answering(answers: Vec<(&'static str, fn() -> Said)>) -> Arc<Script> {
+fn answering(answers: Vec<(&'static str, Answer)>) -> Arc<Script> {
     let answers: BTreeMap<_, _> = answers.into_iter().collect();
     Script::new(move |request: &ChatRequest, _| answers[request.model.as_str()]())
 }
@@ -121,7 +123,7 @@ async fn each_failure_goes_to_the_link_that_follows_it() {
 #[tokio::test]
 async fn answers_that_are_withheld_cut_or_formless_go_on() {
     let wants_json = json!({"response_format": {"type": "json_object"}, "repair": 1});
-    let cases: [(C, fn() -> Said, Value, usize); 3] = [
+    let cases: [(C, Answer, Value, usize); 3] = [
         (C::Filtered, || ends("", "content_filter"), json!({}), 1),
         (C::Truncated, || ends("half an ans", "length"), json!({"on_truncated": "fail"}), 1),
         (C::InvalidOutput, || says("no JSON"), wants_json, 2),

@@ -13,7 +13,7 @@ use super::{MIGRATIONS, SqliteJournal, list, schema_version, sql::read, writer::
 use crate::{
     job::NewJob,
     journal::{
-        Accepted, Catalog, JobFilter, Journal, JournalError, QueueSettings, Reads,
+        Accepted, Catalog, JobFilter, Journal, JournalError, Reads,
         conformance::{Fixture, NOW, Opened, job},
     },
     time::ManualClock,
