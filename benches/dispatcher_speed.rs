@@ -349,6 +349,7 @@ async fn fairness(store: &Store, flood: usize) -> Result<usize, Failure> {
 async fn weights(store: &Store) -> Result<usize, Failure> {
     let bench = Bench::open(store, None).await?;
     let heavy = Name::from("heavy");
+    let settings = TenantSettings { weight: 3, ..TenantSettings::default() };
     bench.dispatcher.apply(Setting::Tenant(heavy.clone(), Versioned { version: 1, value: settings })).await?;
     let (mut of_heavy, target) = (std::collections::HashSet::new(), Name::from("t"));
     for _ in 0..10_000 {
