@@ -19,12 +19,13 @@ use std::{
 
 use queue_core::{
     dispatcher::{
-        Ack, Dispatcher, Entry, Setting, Step,
+        Ack, Dispatcher, Entry, Setting, Step, Suspicion,
         memory::MemoryDispatcher,
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
     job::{AGEING_MS_PER_POINT, Kind, PRIORITY_MAX},
+    journal::{TenantSettings, Versioned},
     time::{Clock, SystemClock, Timestamp},
 };
 
@@ -197,7 +198,18 @@ impl<'s> Bench<'s> {
     fn entry(&self, tenant: &Name, target: &Name) -> Entry {
         let (queue, tenant, target) = (Name::from("default"), tenant.clone(), target.clone());
         let (id, epoch, run_at) = (JobId::generate(), Epoch(0), self.now);
-        Entry { id, epoch, queue, tenant, target, kind: Kind::Llm, priority: 5, run_at, suspect: false, key: None }
+        Entry {
+            id,
+            epoch,
+            queue,
+            tenant,
+            target,
+            kind: Kind::Llm,
+            priority: 5,
+            run_at,
+            suspicion: Suspicion::None,
+            key: None,
+        }
     }
 
     async fn fill(&self, count: usize, tenants: &[Name]) -> Result<(), Failure> {

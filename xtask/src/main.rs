@@ -7,6 +7,7 @@ mod bench;
 mod cluster;
 mod demo;
 mod docs;
+mod economics;
 mod faults;
 mod suite;
 mod table;
@@ -47,6 +48,8 @@ enum Verb {
     Bars(bars::Arguments),
     /// The fault suite: processes are killed and stores taken away under load, and every promise is checked.
     Faults(faults::Arguments),
+    /// The LLM side on real processes: limits of providers obeyed and used to the full, pauses, quotas, and what that costs.
+    Economics(economics::Arguments),
     /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
     /// demo load. Ctrl-C ends it all.
     Cluster {
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Bars(arguments) => bars::run(&arguments),
         Verb::Faults(arguments) => faults::run_suite(&arguments),
+        Verb::Economics(arguments) => economics::run(&arguments),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Deny => suite::deny(),
     };

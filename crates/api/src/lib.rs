@@ -32,6 +32,7 @@ use std::{sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     ledger::PriceBook,
+    limiter::{Limiter, Limits},
     route::Routes,
     stores::{Check, Stores},
 };
@@ -49,6 +50,10 @@ pub struct Api {
     pub routes: Arc<Routes>,
     /// Windows of known models: a prompt that cannot fit is refused at submit.
     pub prices: Arc<PriceBook>,
+    /// How targets stand.
+    pub limiter: Arc<dyn Limiter>,
+    /// What they may take.
+    pub limits: Arc<Limits>,
     /// Things outside that `/health` reports on, each by its name.
     pub checks: Vec<Arc<dyn Check>>,
     /// What `/metrics` renders: the handle of the recorder that the process installed.

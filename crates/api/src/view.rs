@@ -176,7 +176,7 @@ pub(crate) struct ErrorView {
     /// How long the provider asked to wait.
     retry_after_ms: Option<u64>,
     /// Attempts after which this failure is final, where that is fewer than the job has.
-    tries_max: Option<u32>,
+    tries_max: Option<u8>,
 }
 
 /// How far a running attempt is.

@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, dlq, doctor, job, migrate, queue, target, tenant, worker},
+    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, queue, target, tenant, worker},
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -107,6 +107,9 @@ enum Verb {
     /// Show worker processes
     #[command(subcommand)]
     Worker(worker::Verb),
+    /// Show what targets may take, and how they stand
+    #[command(subcommand)]
+    Limit(limit::Verb),
     /// Submit and drain probe jobs on a running installation and print rates and latencies
     Bench(bench::Args),
 }
@@ -144,6 +147,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
+        Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
     }
 }

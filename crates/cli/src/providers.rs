@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use queue_core::{ids::Name, route::Routes, stores::Check};
+use queue_core::{ids::Name, limiter::Limits, route::Routes, stores::Check};
 use worker::provider::{Provider, Providers, openai, simulated};
 
 use crate::{
@@ -72,8 +72,22 @@ pub(crate) fn build_one(provider: &config::Provider) -> Result<Arc<dyn Provider>
     }
 }
 
-/// Jobs of one model that may run at once, for all models of each provider.
+/// What targets may take.
+pub(crate) fn limits(configured: &[config::Provider]) -> Limits {
+    Limits::new(configured.iter().flat_map(config::Provider::rules).collect())
+}
+
+/// Jobs of one model that may run at once, for all models of each provider. Where requests are limited, no more than their
+/// limit lets in within [`FIRST_PACE_S`]: from the first call on, the limiter says how many there should be.
 pub(crate) fn concurrency(config: &Config) -> BTreeMap<Name, u32> {
-    let limit = |provider: &config::Provider| Some((Name::new(format!("{}:*", provider.name)), provider.concurrency?));
+    let limit = |provider: &config::Provider| {
+        let requests = provider.limit.requests_per_minute;
+        let paced = requests.map(|rate| u32::try_from((rate * FIRST_PACE_S).div_ceil(60)).unwrap_or(u32::MAX));
+        let most = [provider.concurrency, paced].into_iter().flatten().min()?;
+        Some((Name::new(format!("{}:*", provider.name)), most))
+    };
     config.providers.iter().filter_map(limit).collect()
 }
+
+/// Seconds of a limit of requests that jobs are claimed for before anything is known of them.
+const FIRST_PACE_S: u64 = 3;

@@ -15,6 +15,7 @@ use queue_core::{
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
+    limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
     stores::Stores,
     time::{Clock, SystemClock},
 };
@@ -124,6 +125,18 @@ fn open_events(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Resul
         return Ok(Arc::new(MemoryEvents::with_clock(clock.clone())));
     };
     Ok(Arc::new(RedisEvents::open(&redis, clock.clone()).map_err(Failure::usage)?))
+}
+
+/// Opens the limiter that all workers share: beside the dispatcher, since a worker needs both or neither.
+pub(crate) fn open_limiter(
+    dispatcher: &config::Dispatcher,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn Limiter>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryLimiter::new(clock.clone())));
+    };
+    let fleet = RedisLimiter::open(&redis).map_err(Failure::usage)?;
+    Ok(Arc::new(Steadfast::new(Arc::new(fleet), clock.clone())))
 }
 
 /// The Redis that a dispatcher is in, if it is in one.

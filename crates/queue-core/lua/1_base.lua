@@ -3,10 +3,10 @@
 -- Keys: all begin with P (the partition, which is one hash tag) or D (P and the generation, so that a new generation
 --   finds nothing of the old one, whatever was in it). The Rust side prepends the constants in capitals.
 --     P gen      the generation                     P ss     sessions by the end of their life
---     P s:<sid>  one session                        P sd     dead sessions by the time of their death
+--     P s:<sid>  one session                        P sd     dead and former sessions by their end
 --     P w        sessions that listen               P old    generations still to be swept
 --     P all      channel: a new generation began    P ear:<sid>  channel: whose process listens to it is connected
---     D j        job id -> its record, 21 bytes while it waits and 54 while it is held
+--     D j        job id -> its record, 22 bytes while it waits and 55 while it is held
 --     D d        entries due later, by due time     D st:<sid> lease -> when its handler began
 --     D l:<sid>  leases of a session by their end,  D x      lost leases, in the order of ids
 --                those that were lost at the last
@@ -15,7 +15,10 @@
 --                hear of a limit
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
---     D qs, q:<queue>    queues                     D gr:<queue>    target -> ready entries * 256 + tracks that they may be in
+--     D qs       queues                             D gr:<queue>    target -> ready entries * 256 + tracks that they may be in
+--     D q:<queue>        v version, p paused, u until, w why, c limit; a active, d due later, r ready entries; t turn, at
+--                its place, last its last lane's; o and g, tracks in which it and its targets are open; of its keys k
+--                limit, b due entries that wait behind one, kr the first key that has yet to hear of a new limit
 --     D ts, t:<target>   targets                    D tq:<target>   queues with ready entries of the target
 --     D O<track>         open queues by turn        D G<track>:<queue>  open targets of a queue by turn
 --     D L<track>:<queue>\0<target>  lanes with ready entries by turn
@@ -24,10 +27,10 @@
 --     D kn       queue\0tenant\0key -> number      D ks     number of a key -> its record
 --     D ka:<key>, kb:<key>  due entries of a key in their lanes, and those that wait for a place, by rank
 --     D kq:<queue>       keys that more than one job has
---     D we       tenant -> weight                   D su:<sid>  suspects among the leases of a session
+--     D we       tenant -> weight                   D is:<sid>  isolated jobs among the leases of a session
 --     D tz       tenant -> version, asleep, until and reason (NUL between)
 --     D gz:<queue>  target -> ready entries of tenants that sleep
---   A track is twice the kind, plus one for suspects (tracks.rs); sets of tracks are numbers with one bit a track.
+--   A track is twice the kind, plus one for isolated jobs (tracks.rs); sets of tracks are numbers with one bit a track.
 -- Invariant: nothing is read from Redis that a kept write would change; `settle()` sends them.
 
 -- One call's state. Set by `run`, never left over from another call.
@@ -35,29 +38,33 @@ local S
 local call
 
 local NUL = '\0'
--- An entry in an argument: id, epoch, run_at, priority, track, number of its lane among the arguments.
-local ENTRY = '>c16ddBBH'
-local ENTRY_BYTES = 36
+-- An entry in an argument: id, epoch, run_at, priority, track, suspicion, number of its lane among the arguments.
+local ENTRY = '>c16ddBBBH'
+local ENTRY_BYTES = 37
 -- A claim that its session held before a flush: its entry, nonce, whether it started and when.
 local HELD_BYTES = ENTRY_BYTES + 8 + 1 + 8
 local LEASE = '>c16dc8'
 local LEASE_BYTES = 32
--- A record: priority and track, number of the lane, run_at, epoch; of a held job also nonce, session, flags and, once it
--- is lost, when its handler began. A claim only appends to what it found; epoch and nonce stand as they do in a lease.
-local WAITING = '>BI4dd'
+-- A record: priority and track, number of the lane, suspicion, run_at, epoch; of a held job also nonce, session, flags
+-- and, once it is lost, when its handler began. A claim only appends to what it found; epoch and nonce stand as they do
+-- in a lease.
+local WAITING = '>BI4Bdd'
 local HOLDING = '>c8c16Bd'
-local WAITING_BYTES = 21
+local WAITING_BYTES = 22
 -- Its first two, and where it has epoch and nonce, and session and flags.
 local LANE_OF = '>BI4'
-local CLAIM_FROM, CLAIM_TO, HOLDER_FROM, HOLDER_TO = 14, 29, 30, 46
--- A rank is track * PRIORITIES + priority, and KEYED if the job has a concurrency key; the bit of suspects is the
+local CLAIM_FROM, CLAIM_TO, HOLDER_FROM, HOLDER_TO = 15, 30, 31, 47
+-- A rank is track * PRIORITIES + priority, and KEYED if the job has a concurrency key; the bit of isolated jobs is the
 -- lowest of the track.
 local PRIORITIES = 16
-local SUSPECT = 16
+local ISOLATED = 16
 local KEYED = 128
 -- Those whose end is more than the end of a lease.
-local SPECIAL = SUSPECT + KEYED
-local STARTED, LOST, COUNTS, CANCELLED = 1, 2, 4, 8
+local SPECIAL = ISOLATED + KEYED
+local STARTED, LOST, CANCELLED = 1, 2, 8
+-- Of a lost job: who is to blame for the loss, as a flag and as it is told.
+local SHARED, ALONE = 4, 16
+local BLAMES_NOBODY, BLAMES_SHARED, BLAMES_ALONE = 0, 1, 2
 -- The flags and the time of a claim that was just made.
 local UNMARKED = '\0\0\0\0\0\0\0\0\0'
 -- A lane: its place, entries that refer to it, tracks in use; ready entries and priorities in use of each of those;
@@ -90,7 +97,7 @@ local function has_track(set, track) return bit.band(set, BIT_OF[track]) ~= 0 en
 
 local function with_track(set, track) return bit.bor(set, BIT_OF[track]) end
 
-local function is_suspect(track) return track % 2 == 1 end
+local function is_isolated(track) return track % 2 == 1 end
 
 -- Calls `command key ...` with any number of arguments, in pieces that Lua's stack holds.
 local function send(command, key, args)
@@ -154,19 +161,20 @@ local function write_kept()
 end
 
 -- A waiting job. It has room for what a claim adds: a table that grows is what a script spends most of its time on.
-local function new_job(id, track, priority, lane, epoch, run_at, keyed)
+local function new_job(id, track, priority, suspicion, lane, epoch, run_at, keyed)
   return {
-    id = id, track = track, suspect = is_suspect(track), priority = priority, lane = lane, epoch = epoch,
-    run_at = run_at, keyed = keyed, leased = false, session = false, nonce = false, started_at = 0, started = false, lost = false, counts = false, cancelled = false,
+    id = id, track = track, suspicion = suspicion, priority = priority, lane = lane, epoch = epoch, run_at = run_at,
+    keyed = keyed, leased = false, session = false, nonce = false, started_at = 0, started = false, lost = false,
+    blame = BLAMES_NOBODY, cancelled = false,
   }
 end
 
 local function decode(id, text)
   if not text then return false end
-  local rank, lane, run_at, epoch = struct.unpack(WAITING, text)
+  local rank, lane, suspicion, run_at, epoch = struct.unpack(WAITING, text)
   local keyed = rank >= KEYED
   if keyed then rank = rank - KEYED end
-  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, lane, epoch, run_at, keyed)
+  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, suspicion, lane, epoch, run_at, keyed)
   if #text > WAITING_BYTES then
     local flags
     job.leased = true
@@ -174,22 +182,23 @@ local function decode(id, text)
     if flags > 0 then
       job.started = bit.band(flags, STARTED) ~= 0
       job.lost = bit.band(flags, LOST) ~= 0
-      job.counts = bit.band(flags, COUNTS) ~= 0
+      if bit.band(flags, SHARED) ~= 0 then job.blame = BLAMES_SHARED end
+      if bit.band(flags, ALONE) ~= 0 then job.blame = BLAMES_ALONE end
       job.cancelled = bit.band(flags, CANCELLED) ~= 0
     end
   end
   return job
 end
 
-local function encode_waiting(track, priority, lane, epoch, run_at, keyed)
-  return struct.pack(WAITING, (keyed and KEYED or 0) + track * PRIORITIES + priority, lane, run_at, epoch)
+local function encode_waiting(track, priority, suspicion, lane, epoch, run_at, keyed)
+  return struct.pack(WAITING, (keyed and KEYED or 0) + track * PRIORITIES + priority, lane, suspicion, run_at, epoch)
 end
 
 local function encode(job)
-  local text = encode_waiting(job.track, job.priority, job.lane, job.epoch, job.run_at, job.keyed)
+  local text = encode_waiting(job.track, job.priority, job.suspicion, job.lane, job.epoch, job.run_at, job.keyed)
   if not job.leased then return text end
-  local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.counts and COUNTS or 0)
-    + (job.cancelled and CANCELLED or 0)
+  local flags = (job.started and STARTED or 0) + (job.lost and LOST or 0) + (job.cancelled and CANCELLED or 0)
+    + (job.blame == BLAMES_SHARED and SHARED or 0) + (job.blame == BLAMES_ALONE and ALONE or 0)
   return text .. struct.pack(HOLDING, job.nonce, job.session, flags, job.started_at)
 end
 
@@ -258,13 +267,23 @@ local function first_of(key)
   return found[1], tonumber(found[2])
 end
 
--- The turn of the queues, and the tracks in which one ever stood in this life.
+-- The turn of the queues, the tracks in which one ever stood in this life, and whether anybody has a weight of its own or
+-- a limit for many targets: nearly everywhere nobody has, and nobody asks then.
 local function meta()
   if not S.meta then
-    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks')
-    S.meta = { turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0 }
+    local found = call('HMGET', S.D .. 'meta', 'turn', 'tracks', 'we', 'lp')
+    S.meta = {
+      turn = tonumber(found[1]) or 0, tracks = tonumber(found[2]) or 0, we = found[3] == '1', lp = found[4] == '1',
+    }
   end
   return S.meta
+end
+
+-- Notes whether `we` or `lp` has members.
+local function note_members(name)
+  local any = call('EXISTS', S.D .. name) == 1
+  meta()[name] = any
+  call('HSET', S.D .. 'meta', name, any and '1' or '0')
 end
 
 -- Compares as Redis does: Lua's `<` on text follows the server's locale.

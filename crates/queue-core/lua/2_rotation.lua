@@ -13,7 +13,7 @@ local function queue_of(name)
     limit = tonumber(found[5]), active = tonumber(found[6]) or 0, later = tonumber(found[7]) or 0,
     ready = tonumber(found[8]) or 0, turn = tonumber(found[9]) or 0, at = tonumber(found[10]) or 0,
     last = tonumber(found[13]) or 0, listed = tonumber(found[11]) or 0, groups = tonumber(found[12]) or 0,
-    known = found[6], stir = {},
+    known = found[6], stir = {}, opened = {},
   }
   S.queues[name] = queue
   return queue
@@ -38,7 +38,7 @@ local function limit_of(name, own)
   if own then return own end
   if not S.prefixes then
     S.prefixes = {}
-    local found = call('HGETALL', S.D .. 'lp')
+    local found = meta().lp and call('HGETALL', S.D .. 'lp') or {}
     for n = 1, #found, 2 do S.prefixes[found[n]] = tonumber(found[n + 1]) end
   end
   local longest, limit = -1, nil
@@ -56,6 +56,7 @@ local function target_of(name)
   target = {
     name = name, own = own, limit = limit_of(name, own), active = tonumber(found[2]) or 0, till = tonumber(found[3]),
     reason = found[4], tried = found[5] or nil, version = found[6] or nil, held = found[7] == '1',
+    known = found[1] or found[2] or found[3],
   }
   target.was_open = is_open(target)
   S.targets[name] = target
@@ -88,9 +89,7 @@ end
 local function weight_of(tenant)
   local weight = S.weights[tenant]
   if not weight then
-    -- Nearly everyone has none set.
-    if S.weighted == nil then S.weighted = call('EXISTS', S.D .. 'we') == 1 end
-    weight = S.weighted and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
+    weight = meta().we and tonumber(call('HGET', S.D .. 'we', tenant)) or 1
     S.weights[tenant] = weight
   end
   return weight
@@ -416,7 +415,10 @@ local function settle_target(target)
   local key = S.D .. 't:' .. target.name
   if target.active > 0 or target.own or target.till or target.tried or target.version then
     call('HSET', key, 'a', target.active)
-    call('SADD', S.D .. 'ts', target.name)
+    if not target.known then
+      call('SADD', S.D .. 'ts', target.name)
+      target.known = true
+    end
   else
     call('DEL', key)
     call('SREM', S.D .. 'ts', target.name)
@@ -437,6 +439,7 @@ local function settle_group(group)
       queue.groups = with_track(queue.groups, track)
       local new = call('ZADD', opened, at, group.target) == 1
       if new or group.added[track] then queue.stir[track] = true end
+      queue.opened[track] = true
     else
       call('ZREM', opened, group.target)
     end
@@ -467,7 +470,7 @@ local function settle_queue(queue)
   local may, was, placed = admits(queue), queue.listed, queue.listed ~= 0
   local listed, groups = 0, 0
   for _, track in ipairs(tracks_in(bit.bor(queue.groups, was))) do
-    local open = may and call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1
+    local open = may and (queue.opened[track] or call('EXISTS', S.D .. 'G' .. track .. ':' .. queue.name) == 1)
     if open or not may then groups = with_track(groups, track) end
     if open then
       if not has_track(was, track) then
@@ -482,7 +485,7 @@ local function settle_queue(queue)
       call('ZREM', S.D .. 'O' .. track, queue.name)
     end
   end
-  queue.stir, queue.listed, queue.groups = {}, listed, groups
+  queue.stir, queue.opened, queue.listed, queue.groups = {}, {}, listed, groups
   local key = S.D .. 'q:' .. queue.name
   if queue.active > 0 or queue.later > 0 or queue.ready > 0 or queue.version then
     call('HSET', key, 'a', queue.active, 'd', queue.later, 'r', queue.ready, 't', queue.turn, 'at', queue.at,

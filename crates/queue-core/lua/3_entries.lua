@@ -10,14 +10,15 @@ local function is_later(job)
 end
 
 -- The job must be nowhere.
-local function insert(lane, id, epoch, run_at, priority, track, key)
+local function insert(lane, id, epoch, run_at, priority, track, suspicion, key)
   lane.refs = lane.refs + 1
   lane.dirty = true
   priority = math.min(priority, PRIORITY_MAX)
-  set_fresh(id, encode_waiting(track, priority, lane.number, epoch, run_at, key))
+  set_fresh(id, encode_waiting(track, priority, suspicion, lane.number, epoch, run_at, key))
   if key then keys.note(lane, key, id) end
   if run_at > S.now then
     append(S.D .. 'd', id, run_at)
+    S.times = nil
     local queue = queue_of(lane.queue)
     queue.later = queue.later + 1
     S.served[lane.queue] = true
@@ -33,6 +34,7 @@ local function drop_waiting(job)
   local lane = lane_of(job.lane)
   if is_later(job) then
     put(S.D .. 'd', job.id, false)
+    S.times = nil
     local queue = queue_of(lane.queue)
     queue.later = queue.later - 1
     S.served[lane.queue] = true
@@ -54,12 +56,34 @@ local function started_of(job)
   return tonumber(call('HGET', S.D .. 'st:' .. job.session, lease_of(job))) or false
 end
 
+-- All that a session holds, as ids, and when their handlers began, by id. Costs as much as it holds.
+local function all_of(session)
+  local ids, open, leases, began = call('ZRANGE', S.D .. 'l:' .. session, 0, -1), {}, {}, {}
+  prefetch(ids)
+  for _, id in ipairs(ids) do
+    local job = job_of(id)
+    if job and job.leased then
+      if job.lost then
+        began[id] = started_of(job)
+      else
+        open[#open + 1], leases[#leases + 1] = id, lease_of(job)
+      end
+    end
+  end
+  for from = 1, #leases, UNPACK_MAX do
+    local to = math.min(from + UNPACK_MAX - 1, #leases)
+    local moments = call('HMGET', S.D .. 'st:' .. session, unpack(leases, from, to))
+    for n = from, to do began[open[n]] = tonumber(moments[n - from + 1]) or false end
+  end
+  return ids, began
+end
+
 local function end_lease(job)
   if job.lost then put(S.D .. 'x', job.id, false) end
   put(S.D .. 'l:' .. job.session, job.id, false)
   call('HDEL', S.D .. 'st:' .. job.session, lease_of(job))
-  if job.suspect then
-    mark(S.D .. 'su:' .. job.session, job.id, false)
+  if is_isolated(job.track) then
+    mark(S.D .. 'is:' .. job.session, job.id, false)
     S.freed[job.session] = true
   end
   if job.keyed then keys.forget(job.id, true) end
@@ -71,7 +95,7 @@ local function end_lease(job)
 end
 
 -- Makes an entry known: a no-op for a job that is held at the same or a later epoch.
-local function push(lanes, number, id, epoch, run_at, priority, track)
+local function push(lanes, number, id, epoch, run_at, priority, track, suspicion)
   local job = job_of(id)
   if job then
     if job.epoch >= epoch then return end
@@ -81,7 +105,7 @@ local function push(lanes, number, id, epoch, run_at, priority, track)
   end
   if run_at <= S.now + HORIZON_MS then
     local lane, key = lanes(number)
-    insert(lane, id, epoch, run_at, priority, track, key)
+    insert(lane, id, epoch, run_at, priority, track, suspicion, key)
   end
 end
 
@@ -107,56 +131,69 @@ local function is_lease(job, epoch, nonce)
   return job and job.leased and job.epoch == epoch and job.nonce == nonce
 end
 
--- Makes a lease lost and judges it: what had not started counts for nothing, and while a suspect ran in the session
--- nobody else is blamed. Decided once: the reaper may take leases in pieces.
-local function lose(job, blamed)
+-- Who is likeliest to have ended a session's process: the highest suspicion of the handlers that began in it, and how
+-- many of them have it.
+local function likeliest_of(began)
+  local likeliest = { suspicion = 0, count = 0 }
+  for id, at in pairs(began) do
+    local suspicion = at and job_of(id).suspicion or -1
+    if suspicion > likeliest.suspicion then likeliest.suspicion, likeliest.count = suspicion, 0 end
+    if suspicion == likeliest.suspicion then likeliest.count = likeliest.count + 1 end
+  end
+  return likeliest
+end
+
+-- Makes a lease lost and judges it: what had not started is not to blame, and of the rest only the likeliest are. Decided
+-- once: the reaper may take leases in pieces.
+local function lose(job, at, likeliest)
   if job.lost then return end
-  local at = started_of(job)
   if at then call('HDEL', S.D .. 'st:' .. job.session, lease_of(job)) end
   job.lost, job.started, job.started_at = true, at and true or false, at or 0
-  job.counts = job.started and (job.suspect or not blamed)
+  if at and job.suspicion == likeliest.suspicion then
+    job.blame = likeliest.count == 1 and BLAMES_ALONE or BLAMES_SHARED
+  end
   set_job(job.id, job)
   -- Its session's until something replaces it, but it does not end again.
   put(S.D .. 'l:' .. job.session, job.id, 'inf')
   put(S.D .. 'x', job.id, 0)
 end
 
--- Whether a suspect's handler began in this session.
-local function is_blamed(session)
-  for _, id in ipairs(call('SMEMBERS', S.D .. 'su:' .. session)) do
-    local job = job_of(id)
-    if job and job.leased and started_of(job) then return true end
-  end
-  return false
-end
-
--- All leases of a session are lost. Costs as much as it holds.
+-- All leases of a session are lost.
 local function lose_session(session)
-  local blamed = is_blamed(session)
-  local ids = call('ZRANGE', S.D .. 'l:' .. session, 0, -1)
-  prefetch(ids)
+  local ids, began = all_of(session)
+  local likeliest = likeliest_of(began)
   for _, id in ipairs(ids) do
     local job = job_of(id)
-    if job and job.leased then lose(job, blamed) end
+    if job and job.leased then lose(job, began[id], likeliest) end
   end
 end
 
--- Leases of a session that were not renewed are lost, up to `most`; how many were looked at.
+-- Leases of a session that were not renewed are lost, up to `most`; how many were looked at. Where there are any they are
+-- judged among all that the session holds, also what it keeps or lost before.
 local function lose_expired(session, most)
   local key = S.D .. 'l:' .. session
   local expired = call('ZRANGEBYSCORE', key, '-inf', S.now, 'LIMIT', 0, most)
   if #expired == 0 then return 0 end
-  prefetch(expired)
-  local blamed = is_blamed(session)
+  local _, began = all_of(session)
+  local likeliest = likeliest_of(began)
   for _, id in ipairs(expired) do
     local job = job_of(id)
-    if job and job.leased then lose(job, blamed) else put(key, id, false) end
+    if job and job.leased then lose(job, began[id], likeliest) else put(key, id, false) end
   end
   return #expired
 end
 
--- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
-local function pass_time()
+-- When the next entry comes due and the next pause or parking ends. What adds to them or takes from them forgets it.
+local function times_ahead()
+  if not S.times then
+    local _, due = first_of(S.D .. 'd')
+    local _, timer = first_of(S.D .. 'm')
+    S.times = { due = due, timer = timer }
+  end
+  return S.times
+end
+
+local function end_timers()
   for _, member in ipairs(call('ZRANGEBYSCORE', S.D .. 'm', '-inf', S.now, 'LIMIT', 0, DUE_MAX)) do
     call('ZREM', S.D .. 'm', member)
     local kind, name = member:sub(1, 1), member:sub(2)
@@ -183,6 +220,9 @@ local function pass_time()
       call('HDEL', S.D .. 't:' .. name, 'u', 'w')
     end
   end
+end
+
+local function take_due()
   local due = call('ZRANGEBYSCORE', S.D .. 'd', '-inf', S.now, 'LIMIT', 0, DUE_MAX)
   prefetch(due)
   prefetch_lanes_of(due)
@@ -203,10 +243,22 @@ local function pass_time()
   end
 end
 
--- When something becomes claimable by itself, or nil.
+-- Lets time do what it does by itself: entries come due (a bounded number at once), pauses and parkings end.
+local function pass_time()
+  local ahead = times_ahead()
+  if ahead.timer and ahead.timer <= S.now then
+    S.times = nil
+    end_timers()
+  end
+  if ahead.due and ahead.due <= S.now then
+    S.times = nil
+    take_due()
+  end
+end
+
+-- When something becomes claimable by itself, or nil. To be called on a settled state.
 local function next_at()
-  local _, due = first_of(S.D .. 'd')
-  local _, timer = first_of(S.D .. 'm')
-  if due and timer then return math.min(due, timer) end
-  return due or timer
+  local ahead = times_ahead()
+  if ahead.due and ahead.timer then return math.min(ahead.due, ahead.timer) end
+  return ahead.due or ahead.timer
 end

@@ -165,7 +165,7 @@ local function take(queue, tracks, left, slots)
       group.lanes, group.ahead = lanes, math.ceil(left / math.max(#lanes, 1))
     end
     local lane = is_open(target) and #lanes > 0 and lanes[1][2]
-    -- A group that was listed for a suspect, which may no longer be claimed, stands too far in front.
+    -- A group that was listed for an isolated job, which may no longer be claimed, stands too far in front.
     local misplaced = lane and lanes[1][1] ~= groups[1][1]
     local id, stock
     if lane and not misplaced then id, stock = lane_head(lane, tracks, group.ahead) end
@@ -203,7 +203,7 @@ local function take_run(queue, tracks, slots, ids, lanes_of_ids)
   for n = 1, #ring do
     local lane = ring[n][2]
     local line = lane.line or open_line(lane, tracks, group.ahead)
-    if #line ~= 1 or is_suspect(line[1].track) or not has_track(tracks, line[1].track)
+    if #line ~= 1 or is_isolated(line[1].track) or not has_track(tracks, line[1].track)
       or weight_of(lane.tenant) ~= 1 then return 0 end
     lane.run = 0
   end
@@ -275,7 +275,7 @@ local function take_all(names, tracks, slots)
     local id, lane, track = take(queue, tracks, slots - #ids, slots)
     if id then
       ids[#ids + 1], lanes[#lanes + 1] = id, lane
-      if is_suspect(track) then tracks = bit.band(tracks, PLAIN_TRACKS) end
+      if is_isolated(track) then tracks = bit.band(tracks, PLAIN_TRACKS) end
       turn = math.max(turn, queue.at)
       if #queues == 1 and #queue.heap == 1 then
         turn = turn + take_run(queue, tracks, slots, ids, lanes) * TURN
@@ -303,7 +303,7 @@ end
 -- Makes these entries the session's and adds them to `claims`, a list of job, record and number of the queue each, and
 -- their queues to `queues`.
 local function hold(session, ids, lanes, seed, claims, queues)
-  local records, leases, suspects, keyed = {}, {}, {}, nil
+  local records, leases, isolated, keyed = {}, {}, {}, nil
   local ends = number_text(S.now + LEASE_MS)
   local holder = session .. UNMARKED
   for n, text in ipairs(fetch(ids)) do
@@ -319,7 +319,7 @@ local function hold(session, ids, lanes, seed, claims, queues)
       records[of + 1], records[of + 2] = id, record
       leases[of + 1], leases[of + 2] = ends, id
       local rank = text:byte(1)
-      if bit.band(rank, SUSPECT) ~= 0 then suspects[#suspects + 1] = id end
+      if bit.band(rank, ISOLATED) ~= 0 then isolated[#isolated + 1] = id end
       if rank >= KEYED then
         keyed = keyed or {}
         keyed[#keyed + 1] = id
@@ -332,8 +332,21 @@ local function hold(session, ids, lanes, seed, claims, queues)
   end
   send('HSET', S.D .. 'j', records)
   send('ZADD', S.D .. 'l:' .. session, leases)
-  send('SADD', S.D .. 'su:' .. session, suspects)
+  send('SADD', S.D .. 'is:' .. session, isolated)
   if keyed then keys.hold(keyed) end
+end
+
+-- Where no queue ever stood in such a track, there is nothing to ask for.
+local function may_claim_isolated(session)
+  return bit.band(meta().tracks, ALL_TRACKS - PLAIN_TRACKS) == 0 or call('SCARD', S.D .. 'is:' .. session) == 0
+end
+
+-- Whether as many jobs of a target of this call are held as may.
+local function any_full()
+  for _, target in pairs(S.targets) do
+    if target.limit and target.active >= target.limit then return true end
+  end
+  return false
 end
 
 -- Claims up to `slots` jobs of these queues and tracks for a session. `seed` is new with every call, so that no two claims share a nonce.
@@ -341,13 +354,13 @@ end
 local function claim(session, names, tracks, slots, seed)
   local claims, queues = {}, {}
   local ids, lanes
-  -- Again after a round that took something: one claim can close its target in every queue that was looked at, and
-  -- those behind them were not.
+  -- Again after a round that took something and closed a target: it is closed in every queue that was looked at, and those
+  -- behind them were not.
   repeat
-    local may_suspects = call('SCARD', S.D .. 'su:' .. session) == 0
-    ids, lanes = take_all(names, may_suspects and tracks or bit.band(tracks, PLAIN_TRACKS), slots - #claims / 3)
+    local may = may_claim_isolated(session) and tracks or bit.band(tracks, PLAIN_TRACKS)
+    ids, lanes = take_all(names, may, slots - #claims / 3)
     hold(session, ids, lanes, seed, claims, queues)
     settle()
-  until #ids == 0 or #claims / 3 >= slots
+  until #ids == 0 or #claims / 3 >= slots or not any_full()
   return table.concat(claims), queues, #claims / 3
 end

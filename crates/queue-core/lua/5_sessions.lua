@@ -13,13 +13,14 @@ local function session_of(id)
   }
 end
 
-local function is_alive(session) return not session.dead and session.till > S.now end
+-- Unlinks what is kept of a session in one generation.
+local function unlink_leases(D, id) call('UNLINK', D .. 'l:' .. id, D .. 'is:' .. id, D .. 'st:' .. id) end
 
-local function may_claim_suspects(id) return call('SCARD', S.D .. 'su:' .. id) == 0 end
+local function is_alive(session) return not session.dead and session.till > S.now end
 
 -- The tracks that a session may claim now.
 local function tracks_of(session)
-  return may_claim_suspects(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)
+  return may_claim_isolated(session.id) and session.tracks or bit.band(session.tracks, PLAIN_TRACKS)
 end
 
 local function serves(session, queue)
@@ -33,13 +34,17 @@ local function split(text)
 end
 
 -- A word of the session. One that was found dead comes back only when it means to: an ack in its name may come from
--- the reaper.
-local function hear(session, revive)
-  if not (revive or is_alive(session)) then return end
+-- the reaper. What else is to be written of it goes with it.
+local function hear(session, revive, ...)
+  local key = S.P .. 's:' .. session.id
+  if not (revive or is_alive(session)) then
+    if ... then call('HSET', key, ...) end
+    return
+  end
+  if session.dead then call('ZREM', S.P .. 'sd', session.id) end
   session.dead, session.till = false, S.now + SESSION_MS
-  call('HSET', S.P .. 's:' .. session.id, 'seen', S.now, 'until', session.till, 'dead', '0')
+  call('HSET', key, 'seen', S.now, 'until', session.till, 'dead', '0', ...)
   call('ZADD', S.P .. 'ss', session.till, session.id)
-  call('ZREM', S.P .. 'sd', session.id)
 end
 
 -- Whether nobody listens to a channel. Who may not ask sees nobody go: the session's end stands in.
@@ -69,7 +74,7 @@ local function any_open(queues, tracks)
   return false
 end
 
--- Sessions that had to wait for a suspect of theirs to end may claim the next one now.
+-- Sessions that had to wait for an isolated job of theirs to end may claim the next one now.
 local function tell_freed(but)
   for id in pairs(S.freed) do
     local session = id ~= but and session_of(id)
@@ -78,25 +83,33 @@ local function tell_freed(but)
   S.freed = {}
 end
 
+-- Whether something became claimable for a session in this call.
+local function is_stirred(session)
+  local tracks = tracks_of(session)
+  for name in pairs(S.stirred) do
+    if serves(session, name) and bit.band(queue_of(name).listed, tracks) ~= 0 then return true end
+  end
+  return false
+end
+
+-- Whether something becomes claimable by itself sooner than the session was told.
+local function is_sooner(session)
+  local at = next_at()
+  return at and (not session.told or at < session.told)
+end
+
 -- Ends a verb: settles, and tells who has to hear of what became claimable in it. `but` has just looked itself.
 local function wake(but)
   settle()
   tell_freed(but)
   if not next(S.stirred) and not S.sooner then return end
-  local at = next_at()
   for _, id in ipairs(call('SMEMBERS', S.P .. 'w')) do
     if id ~= but then
       local session = session_of(id)
       if not session then
         call('SREM', S.P .. 'w', id)
-      else
-        local concerned = at and (not session.told or at < session.told)
-        local tracks = tracks_of(session)
-        for name in pairs(S.stirred) do
-          if concerned then break end
-          concerned = serves(session, name) and bit.band(queue_of(name).listed, tracks) ~= 0
-        end
-        if concerned then tell(session) end
+      elseif is_stirred(session) or is_sooner(session) then
+        tell(session)
       end
     end
   end

@@ -27,14 +27,14 @@ function verbs.push(args)
   local records = fetch(ids)
   local as_of = S.settled
   for _, known in ipairs(records) do
-    local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, at)
+    local id, epoch, run_at, priority, track, suspicion, number = struct.unpack(ENTRY, text, at)
     at = at + ENTRY_BYTES
     -- A job that comes twice settles what was fresh until then: from there on what was read is too old.
     if known or S.fresh[id] or S.settled ~= as_of then
-      push(lanes, number, id, epoch, run_at, priority, track)
+      push(lanes, number, id, epoch, run_at, priority, track, suspicion)
     elseif run_at <= horizon then
       local lane, key = lanes(number)
-      insert(lane, id, epoch, run_at, priority, track, key)
+      insert(lane, id, epoch, run_at, priority, track, suspicion, key)
     end
   end
   wake()
@@ -88,8 +88,8 @@ local function ack_all(args, session, text)
   for number in pairs(finished) do note_end(lane_of(number)) end
   settle()
   for _, place in ipairs(nexts) do
-    local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, place)
-    push(lanes, number, id, epoch, run_at, priority, track)
+    local id, epoch, run_at, priority, track, suspicion, number = struct.unpack(ENTRY, text, place)
+    push(lanes, number, id, epoch, run_at, priority, track, suspicion)
   end
 end
 
@@ -100,10 +100,6 @@ function verbs.step(args)
   local wants = tonumber(args[7]) > 0
   pass_time()
   local session = session_of(id)
-  if session then
-    hear(session, wants)
-    if not wants then listen(id) end
-  end
   ack_all(args, id, args[9])
   settle()
   local text, names, count = '', {}, 0
@@ -113,8 +109,7 @@ function verbs.step(args)
   end
   local at = next_at()
   if session then
-    call('HSET', S.P .. 's:' .. id, 'told', at or '', 'queues', session.queues, 'tracks',
-      session.tracks)
+    hear(session, wants, 'told', at or '', 'queues', session.queues, 'tracks', session.tracks)
     if wants and count == tonumber(args[7]) then
       call('SREM', S.P .. 'w', id)
     else
@@ -172,7 +167,7 @@ end
 -- Takes over what a session held before a flush, unless it went on to another epoch or another session. `at` is where
 -- the claim stands in the argument.
 local function take_over(session, lanes, text, at)
-  local id, epoch, run_at, priority, track, number = struct.unpack(ENTRY, text, at)
+  local id, epoch, run_at, priority, track, suspicion, number = struct.unpack(ENTRY, text, at)
   local nonce, started, started_at = struct.unpack('>c8Bd', text, at + ENTRY_BYTES)
   local job = job_of(id)
   if job and (job.leased or job.epoch > epoch) then return end
@@ -182,11 +177,12 @@ local function take_over(session, lanes, text, at)
   lane.dirty = true
   occupy(lane)
   if key then keys.occupy(lane, key, id) end
-  local taken = new_job(id, track, math.min(priority, PRIORITY_MAX), lane.number, epoch, run_at, key ~= nil)
+  priority = math.min(priority, PRIORITY_MAX)
+  local taken = new_job(id, track, priority, suspicion, lane.number, epoch, run_at, key ~= nil)
   taken.leased, taken.session, taken.nonce = true, session, nonce
   set_job(id, taken)
   put(S.D .. 'l:' .. session, id, S.now + LEASE_MS)
-  if taken.suspect then mark(S.D .. 'su:' .. session, id, true) end
+  if is_isolated(track) then mark(S.D .. 'is:' .. session, id, true) end
   if started == 1 then call('HSET', S.D .. 'st:' .. session, lease_of(taken), number_text(started_at)) end
 end
 
@@ -214,12 +210,12 @@ function verbs.join(args)
   return 1
 end
 
--- session -> 1
+-- session -> 1. It stays among the dead ones for a while: that is where whoever sweeps finds its leases.
 function verbs.leave(args)
   local id = args[4]
   call('DEL', S.P .. 's:' .. id)
   call('ZREM', S.P .. 'ss', id)
-  call('ZREM', S.P .. 'sd', id)
+  call('ZADD', S.P .. 'sd', S.now, id)
   call('SREM', S.P .. 'w', id)
   lose_session(id)
   settle()
@@ -245,8 +241,18 @@ local function end_closed()
   end
 end
 
+-- A session has been dead for long. What it held and nobody has replaced keeps it; a sweep that did not end may have left
+-- what it held in older generations.
+local function forget_session(id)
+  if call('EXISTS', S.D .. 'l:' .. id) == 1 then return call('ZADD', S.P .. 'sd', S.now, id) end
+  for _, old in ipairs(call('SMEMBERS', S.P .. 'old')) do unlink_leases(S.P .. old .. ':', id) end
+  call('DEL', S.P .. 's:' .. id, S.D .. 'st:' .. id)
+  call('ZREM', S.P .. 'sd', id)
+  call('SREM', S.P .. 'w', id)
+end
+
 -- limit, '1' where a closed connection can be seen here (a Cluster's may be at any node) -> lost leases: (id, epoch,
--- nonce, counts, session, started, started_at) each
+-- nonce, blame, session, started, started_at) each
 function verbs.reap(args)
   if args[5] == '1' then end_closed() end
   for _, id in ipairs(call('ZRANGEBYSCORE', S.P .. 'ss', '-inf', S.now, 'LIMIT', 0, DUE_MAX)) do
@@ -256,9 +262,7 @@ function verbs.reap(args)
     lose_session(id)
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', S.P .. 'sd', '-inf', S.now - FORGET_MS, 'LIMIT', 0, DUE_MAX)) do
-    call('DEL', S.P .. 's:' .. id, S.D .. 'st:' .. id)
-    call('ZREM', S.P .. 'sd', id)
-    call('SREM', S.P .. 'w', id)
+    forget_session(id)
   end
   write_kept()
   local room = DUE_MAX
@@ -272,7 +276,7 @@ function verbs.reap(args)
   prefetch(ids)
   for n, id in ipairs(ids) do
     local job = job_of(id)
-    text[n] = struct.pack('>c16dc8Bc16Bd', id, job.epoch, job.nonce, job.counts and 1 or 0, job.session,
+    text[n] = struct.pack('>c16dc8Bc16Bd', id, job.epoch, job.nonce, job.blame, job.session,
       job.started and 1 or 0, job.started_at or 0)
   end
   return table.concat(text)

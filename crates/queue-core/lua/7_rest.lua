@@ -2,6 +2,7 @@
 -- Invariant: nothing is done at another generation than the caller's.
 
 local function set_timer(kind, name, till)
+  S.times = nil
   if till then
     call('ZADD', S.D .. 'm', till, kind .. name)
     S.sooner = true
@@ -36,6 +37,7 @@ local function limit_prefix(prefix, limit)
   limit_of('', nil)
   S.prefixes[prefix] = limit
   if limit then call('HSET', S.D .. 'lp', prefix, limit) else call('HDEL', S.D .. 'lp', prefix) end
+  note_members('lp')
   for _, target in pairs(S.targets) do target.limit = limit_of(target.name, target.own) end
 end
 
@@ -53,6 +55,8 @@ function settings.limit(args)
 end
 
 local function park(target, till, reason)
+  -- What two parts want is the longer of both; a moment that has passed ends all of it.
+  if till > S.now and target.till and target.till >= till then return end
   target.dirty = true
   if till > S.now then
     target.till, target.reason = till, reason
@@ -98,7 +102,8 @@ function settings.tenant(args)
   local known = tenant_of(name)
   if known and tonumber(known.version) > tonumber(args[6]) then return end
   if args[7] == '1' then call('HDEL', S.D .. 'we', name) else call('HSET', S.D .. 'we', name, args[7]) end
-  S.weighted, S.weights[name] = nil, tonumber(args[7])
+  S.weights[name] = tonumber(args[7])
+  note_members('we')
   local was, asleep = known and known.asleep or false, args[8] == '1' and (not till or till > S.now)
   set_tenant(name, args[6], asleep, args[9], args[10])
   set_timer('n', name, asleep and till or nil)
@@ -222,18 +227,18 @@ function verbs.explain(args)
     local session = session_of(id)
     if session and is_alive(session) and serves(session, lane.queue) and has_track(session.tracks, job.track) then
       serving = true
-      able = able or may_claim_suspects(id)
+      able = able or may_claim_isolated(id)
     end
   end
-  if not serving then say('no_worker') elseif job.suspect and not able then say('other_suspect') end
+  if not serving then say('no_worker') elseif is_isolated(job.track) and not able then say('other_isolated') end
   if not later then waits[#waits + 1] = job.keyed and keys.explain(job.id) or turn_of(lane, job) end
   return waits
 end
 
--- ids of sessions -> those of them that are not alive and whose process nobody sees; id, leases, seen_at of each session
--- that is alive
+-- ids of sessions -> the generation; those of them that are not alive and whose process nobody sees; id, leases, seen_at
+-- of each session that is alive
 function verbs.sessions(args)
-  local reply, alive, gone = { '' }, {}, {}
+  local reply, alive, gone = { S.generation, '' }, {}, {}
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
     local session = session_of(id)
     if session and is_alive(session) then
@@ -245,7 +250,7 @@ function verbs.sessions(args)
     local id = args[4]:sub(at, at + 15)
     if not alive[id] and is_unheard(S.P .. 'ear:' .. id) then gone[#gone + 1] = id end
   end
-  reply[1] = table.concat(gone)
+  reply[2] = table.concat(gone)
   return reply
 end
 
@@ -281,7 +286,7 @@ function verbs.sweep()
   end
   for _, set in ipairs({ 'ss', 'sd' }) do
     for _, id in ipairs(call('ZRANGE', S.P .. set, 0, -1)) do
-      call('UNLINK', D .. 'l:' .. id, D .. 'su:' .. id, D .. 'st:' .. id)
+      unlink_leases(D, id)
     end
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end

@@ -158,15 +158,17 @@ local function fit(key)
     local next = call('ZRANGE', blocked, 0, 0, 'WITHSCORES')
     if not next[1] then break end
     if S.moves >= MOVES_MAX and key.refs > 1 then return false, waiting end
+    local last
     if inside == room then
-      local last = call('ZREVRANGE', admitted, 0, 0, 'WITHSCORES')
+      last = call('ZREVRANGE', admitted, 0, 0, 'WITHSCORES')
       local a, b = tonumber(next[2]), tonumber(last[2])
       if a > b or a == b and not bytes_before(next[1], last[1]) then break end
-      block(last[1], last[2], admitted, blocked)
     else
       inside, waiting = inside + 1, waiting - 1
     end
+    -- Who comes before who goes: of the same lane, it is never empty between them and keeps its turn.
     admit(next[1], next[2], admitted, blocked)
+    if last then block(last[1], last[2], admitted, blocked) end
   end
   return true, waiting
 end
@@ -175,6 +177,7 @@ end
 local function review_from(queue, number)
   call('HSET', S.D .. 'q:' .. queue, 'kr', number)
   call('ZADD', S.D .. 'm', number_text(S.now), 'k' .. queue)
+  S.times = nil
   S.sooner = true
 end
 

@@ -6,13 +6,8 @@
 -- Arguments: 1 verb, 2 the time in milliseconds, which only tests set ('': Redis' own); then the verb's own.
 -- Invariant: of the callers of a circuit one at a time is its probe, from `enter` until its end or until it is not renewed.
 
-local call = redis.call
-local P, verb, now = KEYS[1], ARGV[1], tonumber(ARGV[2])
-if not now then
-  local time = call('TIME')
-  now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-end
-local bucket_now = math.floor(now / BUCKET_MS)
+-- Set by `run`, never left over from another call.
+local call, P, now, bucket_now
 
 local function number(n) return string.format('%.0f', n) end
 
@@ -168,4 +163,12 @@ function verbs.list()
   return reply
 end
 
-return verbs[verb](unpack(ARGV, 3))
+local function run(keys, args)
+  call, P, now = redis.call, keys[1], tonumber(args[2])
+  if not now then
+    local time = call('TIME')
+    now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+  end
+  bucket_now = math.floor(now / BUCKET_MS)
+  return verbs[args[1]](unpack(args, 3))
+end

@@ -51,7 +51,7 @@ pub enum ErrorClass {
     Transient,
     /// A failure that the handler calls final.
     Permanent,
-    /// Workers died with this job three times.
+    /// Workers died with this job three times or more.
     Poison,
     /// The worker was lost with this attempt.
     Lost,
@@ -151,7 +151,7 @@ pub struct JobError {
     pub retry_after_ms: Option<u64>,
     /// Attempts after which this failure is final, where that is fewer than the job has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tries_max: Option<u32>,
+    pub tries_max: Option<u8>,
     /// The job's lane sleeps until its target may be asked again: the job need not know how long, it is not claimed before.
     #[serde(skip)]
     pub lane_sleeps: bool,

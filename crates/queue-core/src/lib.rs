@@ -13,6 +13,7 @@ pub mod job;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
+pub mod limiter;
 pub mod payload;
 pub mod retry;
 pub mod route;

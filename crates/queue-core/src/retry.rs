@@ -62,7 +62,7 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     }
     let rule = rule(error.class);
     let free = rule.then == Then::Release;
-    let tries = error.tries_max.unwrap_or(u32::MAX).min(budget.max_attempts);
+    let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
     // A breaker asks nobody, so that waiting for it costs the provider nothing, however long it takes.
     let is_tired = free && budget.releases >= RELEASES_MAX && error.class != ErrorClass::Breaker;
     if is_tired || !free && budget.attempt >= tries {

@@ -95,11 +95,11 @@ mod tests {
 
     #[test]
     fn a_target_is_read_back_from_its_name() {
-        for name in ["openai:gpt-4o:default", "vllm:org/model:tag:acme"] {
+        for name in ["openai:gpt-4o:default", "local:llama3:8b:default", "gw:vendor/model:acme"] {
             assert_eq!(Target::parse(name).unwrap().name().as_str(), name);
         }
         assert_eq!(Target::parse("vllm:a:b:acme").unwrap().model, "a:b".into());
-        for name in ["", "openai", "openai:gpt-4o", ":m:c", "p::c", "p:m:", "a:b:c>d:e:f"] {
+        for name in ["", "openai", "openai:gpt-4o", "a:b", ":m:c", "p::c", "p:m:", "a:b:c>d:e:f"] {
             assert_eq!(Target::parse(name), None, "{name}");
         }
     }

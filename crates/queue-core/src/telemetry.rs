@@ -48,6 +48,8 @@ names! {
     CACHE_HITS = "cache_hits_total", describe_counter, Unit::Count, "Answers that needed no call, by cache.";
     COST_SAVED = "cost_saved_usd_total", describe_counter, Unit::Count, "Spend avoided in US dollars, by reason.";
     BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";
+    LIMITER_WAITS = "limiter_waits_total", describe_counter, Unit::Count, "Calls that had to wait for their limit, in place or as a released job, by target.";
+    LIMITER_ESTIMATE_RATIO = "limiter_estimate_ratio", describe_histogram, Unit::Count, "Tokens that a call used, over those that were estimated.";
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
     HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     dispatcher::{
-        Ack, Claim, DispatchError, Dispatcher, Entry, Place, Signal, Step,
+        Ack, Claim, DispatchError, Dispatcher, Entry, Place, Signal, Step, Suspicion,
         redis::{OpenError, RedisAddress, RedisConfig, RedisDispatcher},
     },
     ids::{Epoch, Generation, JobId, SessionId},
@@ -30,7 +30,7 @@ fn entry() -> Entry {
         kind: Kind::Llm,
         priority: 5,
         run_at: Timestamp(0),
-        suspect: false,
+        suspicion: Suspicion::None,
         key: None,
     }
 }
@@ -287,7 +287,8 @@ async fn nothing_is_left_of_jobs_that_are_done() {
         let jobs = (0..n).map(|n| {
             // Three of each key, so that two of them wait behind it.
             let (tenant, key) = (format!("tenant-{}", n / 3), (n % 2 == 0).then(|| "k".into()));
-            Entry { tenant: tenant.as_str().into(), suspect: n == 0, key, ..entry() }
+            let suspicion = if n == 0 { Suspicion::Isolated } else { Suspicion::Suspect };
+            Entry { tenant: tenant.as_str().into(), suspicion, key, ..entry() }
         });
         dispatcher.push(jobs.collect()).await.unwrap();
         loop {
@@ -322,6 +323,34 @@ async fn old_generations_are_swept() {
         }
         claim(dispatcher, session).await.unwrap();
     }
+}
+
+/// What a session leaves behind goes with its generation, or after a while, whatever came too late and whoever died.
+#[tokio::test]
+async fn nothing_is_left_of_sessions_that_left() {
+    const A_WHILE_MS: i64 = 600_001;
+    let redis = Redis::on(own(&[])).await;
+    let dispatcher = &redis.dispatcher;
+    let keys = |pattern: &str| redis.server.command(&["EVAL", "return #redis.call('KEYS', ARGV[1])", "0", pattern]);
+    for generation in 1..=2 {
+        dispatcher.begin(Generation(generation)).await.unwrap();
+        let session = SessionId::generate();
+        let _signals = dispatcher.join(session, vec![]).await.unwrap();
+        dispatcher.push(vec![Entry { suspicion: Suspicion::Isolated, ..entry() }, entry()]).await.unwrap();
+        let held: Vec<_> = claim(dispatcher, session).await.unwrap().iter().map(|claim| claim.lease).collect();
+        dispatcher.start(session, &held).await.unwrap();
+        dispatcher.leave(session).await.unwrap();
+        // It was on its way when its session left.
+        dispatcher.start(session, &held).await.unwrap();
+        redis.clock.advance_ms(A_WHILE_MS * (generation - 1));
+        assert_eq!(dispatcher.reap(9).await.unwrap().len(), 2, "nobody has replaced them");
+        assert_eq!(keys("*:l:*"), ":1");
+    }
+    dispatcher.begin(Generation(3)).await.unwrap();
+    assert_eq!(redis.server.command(&["DBSIZE"]), ":2", "the generation, and who left");
+    redis.clock.advance_ms(A_WHILE_MS);
+    dispatcher.reap(9).await.unwrap();
+    assert_eq!(redis.server.command(&["DBSIZE"]), ":1", "the generation");
 }
 
 #[tokio::test]

@@ -155,7 +155,7 @@ async fn first_claim(stores: &Stores, session: SessionId) -> Result<Instant, Fai
                     kind: row.kind,
                     priority: row.priority,
                     run_at: row.run_at,
-                    suspect: false,
+                    suspicion: queue_core::dispatcher::Suspicion::None,
                     key: row.concurrency_key.clone(),
                 });
                 let ack = Ack { lease: reply.claims[0].lease, next };

@@ -10,14 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use queue_core::{
-    dispatcher::DispatchError,
-    journal::{Filling, JournalError},
-    stores::Stores,
-};
+use queue_core::{dispatcher::DispatchError, ids::Generation, journal::Filling, stores::Stores};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Config, RebuildError, rebuild};
+use crate::{Config, RebuildError, absent::Absent, rebuild};
 
 /// Time between two looks. A job that was accepted before a flush waits this much longer.
 pub(crate) const EVERY: Duration = Duration::from_millis(500);
@@ -74,12 +70,14 @@ pub(crate) async fn look(
     }
 }
 
-/// Watches the notes of whoever fills the present life. Time is measured here, not read from the note: the clocks of two
-/// processes need not agree.
+/// Watches the notes of whoever fills the present life, and who comes back to it. Time is measured here, not read from the
+/// note: the clocks of two processes need not agree.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     /// The last note, and since when it stands.
     seen: Option<(Filling, Instant)>,
+    /// Who has yet to join this life, as long as nothing is filled in it.
+    absent: Option<(Generation, Absent)>,
 }
 
 impl Watch {
@@ -90,19 +88,43 @@ impl Watch {
         config: &Config,
         now: Instant,
     ) -> Result<Option<rebuild::Prepared>, RebuildError> {
-        match self.silent(stores, now).await? {
-            Some(filling) => rebuild::relieve(stores, config, filling).await,
-            None => Ok(None),
+        let filling = stores.catalog.filling().await?;
+        let is_silent = self.is_silent(filling, now);
+        // Who goes on in the middle waits for nobody.
+        if filling.done || filling.after.is_some() {
+            self.absent = None;
+        } else {
+            self.look(stores, filling.generation, now).await?;
         }
+        if !is_silent {
+            return Ok(None);
+        }
+        let absent = self.absent.as_ref().map(|(_, absent)| absent.clone()).unwrap_or_default();
+        rebuild::relieve(stores, config, filling, absent, now).await
     }
 
-    async fn silent(&mut self, stores: &Stores, now: Instant) -> Result<Option<Filling>, JournalError> {
-        let filling = stores.catalog.filling().await?;
+    fn is_silent(&mut self, filling: Filling, now: Instant) -> bool {
         let since = match self.seen {
             Some((seen, since)) if seen == filling => since,
             _ => now,
         };
         self.seen = (!filling.done).then_some((filling, since));
-        Ok((!filling.done && now.duration_since(since) >= SILENCE).then_some(filling))
+        !filling.done && now.duration_since(since) >= SILENCE
+    }
+
+    /// Looks who has come back to this life, from the first look on.
+    async fn look(&mut self, stores: &Stores, life: Generation, now: Instant) -> Result<(), RebuildError> {
+        let (_, mut absent) = match self.absent.take() {
+            Some(of_life) if of_life.0 == life => of_life,
+            _ => (life, rebuild::absent(stores, Absent::default(), now).await?),
+        };
+        match stores.dispatcher.sessions(&absent.ids()).await {
+            Ok(present) if present.generation == life => absent.look(Some(&present), now),
+            // The journal has heard of a life that the dispatcher has not begun: nobody can have come back to it.
+            Ok(_) => return Ok(()),
+            Err(_) => absent.look(None, now),
+        }
+        self.absent = Some((life, absent));
+        Ok(())
     }
 }

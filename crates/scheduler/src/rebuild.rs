@@ -60,7 +60,7 @@ struct Fill {
     /// Rows accepted by then are pushed by the rebuild; later ones were pushed when they were accepted.
     accepted_by: Timestamp,
     /// Workers that may still run something.
-    awaited: BTreeSet<SessionId>,
+    absent: Absent,
     /// How far it is.
     filling: Filling,
 }
@@ -71,9 +71,9 @@ impl Prepared {
         self.due_by
     }
 
-    fn to_fill(stores: &Stores, accepted_by: Timestamp, awaited: BTreeSet<SessionId>, filling: Filling) -> Self {
+    fn to_fill(stores: &Stores, accepted_by: Timestamp, absent: Absent, filling: Filling) -> Self {
         let due_by = stores.clock.now().plus_ms(HORIZON_MS);
-        Self { due_by, fill: Some(Fill { accepted_by, awaited, filling }) }
+        Self { due_by, fill: Some(Fill { accepted_by, absent, filling }) }
     }
 }
 
@@ -109,14 +109,25 @@ pub(crate) async fn begin(
     make_ready(stores, config).await?;
     let now = stores.clock.now();
     let filling = Filling { generation, began_at: now, beat: 0, after: None, done: false };
-    Ok(Prepared::to_fill(stores, now, awaited, filling))
+    let mut absent = Absent::default();
+    absent.wait_for(awaited, Instant::now());
+    Ok(Prepared::to_fill(stores, now, absent, filling))
 }
 
-/// Goes on with a life whose filler is silent; `None` if another scheduler does.
+/// Who is known to be absent, and whoever registered since.
+pub(crate) async fn absent(stores: &Stores, known: Absent, now: Instant) -> Result<Absent, RebuildError> {
+    let mut absent = known;
+    absent.wait_for(registered(stores).await?, now);
+    Ok(absent)
+}
+
+/// Goes on with a life whose filler is silent; `None` if another scheduler does. `known` is who is known to be absent.
 pub(crate) async fn relieve(
     stores: &Stores,
     config: &Config,
     filling: Filling,
+    known: Absent,
+    now: Instant,
 ) -> Result<Option<Prepared>, RebuildError> {
     if !stores.catalog.note_filling(filling).await? {
         return Ok(None);
@@ -125,11 +136,11 @@ pub(crate) async fn relieve(
     tracing::warn!(life, begun = after.is_some(), "whoever filled the dispatcher is silent; this scheduler goes on");
     // It may have died before it had told the dispatcher anything.
     make_ready(stores, config).await?;
-    let awaited = if after.is_none() { registered(stores).await? } else { BTreeSet::new() };
+    let absent = if after.is_none() { absent(stores, known, now).await? } else { Absent::default() };
     // Rows of this life were pushed by whoever accepted them, or are the reconciler's, which moves their epoch: pushed a
     // second time as they are, one could be held by two workers.
     let filling = Filling { beat: filling.beat + 1, ..filling };
-    Ok(Some(Prepared::to_fill(stores, filling.began_at, awaited, filling)))
+    Ok(Some(Prepared::to_fill(stores, filling.began_at, absent, filling)))
 }
 
 async fn make_ready(stores: &Stores, config: &Config) -> Result<(), RebuildError> {
@@ -181,9 +192,8 @@ pub(crate) struct Filler {
     stores: Stores,
     due_by: Timestamp,
     fill: Fill,
-    absent: Absent,
-    /// Some worker may still run what nobody holds.
-    unsure: bool,
+    /// It goes on in the middle of a life, and does not know who came back before.
+    in_the_middle: bool,
     /// The page behind the last one, read while that was pushed.
     ahead: Option<Vec<Entry>>,
     noted: Instant,
@@ -194,17 +204,19 @@ impl Filler {
     /// `None` where another scheduler fills.
     pub(crate) fn new(stores: Stores, prepared: Prepared) -> Option<Self> {
         let Prepared { due_by, fill } = prepared;
-        let mut fill = fill?;
-        let now = Instant::now();
-        let absent = Absent::new(std::mem::take(&mut fill.awaited), now);
-        // Who goes on in the middle does not know who came back.
-        let unsure = fill.filling.after.is_some();
-        Some(Self { stores, due_by, fill, absent, unsure, ahead: None, noted: now, pushed: 0 })
+        let fill = fill?;
+        let in_the_middle = fill.filling.after.is_some();
+        Some(Self { stores, due_by, fill, in_the_middle, ahead: None, noted: Instant::now(), pushed: 0 })
+    }
+
+    /// Whether some worker may still run what nobody holds.
+    fn is_unsure(&self) -> bool {
+        self.in_the_middle || self.fill.absent.dead() > 0
     }
 
     #[cfg(test)]
     pub(crate) fn awaited(&self) -> Vec<SessionId> {
-        self.absent.ids()
+        self.fill.absent.ids()
     }
 
     pub(crate) async fn run(&mut self) {
@@ -234,31 +246,30 @@ impl Filler {
 
     /// Waits until every awaited worker has joined this life, or is taken for dead by everybody.
     async fn wait_for_workers(&mut self) -> Filled {
-        while !self.absent.nobody() {
+        while !self.fill.absent.nobody() {
             if self.look(Instant::now()).await == Filled::Relieved || !self.note_now_and_then().await {
                 return Filled::Relieved;
             }
-            if !self.absent.nobody() {
+            if !self.fill.absent.nobody() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
+        }
+        let dead = self.fill.absent.dead();
+        if dead > 0 {
+            tracing::warn!(workers = dead, "workers did not come back; what nobody holds gets a new epoch");
         }
         Filled::Page
     }
 
     /// Looks who has come back.
     pub(crate) async fn look(&mut self, now: Instant) -> Filled {
-        match self.stores.dispatcher.sessions(&self.absent.ids()).await {
-            Ok(present) => self.absent.look(Some(&present), now),
+        match self.stores.dispatcher.sessions(&self.fill.absent.ids()).await {
+            Ok(present) => self.fill.absent.look(Some(&present), now),
             Err(DispatchError::WrongGeneration) => return Filled::Relieved,
             Err(error) => {
                 tracing::warn!(%error, "the rebuild does not know which workers live");
-                self.absent.look(None, now);
+                self.fill.absent.look(None, now);
             }
-        }
-        let dead = self.absent.dead();
-        if self.absent.nobody() && dead > 0 {
-            self.unsure = true;
-            tracing::warn!(workers = dead, "workers did not come back; what nobody holds gets a new epoch");
         }
         Filled::Page
     }
@@ -289,7 +300,7 @@ impl Filler {
     }
 
     async fn push(&self, page: Vec<Entry>) -> Result<(), RebuildError> {
-        if self.unsure {
+        if self.is_unsure() {
             reconcile::push_unknown(&self.stores, self.fill.filling.generation, &page).await?;
         } else {
             self.stores.dispatcher.push(page).await?;

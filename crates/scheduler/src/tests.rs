@@ -1,5 +1,5 @@
 //! The roles on real stores, with a clock that is moved by hand: SQLite in a temporary folder, the dispatcher in memory.
-#![allow(clippy::unwrap_used)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod absent;
 mod lives;

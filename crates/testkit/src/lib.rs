@@ -15,6 +15,6 @@ mod redis;
 mod watchdog;
 
 pub use postgres::{PostgresServer, SUPERUSER};
-pub use provider::{Behaviour, Director, MockProvider, SeenCall, Stream, UsageForm, Vectors};
+pub use provider::{Allowance, Behaviour, Director, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};
 pub use watchdog::Watchdog;

@@ -79,11 +79,11 @@ impl Breakers {
     }
 
     /// Leave to call `target`; else why not, as an error that spends no attempt. Whoever is let through says by
-    /// [`Pass::end`] what became of the call.
-    pub(crate) async fn enter(self: &Arc<Self>, target: &Target) -> Result<Pass, JobError> {
+    /// [`Entered::end`] what became of the call.
+    pub(crate) async fn enter(self: &Arc<Self>, target: &Target) -> Result<Entered, JobError> {
         let (name, account) = (target.name(), target.account());
         if let Some(known) = self.recall(&name) {
-            return known.map(|()| self.pass(name, account, None)).map_err(|refusal| refused(target, &refusal));
+            return known.map(|()| self.entered(name, account, None)).map_err(|refusal| refused(target, &refusal));
         }
         let probe = ProbeId::generate();
         let successes = self.take_successes(&name);
@@ -91,13 +91,13 @@ impl Breakers {
         match self.stores.breakers.enter(ask).await {
             Ok(Leave::Given) => {
                 self.learn(&name, None);
-                Ok(self.pass(name, account, None))
+                Ok(self.entered(name, account, None))
             }
             Ok(Leave::Probe { target, account: of_account }) => {
                 tracing::info!(target = %name, "this call tries whether the target works again");
                 let circuits = [target.then(|| name.clone()), of_account.then(|| account.clone())];
                 let circuits: Vec<Name> = circuits.into_iter().flatten().collect();
-                Ok(self.pass(name, account, Some(Probe::begin(self.stores.clone(), probe, circuits))))
+                Ok(self.entered(name, account, Some(Probe::begin(self.stores.clone(), probe, circuits))))
             }
             Ok(Leave::Refused(refusal)) => {
                 self.learn(&name, Some(&refusal));
@@ -111,7 +111,7 @@ impl Breakers {
                 tracing::warn!(%error, target = %name, "the breaker cannot be asked");
                 let now = self.stores.clock.now();
                 let known = self.known().get(&name).and_then(|known| known.standing_refusal(now));
-                known.map_or_else(|| Ok(self.pass(name, account, None)), |refusal| Err(refused(target, &refusal)))
+                known.map_or_else(|| Ok(self.entered(name, account, None)), |refusal| Err(refused(target, &refusal)))
             }
         }
     }
@@ -176,8 +176,8 @@ impl Breakers {
         if known.is_younger(TOLD_MAX_MS, self.stores.clock.now()) { told } else { 0 }
     }
 
-    fn pass(self: &Arc<Self>, target: Name, account: Name, probe: Option<Probe>) -> Pass {
-        Pass { breakers: self.clone(), target, account, probe }
+    fn entered(self: &Arc<Self>, target: Name, account: Name, probe: Option<Probe>) -> Entered {
+        Entered { breakers: self.clone(), target, account, probe }
     }
 
     async fn put_to_sleep(&self, target: &Name, refusal: &Refusal) {
@@ -228,15 +228,15 @@ fn refused(target: &Target, refusal: &Refusal) -> JobError {
 }
 
 /// Leave to make one call.
-pub(crate) struct Pass {
+pub(crate) struct Entered {
     breakers: Arc<Breakers>,
     target: Name,
     account: Name,
     probe: Option<Probe>,
 }
 
-impl Pass {
-    /// Says what became of the call. A pass that is dropped without a word says nothing: if it was a probe's, its place is
+impl Entered {
+    /// Says what became of the call. One that is dropped without a word says nothing: if it was a probe's, its place is
     /// free when its time is over.
     pub(crate) async fn end(self, outcome: Result<(), &JobError>) {
         let Self { breakers, target, account, probe } = self;
@@ -268,6 +268,14 @@ impl Pass {
             // A server that fails says nothing of the account.
             let end = if end == End::Failure { End::Unknown } else { end };
             breakers.tell(&target, &account, id, end, reason()).await;
+        }
+    }
+
+    /// Says that no call is made, so that another may try what this one would have tried.
+    pub(crate) async fn give_back(self) {
+        let Some(probe) = &self.probe else { return };
+        for circuit in &probe.circuits {
+            self.breakers.tell(&self.target, circuit, probe.id, End::Unknown, String::new()).await;
         }
     }
 }

@@ -165,6 +165,8 @@ impl Claimer {
         let full = slots > 0 && claims.len() == slots;
         if let (Some(slot), false) = (slot, claims.is_empty()) {
             self.hand_on(claims, slot);
+            // The load goes out before what is left to do here.
+            tokio::task::yield_now().await;
         }
         // Claims, not permits: a step that claims holds permits for jobs that may not be there.
         let busy = self.leases.count().min(self.slots_total);

@@ -30,7 +30,8 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    breaker::Breakers,
+    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat, of_embed},
+    breaker::{Breakers, Entered},
     fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
@@ -63,6 +64,8 @@ pub struct Surroundings {
     pub routes: Arc<Routes>,
     /// What a call costs.
     pub prices: Arc<PriceBook>,
+    /// Whether a call may be made now.
+    pub gate: Arc<Gate>,
 }
 
 /// One attempt, as its handler sees it.
@@ -77,6 +80,8 @@ pub struct JobContext {
     served_by: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, u32>>,
     in_flight: AtomicU32,
+    /// Calls that wait to be made or are under way.
+    wished: AtomicU32,
     tries: AtomicU32,
 }
 
@@ -101,6 +106,7 @@ impl JobContext {
             served_by: Mutex::default(),
             served: Mutex::default(),
             in_flight: AtomicU32::new(0),
+            wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
         }
     }
@@ -218,14 +224,22 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked) {
             return Ok(answer);
         }
-        let pass = self.breakers.enter(&asked.target).await?;
+        let leave = self.breakers.enter(&asked.target).await?;
+        let _wished = InFlight::enter(&self.wished);
+        let alike = Alike::of(self.job(), model);
+        let expected = match self.around.gate.wants_tokens(&asked.target) {
+            true => of_chat(&request, self.around.gate.answers().expected(&alike)).await,
+            false => Estimate::default(),
+        };
+        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
         let tell = |text: &str| self.tell_text(step.name, text);
         let began = Instant::now();
+        pass.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
         };
-        pass.end(verdict(&outcome)).await;
+        leave.end(verdict(&outcome)).await;
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
@@ -235,7 +249,15 @@ impl JobContext {
             None => estimate::of_chat(&request, ""),
         };
         let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
-        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+        let took = began.elapsed();
+        let ended = match &outcome {
+            Ok(answer) => Ended::well(answer.usage, answer.told, took),
+            Err(failure) => Ended::badly(failure, took),
+        };
+        // The answer is kept before the limiter hears of it: it may have cost something.
+        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
+        self.around.gate.end(pass, &alike, ended).await;
+        concluded
     }
 
     /// Asks for vectors, or finds those that an earlier attempt paid for.
@@ -254,19 +276,33 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked) {
             return Ok(answer);
         }
-        let pass = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
+        let leave = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
             self.note_sleep(std::slice::from_ref(&asked.target), &mut refused);
             refused
         })?;
+        let _wished = InFlight::enter(&self.wished);
+        let expected = match self.around.gate.wants_tokens(&asked.target) {
+            true => of_embed(&request).await,
+            false => Estimate::default(),
+        };
+        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
         let began = Instant::now();
+        pass.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
-        pass.end(verdict(&outcome)).await;
+        leave.end(verdict(&outcome)).await;
         let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
         let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
-        self.conclude(asked, began.elapsed(), outcome, extract, estimate, durability).await
+        let took = began.elapsed();
+        let ended = match &outcome {
+            Ok(answer) => Ended::well(answer.usage, answer.told, took),
+            Err(failure) => Ended::badly(failure, took),
+        };
+        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
+        self.around.gate.end(pass, &Alike::of(self.job(), model), ended).await;
+        concluded
     }
 
     /// Calls whose ledger rows the settle has yet to write.
@@ -287,6 +323,26 @@ impl JobContext {
 
     fn call<'a>(&self, id: CallId, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
         Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
+    }
+
+    /// Waits for the limits of a target that may be called. A call that they do not let go tells nothing of the target.
+    async fn admit(&self, asked: &Asked<'_>, leave: Entered, estimate: Estimate) -> Result<(Entered, Pass), JobError> {
+        let wish = Wish {
+            target: &asked.target,
+            lane_target: &self.job().target,
+            call: asked.call_id,
+            estimate,
+            beside: self.wished.load(Ordering::SeqCst),
+            left: self.ends.saturating_duration_since(Instant::now()),
+            stop: &self.stop,
+        };
+        match self.around.gate.admit(wish).await {
+            Ok(pass) => Ok((leave, pass)),
+            Err(refused) => {
+                leave.give_back().await;
+                Err(refused)
+            }
+        }
     }
 
     fn tell_text(&self, step: &str, text: &str) {

@@ -196,7 +196,7 @@ mod tests {
             priority: 5,
             run_at: Timestamp(0),
             key: None,
-            suspect: false,
+            suspicion: dispatcher::Suspicion::None,
         }
     }
 

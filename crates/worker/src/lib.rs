@@ -3,6 +3,7 @@
 //! `claimer` decides how many are claimed and when, `pipeline` is the path of one attempt, [`handlers`] know what
 //! each kind does, [`provider`] knows who answers.
 
+pub mod admission;
 mod backend;
 mod breaker;
 mod claimer;
@@ -127,6 +128,10 @@ impl Worker {
             let (stores, end) = (stores.clone(), end.clone());
             async move { timeouts.keep_fresh(&stores, &end).await }
         });
+        let keeping = tokio::spawn({
+            let (gate, end) = (pipeline.around.gate.clone(), end.clone());
+            async move { gate.keep(&end).await }
+        });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
@@ -138,7 +143,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing] {
+        for task in [renewer, claiming, running, refreshing, keeping] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

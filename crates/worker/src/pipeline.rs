@@ -5,7 +5,7 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::FutureExt;
 use queue_core::{
-    dispatcher::{Entry, HORIZON_MS},
+    dispatcher::{Entry, HORIZON_MS, Suspicion},
     error::{ErrorClass, JobError},
     events::EventBody,
     ids::SessionId,
@@ -19,6 +19,7 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::PARKED,
     backend::Claimed,
     breaker::Breakers,
     context::{Handler, JobContext, Surroundings},
@@ -242,7 +243,12 @@ impl Pipeline {
         };
         self.around.stores.events.publish(job.id, EventBody::State { state });
         let near = run_at <= now.plus_ms(HORIZON_MS);
-        (standing == Standing::Live && near).then(|| Entry { epoch, run_at, suspect: false, ..Entry::from(job) })
+        (standing == Standing::Live && near).then(|| Entry {
+            epoch,
+            run_at,
+            suspicion: Suspicion::None,
+            ..Entry::from(job)
+        })
     }
 }
 
@@ -276,6 +282,10 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     };
     match retry::decide(&error, budget, now, rand::random()) {
         Decision::Retry(run_at) => Outcome::Retry { run_at, error },
+        // Its target is parked, so it can keep its place in its lane: it is the first when claims go on.
+        Decision::Release(_) if error.code == PARKED => {
+            Outcome::Release { run_at: job.run_at.min(now), error: Some(error) }
+        }
         Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error) },
         Decision::Dead => Outcome::Dead { error },
     }

@@ -11,7 +11,7 @@ use queue_core::{
     dispatcher::{Place, Wait},
     error::ErrorClass,
     job::{Kind, NewJob},
-    journal::{Cancelled, Interrupted, QueueSettings, Recovery},
+    journal::{Blame, Cancelled, Interrupted, QueueSettings, Recovery},
     ledger::Billed,
     state::Standing,
 };
@@ -170,7 +170,7 @@ async fn a_settle_behind_a_recovery_is_fenced() {
     let token = queue_core::journal::Token { id, epoch: row.epoch };
     let session = queue_core::ids::SessionId::generate();
     let recovery =
-        Recovery { token, nonce: Default::default(), counts: true, session, started_at: Some(row.accepted_at) };
+        Recovery { token, nonce: Default::default(), blame: Blame::Alone, session, started_at: Some(row.accepted_at) };
     rig.stores.journal.recover(vec![recovery]).await.unwrap();
     rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
     let row = rig.row(id).await;

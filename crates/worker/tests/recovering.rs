@@ -161,7 +161,7 @@ impl Provider for Narrow {
         }
         let vectors = request.input.iter().map(|text| vec![text.len() as f32]).collect();
         let usage = Some(Usage { tokens_in: 1, ..Usage::default() });
-        Ok(EmbedAnswer { vectors, model: "narrow-1".into(), usage, request_id: None })
+        Ok(EmbedAnswer { vectors, model: "narrow-1".into(), usage, request_id: None, told: Told::default() })
     }
 
     async fn check(&self) -> Result<(), CallError> {

@@ -127,7 +127,7 @@ fn informs(what: String, figure: f64, unit: &str) -> Judged {
 }
 
 /// Builds a measuring program of another crate and says where it is.
-fn program(cargo: &[&str]) -> Result<PathBuf> {
+pub(crate) fn program(cargo: &[&str]) -> Result<PathBuf> {
     eprintln!("$ cargo {}", cargo.join(" "));
     let mut command = std::process::Command::new("cargo");
     command.args(cargo).args(["--locked", "--message-format", "json-render-diagnostics"]).current_dir(root());
@@ -145,7 +145,7 @@ fn artifact(lines: &str, target: &str) -> Option<PathBuf> {
 }
 
 /// What a measuring program printed.
-struct Figures(Vec<Figure>);
+pub(crate) struct Figures(Vec<Figure>);
 
 #[derive(Deserialize)]
 struct Figure {
@@ -161,13 +161,14 @@ impl Figures {
     }
 
     /// A figure; not a number, which meets no bar, where the program had none.
-    fn get(&self, name: &str) -> Result<f64> {
+    pub(crate) fn get(&self, name: &str) -> Result<f64> {
         let found = self.0.iter().find(|one| one.figure == name).with_context(|| format!("no figure {name}"))?;
         Ok(found.value.unwrap_or(f64::NAN))
     }
 }
 
-async fn figures_of(program: &PathBuf, arguments: &[&str]) -> Result<Figures> {
+/// Runs a measuring program and reads what it printed.
+pub(crate) async fn figures_of(program: &PathBuf, arguments: &[&str]) -> Result<Figures> {
     eprintln!("{} {} …", program.file_name().unwrap_or_default().display(), arguments.join(" "));
     let mut command = Command::new(program);
     command.args(arguments).process_group(0).kill_on_drop(true).stdin(Stdio::null()).stdout(Stdio::piped());

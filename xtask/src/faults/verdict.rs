@@ -43,7 +43,7 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("requests", format!("{}, sent again {} times", report.requests, report.come_agains)),
         ("jobs accepted", report.accepted.to_string()),
         ("succeeded", report.succeeded.to_string()),
-        ("dead", report.dead.to_string()),
+        ("dead", format!("{}, of them convicted {}", report.dead, report.convicted)),
         ("provider calls", report.calls.to_string()),
         ("attempts lost", report.lost_attempts.to_string()),
         ("jobs called again", format!("{}, of them answered twice {}", report.repeated, report.paid_twice)),

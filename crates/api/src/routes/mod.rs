@@ -8,6 +8,7 @@ pub(crate) mod docs;
 mod events;
 mod health;
 mod jobs;
+mod limits;
 mod list;
 mod metrics;
 mod queues;
@@ -96,4 +97,6 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::patch))
         .routes(routes!(workers::list))
+        .routes(routes!(limits::list))
+        .routes(routes!(limits::get))
 }

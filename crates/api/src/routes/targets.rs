@@ -1,4 +1,4 @@
-//! Targets: whether they may be called, and their breakers.
+//! Targets: whether they may be called, their breakers, and what is left of their limits.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,6 +27,7 @@ use crate::{
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
+    routes::limits::{StandingView, standing},
     settings::{Pause, check_tag, tag_of},
 };
 
@@ -83,6 +84,9 @@ pub(crate) struct TargetView {
     reason: Option<String>,
     /// Its breaker.
     breaker: BreakerView,
+    /// What is left of its limits; absent while nobody can be asked.
+    #[serde(flatten)]
+    standing: Option<StandingView>,
     /// Grows with every change of the settings; 0 before the first.
     version: i64,
 }
@@ -107,7 +111,7 @@ pub(crate) struct AccountView {
 /// All targets.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct TargetList {
-    /// Those that are configured by name, were called within the last hour, or were set by someone; by name.
+    /// Those that are configured by name, were asked within the last hour, or were set by someone; by name.
     targets: Vec<TargetView>,
     /// Exhausted accounts.
     accounts: Vec<AccountView>,
@@ -142,6 +146,7 @@ impl TargetView {
                 calls: circuit.map_or(0, |circuit| circuit.calls),
                 failures: circuit.map_or(0, |circuit| circuit.failures),
             },
+            standing: None,
             version,
         }
     }
@@ -170,17 +175,24 @@ fn configured(app: &App) -> BTreeSet<Name> {
     named.chain(usual).filter_map(|model| Some(routes.resolve(model)?.name())).collect()
 }
 
-/// Lists targets with their pauses and breakers.
+/// Targets that were limited lately; `None` while nobody can be asked.
+async fn limited(app: &App) -> Option<Vec<Name>> {
+    let limited = app.api.limiter.targets().await;
+    limited.inspect_err(|error| tracing::warn!(%error, "targets are shown without their limits")).ok()
+}
+
+/// Lists targets with their pauses, breakers and limits.
 #[utoipa::path(get, path = "/v1/targets", tag = "targets", security(("key" = [])),
     responses((status = 200, body = TargetList)))]
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<TargetList>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let mut settings = app.api.stores.catalog.targets().await?;
-    let (circuits, now) = (circuits(&app).await, app.now());
-    let known = circuits.as_ref();
+    let (circuits, limited) = tokio::join!(circuits(&app), limited(&app));
+    let (known, now) = (circuits.as_ref(), app.now());
     let mut names = configured(&app);
     names.extend(settings.keys().cloned());
     names.extend(known.into_iter().flat_map(BTreeMap::keys).cloned());
+    names.extend(limited.iter().flatten().cloned());
     let accounts = known.into_iter().flat_map(BTreeMap::values).filter(|view| is_account(&view.circuit));
     let accounts = accounts.filter(|view| view.state != Circuit::Closed).map(|view| AccountView {
         account: view.circuit.to_string(),
@@ -189,14 +201,19 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Tar
         reason: view.reason.clone(),
     });
     let accounts = accounts.collect();
-    let targets = names.into_iter().filter(|name| !is_account(name)).filter_map(|name| {
-        let target = Target::parse(name.as_str())?;
+    let mut targets = Vec::with_capacity(names.len());
+    for name in names.into_iter().filter(|name| !is_account(name)) {
+        let Some(target) = Target::parse(name.as_str()) else { continue };
         let circuit = known.and_then(|known| known.get(&name));
         let mut view = TargetView::new(&target, settings.remove(&name).unwrap_or_else(untouched), circuit, now);
         view.breaker.state = view.breaker.state.filter(|_| known.is_some());
-        Some(view)
-    });
-    Ok(Json(TargetList { targets: targets.collect(), accounts }))
+        // Where the limiter is away, each question would wait for it.
+        if limited.is_some() {
+            view.standing = standing(&app, &target).await.ok();
+        }
+        targets.push(view);
+    }
+    Ok(Json(TargetList { targets, accounts }))
 }
 
 fn is_account(circuit: &Name) -> bool {
@@ -220,6 +237,7 @@ async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let circuit = circuits.as_ref().and_then(|circuits| circuits.get(&name));
     let mut view = TargetView::new(target, settings, circuit, app.now());
     view.breaker.state = view.breaker.state.filter(|_| circuits.is_some());
+    view.standing = standing(app, target).await.ok();
     Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
 }
 

@@ -35,8 +35,8 @@ pub(crate) struct Why {
 /// One thing that a job waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// `delayed`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`, `target_concurrency`, `concurrency_key`,
-    /// `other_suspect`, `no_worker`, `turn` or `hand_over`.
+    /// `delayed`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
+    /// `target_concurrency`, `concurrency_key`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
     message: String,
@@ -141,9 +141,9 @@ impl From<Wait> for Reason {
                 )
             }
             .keyed(key),
-            Wait::OtherSuspect => Self::new(
-                "other_suspect",
-                "a worker died with it, and such jobs run one at a time in a process: another one is running",
+            Wait::OtherIsolated => Self::new(
+                "other_isolated",
+                "workers died with it and with others, and such jobs run one at a time in a process: another one is running",
             ),
             Wait::NoWorker => Self::new("no_worker", "no worker is running"),
             Wait::Turn { ahead_in_lane, lanes } => Self {

@@ -5,6 +5,7 @@ pub(crate) mod cost;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod job;
+pub(crate) mod limit;
 pub(crate) mod migrate;
 pub(crate) mod queue;
 pub(crate) mod target;

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use queue_core::{job::Kind, time::parse_duration};
+use queue_core::{
+    job::Kind,
+    limiter::{Away, Charges},
+    time::parse_duration,
+};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// The whole file. `deploy/longshore.example.toml` documents every key.
@@ -98,6 +102,23 @@ pub(crate) struct ProviderEntry {
     pub(crate) include_usage: Option<bool>,
     pub(crate) first_token: Option<Seconds>,
     pub(crate) tokens_per_second: Option<u32>,
+    pub(crate) requests_per_minute: Option<u64>,
+    pub(crate) tokens_per_minute: Option<u64>,
+    pub(crate) tokens_charged: Option<Charges>,
+    pub(crate) limiter_away: Option<Away>,
+    #[serde(default)]
+    pub(crate) limits: Vec<ModelLimit>,
+}
+
+/// One of `[[providers.limits]]`: what some models of the provider may take instead of what it says for all.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelLimit {
+    pub(crate) model: String,
+    pub(crate) requests_per_minute: Option<u64>,
+    pub(crate) tokens_per_minute: Option<u64>,
+    pub(crate) tokens_charged: Option<Charges>,
+    pub(crate) limiter_away: Option<Away>,
 }
 
 /// What speaks behind a provider's name.

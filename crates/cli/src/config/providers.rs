@@ -2,7 +2,12 @@
 
 use std::{path::Path, time::Duration};
 
-use queue_core::{ids::Name, route::Routes, time::parse_duration};
+use queue_core::{
+    ids::Name,
+    limiter::{Limit, Rule},
+    route::Routes,
+    time::parse_duration,
+};
 use secrecy::{ExposeSecret, SecretString};
 
 use super::{
@@ -58,6 +63,10 @@ pub(crate) struct Provider {
     pub(crate) models: Vec<String>,
     /// Jobs of one of its models that run at once; `None`: as many as there are slots.
     pub(crate) concurrency: Option<u32>,
+    /// What each of its models may take, and by pattern what some of them may take instead.
+    pub(crate) limit: Limit,
+    /// See `limit`.
+    pub(crate) model_limits: Vec<(String, Limit)>,
     /// What speaks behind the name.
     pub(crate) backend: Backend,
 }
@@ -100,6 +109,18 @@ impl Provider {
     /// Whether answers are invented.
     pub(crate) fn is_simulated(&self) -> bool {
         matches!(self.backend, Backend::Simulated { .. })
+    }
+
+    /// What its targets may take. A server may refuse whether it has limits here or not, so each is asked about; who invents
+    /// its answers refuses nobody.
+    pub(crate) fn rules(&self) -> Vec<Rule> {
+        let rule = |model: &str, limit: &Limit| Rule {
+            provider: self.name.to_string(),
+            model: model.to_owned(),
+            limit: Limit { concurrency: self.concurrency, ..limit.clone() },
+        };
+        let own = (!self.is_simulated() || self.limit.has_buckets()).then(|| rule("*", &self.limit));
+        own.into_iter().chain(self.model_limits.iter().map(|(model, limit)| rule(model, limit))).collect()
     }
 }
 
@@ -152,6 +173,7 @@ pub(super) fn default_models(
 }
 
 fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> Result<Provider, String> {
+    let (limit, model_limits) = limits(&entry)?;
     let mut provider = match (entry.kind, entry.url) {
         (ProviderKind::Simulated, Some(_)) => return Err("a simulated provider has no url".to_owned()),
         (ProviderKind::Simulated, None) => {
@@ -185,7 +207,50 @@ fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> R
     if provider.concurrency == Some(0) {
         return Err("concurrency is 0: no job would ever run".to_owned());
     }
+    (provider.limit, provider.model_limits) = (limit, model_limits);
     Ok(provider)
+}
+
+/// What an entry says for all its models, and what for some of them; these have from it what they do not say themselves.
+fn limits(entry: &file::ProviderEntry) -> Result<(Limit, Vec<(String, Limit)>), String> {
+    let all = Limit {
+        requests_per_minute: rate("requests_per_minute", entry.requests_per_minute)?,
+        tokens_per_minute: rate("tokens_per_minute", entry.tokens_per_minute)?,
+        tokens_charged: entry.tokens_charged.unwrap_or_default(),
+        when_away: entry.limiter_away.unwrap_or_default(),
+        concurrency: None,
+    };
+    let mut some = Vec::with_capacity(entry.limits.len());
+    for own in &entry.limits {
+        let model = own.model.clone();
+        if model.trim_end_matches('*').is_empty() {
+            return Err(format!("limits: `{model}` is no model; what holds for all stands beside `name`"));
+        }
+        if some.iter().any(|(other, _)| *other == model) {
+            return Err(format!("limits: `{model}` has two of them"));
+        }
+        let of = |name: &str, own, all: Option<u64>| rate(name, own).map(|own| own.or(all));
+        let limit = Limit {
+            requests_per_minute: of("limits.requests_per_minute", own.requests_per_minute, all.requests_per_minute)?,
+            tokens_per_minute: of("limits.tokens_per_minute", own.tokens_per_minute, all.tokens_per_minute)?,
+            tokens_charged: own.tokens_charged.unwrap_or(all.tokens_charged),
+            when_away: own.limiter_away.unwrap_or(all.when_away),
+            concurrency: None,
+        };
+        some.push((model, limit));
+    }
+    Ok((all, some))
+}
+
+/// Largest rate: beyond it, a limit is none.
+const RATE_MAX: u64 = 1_000_000_000_000;
+
+fn rate(name: &str, given: Option<u64>) -> Result<Option<u64>, String> {
+    match given {
+        Some(0) => Err(format!("{name} is 0: no call would ever be made")),
+        Some(rate) if rate > RATE_MAX => Err(format!("{name} is {rate}; at most {RATE_MAX} is possible")),
+        given => Ok(given),
+    }
 }
 
 fn openai(
@@ -209,6 +274,8 @@ fn openai(
         name: name.into(),
         models: Vec::new(),
         concurrency: Some(CONCURRENCY_DEFAULT),
+        limit: Limit::default(),
+        model_limits: Vec::new(),
         backend: Backend::Openai { url, key, patience, include_usage },
     })
 }
@@ -221,6 +288,8 @@ fn simulated(flags: &Flags, first_token: Option<Duration>, speed: Option<u32>) -
         name: "simulated".into(),
         models: Vec::new(),
         concurrency: None,
+        limit: Limit::default(),
+        model_limits: Vec::new(),
         backend: Backend::Simulated { first_token, tokens_per_second },
     })
 }

@@ -7,11 +7,19 @@ mod ready;
 use std::{net::SocketAddr, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
-use queue_core::{ids::SessionId, journal::Role, keys::Secret, ledger::PriceBook, route::Routes, stores::Stores};
+use queue_core::{
+    ids::SessionId,
+    journal::Role,
+    keys::Secret,
+    ledger::PriceBook,
+    limiter::{Limiter, Limits},
+    route::Routes,
+    stores::Stores,
+};
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use worker::provider::Providers;
+use worker::{admission::Gate, provider::Providers};
 
 pub(crate) use end::Signals;
 
@@ -30,6 +38,8 @@ pub(crate) struct Process {
     providers: Arc<Providers>,
     routes: Arc<Routes>,
     prices: Arc<PriceBook>,
+    limiter: Arc<dyn Limiter>,
+    limits: Arc<Limits>,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -48,6 +58,8 @@ impl Process {
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
+            limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
+            limits: Arc::new(providers::limits(&config.providers)),
             roles: JoinSet::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
@@ -71,6 +83,8 @@ impl Process {
             stores: self.stores.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
+            limiter: self.limiter.clone(),
+            limits: self.limits.clone(),
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
             settings: api::Settings { probe_jobs, ..api::Settings::default() },
@@ -98,6 +112,7 @@ impl Process {
             providers: self.providers.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
+            gate: Arc::new(Gate::new(&self.stores, self.limiter.clone(), self.limits.clone())),
         };
         let worker = worker::Worker::new(config, around);
         let session = worker.session();

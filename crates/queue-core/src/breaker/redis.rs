@@ -1,4 +1,4 @@
-//! The circuits of a fleet, in Redis beside the dispatcher: one script, by Redis' own clock. They outlive nothing: after a
+//! The circuits of a fleet, in Redis beside the dispatcher: a library of its own, by Redis' own clock. They outlive nothing: after a
 //! flush all are closed, and what operators set is told again.
 
 use std::sync::{Arc, LazyLock};
@@ -16,7 +16,8 @@ use crate::{
         redis::{
             RedisConfig,
             codec::{Answer, strange},
-            link::{Link, SmallScript, failure},
+            library::Library,
+            link::{Link, failure},
         },
     },
     ids::Name,
@@ -27,12 +28,15 @@ use crate::{
 /// Changes with the layout of the keys.
 const VERSION: u32 = 1;
 
-static SCRIPT: LazyLock<SmallScript> = LazyLock::new(|| {
+static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let constants = format!(
         "local BUCKET_MS, BUCKETS, CALLS_MIN, OPEN_MS, OPEN_MAX_MS = {BUCKET_MS}, {BUCKETS}, {CALLS_MIN}, {OPEN_MS}, {OPEN_MAX_MS}\n\
          local PROBE_MS, FORGET_MS, CIRCUITS_MAX = {PROBE_MS}, {FORGET_MS}, {CIRCUITS_MAX}\n"
     );
-    SmallScript::new(format!("{constants}{}", include_str!("../../lua/breaker.lua")))
+    Library::of(
+        &format!("longshore_breaker_{VERSION}"),
+        &format!("{constants}{}", include_str!("../../lua/breaker.lua")),
+    )
 });
 
 /// Circuits in Redis.
@@ -48,7 +52,7 @@ impl RedisBreakers {
     /// # Errors
     /// The address cannot be used; one line.
     pub fn open(config: &RedisConfig) -> Result<Self, String> {
-        let link = Link::of(config).map_err(|error| format!("{}: {error}", config.address))?;
+        let link = Link::of(config).map_err(|error| format!("{}: {error}", config.address))?.calling(&LIBRARY);
         let key = format!("{}-breaker{VERSION}:{{all}}", config.prefix);
         Ok(Self { link, key, clock: config.clock.clone() })
     }
@@ -56,8 +60,8 @@ impl RedisBreakers {
     async fn call(&self, verb: &str, args: &[&[u8]]) -> Result<Value, DispatchError> {
         let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
         let head = [verb.as_bytes(), now.as_bytes()];
-        let args: Vec<&[u8]> = head.into_iter().chain(args.iter().copied()).collect();
-        self.link.eval(&SCRIPT, &self.key, &args).await.map_err(|error| failure(&error))
+        let args: Vec<Vec<u8>> = head.iter().chain(args).map(|arg| arg.to_vec()).collect();
+        self.link.call(&[&self.key], &args).await.map_err(|error| failure(&error))
     }
 }
 

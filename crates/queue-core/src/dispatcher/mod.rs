@@ -1,4 +1,12 @@
 //! The index: who runs what next. It may vanish at any moment and is rebuilt from the journal.
+//!
+//! **Who killed a worker.** When one dies, nobody knows which of its jobs did it. What had not started did not; of the
+//! rest only the likeliest are blamed, those of the highest [`Suspicion`], and a recovery counts only for whom it blames.
+//! A job that was blamed twice is a *suspect*: it is claimed like any other, beside other suspects too. If it dies as the
+//! only suspect, it is convicted. If several die together, they are *isolated* instead: a process runs one such job at a
+//! time, so the next death blames one alone. A killer so costs three processes, or four where another suspect died with
+//! it in the third. A settle ends all suspicion. Leases that end while their session lives are judged as if it had died
+//! now, with everything that it holds.
 
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -13,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::{
     ids::{Epoch, Generation, JobId, Name, Nonce, SessionId},
     job::{Job, Kind, NewJob},
-    journal::{QueueSettings, Recovery, TargetSettings, TenantSettings, Versioned, is_suspect},
+    journal::{QueueSettings, Recovery, TargetSettings, TenantSettings, Versioned},
     time::Timestamp,
 };
 
@@ -36,6 +44,33 @@ pub const PUSH_MAX_ENTRIES: usize = 1_000;
 /// Largest weight of a tenant: keeps a turn of the heaviest lane above one thousandth of a round.
 pub const WEIGHT_MAX: u32 = 1_000;
 
+/// How likely it is that a job ends the process that runs it: see the head of this file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Suspicion {
+    /// Blamed once at most.
+    #[default]
+    None,
+    /// Blamed twice.
+    Suspect,
+    /// Blamed with other suspects: the only such job in its process.
+    Isolated,
+}
+
+impl Suspicion {
+    /// Its number in Redis and in the lease file.
+    fn number(self) -> u8 {
+        match self {
+            Self::None => 0,
+            Self::Suspect => 1,
+            Self::Isolated => 2,
+        }
+    }
+
+    fn numbered(number: u8) -> Option<Self> {
+        [Self::None, Self::Suspect, Self::Isolated].into_iter().find(|one| one.number() == number)
+    }
+}
+
 /// A job as the dispatcher holds it: everything that decides its turn, and nothing of its payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -55,8 +90,8 @@ pub struct Entry {
     pub priority: u8,
     /// When it is due.
     pub run_at: Timestamp,
-    /// A worker died with it: it runs as the only suspect of its process.
-    pub suspect: bool,
+    /// Whether it is blamed before others, and kept apart.
+    pub suspicion: Suspicion,
     /// Of the jobs of its queue and tenant with this key, at most [`QueueSettings::key_concurrency`] run at once.
     pub key: Option<Name>,
 }
@@ -73,7 +108,7 @@ impl From<&Job> for Entry {
             kind: job.kind,
             priority: job.priority,
             run_at: job.run_at,
-            suspect: is_suspect(job.recoveries),
+            suspicion: Suspicion::of(job.recoveries),
             key: job.concurrency_key.clone(),
         }
     }
@@ -91,7 +126,7 @@ impl From<&NewJob> for Entry {
             kind: job.kind,
             priority: job.priority,
             run_at: job.run_at,
-            suspect: false,
+            suspicion: Suspicion::None,
             key: job.concurrency_key.clone(),
         }
     }
@@ -275,8 +310,9 @@ pub enum Wait {
         /// Waiting jobs of the key that come before it, counted up to a bound.
         ahead: u64,
     },
-    /// A worker died with it, and another such job is running: suspects run one at a time in a process.
-    OtherSuspect,
+    /// Workers died with it and other suspects, and each process that serves it runs another such job: they run one at a
+    /// time in a process.
+    OtherIsolated,
     /// No worker is there that serves its queue and its kind.
     NoWorker,
     /// Its turn.
@@ -313,7 +349,8 @@ pub enum Setting {
     /// How many jobs of the target may run at once (`None`: any number). A name that ends in `*` speaks for each
     /// target that begins so and has no limit of its own; of several the longest counts.
     TargetConcurrency(Name, Option<u32>),
-    /// The target sleeps until then; a moment that has passed wakes it.
+    /// The target sleeps until then, or for longer if it was parked for longer: limiter, breaker and operator do not wake
+    /// what another of them has put to sleep. A moment that has passed wakes it.
     ParkTarget {
         /// The target.
         target: Name,
@@ -353,6 +390,8 @@ pub struct SessionView {
 /// Who works.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Present {
+    /// The life in which they are.
+    pub generation: Generation,
     /// The sessions that are alive.
     pub alive: Vec<SessionView>,
     /// Of the sessions that were asked for: those that are not alive and whose process is not connected either. One that

@@ -1,10 +1,11 @@
 //! What is kept apart in a lane, so that a session skips at once whatever it may not claim: a track for each kind, and
-//! one for the suspects of each kind.
+//! one for the isolated jobs of each kind.
 //!
 //! A lane still has one place in the rotation whatever kinds its entries are of, and a session that serves several
 //! kinds takes them in the order of their ranks. So turns, weights and limits are the same with and without
 //! `worker.kinds`. Each level of a rotation knows which tracks are in use: kinds that nobody submits cost nothing.
 
+use super::{Entry, Suspicion};
 use crate::job::Kind;
 
 /// Number of tracks.
@@ -15,17 +16,21 @@ pub(super) const TRACK_COUNT: usize = Kind::ALL.len() * 2;
 pub(super) struct Track(u8);
 
 impl Track {
-    pub(super) fn new(kind: Kind, suspect: bool) -> Self {
+    pub(super) fn new(kind: Kind, isolated: bool) -> Self {
         let kind = match kind {
             Kind::Llm => 0,
             Kind::Embedding => 1,
             Kind::Analysis => 2,
             Kind::Probe => 3,
         };
-        Self(kind * 2 + u8::from(suspect))
+        Self(kind * 2 + u8::from(isolated))
     }
 
-    pub(super) fn is_suspect(self) -> bool {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self::new(entry.kind, entry.suspicion == Suspicion::Isolated)
+    }
+
+    pub(super) fn is_isolated(self) -> bool {
         self.0 % 2 == 1
     }
 
@@ -58,7 +63,7 @@ impl Tracks {
         })
     }
 
-    /// What is left where no suspect may be claimed.
+    /// What is left where no isolated job may be claimed.
     pub(super) fn plain(self) -> Self {
         self.intersection(Self::PLAIN)
     }
@@ -116,11 +121,12 @@ mod tests {
 
     #[test]
     fn kinds_have_tracks_of_their_own() {
-        let numbers: Vec<_> = Kind::ALL.iter().flat_map(|kind| [false, true].map(|s| Track::new(*kind, s).0)).collect();
+        let numbers: Vec<_> =
+            Kind::ALL.iter().flat_map(|kind| [false, true].map(|apart| Track::new(*kind, apart).0)).collect();
         assert_eq!(numbers, (0..TRACK_COUNT as u8).collect::<Vec<_>>());
         let some = Tracks::serving(&[Kind::Embedding, Kind::Probe]);
         assert_eq!(some.iter().map(Track::number).collect::<Vec<_>>(), [2, 3, 6, 7]);
-        assert!(some.plain().iter().all(|track| !track.is_suspect()));
+        assert!(some.plain().iter().all(|track| !track.is_isolated()));
         assert_eq!(Tracks::serving(&[]), Tracks::serving(&Kind::ALL));
     }
 }

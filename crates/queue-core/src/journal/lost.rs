@@ -1,8 +1,8 @@
 //! What the loss of a worker means for its jobs: the same in every store.
 
-use super::Recovery;
+use super::{Blame, Recovery};
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch},
     job::Kind,
@@ -10,19 +10,26 @@ use crate::{
     time::Timestamp,
 };
 
-/// Recoveries without a settle after which a job is a dead letter of class `poison`.
+/// Recoveries without a settle from which on a job that is blamed alone is a dead letter of class `poison`.
 pub const POISON_RECOVERIES: u32 = 3;
 
-/// Whether a job that was recovered so often is a suspect: only its last life is spent as the only suspect of its
-/// process. Sooner would be safer from several killers at once, and a killed worker with a thousand long jobs would then
-/// give them back one at a time.
-pub fn is_suspect(recoveries: u32) -> bool {
-    recoveries + 1 >= POISON_RECOVERIES
+impl Suspicion {
+    /// Of a live job that was recovered so often. Suspicion begins with the recovery before the last: sooner would be safer
+    /// from several killers at once, and a killed worker with a thousand long jobs would then give them back as suspects.
+    pub fn of(recoveries: u32) -> Self {
+        match recoveries {
+            0..SUSPECT_RECOVERIES => Self::None,
+            SUSPECT_RECOVERIES => Self::Suspect,
+            _ => Self::Isolated,
+        }
+    }
 }
+
+const SUSPECT_RECOVERIES: u32 = POISON_RECOVERIES - 1;
 
 /// Whether this recovery, after which the job has so many, convicts it.
 pub(super) fn convicts(recovery: &Recovery, recoveries: u32) -> bool {
-    recovery.counts && recoveries >= POISON_RECOVERIES
+    recovery.blame == Blame::Alone && recoveries >= POISON_RECOVERIES
 }
 
 /// The error of an attempt that ended with its worker.
@@ -32,7 +39,7 @@ pub(super) fn attempt_error() -> JobError {
 
 /// The error of a job that workers keep dying with.
 pub(super) fn poison_error() -> JobError {
-    let message = format!("{POISON_RECOVERIES} workers were lost while running this job");
+    let message = format!("{POISON_RECOVERIES} or more workers were lost while running this job");
     JobError::new(ErrorClass::Poison, "worker_lost", message)
 }
 

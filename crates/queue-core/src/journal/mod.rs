@@ -20,7 +20,7 @@ pub use catalog::{
     ApiKey, Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TargetSettings,
     TenantSettings, Versioned, WorkerSession,
 };
-pub use lost::{POISON_RECOVERIES, is_suspect};
+pub use lost::POISON_RECOVERIES;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -167,12 +167,31 @@ pub struct Recovery {
     pub token: Token,
     /// Which claim of the epoch, so that the dispatcher can be told to forget it.
     pub nonce: Nonce,
-    /// Whether it counts towards poison: the attempt had started and nobody likelier died with it.
-    pub counts: bool,
+    /// Whether it counts towards poison.
+    pub blame: Blame,
     /// The worker that was lost.
     pub session: SessionId,
     /// When its handler began, if it did.
     pub started_at: Option<Timestamp>,
+}
+
+/// Who is to blame for the loss of a worker: of the jobs whose handlers had started, those of the highest
+/// [`Suspicion`](crate::dispatcher::Suspicion).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    /// Not this job: it had not started, or somebody likelier died with it. It costs a new epoch and nothing else.
+    Nobody,
+    /// This job and others, any of which may have done it: the recovery counts and convicts nobody.
+    Shared,
+    /// Only this job: the recovery counts, and convicts it if there were [`POISON_RECOVERIES`].
+    Alone,
+}
+
+impl Blame {
+    /// What the recovery adds to the job's recoveries.
+    pub fn count(self) -> u32 {
+        u32::from(self != Self::Nobody)
+    }
 }
 
 /// What became of a recovery.
@@ -265,7 +284,7 @@ pub trait Journal: Send + Sync {
     /// The kept answers of a job, all of them: an attempt asks once, at its start.
     async fn memos(&self, id: JobId) -> Result<Vec<Memo>, JournalError>;
 
-    /// Bumps the epoch of jobs whose worker was lost; convicts those that [`POISON_RECOVERIES`] workers died with.
+    /// Bumps the epoch of jobs whose worker was lost; convicts those that are blamed alone after [`POISON_RECOVERIES`].
     async fn recover(&self, recoveries: Vec<Recovery>) -> Result<Vec<Recovered>, JournalError>;
 
     /// Bumps the epoch of live rows that the dispatcher does not know, and returns what to push; rows that moved on

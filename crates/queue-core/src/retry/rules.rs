@@ -9,7 +9,7 @@ use crate::{error::ErrorClass, ledger::Billed};
 /// How long an exhausted account is left alone when the provider does not say.
 pub const QUOTA_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Attempts at most for a request that a content network refused with 403: what it blocks, it may block for ever.
-pub const BLOCKED_TRIES_MAX: u32 = 3;
+pub const BLOCKED_TRIES_MAX: u8 = 3;
 
 /// What follows an attempt that failed so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{
 use proptest::prelude::*;
 use queue_core::{
     dispatcher::{
-        Ack, Dispatcher, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step, Wait,
+        Ack, Dispatcher, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step, Suspicion, Wait,
         conformance::Fixture,
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
@@ -35,7 +35,7 @@ pub(crate) struct Made {
     kind: Kind,
     priority: u8,
     in_ms: i64,
-    suspect: bool,
+    suspicion: Suspicion,
     key: Option<u8>,
 }
 
@@ -75,8 +75,10 @@ fn made() -> impl Strategy<Value = Made> {
     ];
     let lane = (0..2_u8, 0..3_u8, 0..3_u8);
     let key = prop::option::weighted(0.4, 0..2_u8);
-    (0..JOBS, 0..4_i64, lane, kind(), 0..=9_u8, when, prop::bool::weighted(0.2), key).prop_map(
-        |(job, epoch, (queue, tenant, target), kind, priority, in_ms, suspect, key)| Made {
+    let suspicion =
+        prop_oneof![6 => Just(Suspicion::None), 2 => Just(Suspicion::Suspect), 2 => Just(Suspicion::Isolated)];
+    (0..JOBS, 0..4_i64, lane, kind(), 0..=9_u8, when, suspicion, key).prop_map(
+        |(job, epoch, (queue, tenant, target), kind, priority, in_ms, suspicion, key)| Made {
             job,
             epoch,
             queue,
@@ -85,7 +87,7 @@ fn made() -> impl Strategy<Value = Made> {
             kind,
             priority,
             in_ms,
-            suspect,
+            suspicion,
             key,
         },
     )
@@ -189,7 +191,7 @@ impl Pair {
             kind: made.kind,
             priority: made.priority,
             run_at: self.model.now.plus_ms(made.in_ms),
-            suspect: made.suspect,
+            suspicion: made.suspicion,
             key: made.key.map(|n| name("key", n)),
         }
     }
@@ -368,7 +370,7 @@ impl Pair {
             let job = self.model.job(one.token.id).unwrap();
             let held = job.held.as_ref().unwrap();
             assert_eq!((one.token.epoch, one.nonce, one.session), (job.entry.epoch, held.nonce, held.session));
-            assert_eq!((Some(one.counts), one.started_at), (held.lost, held.started_at));
+            assert_eq!((Some(one.blame), one.started_at), (held.lost, held.started_at));
         }
     }
 
@@ -390,7 +392,7 @@ impl Pair {
         let setting = match setting {
             Operation::Park { target, for_ms } => {
                 let (target, until) = (name("target", target), now.plus_ms(for_ms));
-                self.model.parked.insert(target.clone(), until);
+                self.model.park(&target, until);
                 Setting::ParkTarget { target, until, reason: "because".into() }
             }
             Operation::Limit { target, limit } => {

@@ -3,9 +3,10 @@
 use std::collections::{HashMap, HashSet};
 
 use queue_core::{
-    dispatcher::{Claim, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS},
+    dispatcher::{Claim, Entry, HORIZON_MS, LEASE_MS, Lease, Place, SESSION_MS, Suspicion},
     ids::{JobId, Name, Nonce, SessionId},
     job::{AGEING_MS_PER_POINT, Kind},
+    journal::Blame,
     time::Timestamp,
 };
 
@@ -14,8 +15,8 @@ pub(crate) struct Held {
     pub(crate) session: SessionId,
     pub(crate) until: Timestamp,
     pub(crate) started_at: Option<Timestamp>,
-    /// Expired, and whether it counts.
-    pub(crate) lost: Option<bool>,
+    /// Expired, and whether it is to blame.
+    pub(crate) lost: Option<Blame>,
 }
 
 pub(crate) struct Job {
@@ -107,7 +108,7 @@ impl Model {
         if let Some(old) = self.job(entry.id).map(|job| lane_of(&job.entry)) {
             self.forget(entry.id);
             // A lane whose only entry is replaced was empty in between: it joins anew.
-            let due = |job: &Job| job.held.is_none() && job.entry.run_at <= self.now && !job.entry.suspect;
+            let due = |job: &Job| job.held.is_none() && job.entry.run_at <= self.now && !is_isolated(&job.entry);
             if !self.jobs.iter().any(|job| due(job) && lane_of(&job.entry) == old) {
                 self.overtaken.retain(|(_, other), _| *other != old);
             }
@@ -119,6 +120,12 @@ impl Model {
 
     pub(crate) fn is_paused(&self, queue: &Name) -> bool {
         self.queues.get(queue).is_some_and(|pause| pause.is_on(self.now))
+    }
+
+    /// The longer of two parkings stands; a moment that has passed ends it.
+    pub(crate) fn park(&mut self, target: &Name, until: Timestamp) {
+        let held = self.parked.get(target).copied().filter(|_| until > self.now);
+        self.parked.insert(target.clone(), held.map_or(until, |held| held.max(until)));
     }
 
     pub(crate) fn is_parked(&self, target: &Name) -> bool {
@@ -137,9 +144,9 @@ impl Model {
         self.jobs.iter().filter(|job| job.held.is_some() && which(&job.entry)).count() as u32
     }
 
-    pub(crate) fn holds_suspect(&self, session: SessionId) -> bool {
+    pub(crate) fn holds_isolated(&self, session: SessionId) -> bool {
         let held = |job: &&Job| job.held.as_ref().is_some_and(|held| held.session == session);
-        self.jobs.iter().filter(held).any(|job| job.entry.suspect)
+        self.jobs.iter().filter(held).any(|job| is_isolated(&job.entry))
     }
 
     /// Waiting jobs of its key that come before it.
@@ -165,7 +172,7 @@ impl Model {
     }
 
     fn is_claimable(&self, job: &Job, session: SessionId) -> bool {
-        let Entry { queue, tenant, target, kind, run_at, suspect, .. } = &job.entry;
+        let Entry { queue, tenant, target, kind, run_at, .. } = &job.entry;
         let Some(worker) = self.workers.get(&session) else { return false };
         let queue_limit = self.queues.get(queue).and_then(|pause| pause.limit);
         job.held.is_none()
@@ -177,7 +184,7 @@ impl Model {
             && worker.serves(queue, *kind)
             && queue_limit.is_none_or(|limit| self.active(|other| other.queue == *queue) < limit)
             && self.limits.get(target).is_none_or(|limit| self.active(|other| other.target == *target) < *limit)
-            && (!suspect || !self.holds_suspect(session))
+            && (!is_isolated(&job.entry) || !self.holds_isolated(session))
             && self.has_place(job)
     }
 
@@ -219,7 +226,7 @@ impl Model {
 
     /// To be called after every operation: who could not be served has not been overtaken.
     pub(crate) fn forget_overtaken(&mut self) {
-        let plain = |job: &&Job| !job.entry.suspect;
+        let plain = |job: &&Job| !is_isolated(&job.entry);
         let mut open = HashSet::new();
         for session in self.workers.keys() {
             let worker = &self.workers[session];
@@ -265,13 +272,21 @@ impl Model {
     }
 
     pub(crate) fn lose(&mut self, is_over: impl Fn(&Held) -> bool) {
-        let begun = self.jobs.iter().filter(|job| job.entry.suspect);
-        let begun = begun.filter_map(|job| job.held.as_ref().filter(|held| held.started_at.is_some()));
-        let blamed: HashSet<_> = begun.map(|held| held.session).collect();
+        let begun = |job: &Job| {
+            let held = job.held.as_ref().filter(|held| held.started_at.is_some())?;
+            Some((held.session, job.entry.suspicion))
+        };
+        let begun: Vec<_> = self.jobs.iter().filter_map(begun).collect();
         for Job { entry, held } in &mut self.jobs {
             if let Some(held) = held.as_mut().filter(|held| held.lost.is_none() && is_over(held)) {
-                let likeliest = entry.suspect || !blamed.contains(&held.session);
-                held.lost = Some(held.started_at.is_some() && likeliest);
+                let beside = begun.iter().filter(|(session, _)| *session == held.session);
+                let likelier = beside.clone().filter(|(_, suspicion)| *suspicion > entry.suspicion).count();
+                let as_likely = beside.filter(|(_, suspicion)| *suspicion == entry.suspicion).count();
+                held.lost = Some(match (held.started_at, likelier, as_likely) {
+                    (Some(_), 0, 1) => Blame::Alone,
+                    (Some(_), 0, _) => Blame::Shared,
+                    _ => Blame::Nobody,
+                });
             }
         }
     }
@@ -285,6 +300,10 @@ impl Model {
             }
         }
     }
+}
+
+fn is_isolated(entry: &Entry) -> bool {
+    entry.suspicion == Suspicion::Isolated
 }
 
 pub(crate) fn lane_of(entry: &Entry) -> Lane {

@@ -18,16 +18,15 @@ use queue_core::{
     ids::{CallId, Epoch, Incarnation, Nonce, SessionId},
     job::{Idempotency, Kind, NewJob},
     journal::{
-        Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token,
+        Blame, Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token,
         conformance::{Fixture, Opened},
-        is_suspect,
         sqlite::SqliteJournal,
     },
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
     state::{Event, Standing},
     time::ManualClock,
 };
-use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, key_of, payer_of};
+use reference::{Held, Model, NOW, Step, Submit, WAIT_MS, answer_of, id_of, key_of, payer_of, suspicion_of};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -198,13 +197,13 @@ impl Subject {
                 journal.record(call(*job, *number, *cost)).await.unwrap();
                 String::new()
             }
-            Step::Recover { job, off, counts } => {
+            Step::Recover { job, off, blame } => {
                 let recovery = Recovery {
                     token: self.token(*job, *off).await,
                     nonce: Nonce(1),
-                    counts: *counts,
+                    blame: *blame,
                     session: SessionId::generate(),
-                    started_at: counts.then_some(NOW),
+                    started_at: (*blame != Blame::Nobody).then_some(NOW),
                 };
                 format!("{:?}", journal.recover(vec![recovery]).await.unwrap()[0])
             }
@@ -262,14 +261,14 @@ impl Subject {
         let mut live: Vec<_> = held
             .iter()
             .filter(|(_, held)| held.standing == Standing::Live)
-            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, is_suspect(held.recoveries), key_of(*n)))
+            .map(|(n, held)| (held.run_at, id_of(*n), held.epoch, suspicion_of(held.recoveries), key_of(*n)))
             .collect();
         live.sort_unstable();
         let scan = LiveScan { after: None, due_by: NOW.plus_ms(WAIT_MS), accepted_by: NOW, limit: 1_000 };
         let page = self.journal().live(scan).await.unwrap();
         let page: Vec<_> = page
             .iter()
-            .map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspect, entry.key.clone()))
+            .map(|entry| (entry.run_at, entry.id, entry.epoch.0, entry.suspicion, entry.key.clone()))
             .collect();
         assert_eq!(page, live);
         let totals = self.reads().totals().await.unwrap();

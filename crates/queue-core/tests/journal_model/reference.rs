@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 use queue_core::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     ids::{Epoch, JobId, Name},
-    journal::{Accepted, Cancelled, Changed, POISON_RECOVERIES, QueueTotals, Recovered, Settled, is_suspect},
+    journal::{Accepted, Blame, Cancelled, Changed, QueueTotals, Recovered, Settled},
     state::{Event, Standing, transition},
     time::Timestamp,
 };
@@ -32,7 +32,7 @@ pub(crate) enum Step {
     AcceptAgain(usize),
     Settle { job: usize, off: i64, event: Event, calls: Vec<(u8, Option<i64>)>, earlier_life: bool },
     Record { job: usize, call: u8, cost: Option<i64> },
-    Recover { job: usize, off: i64, counts: bool },
+    Recover { job: usize, off: i64, blame: Blame },
     Reconcile { job: usize, off: i64 },
     Cancel { job: usize },
     Edit { job: usize, seen_off: Option<i64>, priority: u8 },
@@ -87,6 +87,15 @@ pub(crate) fn key_of(n: usize) -> Option<Name> {
     (n % 2 == 1).then(|| Name::new(format!("key {n}")))
 }
 
+/// Of a live job that was blamed so often.
+pub(crate) fn suspicion_of(recoveries: u32) -> Suspicion {
+    match recoveries {
+        0 | 1 => Suspicion::None,
+        2 => Suspicion::Suspect,
+        _ => Suspicion::Isolated,
+    }
+}
+
 impl Held {
     fn entry(&self, n: usize) -> Entry {
         Entry {
@@ -98,7 +107,7 @@ impl Held {
             kind: queue_core::job::Kind::Probe,
             priority: self.priority,
             run_at: self.run_at,
-            suspect: is_suspect(self.recoveries),
+            suspicion: suspicion_of(self.recoveries),
             key: key_of(n),
         }
     }
@@ -196,12 +205,13 @@ impl Model {
         Settled::Done { standing, epoch, run_at }
     }
 
-    fn recover(&mut self, n: usize, off: i64, counts: bool) -> Recovered {
+    fn recover(&mut self, n: usize, off: i64, blame: Blame) -> Recovered {
         let Some(held) = self.live_at(n, off) else { return Recovered::Moved };
         held.epoch += 1;
-        held.recoveries += u32::from(counts);
-        held.attempt_rows += usize::from(counts);
-        if counts && held.recoveries >= POISON_RECOVERIES {
+        if blame != Blame::Nobody {
+            (held.recoveries, held.attempt_rows) = (held.recoveries + 1, held.attempt_rows + 1);
+        }
+        if blame == Blame::Alone && held.recoveries >= 3 {
             self.end(n, Standing::Dead);
             return Recovered::Poisoned;
         }
@@ -274,6 +284,7 @@ impl ReferenceStateMachine for Model {
         let cost = || prop::option::weighted(0.8, 0..1_000i64);
         let event = prop::sample::select(vec![Event::Succeed, Event::Retry, Event::Die, Event::Release]);
         let calls = prop::collection::vec((0..4u8, cost()), 0..3);
+        let blame = prop::sample::select(vec![Blame::Nobody, Blame::Shared, Blame::Shared, Blame::Alone, Blame::Alone]);
         prop_oneof![
             3 => accept,
             1 => job().prop_map(Step::AcceptAgain),
@@ -281,8 +292,7 @@ impl ReferenceStateMachine for Model {
                 |(job, off, event, calls, earlier_life)| Step::Settle { job, off, event, calls, earlier_life }
             ),
             2 => (job(), 0..4u8, cost()).prop_map(|(job, call, cost)| Step::Record { job, call, cost }),
-            6 => (job(), off(), prop::bool::weighted(0.8))
-                .prop_map(|(job, off, counts)| Step::Recover { job, off, counts }),
+            6 => (job(), off(), blame).prop_map(|(job, off, blame)| Step::Recover { job, off, blame }),
             2 => (job(), off()).prop_map(|(job, off)| Step::Reconcile { job, off }),
             1 => job().prop_map(|job| Step::Cancel { job }),
             2 => (job(), prop::option::of(off()), 0..10u8)
@@ -311,7 +321,7 @@ impl ReferenceStateMachine for Model {
                 }
                 String::new()
             }
-            Step::Recover { job, off, counts } => format!("{:?}", state.recover(*job, *off, *counts)),
+            Step::Recover { job, off, blame } => format!("{:?}", state.recover(*job, *off, *blame)),
             Step::Reconcile { job, off } => format!("{:?}", state.reconcile(*job, *off)),
             Step::Cancel { job } => format!("{:?}", state.cancel(*job)),
             Step::Edit { job, seen_off, priority } => format!("{:?}", state.edit(*job, *seen_off, *priority)),

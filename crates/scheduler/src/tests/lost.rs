@@ -107,6 +107,33 @@ async fn a_job_that_workers_keep_dying_with_is_convicted() {
     assert_eq!(reap::once(&scene.stores).await.unwrap(), 0);
 }
 
+/// Two that die together as suspects are run apart, and each by itself is told from the other.
+#[tokio::test]
+async fn suspects_that_die_together_are_told_apart() {
+    let scene = Scene::new().await;
+    let ids = [scene.submit().await, scene.submit().await];
+    for lost in 1..=POISON_RECOVERIES {
+        assert_eq!(scene.begin(scene.worker().await).await.len(), 2, "life {lost}: nobody waits");
+        scene.clock.advance_ms(SESSION_MS);
+        assert_eq!(reap::once(&scene.stores).await.unwrap(), 2);
+        for id in ids {
+            assert_eq!((scene.row(id).await.standing, scene.row(id).await.recoveries), (Standing::Live, lost));
+        }
+    }
+    let session = scene.worker().await;
+    let [killer] = scene.begin(session).await.iter().map(|claim| claim.lease.id).collect::<Vec<_>>()[..] else {
+        panic!("one of them in a process")
+    };
+    let bystander = scene.submit().await;
+    scene.begin(session).await;
+    scene.clock.advance_ms(SESSION_MS);
+    assert_eq!(reap::once(&scene.stores).await.unwrap(), 2);
+    assert_eq!(scene.row(killer).await.standing, Standing::Dead);
+    let other = ids.into_iter().find(|id| *id != killer).unwrap();
+    let seen = [scene.row(other).await, scene.row(bystander).await].map(|row| (row.standing, row.recoveries));
+    assert_eq!(seen, [(Standing::Live, POISON_RECOVERIES), (Standing::Live, 0)]);
+}
+
 #[tokio::test]
 async fn a_round_of_the_reaper_is_bounded() {
     let scene = Scene::new().await;

@@ -219,28 +219,6 @@ async fn two_fillers_do_no_harm() {
     assert_eq!(places.iter().filter(|place| **place == waiting(0)).count(), PUSH_MAX_ENTRIES);
 }
 
-/// A scheduler that dies between the beginning of a life and its first page: who goes on waits for the workers, too.
-#[tokio::test]
-async fn a_life_that_only_began_is_filled_once_its_workers_are_back() {
-    let scene = Scene::closed();
-    let id = scene.accept(1, |_| {}).await[0];
-    let session = SessionId::generate();
-    let (host, version) = ("host".to_owned(), "1".to_owned());
-    let worker = WorkerSession { id: session, host, version, slots: 1, started_at: scene.stores.clock.now() };
-    scene.stores.catalog.open_session(worker).await.unwrap();
-    let generation = scene.stores.journal.new_generation().await.unwrap();
-    scene.stores.dispatcher.begin(generation).await.unwrap();
-
-    let (mut watch, config, began) = (Watch::default(), Config::default(), Instant::now());
-    assert!(watch.relieve(&scene.stores, &config, began).await.unwrap().is_none());
-    let prepared = watch.relieve(&scene.stores, &config, began + SILENCE).await.unwrap().unwrap();
-    let mut filler = Filler::new(scene.stores.clone(), prepared).unwrap();
-    assert_eq!(filler.awaited(), [session], "it may still run the job");
-    scene.stores.dispatcher.join(session, vec![]).await.unwrap();
-    filler.run().await;
-    assert_eq!(scene.place(id).await, waiting(0));
-}
-
 /// Who is heavier gets more turns, after the start, after a flush, and when somebody sets it while jobs wait.
 #[tokio::test]
 async fn weights_of_tenants_hold_in_every_life() {

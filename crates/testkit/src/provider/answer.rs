@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     behaviour::{Ended, Stream, UsageForm, Vectors},
+    door,
     http::{Client, Gone},
     schema,
 };
@@ -24,9 +25,14 @@ pub(super) fn hash_of(of: impl Hash) -> u64 {
     hasher.finish()
 }
 
-/// What every answer carries.
-pub(super) fn own_headers() -> Vec<(String, String)> {
-    vec![("x-request-id".into(), "req_mock".into()), ("x-ratelimit-remaining-requests".into(), "9".into())]
+/// What every answer carries, besides what the door says.
+pub(super) fn own_headers(of_door: &[(String, String)]) -> Vec<(String, String)> {
+    let mut headers = vec![("x-request-id".into(), "req_mock".into())];
+    if of_door.is_empty() {
+        headers.push(("x-ratelimit-remaining-requests".into(), "9".into()));
+    }
+    headers.extend_from_slice(of_door);
+    headers
 }
 
 /// What one call asks for.
@@ -34,9 +40,15 @@ pub(super) struct Plan<'a> {
     pub(super) body: &'a Value,
     pub(super) pace: Duration,
     pub(super) embeds: bool,
+    /// What the door says of its limits.
+    pub(super) limits: &'a [(String, String)],
 }
 
 impl Plan<'_> {
+    pub(super) fn headers(&self) -> Vec<(String, String)> {
+        own_headers(self.limits)
+    }
+
     /// The text of an honest answer: JSON where a schema was given.
     pub(super) fn text(&self) -> String {
         let format = self.body.pointer("/response_format/type").and_then(Value::as_str);
@@ -51,8 +63,7 @@ impl Plan<'_> {
     }
 
     fn usage(&self, text: &str) -> Value {
-        let messages = self.body.get("messages").map_or(0, |messages| messages.to_string().len());
-        let [input, output] = [messages / 4 + 1, text.split(' ').count()];
+        let (input, output) = (door::prompt_tokens(self.body, false), text.split(' ').count() as u64);
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
                "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}})
     }
@@ -77,10 +88,10 @@ impl Plan<'_> {
         if self.body["stream"] != true {
             let mut whole = self.whole(text);
             whole["choices"][0]["finish_reason"] = json!(form.finish);
-            client.json(200, &own_headers(), &whole.to_string()).await?;
+            client.json(200, &self.headers(), &whole.to_string()).await?;
             return Ok(Ended::Answered);
         }
-        client.begin_stream(&own_headers(), &form.content_type).await?;
+        client.begin_stream(&self.headers(), &form.content_type).await?;
         let mut chunks = vec![self.chunk(json!({"role": "assistant", "content": ""}), Value::Null)];
         chunks.extend(text.split_inclusive(' ').map(|word| self.chunk(json!({"content": word}), Value::Null)));
         chunks.push(self.chunk(json!({}), json!(form.finish)));
@@ -149,7 +160,7 @@ impl Plan<'_> {
 
     /// The head and the first `tokens` of a stream.
     pub(super) async fn begin(&self, client: &mut Client, tokens: usize) -> Result<(), Gone> {
-        client.begin_stream(&own_headers(), "text/event-stream").await?;
+        client.begin_stream(&self.headers(), "text/event-stream").await?;
         for number in 0..tokens {
             let chunk = self.chunk(json!({"content": format!("token{number} ")}), Value::Null);
             client.chunk(format!("data: {chunk}\n\n").as_bytes()).await?;
@@ -165,7 +176,7 @@ impl Plan<'_> {
         deltas: Vec<Value>,
         finish: &str,
     ) -> Result<Ended, Gone> {
-        client.begin_stream(&own_headers(), "text/event-stream").await?;
+        client.begin_stream(&self.headers(), "text/event-stream").await?;
         let mut chunks: Vec<Value> = deltas.into_iter().map(|delta| self.chunk(delta, Value::Null)).collect();
         chunks.push(self.chunk(json!({}), json!(finish)));
         self.place_usage(&mut chunks, "", &Stream::default());
@@ -196,7 +207,7 @@ impl Plan<'_> {
 
     /// `pieces` events of `bytes` of text each, and then the end of the body.
     pub(super) async fn endless(&self, client: &mut Client, pieces: usize, bytes: usize) -> Result<Ended, Gone> {
-        client.begin_stream(&own_headers(), "text/event-stream").await?;
+        client.begin_stream(&self.headers(), "text/event-stream").await?;
         let chunk = self.chunk(json!({"content": "x".repeat(bytes)}), Value::Null);
         let event = format!("data: {chunk}\n\n");
         for _ in 0..pieces {
@@ -238,7 +249,7 @@ impl Plan<'_> {
             Some(Vectors::OneMissing) => drop(data.pop()),
             _ => {}
         }
-        let tokens = self.body["input"].to_string().len() / 4 + 1;
+        let tokens = door::prompt_tokens(self.body, true);
         let usage = match form {
             Some(Vectors::WithoutUsage) => Value::Null,
             _ => json!({"prompt_tokens": tokens, "total_tokens": tokens}),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    answer::{self, Plan},
+    answer::Plan,
     http::{self, Client, Gone},
 };
 
@@ -188,9 +188,10 @@ impl Behaviour {
         path: &str,
         body: &Value,
         pace: Duration,
+        limits: &[(String, String)],
         began: &(dyn Fn(u16) + Send + Sync),
     ) -> Result<Ended, Gone> {
-        let plan = Plan { body, pace, embeds: path.ends_with("/embeddings") };
+        let plan = Plan { body, pace, embeds: path.ends_with("/embeddings"), limits };
         match self {
             Self::Hang => return Err(client.until_gone().await),
             Self::Close => {
@@ -205,7 +206,7 @@ impl Behaviour {
         match self {
             Self::Status(status) => {
                 let text = error_body("The mock was told to fail", "server_error", &status.to_string());
-                client.json(*status, &answer::own_headers(), &text).await?;
+                client.json(*status, &plan.headers(), &text).await?;
                 Ok(Ended::Unanswered)
             }
             Self::Respond(status, headers, text) => {
@@ -254,7 +255,7 @@ impl Behaviour {
             }
             _ => None,
         };
-        client.json(200, &answer::own_headers(), &plan.vectors(form).to_string()).await?;
+        client.json(200, &plan.headers(), &plan.vectors(form).to_string()).await?;
         Ok(Ended::Answered)
     }
 
@@ -268,7 +269,7 @@ impl Behaviour {
             }
             Self::Stream(form) => plan.answer(client, &plan.text(), form).await,
             Self::Whole => {
-                client.json(200, &answer::own_headers(), &plan.whole(&plan.text()).to_string()).await?;
+                client.json(200, &plan.headers(), &plan.whole(&plan.text()).to_string()).await?;
                 Ok(Ended::Answered)
             }
             Self::Refuse(words) => plan.stream_deltas(client, vec![json!({"refusal": words})], "stop").await,
@@ -332,6 +333,6 @@ async fn drip(client: &mut Client, pause: Duration) -> Result<Ended, Gone> {
 }
 
 /// An error in OpenAI's form.
-fn error_body(message: &str, kind: &str, code: &str) -> String {
+pub(super) fn error_body(message: &str, kind: &str, code: &str) -> String {
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}}).to_string()
 }

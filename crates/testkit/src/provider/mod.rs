@@ -3,6 +3,7 @@
 
 mod answer;
 mod behaviour;
+mod door;
 mod http;
 mod schema;
 
@@ -13,7 +14,7 @@ use std::{
         Arc, Mutex, MutexGuard,
         atomic::{AtomicU16, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -24,7 +25,9 @@ use tokio::{
 };
 
 pub use behaviour::{Behaviour, Stream, UsageForm, Vectors};
+pub use door::{Allowance, Tally};
 
+use door::{Door, Entry};
 use http::{Client, Request};
 
 /// Longest wait of [`MockProvider::until`]: a test that needs longer has failed.
@@ -76,6 +79,7 @@ struct State {
     calls: Mutex<Vec<SeenCall>>,
     changed: watch::Sender<()>,
     script: Mutex<VecDeque<Behaviour>>,
+    door: Mutex<Door>,
     latency_ms: AtomicU64,
     token_ms: AtomicU64,
     connections: AtomicU64,
@@ -101,6 +105,7 @@ impl MockProvider {
             calls: Mutex::default(),
             changed: watch::Sender::new(()),
             script: Mutex::default(),
+            door: Mutex::default(),
             latency_ms: AtomicU64::new(0),
             token_ms: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -130,6 +135,28 @@ impl MockProvider {
     /// [`Behaviour::of_model`]), else with an answer.
     pub fn script(&self, behaviours: impl IntoIterator<Item = Behaviour>) {
         locked(&self.state.script).extend(behaviours);
+    }
+
+    /// Lets each key in as far as `allowance` says, from now on and with full buckets; nothing is counted yet. `None`: everybody.
+    /// Also over HTTP: `POST /admin/door` with `{"requests_per_minute","tokens_per_minute","burst_s"}`, `{"pause_s"}` or
+    /// `{"unpaid"}`; `GET` tells what [`MockProvider::tally`] does.
+    pub fn enforce(&self, allowance: Option<Allowance>) {
+        locked(&self.state.door).set(allowance);
+    }
+
+    /// The next call is refused with `Retry-After`, and so is every other until then.
+    pub fn pause_next(&self, pause: Duration) {
+        locked(&self.state.door).pause_next(pause);
+    }
+
+    /// Whether every call is refused for want of money.
+    pub fn set_unpaid(&self, unpaid: bool) {
+        locked(&self.state.door).set_unpaid(unpaid);
+    }
+
+    /// Who was let in since the last [`MockProvider::enforce`].
+    pub fn tally(&self) -> Tally {
+        locked(&self.state.door).tally.clone()
     }
 
     /// Every call for an answer so far, in the order of arrival. Lists of models and health are not counted.
@@ -180,6 +207,11 @@ impl State {
         locked(&self.script).pop_front().or_else(|| Behaviour::of_model(model)).unwrap_or(Behaviour::Answer)
     }
 
+    fn enter(&self, call: &SeenCall) -> Entry {
+        let key = call.authorization.as_deref().unwrap_or_default();
+        locked(&self.door).enter(key, &call.body, call.path.ends_with("/embeddings"), Instant::now())
+    }
+
     /// Notes a call and returns its number.
     fn see(&self, call: SeenCall) -> usize {
         let mut calls = locked(&self.calls);
@@ -218,6 +250,7 @@ async fn converse(socket: TcpStream, state: Arc<State>) {
         let stays = match request.path.as_str() {
             "/v1/chat/completions" | "/v1/embeddings" => answer_call(&mut client, &state, &request).await,
             "/v1/models" => client.json(200, &[], r#"{"object":"list","data":[{"id":"mock-chat"}]}"#).await,
+            "/admin/door" => administer(&mut client, &state, &request).await,
             "/health" => client.json(200, &[], r#"{"status":"ok"}"#).await,
             _ => client.json(404, &[], r#"{"error":{"message":"no such path","type":"invalid_request_error"}}"#).await,
         };
@@ -245,11 +278,16 @@ async fn answer_call(client: &mut Client, state: &State, request: &Request) -> R
     if let Some(director) = &state.director {
         return answer_directed(client, state, director.as_ref(), call).await;
     }
-    let behaviour = state.next_behaviour(&call.model);
+    let entry = state.enter(&call);
+    let behaviour = match &entry {
+        Entry::Refused(refusal) => refusal.clone(),
+        Entry::Admitted(_) => state.next_behaviour(&call.model),
+    };
     let number = state.see(call);
     let latency = Duration::from_millis(state.latency_ms.load(Ordering::SeqCst));
     let began = |status| state.note(number, |call| call.status = status);
-    let ended = act(client, state, &request.path, &body, (latency, behaviour), &began).await;
+    let treated = Treated { latency: entry.latency(latency), behaviour, limits: entry.headers() };
+    let ended = act(client, state, &request.path, &body, treated, &began).await;
     state.note(number, |call| mark_end(call, &ended));
     after(ended)
 }
@@ -261,10 +299,16 @@ async fn answer_directed(
     mut call: SeenCall,
 ) -> Result<(), http::Gone> {
     let number = state.directed.fetch_add(1, Ordering::SeqCst);
-    let direction = director.began(number, &call);
+    let entry = state.enter(&call);
+    let (latency, directed) = director.began(number, &call);
+    let behaviour = match &entry {
+        Entry::Refused(refusal) => refusal.clone(),
+        Entry::Admitted(_) => directed,
+    };
+    let treated = Treated { latency: entry.latency(latency), behaviour, limits: entry.headers() };
     let status = AtomicU16::new(0);
     let began = |sent| status.store(sent, Ordering::SeqCst);
-    let ended = act(client, state, &call.path, &call.body, direction, &began).await;
+    let ended = act(client, state, &call.path, &call.body, treated, &began).await;
     call.status = status.into_inner();
     mark_end(&mut call, &ended);
     director.ended(number, &call);
@@ -276,12 +320,44 @@ async fn act(
     state: &State,
     path: &str,
     body: &Value,
-    (latency, behaviour): (Duration, Behaviour),
+    treated: Treated<'_>,
     began: &(dyn Fn(u16) + Send + Sync),
 ) -> Result<behaviour::Ended, http::Gone> {
     let pace = Duration::from_millis(state.token_ms.load(Ordering::SeqCst));
-    client.wait(latency).await?;
-    behaviour.act(client, path, body, pace, began).await
+    client.wait(treated.latency).await?;
+    treated.behaviour.act(client, path, body, pace, treated.limits, began).await
+}
+
+/// What becomes of a call.
+struct Treated<'a> {
+    latency: Duration,
+    behaviour: Behaviour,
+    limits: &'a [(String, String)],
+}
+
+impl Entry {
+    /// A refusal comes at once.
+    fn latency(&self, of_answers: Duration) -> Duration {
+        if matches!(self, Self::Admitted(_)) { of_answers } else { Duration::ZERO }
+    }
+
+    fn headers(&self) -> &[(String, String)] {
+        if let Self::Admitted(headers) = self { headers } else { &[] }
+    }
+}
+
+async fn administer(client: &mut Client, state: &State, request: &Request) -> Result<(), http::Gone> {
+    let told = match serde_json::from_slice::<Value>(&request.body) {
+        Ok(order) => door::told(&mut locked(&state.door), &order),
+        // Without an order: only a look.
+        Err(_) if request.body.is_empty() => Ok(()),
+        Err(error) => Err(error.to_string()),
+    };
+    let (status, text) = match told {
+        Ok(()) => (200, door::tell(&locked(&state.door).tally).to_string()),
+        Err(reason) => (400, serde_json::json!({"error": {"message": reason}}).to_string()),
+    };
+    client.json(status, &[], &text).await
 }
 
 fn mark_end(call: &mut SeenCall, ended: &Result<behaviour::Ended, http::Gone>) {

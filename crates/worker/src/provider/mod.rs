@@ -16,6 +16,7 @@ use queue_core::{
     error::{ErrorClass, JobError},
     ids::CallId,
     ledger::{Billed, Usage, UsageSource},
+    limiter::Told,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -54,6 +55,9 @@ pub struct ChatAnswer {
     /// Time to the first piece of text, in milliseconds.
     #[serde(default)]
     pub first_token_ms: Option<u64>,
+    /// What the provider said of its limits. Not kept: it is about the moment.
+    #[serde(skip)]
+    pub told: Told,
 }
 
 /// Vectors to ask for.
@@ -80,6 +84,9 @@ pub struct EmbedAnswer {
     /// The provider's request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// What the provider said of its limits. Not kept: it is about the moment.
+    #[serde(skip)]
+    pub told: Told,
 }
 
 /// What a call needs besides its request.
@@ -121,6 +128,8 @@ pub struct CallError {
     pub usage_source: UsageSource,
     /// The provider's request id.
     pub request_id: Option<String>,
+    /// What the provider said of its limits. Boxed: an error is moved often, and this is needed once.
+    pub told: Option<Box<Told>>,
 }
 
 impl CallError {
@@ -138,7 +147,7 @@ impl CallError {
         usage: Option<Usage>,
     ) -> Self {
         let usage_source = UsageSource::Estimated;
-        Self { error: JobError::new(class, code, message), billed, usage, usage_source, request_id: None }
+        Self { error: JobError::new(class, code, message), billed, usage, usage_source, request_id: None, told: None }
     }
 
     /// The same error with the tokens that the provider itself has counted.

@@ -8,12 +8,13 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use queue_core::{
     breaker::memory::MemoryBreakers,
-    dispatcher::{Dispatcher, Entry, memory::MemoryDispatcher},
+    dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
     journal::{Accepted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
+    limiter::{Limiter, Limits, memory::MemoryLimiter},
     route::{Route, Routes},
     stores::Stores,
     time::{Clock, SystemClock},
@@ -21,7 +22,7 @@ use queue_core::{
 use tempfile::TempDir;
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use worker::{Config, Worker, context::Surroundings, provider::Providers};
+use worker::{Config, Worker, admission::Gate, context::Surroundings, provider::Providers};
 
 /// Longest wait for anything: a test that needs longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct Rig {
     pub stores: Stores,
     pub around: Surroundings,
+    pub limiter: Arc<dyn Limiter>,
     pub shutdown: CancellationToken,
     running: Option<JoinHandle<()>>,
     _folder: TempDir,
@@ -37,11 +39,20 @@ pub struct Rig {
 impl Rig {
     /// Stores without a worker.
     pub async fn new(providers: Providers) -> Self {
-        Self::at(Arc::new(SystemClock), providers).await
+        Self::build(Arc::new(SystemClock), providers, Limits::default()).await
     }
 
     /// Stores with a clock of the test's, without a worker.
     pub async fn at(clock: Arc<dyn Clock>, providers: Providers) -> Self {
+        Self::build(clock, providers, Limits::default()).await
+    }
+
+    /// Stores without a worker, and limits for those who will come.
+    pub async fn limited(providers: Providers, limits: Limits) -> Self {
+        Self::build(Arc::new(SystemClock), providers, limits).await
+    }
+
+    async fn build(clock: Arc<dyn Clock>, providers: Providers, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
         let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
@@ -56,6 +67,7 @@ impl Rig {
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
+        let limiter: Arc<dyn Limiter> = Arc::new(MemoryLimiter::new(stores.clock.clone()));
         let routes = Routes {
             routes: providers
                 .keys()
@@ -69,8 +81,9 @@ impl Rig {
             providers: Arc::new(providers),
             routes: Arc::new(routes),
             prices: Arc::new(PriceBook::shipped()),
+            gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
         };
-        Self { stores, around, shutdown: CancellationToken::new(), running: None, _folder: folder }
+        Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }
 
     /// Starts the worker.
@@ -97,6 +110,13 @@ impl Rig {
         self.shutdown.cancel();
         let running = self.running.take().unwrap();
         tokio::time::timeout(PATIENCE, running).await.expect("the worker ends").unwrap();
+    }
+
+    /// Ends the worker in the middle of whatever it does.
+    pub async fn kill(&mut self) {
+        let running = self.running.take().unwrap();
+        running.abort();
+        let _ = running.await;
     }
 
     /// Accepts and pushes a job.
@@ -137,7 +157,7 @@ impl Rig {
             kind: job.kind,
             priority: job.priority,
             run_at,
-            suspect: false,
+            suspicion: Suspicion::None,
             key: None,
         };
         assert_eq!(self.stores.journal.accept(vec![job]).await.unwrap(), vec![Accepted::New]);

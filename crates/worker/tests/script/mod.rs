@@ -107,7 +107,7 @@ impl Provider for Script {
             vectors: (self.vectors)(&request.input),
             model: request.model.clone(),
             usage: Some(Usage { tokens_in: request.input.len() as u64, ..Usage::default() }),
-            request_id: None,
+            ..EmbedAnswer::default()
         })
     }
 

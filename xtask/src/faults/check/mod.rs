@@ -98,6 +98,8 @@ pub(crate) struct Report {
     pub(crate) accepted: usize,
     pub(crate) succeeded: usize,
     pub(crate) dead: usize,
+    /// Of them those that were called poison.
+    pub(crate) convicted: usize,
     pub(crate) calls: usize,
     /// Attempts that the journal counts as lost.
     pub(crate) lost_attempts: usize,
@@ -184,6 +186,8 @@ struct Stretch {
 struct Faults {
     /// Kills of processes in which jobs run.
     worker_kills: Vec<u64>,
+    /// The same by the wall clock, in milliseconds.
+    worker_kills_ms: Vec<i64>,
     /// Moments at which Redis forgot everything.
     forgettings: Vec<u64>,
     /// Stores that were away.
@@ -196,7 +200,10 @@ impl Faults {
         let mut down: Vec<(Store, u64)> = Vec::new();
         for line in lines {
             match &line.event {
-                InjectorEvent::Killed { works: true, .. } => faults.worker_kills.push(line.mono_us),
+                InjectorEvent::Killed { works: true, .. } => {
+                    faults.worker_kills.push(line.mono_us);
+                    faults.worker_kills_ms.push(line.wall_ms);
+                }
                 InjectorEvent::Flushed => faults.forgettings.push(line.mono_us),
                 InjectorEvent::Down { store } => {
                     down.push((*store, line.mono_us));
@@ -217,6 +224,11 @@ impl Faults {
     /// Kills of workers in a stretch.
     fn kills_in(&self, stretch: Stretch) -> usize {
         self.worker_kills.iter().filter(|at| (stretch.from..=stretch.to).contains(at)).count()
+    }
+
+    /// Kills of workers until a moment of the wall clock.
+    fn kills_until(&self, ms: i64) -> usize {
+        self.worker_kills_ms.iter().filter(|at| **at <= ms).count()
     }
 
     /// Kills of workers in a stretch whose leases Redis forgot before anybody could find them expired: who ran there is

@@ -14,7 +14,7 @@ use super::{
 
 /// A process that is started while a store is away refuses to start within this time.
 const REFUSAL_MAX_US: u64 = 20_000_000;
-/// Recoveries after which a job is called poison.
+/// Workers that must have died with a job before it may be called poison.
 const POISON_KILLS: usize = 3;
 
 /// Every request has its answer, and each answer is one that the load deserves.
@@ -66,19 +66,29 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
         report.violate(Rule::SettledTwice, format!("{} has {ends} attempts that ended it", case.name()));
     }
     let wanted = if case.wish.work == Work::ProbeDies { tables::DEAD } else { tables::SUCCEEDED };
-    // The documents say so: three outside kills during one job's attempts convict it. Each attempt that they cost is a
-    // row; that there were so many kills, the injector says.
-    let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
-    let killed = lost.min(faults.worker_kills.len());
-    let convicted = job.error_class.as_deref() == Some("poison") && killed >= POISON_KILLS;
-    if job.standing != wanted && !convicted {
-        let class = job.error_class.as_deref().unwrap_or("no error");
+    let class = job.error_class.as_deref().unwrap_or("no error");
+    if class == "poison" {
+        conviction(case, job, faults, report);
+    } else if job.standing != wanted {
         report.violate(Rule::WrongEnd, format!("{} ended with standing {} ({class})", case.name(), job.standing));
     }
     let Some(finished_at) = job.finished_at else { return };
     for call in case.calls.iter().filter(|call| call.began_ms > finished_at) {
         let late = call.began_ms - finished_at;
         report.violate(Rule::CallAfterEnd, format!("{} called {late} ms after its end", case.name()));
+    }
+}
+
+/// The documents say so: three outside kills during one job's attempts convict it. Each attempt that they cost is a row;
+/// that there were so many kills before the verdict, the injector says. Some attempts count for nothing, so there may be
+/// more of both.
+fn conviction(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
+    report.convicted += 1;
+    let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+    let kills = job.finished_at.map_or(0, |at| faults.kills_until(at));
+    if lost < POISON_KILLS || kills < POISON_KILLS {
+        let seen = format!("{} was convicted after {lost} lost attempts and {kills} kills of workers", case.name());
+        report.violate(Rule::WrongEnd, seen);
     }
 }
 

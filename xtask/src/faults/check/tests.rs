@@ -309,13 +309,32 @@ fn another_end_than_the_job_asked_for_is_found() {
     run.is_only(Rule::WrongEnd);
 }
 
-#[test]
-fn a_conviction_without_three_kills_is_found() {
+/// Makes a job poison after so many lost attempts and kills of workers before its end.
+fn convicted(id: &str, lost: i64, kills: u64) -> Run {
     let mut run = Run::clean();
-    let job = run.row("id-2");
+    let job = run.row(id);
     (job.standing, job.error_class) = (tables::DEAD, Some("poison".into()));
+    run.evidence.tables.attempts.retain(|attempt| attempt.job_id != id);
+    (0..lost).for_each(|epoch| run.attempt(id, epoch, "lost"));
+    (0..kills).for_each(|n| run.kill(100 + n));
     run.count();
-    run.is_only(Rule::WrongEnd);
+    run
+}
+
+#[test]
+fn a_conviction_without_three_lost_attempts_and_three_kills_is_found() {
+    // Also of a job that was to end as a dead letter, though not as this one.
+    for id in ["id-2", "id-4"] {
+        convicted(id, 0, 0).is_only(Rule::WrongEnd);
+        convicted(id, 2, 3).is_only(Rule::WrongEnd);
+        convicted(id, 3, 2).is_only(Rule::WrongEnd);
+        let mut run = convicted(id, 3, 2);
+        run.kill(801);
+        run.is_only(Rule::WrongEnd);
+        for report in [convicted(id, 3, 3).check(), convicted(id, 4, 5).check()] {
+            assert_eq!((report.violations, report.convicted), (vec![], 1));
+        }
+    }
 }
 
 #[test]

@@ -102,6 +102,26 @@ pub async fn a_queue_says_how_many_of_a_key_run(fixture: &dyn Fixture) {
     assert!(scene.claim(99).await.is_empty(), "one of each is the default");
 }
 
+pub async fn a_lane_keeps_its_turn_when_one_of_its_own_goes_first(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let of = |target: &str, priority: u8, key: Option<&str>| {
+        let target = Name::from(target);
+        Entry { target, priority, key: key.map(Name::from), ..scene.entry() }
+    };
+    let (first, patient, second) = (of("a", 0, None), of("b", 0, Some("k")), of("a", 0, None));
+    scene.dispatcher.push(vec![first.clone(), patient.clone()]).await.unwrap();
+    scene.dispatcher.push(vec![second.clone()]).await.unwrap();
+    assert_eq!(scene.claim_ids(1).await, vec![first.id]);
+    let urgent = of("b", 9, Some("k"));
+    scene.dispatcher.push(vec![urgent.clone()]).await.unwrap();
+    assert_eq!(
+        scene.claim_ids(1).await,
+        vec![urgent.id],
+        "in place of the patient one, and before a second turn of `a`"
+    );
+    assert_eq!(scene.claim_ids(9).await, vec![second.id]);
+}
+
 pub async fn a_lower_limit_takes_back_what_waits(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     scene.set_key_limit(1, 5).await;

@@ -2,7 +2,7 @@
 
 use super::{Fixture, Scene};
 use crate::{
-    dispatcher::{Ack, Claim, Setting, Signal, Step, Wait},
+    dispatcher::{Ack, Claim, Setting, Signal, Step, Suspicion, Wait},
     ids::JobId,
     job::Kind,
     journal::QueueSettings,
@@ -28,12 +28,12 @@ pub async fn a_worker_serves_the_kinds_it_names(fixture: &dyn Fixture) {
     let mut pushed = vec![];
     for kind in Kind::ALL {
         pushed.push(scene.push_of(kind, "acme").await);
-        scene.push(|entry| (entry.kind, entry.suspect) = (kind, true)).await;
+        scene.push(|entry| (entry.kind, entry.suspicion) = (kind, Suspicion::Isolated)).await;
     }
     let embeddings = scene.claim_of(&[Kind::Embedding], 9).await;
-    assert_eq!(embeddings.len(), 2, "a suspect of its kind too, and no other");
+    assert_eq!(embeddings.len(), 2, "an isolated one of its kind too, and no other");
     assert_eq!(embeddings[0].lease.id, pushed[1]);
-    // It holds a suspect: plain ones only.
+    // It holds an isolated one: no other such.
     assert_eq!(ids(&scene.claim_of(&[Kind::Probe, Kind::Analysis], 9).await), [pushed[2], pushed[3]]);
     // Its queues still count.
     let mine = scene.push(|entry| (entry.kind, entry.queue) = (Kind::Probe, "mine".into())).await.id;
@@ -43,7 +43,7 @@ pub async fn a_worker_serves_the_kinds_it_names(fixture: &dyn Fixture) {
     // Whoever names none serves all.
     let other = scene.another().await;
     let rest = other.claim(9).await.len() + other.claim(9).await.len();
-    assert_eq!(rest, 3, "both plain ones and one suspect");
+    assert_eq!(rest, 3, "both plain ones and one isolated");
 }
 
 pub async fn kinds_share_turns_and_order(fixture: &dyn Fixture) {
@@ -106,7 +106,7 @@ pub async fn a_worker_is_woken_for_its_kinds(fixture: &dyn Fixture) {
     assert!(scene.claim_of(&[Kind::Embedding, Kind::Analysis], 9).await.is_empty());
     scene.drain_signals().await;
     scene.push_of(Kind::Llm, "acme").await;
-    scene.push(|entry| (entry.kind, entry.suspect) = (Kind::Probe, true)).await;
+    scene.push(|entry| (entry.kind, entry.suspicion) = (Kind::Probe, Suspicion::Isolated)).await;
     assert_eq!(scene.told().await, None);
     // Neither after a step that only acks, nor because an operator stirred the queue.
     scene.step(scene.asking(0)).await;
@@ -131,10 +131,10 @@ pub async fn a_worker_is_woken_for_its_kinds(fixture: &dyn Fixture) {
 pub async fn a_job_of_a_kind_that_nobody_serves_says_so(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     scene.claim_of(&[Kind::Embedding], 9).await;
-    let (llm, suspect) = (scene.entry(), scene.entry());
+    let (llm, isolated) = (scene.entry(), scene.entry());
     scene.push(|entry| entry.id = llm.id).await;
-    scene.push(|entry| (entry.id, entry.suspect) = (suspect.id, true)).await;
-    for id in [llm.id, suspect.id] {
+    scene.push(|entry| (entry.id, entry.suspicion) = (isolated.id, Suspicion::Isolated)).await;
+    for id in [llm.id, isolated.id] {
         assert!(scene.dispatcher.explain(id).await.unwrap().contains(&Wait::NoWorker));
     }
     // One worker may serve the kind and another the queue: neither serves the job.
@@ -147,6 +147,6 @@ pub async fn a_job_of_a_kind_that_nobody_serves_says_so(fixture: &dyn Fixture) {
     let third = scene.another().await;
     let queues = vec!["default".into()];
     third.step(Step { queues, kinds: vec![Kind::Analysis, Kind::Llm], ..third.asking(1) }).await;
-    let waits = scene.dispatcher.explain(suspect.id).await.unwrap();
+    let waits = scene.dispatcher.explain(isolated.id).await.unwrap();
     assert_eq!(waits, [Wait::Turn { ahead_in_lane: 0, lanes: 2 }]);
 }

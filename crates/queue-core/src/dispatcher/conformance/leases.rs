@@ -2,8 +2,9 @@
 
 use super::{Fixture, Scene};
 use crate::{
-    dispatcher::{Ack, Entry, Held, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step},
-    ids::{Epoch, Generation, SessionId},
+    dispatcher::{Ack, Claim, Entry, Held, LEASE_MS, Lease, Place, SESSION_MS, Setting, Signal, Step, Suspicion},
+    ids::{Epoch, Generation, JobId, SessionId},
+    journal::{Blame, Recovery},
     time::Timestamp,
 };
 
@@ -57,16 +58,46 @@ pub async fn a_lost_session_gives_back_what_it_held(fixture: &dyn Fixture) {
     assert!(expired.iter().any(|lost| lost.token.id == entry.id), "a session that leaves is lost at once");
 }
 
+/// What each of these jobs is blamed for.
+fn blamed(lost: &[Recovery], ids: &[JobId]) -> Vec<Blame> {
+    let of = |id: &JobId| lost.iter().find(|one| one.token.id == *id).map(|one| one.blame);
+    ids.iter().map(|id| of(id).unwrap()).collect()
+}
+
+impl Scene<'_> {
+    async fn push_suspected(&self, suspicion: Suspicion) -> JobId {
+        // One after the other, so that they come in this order.
+        self.fixture.advance_ms(1).await;
+        self.push(|entry| entry.suspicion = suspicion).await.id
+    }
+
+    async fn start_all(&self, claims: &[Claim]) -> Vec<JobId> {
+        let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+        self.dispatcher.start(self.session, &leases).await.unwrap();
+        leases.iter().map(|lease| lease.id).collect()
+    }
+
+    /// The session ends with everything that it holds.
+    async fn die(&self) -> Vec<Recovery> {
+        self.dispatcher.leave(self.session).await.unwrap();
+        self.dispatcher.reap(99).await.unwrap()
+    }
+}
+
 pub async fn only_started_attempts_count(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
-    scene.push(|_| {}).await;
-    scene.push(|_| {}).await;
-    let claims = scene.claim(2).await;
-    scene.dispatcher.start(scene.session, &[claims[0].lease]).await.unwrap();
-    scene.dispatcher.leave(scene.session).await.unwrap();
-    for lost in scene.dispatcher.reap(9).await.unwrap() {
-        let started = lost.token.id == claims[0].lease.id;
-        assert_eq!((lost.counts, lost.started_at.is_some()), (started, started));
+    for suspicion in [Suspicion::None, Suspicion::None, Suspicion::Suspect, Suspicion::Isolated] {
+        scene.push_suspected(suspicion).await;
+    }
+    let claims = scene.claim(9).await;
+    let ids = scene.start_all(&claims[..1]).await;
+    let lost = scene.die().await;
+    assert_eq!(lost.len(), 4);
+    for lost in lost {
+        let started = lost.token.id == ids[0];
+        // However suspect the others are, they did not run.
+        assert_eq!(lost.blame, if started { Blame::Alone } else { Blame::Nobody });
+        assert_eq!(lost.started_at.is_some(), started);
     }
 }
 
@@ -90,46 +121,106 @@ pub async fn the_first_start_stands(fixture: &dyn Fixture) {
     assert!(started_at(second).await > began, "the one beside it begins now");
 }
 
-pub async fn suspects_run_alone_and_take_the_blame(fixture: &dyn Fixture) {
+pub async fn one_suspect_takes_the_blame(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
-    let first = scene.push(|entry| entry.suspect = true).await.id;
-    scene.fixture.advance_ms(1).await;
-    let second = scene.push(|entry| entry.suspect = true).await.id;
-    let plain = scene.push(|_| {}).await.id;
-    let claims = scene.claim(9).await;
-    let ids: Vec<_> = claims.iter().map(|claim| claim.lease.id).collect();
-    assert_eq!(ids, vec![first, plain], "one suspect in a process");
-    let other = scene.another().await;
-    assert_eq!(other.claim_ids(9).await, vec![second], "another process may run the other one");
+    let suspect = scene.push_suspected(Suspicion::Suspect).await;
+    let others = [scene.push_suspected(Suspicion::None).await, scene.push_suspected(Suspicion::None).await];
+    assert_eq!(scene.start_all(&scene.claim(9).await).await.len(), 3);
+    let lost = scene.die().await;
+    assert_eq!(blamed(&lost, &[suspect]), [Blame::Alone]);
+    assert_eq!(blamed(&lost, &others), [Blame::Nobody; 2], "its neighbours are not to blame");
 
-    let leases: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
-    scene.dispatcher.start(scene.session, &leases).await.unwrap();
-    scene.dispatcher.leave(scene.session).await.unwrap();
-    for lost in scene.dispatcher.reap(9).await.unwrap() {
-        assert_eq!(lost.counts, lost.token.id == first, "its neighbour is not to blame");
-    }
+    let scene = scene.another().await;
+    let plain = [scene.push_suspected(Suspicion::None).await, scene.push_suspected(Suspicion::None).await];
+    scene.start_all(&scene.claim(9).await).await;
+    assert_eq!(blamed(&scene.die().await, &plain), [Blame::Shared; 2], "each may have done it");
+}
+
+pub async fn suspects_run_beside_each_other_and_share_the_blame(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let suspects = [scene.push_suspected(Suspicion::Suspect).await, scene.push_suspected(Suspicion::Suspect).await];
+    let plain = scene.push_suspected(Suspicion::None).await;
+    let held = scene.start_all(&scene.claim(9).await).await;
+    assert_eq!(held, [suspects[0], suspects[1], plain], "in their order, and at once");
+    let more = scene.push_suspected(Suspicion::Suspect).await;
+    assert_eq!(scene.claim_ids(9).await, [more]);
+    let lost = scene.die().await;
+    assert_eq!(blamed(&lost, &suspects), [Blame::Shared; 2]);
+    assert_eq!(blamed(&lost, &[plain, more]), [Blame::Nobody; 2], "the second one had not started");
+}
+
+pub async fn an_isolated_job_is_kept_from_its_like_and_takes_the_blame(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let isolated = [scene.push_suspected(Suspicion::Isolated).await, scene.push_suspected(Suspicion::Isolated).await];
+    let suspects = [scene.push_suspected(Suspicion::Suspect).await, scene.push_suspected(Suspicion::Suspect).await];
+    let plain = scene.push_suspected(Suspicion::None).await;
+    let held = scene.start_all(&scene.claim(9).await).await;
+    assert_eq!(held, [isolated[0], suspects[0], suspects[1], plain], "one such job in a process, whoever else");
+    let other = scene.another().await;
+    assert_eq!(other.claim_ids(9).await, [isolated[1]], "another process may run the other one");
+    let lost = scene.die().await;
+    assert_eq!(blamed(&lost, &isolated[..1]), [Blame::Alone]);
+    assert_eq!(blamed(&lost, &[suspects[0], suspects[1], plain]), [Blame::Nobody; 3]);
 }
 
 pub async fn blame_is_decided_once(fixture: &dyn Fixture) {
-    let scene = Scene::open(fixture).await;
-    let suspect = scene.push(|entry| entry.suspect = true).await.id;
-    for _ in 0..3 {
-        scene.push(|_| {}).await;
+    let mut scene = Scene::open(fixture).await;
+    for (suspects, blame) in [(1, Blame::Alone), (3, Blame::Shared)] {
+        let mut suspected = vec![];
+        for _ in 0..suspects {
+            suspected.push(scene.push_suspected(Suspicion::Suspect).await);
+        }
+        for _ in 0..3 {
+            scene.push(|_| {}).await;
+        }
+        let held = scene.start_all(&scene.claim(9).await).await;
+        scene.fixture.advance_ms(SESSION_MS).await;
+        let mut seen = vec![];
+        for _ in &held {
+            // In pieces, the suspects first: what is left must not be judged as if it had run without them.
+            let mut lost = scene.dispatcher.reap(9).await.unwrap();
+            lost.sort_by_key(|lost| !suspected.contains(&lost.token.id));
+            seen.push(lost[0].blame);
+            let lease = Lease { id: lost[0].token.id, epoch: lost[0].token.epoch, nonce: lost[0].nonce };
+            scene.ack(lease, None).await;
+        }
+        assert_eq!(seen[..suspects], vec![blame; suspects]);
+        assert_eq!(seen[suspects..], [Blame::Nobody; 3]);
+        assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
+        scene = scene.another().await;
     }
-    let leases: Vec<_> = scene.claim(9).await.iter().map(|claim| claim.lease).collect();
-    scene.dispatcher.start(scene.session, &leases).await.unwrap();
-    scene.fixture.advance_ms(SESSION_MS).await;
-    let mut blamed = vec![];
-    for _ in 0..4 {
-        // In pieces, the suspect first if it can be: what is left must not be judged as if it had run without it.
-        let mut lost = scene.dispatcher.reap(9).await.unwrap();
-        lost.sort_by_key(|lost| lost.token.id != suspect);
-        blamed.extend(lost[0].counts.then_some(lost[0].token.id));
-        let lease = Lease { id: lost[0].token.id, epoch: lost[0].token.epoch, nonce: lost[0].nonce };
-        scene.ack(lease, None).await;
+}
+
+/// As if the session had died now: with what is renewed, and with what was lost before and is not replaced yet.
+pub async fn a_lease_that_ends_by_itself_is_judged_among_what_its_session_holds(fixture: &dyn Fixture) {
+    for (suspects, blame) in [(1, Blame::Alone), (2, Blame::Shared)] {
+        let scene = Scene::open(fixture).await.another().await;
+        let mut suspected = vec![];
+        for _ in 0..suspects {
+            suspected.push(scene.push_suspected(Suspicion::Suspect).await);
+        }
+        let plain = scene.push_suspected(Suspicion::None).await;
+        let mut claims = scene.claim(9).await;
+        scene.start_all(&claims).await;
+        let mut ended = vec![];
+        for (id, expected) in [(plain, Blame::Nobody)].into_iter().chain(suspected.iter().map(|id| (*id, blame))) {
+            claims.retain(|claim| claim.lease.id != id);
+            let renewed: Vec<_> = claims.iter().map(|claim| claim.lease).collect();
+            for _ in 0..=LEASE_MS / (SESSION_MS / 2) {
+                scene.fixture.advance_ms(SESSION_MS / 2).await;
+                assert!(scene.dispatcher.renew(scene.session, &renewed).await.unwrap().is_empty());
+                scene.dispatcher.reap(0).await.unwrap();
+            }
+            let lost = scene.dispatcher.reap(9).await.unwrap();
+            ended.push(id);
+            assert_eq!(lost.len(), ended.len(), "the others are renewed");
+            assert_eq!(blamed(&lost, &[id]), [expected]);
+        }
+        for lost in scene.dispatcher.reap(9).await.unwrap() {
+            let lease = Lease { id: lost.token.id, epoch: lost.token.epoch, nonce: lost.nonce };
+            scene.ack(lease, None).await;
+        }
     }
-    assert_eq!(blamed, vec![suspect]);
-    assert!(scene.dispatcher.reap(9).await.unwrap().is_empty());
 }
 
 pub async fn a_reap_is_bounded_and_repeats(fixture: &dyn Fixture) {
@@ -271,4 +362,23 @@ pub async fn what_went_on_since_a_flush_is_not_held_again(fixture: &dyn Fixture)
     let mut both = vec![lease, other_lease];
     both.sort_unstable_by_key(|lease| lease.id);
     assert_eq!(gone, both);
+}
+
+pub async fn what_ran_before_a_flush_is_suspected_as_before(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let mut held = vec![];
+    let levels = [Suspicion::Isolated, Suspicion::Suspect, Suspicion::None];
+    for suspicion in levels {
+        let entry = scene.push(|entry| entry.suspicion = suspicion).await;
+        let lease = scene.claim(9).await[0].lease;
+        scene.dispatcher.start(scene.session, &[lease]).await.unwrap();
+        held.push(self::held(&entry, lease, Some(scene.now())));
+    }
+    let ids: Vec<_> = held.iter().map(|held| held.lease.id).collect();
+    scene.dispatcher.begin(Generation(2)).await.unwrap();
+    let _signals = scene.dispatcher.join(scene.session, held).await.unwrap();
+    let isolated = scene.push_suspected(Suspicion::Isolated).await;
+    assert!(scene.claim(9).await.is_empty(), "it holds one");
+    assert_eq!(blamed(&scene.die().await, &ids), [Blame::Alone, Blame::Nobody, Blame::Nobody]);
+    assert_eq!(scene.another().await.claim_ids(9).await, [isolated]);
 }

@@ -1,7 +1,10 @@
 //! What stops claims: parked targets, paused queues, limits.
 
 use super::{Fixture, Scene};
-use crate::{dispatcher::Setting, journal::QueueSettings};
+use crate::{
+    dispatcher::{Setting, Wait},
+    journal::QueueSettings,
+};
 
 pub async fn a_parked_target_is_skipped_until_its_time(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
@@ -15,6 +18,25 @@ pub async fn a_parked_target_is_skipped_until_its_time(fixture: &dyn Fixture) {
     assert_eq!(reply.next_at, Some(until), "the worker knows when to look again");
     scene.fixture.advance_ms(5_000).await;
     assert_eq!(scene.claim_ids(9).await, vec![parked]);
+}
+
+pub async fn a_longer_parking_stands(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let park = async |ms: i64| {
+        let (until, reason) = (scene.now().plus_ms(ms), format!("for {ms} ms"));
+        scene.dispatcher.apply(Setting::ParkTarget { target: "t".into(), until, reason }).await.unwrap();
+    };
+    let parked = scene.push(|_| {}).await.id;
+    for ms in [5_000, 9_000, 1_000] {
+        park(ms).await;
+    }
+    let waits = scene.dispatcher.explain(parked).await.unwrap();
+    let (until, reason) = (scene.now().plus_ms(9_000), "for 9000 ms".to_owned());
+    assert!(waits.contains(&Wait::TargetParked { target: "t".into(), until, reason }), "{waits:?}");
+    scene.fixture.advance_ms(8_999).await;
+    assert!(scene.claim_ids(9).await.is_empty());
+    park(-1).await;
+    assert_eq!(scene.claim_ids(9).await, vec![parked], "a moment that has passed ends all of it");
 }
 
 pub async fn a_target_has_its_limit(fixture: &dyn Fixture) {

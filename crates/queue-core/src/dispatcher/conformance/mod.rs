@@ -19,7 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply};
+use super::{Ack, Claim, Dispatcher, Entry, Lease, Place, Setting, Signal, Step, StepReply, Suspicion};
 use crate::{
     ids::{Epoch, Generation, JobId, SessionId},
     job::Kind,
@@ -52,12 +52,12 @@ macro_rules! dispatcher_conformance {
         $crate::dispatcher_conformance! { @cases $fixture;
             nothing_is_claimed_before_it_begins, no_more_is_claimed_than_slots, a_push_is_heard_once_an_epoch,
             a_later_epoch_ends_a_claim, priorities_order_and_age, lanes_take_turns, weights_share_the_turns,
-            a_parked_target_is_skipped_until_its_time, a_target_has_its_limit,
+            a_parked_target_is_skipped_until_its_time, a_longer_parking_stands, a_target_has_its_limit,
             a_pattern_limits_targets_without_a_limit_of_their_own, a_queue_has_its_limit_and_its_pause,
             older_settings_change_nothing, a_worker_serves_the_queues_it_names, what_is_due_later_waits,
             an_ack_must_match, a_release_comes_back_at_once, what_is_due_behind_the_horizon_is_forgotten,
             a_lease_lives_by_renewal, an_expired_lease_stays_expired, a_lost_session_gives_back_what_it_held,
-            only_started_attempts_count, suspects_run_alone_and_take_the_blame, a_withdrawn_job_is_gone,
+            only_started_attempts_count, one_suspect_takes_the_blame, a_withdrawn_job_is_gone,
             a_cancel_reaches_the_holder, a_wake_up_is_never_lost, depths_count_what_can_be_claimed,
             a_waiting_job_says_what_it_waits_for, a_new_life_knows_nothing,
             one_step_claims_a_bounded_number_and_says_that_there_is_more,
@@ -69,7 +69,11 @@ macro_rules! dispatcher_conformance {
             parked_lanes_come_back_whole,
             limits_hold_over_queues_and_lanes,
             a_limit_that_is_reached_hides_nothing,
+            suspects_run_beside_each_other_and_share_the_blame,
+            an_isolated_job_is_kept_from_its_like_and_takes_the_blame,
             blame_is_decided_once,
+            a_lease_that_ends_by_itself_is_judged_among_what_its_session_holds,
+            what_ran_before_a_flush_is_suspected_as_before,
             what_ran_before_a_flush_is_held_again,
             what_ran_before_a_flush_is_taken_out_of_its_lane,
             what_went_on_since_a_flush_is_not_held_again,
@@ -86,7 +90,7 @@ macro_rules! dispatcher_conformance {
             a_freed_place_of_the_queue_wakes,
             an_operator_wakes,
             an_earlier_moment_is_told,
-            the_next_suspect_wakes_its_worker,
+            the_next_isolated_job_wakes_its_worker,
             the_oldest_is_told_whatever_its_priority,
             what_blocks_is_named,
             places_are_told_in_order,
@@ -94,7 +98,7 @@ macro_rules! dispatcher_conformance {
             a_worker_serves_the_kinds_it_names, kinds_share_turns_and_order, a_turn_of_one_kind_is_had_for_all, kinds_share_limits,
             a_worker_is_woken_for_its_kinds, a_job_of_a_kind_that_nobody_serves_says_so,
             one_job_of_a_key_runs_at_a_time, a_step_takes_the_place_that_its_ack_frees, others_do_not_wait_for_a_key,
-            a_key_is_of_its_queue_and_tenant, a_queue_says_how_many_of_a_key_run, a_lower_limit_takes_back_what_waits,
+            a_key_is_of_its_queue_and_tenant, a_queue_says_how_many_of_a_key_run, a_lane_keeps_its_turn_when_one_of_its_own_goes_first, a_lower_limit_takes_back_what_waits,
             a_new_limit_reaches_every_key, the_urgent_goes_first_within_a_key, every_end_of_a_claim_frees_its_place,
             a_withdrawn_job_leaves_the_line_of_its_key, a_lost_claim_keeps_its_place_until_it_is_replaced,
             what_ran_before_a_flush_has_its_place, who_held_more_than_may_is_waited_for, a_blocked_job_says_so,
@@ -147,7 +151,7 @@ impl<'f> Scene<'f> {
             kind: Kind::Llm,
             priority: 5,
             run_at: self.now(),
-            suspect: false,
+            suspicion: Suspicion::None,
             key: None,
         }
     }

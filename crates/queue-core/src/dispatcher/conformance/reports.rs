@@ -2,7 +2,7 @@
 
 use super::{Fixture, Scene};
 use crate::{
-    dispatcher::{Place, Setting, Wait},
+    dispatcher::{Place, Setting, Suspicion, Wait},
     ids::{Epoch, JobId},
     journal::QueueSettings,
 };
@@ -57,9 +57,9 @@ pub async fn what_blocks_is_named(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     scene.dispatcher.apply(Setting::TargetConcurrency("t".into(), Some(1))).await.unwrap();
     scene.set_queue(1, QueueSettings { concurrency: Some(1), ..QueueSettings::default() }).await;
-    scene.push(|entry| entry.suspect = true).await;
+    scene.push(|entry| entry.suspicion = Suspicion::Isolated).await;
     scene.fixture.advance_ms(1).await;
-    let blocked = scene.push(|entry| entry.suspect = true).await.id;
+    let blocked = scene.push(|entry| entry.suspicion = Suspicion::Isolated).await.id;
     scene.claim(1).await;
     let until = scene.now().plus_ms(9_000);
     let park = Setting::ParkTarget { target: "t".into(), until, reason: "429".into() };
@@ -68,7 +68,7 @@ pub async fn what_blocks_is_named(fixture: &dyn Fixture) {
     assert!(waits.contains(&Wait::QueueConcurrency { limit: 1 }), "{waits:?}");
     assert!(waits.contains(&Wait::TargetConcurrency { target: "t".into(), limit: 1 }), "{waits:?}");
     assert!(waits.contains(&Wait::TargetParked { target: "t".into(), until, reason: "429".into() }), "{waits:?}");
-    assert!(waits.contains(&Wait::OtherSuspect), "{waits:?}");
+    assert!(waits.contains(&Wait::OtherIsolated), "{waits:?}");
     scene.fixture.advance_ms(9_000).await;
     let waits = scene.dispatcher.explain(blocked).await.unwrap();
     assert!(!waits.iter().any(|wait| matches!(wait, Wait::TargetParked { .. })), "{waits:?}");

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Fixture, Scene};
 use crate::{
-    dispatcher::{CLAIM_MAX_JOBS, Lease, Setting, Signal},
+    dispatcher::{CLAIM_MAX_JOBS, Lease, Setting, Signal, Suspicion},
     ids::Generation,
     journal::{QueueSettings, Versioned},
 };
@@ -136,15 +136,15 @@ pub async fn an_earlier_moment_is_told(fixture: &dyn Fixture) {
     assert_eq!(scene.step(scene.asking(1)).await.next_at, Some(until));
 }
 
-pub async fn the_next_suspect_wakes_its_worker(fixture: &dyn Fixture) {
+pub async fn the_next_isolated_job_wakes_its_worker(fixture: &dyn Fixture) {
     let mut scene = Scene::open(fixture).await;
-    let first = scene.push(|entry| entry.suspect = true).await.id;
+    let first = scene.push(|entry| entry.suspicion = Suspicion::Isolated).await.id;
     scene.fixture.advance_ms(1).await;
-    let second = scene.push(|entry| entry.suspect = true).await.id;
+    let second = scene.push(|entry| entry.suspicion = Suspicion::Isolated).await.id;
     let claims = scene.claim(9).await;
     assert_eq!(claims.iter().map(|claim| claim.lease.id).collect::<Vec<_>>(), vec![first]);
     scene.drain_signals().await;
     scene.ack(claims[0].lease, None).await;
-    assert_eq!(scene.told().await, Some(Signal::Work), "now the other suspect may run");
+    assert_eq!(scene.told().await, Some(Signal::Work), "now the other one may run");
     assert_eq!(scene.claim_ids(9).await, vec![second]);
 }

@@ -2,51 +2,30 @@
 //!
 //! A job is in one of three places: `waiting` (ready in its lane, or due later), `leases` (claimed), or nowhere.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use tokio::sync::mpsc;
 
 use super::{
+    blame::Likeliest,
     keys::Keys,
-    lane::Ready,
     lease_file::{Record, Started},
     rotation::Rotation,
     sessions::Sessions,
+    waiting::Waiting,
 };
 use crate::{
     dispatcher::{
         Ack, CLAIM_MAX_JOBS, Claim, DispatchError, Entry, HORIZON_MS, Held, LEASE_MS, Lease, Place, Setting, Signal,
-        Step, StepReply,
-        tracks::{Track, Tracks},
+        Step, StepReply, Suspicion, tracks::Tracks,
     },
     ids::{Epoch, Generation, JobId, Nonce, SessionId},
-    job::PRIORITY_MAX,
-    journal::{Recovery, Token},
+    journal::{Blame, Recovery, Token},
     time::Timestamp,
 };
 
 /// Entries that come due in one step at most: bounds the step when many wait for the same moment.
 const DUE_MAX: usize = 10_000;
-
-/// An entry without its names, which its lane knows: 24 bytes, as there may be a million.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Waiting {
-    epoch: Epoch,
-    pub(super) run_at: Timestamp,
-    pub(super) lane: u32,
-    priority: u8,
-    pub(super) track: Track,
-    /// Due later: in no lane yet.
-    pub(super) later: bool,
-    /// It has a concurrency key, which [`Keys`] knows.
-    pub(super) keyed: bool,
-}
-
-impl Waiting {
-    pub(super) fn ready(&self, id: JobId) -> Ready {
-        Ready { priority: self.priority, run_at: self.run_at, id }
-    }
-}
 
 #[derive(Clone, Copy, Debug)]
 struct Claimed {
@@ -55,10 +34,10 @@ struct Claimed {
     session: SessionId,
     until: Timestamp,
     started_at: Option<Timestamp>,
-    suspect: bool,
-    /// Expired, and whether that counts towards poison. Decided once, for all leases that expire together: the reaper
-    /// may take them in pieces, and the last piece must not be judged without the first.
-    lost: Option<bool>,
+    suspicion: Suspicion,
+    /// Expired, and whether it is to blame. Decided once, for all leases that expire together: the reaper may take them
+    /// in pieces, and the last piece must not be judged without the first.
+    lost: Option<Blame>,
     /// `None`: the lease of a process before this one, which the lease file told.
     lane: Option<u32>,
     /// Its concurrency key.
@@ -66,6 +45,10 @@ struct Claimed {
 }
 
 impl Claimed {
+    fn is_isolated(&self) -> bool {
+        self.suspicion == Suspicion::Isolated
+    }
+
     fn lease(&self, id: JobId) -> Lease {
         Lease { id, epoch: self.epoch, nonce: self.nonce }
     }
@@ -94,11 +77,11 @@ impl Core {
     /// `orphans` are leases of a process before this one: they are lost already, and stand in the way of a push at
     /// their epoch until the reaper has asked the journal.
     pub(super) fn new(recorded: bool, orphans: Vec<Started>) -> Self {
-        let blamed: HashSet<_> = orphans.iter().filter(|one| one.suspect).map(|one| one.session).collect();
-        let held = orphans.into_iter().map(|Started { lease, session, at, suspect }| {
-            let (lost, lane, key) = (Some(suspect || !blamed.contains(&session)), None, None);
+        let likeliest = Likeliest::among(orphans.iter().map(|one| (one.session, one.suspicion)));
+        let held = orphans.into_iter().map(|Started { lease, session, at, suspicion }| {
+            let (lost, lane, key) = (Some(likeliest.blame(session, suspicion)), None, None);
             let (epoch, nonce, started_at) = (lease.epoch, lease.nonce, Some(at));
-            (lease.id, Claimed { epoch, nonce, session, until: at, started_at, suspect, lost, lane, key })
+            (lease.id, Claimed { epoch, nonce, session, until: at, started_at, suspicion, lost, lane, key })
         });
         let leases: HashMap<_, _> = held.collect();
         Self {
@@ -150,7 +133,7 @@ impl Core {
             let Some(&(run_at, id)) = self.due.first().filter(|(run_at, _)| *run_at <= now) else { return };
             self.due.remove(&(run_at, id));
             if let Some(waiting) = self.waiting.get_mut(&id) {
-                waiting.later = false;
+                waiting.come_due();
                 let waiting = *waiting;
                 let queue = self.rotation.queue_of(waiting.lane);
                 self.rotation.queues[queue].scheduled -= 1;
@@ -200,16 +183,12 @@ impl Core {
     fn insert(&mut self, entry: &Entry, now: Timestamp) {
         let lane = self.rotation.lane(&entry.queue, &entry.tenant, &entry.target);
         self.rotation.add_ref(lane);
-        let later = entry.run_at > now;
-        let priority = entry.priority.min(PRIORITY_MAX);
-        let track = Track::new(entry.kind, entry.suspect);
-        let keyed = entry.key.is_some();
-        let waiting = Waiting { epoch: entry.epoch, run_at: entry.run_at, lane, priority, track, later, keyed };
+        let waiting = Waiting::new(entry, lane, now);
         self.waiting.insert(entry.id, waiting);
         if let Some(name) = &entry.key {
             self.note_key(entry.id, lane, name);
         }
-        if later {
+        if waiting.later() {
             self.due.insert((entry.run_at, entry.id));
             let queue = self.rotation.queue_of(lane);
             self.rotation.queues[queue].scheduled += 1;
@@ -220,14 +199,14 @@ impl Core {
 
     fn drop_waiting(&mut self, id: JobId) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
-        if waiting.later {
+        if waiting.later() {
             self.due.remove(&(waiting.run_at, id));
             let queue = self.rotation.queue_of(waiting.lane);
             self.rotation.queues[queue].scheduled -= 1;
         } else {
             self.make_unready(id, waiting);
         }
-        if waiting.keyed {
+        if waiting.keyed() {
             self.forget_key(id);
         }
         self.rotation.drop_ref(waiting.lane);
@@ -243,9 +222,9 @@ impl Core {
         if let Some(lane) = held.lane {
             if let Some(session) = self.sessions.get_mut(held.session) {
                 session.leases -= 1;
-                session.suspects -= u64::from(held.suspect);
-                // Suspects that waited for this one may be claimed by its session now.
-                if held.suspect && self.rotation.any_open(&session.queues, session.tracks()) {
+                session.isolated -= u64::from(held.is_isolated());
+                // Isolated jobs that waited for this one may be claimed by its session now.
+                if held.is_isolated() && self.rotation.any_open(&session.queues, session.tracks()) {
                     self.sessions.tell(|other, _| other == held.session);
                 }
             }
@@ -320,17 +299,16 @@ impl Core {
             let Some(taken) = self.rotation.take(named, session.tracks()) else { break };
             let Some(waiting) = self.waiting.remove(&taken.id) else { continue };
             session.leases += 1;
-            let suspect = waiting.track.is_suspect();
-            session.suspects += u64::from(suspect);
+            session.isolated += u64::from(waiting.track.is_isolated());
             self.nonce = self.nonce.wrapping_add(1);
-            let key = if waiting.keyed { self.hold_key(taken.id, waiting) } else { None };
+            let key = if waiting.keyed() { self.hold_key(taken.id, waiting) } else { None };
             let held = Claimed {
                 epoch: waiting.epoch,
                 nonce: Nonce(self.nonce),
                 session: step.session,
                 until,
                 started_at: None,
-                suspect,
+                suspicion: waiting.suspicion(),
                 lost: None,
                 lane: Some(taken.lane),
                 key,
@@ -347,9 +325,9 @@ impl Core {
             let Some(held) = self.held_by(session, lease).filter(|held| held.lost.is_none()) else { continue };
             if held.started_at.is_none() {
                 held.started_at = Some(now);
-                let suspect = held.suspect;
+                let suspicion = held.suspicion;
                 if let Some(records) = &mut self.records {
-                    records.push(Record::Start(Started { lease: *lease, session, at: now, suspect }));
+                    records.push(Record::Start(Started { lease: *lease, session, at: now, suspicion }));
                 }
             }
         }
@@ -392,10 +370,10 @@ impl Core {
             self.none_expires_before = self.none_expires_before.min(until);
             let Lease { id, epoch, nonce } = lease;
             let key = entry.key.as_ref().map(|name| self.hold_known(lane, name));
-            let (suspect, lost, lane) = (entry.suspect, None, Some(lane));
-            self.leases.insert(id, Claimed { epoch, nonce, session, until, started_at, suspect, lost, lane, key });
+            let (suspicion, lost, lane) = (entry.suspicion, None, Some(lane));
+            self.leases.insert(id, Claimed { epoch, nonce, session, until, started_at, suspicion, lost, lane, key });
             if let (Some(at), Some(records)) = (started_at, &mut self.records) {
-                records.push(Record::Start(Started { lease, session, at, suspect }));
+                records.push(Record::Start(Started { lease, session, at, suspicion }));
             }
         }
     }
@@ -405,7 +383,7 @@ impl Core {
         let mut held = (0, 0);
         for lease in self.leases.values().filter(|held| held.session == id && held.lane.is_some()) {
             held.0 += 1;
-            held.1 += u64::from(lease.suspect);
+            held.1 += u64::from(lease.is_isolated());
         }
         let signals = self.sessions.join(id, held, now);
         // It may be there to take over from one that left: what is here, or comes by itself, was told to nobody else.
@@ -433,22 +411,22 @@ impl Core {
         let recoveries = lost.map(|(id, held)| Recovery {
             token: Token { id, epoch: held.epoch },
             nonce: held.nonce,
-            counts: held.lost == Some(true),
+            blame: held.lost.unwrap_or(Blame::Nobody),
             session: held.session,
             started_at: held.started_at,
         });
         recoveries.take(limit).collect()
     }
 
-    /// Makes leases lost and judges them: what had not started counts for nothing, and while a suspect ran in the
-    /// session nobody else is blamed.
+    /// Makes leases lost and judges them. What had not started is not to blame, and of the rest only the likeliest are:
+    /// among all that the session holds, also what it keeps or lost before.
     fn expire(&mut self, is_over: impl Fn(&Claimed) -> bool) {
-        let begun_suspects = self.leases.values().filter(|held| held.suspect && held.started_at.is_some());
-        let blamed: HashSet<_> = begun_suspects.map(|held| held.session).collect();
+        let begun = self.leases.values().filter(|held| held.started_at.is_some());
+        let likeliest = Likeliest::among(begun.map(|held| (held.session, held.suspicion)));
         for (id, held) in &mut self.leases {
             if held.lost.is_none() && is_over(held) {
-                let likeliest = held.suspect || !blamed.contains(&held.session);
-                held.lost = Some(held.started_at.is_some() && likeliest);
+                let blame = held.started_at.map(|_| likeliest.blame(held.session, held.suspicion));
+                held.lost = Some(blame.unwrap_or(Blame::Nobody));
                 self.lost.insert(*id);
             }
         }

@@ -9,12 +9,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::{
-    core::{Core, Waiting},
-    lane::Rank,
-    rotation::Timer,
-    slab::Slab,
-};
+use super::{core::Core, lane::Rank, rotation::Timer, slab::Slab, waiting::Waiting};
 use crate::{
     ids::{JobId, Name},
     time::Timestamp,
@@ -155,7 +150,7 @@ impl Core {
 
     /// A waiting entry is due: it joins its lane, or the line of its key.
     pub(super) fn make_ready(&mut self, id: JobId, waiting: Waiting) {
-        match self.keys.of_job.get(&id).copied().filter(|_| waiting.keyed) {
+        match self.keys.of_job.get(&id).copied().filter(|_| waiting.keyed()) {
             None => self.rotation.add(waiting.lane, waiting.track, waiting.ready(id)),
             Some(key) => {
                 let state = &mut self.keys.states[key];
@@ -168,7 +163,7 @@ impl Core {
 
     /// A due entry that does not wait any more leaves its lane, or the line of its key.
     pub(super) fn make_unready(&mut self, id: JobId, waiting: Waiting) {
-        let key = self.keys.of_job.get(&id).copied().filter(|_| waiting.keyed);
+        let key = self.keys.of_job.get(&id).copied().filter(|_| waiting.keyed());
         let ready = waiting.ready(id);
         let Some(key) = key else { return self.rotation.cut(waiting.lane, waiting.track, ready) };
         let state = &mut self.keys.states[key];
@@ -226,7 +221,8 @@ impl Core {
         while *left > 0 {
             *left -= 1;
             let Some(Move { admit, block }) = self.keys.states[key].next_move(limit) else { return true };
-            for (id, enters) in [(block, false), (admit, true)] {
+            // Who comes before who goes: of the same lane, it is never empty between them and keeps its turn.
+            for (id, enters) in [(admit, true), (block, false)] {
                 let Some((id, waiting)) = id.and_then(|id| Some((id, *self.waiting.get(&id)?))) else { continue };
                 let Waiting { lane, track, .. } = waiting;
                 if enters {

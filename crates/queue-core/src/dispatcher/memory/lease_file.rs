@@ -15,7 +15,7 @@ use std::{
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::{DispatchError, Lease},
+    dispatcher::{DispatchError, Lease, Suspicion},
     ids::{Epoch, JobId, Nonce, SessionId},
     time::Timestamp,
 };
@@ -38,7 +38,7 @@ pub(super) struct Started {
     pub(super) lease: Lease,
     pub(super) session: SessionId,
     pub(super) at: Timestamp,
-    pub(super) suspect: bool,
+    pub(super) suspicion: Suspicion,
 }
 
 /// What the file is told.
@@ -164,12 +164,14 @@ fn read(path: &Path) -> std::io::Result<HashMap<JobId, Started>> {
     Ok(live)
 }
 
-/// Layout: id 16, epoch 8, nonce 8, session 16, start 8, what 1, suspect 1, unused 2, checksum 4; little endian.
+/// Layout: id 16, epoch 8, nonce 8, session 16, start 8, what 1, suspicion 1, unused 2, checksum 4; little endian.
 fn encode(text: &mut Vec<u8>, record: &Record) {
     let nobody = SessionId(Uuid::nil());
-    let (what, Started { lease, session, at, suspect }) = match record {
+    let (what, Started { lease, session, at, suspicion }) = match record {
         Record::Start(started) => (START, *started),
-        Record::End(lease) => (END, Started { lease: *lease, session: nobody, at: Timestamp(0), suspect: false }),
+        Record::End(lease) => {
+            (END, Started { lease: *lease, session: nobody, at: Timestamp(0), suspicion: Suspicion::None })
+        }
     };
     let from = text.len();
     text.extend_from_slice(lease.id.as_bytes());
@@ -177,7 +179,7 @@ fn encode(text: &mut Vec<u8>, record: &Record) {
     text.extend_from_slice(&lease.nonce.0.to_le_bytes());
     text.extend_from_slice(session.0.as_bytes());
     text.extend_from_slice(&at.0.to_le_bytes());
-    text.extend_from_slice(&[what, u8::from(suspect), 0, 0]);
+    text.extend_from_slice(&[what, suspicion.number(), 0, 0]);
     let sum = checksum(&text[from..]);
     text.extend_from_slice(&sum.to_le_bytes());
 }
@@ -195,7 +197,7 @@ fn decode(record: &[u8; RECORD_BYTES]) -> Option<Record> {
             lease,
             session: SessionId(uuid(32)?),
             at: Timestamp(number(48)?),
-            suspect: body.get(57) == Some(&1),
+            suspicion: Suspicion::numbered(*body.get(57)?)?,
         })),
         END => Some(Record::End(lease)),
         _ => None,

@@ -4,6 +4,7 @@
 //! of what is held. What depends on something else says so: [`Dispatcher::depths`] on lanes, [`Dispatcher::reap`] and
 //! [`Dispatcher::leave`] on leases (and then only when something expired), wake-ups on the sessions that listen.
 
+mod blame;
 mod core;
 mod keys;
 mod lane;
@@ -16,6 +17,7 @@ mod slab;
 mod standing;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::{
     path::PathBuf,
@@ -205,9 +207,7 @@ impl Dispatcher for MemoryDispatcher {
     async fn sessions(&self, asked: &[SessionId]) -> Result<Present, DispatchError> {
         let now = self.clock.now();
         let core = self.core();
-        if core.generation.is_none() {
-            return Err(DispatchError::WrongGeneration);
-        }
-        Ok(Present { alive: core.sessions.views(now), gone: core.sessions.gone(asked, now) })
+        let generation = core.generation.ok_or(DispatchError::WrongGeneration)?;
+        Ok(Present { generation, alive: core.sessions.views(now), gone: core.sessions.gone(asked, now) })
     }
 }

@@ -1,9 +1,6 @@
 //! What people ask: numbers of queues, and what a job waits for.
 
-use super::{
-    core::{Core, Waiting},
-    rotation::Queue,
-};
+use super::{core::Core, rotation::Queue, waiting::Waiting};
 use crate::{
     dispatcher::{QueueDepth, Wait},
     ids::{JobId, Name},
@@ -42,12 +39,12 @@ impl Core {
         let Some(waiting) = self.waiting.get(&id) else { return vec![] };
         let queue = &self.rotation.queues[self.rotation.queue_of(waiting.lane)];
         let mut waits = Vec::new();
-        if waiting.later {
+        if waiting.later() {
             waits.push(Wait::Delayed { until: waiting.run_at });
         }
         self.explain_blocks(waiting, queue, &mut waits);
         self.explain_workers(waiting, queue, now, &mut waits);
-        if !waiting.later {
+        if !waiting.later() {
             waits.push(self.explain_key(id, waiting, queue).unwrap_or_else(|| self.explain_turn(id, waiting, queue)));
         }
         waits
@@ -89,8 +86,8 @@ impl Core {
             self.sessions.alive(now).filter(|session| session.serves(&queue.name, waiting.track)).peekable();
         if serving.peek().is_none() {
             waits.push(Wait::NoWorker);
-        } else if waiting.track.is_suspect() && !serving.any(|session| session.may_claim_suspects()) {
-            waits.push(Wait::OtherSuspect);
+        } else if waiting.track.is_isolated() && !serving.any(|session| session.may_claim_isolated()) {
+            waits.push(Wait::OtherIsolated);
         }
     }
 

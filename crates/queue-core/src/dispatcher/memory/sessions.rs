@@ -33,8 +33,8 @@ pub(super) struct Session {
     /// Found dead by the reaper: its leases are lost; a renewal or a claim brings it back without them.
     dead: bool,
     pub(super) leases: u64,
-    /// Suspects among them.
-    pub(super) suspects: u64,
+    /// Isolated jobs among them.
+    pub(super) isolated: u64,
     /// What it serves, as of its last claim; empty: all.
     pub(super) queues: Vec<Name>,
     /// The tracks of the kinds that it serves, as of its last claim.
@@ -47,13 +47,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn may_claim_suspects(&self) -> bool {
-        self.suspects == 0
+    pub(super) fn may_claim_isolated(&self) -> bool {
+        self.isolated == 0
     }
 
     /// What it may claim now.
     pub(super) fn tracks(&self) -> Tracks {
-        if self.may_claim_suspects() { self.kinds } else { self.kinds.plain() }
+        if self.may_claim_isolated() { self.kinds } else { self.kinds.plain() }
     }
 
     pub(super) fn serves_queue(&self, queue: &Name) -> bool {
@@ -93,11 +93,11 @@ impl Sessions {
         self.by_id.get_mut(&id)
     }
 
-    /// A session gets a new channel and keeps what it holds: `leases`, and `suspects` among them.
+    /// A session gets a new channel and keeps what it holds: `leases`, and `isolated` among them.
     pub(super) fn join(
         &mut self,
         id: SessionId,
-        (leases, suspects): (u64, u64),
+        (leases, isolated): (u64, u64),
         now: Timestamp,
     ) -> mpsc::Receiver<Signal> {
         let (signals, receiver) = mpsc::channel(SIGNALS_MAX);
@@ -105,7 +105,7 @@ impl Sessions {
         let known = self.by_id.remove(&id).map(|known| (known.queues, known.kinds, known.unsent));
         let (queues, kinds, unsent) = known.unwrap_or_else(|| (vec![], Tracks::ALL, BTreeSet::new()));
         let (seen_at, dead, told_next) = (now, false, None);
-        let mut session = Session { until, seen_at, dead, leases, suspects, queues, kinds, told_next, signals, unsent };
+        let mut session = Session { until, seen_at, dead, leases, isolated, queues, kinds, told_next, signals, unsent };
         session.send_cancels();
         self.by_id.insert(id, session);
         self.listening.insert(id);
@@ -189,7 +189,7 @@ impl Sessions {
     /// The dispatcher begins a new life: nobody holds anything, everybody has to look.
     pub(super) fn begin(&mut self) {
         for (id, session) in &mut self.by_id {
-            (session.leases, session.suspects, session.told_next) = (0, 0, None);
+            (session.leases, session.isolated, session.told_next) = (0, 0, None);
             session.unsent.clear();
             self.listening.insert(*id);
         }

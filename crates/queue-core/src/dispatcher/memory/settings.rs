@@ -21,17 +21,16 @@ impl Rotation {
             Setting::TargetConcurrency(name, limit) => self.set_limit(name, limit),
             Setting::ParkTarget { target, until, reason } => {
                 let key = self.target(&target);
-                let parked = Some((until, reason)).filter(|_| until > now);
-                if parked.is_none() {
+                if until <= now {
                     self.targets[key].tried = None;
                 }
-                self.park(key, parked);
+                self.park_for_longer(key, until, reason, now);
                 self.drop_idle_target(key);
             }
             Setting::TryTarget { target, from, reason } => {
                 let key = self.target(&target);
                 self.targets[key].tried = Some(reason.clone());
-                self.park(key, Some((from, reason)).filter(|_| from > now));
+                self.park_for_longer(key, from, reason, now);
             }
             Setting::Target(name, settings) => self.set_target(&name, settings, now),
             Setting::Tenant(tenant, settings) => self.set_tenant(tenant, settings, now),
@@ -109,6 +108,14 @@ impl Rotation {
             self.targets[key].limit = self.limit_of(&self.targets[key].name);
             self.refresh_target(key);
             self.drop_idle_target(key);
+        }
+    }
+
+    /// What two parts want is the longer of both; a moment that has passed ends all of it.
+    fn park_for_longer(&mut self, key: u32, until: Timestamp, reason: String, now: Timestamp) {
+        let held = self.targets[key].parked.as_ref().map(|(held, _)| *held);
+        if until <= now || held.is_none_or(|held| until > held) {
+            self.park(key, Some((until, reason)).filter(|_| until > now));
         }
     }
 

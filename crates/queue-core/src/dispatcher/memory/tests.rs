@@ -9,9 +9,10 @@ use super::{
     lease_file::{LeaseFile, Record, Started},
 };
 use crate::{
-    dispatcher::{Ack, Dispatcher, Entry, Lease, Place, Step, conformance::Fixture},
+    dispatcher::{Ack, Dispatcher, Entry, Lease, Place, Step, Suspicion, conformance::Fixture},
     ids::{Epoch, Generation, JobId, Nonce, SessionId},
     job::Kind,
+    journal::Blame,
     time::{Clock, ManualClock, Timestamp},
 };
 
@@ -54,7 +55,7 @@ fn entry(n: u8) -> Entry {
         kind: Kind::Llm,
         priority: 5,
         run_at: Timestamp(0),
-        suspect: false,
+        suspicion: Suspicion::None,
         key: None,
     }
 }
@@ -89,7 +90,7 @@ async fn what_ran_when_the_process_died_is_reaped_and_counts() {
     let dispatcher = open(&file).await;
     let lost = dispatcher.reap(9).await.unwrap();
     assert_eq!(lost.len(), 1);
-    assert_eq!((lost[0].token.id, lost[0].nonce, lost[0].counts), (running.id, running.nonce, true));
+    assert_eq!((lost[0].token.id, lost[0].nonce, lost[0].blame), (running.id, running.nonce, Blame::Alone));
     // The rebuild pushes the same epoch: the dead attempt stands before it until the journal has spoken.
     let same = Entry { id: running.id, ..entry(0) };
     dispatcher.push(vec![same.clone()]).await.unwrap();
@@ -127,16 +128,26 @@ async fn die_running(file: &Path, entries: Vec<Entry>) -> SessionId {
 }
 
 #[tokio::test]
-async fn the_suspect_of_a_dead_process_is_blamed_alone() {
+async fn jobs_of_a_dead_process_are_suspected_as_it_knew_them() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("leases");
-    let with_suspect = die_running(&file, vec![Entry { suspect: true, ..entry(1) }, entry(2)]).await;
-    // A second process dies before anyone has reaped the first: each is judged by its own.
-    let without = die_running(&file, vec![entry(3), entry(4)]).await;
+    let of = |n, suspicion| Entry { suspicion, ..entry(n) };
+    let suspect = |n| of(n, Suspicion::Suspect);
+    // Processes die one after the other before anyone has reaped the first: each is judged by its own.
+    let deaths = [
+        (vec![suspect(1), entry(2)], vec![Blame::Alone, Blame::Nobody]),
+        (vec![entry(3), entry(4)], vec![Blame::Shared; 2]),
+        (vec![suspect(5), suspect(6), entry(7)], vec![Blame::Shared, Blame::Shared, Blame::Nobody]),
+        (vec![of(8, Suspicion::Isolated), suspect(9)], vec![Blame::Alone, Blame::Nobody]),
+    ];
+    let mut expected = vec![];
+    for (entries, blames) in deaths {
+        let session = die_running(&file, entries).await;
+        expected.extend(blames.into_iter().map(|blame| (session, blame)));
+    }
     let mut lost = open(&file).await.reap(9).await.unwrap();
     lost.sort_by_key(|one| one.token.id);
-    let seen: Vec<_> = lost.iter().map(|one| (one.session, one.counts)).collect();
-    assert_eq!(seen, vec![(with_suspect, true), (with_suspect, false), (without, true), (without, true)]);
+    assert_eq!(lost.iter().map(|one| (one.session, one.blame)).collect::<Vec<_>>(), expected);
     assert!(lost.iter().all(|one| one.started_at == Some(Timestamp(1_000))));
 }
 
@@ -186,7 +197,7 @@ async fn a_file_that_is_something_else_is_begun_anew() {
 fn started(n: u64) -> Started {
     let id = JobId(uuid::Uuid::from_u128(u128::from(n)));
     let lease = Lease { id, epoch: Epoch(0), nonce: Nonce(n) };
-    Started { lease, session: SessionId(uuid::Uuid::nil()), at: Timestamp(1), suspect: false }
+    Started { lease, session: SessionId(uuid::Uuid::nil()), at: Timestamp(1), suspicion: Suspicion::None }
 }
 
 /// Starts and ends so many that the file has to begin anew at least once.

@@ -11,14 +11,14 @@ use uuid::Uuid;
 use crate::{
     dispatcher::{Ack, Claim, DispatchError, Entry, Held, Lease, Place, tracks::Track},
     ids::{Epoch, JobId, Name, Nonce, SessionId},
-    journal::{Recovery, Token},
+    journal::{Blame, Recovery, Token},
     time::Timestamp,
 };
 
 /// Largest integer that a double holds exactly.
 const EXACT_MAX: i64 = 1 << 53;
-/// Bytes of the record of a held job: rank, lane, run_at, epoch, nonce, session, flags, started_at.
-const RECORD_BYTES: usize = 1 + 4 + 8 + 8 + 16 + 8 + 1 + 8;
+/// Bytes of the record of a held job: rank, lane, suspicion, run_at, epoch, nonce, session, flags, started_at.
+const RECORD_BYTES: usize = 1 + 4 + 1 + 8 + 8 + 16 + 8 + 1 + 8;
 /// Bytes of a claim, a lost lease and a place in an answer.
 const CLAIM_BYTES: usize = 16 + RECORD_BYTES + 2;
 const LOST_BYTES: usize = 16 + 8 + 8 + 1 + 16 + 1 + 8;
@@ -57,7 +57,7 @@ impl Batch {
         self.text.extend_from_slice(entry.id.as_bytes());
         self.text.extend_from_slice(&double(entry.epoch.0));
         self.text.extend_from_slice(&double(entry.run_at.0));
-        self.text.extend_from_slice(&[entry.priority, Track::new(entry.kind, entry.suspect).number()]);
+        self.text.extend_from_slice(&[entry.priority, Track::of(entry).number(), entry.suspicion.number()]);
         self.text.extend_from_slice(&number.to_be_bytes());
     }
 
@@ -138,7 +138,7 @@ fn each<T>(
 pub(super) fn claims(text: &[u8], queues: &[Name]) -> Result<Vec<Claim>, DispatchError> {
     each(text, CLAIM_BYTES, |fields| {
         let id = JobId(fields.uuid()?);
-        let [_rank, _lane @ ..] = fields.take::<5>()?;
+        let [_rank, _lane_and_suspicion @ ..] = fields.take::<6>()?;
         let (ready_at, epoch) = (Timestamp(fields.double()?), Epoch(fields.double()?));
         let nonce = Nonce(u64::from_be_bytes(fields.take()?));
         let _session = fields.uuid()?;
@@ -152,9 +152,14 @@ pub(super) fn recoveries(text: &[u8]) -> Result<Vec<Recovery>, DispatchError> {
     each(text, LOST_BYTES, |fields| {
         let token = Token { id: JobId(fields.uuid()?), epoch: Epoch(fields.double()?) };
         let nonce = Nonce(u64::from_be_bytes(fields.take()?));
-        let counts = fields.flag()?;
+        let blame = match fields.take()? {
+            [0] => Blame::Nobody,
+            [1] => Blame::Shared,
+            [2] => Blame::Alone,
+            _ => return Err(strange()),
+        };
         let session = SessionId(fields.uuid()?);
-        Ok(Recovery { token, nonce, counts, session, started_at: fields.started_at()? })
+        Ok(Recovery { token, nonce, blame, session, started_at: fields.started_at()? })
     })
 }
 

@@ -54,15 +54,15 @@ const SOURCES: [&str; 8] = [
 ];
 
 /// The library in both forms.
-pub(super) struct Library {
+pub(crate) struct Library {
     /// Name of the library and of its one function.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// For `FUNCTION LOAD`.
-    pub(super) function: String,
+    pub(crate) function: String,
     /// For `EVALSHA`.
-    pub(super) script: Script,
+    pub(crate) script: Script,
     /// The same as text, to load it.
-    pub(super) script_text: String,
+    pub(crate) script_text: String,
 }
 
 /// The library of this version.
@@ -79,16 +79,23 @@ pub(super) static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
         Tracks::ALL.plain().bits(),
     );
     let body = format!("{constants}{}", SOURCES.concat());
-    let digest = blake3::hash(body.as_bytes()).to_hex();
-    let name = format!("longshore_{VERSION}_{}", &digest[..12]);
-    let script_text = format!("{body}return run(KEYS, ARGV)\n");
-    Library {
-        function: format!("#!lua name={name}\n{body}redis.register_function('{name}', run)\n"),
-        script: Script::new(&script_text),
-        script_text,
-        name,
-    }
+    Library::of(&format!("longshore_{VERSION}"), &body)
 });
+
+impl Library {
+    /// A library whose one function is `run(keys, args)` of `body`; its name also carries a digest of the text.
+    pub(crate) fn of(name: &str, body: &str) -> Self {
+        let digest = blake3::hash(body.as_bytes()).to_hex();
+        let name = format!("{name}_{}", &digest[..12]);
+        let script_text = format!("{body}return run(KEYS, ARGV)\n");
+        Self {
+            function: format!("#!lua name={name}\n{body}redis.register_function('{name}', run)\n"),
+            script: Script::new(&script_text),
+            script_text,
+            name,
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{RedisConfig, address::Place, library::LIBRARY};
+use super::{
+    RedisConfig,
+    address::Place,
+    library::{LIBRARY, Library},
+};
 use crate::dispatcher::DispatchError;
 
 /// Longest pause between two attempts to connect: short enough that a Redis that is back is used within a moment.
@@ -64,19 +68,6 @@ impl Connection {
     }
 }
 
-/// A script that is not of the library.
-pub(crate) struct SmallScript {
-    script: redis::Script,
-    /// The same as text, to load it.
-    text: String,
-}
-
-impl SmallScript {
-    pub(crate) fn new(text: String) -> Self {
-        Self { script: redis::Script::new(&text), text }
-    }
-}
-
 #[derive(Default)]
 struct State {
     connection: Option<Connection>,
@@ -97,6 +88,8 @@ pub(crate) struct Link {
     source: Source,
     state: Mutex<State>,
     patience: Patience,
+    /// What is called over it.
+    library: &'static Library,
     /// Whether the server has Functions; found out at the first call.
     functions: AtomicBool,
 }
@@ -106,6 +99,11 @@ impl Link {
     pub(crate) fn of(config: &RedisConfig) -> RedisResult<Self> {
         let patience = Patience { connect: config.connect_timeout, respond: config.response_timeout };
         Self::new(&config.address.place, patience)
+    }
+
+    /// The same link for calls of another library than the dispatcher's.
+    pub(crate) fn calling(self, library: &'static Library) -> Self {
+        Self { library, ..self }
     }
 
     /// Does not connect yet.
@@ -135,7 +133,7 @@ impl Link {
                 Source::Cluster(Box::new(client), each)
             }
         };
-        Ok(Self { source, state: Mutex::default(), patience, functions: AtomicBool::new(true) })
+        Ok(Self { source, state: Mutex::default(), patience, library: &LIBRARY, functions: AtomicBool::new(true) })
     }
 
     /// Whether a server knows who listens: in a Cluster each node only knows its own listeners.
@@ -265,40 +263,28 @@ impl Link {
     }
 
     /// Calls the library. One that is not there (a new server, or one that restarted empty) is loaded first.
-    pub(super) async fn call(&self, key: &str, args: &[Vec<u8>]) -> RedisResult<Value> {
-        match self.send(&self.invocation(key, args)).await {
+    pub(crate) async fn call(&self, keys: &[&str], args: &[Vec<u8>]) -> RedisResult<Value> {
+        match self.send(&self.invocation(keys, args)).await {
             Err(error) if is_unloaded(&error) => {
                 self.load().await?;
-                self.send(&self.invocation(key, args)).await
+                self.send(&self.invocation(keys, args)).await
             }
             answer => answer,
         }
     }
 
-    /// Runs a script that is not of the library. One that is not there is loaded first.
-    pub(crate) async fn eval(&self, script: &SmallScript, key: &str, args: &[&[u8]]) -> RedisResult<Value> {
-        let run = redis::cmd("EVALSHA").arg(script.script.get_hash()).arg(1).arg(key).arg(args).to_owned();
-        match self.send(&run).await {
-            Err(error) if is_unloaded(&error) => {
-                self.send_to_all(redis::cmd("SCRIPT").arg("LOAD").arg(&script.text).to_owned()).await?;
-                self.send(&run).await
-            }
-            answer => answer,
-        }
-    }
-
-    fn invocation(&self, key: &str, args: &[Vec<u8>]) -> Cmd {
+    fn invocation(&self, keys: &[&str], args: &[Vec<u8>]) -> Cmd {
         let mut command = if self.functions.load(Ordering::Relaxed) {
-            redis::cmd("FCALL").arg(&LIBRARY.name).to_owned()
+            redis::cmd("FCALL").arg(&self.library.name).to_owned()
         } else {
-            redis::cmd("EVALSHA").arg(LIBRARY.script.get_hash()).to_owned()
+            redis::cmd("EVALSHA").arg(self.library.script.get_hash()).to_owned()
         };
-        command.arg(1).arg(key).arg(args).to_owned()
+        command.arg(keys.len()).arg(keys).arg(args).to_owned()
     }
 
     /// Loads the library as a Function, or as a script where there are no Functions or no right to them.
     pub(super) async fn load(&self) -> RedisResult<()> {
-        let load = redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&LIBRARY.function).to_owned();
+        let load = redis::cmd("FUNCTION").arg("LOAD").arg("REPLACE").arg(&self.library.function).to_owned();
         match self.send_to_all(load).await {
             Ok(_) => {
                 self.functions.store(true, Ordering::Relaxed);
@@ -306,7 +292,7 @@ impl Link {
             }
             Err(error) if lacks_functions(&error) => {
                 self.functions.store(false, Ordering::Relaxed);
-                let load = redis::cmd("SCRIPT").arg("LOAD").arg(&LIBRARY.script_text).to_owned();
+                let load = redis::cmd("SCRIPT").arg("LOAD").arg(&self.library.script_text).to_owned();
                 self.send_to_all(load).await.map(|_| ())
             }
             Err(error) => Err(error),

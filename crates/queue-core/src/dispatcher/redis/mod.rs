@@ -4,7 +4,7 @@
 //! Their first file lists the keys.
 //!
 //! **One hash tag.** A script touches the keys of one *partition*: one prefix with one hash tag, so one slot of a
-//! Cluster. All queues are in one partition, so that turns, limits, suspects and sessions span the queues exactly as in
+//! Cluster. All queues are in one partition, so that turns, limits, isolated jobs and sessions span the queues exactly as in
 //! memory, and a worker's step over all its queues is one round trip. On a Cluster that means: it works and fails over
 //! like any slot, and all of it is on one primary; a Cluster gives availability here, not more throughput. The scripts
 //! know nothing of it: they take the partition as their key, and a partition a queue would need only callers that fan
@@ -24,7 +24,7 @@
 mod address;
 pub(crate) mod codec;
 mod inbox;
-mod library;
+pub(crate) mod library;
 pub(crate) mod link;
 mod opening;
 mod partition;

@@ -42,7 +42,7 @@ impl Partition {
         let now = self.clock.as_ref().map_or_else(String::new, |clock| clock.now().0.to_string());
         let head = [verb.as_bytes().to_vec(), generation.into_bytes(), now.into_bytes()];
         let args: Vec<_> = head.into_iter().chain(args).collect();
-        let answer = self.link.call(&self.key, &args).await;
+        let answer = self.link.call(&[&self.key], &args).await;
         answer.map_err(|error| {
             // The caller hears of it once; from now on this process is at the generation that there is.
             if error.code() == Some("LSGEN") {

@@ -214,13 +214,14 @@ impl Dispatcher for RedisDispatcher {
         let asked = if self.link.sees_closed_connections() { asked } else { &[] };
         let asked = asked.iter().take(ASKED_MAX_SESSIONS).flat_map(|asked| id(*asked)).collect();
         let mut answer = Answer::new(self.partition.call("sessions", [asked]).await?)?;
+        let generation = Generation(answer.number()?);
         let gone = codec::sessions(&answer.bytes()?)?;
         let view = |value| {
             let mut view = Answer::new(value)?;
             let (id, leases) = (view.session()?, view.number()? as u64);
             Ok(SessionView { id, leases, seen_at: view.moment()?.ok_or_else(strange)? })
         };
-        Ok(Present { alive: answer.rest().map(view).collect::<Result<_, _>>()?, gone })
+        Ok(Present { generation, alive: answer.rest().map(view).collect::<Result<_, _>>()?, gone })
     }
 }
 
@@ -309,7 +310,7 @@ fn wait(value: Value) -> Result<Wait, DispatchError> {
             Wait::ConcurrencyKey { key, limit, ahead: count(&mut parts)? }
         }
         "no_worker" => Wait::NoWorker,
-        "other_suspect" => Wait::OtherSuspect,
+        "other_isolated" => Wait::OtherIsolated,
         "turn" => Wait::Turn { ahead_in_lane: count(&mut parts)?, lanes: count(&mut parts)? },
         _ => return Err(strange()),
     })

@@ -6,7 +6,7 @@ use super::{Fixture, NOW, Opened, accept_new, death, job, retry, row, settle, su
 use crate::{
     ids::{Epoch, JobId, Nonce, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, JournalError, Recovery},
+    journal::{Accepted, Blame, JournalError, Recovery},
     ledger::{Nanousd, Usage},
     state::Standing,
 };
@@ -141,7 +141,7 @@ async fn lose(store: &Opened, id: JobId, epoch: i64) {
     let recovery = Recovery {
         token: token(id, epoch),
         nonce: Nonce(1),
-        counts: true,
+        blame: Blame::Alone,
         session: SessionId::generate(),
         started_at: Some(NOW),
     };

@@ -74,7 +74,7 @@ macro_rules! journal_conformance {
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
                 costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays;
             protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
-                a_lost_provider_call_is_counted, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
+                a_lost_provider_call_is_counted, shared_blame_isolates, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
                 a_cancelled_attempt_is_written_down,
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;

@@ -5,18 +5,19 @@ use super::{
     token,
 };
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::ErrorClass,
     ids::{Epoch, JobId, Nonce, SessionId},
     job::{Kind, NewJob},
-    journal::{Cancelled, Changed, Edit, Interrupted, JobFilter, LiveScan, Recovered, Recovery, Settled},
+    journal::{Blame, Cancelled, Changed, Edit, Interrupted, JobFilter, LiveScan, Recovered, Recovery, Settled},
     ledger::{Billed, Nanousd},
     state::Standing,
 };
 
-fn lost(id: JobId, epoch: i64, counts: bool) -> Recovery {
+fn lost(id: JobId, epoch: i64, blame: Blame) -> Recovery {
     let (nonce, session) = (Nonce(9), SessionId::generate());
-    Recovery { token: token(id, epoch), nonce, counts, session, started_at: counts.then_some(NOW.plus_ms(5)) }
+    let started_at = (blame != Blame::Nobody).then_some(NOW.plus_ms(5));
+    Recovery { token: token(id, epoch), nonce, blame, session, started_at }
 }
 
 async fn recover(store: &Opened, recovery: Recovery) -> Recovered {
@@ -28,7 +29,7 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
     let store = fixture.open().await;
     fixture.clock().advance_ms(40);
     let job = accepted(&store).await;
-    let recovery = lost(job.id, 0, true);
+    let recovery = lost(job.id, 0, Blame::Alone);
     let Recovered::Again(entry) = recover(&store, recovery).await else { panic!("it was live") };
     let expected = Entry {
         id: job.id,
@@ -39,7 +40,7 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
         kind: job.kind,
         priority: job.priority,
         run_at: NOW,
-        suspect: false,
+        suspicion: Suspicion::None,
         key: None,
     };
     assert_eq!(entry, expected);
@@ -54,29 +55,51 @@ pub async fn a_lost_worker_costs_an_epoch_and_is_written_down(fixture: &dyn Fixt
     assert_eq!((attempts[0].started_at, attempts[0].finished_at), (Some(NOW.plus_ms(5)), NOW.plus_ms(40)));
     assert_eq!(attempts[0].error.as_ref().map(|error| error.class), Some(ErrorClass::Lost));
 
-    let Recovered::Again(entry) = recover(&store, lost(job.id, 1, false)).await else { panic!("it is live") };
-    assert_eq!((entry.epoch, entry.suspect), (Epoch(2), false), "what had not started does not count");
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 1, Blame::Nobody)).await else { panic!("it is live") };
+    assert_eq!((entry.epoch, entry.suspicion), (Epoch(2), Suspicion::None), "what had not started does not count");
     assert_eq!(row(&store, job.id).await.recoveries, 1);
     assert_eq!(store.reads.attempts(job.id).await.unwrap().len(), 1);
 
-    let Recovered::Again(entry) = recover(&store, lost(job.id, 2, true)).await else { panic!("it is live") };
-    assert_eq!((entry.epoch, entry.suspect), (Epoch(3), true), "its last life is watched");
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 2, Blame::Alone)).await else { panic!("it is live") };
+    assert_eq!((entry.epoch, entry.suspicion), (Epoch(3), Suspicion::Suspect));
 }
 
 /// The third worker that dies with a job makes it a dead letter.
 pub async fn three_lost_workers_convict(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = accepted(&store).await;
-    let answers = [recover(&store, lost(job.id, 0, true)).await, recover(&store, lost(job.id, 1, true)).await];
+    let answers =
+        [recover(&store, lost(job.id, 0, Blame::Alone)).await, recover(&store, lost(job.id, 1, Blame::Alone)).await];
     assert!(answers.iter().all(|answer| matches!(answer, Recovered::Again(_))));
-    assert!(matches!(recover(&store, lost(job.id, 2, true)).await, Recovered::Poisoned));
+    assert!(matches!(recover(&store, lost(job.id, 2, Blame::Alone)).await, Recovered::Poisoned));
     let kept = row(&store, job.id).await;
     assert_eq!((kept.standing, kept.recoveries), (Standing::Dead, 3));
     assert_eq!(kept.finished_at, Some(NOW));
     let error = kept.error.unwrap();
     assert_eq!((error.class, error.code.as_str(), error.retryable), (ErrorClass::Poison, "worker_lost", false));
     assert_eq!(store.reads.attempts(job.id).await.unwrap().len(), 3);
-    assert!(matches!(recover(&store, lost(job.id, kept.epoch.0, true)).await, Recovered::Moved));
+    assert!(matches!(recover(&store, lost(job.id, kept.epoch.0, Blame::Alone)).await, Recovered::Moved));
+}
+
+/// Who died with others as likely is not convicted, but isolated; whatever has come before, the next time that it is
+/// alone to blame it is.
+pub async fn shared_blame_isolates(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    let after = [(1, Suspicion::None), (2, Suspicion::Suspect), (3, Suspicion::Isolated), (4, Suspicion::Isolated)];
+    for (epoch, (recoveries, suspicion)) in after.into_iter().enumerate() {
+        let recovery = lost(job.id, epoch as i64, Blame::Shared);
+        let Recovered::Again(entry) = recover(&store, recovery).await else { panic!("it is live") };
+        assert_eq!((entry.suspicion, row(&store, job.id).await.recoveries), (suspicion, recoveries));
+    }
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 4, Blame::Nobody)).await else { panic!("it is live") };
+    assert_eq!(entry.suspicion, Suspicion::Isolated, "who is not to blame is as suspect as before");
+    let scan = LiveScan { after: None, due_by: NOW, accepted_by: NOW, limit: 9 };
+    assert_eq!(store.journal.live(scan).await.unwrap(), [entry], "a rebuild knows of it");
+    assert!(matches!(recover(&store, lost(job.id, 5, Blame::Alone)).await, Recovered::Poisoned));
+    assert_eq!(store.reads.attempts(job.id).await.unwrap().len(), 5);
+    let Changed::Done(entry) = store.journal.redrive(job.id, NOW).await.unwrap() else { panic!("it is dead") };
+    assert_eq!(entry.suspicion, Suspicion::None);
 }
 
 /// Nobody knows what a lost attempt was billed for: one line says so, and no sum moves. A probe calls nobody.
@@ -84,8 +107,8 @@ pub async fn a_lost_provider_call_is_counted(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = NewJob { operation: Some("op".into()), ..job() };
     accept_new(&store, &job).await;
-    recover(&store, lost(job.id, 0, true)).await;
-    recover(&store, lost(job.id, 1, false)).await;
+    recover(&store, lost(job.id, 0, Blame::Alone)).await;
+    recover(&store, lost(job.id, 1, Blame::Nobody)).await;
     let calls = store.reads.calls(job.id).await.unwrap();
     assert_eq!(calls.len(), 1, "only what had started may have paid");
     assert_eq!((calls[0].billed, calls[0].status.as_str(), calls[0].cost), (Billed::Maybe, "lost", None));
@@ -94,7 +117,7 @@ pub async fn a_lost_provider_call_is_counted(fixture: &dyn Fixture) {
     assert_eq!(row(&store, job.id).await.cost, Some(Nanousd(0)));
     let probe = NewJob { kind: Kind::Probe, target: "probe".into(), ..super::job() };
     accept_new(&store, &probe).await;
-    recover(&store, lost(probe.id, 0, true)).await;
+    recover(&store, lost(probe.id, 0, Blame::Alone)).await;
     assert!(store.reads.calls(probe.id).await.unwrap().is_empty());
 }
 
@@ -103,11 +126,11 @@ pub async fn a_settle_forgets_recoveries(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     for outcome in [retry(), release()] {
         let job = accepted(&store).await;
-        recover(&store, lost(job.id, 0, true)).await;
-        recover(&store, lost(job.id, 1, true)).await;
+        recover(&store, lost(job.id, 0, Blame::Alone)).await;
+        recover(&store, lost(job.id, 1, Blame::Alone)).await;
         settle(&store, token(job.id, 2), outcome).await;
         assert_eq!(row(&store, job.id).await.recoveries, 0);
-        assert!(matches!(recover(&store, lost(job.id, 3, true)).await, Recovered::Again(_)));
+        assert!(matches!(recover(&store, lost(job.id, 3, Blame::Alone)).await, Recovered::Again(_)));
     }
 }
 
@@ -120,8 +143,8 @@ pub async fn a_moved_job_is_not_recovered(fixture: &dyn Fixture) {
     settle(&store, token(retried.id, 0), retry()).await;
     store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
     let gone = [settled.id, retried.id, cancelled.id, JobId::generate()];
-    let mut recoveries: Vec<_> = gone.iter().map(|id| lost(*id, 0, true)).collect();
-    recoveries.push(lost(live.id, 0, true));
+    let mut recoveries: Vec<_> = gone.iter().map(|id| lost(*id, 0, Blame::Alone)).collect();
+    recoveries.push(lost(live.id, 0, Blame::Alone));
     let answers = store.journal.recover(recoveries).await.unwrap();
     assert!(answers[..4].iter().all(|answer| matches!(answer, Recovered::Moved)), "{answers:?}");
     assert!(matches!(answers[4], Recovered::Again(_)));
@@ -137,7 +160,7 @@ pub async fn reconcile_hands_on_what_is_live(fixture: &dyn Fixture) {
     let asked = [unknown.id, moved.id, ended.id, JobId::generate()].map(|id| token(id, 0));
     let entries = store.journal.reconcile(asked.to_vec()).await.unwrap();
     assert_eq!(entries.iter().map(|entry| (entry.id, entry.epoch)).collect::<Vec<_>>(), [(unknown.id, Epoch(1))]);
-    assert!(!entries[0].suspect, "a reconcile suspects nobody");
+    assert_eq!(entries[0].suspicion, Suspicion::None, "a reconcile suspects nobody");
     let kept = row(&store, unknown.id).await;
     assert_eq!((kept.epoch, kept.recoveries), (Epoch(1), 0));
     let late = store.journal.settle(settlement(&store, token(unknown.id, 0), success())).await.unwrap();
@@ -229,8 +252,8 @@ pub async fn a_concurrency_key_goes_with_its_job(fixture: &dyn Fixture) {
     let loaded: Vec<_> = loaded.into_iter().map(|one| one.unwrap().job.concurrency_key).collect();
     assert_eq!(loaded, [key.clone(), None]);
 
-    let Recovered::Again(entry) = recover(&store, lost(job.id, 0, true)).await else { panic!("it was live") };
-    assert_eq!((entry.key, entry.suspect), (key.clone(), false));
+    let Recovered::Again(entry) = recover(&store, lost(job.id, 0, Blame::Alone)).await else { panic!("it was live") };
+    assert_eq!((entry.key, entry.suspicion), (key.clone(), Suspicion::None));
     let entry = store.journal.reconcile(vec![token(job.id, 1)]).await.unwrap().remove(0);
     assert_eq!((entry.epoch, entry.key), (Epoch(2), key.clone()));
     let edit = Edit { priority: Some(8), ..Edit::default() };
@@ -277,13 +300,13 @@ pub async fn a_dead_letter_gets_another_life(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = NewJob { start_by: Some(NOW.plus_ms(5)), deadline: Some(NOW.plus_ms(50)), ..job() };
     accept_new(&store, &job).await;
-    recover(&store, lost(job.id, 0, true)).await;
+    recover(&store, lost(job.id, 0, Blame::Alone)).await;
     let mut end = settlement(&store, token(job.id, 1), death());
     end.calls = vec![call(&job, "chat", Some(11))];
     store.journal.settle(end).await.unwrap();
     let later = NOW.plus_ms(100_000);
     let Changed::Done(entry) = store.journal.redrive(job.id, later).await.unwrap() else { panic!("it was dead") };
-    assert_eq!((entry.epoch, entry.run_at, entry.suspect), (Epoch(2), later, false));
+    assert_eq!((entry.epoch, entry.run_at, entry.suspicion), (Epoch(2), later, Suspicion::None));
     let kept = row(&store, job.id).await;
     assert_eq!((kept.standing, kept.finished_at, kept.redrives), (Standing::Live, None, 1));
     assert_eq!((kept.attempts, kept.recoveries, kept.releases), (0, 0, 0));

@@ -5,7 +5,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{JobId, Nonce, SessionId},
     job::{Kind, NewJob},
-    journal::{JobFilter, Outcome, QueueTotals, Recovery},
+    journal::{Blame, JobFilter, Outcome, QueueTotals, Recovery},
     state::Standing,
 };
 
@@ -138,7 +138,7 @@ pub async fn totals_follow_every_move(fixture: &dyn Fixture) {
     store.journal.cancel(jobs[3].id, None, None, NOW).await.unwrap();
     for epoch in 0..3 {
         let (nonce, session) = (Nonce(1), SessionId::generate());
-        let lost = Recovery { token: token(jobs[4].id, epoch), nonce, counts: true, session, started_at: None };
+        let lost = Recovery { token: token(jobs[4].id, epoch), nonce, blame: Blame::Alone, session, started_at: None };
         store.journal.recover(vec![lost]).await.unwrap();
     }
     let refused = store.journal.settle(settlement(&store, token(jobs[0].id, 0), death())).await;

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     ids::{Epoch, Incarnation, JobId, Nonce, SessionId},
     job::NewJob,
-    journal::{Cancelled, Changed, Edit, Outcome, Recovered, Recovery, Settled},
+    journal::{Blame, Cancelled, Changed, Edit, Outcome, Recovered, Recovery, Settled},
     state::{Event, Standing, transition},
 };
 
@@ -185,7 +185,7 @@ async fn happen(store: &Opened, id: JobId, epoch: Epoch, event: Event) -> bool {
         }
         Event::Recover => {
             let (nonce, session) = (Nonce(1), SessionId::generate());
-            let lost = Recovery { token: token(id, epoch.0), nonce, counts: true, session, started_at: None };
+            let lost = Recovery { token: token(id, epoch.0), nonce, blame: Blame::Alone, session, started_at: None };
             return matches!(store.journal.recover(vec![lost]).await.unwrap()[..], [Recovered::Again(_)]);
         }
         Event::Reconcile => return store.journal.reconcile(vec![token(id, epoch.0)]).await.unwrap().len() == 1,

@@ -6,6 +6,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -13,13 +14,14 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::{
     sync::{
-        Mutex,
+        Mutex, Notify,
         mpsc::{self, error::TryRecvError},
         oneshot,
     },
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -76,8 +78,21 @@ struct Waiting<V: Verb> {
     deferred: VecDeque<Asked<V>>,
     /// Requests of the last group.
     last_group: usize,
-    /// Groups that are being committed.
-    committing: Arc<AtomicUsize>,
+    commits: Arc<Commits>,
+}
+
+/// The groups that are being committed.
+#[derive(Default)]
+struct Commits {
+    count: AtomicUsize,
+    /// One has ended.
+    ended: Notify,
+}
+
+impl Commits {
+    fn any(&self) -> bool {
+        self.count.load(Ordering::Relaxed) > 0
+    }
 }
 
 /// The way to the committers of one verb. They end with the last clone.
@@ -95,8 +110,8 @@ impl<V: Grouped> Committers<V> {
     /// Starts `tasks` committers.
     pub(super) fn start(database: &Database, tasks: usize) -> Self {
         let (requests, queue) = mpsc::channel(WAITING_MAX);
-        let committing = Arc::new(AtomicUsize::new(0));
-        let waiting = Waiting { requests: queue, deferred: VecDeque::new(), last_group: 0, committing };
+        let commits = Arc::default();
+        let waiting = Waiting { requests: queue, deferred: VecDeque::new(), last_group: 0, commits };
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..tasks.max(1) {
             tokio::spawn(serve::<V>(database.clone(), waiting.clone()));
@@ -114,22 +129,28 @@ impl<V: Grouped> Committers<V> {
 }
 
 async fn serve<V: Grouped>(database: Database, waiting: Arc<Mutex<Waiting<V>>>) {
-    let committing = waiting.lock().await.committing.clone();
+    let commits = waiting.lock().await.commits.clone();
     loop {
         let group = waiting.lock().await.gather().await;
         if group.is_empty() {
             return;
         }
-        let commit = tokio::spawn({
-            let (database, committing) = (database.clone(), committing.clone());
+        let mut commit = Box::pin({
+            let (database, commits) = (database.clone(), commits.clone());
             async move {
-                committing.fetch_add(1, Ordering::Relaxed);
-                commit_group(&database, group).await;
-                committing.fetch_sub(1, Ordering::Relaxed);
+                commits.count.fetch_add(1, Ordering::Relaxed);
+                // A defect costs one group, whose callers ask again, and not the committer.
+                if AssertUnwindSafe(commit_group(&database, group)).catch_unwind().await.is_err() {
+                    tracing::error!("a commit panicked: a defect");
+                }
+                commits.count.fetch_sub(1, Ordering::Relaxed);
+                commits.ended.notify_one();
             }
         });
-        // It goes on by itself.
-        let _ = timeout(COMMIT_LONG, commit).await;
+        // In this task, whose callers then are answered without a detour over another thread, unless it takes long.
+        if timeout(COMMIT_LONG, &mut commit).await.is_err() {
+            tokio::spawn(commit);
+        }
     }
 }
 
@@ -153,10 +174,14 @@ impl<V: Grouped> Waiting<V> {
                 Err(TryRecvError::Empty) if group.asked.len() < self.last_group && Instant::now() < waits_until => {
                     tokio::task::yield_now().await;
                 }
-                Err(TryRecvError::Empty) if Instant::now() < patient_until && self.is_committing() => {
-                    match timeout_at(patient_until, self.requests.recv()).await {
-                        Ok(Some(asked)) => self.deferred.extend(group.take(asked)),
-                        Ok(None) | Err(_) => break,
+                Err(TryRecvError::Empty) if Instant::now() < patient_until && self.commits.any() => {
+                    tokio::select! {
+                        asked = self.requests.recv() => match asked {
+                            Some(asked) => self.deferred.extend(group.take(asked)),
+                            None => break,
+                        },
+                        () = self.commits.ended.notified() => {}
+                        () = sleep_until(patient_until) => break,
                     }
                 }
                 Err(_) => break,
@@ -164,12 +189,6 @@ impl<V: Grouped> Waiting<V> {
         }
         self.last_group = group.asked.len();
         group.asked
-    }
-}
-
-impl<V: Verb> Waiting<V> {
-    fn is_committing(&self) -> bool {
-        self.committing.load(Ordering::Relaxed) > 0
     }
 }
 

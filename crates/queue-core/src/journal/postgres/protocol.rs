@@ -86,7 +86,7 @@ async fn recover_round(
     let found = sqlx::query(sql::RECOVER)
         .bind(lost.iter().map(|recovery| recovery.token.id.0).collect::<Vec<_>>())
         .bind(lost.iter().map(|recovery| recovery.token.epoch.0).collect::<Vec<_>>())
-        .bind(lost.iter().map(|recovery| i32::from(recovery.counts)).collect::<Vec<_>>())
+        .bind(lost.iter().map(|recovery| recovery.blame.count().cast_signed()).collect::<Vec<_>>())
         .bind(lost.iter().map(|recovery| recovery.session.0).collect::<Vec<_>>())
         .bind(lost.iter().map(|recovery| recovery.started_at.map(|at| at.0)).collect::<Vec<_>>())
         .bind(now.0)

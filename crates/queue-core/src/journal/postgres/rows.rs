@@ -7,12 +7,11 @@ use uuid::Uuid;
 
 use super::text;
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::JobError,
     fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::is_suspect,
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -179,7 +178,7 @@ pub(super) fn entry(row: &PgRow) -> Read<Entry> {
         kind: cells.word(Kind::parse)?,
         priority: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
         run_at: cells.time()?,
-        suspect: is_suspect(cells.small_count()?),
+        suspicion: Suspicion::of(cells.small_count()?),
         key: cells.name_if_any()?,
     })
 }

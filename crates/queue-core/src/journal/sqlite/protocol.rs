@@ -48,8 +48,8 @@ impl Lost {
 
 fn recover_one(batch: &mut Batch<'_>, recovery: &Recovery) -> rusqlite::Result<Recovered> {
     let token = recovery.token;
-    let lost =
-        batch.sql.find(Write::Recover, params![token.id.as_bytes(), token.epoch.0, recovery.counts], Lost::read)?;
+    let values = params![token.id.as_bytes(), token.epoch.0, recovery.blame.count()];
+    let lost = batch.sql.find(Write::Recover, values, Lost::read)?;
     let Some(lost) = lost else { return Ok(Recovered::Moved) };
     if let Some(started_at) = recovery.started_at {
         write_lost_attempt(batch, recovery, started_at, &lost)?;

@@ -9,12 +9,11 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Suspicion},
     error::JobError,
     fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::is_suspect,
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -154,7 +153,7 @@ pub(super) fn entry(row: &Row<'_>) -> rusqlite::Result<Entry> {
         kind: cells.word(Kind::parse)?,
         priority: cells.next()?,
         run_at: cells.time()?,
-        suspect: is_suspect(cells.next()?),
+        suspicion: Suspicion::of(cells.next()?),
         key: cells.name_if_any()?,
     })
 }

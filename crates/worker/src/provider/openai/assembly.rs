@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use queue_core::ledger::Usage;
+use queue_core::{ledger::Usage, limiter::Told};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -49,6 +49,8 @@ pub(super) struct Assembly {
     pub(super) usage: Option<Usage>,
     /// The response's id header, or else the id that stands in its body.
     pub(super) request_id: Option<String>,
+    /// What the head of the response said of the provider's limits.
+    pub(super) told: Told,
     /// Bytes of thinking and of tool arguments: they are paid for although they are not text.
     pub(super) unseen_bytes: usize,
     refusal: String,
@@ -133,6 +135,7 @@ impl Assembly {
             usage: self.usage,
             request_id: self.request_id,
             first_token_ms: first_token.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
+            told: self.told,
         }
     }
 

@@ -7,6 +7,7 @@
 mod assembly;
 mod conceal;
 mod errors;
+mod limits;
 mod pause;
 mod read;
 mod sse;
@@ -145,6 +146,7 @@ impl OpenAi {
             }
         };
         arrived.request_id = errors::request_id(response.headers());
+        arrived.told = limits::told(response.headers());
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
     }
 
@@ -181,6 +183,7 @@ impl OpenAi {
             };
         }
         failure.request_id = failure.request_id.or_else(|| arrived.request_id.clone());
+        failure.told = (!arrived.told.is_empty()).then(|| Box::new(arrived.told));
         let secrets = self.config.key.iter().chain(self.config.headers.iter().map(|(_, value)| value));
         let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
         let words = conceal::conceal(&failure.error.message, &secrets, prompts.iter().copied());
@@ -242,6 +245,7 @@ impl Provider for OpenAi {
                 model: model.unwrap_or_else(|| request.model.clone()),
                 usage,
                 request_id: arrived.request_id,
+                told: arrived.told,
             }),
             Ok(Decoded { vectors: Err(reason), .. }) => {
                 let failure = read::unusable("invalid_vectors", reason, Billed::Yes);

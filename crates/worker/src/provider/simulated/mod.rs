@@ -179,6 +179,7 @@ impl Provider for Simulated {
             model: request.model.clone(),
             usage: Some(usage),
             request_id: Some(format!("simulated-{}", call.id)),
+            ..EmbedAnswer::default()
         })
     }
 

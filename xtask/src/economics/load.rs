@@ -1,0 +1,132 @@
+//! Jobs over HTTP, and questions about them.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+
+use crate::cluster::KEY;
+
+/// Jobs of one bulk submit.
+const BULK_JOBS: usize = 500;
+/// Time between two looks at something that no signal announces.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// One API.
+#[derive(Clone)]
+pub(crate) struct Client {
+    http: reqwest::Client,
+    url: String,
+}
+
+impl Client {
+    pub(crate) fn new(url: &str) -> Self {
+        Self { http: reqwest::Client::new(), url: url.to_owned() }
+    }
+
+    /// Submits all of them.
+    pub(crate) async fn submit_all(&self, jobs: &[Value]) -> Result<()> {
+        for bulk in jobs.chunks(BULK_JOBS) {
+            let asked = self.http.post(format!("{}/v1/jobs/bulk", self.url)).bearer_auth(KEY).json(bulk);
+            let answer: Value = asked.send().await?.error_for_status()?.json().await?;
+            let refused = answer["jobs"].as_array().context("no list")?.iter().find(|job| job["error"].is_object());
+            ensure!(refused.is_none(), "a job was refused: {refused:?}");
+        }
+        Ok(())
+    }
+
+    /// Submits one.
+    pub(crate) async fn submit(&self, job: &Value) -> Result<()> {
+        let asked = self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job);
+        asked.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// A queue's numbers.
+    pub(crate) async fn queue(&self, queue: &str) -> Result<Value> {
+        let asked = self.http.get(format!("{}/v1/queues/metrics", self.url)).bearer_auth(KEY);
+        let all: Value = asked.send().await?.error_for_status()?.json().await?;
+        Ok(all["queues"][queue].clone())
+    }
+
+    /// Changes a queue.
+    pub(crate) async fn set_queue(&self, queue: &str, change: &Value) -> Result<()> {
+        let asked = self.http.patch(format!("{}/v1/queues/{queue}", self.url)).bearer_auth(KEY).json(change);
+        asked.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Waits until a queue has so many jobs in all that have succeeded or are dead; `false` if it took too long.
+    pub(crate) async fn until_ended(&self, queue: &str, jobs: u64, patience: Duration) -> Result<bool> {
+        let wait = async {
+            loop {
+                let numbers = self.queue(queue).await?;
+                let ended = ["completed", "failed"].iter().filter_map(|name| numbers[name].as_u64()).sum::<u64>();
+                if ended >= jobs {
+                    return anyhow::Ok(());
+                }
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(patience, wait).await {
+            Ok(ended) => ended.map(|()| true),
+            Err(_) => Ok(false),
+        }
+    }
+}
+
+/// One job.
+pub(crate) fn job(queue: &str, model: &str, prompt: &str, max_tokens: u64) -> Value {
+    let payload = json!({"model": model, "max_tokens": max_tokens, "messages": [{"role": "user", "content": prompt}]});
+    json!({"queue": queue, "kind": "llm", "payload": payload})
+}
+
+/// Jobs of mixed size, the same in every run: most are small, some are large, and a few are larger than what the limiter's
+/// bucket holds of 100,000 tokens a minute. About 240 tokens on average.
+pub(crate) fn mixed(queue: &str, model: &str, jobs: usize) -> Vec<Value> {
+    let mut random = StdRng::seed_from_u64(11);
+    let mut of_size = |_| {
+        let tokens = match random.random_range(0..1_000) {
+            0..700 => random.random_range(40..120),
+            700..920 => random.random_range(150..400),
+            920..990 => random.random_range(500..1_500),
+            _ => random.random_range(3_000..9_000),
+        };
+        // A third of it is the prompt, at about four characters a token.
+        let prompt = "word ".repeat(tokens / 3 * 4 / 5);
+        job(queue, model, &prompt, (tokens * 2 / 3) as u64)
+    };
+    (0..jobs).map(&mut of_size).collect()
+}
+
+/// The figure that so much of the sorted times do not exceed, in milliseconds.
+pub(crate) fn quantile_ms(sorted: &[Duration], part: f64) -> f64 {
+    let at = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1_000.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_of_what_is_there() {
+        let times: Vec<_> = (1..=100).map(Duration::from_millis).collect();
+        assert_eq!(
+            (quantile_ms(&times, 0.5), quantile_ms(&times, 0.99), quantile_ms(&times, 1.0)),
+            (50.0, 99.0, 100.0)
+        );
+        assert!(quantile_ms(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn jobs_are_mixed_and_the_same_in_every_run() {
+        let (jobs, again) = (mixed("q", "m", 2_000), mixed("q", "m", 2_000));
+        assert_eq!(jobs, again);
+        let tokens = |job: &Value| job["payload"]["max_tokens"].as_u64().unwrap() * 3 / 2;
+        let mean = jobs.iter().map(tokens).sum::<u64>() / 2_000;
+        assert!((180..300).contains(&mean), "{mean}");
+        assert!(jobs.iter().any(|job| tokens(job) > 8_334), "some are larger than the bucket");
+    }
+}

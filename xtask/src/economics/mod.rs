@@ -1,0 +1,65 @@
+//! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
+//! own limits; each figure beside its bar.
+
+mod cost;
+mod limiter;
+mod load;
+mod witness;
+
+use anyhow::Result;
+
+use crate::{
+    bar,
+    bars::{figures_of, program},
+    bench::{installation::release_binary, until_told},
+    run as run_command,
+};
+
+/// What is measured, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Measure only this [default: everything].
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// How long the provider's limits are used to the full. The jobs are as many as fit, 2,000 at most.
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// Print one JSON array instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A part of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// The fleet's limiter: use of the allowance, refusals, fairness, pauses and quotas.
+    Limiter,
+    /// What the limiter costs.
+    LimiterCost,
+}
+
+/// Measures and prints.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let measures = |part| arguments.only.is_none_or(|only| only == part);
+    run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?;
+    let longshore = release_binary()?;
+    let speed = ["bench", "--no-run", "--package", "queue-core", "--bench", "limiter_speed"];
+    let speed = measures(Part::LimiterCost).then(|| program(&speed)).transpose()?;
+    let judged = until_told(async {
+        let mut judged = vec![];
+        if measures(Part::Limiter) {
+            judged.push(("The fleet's limiter", limiter::measure(&longshore, arguments.seconds).await?));
+        }
+        if let Some(speed) = speed {
+            judged.push(("What the limiter costs", cost::measure(&longshore, &speed).await?));
+        }
+        Ok(judged)
+    })?;
+    if arguments.json {
+        let all: Vec<_> = judged.iter().flat_map(|(_, figures)| figures).collect();
+        println!("{:#}", serde_json::to_value(all)?);
+        return Ok(());
+    }
+    judged.iter().for_each(|(title, figures)| bar::print(title, figures));
+    Ok(())
+}
