@@ -20,7 +20,7 @@ use queue_core::{
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -77,6 +77,7 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, u32>>,
     in_flight: AtomicU32,
@@ -103,6 +104,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            savings: Mutex::default(),
             served_by: Mutex::default(),
             served: Mutex::default(),
             in_flight: AtomicU32::new(0),
@@ -208,7 +210,8 @@ impl JobContext {
             return None;
         }
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
-        self.recall(&self.ask(step, model, &request).ok()?)
+        let asked = self.ask_chat(step, model, &request).ok()?;
+        self.recall(&asked, told_of_chat, |answer| of_chat_answer(&request, answer))
     }
 
     /// Asks one model for a chat completion.
@@ -220,8 +223,9 @@ impl JobContext {
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
-        let asked = self.ask(step, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        let asked = self.ask_chat(step, model, &request)?;
+        let estimate = |answer: Option<&ChatAnswer>| of_chat_answer(&request, answer);
+        if let Some(answer) = self.recall(&asked, told_of_chat, estimate) {
             return Ok(answer);
         }
         let leave = self.breakers.enter(&asked.target).await?;
@@ -239,24 +243,18 @@ impl JobContext {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
         };
-        leave.end(verdict(&outcome)).await;
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
         }
-        let estimate = |answer: Option<&ChatAnswer>| match answer {
-            Some(answer) => estimate::of_answer(&request, answer),
-            None => estimate::of_chat(&request, ""),
-        };
-        let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
-        // The answer is kept before the limiter hears of it: it may have cost something.
-        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &alike, ended).await;
+        // The answer is kept before breaker and limiter hear of it: it may have cost something.
+        let concluded = self.conclude(asked, took, outcome, told_of_chat, estimate, durability).await;
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
         concluded
     }
 
@@ -273,7 +271,10 @@ impl JobContext {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
         let step = Step { name: step, call: step.to_owned(), sequence };
         let asked = self.ask(&step, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
+        let extract =
+            |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
+        if let Some(answer) = self.recall(&asked, extract, estimate) {
             return Ok(answer);
         }
         let leave = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
@@ -292,22 +293,25 @@ impl JobContext {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
-        leave.end(verdict(&outcome)).await;
-        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
-        let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
         let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &Alike::of(self.job(), model), ended).await;
+        let alike = Alike::of(self.job(), model);
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
         concluded
     }
 
     /// Calls whose ledger rows the settle has yet to write.
     pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
         std::mem::take(&mut *held(&self.unsettled))
+    }
+
+    /// Answers that needed no call, which the settle has yet to write.
+    pub(crate) fn take_savings(&self) -> Vec<Saving> {
+        std::mem::take(&mut *held(&self.savings))
     }
 
     /// `provider/model` of the last answer.
@@ -350,6 +354,11 @@ impl JobContext {
         self.around.stores.events.publish(self.job().id, body);
     }
 
+    fn ask_chat<'a>(&self, step: &Step<'a>, model: &'a str, request: &ChatRequest) -> Result<Asked<'a>, JobError> {
+        let tier = word_of(&request.body, "service_tier").map_or(Tier::Standard, Tier::of_service_tier);
+        Ok(Asked { tier, ..self.ask(step, model, request)? })
+    }
+
     fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
         let Step { name, call, sequence } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
@@ -364,17 +373,47 @@ impl JobContext {
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
             call_id = CallId::of(self.job().id, &format!("{call}#{tag:016x}"), *sequence);
         }
-        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash })
+        let tier = Tier::Standard;
+        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash, tier })
     }
 
-    fn recall<A: DeserializeOwned>(&self, asked: &Asked<'_>) -> Option<A> {
+    fn recall<A: DeserializeOwned>(
+        &self,
+        asked: &Asked<'_>,
+        extract: impl Fn(&A) -> Told,
+        estimate: impl Fn(Option<&A>) -> Usage,
+    ) -> Option<A> {
         let memo = self.memos.get(&asked.call_id).filter(|memo| memo.request_hash == asked.request_hash)?;
-        let answer = serde_json::from_slice(&memo.body)
+        let answer: A = serde_json::from_slice(&memo.body)
             .inspect_err(|error| tracing::error!(job_id = %self.job().id, %error, "a memo does not read; asking again"))
             .ok()?;
         metrics::counter!(telemetry::CACHE_HITS, "cache" => "memo").increment(1);
+        let told = extract(&answer);
+        let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+        self.note_saved(asked, SavedBy::Memo, usage, told.tier.unwrap_or(asked.tier));
         self.note_served_by(asked);
         Some(answer)
+    }
+
+    /// Notes an answer that needed no call, at what it would cost now. It counts with the attempt.
+    fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage, tier: Tier) {
+        let job = self.job();
+        let saved = self.around.prices.cost_in(tier, asked.model, &usage);
+        held(&self.savings).push(Saving {
+            call_id: asked.call_id,
+            job_id: job.id,
+            tenant: job.tenant.clone(),
+            queue: job.queue.clone(),
+            kind: job.kind,
+            operation: job.operation.clone(),
+            epoch: job.epoch,
+            provider: asked.provider_name(),
+            model: asked.model.to_owned(),
+            reason,
+            usage,
+            saved,
+            at: self.now(),
+        });
     }
 
     fn note_served_by(&self, asked: &Asked<'_>) {
@@ -388,17 +427,19 @@ impl JobContext {
         asked: Asked<'_>,
         took: Duration,
         outcome: Result<A, CallError>,
-        extract: impl Fn(&A) -> (Option<Usage>, Option<String>),
+        extract: impl Fn(&A) -> Told,
         estimate: impl Fn(Option<&A>) -> Usage,
         durability: Durability,
     ) -> Result<A, JobError> {
         match outcome {
             Ok(answer) => {
-                let (usage, request_id) = extract(&answer);
-                let source = if usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
-                let usage = usage.unwrap_or_else(|| estimate(Some(&answer)));
-                let mut record = self.record_of(&asked, asked.call_id, took, usage, source);
-                record.provider_request_id = request_id;
+                let told = extract(&answer);
+                let source = if told.usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
+                let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+                // The provider may have served it in another tier than it was asked for.
+                let tier = told.tier.unwrap_or(asked.tier);
+                let mut record = self.record_of(&asked, asked.call_id, took, (usage, source, tier));
+                record.provider_request_id = told.request_id;
                 let body = serde_json::to_vec(&answer)
                     .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
                 record.memo = Some(MemoBody { request_hash: asked.request_hash, body: body.into() });
@@ -416,7 +457,7 @@ impl JobContext {
                     (_, Some(usage)) => (usage, failure.usage_source),
                     (_, None) => (estimate(None), UsageSource::Estimated),
                 };
-                let mut record = self.record_of(&asked, id, took, usage, source);
+                let mut record = self.record_of(&asked, id, took, (usage, source, asked.tier));
                 record.status = failure.error.class.as_str().to_owned();
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
@@ -449,8 +490,7 @@ impl JobContext {
         asked: &Asked<'_>,
         id: CallId,
         took: Duration,
-        usage: Usage,
-        source: UsageSource,
+        (usage, source, tier): (Usage, UsageSource, Tier),
     ) -> CallRecord {
         let job = self.job();
         CallRecord {
@@ -468,8 +508,9 @@ impl JobContext {
             status: "ok".to_owned(),
             billed: Billed::Yes,
             usage,
+            tier,
             usage_source: source,
-            cost: self.around.prices.cost(asked.model, &usage),
+            cost: self.around.prices.cost_in(tier, asked.model, &usage),
             price_version: self.around.prices.version().to_owned(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             provider_request_id: None,
@@ -480,8 +521,8 @@ impl JobContext {
 }
 
 /// What a call says of its target.
-fn verdict<A>(outcome: &Result<A, CallError>) -> Result<(), &JobError> {
-    outcome.as_ref().map(|_| ()).map_err(|failure| &failure.error)
+fn verdict<A>(concluded: &Result<A, JobError>) -> Result<(), &JobError> {
+    concluded.as_ref().map(|_| ())
 }
 
 /// A call that is about to be made or recalled.
@@ -493,6 +534,32 @@ struct Asked<'a> {
     provider: Arc<dyn Provider>,
     call_id: CallId,
     request_hash: [u8; 32],
+    /// The service tier that the request asks for.
+    tier: Tier,
+}
+
+/// What an answer says besides itself.
+struct Told {
+    usage: Option<Usage>,
+    request_id: Option<String>,
+    tier: Option<Tier>,
+}
+
+fn told_of_chat(answer: &ChatAnswer) -> Told {
+    let tier = answer.service_tier.as_deref().map(Tier::of_service_tier);
+    Told { usage: answer.usage, request_id: answer.request_id.clone(), tier }
+}
+
+/// Tokens of a call as far as we can count them.
+fn of_chat_answer(request: &ChatRequest, answer: Option<&ChatAnswer>) -> Usage {
+    match answer {
+        Some(answer) => estimate::of_answer(request, answer),
+        None => estimate::of_chat(request, ""),
+    }
+}
+
+fn word_of<'a>(body: &'a Map<String, Value>, member: &str) -> Option<&'a str> {
+    body.get(member).and_then(Value::as_str)
 }
 
 impl Asked<'_> {
@@ -534,6 +601,9 @@ fn count(record: &CallRecord) {
         ("output", record.usage.tokens_out),
         ("cached", record.usage.tokens_cached),
         ("reasoning", record.usage.tokens_reasoning),
+        ("cache_write", record.usage.tokens_cache_write),
+        ("audio_input", record.usage.tokens_audio_in),
+        ("audio_output", record.usage.tokens_audio_out),
     ] {
         metrics::counter!(telemetry::PROVIDER_TOKENS, "provider" => provider.clone(), "model" => model.clone(), "type" => kind)
             .increment(tokens);

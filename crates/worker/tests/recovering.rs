@@ -17,6 +17,7 @@ use queue_core::{
     error::ErrorClass as C,
     job::{Job, Kind},
     ledger::{Billed, Usage},
+    limiter::Told,
     state::Standing,
 };
 use rig::Rig;

@@ -15,6 +15,7 @@ mod queues;
 mod steer;
 mod targets;
 mod tenants;
+mod usage;
 mod why;
 mod workers;
 
@@ -96,6 +97,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::patch))
+        .routes(routes!(usage::usage))
         .routes(routes!(workers::list))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get))
