@@ -149,6 +149,7 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: payload.clone(),
+        fallback: vec![],
         accepted_at: now,
     }
 }
@@ -210,6 +211,7 @@ async fn settle(journal: &Arc<dyn Journal>, ids: &[JobId], callers: usize, now: 
                         started_at: now,
                         finished_at: now,
                         calls: Vec::new(),
+                        savings: Vec::new(),
                         served_by: None,
                     };
                     journal.settle(settlement).await?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Looks at most this often whether something has come true: 30 s is an end for a machine that is overloaded.
@@ -168,6 +168,13 @@ async fn a_first_job_runs_and_a_restart_keeps_everything() {
     let costs = place.json(0, &["cost", "report", "--by", "operation"]);
     assert_eq!(costs["rows"][0]["operation"], "greet", "{costs}");
     assert!(place.ends(0, &["cost", "report", "--by", "operation", "--csv"]).contains("greet"));
+    let used = place.json(0, &["tenant", "usage", "default"]);
+    assert_eq!((&used["requests"], &used["jobs"], &used["quota_left"]["usd"]), (&json!(1), &json!(1), &Value::Null));
+    assert!(place.ends(0, &["tenant", "usage", "default"]).contains("spend usd"));
+    assert!(place.ends(0, &["price", "list", "gpt-4o-mini"]).contains("0.15"));
+    let checked = place.json(0, &["price", "check"]);
+    let unpriced = |finding: &Value| finding["finding"] == "unpriced";
+    assert!(!checked["findings"].as_array().unwrap().iter().any(unpriced), "{checked}");
     assert!(place.ends(0, &["queue", "list"]).contains("default"));
     assert!(place.ends(0, &["job", "attempts", id]).contains("succeed"));
     assert_eq!(place.json(0, &["worker", "list"])["workers"].as_array().unwrap().len(), 1);
@@ -282,6 +289,39 @@ async fn a_paused_queue_says_why_and_exit_codes_mean_something() {
     let refused = place.command(&["job", "list"]).env("LONGSHORE_KEY", "lsk_wrong").output().unwrap();
     assert_eq!(refused.status.code(), Some(5));
     place.ends(0, &["doctor"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn targets_and_tenants_are_paused_and_a_chain_goes_on() {
+    let place = Place::new();
+    let _up = place.up(&[]).await;
+    let line = ["job", "submit", "--prompt", "Hi", "--model", "a!server", "--fallback", "b=server", "--wait"];
+    let job = place.json(0, &line);
+    assert_eq!((&job["served_by"], &job["attempts"]), (&Value::from("simulated/b"), &Value::from(1)));
+    let line = ["job", "submit", "--prompt", "Hi", "--model", "a!auth", "--fallback", "b=auth", "--follow"];
+    let told = place.command(&line).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("a!auth did not answer (auth), b is asked"), "{told:?}");
+
+    let target = "simulated:simulated-chat:default";
+    place.ends(0, &["target", "pause", target, "--reason", "their maintenance"]);
+    let job = place.json(0, &["job", "submit", "--prompt", "Hi"]);
+    let id = job["id"].as_str().unwrap();
+    let why = place.ends(0, &["job", "why", id]);
+    assert!(why.contains("held by an operator") && why.contains("their maintenance"), "{why}");
+    assert!(place.ends(0, &["target", "list"]).contains("their maintenance"));
+    place.ends(0, &["target", "breaker", target, "open"]);
+    place.ends(0, &["target", "resume", target]);
+    let held = place.json(0, &["target", "list"]);
+    let of =
+        |list: &Value| list["targets"].as_array().unwrap().iter().find(|of| of["target"] == target).cloned().unwrap();
+    assert_eq!(of(&held)["breaker"]["state"], "open");
+    place.ends(0, &["tenant", "pause", "default", "--until", "10m", "--reason", "unpaid bill"]);
+    place.ends(0, &["target", "breaker", target, "auto"]);
+    assert!(place.ends(0, &["job", "why", id]).contains("unpaid bill"));
+    place.ends(0, &["tenant", "resume", "default"]);
+    place.ends(0, &["job", "watch", id]);
+    place.ends(2, &["target", "pause", "nonsense"]);
+    place.ends(2, &["target", "breaker", target, "shut"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

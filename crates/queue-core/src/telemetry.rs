@@ -2,7 +2,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-use crate::ledger::Nanousd;
+use crate::ledger::{Nanousd, SavedBy};
 
 macro_rules! names {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, $describe:ident, $unit:expr, $help:literal;)*) => {
@@ -43,6 +43,8 @@ names! {
     COST_USD = "cost_usd_total", describe_counter, Unit::Count, "Spend in US dollars, by provider, model and kind.";
     COST_UNKNOWN = "cost_unknown_total", describe_counter, Unit::Count, "Calls whose price is unknown, by provider and model.";
     JOB_COST = "job_cost_usd", describe_histogram, Unit::Count, "Cost of a succeeded job in US dollars.";
+    BREAKER_STATE = "breaker_state", describe_gauge, Unit::Count, "Breaker by target: 0 closed, 1 half-open, 2 open.";
+    FALLBACKS = "fallbacks_total", describe_counter, Unit::Count, "Calls that went on with another model, by the class of the failure.";
     CACHE_HITS = "cache_hits_total", describe_counter, Unit::Count, "Answers that needed no call, by cache.";
     COST_SAVED = "cost_saved_usd_total", describe_counter, Unit::Count, "Spend avoided in US dollars, by reason.";
     BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";
@@ -63,6 +65,11 @@ pub fn count_cost(provider: String, model: String, kind: &'static str, cost: Nan
     // The ledger has no negative call; a mistake there must not wrap a counter.
     let nanousd = u64::try_from(cost.0).unwrap_or_default();
     metrics::counter!(COST_USD, "provider" => provider, "model" => model, "kind" => kind).increment(nanousd);
+}
+
+/// Counts money that an answer without a call did not cost.
+pub fn count_saved(reason: SavedBy, saved: Nanousd) {
+    metrics::counter!(COST_SAVED, "reason" => reason.as_str()).increment(u64::try_from(saved.0).unwrap_or_default());
 }
 
 /// The recorder's text (Prometheus format 0.0.4) with counters of money in US dollars. All digits are kept.

@@ -5,11 +5,13 @@ mod absent;
 mod lives;
 mod lost;
 mod missing;
+mod rollup;
 mod start;
 
 use std::{path::Path, sync::Arc};
 
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{CLAIM_MAX_JOBS, Claim, Entry, Place, Step, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
@@ -51,6 +53,7 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher: dispatcher(&clock, folder.path()),
+            breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             events: Arc::new(MemoryEvents::new()),
             clock: Arc::new(clock.clone()),
         };
@@ -115,6 +118,7 @@ impl Scene {
             traceparent: None,
             idempotency: None,
             payload: "{}".into(),
+            fallback: vec![],
             accepted_at: now,
         };
         change(&mut job);
@@ -177,6 +181,7 @@ impl Scene {
             started_at: self.clock.now(),
             finished_at: self.clock.now(),
             calls: vec![],
+            savings: vec![],
             served_by: None,
         };
         assert!(matches!(self.stores.journal.settle(settlement).await.unwrap(), Settled::Done { .. }));

@@ -4,7 +4,7 @@
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -17,9 +17,10 @@ use bytes::Bytes;
 use queue_core::{
     error::{ErrorClass, JobError},
     events::EventBody,
+    fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -30,6 +31,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat, of_embed},
+    breaker::{Breakers, Entered},
+    fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
 };
@@ -71,9 +74,12 @@ pub struct JobContext {
     loaded: Arc<Loaded>,
     stop: CancellationToken,
     ends: Instant,
+    breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
+    served: Mutex<BTreeMap<String, u32>>,
     in_flight: AtomicU32,
     /// Calls that wait to be made or are under way.
     wished: AtomicU32,
@@ -84,8 +90,9 @@ pub struct JobContext {
 
 impl JobContext {
     /// An attempt that must end within `total`, with the answers that earlier attempts left.
-    pub fn new(
+    pub(crate) fn new(
         around: Surroundings,
+        breakers: Arc<Breakers>,
         loaded: Arc<Loaded>,
         memos: Vec<Memo>,
         stop: CancellationToken,
@@ -93,12 +100,15 @@ impl JobContext {
     ) -> Self {
         Self {
             around,
+            breakers,
             loaded,
             stop,
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            savings: Mutex::default(),
             served_by: Mutex::default(),
+            served: Mutex::default(),
             in_flight: AtomicU32::new(0),
             wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
@@ -146,14 +156,49 @@ impl JobContext {
         self.around.prices.model(model).and_then(|known| known.context_window)
     }
 
+    /// The name of the provider that serves `model`.
+    pub fn provider_of(&self, model: &str) -> Option<String> {
+        self.around.routes.resolve(model).map(|target| target.provider.to_string())
+    }
+
     /// Tokens that an answer of `model` may have, where known.
     pub fn answer_max(&self, model: &str) -> Option<u64> {
         self.around.prices.model(model).and_then(|known| known.max_output.or(known.context_window))
     }
 
-    /// The name of the provider that serves `model`.
-    pub fn provider_of(&self, model: &str) -> Option<String> {
-        self.around.routes.resolve(model).map(|target| target.provider.to_string())
+    /// Who would be asked for `model`.
+    pub(crate) fn target_of(&self, model: &str) -> Option<Target> {
+        self.around.routes.resolve(model)
+    }
+
+    /// Who may be called.
+    pub(crate) fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Whether a call of `model` that failed may be made again within this attempt.
+    pub fn may_retry(&self, model: &str) -> bool {
+        self.target_of(model).is_none_or(|target| self.breakers.may_retry(&target.name()))
+    }
+
+    /// The job's own fallback chain behind this model.
+    pub fn chain(&self, first: &str) -> Chain {
+        Chain::of(first, self.loaded.fallback.clone())
+    }
+
+    /// Tells those who watch.
+    pub(crate) fn publish(&self, body: EventBody) {
+        self.around.stores.events.publish(self.job().id, body);
+    }
+
+    /// How many answers each `provider/model` gave, kept ones included.
+    pub fn served(&self) -> BTreeMap<String, u32> {
+        held(&self.served).clone()
+    }
+
+    /// The provider of the last answer.
+    pub fn last_provider(&self) -> Option<String> {
+        self.served_by().and_then(|served| Some(served.split_once('/')?.0.to_owned()))
     }
 
     /// Tells those who watch how far the work is: `done` of `total` steps, now at `step`.
@@ -162,31 +207,39 @@ impl JobContext {
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    /// Asks for a chat completion, or finds the answer that an earlier attempt paid for. `step` and `sequence` name
-    /// the call within the job; `body` is the request without `model`.
-    pub async fn chat(
+    /// The kept answer of a model to this request.
+    pub(crate) fn recall_chat(&self, step: &Step<'_>, model: &str, body: &Map<String, Value>) -> Option<ChatAnswer> {
+        if self.memos.is_empty() {
+            return None;
+        }
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        let asked = self.ask_chat(step, model, &request).ok()?;
+        self.recall(&asked, told_of_chat, |answer| of_chat_answer(&request, answer))
+    }
+
+    /// Asks one model for a chat completion.
+    pub(crate) async fn chat_once(
         &self,
-        step: &str,
-        sequence: u32,
+        step: &Step<'_>,
         model: &str,
-        body: Map<String, Value>,
+        body: &Map<String, Value>,
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
-        let request = ChatRequest { model: model.to_owned(), body };
-        let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall::<ChatAnswer>(&asked) {
-            // Those who watch hear it as part of this attempt: what an earlier one told of it may have been cut.
-            self.tell_text(&self.stream_of(step), &answer.text);
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        let asked = self.ask_chat(step, model, &request)?;
+        let estimate = |answer: Option<&ChatAnswer>| of_chat_answer(&request, answer);
+        if let Some(answer) = self.recall(&asked, told_of_chat, estimate) {
             return Ok(answer);
         }
+        let leave = self.breakers.enter(&asked.target).await?;
         let _wished = InFlight::enter(&self.wished);
         let alike = Alike::of(self.job(), model);
         let expected = match self.around.gate.wants_tokens(&asked.target) {
             true => of_chat(&request, self.around.gate.answers().expected(&alike)).await,
             false => Estimate::default(),
         };
-        let mut pass = self.admit(&asked, expected).await?;
-        let stream = self.stream_of(step);
+        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
+        let stream = self.stream_of(step.name);
         let tell = |text: &str| self.tell_text(&stream, text);
         let began = Instant::now();
         pass.sends();
@@ -198,19 +251,14 @@ impl JobContext {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
         }
-        let estimate = |answer: Option<&ChatAnswer>| match answer {
-            Some(answer) => estimate::of_answer(&request, answer),
-            None => estimate::of_chat(&request, ""),
-        };
-        let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
-        // The answer is kept before the limiter hears of it: it may have cost something.
-        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &alike, ended).await;
+        // The answer is kept before breaker and limiter hear of it: it may have cost something.
+        let concluded = self.conclude(asked, took, outcome, told_of_chat, estimate, durability).await;
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
         concluded
     }
 
@@ -225,31 +273,38 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        let step = Step { name: step, call: step.to_owned(), sequence };
+        let asked = self.ask(&step, model, &request)?;
+        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
+        let extract =
+            |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
+        if let Some(answer) = self.recall(&asked, extract, estimate) {
             return Ok(answer);
         }
+        let leave = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
+            self.note_sleep(std::slice::from_ref(&asked.target), &mut refused);
+            refused
+        })?;
         let _wished = InFlight::enter(&self.wished);
         let expected = match self.around.gate.wants_tokens(&asked.target) {
             true => of_embed(&request).await,
             false => Estimate::default(),
         };
-        let mut pass = self.admit(&asked, expected).await?;
+        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
         let began = Instant::now();
         pass.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
         };
-        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
-        let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
         let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &Alike::of(self.job(), model), ended).await;
+        let alike = Alike::of(self.job(), model);
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
         concluded
     }
 
@@ -268,6 +323,11 @@ impl JobContext {
         std::mem::take(&mut *held(&self.unsettled))
     }
 
+    /// Answers that needed no call, which the settle has yet to write.
+    pub(crate) fn take_savings(&self) -> Vec<Saving> {
+        std::mem::take(&mut *held(&self.savings))
+    }
+
     /// `provider/model` of the last answer.
     pub(crate) fn served_by(&self) -> Option<String> {
         held(&self.served_by).clone()
@@ -283,7 +343,8 @@ impl JobContext {
         Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
     }
 
-    async fn admit(&self, asked: &Asked<'_>, estimate: Estimate) -> Result<Pass, JobError> {
+    /// Waits for the limits of a target that may be called. A call that they do not let go tells nothing of the target.
+    async fn admit(&self, asked: &Asked<'_>, leave: Entered, estimate: Estimate) -> Result<(Entered, Pass), JobError> {
         let wish = Wish {
             target: &asked.target,
             lane_target: &self.job().target,
@@ -293,7 +354,13 @@ impl JobContext {
             left: self.ends.saturating_duration_since(Instant::now()),
             stop: &self.stop,
         };
-        self.around.gate.admit(wish).await
+        match self.around.gate.admit(wish).await {
+            Ok(pass) => Ok((leave, pass)),
+            Err(refused) => {
+                leave.give_back().await;
+                Err(refused)
+            }
+        }
     }
 
     /// The name under which the next answer of a step is told: the step's own for the first of the attempt, then with a
@@ -306,6 +373,11 @@ impl JobContext {
         stream
     }
 
+    /// Tells an answer that an earlier attempt left as part of this one: what that attempt told of it may have been cut.
+    pub(crate) fn tell_kept(&self, step: &str, text: &str) {
+        self.tell_text(&self.stream_of(step), text);
+    }
+
     fn tell_text(&self, step: &str, text: &str) {
         if text.is_empty() {
             return;
@@ -314,40 +386,72 @@ impl JobContext {
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    fn ask<'a, R: Serialize>(
-        &self,
-        step: &'a str,
-        sequence: u32,
-        model: &'a str,
-        request: &R,
-    ) -> Result<Asked<'a>, JobError> {
+    fn ask_chat<'a>(&self, step: &Step<'a>, model: &'a str, request: &ChatRequest) -> Result<Asked<'a>, JobError> {
+        let tier = word_of(&request.body, "service_tier").map_or(Tier::Standard, Tier::of_service_tier);
+        Ok(Asked { tier, ..self.ask(step, model, request)? })
+    }
+
+    fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
+        let Step { name, call, sequence } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
         let target = self.around.routes.resolve(model).ok_or_else(nobody)?;
         let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
         let text = serde_json::to_vec(request)
             .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
         let request_hash = *blake3::hash(&text).as_bytes();
-        let mut call_id = CallId::of(self.job().id, step, sequence);
+        let mut call_id = CallId::of(self.job().id, call, *sequence);
         if self.memos.get(&call_id).is_some_and(|memo| memo.request_hash != request_hash) {
             // The job was edited after it paid for this step: another question, so another call.
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
-            call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
+            call_id = CallId::of(self.job().id, &format!("{call}#{tag:016x}"), *sequence);
         }
-        Ok(Asked { step, sequence, model, target, provider, call_id, request_hash })
+        let tier = Tier::Standard;
+        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash, tier })
     }
 
-    fn recall<A: DeserializeOwned>(&self, asked: &Asked<'_>) -> Option<A> {
+    fn recall<A: DeserializeOwned>(
+        &self,
+        asked: &Asked<'_>,
+        extract: impl Fn(&A) -> Told,
+        estimate: impl Fn(Option<&A>) -> Usage,
+    ) -> Option<A> {
         let memo = self.memos.get(&asked.call_id).filter(|memo| memo.request_hash == asked.request_hash)?;
-        let answer = serde_json::from_slice(&memo.body)
+        let answer: A = serde_json::from_slice(&memo.body)
             .inspect_err(|error| tracing::error!(job_id = %self.job().id, %error, "a memo does not read; asking again"))
             .ok()?;
         metrics::counter!(telemetry::CACHE_HITS, "cache" => "memo").increment(1);
+        let told = extract(&answer);
+        let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+        self.note_saved(asked, SavedBy::Memo, usage, told.tier.unwrap_or(asked.tier));
         self.note_served_by(asked);
         Some(answer)
     }
 
+    /// Notes an answer that needed no call, at what it would cost now. It counts with the attempt.
+    fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage, tier: Tier) {
+        let job = self.job();
+        let saved = self.around.prices.cost_in(tier, asked.model, &usage);
+        held(&self.savings).push(Saving {
+            call_id: asked.call_id,
+            job_id: job.id,
+            tenant: job.tenant.clone(),
+            queue: job.queue.clone(),
+            kind: job.kind,
+            operation: job.operation.clone(),
+            epoch: job.epoch,
+            provider: asked.provider_name(),
+            model: asked.model.to_owned(),
+            reason,
+            usage,
+            saved,
+            at: self.now(),
+        });
+    }
+
     fn note_served_by(&self, asked: &Asked<'_>) {
-        *held(&self.served_by) = Some(format!("{}/{}", asked.provider.name(), asked.model));
+        let by = format!("{}/{}", asked.provider.name(), asked.model);
+        *held(&self.served).entry(by.clone()).or_default() += 1;
+        *held(&self.served_by) = Some(by);
     }
 
     async fn conclude<A: Serialize>(
@@ -355,17 +459,19 @@ impl JobContext {
         asked: Asked<'_>,
         took: Duration,
         outcome: Result<A, CallError>,
-        extract: impl Fn(&A) -> (Option<Usage>, Option<String>),
+        extract: impl Fn(&A) -> Told,
         estimate: impl Fn(Option<&A>) -> Usage,
         durability: Durability,
     ) -> Result<A, JobError> {
         match outcome {
             Ok(answer) => {
-                let (usage, request_id) = extract(&answer);
-                let source = if usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
-                let usage = usage.unwrap_or_else(|| estimate(Some(&answer)));
-                let mut record = self.record_of(&asked, asked.call_id, took, usage, source);
-                record.provider_request_id = request_id;
+                let told = extract(&answer);
+                let source = if told.usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
+                let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+                // The provider may have served it in another tier than it was asked for.
+                let tier = told.tier.unwrap_or(asked.tier);
+                let mut record = self.record_of(&asked, asked.call_id, took, (usage, source, tier));
+                record.provider_request_id = told.request_id;
                 let body = serde_json::to_vec(&answer)
                     .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
                 record.memo = Some(MemoBody { request_hash: asked.request_hash, body: body.into() });
@@ -383,7 +489,7 @@ impl JobContext {
                     (_, Some(usage)) => (usage, failure.usage_source),
                     (_, None) => (estimate(None), UsageSource::Estimated),
                 };
-                let mut record = self.record_of(&asked, id, took, usage, source);
+                let mut record = self.record_of(&asked, id, took, (usage, source, asked.tier));
                 record.status = failure.error.class.as_str().to_owned();
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
@@ -416,8 +522,7 @@ impl JobContext {
         asked: &Asked<'_>,
         id: CallId,
         took: Duration,
-        usage: Usage,
-        source: UsageSource,
+        (usage, source, tier): (Usage, UsageSource, Tier),
     ) -> CallRecord {
         let job = self.job();
         CallRecord {
@@ -435,8 +540,9 @@ impl JobContext {
             status: "ok".to_owned(),
             billed: Billed::Yes,
             usage,
+            tier,
             usage_source: source,
-            cost: self.around.prices.cost(asked.model, &usage),
+            cost: self.around.prices.cost_in(tier, asked.model, &usage),
             price_version: self.around.prices.version().to_owned(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             provider_request_id: None,
@@ -444,6 +550,11 @@ impl JobContext {
             memo: None,
         }
     }
+}
+
+/// What a call says of its target.
+fn verdict<A>(concluded: &Result<A, JobError>) -> Result<(), &JobError> {
+    concluded.as_ref().map(|_| ())
 }
 
 /// A call that is about to be made or recalled.
@@ -455,6 +566,32 @@ struct Asked<'a> {
     provider: Arc<dyn Provider>,
     call_id: CallId,
     request_hash: [u8; 32],
+    /// The service tier that the request asks for.
+    tier: Tier,
+}
+
+/// What an answer says besides itself.
+struct Told {
+    usage: Option<Usage>,
+    request_id: Option<String>,
+    tier: Option<Tier>,
+}
+
+fn told_of_chat(answer: &ChatAnswer) -> Told {
+    let tier = answer.service_tier.as_deref().map(Tier::of_service_tier);
+    Told { usage: answer.usage, request_id: answer.request_id.clone(), tier }
+}
+
+/// Tokens of a call as far as we can count them.
+fn of_chat_answer(request: &ChatRequest, answer: Option<&ChatAnswer>) -> Usage {
+    match answer {
+        Some(answer) => estimate::of_answer(request, answer),
+        None => estimate::of_chat(request, ""),
+    }
+}
+
+fn word_of<'a>(body: &'a Map<String, Value>, member: &str) -> Option<&'a str> {
+    body.get(member).and_then(Value::as_str)
 }
 
 impl Asked<'_> {
@@ -496,6 +633,9 @@ fn count(record: &CallRecord) {
         ("output", record.usage.tokens_out),
         ("cached", record.usage.tokens_cached),
         ("reasoning", record.usage.tokens_reasoning),
+        ("cache_write", record.usage.tokens_cache_write),
+        ("audio_input", record.usage.tokens_audio_in),
+        ("audio_output", record.usage.tokens_audio_out),
     ] {
         metrics::counter!(telemetry::PROVIDER_TOKENS, "provider" => provider.clone(), "model" => model.clone(), "type" => kind)
             .increment(tokens);

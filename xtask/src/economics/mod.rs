@@ -11,8 +11,9 @@ use anyhow::Result;
 use crate::{
     bar,
     bars::{figures_of, program},
-    bench::{installation::release_binary, until_told},
-    run as run_command,
+    bench::until_told,
+    faults::binary,
+    root, run as run_command,
 };
 
 /// What is measured, and how.
@@ -24,6 +25,9 @@ pub(crate) struct Arguments {
     /// How long the provider's limits are used to the full. The jobs are as many as fit, 2,000 at most.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
+    /// The debug build instead of the release build: whether it works, not how fast it is.
+    #[arg(long)]
+    debug: bool,
     /// Print one JSON array instead of tables.
     #[arg(long)]
     json: bool,
@@ -41,8 +45,11 @@ enum Part {
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let measures = |part| arguments.only.is_none_or(|only| only == part);
-    run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?;
-    let longshore = release_binary()?;
+    match arguments.debug {
+        true => run_command("cargo", &["build", "--locked", "--package", "cli"])?,
+        false => run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?,
+    }
+    let longshore = binary(&root(), arguments.debug)?;
     let speed = ["bench", "--no-run", "--package", "queue-core", "--bench", "limiter_speed"];
     let speed = measures(Part::LimiterCost).then(|| program(&speed)).transpose()?;
     let judged = until_told(async {

@@ -1,5 +1,9 @@
 use std::{fs, path::Path, time::Duration};
 
+use queue_core::{
+    limiter::{Away, Charges, Limit},
+    route::Target,
+};
 use secrecy::ExposeSecret;
 
 use super::*;
@@ -257,7 +261,10 @@ fn a_store_is_a_url_or_a_table_and_its_password_is_never_shown() {
 fn tenants_have_a_cap_and_a_weight() {
     let config =
         load("[tenants.acme]\nbacklog_max = 7\nweight = 3\n[tenants.globex]\n", Flags::default(), &[]).unwrap();
-    assert_eq!(config.tenants[&Name::from("acme")], TenantSettings { backlog_max: Some(7), weight: 3 });
+    assert_eq!(
+        config.tenants[&Name::from("acme")],
+        TenantSettings { backlog_max: Some(7), weight: 3, ..TenantSettings::default() }
+    );
     assert_eq!(config.tenants[&Name::from("globex")], TenantSettings::default());
     assert!(nothing(&[]).tenants.is_empty());
     for (toml, expected) in [
@@ -269,5 +276,46 @@ fn tenants_have_a_cap_and_a_weight() {
     ] {
         let message = error(toml, Flags::default(), &[]);
         assert!(message.contains(expected), "{toml}: {message}");
+    }
+}
+
+#[test]
+fn rates_hold_for_each_model_unless_it_has_its_own() {
+    let file = "[[providers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/v1\"\nrequests_per_minute = 600\n\
+                tokens_per_minute = 100_000\nconcurrency = 9\n\
+                [[providers.limits]]\nmodel = \"big*\"\ntokens_per_minute = 5_000\ntokens_charged = \"usage\"\n\
+                limiter_away = \"closed\"\n";
+    let config = load(file, Flags::default(), &[]).unwrap();
+    let limits = crate::providers::limits(&config.providers);
+    let of = |model: &str| {
+        let target = Target { provider: "a".into(), model: model.into(), credential: "default".into() };
+        limits.of(&target).cloned().unwrap()
+    };
+    let small = Limit {
+        requests_per_minute: Some(600),
+        tokens_per_minute: Some(100_000),
+        concurrency: Some(9),
+        ..Limit::default()
+    };
+    assert_eq!(of("small"), small);
+    let big =
+        Limit { tokens_per_minute: Some(5_000), tokens_charged: Charges::Usage, when_away: Away::Closed, ..small };
+    assert_eq!(of("big-1"), big);
+    let nobody_asks = load("", Flags::default(), &[]).unwrap();
+    assert!(crate::providers::limits(&nobody_asks.providers).rules().is_empty(), "who invents answers refuses nobody");
+    let first = crate::providers::concurrency(&load(&file.replace("= 9", "= 90"), Flags::default(), &[]).unwrap());
+    assert_eq!(first.get(&Name::new("a:*")), Some(&30), "no more than the limit lets in within three seconds");
+
+    for (wrong, reason) in [
+        ("requests_per_minute = 0", "no call would ever be made"),
+        ("tokens_per_minute = -1", "invalid value"),
+        ("tokens_charged = \"later\"", "unknown variant"),
+        ("[[providers.limits]]\nmodel = \"*\"", "is no model"),
+        ("[[providers.limits]]\nmodel = \"m\"\n[[providers.limits]]\nmodel = \"m\"", "two of them"),
+        ("[[providers.limits]]\nmodel = \"m\"\nrpm = 3", "unknown field"),
+    ] {
+        let file = format!("[[providers]]\nname = \"a\"\nurl = \"http://127.0.0.1:1/v1\"\n{wrong}\n");
+        let refused = load(&file, Flags::default(), &[]).unwrap_err().to_string();
+        assert!(refused.contains(reason), "{wrong}: {refused}");
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
-    ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     time::{ManualClock, Timestamp},
 };
 
@@ -72,7 +72,9 @@ macro_rules! journal_conformance {
                 another_epoch_or_life_is_fenced, only_what_may_run_is_loaded, the_state_table_holds;
             money: a_call_is_counted_once, each_attempt_pays_for_itself, money_is_never_fenced, a_fenced_attempt_leaves_its_answer,
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
-                costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays;
+                costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays, tiers_and_audio_are_kept,
+                waste_is_told_and_taken_back, a_convicted_job_has_spent_for_nothing,
+                savings_are_counted_apart_and_once, a_job_is_counted_once;
             protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
                 a_lost_provider_call_is_counted, shared_blame_isolates, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
@@ -80,7 +82,7 @@ macro_rules! journal_conformance {
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
-            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, keys_stay_as_they_were_made, sessions_come_and_go,
+            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
         }
     };
@@ -121,6 +123,7 @@ pub fn job() -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: Bytes::from_static(br#"{"messages":[]}"#),
+        fallback: vec![],
         accepted_at: NOW,
     }
 }
@@ -145,6 +148,7 @@ pub fn settlement(store: &Opened, token: Token, outcome: Outcome) -> Settlement 
         started_at: NOW.plus_ms(10),
         finished_at: NOW.plus_ms(20),
         calls: Vec::new(),
+        savings: Vec::new(),
         served_by: None,
     }
 }
@@ -185,7 +189,15 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         model: "small".into(),
         status: "ok".into(),
         billed: Billed::Yes,
-        usage: Usage { tokens_in: 100, tokens_out: 20, tokens_cached: 30, tokens_cache_write: 4, tokens_reasoning: 5 },
+        usage: Usage {
+            tokens_in: 100,
+            tokens_out: 20,
+            tokens_cached: 30,
+            tokens_cache_write: 4,
+            tokens_reasoning: 5,
+            ..Usage::default()
+        },
+        tier: Tier::Standard,
         usage_source: UsageSource::Provider,
         cost: cost.map(Nanousd),
         price_version: "2026-01".into(),

@@ -26,7 +26,7 @@ use super::{super::structured, Answer, Mapping, Part, chunks::Chunk, is_lost, pa
 pub(super) fn answers<'a>(mapping: &'a Mapping<'a>, pack: Vec<Chunk>) -> BoxFuture<'a, Result<Vec<Part>, JobError>> {
     async move {
         if let [alone] = pack[..] {
-            return part(mapping, alone, step_of(&alone)).await;
+            return part(mapping, alone, step_of(&alone), 0).await;
         }
         let (run, step) = (mapping.run, step_of_pack(&pack));
         // The calls of one pack follow each other: after a failure elsewhere the next is not begun.
