@@ -273,7 +273,11 @@ fn refused_members_of_llm() {
             (json!({"stream": true}), "/payload/stream", "watch /v1/jobs/{id}/events"),
             (json!({"stream_options": {}}), "/payload/stream_options", "streams inside"),
             (json!({"repair": 6}), "/payload/repair", "from 0 to 5, not 6"),
-            (json!({"on_truncated": "retry"}), "/payload/on_truncated", "`accept`, `fail`, not `retry`"),
+            (
+                json!({"on_truncated": "retry"}),
+                "/payload/on_truncated",
+                "`accept`, `fail`, `raise`, `continue`, not `retry`",
+            ),
             (json!({"reasoning_effort": "max"}), "/payload/reasoning_effort", "`xhigh`, not `max`"),
             (json!({"service_tier": "gold"}), "/payload/service_tier", "not `gold`"),
             (json!({"logit_bias": {"50256": 101}}), "/payload/logit_bias/50256", "from -100 to 100"),
