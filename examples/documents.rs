@@ -120,11 +120,12 @@ fn embedding(name: &str, chunks: Vec<&str>, model: Option<&str>) -> Value {
 }
 
 /// The sections of a Markdown text that say something.
-fn sections(text: &str) -> impl Iterator<Item = &str> {
+fn sections(text: &str) -> Vec<&str> {
     let starts = text.match_indices("\n## ").map(|(at, _)| at + 1);
     let starts: Vec<usize> = std::iter::once(0).chain(starts).collect();
-    let ends = starts[1..].to_vec().into_iter().chain([text.len()]);
-    starts.into_iter().zip(ends).map(|(start, end)| &text[start..end]).filter(|section| !section.trim().is_empty())
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let sections = starts.iter().zip(ends).map(|(start, end)| &text[*start..end]);
+    sections.filter(|section| !section.trim().is_empty()).collect()
 }
 
 /// Asks about every section of every document in one job, and prints what each document cost.
@@ -132,7 +133,12 @@ async fn packed(longshore: &Longshore, files: &[String], chat: Option<&str>) -> 
     let mut items = vec![];
     for file in files {
         let text = fs::read_to_string(file).with_context(|| format!("{file} cannot be read"))?;
-        items.extend(sections(&text).enumerate().map(|(at, text)| json!({"id": format!("{file}#{at}"), "text": text})));
+        items.extend(
+            sections(&text)
+                .into_iter()
+                .enumerate()
+                .map(|(at, text)| json!({"id": format!("{file}#{at}"), "text": text})),
+        );
     }
     let mut job = analysis("packed", "", chat);
     job["operation"] = json!("runbook-sections");
