@@ -75,7 +75,7 @@ impl Scene {
             kind: Kind::Llm,
             priority: 5,
             run_at: self.clock.now(),
-            suspect: false,
+            suspicion: queue_core::dispatcher::Suspicion::None,
             key: None,
         };
         self.dispatcher.push(vec![entry]).await.unwrap();
