@@ -5,8 +5,10 @@
 
 pub mod admission;
 mod backend;
+mod breaker;
 mod claimer;
 pub mod context;
+mod fallback;
 pub mod handlers;
 mod leases;
 mod meters;
@@ -38,6 +40,7 @@ pub use timeouts::TIMEOUT_DEFAULT;
 
 use crate::{
     backend::{Claimed, ClaimedJobs},
+    breaker::Breakers,
     claimer::Claimer,
     leases::{Leases, Stop},
     meters::Meters,
@@ -113,6 +116,7 @@ impl Worker {
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
+            breakers: Arc::new(Breakers::new(stores.clone())),
             around: self.around,
             handlers: handlers::Handlers::new(),
             session,
