@@ -37,7 +37,7 @@ const TENANTS: i64 = 100;
 /// Times that each report is asked for: the middle one is told.
 const TRIES: usize = 7;
 
-/// Calls $1 to $2 of a ledger that ends at $3.
+/// Calls $1 to $2 of a ledger of $6 calls in $4 days that ends at $3, in the order of their time.
 const CALLS: &str = "
     INSERT INTO spend (job_id, call_id, tenant, queue, kind, operation, epoch, step, sequence, provider, model, status,
                        billed, tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, usage_source,
@@ -45,7 +45,7 @@ const CALLS: &str = "
     SELECT md5('job ' || n)::uuid, md5('call ' || n)::uuid, 'tenant-' || n % $5, 'queue-' || n % 2, 'llm',
            'operation-' || n % $5 % 5 * 2 + n / $5 % 2, 0, 'chat', 0, 'openai', 'model-' || n % 3,
            CASE WHEN n % 50 = 0 THEN 'server' ELSE 'ok' END, 'yes', 900, 100, 300, 0, 0, 'provider', 1000 + n % 7000, 'v', 900,
-           $3 - (n * 7919 % ($4 * 86400)) * 1000, TRUE
+           $3 - ($6 - n) * ($4 * 86400000) / $6, TRUE
     FROM generate_series($1::bigint, $2::bigint - 1) AS n";
 
 fn main() -> Result<(), Failure> {
@@ -145,7 +145,8 @@ async fn write(connection: &mut PgConnection, from: i64, to: i64, group: i64, no
     let mut next = from;
     while next < to {
         let end = (next + group).min(to);
-        sqlx::query(CALLS).bind(next).bind(end).bind(now.0).bind(DAYS).bind(TENANTS).execute(&mut *connection).await?;
+        let query = sqlx::query(CALLS).bind(next).bind(end).bind(now.0).bind(DAYS).bind(TENANTS).bind(to);
+        query.execute(&mut *connection).await?;
         next = end;
     }
     Ok(began.elapsed().as_secs_f64() * 1e6 / (to - from) as f64)
