@@ -2,7 +2,7 @@
 
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
-use crate::ledger::Nanousd;
+use crate::ledger::{Nanousd, SavedBy};
 
 macro_rules! names {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, $describe:ident, $unit:expr, $help:literal;)*) => {
@@ -63,6 +63,11 @@ pub fn count_cost(provider: String, model: String, kind: &'static str, cost: Nan
     // The ledger has no negative call; a mistake there must not wrap a counter.
     let nanousd = u64::try_from(cost.0).unwrap_or_default();
     metrics::counter!(COST_USD, "provider" => provider, "model" => model, "kind" => kind).increment(nanousd);
+}
+
+/// Counts money that an answer without a call did not cost.
+pub fn count_saved(reason: SavedBy, saved: Nanousd) {
+    metrics::counter!(COST_SAVED, "reason" => reason.as_str()).increment(u64::try_from(saved.0).unwrap_or_default());
 }
 
 /// The recorder's text (Prometheus format 0.0.4) with counters of money in US dollars. All digits are kept.

@@ -3,6 +3,8 @@
 //! Every provider call goes through [`JobContext`]: it finds the kept answer of an earlier attempt before it pays
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
+mod embed;
+
 use std::{
     collections::HashMap,
     sync::{
@@ -19,7 +21,7 @@ use queue_core::{
     events::EventBody,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -29,9 +31,11 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat, of_embed},
+    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat},
+    caches::Caches,
+    coalesce::Coalescer,
     patience::until_available,
-    provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
+    provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
 };
 
 /// Runs the jobs of one kind.
@@ -63,6 +67,10 @@ pub struct Surroundings {
     pub prices: Arc<PriceBook>,
     /// Whether a call may be made now.
     pub gate: Arc<Gate>,
+    /// What need not be asked again.
+    pub caches: Arc<Caches>,
+    /// Whose questions go out together.
+    pub coalescer: Arc<Coalescer>,
 }
 
 /// One attempt, as its handler sees it.
@@ -74,7 +82,7 @@ pub struct JobContext {
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
     served_by: Mutex<Option<String>>,
-    in_flight: AtomicU32,
+    in_flight: Arc<AtomicU32>,
     /// Calls that wait to be made or are under way.
     wished: AtomicU32,
     tries: AtomicU32,
@@ -97,7 +105,7 @@ impl JobContext {
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
             served_by: Mutex::default(),
-            in_flight: AtomicU32::new(0),
+            in_flight: Arc::default(),
             wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
         }
@@ -203,45 +211,6 @@ impl JobContext {
         concluded
     }
 
-    /// Asks for vectors, or finds those that an earlier attempt paid for.
-    pub async fn embed(
-        &self,
-        step: &str,
-        sequence: u32,
-        model: &str,
-        input: Vec<String>,
-        dimensions: Option<u32>,
-        durability: Durability,
-    ) -> Result<EmbedAnswer, JobError> {
-        let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
-            return Ok(answer);
-        }
-        let _wished = InFlight::enter(&self.wished);
-        let expected = match self.around.gate.wants_tokens(&asked.target) {
-            true => of_embed(&request).await,
-            false => Estimate::default(),
-        };
-        let mut pass = self.admit(&asked, expected).await?;
-        let began = Instant::now();
-        pass.sends();
-        let outcome = {
-            let _guard = InFlight::enter(&self.in_flight);
-            asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
-        };
-        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
-        let extract = |answer: &EmbedAnswer| (answer.usage, answer.request_id.clone());
-        let took = began.elapsed();
-        let ended = match &outcome {
-            Ok(answer) => Ended::well(answer.usage, answer.told, took),
-            Err(failure) => Ended::badly(failure, took),
-        };
-        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &Alike::of(self.job(), model), ended).await;
-        concluded
-    }
-
     /// Calls whose ledger rows the settle has yet to write.
     pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
         std::mem::take(&mut *held(&self.unsettled))
@@ -268,7 +237,7 @@ impl JobContext {
             lane_target: &self.job().target,
             call: asked.call_id,
             estimate,
-            beside: self.wished.load(Ordering::SeqCst),
+            beside: f64::from(self.wished.load(Ordering::SeqCst)),
             left: self.ends.saturating_duration_since(Instant::now()),
             stop: &self.stop,
         };
@@ -310,6 +279,12 @@ impl JobContext {
         metrics::counter!(telemetry::CACHE_HITS, "cache" => "memo").increment(1);
         self.note_served_by(asked);
         Some(answer)
+    }
+
+    /// Notes an answer that needed no call, at what it would cost now.
+    fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage) {
+        let saved = self.around.prices.cost(asked.model, &usage);
+        telemetry::count_saved(reason, saved.unwrap_or_default());
     }
 
     fn note_served_by(&self, asked: &Asked<'_>) {
@@ -450,13 +425,24 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the metrics of one finished call.
+/// Tells the metrics of one finished call, and of what it cost.
 fn count(record: &CallRecord) {
+    count_call(&record.provider, &record.model, &record.status, Duration::from_millis(record.duration_ms));
+    count_money(record);
+}
+
+/// Tells the metrics of one finished call, whoever pays for it.
+pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Duration) {
+    let labels = [("provider", provider.to_owned()), ("model", model.to_owned())];
+    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.to_owned(), "model" => model.to_owned(), "status" => status.to_owned())
+        .increment(1);
+    metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(took.as_secs_f64());
+}
+
+/// Tells the metrics of what a job paid for a call.
+fn count_money(record: &CallRecord) {
     let (provider, model) = (record.provider.clone(), record.model.clone());
     let labels = [("provider", provider.clone()), ("model", model.clone())];
-    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.clone(), "model" => model.clone(), "status" => record.status.clone())
-        .increment(1);
-    metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(record.duration_ms as f64 / 1_000.0);
     for (kind, tokens) in [
         ("input", record.usage.tokens_in),
         ("output", record.usage.tokens_out),

@@ -5,7 +5,9 @@
 
 pub mod admission;
 mod backend;
+pub mod caches;
 mod claimer;
+pub mod coalesce;
 pub mod context;
 pub mod handlers;
 mod leases;
@@ -120,6 +122,7 @@ impl Worker {
             timeouts: timeouts.clone(),
             meters: Meters::default(),
         });
+        let coalescer = pipeline.around.coalescer.clone();
         let refreshing = tokio::spawn({
             let (stores, end) = (stores.clone(), end.clone());
             async move { timeouts.keep_fresh(&stores, &end).await }
@@ -146,6 +149,7 @@ impl Worker {
                 tracing::error!(%error, "a task of the worker ended badly");
             }
         }
+        coalescer.finish().await;
         if let Err(error) = stores.dispatcher.leave(session).await {
             tracing::warn!(%error, "the worker's session ends by itself");
         }

@@ -181,6 +181,35 @@ impl CallRecord {
     }
 }
 
+/// Why an answer needed no call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SavedBy {
+    /// An earlier attempt of the job had paid for it.
+    Memo,
+    /// Another job had asked the same before.
+    Cache,
+    /// Several jobs asked the same in one call.
+    Coalesced,
+    /// Another job was asking the same at that moment.
+    Singleflight,
+}
+
+impl SavedBy {
+    /// Every reason, in the order in which reports tell them.
+    pub const ALL: [Self; 4] = [Self::Memo, Self::Cache, Self::Coalesced, Self::Singleflight];
+
+    /// The word of the API, of metrics and of the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Memo => "memo",
+            Self::Cache => "cache",
+            Self::Coalesced => "coalesced",
+            Self::Singleflight => "singleflight",
+        }
+    }
+}
+
 /// A provider's answer as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemoBody {

@@ -52,7 +52,7 @@ impl Scene {
             lane_target,
             call: CallId(uuid::Uuid::now_v7()),
             estimate: Estimate { tokens_in, ..Estimate::default() },
-            beside: 1,
+            beside: 1.0,
             left: Duration::from_secs(60),
             stop: &self.stop,
         }
@@ -75,7 +75,7 @@ impl Scene {
             kind: Kind::Llm,
             priority: 5,
             run_at: self.clock.now(),
-            suspect: false,
+            suspicion: queue_core::dispatcher::Suspicion::None,
             key: None,
         };
         self.dispatcher.push(vec![entry]).await.unwrap();
