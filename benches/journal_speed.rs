@@ -210,6 +210,7 @@ async fn settle(journal: &Arc<dyn Journal>, ids: &[JobId], callers: usize, now: 
                         started_at: now,
                         finished_at: now,
                         calls: Vec::new(),
+                        savings: Vec::new(),
                         served_by: None,
                     };
                     journal.settle(settlement).await?;

@@ -183,7 +183,8 @@ pub(crate) struct ProgressView {
     step: String,
 }
 
-/// Tokens. Cached and written tokens are part of `tokens_in`, reasoning tokens part of `tokens_out`.
+/// Tokens. Cached, written and audio tokens are part of `tokens_in`, reasoning and audio tokens part of `tokens_out`. The
+/// last three are left out where they are 0, and where a job is shown: its calls and the costs have them.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Usage)]
 #[allow(dead_code)] // schema of `queue_core::ledger::Usage`
@@ -193,6 +194,10 @@ pub(crate) struct UsageView {
     tokens_cached: u64,
     tokens_cache_write: u64,
     tokens_reasoning: u64,
+    /// Those of `tokens_cache_write` that are kept for longer than usual.
+    tokens_cache_write_long: Option<u64>,
+    tokens_audio_in: Option<u64>,
+    tokens_audio_out: Option<u64>,
 }
 
 impl JobView {

@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, queue, worker},
+    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, price, queue, tenant, worker},
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -98,6 +98,12 @@ enum Verb {
     /// Show what was spent
     #[command(subcommand)]
     Cost(cost::Verb),
+    /// Show, check and import what models cost
+    #[command(subcommand)]
+    Price(price::Verb),
+    /// Show what tenants use
+    #[command(subcommand)]
+    Tenant(tenant::Verb),
     /// Show worker processes
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -138,9 +144,26 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
+        Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
+        Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
+    }
+}
+
+/// Prices are those of this configuration; only their check asks a server.
+fn prices(
+    verb: price::Verb,
+    out: Output,
+    load: impl Fn(&Flags) -> Result<config::Config, Failure>,
+    client: impl Fn() -> Result<Client, Failure>,
+) -> Outcome {
+    let load = |source: price::Source| load(&Flags { config: source.config, ..Flags::default() });
+    match verb {
+        price::Verb::List { matching, source } => price::list(&load(source)?, matching.as_deref(), out),
+        price::Verb::Check { source } => on_one_core(price::check(&load(source)?, &client()?, out)),
+        price::Verb::Import(import) => price::import(&import, out),
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Looks at most this often whether something has come true: 30 s is an end for a machine that is overloaded.
@@ -168,6 +168,13 @@ async fn a_first_job_runs_and_a_restart_keeps_everything() {
     let costs = place.json(0, &["cost", "report", "--by", "operation"]);
     assert_eq!(costs["rows"][0]["operation"], "greet", "{costs}");
     assert!(place.ends(0, &["cost", "report", "--by", "operation", "--csv"]).contains("greet"));
+    let used = place.json(0, &["tenant", "usage", "default"]);
+    assert_eq!((&used["requests"], &used["jobs"], &used["quota_left"]["usd"]), (&json!(1), &json!(1), &Value::Null));
+    assert!(place.ends(0, &["tenant", "usage", "default"]).contains("spend usd"));
+    assert!(place.ends(0, &["price", "list", "gpt-4o-mini"]).contains("0.15"));
+    let checked = place.json(0, &["price", "check"]);
+    let unpriced = |finding: &Value| finding["finding"] == "unpriced";
+    assert!(!checked["findings"].as_array().unwrap().iter().any(unpriced), "{checked}");
     assert!(place.ends(0, &["queue", "list"]).contains("default"));
     assert!(place.ends(0, &["job", "attempts", id]).contains("succeed"));
     assert_eq!(place.json(0, &["worker", "list"])["workers"].as_array().unwrap().len(), 1);

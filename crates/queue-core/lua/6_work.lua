@@ -195,6 +195,8 @@ function verbs.join(args)
   for at = 1, #text, HELD_BYTES do take_over(id, lanes, text, at) end
   settle()
   local known = session_of(id)
+  -- It may have left, and come back.
+  call('ZREM', S.P .. 'sd', id)
   call('HSET', S.P .. 's:' .. id, 'inbox', inbox, 'queues', known and known.queues or queues, 'tracks',
     known and known.tracks or tracks, 'told', '', 'gen', S.generation)
   local session = session_of(id)

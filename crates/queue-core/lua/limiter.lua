@@ -122,9 +122,14 @@ local function go(wait) return { 1, whole(wait), pace() } end
 local function later(wait, cause, ticket, reason)
   local open = wait
   if cause == REQUESTS or cause == TOKENS then
+    -- Who is due within the lead has been claimed already, or the target was open for it.
     local first = now + wait
-    for _, held in pairs(load_tickets()) do first = math.min(first, held.due) end
-    open = math.max(first - now - TICKET_LEAD_MS, 0)
+    for _, held in pairs(load_tickets()) do
+      if held.due > now + TICKET_LEAD_MS then first = math.min(first, held.due) end
+    end
+    first = first - now - TICKET_LEAD_MS
+    -- Not before this one may wait in place, or it would be turned away again; but the first must not be late.
+    open = math.max(first, math.min(wait - WAIT_MAX_MS, first + TICKET_LATE_MS))
   end
   return { 0, whole(wait), pace(), whole(open), cause, ticket and 1 or 0, reason or '' }
 end

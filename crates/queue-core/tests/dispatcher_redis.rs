@@ -325,10 +325,27 @@ async fn old_generations_are_swept() {
     }
 }
 
+#[tokio::test]
+async fn who_left_and_came_back_is_not_forgotten() {
+    let redis = Redis::on(own(&[])).await;
+    let dispatcher = &redis.dispatcher;
+    dispatcher.begin(Generation(1)).await.unwrap();
+    let session = SessionId::generate();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
+    dispatcher.leave(session).await.unwrap();
+    let _signals = dispatcher.join(session, vec![]).await.unwrap();
+    redis.clock.advance_ms(A_WHILE_MS);
+    dispatcher.renew(session, &[]).await.unwrap();
+    dispatcher.reap(9).await.unwrap();
+    assert!(claim(dispatcher, session).await.unwrap().is_empty(), "it is known");
+}
+
+/// After as long nobody knows any more of a session that ended.
+const A_WHILE_MS: i64 = 600_001;
+
 /// What a session leaves behind goes with its generation, or after a while, whatever came too late and whoever died.
 #[tokio::test]
 async fn nothing_is_left_of_sessions_that_left() {
-    const A_WHILE_MS: i64 = 600_001;
     let redis = Redis::on(own(&[])).await;
     let dispatcher = &redis.dispatcher;
     let keys = |pattern: &str| redis.server.command(&["EVAL", "return #redis.call('KEYS', ARGV[1])", "0", pattern]);

@@ -8,6 +8,7 @@ mod promote;
 mod reap;
 mod rebuild;
 mod reconcile;
+mod rollup;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -39,6 +40,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         reap::run(stores.clone(), shutdown.clone()),
         reconcile::run(stores.clone(), shutdown.clone()),
         sessions::run(stores.clone(), shutdown.clone()),
+        rollup::run(stores.clone(), shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

@@ -5,6 +5,7 @@ mod absent;
 mod lives;
 mod lost;
 mod missing;
+mod rollup;
 mod start;
 
 use std::{path::Path, sync::Arc};
@@ -177,6 +178,7 @@ impl Scene {
             started_at: self.clock.now(),
             finished_at: self.clock.now(),
             calls: vec![],
+            savings: vec![],
             served_by: None,
         };
         assert!(matches!(self.stores.journal.settle(settlement).await.unwrap(), Settled::Done { .. }));

@@ -1,4 +1,5 @@
-//! What need not be asked again: vectors by the hash of what they were made of.
+//! What need not be asked again: vectors by the hash of what they were made of, and answers to chat requests of jobs that say
+//! that an old one will do.
 //!
 //! Who asks the same twice pays once, across jobs, attempts and, where the cache is shared, processes. A tenant finds only
 //! what it paid for itself, unless the installation says that all tenants are one.
@@ -6,48 +7,33 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    cache::{Cache, Key, Space, memory::MemoryCache, vectors},
+    cache::{Cache, Fence, Key, Lock, Scope, Space, memory::MemoryCache, vectors},
     ids::Name,
     route::Target,
     time::SystemClock,
 };
+use serde_json::{Map, Value};
+
+use crate::{flights::Flights, provider::ChatAnswer};
 
 /// How long a vector is kept unless the configuration says otherwise: it is right for as long as its model exists, and what
 /// nobody asked for in a week is not worth its bytes.
 pub const VECTORS_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// Who finds an answer that was paid for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Scope {
-    /// The tenant whose job paid for it.
-    #[default]
-    Tenant,
-    /// Everybody.
-    Global,
-}
-
-impl Scope {
-    /// The part of a key that says for whom it is.
-    fn part(self, tenant: &Name) -> Vec<u8> {
-        match self {
-            Self::Tenant => format!("tenant:{tenant}").into_bytes(),
-            Self::Global => b"global".to_vec(),
-        }
-    }
-}
-
 /// The caches of this process.
+#[derive(Clone)]
 pub struct Caches {
     store: Arc<dyn Cache>,
     scope: Scope,
     /// `None`: vectors are not kept.
     vectors_ttl: Option<Duration>,
+    flights: Flights,
 }
 
 impl Caches {
     /// Caches in `store`; vectors are kept for `vectors_ttl`, or not at all.
     pub fn new(store: Arc<dyn Cache>, scope: Scope, vectors_ttl: Option<Duration>) -> Self {
-        Self { store, scope, vectors_ttl }
+        Self { store, scope, vectors_ttl, flights: Flights::default() }
     }
 
     /// Caches that keep nothing.
@@ -90,6 +76,79 @@ impl Caches {
             }
         }
     }
+
+    /// Where the answer to a chat request is kept: everything that it depends on is part of it.
+    pub(crate) fn answer_key(
+        &self,
+        scope: Option<Scope>,
+        tenant: &Name,
+        target: &Target,
+        body: &Map<String, Value>,
+    ) -> Key {
+        let scope = scope.unwrap_or(self.scope).part(tenant);
+        let (provider, model) = (target.provider.as_str().as_bytes(), target.model.as_str().as_bytes());
+        let mut text = String::new();
+        canonical(&Value::Object(body.clone()), &mut text);
+        Key::of(Space::Answer, &[&scope, provider, model, text.as_bytes()])
+    }
+
+    /// The answer that is kept.
+    pub(crate) async fn answer(&self, key: &Key) -> Option<ChatAnswer> {
+        let found = self.store.get_many(std::slice::from_ref(key)).await.pop().flatten()?;
+        // Of another version: it is asked for again, and kept anew.
+        serde_json::from_slice(&found).ok()
+    }
+
+    /// Keeps an answer, and gives the lock back under which it was asked for.
+    pub(crate) async fn keep_answer(&self, key: &Key, fence: Option<Fence>, answer: &ChatAnswer, ttl: Duration) {
+        let Ok(text) = serde_json::to_vec(answer) else { return };
+        match fence {
+            Some(fence) => drop(self.store.unlock(key, fence, Some((text.into(), ttl))).await),
+            None => self.store.put_many(vec![(*key, text.into())], ttl).await,
+        }
+    }
+
+    /// The right to be the only one of the fleet to ask.
+    pub(crate) async fn lock_answer(&self, key: &Key, hold: Duration) -> Lock {
+        self.store.lock(key, hold).await
+    }
+
+    /// Gives it back.
+    pub(crate) async fn unlock_answer(&self, key: &Key, fence: Fence) {
+        self.store.unlock(key, fence, None).await;
+    }
+
+    /// What is being asked in this process.
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.flights
+    }
+}
+
+/// JSON with its members sorted at every level: one text for one request, however it was written.
+fn canonical(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().collect();
+            sorted.sort_by_key(|(name, _)| name.as_str());
+            text.push('{');
+            for (name, value) in sorted {
+                text.push_str(&Value::String(name.clone()).to_string());
+                text.push(':');
+                canonical(value, text);
+                text.push(',');
+            }
+            text.push('}');
+        }
+        Value::Array(items) => {
+            text.push('[');
+            for item in items {
+                canonical(item, text);
+                text.push(',');
+            }
+            text.push(']');
+        }
+        other => text.push_str(&other.to_string()),
+    }
 }
 
 #[cfg(test)]
@@ -126,6 +185,31 @@ mod tests {
         caches.keep_vectors([(keys[4], &[0.5_f32, 1.0][..])].into_iter()).await;
         assert_eq!(caches.vectors(&[keys[0], keys[4]], Some(2)).await, [None, Some(vec![0.5, 1.0])]);
         assert_eq!(caches.vectors(&[keys[4]], Some(3)).await, [None], "of another length than asked for");
+    }
+
+    #[test]
+    fn a_request_has_one_key_however_it_is_written() {
+        let caches = Caches::none();
+        let key = |text: &str, scope, tenant: &str| {
+            let body: Map<String, Value> = serde_json::from_str(text).unwrap();
+            caches.answer_key(scope, &tenant.into(), &target("p", "m"), &body)
+        };
+        let one = key(r#"{"temperature":0,"messages":[{"role":"user","content":"a"}]}"#, None, "t");
+        let same = key(r#"{"messages": [{"content": "a", "role": "user"}], "temperature": 0}"#, None, "t");
+        assert_eq!(one, same);
+        for other in [
+            r#"{"temperature":1,"messages":[{"role":"user","content":"a"}]}"#,
+            r#"{"messages":[{"role":"user","content":"a"}]}"#,
+            r#"{"temperature":0,"messages":[{"role":"user","content":"b"}]}"#,
+            r#"{"temperature":0,"messages":[{"role":"user","content":"a"}],"seed":1}"#,
+            r#"{"temperature":"0","messages":[{"role":"user","content":"a"}]}"#,
+            r#"{"temperature":0,"messages":[[{"role":"user","content":"a"}]]}"#,
+        ] {
+            assert_ne!(key(other, None, "t"), one, "{other}");
+        }
+        assert_ne!(key("{}", None, "t"), key("{}", None, "u"), "tenants are apart");
+        assert_eq!(key("{}", Some(Scope::Global), "t"), key("{}", Some(Scope::Global), "u"));
+        assert_ne!(key("{}", Some(Scope::Global), "t"), key("{}", Some(Scope::Tenant), "t"));
     }
 
     #[tokio::test]

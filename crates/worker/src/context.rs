@@ -4,6 +4,7 @@
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
 mod embed;
+mod shared;
 
 use std::{
     collections::HashMap,
@@ -21,7 +22,7 @@ use queue_core::{
     events::EventBody,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -81,6 +82,7 @@ pub struct JobContext {
     ends: Instant,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     in_flight: Arc<AtomicU32>,
     /// Calls that wait to be made or are under way.
@@ -104,6 +106,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            savings: Mutex::default(),
             served_by: Mutex::default(),
             in_flight: Arc::default(),
             wished: AtomicU32::new(0),
@@ -173,8 +176,18 @@ impl JobContext {
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
         let request = ChatRequest { model: model.to_owned(), body };
-        let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        let mut asked = self.ask(step, sequence, model, &request)?;
+        asked.tier = word_of(&request.body, "service_tier").map_or(Tier::Standard, Tier::of_service_tier);
+        let estimate = |answer: Option<&ChatAnswer>| match answer {
+            Some(answer) => estimate::of_answer(&request, answer),
+            None => estimate::of_chat(&request, ""),
+        };
+        let extract = |answer: &ChatAnswer| Told {
+            usage: answer.usage,
+            request_id: answer.request_id.clone(),
+            tier: answer.service_tier.as_deref().map(Tier::of_service_tier),
+        };
+        if let Some(answer) = self.recall(&asked, extract, estimate) {
             return Ok(answer);
         }
         let _wished = InFlight::enter(&self.wished);
@@ -195,11 +208,6 @@ impl JobContext {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
                 .record(*ms as f64 / 1_000.0);
         }
-        let estimate = |answer: Option<&ChatAnswer>| match answer {
-            Some(answer) => estimate::of_answer(&request, answer),
-            None => estimate::of_chat(&request, ""),
-        };
-        let extract = |answer: &ChatAnswer| (answer.usage, answer.request_id.clone());
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
@@ -214,6 +222,11 @@ impl JobContext {
     /// Calls whose ledger rows the settle has yet to write.
     pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
         std::mem::take(&mut *held(&self.unsettled))
+    }
+
+    /// Answers that needed no call, which the settle has yet to write.
+    pub(crate) fn take_savings(&self) -> Vec<Saving> {
+        std::mem::take(&mut *held(&self.savings))
     }
 
     /// `provider/model` of the last answer.
@@ -268,23 +281,46 @@ impl JobContext {
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
             call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
         }
-        Ok(Asked { step, sequence, model, target, provider, call_id, request_hash })
+        Ok(Asked { step, sequence, model, target, provider, call_id, request_hash, tier: Tier::Standard })
     }
 
-    fn recall<A: DeserializeOwned>(&self, asked: &Asked<'_>) -> Option<A> {
+    fn recall<A: DeserializeOwned>(
+        &self,
+        asked: &Asked<'_>,
+        extract: impl Fn(&A) -> Told,
+        estimate: impl Fn(Option<&A>) -> Usage,
+    ) -> Option<A> {
         let memo = self.memos.get(&asked.call_id).filter(|memo| memo.request_hash == asked.request_hash)?;
-        let answer = serde_json::from_slice(&memo.body)
+        let answer: A = serde_json::from_slice(&memo.body)
             .inspect_err(|error| tracing::error!(job_id = %self.job().id, %error, "a memo does not read; asking again"))
             .ok()?;
         metrics::counter!(telemetry::CACHE_HITS, "cache" => "memo").increment(1);
+        let told = extract(&answer);
+        let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+        self.note_saved(asked, SavedBy::Memo, usage, told.tier.unwrap_or(asked.tier));
         self.note_served_by(asked);
         Some(answer)
     }
 
-    /// Notes an answer that needed no call, at what it would cost now.
-    fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage) {
-        let saved = self.around.prices.cost(asked.model, &usage);
-        telemetry::count_saved(reason, saved.unwrap_or_default());
+    /// Notes an answer that needed no call, at what it would cost now. It counts with the attempt.
+    fn note_saved(&self, asked: &Asked<'_>, reason: SavedBy, usage: Usage, tier: Tier) {
+        let job = self.job();
+        let saved = self.around.prices.cost_in(tier, asked.model, &usage);
+        held(&self.savings).push(Saving {
+            call_id: asked.call_id,
+            job_id: job.id,
+            tenant: job.tenant.clone(),
+            queue: job.queue.clone(),
+            kind: job.kind,
+            operation: job.operation.clone(),
+            epoch: job.epoch,
+            provider: asked.provider_name(),
+            model: asked.model.to_owned(),
+            reason,
+            usage,
+            saved,
+            at: self.now(),
+        });
     }
 
     fn note_served_by(&self, asked: &Asked<'_>) {
@@ -296,17 +332,19 @@ impl JobContext {
         asked: Asked<'_>,
         took: Duration,
         outcome: Result<A, CallError>,
-        extract: impl Fn(&A) -> (Option<Usage>, Option<String>),
+        extract: impl Fn(&A) -> Told,
         estimate: impl Fn(Option<&A>) -> Usage,
         durability: Durability,
     ) -> Result<A, JobError> {
         match outcome {
             Ok(answer) => {
-                let (usage, request_id) = extract(&answer);
-                let source = if usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
-                let usage = usage.unwrap_or_else(|| estimate(Some(&answer)));
-                let mut record = self.record_of(&asked, asked.call_id, took, usage, source);
-                record.provider_request_id = request_id;
+                let told = extract(&answer);
+                let source = if told.usage.is_some() { UsageSource::Provider } else { UsageSource::Estimated };
+                let usage = told.usage.unwrap_or_else(|| estimate(Some(&answer)));
+                // The provider may have served it in another tier than it was asked for.
+                let tier = told.tier.unwrap_or(asked.tier);
+                let mut record = self.record_of(&asked, asked.call_id, took, (usage, source, tier));
+                record.provider_request_id = told.request_id;
                 let body = serde_json::to_vec(&answer)
                     .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
                 record.memo = Some(MemoBody { request_hash: asked.request_hash, body: body.into() });
@@ -324,7 +362,7 @@ impl JobContext {
                     (_, Some(usage)) => (usage, failure.usage_source),
                     (_, None) => (estimate(None), UsageSource::Estimated),
                 };
-                let mut record = self.record_of(&asked, id, took, usage, source);
+                let mut record = self.record_of(&asked, id, took, (usage, source, asked.tier));
                 record.status = failure.error.class.as_str().to_owned();
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
@@ -357,8 +395,7 @@ impl JobContext {
         asked: &Asked<'_>,
         id: CallId,
         took: Duration,
-        usage: Usage,
-        source: UsageSource,
+        (usage, source, tier): (Usage, UsageSource, Tier),
     ) -> CallRecord {
         let job = self.job();
         CallRecord {
@@ -376,8 +413,9 @@ impl JobContext {
             status: "ok".to_owned(),
             billed: Billed::Yes,
             usage,
+            tier,
             usage_source: source,
-            cost: self.around.prices.cost(asked.model, &usage),
+            cost: self.around.prices.cost_in(tier, asked.model, &usage),
             price_version: self.around.prices.version().to_owned(),
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             provider_request_id: None,
@@ -396,6 +434,19 @@ struct Asked<'a> {
     provider: Arc<dyn Provider>,
     call_id: CallId,
     request_hash: [u8; 32],
+    /// The service tier that the request asks for.
+    tier: Tier,
+}
+
+/// What an answer says besides itself.
+struct Told {
+    usage: Option<Usage>,
+    request_id: Option<String>,
+    tier: Option<Tier>,
+}
+
+fn word_of<'a>(body: &'a Map<String, Value>, member: &str) -> Option<&'a str> {
+    body.get(member).and_then(Value::as_str)
 }
 
 impl Asked<'_> {
@@ -448,6 +499,9 @@ fn count_money(record: &CallRecord) {
         ("output", record.usage.tokens_out),
         ("cached", record.usage.tokens_cached),
         ("reasoning", record.usage.tokens_reasoning),
+        ("cache_write", record.usage.tokens_cache_write),
+        ("audio_input", record.usage.tokens_audio_in),
+        ("audio_output", record.usage.tokens_audio_out),
     ] {
         metrics::counter!(telemetry::PROVIDER_TOKENS, "provider" => provider.clone(), "model" => model.clone(), "type" => kind)
             .increment(tokens);

@@ -9,6 +9,7 @@ pub mod caches;
 mod claimer;
 pub mod coalesce;
 pub mod context;
+mod flights;
 pub mod handlers;
 mod leases;
 mod meters;

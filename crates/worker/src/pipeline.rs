@@ -98,10 +98,10 @@ impl Pipeline {
         self.meters.start(job, started_at, ready_at);
 
         let ended = match self.admit(job, started_at) {
-            Err(refused) => Ended { ran: Ran::Returned(Err(refused)), calls: vec![], served_by: None },
+            Err(refused) => Ended::without_calls(Ran::Returned(Err(refused))),
             Ok(limit) => match self.resolve(loaded.clone(), &held, limit.total()).await {
                 Some((handler, cx)) => self.run(handler, cx, &held, limit).await,
-                None => Ended { ran: Ran::Lost, calls: vec![], served_by: None },
+                None => Ended::without_calls(Ran::Lost),
             },
         };
         let next = self.finish(job, &held, started_at, ended).await;
@@ -180,7 +180,7 @@ impl Pipeline {
             Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
-        Ended { ran, calls: cx.take_unsettled(), served_by: cx.served_by() }
+        Ended { ran, calls: cx.take_unsettled(), savings: cx.take_savings(), served_by: cx.served_by() }
     }
 
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
@@ -198,6 +198,11 @@ impl Pipeline {
                 return None;
             }
         };
+        // An attempt that was put back has done nothing: the next one finds the same answers, and counts them.
+        let savings = if matches!(outcome, Outcome::Release { .. }) { vec![] } else { ended.savings };
+        for saving in &savings {
+            telemetry::count_saved(saving.reason, saving.saved.unwrap_or_default());
+        }
         let settlement = Settlement {
             token: queue_core::journal::Token { id: job.id, epoch: held.lease.epoch },
             incarnation: self.around.stores.journal.incarnation(),
@@ -206,6 +211,7 @@ impl Pipeline {
             started_at,
             finished_at: now,
             calls: ended.calls,
+            savings,
             served_by: ended.served_by,
         };
         self.meters.end(job, &settlement);
@@ -253,7 +259,14 @@ impl Pipeline {
 struct Ended {
     ran: Ran,
     calls: Vec<queue_core::ledger::CallRecord>,
+    savings: Vec<queue_core::ledger::Saving>,
     served_by: Option<String>,
+}
+
+impl Ended {
+    fn without_calls(ran: Ran) -> Self {
+        Self { ran, calls: vec![], savings: vec![], served_by: None }
+    }
 }
 
 /// A defect of ours that panics here must not keep a lease alive that nobody works on: it is not renewed any more,

@@ -16,9 +16,10 @@ use queue_core::{
     dispatcher::Place,
     error::ErrorClass,
     events::EventBody,
-    journal::Cancelled,
+    journal::{Cancelled, CostColumn, CostQuery},
     ledger::Billed,
     state::{Standing, State},
+    time::Timestamp,
 };
 use script::{Script, Stalling, fails, inside, message, says};
 use serde_json::json;
@@ -116,6 +117,11 @@ async fn a_second_attempt_pays_for_no_finished_call_again() {
     assert_eq!((failed, repeated), (row.attempts as usize - 1, row.attempts as usize - 1), "{:?}", script.times());
     assert_eq!(calls.len() - failed, result["calls"].as_u64().unwrap() as usize, "each step is paid once");
     assert_eq!(script.embedded().len(), 1);
+    let ever = CostQuery::new(&[CostColumn::Tenant], Timestamp(0), Timestamp(i64::MAX));
+    let [line] = &rig.stores.ledger.costs(&ever).await.unwrap()[..] else { panic!("one tenant") };
+    assert_eq!((line.calls, line.jobs), (calls.len() as u64, 1));
+    assert!(line.saved.answers > 0, "what was found again did not cost again: {line:?}");
+    assert_eq!(line.saved.answers, line.saved.unpriced, "nobody knows the price of this model");
     rig.stop().await;
 }
 

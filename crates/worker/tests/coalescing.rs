@@ -10,7 +10,7 @@ mod vectors;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_core::{
-    cache::memory::MemoryCache,
+    cache::{Scope, memory::MemoryCache},
     dispatcher::Place,
     error::ErrorClass,
     ids::{JobId, Name},
@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use testkit::{Behaviour, MockProvider, Vectors};
 use vectors::{Oracle, vector};
 use worker::{
-    caches::{Caches, Scope, VECTORS_TTL},
+    caches::{Caches, VECTORS_TTL},
     coalesce::{Coalescer, Coalescing},
     provider::{CallError, Providers},
 };

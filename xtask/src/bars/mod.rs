@@ -21,6 +21,8 @@ use crate::{
 const REBUILDS: [(usize, f64); 2] = [(100_000, 5.0), (1_000_000, 30.0)];
 /// Seconds from a flush to the first old job in a worker's hands.
 const FIRST_DISPATCH_MAX_S: f64 = 2.0;
+/// Milliseconds that a cost report over 30 days may take.
+const REPORT_MAX_MS: f64 = 500.0;
 
 /// What is measured, and how.
 #[derive(Clone, Debug, clap::Args)]
@@ -28,6 +30,9 @@ pub(crate) struct Arguments {
     /// Waiting jobs of the large backlog.
     #[arg(long, default_value_t = 1_000_000)]
     backlog: usize,
+    /// Calls of the ledger that reports are asked of.
+    #[arg(long, default_value_t = 1_000_000)]
+    calls: usize,
     /// Measure only this [default: everything].
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -45,6 +50,8 @@ enum Part {
     Payload,
     /// The rebuild after a flush.
     Rebuild,
+    /// Cost reports over a large ledger.
+    Costs,
 }
 
 /// Measures and prints.
@@ -56,6 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let dispatcher = measures(Part::Dispatcher).then(|| program(&dispatcher)).transpose()?;
     let rebuild = ["build", "--release", "--package", "scheduler", "--example", "rebuild_speed"];
     let rebuild = measures(Part::Rebuild).then(|| program(&rebuild)).transpose()?;
+    let costs = ["bench", "--no-run", "--package", "queue-core", "--bench", "cost_speed"];
+    let costs = measures(Part::Costs).then(|| program(&costs)).transpose()?;
     let judged = until_told(async {
         let mut judged = vec![];
         if let Some(program) = dispatcher {
@@ -68,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
             for (jobs, seconds) in REBUILDS {
                 judged.extend(of_rebuild(&program, jobs, seconds).await?);
             }
+        }
+        if let Some(program) = costs {
+            judged.extend(of_costs(&program, arguments.calls).await?);
         }
         Ok(judged)
     })?;
@@ -115,6 +127,35 @@ async fn of_rebuild(program: &PathBuf, jobs: usize, seconds: f64) -> Result<Vec<
     Ok(vec![
         judged(what("all are back"), figures.get("rebuild_seconds")?, "s", Bar::AtMost(seconds)),
         judged(what("the first is dispatched"), first, "s", Bar::AtMost(FIRST_DISPATCH_MAX_S)),
+    ])
+}
+
+async fn of_costs(program: &PathBuf, calls: usize) -> Result<Vec<Judged>> {
+    let figures = figures_of(program, &[&calls.to_string(), "--bars"]).await?;
+    let get = |name: &str| figures.get(name);
+    let report = |state: &str, name: &str, what: &str| {
+        let figure = get(&format!("{state}_report_ms_{name}"))?;
+        let what = format!("cost report of 30 days, {calls} calls, {state}: {what}");
+        Ok::<_, anyhow::Error>(judged(what, figure, "ms", Bar::AtMost(REPORT_MAX_MS)))
+    };
+    Ok(vec![
+        report("folded", "by_operation", "by operation")?,
+        report("folded", "by_tenant_model_and_day", "by tenant, model and day")?,
+        report("folded", "by_model_from_noon", "by model, from a noon on")?,
+        informs(
+            "the same by operation before anything is folded".to_owned(),
+            get("unfolded_report_ms_by_operation")?,
+            "ms",
+        ),
+        informs(format!("reading each of {calls} rows"), get("reading_every_row_ms")?, "ms"),
+        informs("sums that the reports read".to_owned(), get("sums")?, "lines"),
+        informs("folding".to_owned(), get("fold_us_a_line")?, "µs a line"),
+        informs(
+            "writing calls in groups of 250, with their sums".to_owned(),
+            get("write_us_a_call_with_sums")?,
+            "µs a call",
+        ),
+        informs("the same without sums".to_owned(), get("write_us_a_call_without")?, "µs a call"),
     ])
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
 //! own limits; each figure beside its bar.
 
+mod coalescing;
 mod cost;
 mod limiter;
 mod load;
@@ -11,8 +12,9 @@ use anyhow::Result;
 use crate::{
     bar,
     bars::{figures_of, program},
-    bench::{installation::release_binary, until_told},
-    run as run_command,
+    bench::until_told,
+    faults::binary,
+    root, run as run_command,
 };
 
 /// What is measured, and how.
@@ -24,6 +26,9 @@ pub(crate) struct Arguments {
     /// How long the provider's limits are used to the full. The jobs are as many as fit, 2,000 at most.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
+    /// The debug build instead of the release build: whether it works, not how fast it is.
+    #[arg(long)]
+    debug: bool,
     /// Print one JSON array instead of tables.
     #[arg(long)]
     json: bool,
@@ -36,13 +41,18 @@ enum Part {
     Limiter,
     /// What the limiter costs.
     LimiterCost,
+    /// Embedding jobs that travel together, and the cache.
+    Coalescing,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let measures = |part| arguments.only.is_none_or(|only| only == part);
-    run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?;
-    let longshore = release_binary()?;
+    match arguments.debug {
+        true => run_command("cargo", &["build", "--locked", "--package", "cli"])?,
+        false => run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?,
+    }
+    let longshore = binary(&root(), arguments.debug)?;
     let speed = ["bench", "--no-run", "--package", "queue-core", "--bench", "limiter_speed"];
     let speed = measures(Part::LimiterCost).then(|| program(&speed)).transpose()?;
     let judged = until_told(async {
@@ -52,6 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if let Some(speed) = speed {
             judged.push(("What the limiter costs", cost::measure(&longshore, &speed).await?));
+        }
+        if measures(Part::Coalescing) {
+            judged.push(("Coalescing and the cache", coalescing::measure(&longshore).await?));
         }
         Ok(judged)
     })?;

@@ -28,6 +28,7 @@ use tokio::{
     time::Instant,
 };
 
+pub(crate) use self::fleet::binary;
 use self::{
     check::{Evidence, Report},
     fleet::{Fleet, Surroundings},
@@ -71,7 +72,7 @@ pub(crate) struct Arguments {
 /// The short form, with the debug build that `cargo test` has just made.
 pub(crate) fn run_short() -> Result<()> {
     let folder = new_folder(&plan::SHORT, plan::SHORT_SEED)?;
-    let binary = fleet::binary(&root(), true)?;
+    let binary = binary(&root(), true)?;
     finish(vec![run_one(&plan::SHORT, 1, plan::SHORT_SEED, &binary, folder)?], false)
 }
 
@@ -86,7 +87,7 @@ pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
         true => run("cargo", &["build", "--locked", "--package", "cli"])?,
         false => run("cargo", &["build", "--release", "--locked", "--package", "cli"])?,
     }
-    let binary = fleet::binary(&root(), arguments.debug)?;
+    let binary = binary(&root(), arguments.debug)?;
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let outcomes: Result<Vec<Outcome>> = chosen
         .into_iter()

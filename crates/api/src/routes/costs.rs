@@ -2,7 +2,8 @@
 
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
-    journal::{CostColumn, CostRow},
+    ids::Name,
+    journal::{CostColumn, CostQuery, CostRow},
     ledger::Usage,
     time::Timestamp,
 };
@@ -21,6 +22,8 @@ use crate::{
 const SINCE_DEFAULT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Most columns of one report.
 const COLUMNS_MAX: usize = 3;
+/// Milliseconds of a UTC day.
+const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// A cost report.
 #[derive(Debug, Serialize, ToSchema)]
@@ -51,7 +54,7 @@ pub(crate) struct CostView {
     calls_maybe: u64,
     /// Calls whose price is unknown: their cost is not in the sums.
     calls_unpriced: u64,
-    /// Different jobs.
+    /// Jobs, each counted where its first call is.
     jobs: u64,
     /// Tokens.
     #[serde(flatten)]
@@ -59,16 +62,34 @@ pub(crate) struct CostView {
     usage: Usage,
     /// US dollars spent, over priced calls.
     spend_usd: String,
-    /// Part of it for calls that ended in an error.
+    /// Part of it that was for nothing: calls that ended in an error, second answers to one call, answers of dead letters.
     wasted_usd: String,
     /// US dollars charged for succeeded jobs; absent where a column belongs to a call.
     #[serde(skip_serializing_if = "Option::is_none")]
     charge_usd: Option<String>,
+    /// US dollars that answers would have cost for which nobody had to be asked; not part of `spend_usd`.
+    saved_usd: String,
+    /// Part of it: an earlier attempt of the job had paid for the answer.
+    saved_memo_usd: String,
+    /// Part of it: another job had asked the same before.
+    saved_cache_usd: String,
+    /// Part of it: several jobs asked the same in one call.
+    saved_coalesced_usd: String,
+    /// Part of it: another job was asking the same at that moment.
+    saved_singleflight_usd: String,
+    /// Answers for which nobody had to be asked.
+    saved_answers: u64,
+    /// Those whose price is unknown: they are not in the sums.
+    saved_unpriced: u64,
 }
 
 impl CostView {
     fn new(columns: &[&'static str], row: CostRow) -> Self {
         let group = columns.iter().zip(row.group);
+        let saved_total = row.saved.total().to_string();
+        // In the order of `SavedBy::ALL`.
+        let [saved_memo_usd, saved_cache_usd, saved_coalesced_usd, saved_singleflight_usd] =
+            row.saved.by_reason.map(|saved| saved.to_string());
         Self {
             group: group.map(|(column, value)| ((*column).to_owned(), Value::String(value))).collect(),
             calls: row.calls,
@@ -79,30 +100,46 @@ impl CostView {
             spend_usd: row.spend.to_string(),
             wasted_usd: row.wasted.to_string(),
             charge_usd: row.charge.map(|charge| charge.to_string()),
+            saved_usd: saved_total,
+            saved_memo_usd,
+            saved_cache_usd,
+            saved_coalesced_usd,
+            saved_singleflight_usd,
+            saved_answers: row.saved.answers,
+            saved_unpriced: row.saved.unpriced,
         }
     }
 }
 
-/// Spend and charge by one to three columns.
+/// The end of a period that has none: of today, so that today is a sum and not read row by row.
+pub(crate) fn end_of_day(now: Timestamp) -> Timestamp {
+    now.plus_ms(DAY_MS - now.0.rem_euclid(DAY_MS))
+}
+
+/// Spend, charge and savings by one to three columns.
 #[utoipa::path(get, path = "/v1/costs", tag = "money", security(("key" = [])), params(
     ("group_by" = Option<String>, Query, description = "one to three of operation, model, provider, tenant, queue, \
      kind, day; separated by commas; default `operation`"),
     ("since" = Option<String>, Query, description = "RFC 3339, or a duration back; default `7d`"),
     ("until" = Option<String>, Query, description = "RFC 3339, or a duration back; default now"),
+    ("tenant" = Option<String>, Query, description = "only those of this tenant"),
 ), responses((status = 200, body = Costs), (status = 422, body = Document)))]
 pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Costs>, Problem> {
-    let mut params = Params::of(&uri, &["group_by", "since", "until"])?;
+    let mut params = Params::of(&uri, &["group_by", "since", "until", "tenant"])?;
     let now = app.now();
     let columns = params.parsed("group_by", parse_columns);
     let since = params.past("since", now).unwrap_or(now.plus_ms(-SINCE_DEFAULT_MS));
-    let until = params.past("until", now).unwrap_or(now.plus_ms(1));
+    let given = params.past("until", now);
+    let until = given.unwrap_or(now.plus_ms(1));
     if since >= until {
         params.wrong("since", format!("is not before `until` ({until})"));
     }
+    let tenant = params.parsed("tenant", Name::checked);
     params.finish()?;
-    let asked = columns.unwrap_or_else(|| vec![CostColumn::Operation]);
-    let group_by: Vec<_> = asked.iter().map(|column| column.as_str()).collect();
-    let rows = app.api.stores.ledger.costs(&asked, since, until).await?;
+    let by = columns.unwrap_or_else(|| vec![CostColumn::Operation]);
+    let group_by: Vec<_> = by.iter().map(|column| column.as_str()).collect();
+    let query = CostQuery { by, since, until: given.unwrap_or_else(|| end_of_day(now)), tenant };
+    let rows = app.api.stores.ledger.costs(&query).await?;
     let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();
     Ok(Json(Costs { group_by, since, until, rows }))
 }
@@ -128,6 +165,13 @@ fn parse_columns(text: &str) -> Result<Vec<CostColumn>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_ends_at_the_next_midnight() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(end_of_day(at("2026-11-29T13:14:15.678Z")), at("2026-11-30T00:00:00Z"));
+        assert_eq!(end_of_day(at("2026-11-30T00:00:00Z")), at("2026-12-01T00:00:00Z"));
+    }
 
     #[test]
     fn columns_are_known_different_and_few() {

@@ -13,7 +13,7 @@ use queue_core::{
     error::JobError,
     ids::Epoch,
     job::{AttemptRecord, Job},
-    ledger::{CallRecord, Usage},
+    ledger::{Billed, CallRecord, Nanousd, Usage},
     state::Standing,
     time::Timestamp,
 };
@@ -192,14 +192,12 @@ pub(crate) async fn result(State(app): State<Shared>, JobPath(id): JobPath, uri:
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Attempts {
     /// Oldest first.
-    #[schema(value_type = Vec<AttemptView>)]
-    attempts: Vec<AttemptRecord>,
+    attempts: Vec<AttemptView>,
 }
 
 /// One attempt.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Attempt)]
-#[allow(dead_code)] // schema of `queue_core::job::AttemptRecord`
 pub(crate) struct AttemptView {
     /// The epoch it ran at.
     epoch: i64,
@@ -218,9 +216,38 @@ pub(crate) struct AttemptView {
     /// Why it failed.
     #[schema(value_type = Option<ErrorView>)]
     error: Option<JobError>,
+    /// Provider calls that it made.
+    calls: u64,
+    /// Their tokens.
+    #[schema(value_type = UsageView)]
+    usage: Usage,
+    /// What they cost, in US dollars; `null` while the price of any of them is unknown.
+    #[schema(example = "0.000123")]
+    cost_usd: Option<String>,
 }
 
-/// The attempts of a job, oldest first.
+impl AttemptView {
+    /// An attempt with those of its job's `calls` that it made.
+    fn new(attempt: AttemptRecord, calls: &[CallRecord]) -> Self {
+        let own = || calls.iter().filter(|call| call.epoch == attempt.epoch);
+        let is_known = own().all(|call| call.cost.is_some() || call.billed != Billed::Yes);
+        let cost = own().filter_map(|call| call.cost).fold(Nanousd(0), Nanousd::plus);
+        Self {
+            calls: own().count() as u64,
+            usage: own().fold(Usage::default(), |sum, call| sum.plus(call.usage)),
+            cost_usd: is_known.then(|| cost.to_string()),
+            epoch: attempt.epoch.0,
+            number: attempt.number,
+            outcome: attempt.outcome,
+            worker: attempt.worker,
+            started_at: attempt.started_at,
+            finished_at: attempt.finished_at,
+            error: attempt.error,
+        }
+    }
+}
+
+/// The attempts of a job with their costs, oldest first.
 #[utoipa::path(get, path = "/v1/jobs/{id}/attempts", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
 ), responses((status = 200, body = Attempts), (status = 404, body = Document)))]
@@ -231,7 +258,9 @@ pub(crate) async fn attempts(
 ) -> Result<Json<Attempts>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     view::row(&app, id).await?;
-    Ok(Json(Attempts { attempts: app.api.stores.reads.attempts(id).await? }))
+    let reads = &app.api.stores.reads;
+    let (attempts, calls) = (reads.attempts(id).await?, reads.calls(id).await?);
+    Ok(Json(Attempts { attempts: attempts.into_iter().map(|attempt| AttemptView::new(attempt, &calls)).collect() }))
 }
 
 /// The provider calls of a job.
@@ -264,7 +293,9 @@ pub(crate) struct CallView {
     /// Tokens.
     #[schema(value_type = UsageView)]
     usage: Usage,
-    /// Who counted them: `provider` or `estimated`.
+    /// The service tier that it is priced in: `standard`, `batch`, `flex`, `priority`, or `other` for one that is unknown.
+    tier: &'static str,
+    /// Who counted the tokens: `provider` or `estimated`.
     usage_source: &'static str,
     /// US dollars; `null` where the price is unknown.
     cost_usd: Option<String>,
@@ -292,6 +323,7 @@ impl From<CallRecord> for CallView {
             status: call.status,
             billed: call.billed.as_str(),
             usage: call.usage,
+            tier: call.tier.as_str(),
             usage_source: call.usage_source.as_str(),
             cost_usd: call.cost.map(|cost| cost.to_string()),
             price_version: call.price_version,

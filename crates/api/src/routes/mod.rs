@@ -13,6 +13,7 @@ mod list;
 mod metrics;
 mod queues;
 mod steer;
+mod tenants;
 mod why;
 mod workers;
 
@@ -89,6 +90,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(batches::get))
         .routes(routes!(costs::costs))
+        .routes(routes!(tenants::usage))
         .routes(routes!(workers::list))
         .routes(routes!(limits::targets))
         .routes(routes!(limits::list))

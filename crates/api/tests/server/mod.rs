@@ -20,7 +20,7 @@ use queue_core::{
     job::Loaded,
     journal::{Outcome, Role, Settled, Settlement, Token, sqlite::SqliteJournal},
     keys::Secret,
-    ledger::PriceBook,
+    ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
     route::{Route, Routes},
     state::State,
@@ -234,6 +234,11 @@ impl Hand {
         Held { lease, loaded }
     }
 
+    /// Ends an attempt of these calls and savings.
+    pub async fn settle_with(&self, held: Held, outcome: Outcome, calls: Vec<CallRecord>, savings: Vec<Saving>) {
+        self.settle_paid(held, outcome, State::Ready, (calls, savings)).await;
+    }
+
     pub async fn succeed(&self, held: Held, result: &Value) {
         let result = Bytes::from(result.to_string());
         self.settle(held, Outcome::Succeed { result }, State::Succeeded).await;
@@ -245,6 +250,16 @@ impl Hand {
     }
 
     async fn settle(&self, held: Held, outcome: Outcome, state: State) {
+        self.settle_paid(held, outcome, state, (vec![], vec![])).await;
+    }
+
+    async fn settle_paid(
+        &self,
+        held: Held,
+        outcome: Outcome,
+        state: State,
+        (calls, savings): (Vec<CallRecord>, Vec<Saving>),
+    ) {
         let now = self.stores.clock.now();
         let settlement = Settlement {
             token: Token { id: held.lease.id, epoch: held.lease.epoch },
@@ -253,7 +268,8 @@ impl Hand {
             session: self.session,
             started_at: now,
             finished_at: now,
-            calls: vec![],
+            calls,
+            savings,
             served_by: Some("simulated/gpt-4o-mini".into()),
         };
         let settled = self.stores.journal.settle(settlement).await.unwrap();

@@ -29,6 +29,9 @@ pub(crate) struct Report {
     /// Calls before: a time, or a duration back from now
     #[arg(long)]
     until: Option<String>,
+    /// Only those of this tenant
+    #[arg(long)]
+    tenant: Option<String>,
     /// Print comma-separated values
     #[arg(long, conflicts_with = "json")]
     csv: bool,
@@ -43,6 +46,7 @@ const NUMBERS: &[(&str, &str)] = &[
     (">SPEND USD", "spend_usd"),
     (">WASTED USD", "wasted_usd"),
     (">CHARGE USD", "charge_usd"),
+    (">SAVED USD", "saved_usd"),
     (">UNPRICED CALLS", "calls_unpriced"),
     (">MAYBE BILLED", "calls_maybe"),
 ];
@@ -50,8 +54,12 @@ const NUMBERS: &[(&str, &str)] = &[
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     let Verb::Report(report) = verb;
-    let query =
-        [("group_by", Some(report.by.clone())), ("since", Some(report.since.clone())), ("until", report.until.clone())];
+    let query = [
+        ("group_by", Some(report.by.clone())),
+        ("since", Some(report.since.clone())),
+        ("until", report.until.clone()),
+        ("tenant", report.tenant.clone()),
+    ];
     let body = operator.client.get(&["v1", "costs"], &query).await?;
     let rows = items(&body, "rows");
     if report.csv {

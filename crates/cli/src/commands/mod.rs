@@ -7,7 +7,9 @@ pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod limit;
 pub(crate) mod migrate;
+pub(crate) mod price;
 pub(crate) mod queue;
+pub(crate) mod tenant;
 pub(crate) mod worker;
 
 use queue_core::time::{Clock, SystemClock, Timestamp, parse_duration};

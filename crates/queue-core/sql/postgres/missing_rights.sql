@@ -3,11 +3,12 @@
 -- Returns:   the names of tables and functions; none where all is well.
 -- Invariant: writes nothing.
 SELECT name::text
-FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'idempotency_bodies',
-                  'idempotency_keys', 'unique_keys', 'queues', 'queue_totals', 'tenants', 'tenant_totals', 'api_keys', 'sessions', 'meta']) AS name
+FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'savings',
+                  'cost_days', 'cost_tail', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
+                  'queue_totals', 'tenants', 'tenant_totals', 'api_keys', 'sessions', 'meta']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL
-SELECT 'job_rows' WHERE NOT has_table_privilege('job_rows', 'SELECT')
+SELECT name FROM unnest(ARRAY['job_rows', 'cost_lines']) AS name WHERE NOT has_table_privilege(name, 'SELECT')
 UNION ALL
 SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(bigint, integer)', 'EXECUTE')

@@ -1,33 +1,52 @@
--- Purpose:   spend and charge by one to three columns, dearest first.
--- Arguments: 1 to 3 the columns' words ('' for none), 4 since, 5 until, 6 whether charges can be told apart by them
---            (they belong to no model and no provider), 7 limit.
--- Returns:   three group values, calls, calls_maybe, calls_unpriced, jobs, five token sums, spend, wasted, charge.
--- Invariant: reads the rows of the period only; an unknown price adds to calls_unpriced and to no sum.
+-- Purpose:   spend, charge and savings by one to three columns, dearest first.
+-- Arguments: 1 to 3 the columns' words ('' for none), 4 and 5 the first and the last whole day and one behind it,
+--            6 and 7, 8 and 9 the parts of days before and behind those, 10 whether charges can be told apart by the
+--            columns (they belong to no model and no provider), 11 a tenant or NULL, 12 limit.
+-- Returns:   three group values, calls, calls_maybe, calls_unpriced, jobs, eight token sums, spend, wasted, charge, saved
+--            by memo, cache, coalesced and singleflight, saved_answers, saved_unpriced.
+-- Invariant: whole days are sums, of which there are as many as labels; only parts of days are read row by row. An
+--            unknown price adds to calls_unpriced and to no sum.
 WITH lines AS (
-    SELECT job_id, tenant, queue, kind, operation, provider, model, at, 1 AS call, billed = 'maybe' AS maybe,
-           billed = 'yes' AND cost_nanousd IS NULL AS unpriced, tokens_in, tokens_out, tokens_cached,
-           tokens_cache_write, tokens_reasoning, coalesce(cost_nanousd, 0) AS spend,
-           CASE WHEN status = 'ok' THEN 0 ELSE coalesce(cost_nanousd, 0) END AS wasted, 0 AS charge
-    FROM spend
-    WHERE at >= ?4 AND at < ?5
+    SELECT day AS at, tenant, queue, kind, operation, provider, model, calls, calls_maybe, calls_unpriced, jobs, tokens_in,
+           tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, tokens_cache_write_long, tokens_audio_in,
+           tokens_audio_out, spend_nanousd, wasted_nanousd, charge_nanousd, saved_memo_nanousd, saved_cache_nanousd,
+           saved_coalesced_nanousd, saved_singleflight_nanousd, saved_answers, saved_unpriced
+    FROM cost_days
+    WHERE day >= ?4 AND day < ?5
     UNION ALL
-    SELECT job_id, tenant, queue, kind, operation, '', '', at, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, charge_nanousd
-    FROM charges
-    WHERE ?6 AND at >= ?4 AND at < ?5
+    SELECT at, tenant, queue, kind, operation, provider, model, calls, calls_maybe, calls_unpriced, jobs, tokens_in,
+           tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, tokens_cache_write_long, tokens_audio_in,
+           tokens_audio_out, spend_nanousd, wasted_nanousd, charge_nanousd, saved_memo_nanousd, saved_cache_nanousd,
+           saved_coalesced_nanousd, saved_singleflight_nanousd, saved_answers, saved_unpriced
+    FROM cost_lines
+    WHERE at >= ?6 AND at < ?7
+    UNION ALL
+    SELECT at, tenant, queue, kind, operation, provider, model, calls, calls_maybe, calls_unpriced, jobs, tokens_in,
+           tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, tokens_cache_write_long, tokens_audio_in,
+           tokens_audio_out, spend_nanousd, wasted_nanousd, charge_nanousd, saved_memo_nanousd, saved_cache_nanousd,
+           saved_coalesced_nanousd, saved_singleflight_nanousd, saved_answers, saved_unpriced
+    FROM cost_lines
+    WHERE at >= ?8 AND at < ?9
 )
-SELECT CASE ?1 WHEN 'operation' THEN coalesce(operation, '') WHEN 'model' THEN model WHEN 'provider' THEN provider
+SELECT CASE ?1 WHEN 'operation' THEN operation WHEN 'model' THEN model WHEN 'provider' THEN provider
                WHEN 'tenant' THEN tenant WHEN 'queue' THEN queue WHEN 'kind' THEN kind
-               WHEN 'day' THEN date(at / 1000, 'unixepoch') ELSE '' END AS first,
-       CASE ?2 WHEN 'operation' THEN coalesce(operation, '') WHEN 'model' THEN model WHEN 'provider' THEN provider
+               WHEN 'day' THEN date(at / 1000, 'unixepoch')
+               ELSE '' END AS first,
+       CASE ?2 WHEN 'operation' THEN operation WHEN 'model' THEN model WHEN 'provider' THEN provider
                WHEN 'tenant' THEN tenant WHEN 'queue' THEN queue WHEN 'kind' THEN kind
-               WHEN 'day' THEN date(at / 1000, 'unixepoch') ELSE '' END AS second,
-       CASE ?3 WHEN 'operation' THEN coalesce(operation, '') WHEN 'model' THEN model WHEN 'provider' THEN provider
+               WHEN 'day' THEN date(at / 1000, 'unixepoch')
+               ELSE '' END AS second,
+       CASE ?3 WHEN 'operation' THEN operation WHEN 'model' THEN model WHEN 'provider' THEN provider
                WHEN 'tenant' THEN tenant WHEN 'queue' THEN queue WHEN 'kind' THEN kind
-               WHEN 'day' THEN date(at / 1000, 'unixepoch') ELSE '' END AS third,
-       sum(call), sum(maybe), sum(unpriced), count(DISTINCT job_id), sum(tokens_in), sum(tokens_out),
-       sum(tokens_cached), sum(tokens_cache_write), sum(tokens_reasoning), sum(spend) AS spent, sum(wasted),
-       sum(charge)
+               WHEN 'day' THEN date(at / 1000, 'unixepoch')
+               ELSE '' END AS third,
+       sum(calls), sum(calls_maybe), sum(calls_unpriced), sum(jobs), sum(tokens_in), sum(tokens_out),
+       sum(tokens_cached), sum(tokens_cache_write), sum(tokens_reasoning), sum(tokens_cache_write_long),
+       sum(tokens_audio_in), sum(tokens_audio_out), sum(spend_nanousd) AS spent, sum(wasted_nanousd),
+       sum(charge_nanousd), sum(saved_memo_nanousd), sum(saved_cache_nanousd), sum(saved_coalesced_nanousd),
+       sum(saved_singleflight_nanousd), sum(saved_answers), sum(saved_unpriced)
 FROM lines
+WHERE (?11 IS NULL OR tenant = ?11) AND (?10 OR provider <> '')
 GROUP BY first, second, third
 ORDER BY spent DESC, first, second, third
-LIMIT ?7;
+LIMIT ?12;

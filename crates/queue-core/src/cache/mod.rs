@@ -18,6 +18,8 @@ use std::{fmt, time::Duration};
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use crate::ids::Name;
+
 /// Longest wait for a cache: a call to a provider takes longer, but a cache that is away must not double it.
 pub const WAIT_MAX: Duration = Duration::from_millis(150);
 /// How long a cache that did not answer is not asked again.
@@ -26,6 +28,26 @@ pub const REST: Duration = Duration::from_secs(1);
 pub const CHUNK_MAX_KEYS: usize = 128;
 /// Longest value that is kept: a long answer is rare, and one of this size would push out hundreds of others.
 pub const VALUE_MAX_BYTES: usize = 1024 * 1024;
+
+/// Who finds an answer that was paid for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// The tenant whose job paid for it.
+    #[default]
+    Tenant,
+    /// Everybody.
+    Global,
+}
+
+impl Scope {
+    /// The part of a key that says for whom it is.
+    pub fn part(self, tenant: &Name) -> Vec<u8> {
+        match self {
+            Self::Tenant => format!("tenant:{tenant}").into_bytes(),
+            Self::Global => b"global".to_vec(),
+        }
+    }
+}
 
 /// What a value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch},
     job::Kind,
-    ledger::{Billed, CallRecord, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Tier, Usage, UsageSource},
     time::Timestamp,
 };
 
@@ -66,6 +66,7 @@ pub(super) fn call_of(entry: &Entry, claimed: Epoch, operation: Option<String>, 
         status: "lost".into(),
         billed: Billed::Maybe,
         usage: Usage::default(),
+        tier: Tier::Standard,
         usage_source: UsageSource::Estimated,
         cost: None,
         price_version: String::new(),

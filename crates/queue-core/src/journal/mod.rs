@@ -7,6 +7,7 @@
 mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+mod costs;
 mod lost;
 pub mod postgres;
 pub mod sqlite;
@@ -20,15 +21,16 @@ pub use catalog::{
     ApiKey, Backlog, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TenantSettings, Versioned,
     WorkerSession,
 };
+pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
 pub use lost::POISON_RECOVERIES;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     dispatcher::Entry,
     error::JobError,
     ids::{Epoch, Generation, Incarnation, JobId, Name, Nonce, SessionId},
     job::{AttemptRecord, Job, Kind, Loaded, NewJob},
-    ledger::{CallRecord, Memo, Nanousd, Usage},
+    ledger::{CallRecord, Memo, Saving},
     state::Standing,
     time::Timestamp,
 };
@@ -139,6 +141,8 @@ pub struct Settlement {
     pub finished_at: Timestamp,
     /// Calls that [`Journal::record`] has not stored yet; stored even when the settle is fenced.
     pub calls: Vec<CallRecord>,
+    /// Answers that needed no call; stored even when the settle is fenced.
+    pub savings: Vec<Saving>,
     /// `provider/model` of the answer.
     pub served_by: Option<String>,
 }
@@ -392,68 +396,6 @@ pub struct DeadGroup {
     pub cost_nanousd: i64,
 }
 
-/// Columns that costs can be grouped by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum CostColumn {
-    /// The job's `operation`.
-    Operation,
-    /// The model that was asked.
-    Model,
-    /// The provider that was asked.
-    Provider,
-    /// The tenant.
-    Tenant,
-    /// The queue.
-    Queue,
-    /// The kind.
-    Kind,
-    /// The UTC day, `YYYY-MM-DD`.
-    Day,
-}
-
-impl CostColumn {
-    /// Every column, in the order in which they are told.
-    pub const ALL: [Self; 7] =
-        [Self::Operation, Self::Model, Self::Provider, Self::Tenant, Self::Queue, Self::Kind, Self::Day];
-
-    /// The word of the API and of the statements.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Operation => "operation",
-            Self::Model => "model",
-            Self::Provider => "provider",
-            Self::Tenant => "tenant",
-            Self::Queue => "queue",
-            Self::Kind => "kind",
-            Self::Day => "day",
-        }
-    }
-}
-
-/// One line of a cost report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CostRow {
-    /// The values of the asked columns, in the asked order.
-    pub group: Vec<String>,
-    /// Provider calls.
-    pub calls: u64,
-    /// Calls that may or may not have been billed.
-    pub calls_maybe: u64,
-    /// Calls whose price is unknown: their cost is not in the sums.
-    pub calls_unpriced: u64,
-    /// Different jobs.
-    pub jobs: u64,
-    /// Tokens.
-    pub usage: Usage,
-    /// Spent, over priced calls.
-    pub spend: Nanousd,
-    /// Part of `spend` for calls that ended in an error.
-    pub wasted: Nanousd,
-    /// Charged to tenants for succeeded jobs; only where no column belongs to a call (model, provider).
-    pub charge: Option<Nanousd>,
-}
-
 /// What people ask. Never writes; every answer is bounded.
 #[async_trait]
 pub trait Reads: Send + Sync {
@@ -490,12 +432,4 @@ pub trait Reads: Send + Sync {
 
     /// Number of live jobs in each queue.
     async fn live_counts(&self) -> Result<BTreeMap<Name, u64>, JournalError>;
-}
-
-/// Asks the money. Rows are written by [`Journal::record`] and [`Journal::settle`].
-#[async_trait]
-pub trait Ledger: Send + Sync {
-    /// Spend and charge of calls that ended in `since..until`, grouped by `by` (one to three columns), dearest first,
-    /// at most [`PAGE_MAX_ROWS`].
-    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError>;
 }

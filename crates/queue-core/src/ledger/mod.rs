@@ -3,6 +3,7 @@
 //! One row per provider call (*spend*), written whether or not the attempt's outcome was accepted: money is never
 //! fenced. One row per succeeded job (*charge*), fenced like the settle that writes it.
 
+pub mod litellm;
 mod prices;
 mod sums;
 mod tokens;
@@ -12,7 +13,7 @@ use std::fmt;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-pub use prices::{Model, PriceBook, PriceError, Tier};
+pub use prices::{Long, Model, PriceBook, PriceError, Rates, Tier};
 pub(crate) use sums::Sums;
 pub use tokens::estimate_tokens;
 
@@ -43,8 +44,9 @@ impl fmt::Display for Nanousd {
     }
 }
 
-/// Tokens of one or several calls. Subsets are inside their whole, as OpenAI counts: cached and written tokens are
-/// part of `tokens_in`, reasoning tokens part of `tokens_out`.
+/// Tokens of one or several calls. Subsets are inside their whole, as OpenAI counts: cached, written and audio tokens are
+/// part of `tokens_in`, reasoning and audio tokens part of `tokens_out`. The last three are kept for each call and each
+/// line of a report; a job's own sum does not have them, and leaves them out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt tokens.
@@ -57,6 +59,20 @@ pub struct Usage {
     pub tokens_cache_write: u64,
     /// Answer tokens that the model spent on thinking.
     pub tokens_reasoning: u64,
+    /// Those of `tokens_cache_write` that are to be kept for longer than usual, which costs more.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens_cache_write_long: u64,
+    /// Prompt tokens of audio that were not cached.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens_audio_in: u64,
+    /// Answer tokens of audio.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tokens_audio_out: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // as serde asks for it
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Usage {
@@ -68,6 +84,9 @@ impl Usage {
             tokens_cached: self.tokens_cached.saturating_add(other.tokens_cached),
             tokens_cache_write: self.tokens_cache_write.saturating_add(other.tokens_cache_write),
             tokens_reasoning: self.tokens_reasoning.saturating_add(other.tokens_reasoning),
+            tokens_cache_write_long: self.tokens_cache_write_long.saturating_add(other.tokens_cache_write_long),
+            tokens_audio_in: self.tokens_audio_in.saturating_add(other.tokens_audio_in),
+            tokens_audio_out: self.tokens_audio_out.saturating_add(other.tokens_audio_out),
         }
     }
 }
@@ -158,7 +177,9 @@ pub struct CallRecord {
     pub billed: Billed,
     /// Tokens.
     pub usage: Usage,
-    /// Who counted them.
+    /// The service tier that it is priced in.
+    pub tier: Tier,
+    /// Who counted the tokens.
     pub usage_source: UsageSource,
     /// What it cost; `None` where the model's price is unknown.
     pub cost: Option<Nanousd>,
@@ -208,6 +229,38 @@ impl SavedBy {
             Self::Singleflight => "singleflight",
         }
     }
+}
+
+/// An answer that needed no call. It is written with the attempt's settle, so a crash before that loses it: what is lost
+/// is a line of a report, never money.
+#[derive(Clone, Debug)]
+pub struct Saving {
+    /// The call that was not made; with epoch and reason it names the row.
+    pub call_id: CallId,
+    /// The job that would have paid for it.
+    pub job_id: JobId,
+    /// Whose job.
+    pub tenant: Name,
+    /// Where it waited.
+    pub queue: Name,
+    /// Its kind.
+    pub kind: crate::job::Kind,
+    /// The job's label for reports.
+    pub operation: Option<String>,
+    /// The epoch of the attempt.
+    pub epoch: crate::ids::Epoch,
+    /// Who would have been asked.
+    pub provider: String,
+    /// For what.
+    pub model: String,
+    /// Why nobody was.
+    pub reason: SavedBy,
+    /// Tokens of the answer.
+    pub usage: Usage,
+    /// What the call would have cost now; `None` where the model's price is unknown.
+    pub saved: Option<Nanousd>,
+    /// When.
+    pub at: Timestamp,
 }
 
 /// A provider's answer as it is kept.

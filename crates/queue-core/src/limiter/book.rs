@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::{
     Answer, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Limit, PACE_WAIT_MS, PACE_WEIGHT, Penalty, Standing,
-    TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS, TRIAL_MS, TRIAL_WAIT_MS,
-    Told, Used, Verdict, WAIT_MAX_MS,
+    TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS, TRIAL_MS,
+    TRIAL_WAIT_MS, Told, Used, Verdict, WAIT_MAX_MS,
 };
 
 /// A credential that was refused for want of money.
@@ -211,8 +211,11 @@ impl Book {
     fn later_with(&self, flow: &Flow, doubted: bool, now: f64, wait: f64, cause: Cause, ticket: bool) -> Answer {
         let open = match cause {
             Cause::Requests | Cause::Tokens => {
-                let first = self.tickets.values().map(|ticket| ticket.due).fold(now + wait, f64::min);
-                (first - now - TICKET_LEAD_MS).max(0.0)
+                // Who is due within the lead has been claimed already, or the target was open for it.
+                let dues = self.tickets.values().map(|ticket| ticket.due).filter(|due| *due > now + TICKET_LEAD_MS);
+                let first = dues.fold(now + wait, f64::min) - now - TICKET_LEAD_MS;
+                // Not before this one may wait in place, or it would be turned away again; but the first must not be late.
+                first.max((wait - WAIT_MAX_MS).min(first + TICKET_LATE_MS))
             }
             _ => wait,
         };

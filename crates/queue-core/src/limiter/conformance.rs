@@ -192,10 +192,20 @@ pub async fn who_would_wait_long_keeps_its_place(fixture: &dyn Fixture) {
     assert_eq!((wait, open, ticket), (6_500, 5_000, true), "its target opens for the first of them");
     let (wait, ..) = scene.later(&waits).await;
     assert_eq!(wait, 6_000, "coming too early changes nothing");
+    let far = Ask { tokens: 4_000, ..ask(0) };
+    let (wait, open, _, ticket) = scene.later(&far).await;
+    assert_eq!((wait, open, ticket), (10_500, 5_500, true), "it opens when the last of them may wait in place");
+    let farther = Ask { tokens: 5_000, ..ask(0) };
+    let (wait, open, _, ticket) = scene.later(&farther).await;
+    assert_eq!((wait, open, ticket), (15_500, 8_000, true), "but the first of them must not be late");
     scene.pass(5_000);
     assert_eq!(scene.goes(&behind).await, 1_500, "each has its own moment");
     assert_eq!(scene.goes(&waits).await, 1_000);
-    assert_eq!(scene.goes(&ask(1)).await, 1_501, "and what it needs was taken once");
+    scene.pass(5_500);
+    assert_eq!((scene.goes(&far).await, scene.goes(&farther).await), (0, 5_000));
+    assert_eq!(scene.goes(&ask(0)).await, 5_000, "and what they need was taken once");
+    let (wait, ..) = scene.later(&ask(1)).await;
+    assert_eq!(wait, 5_001);
 }
 
 pub async fn nobody_overtakes_a_large_call(fixture: &dyn Fixture) {

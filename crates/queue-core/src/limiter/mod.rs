@@ -44,7 +44,9 @@ pub const TICKETS_MAX: usize = 256;
 pub const TICKET_GRACE_MS: f64 = 10_000.0;
 /// How long before the first ticket's moment its target is claimed from again: the way of a job to its call.
 pub const TICKET_LEAD_MS: f64 = 1_000.0;
-/// What a refusal leaves of the rate, and the least that is left.
+/// How long the first ticket's moment may pass for the sake of those behind it, who would else be turned away twice.
+pub const TICKET_LATE_MS: f64 = 3_000.0;
+/// What a refusal leaves of the rate.
 pub const CUT: f64 = 0.7;
 /// The least that refusals leave of a rate.
 pub const CUT_FLOOR: f64 = 0.1;

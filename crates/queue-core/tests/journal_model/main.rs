@@ -22,7 +22,7 @@ use queue_core::{
         conformance::{Fixture, Opened},
         sqlite::SqliteJournal,
     },
-    ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::{Event, Standing},
     time::ManualClock,
 };
@@ -124,6 +124,7 @@ fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
         status: "ok".into(),
         billed: Billed::Yes,
         usage: Usage { tokens_in: 1, ..Usage::default() },
+        tier: Tier::Standard,
         usage_source: UsageSource::Provider,
         cost: cost.map(Nanousd),
         price_version: String::new(),
@@ -188,6 +189,7 @@ impl Subject {
                     started_at: NOW,
                     finished_at: NOW,
                     calls: calls.iter().map(|(number, cost)| call(*job, *number, *cost)).collect(),
+                    savings: vec![],
                     served_by: None,
                 };
                 format!("{:?}", journal.settle(settlement).await.unwrap())

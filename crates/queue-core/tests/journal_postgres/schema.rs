@@ -5,12 +5,14 @@ use queue_core::journal::postgres::{
     schema_version,
 };
 use queue_core::{
+    ids::Epoch,
     job::NewJob,
     journal::{
-        Catalog, Journal, QueueSettings, Reads,
-        conformance::{NOW, job},
+        Catalog, CostColumn, CostQuery, Journal, Ledger, QueueSettings, Reads,
+        conformance::{NOW, Opened, call, death, job, settlement, success, token},
     },
-    time::ManualClock,
+    ledger::CallRecord,
+    time::{ManualClock, Timestamp},
 };
 use std::sync::Arc;
 use testkit::PostgresServer;
@@ -23,6 +25,7 @@ const SHAPE: &str = "
         UNION ALL SELECT conrelid::regclass || ' ' || pg_get_constraintdef(oid) FROM pg_constraint
         WHERE connamespace = 'public'::regnamespace
         UNION ALL SELECT indexdef FROM pg_indexes WHERE schemaname = 'public'
+        UNION ALL SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
         UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
         UNION ALL SELECT relname || coalesce(array_to_string(reloptions, ','), '') FROM pg_class
         WHERE relnamespace = 'public'::regnamespace
@@ -80,7 +83,8 @@ async fn what_was_there_before_concurrency_keys_stays() {
     }
     roll_back(&mut connection, 3).await.unwrap();
     assert_eq!(opened(&config).await.err(), Some(OpenError::SchemaOld { found: 3, oldest: SCHEMA_OLDEST }));
-    assert_eq!(migrate(&mut connection).await.unwrap(), [MIGRATIONS[3].name]);
+    let later: Vec<_> = MIGRATIONS[3..].iter().map(|step| step.name).collect();
+    assert_eq!(migrate(&mut connection).await.unwrap(), later);
     let journal = opened(&config).await.unwrap();
     for kept in journal.jobs(&[live.id, ended.id]).await.unwrap() {
         let kept = kept.unwrap();
@@ -92,6 +96,35 @@ async fn what_was_there_before_concurrency_keys_stays() {
     journal.cancel(keyed.id, None, None, NOW).await.unwrap();
     let kept = journal.jobs(&[keyed.id]).await.unwrap().remove(0).unwrap();
     assert_eq!(kept.concurrency_key, keyed.concurrency_key);
+}
+
+/// Money of before the sums is in them after the step, with what the step has to find out about it.
+#[tokio::test]
+async fn what_was_spent_before_there_were_sums_is_in_them() {
+    let config = PostgresConfig::new(PostgresServer::shared().database());
+    let mut connection = connect(&config).await.unwrap();
+    migrate(&mut connection).await.unwrap();
+    let (paid, dead) = (job(), job());
+    let query = CostQuery::new(&[CostColumn::Model, CostColumn::Day], Timestamp(0), Timestamp(i64::MAX));
+    let totals = CostQuery { by: vec![CostColumn::Tenant], ..query.clone() };
+    let before = {
+        let journal = opened(&config).await.unwrap();
+        let store = Opened::over(journal.clone());
+        journal.accept(vec![paid.clone(), dead.clone()]).await.unwrap();
+        let first = call(&paid, "chat", Some(500));
+        journal.record(first.clone()).await.unwrap();
+        journal.record(CallRecord { epoch: Epoch(1), ..first }).await.unwrap();
+        journal.settle(settlement(&store, token(paid.id, 0), success())).await.unwrap();
+        let mut end = settlement(&store, token(dead.id, 0), death());
+        end.calls = vec![call(&dead, "map/1", Some(7)), call(&dead, "map/2", None)];
+        journal.settle(end).await.unwrap();
+        (journal.costs(&query).await.unwrap(), journal.costs(&totals).await.unwrap())
+    };
+    assert_eq!((before.1[0].spend.0, before.1[0].wasted.0, before.1[0].jobs), (1_007, 507, 2));
+    roll_back(&mut connection, 4).await.unwrap();
+    migrate(&mut connection).await.unwrap();
+    let journal = opened(&config).await.unwrap();
+    assert_eq!((journal.costs(&query).await.unwrap(), journal.costs(&totals).await.unwrap()), before);
 }
 
 #[tokio::test]

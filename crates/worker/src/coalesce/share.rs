@@ -21,12 +21,15 @@ fn split(total: u64, weights: &[u64]) -> Vec<u64> {
 /// A call's tokens by `weights`.
 pub(super) fn usages(total: Usage, weights: &[u64]) -> Vec<Usage> {
     let mut shares = vec![Usage::default(); weights.len()];
-    let fields: [(u64, fn(&mut Usage) -> &mut u64); 5] = [
+    let fields: [(u64, fn(&mut Usage) -> &mut u64); 8] = [
         (total.tokens_in, |share| &mut share.tokens_in),
         (total.tokens_out, |share| &mut share.tokens_out),
         (total.tokens_cached, |share| &mut share.tokens_cached),
         (total.tokens_cache_write, |share| &mut share.tokens_cache_write),
         (total.tokens_reasoning, |share| &mut share.tokens_reasoning),
+        (total.tokens_cache_write_long, |share| &mut share.tokens_cache_write_long),
+        (total.tokens_audio_in, |share| &mut share.tokens_audio_in),
+        (total.tokens_audio_out, |share| &mut share.tokens_audio_out),
     ];
     for (total, field) in fields.into_iter().filter(|(total, _)| *total > 0) {
         for (share, part) in shares.iter_mut().zip(split(total, weights)) {

@@ -5,16 +5,16 @@ use std::sync::atomic::Ordering;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     error::{ErrorClass, JobError},
-    ledger::{CallRecord, SavedBy, Usage, UsageSource},
+    ledger::{CallRecord, SavedBy, Tier, Usage, UsageSource},
     telemetry,
 };
 use tokio::sync::oneshot;
 
-use super::{Asked, Durability, InFlight, JobContext, count_money};
+use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
 use crate::{
     admission::{Alike, of_inputs},
     coalesce::{Contents, Member},
-    provider::{EmbedAnswer, EmbedRequest},
+    provider::{EmbedAnswer, EmbedRequest, estimate},
 };
 
 impl JobContext {
@@ -30,7 +30,9 @@ impl JobContext {
     ) -> Result<EmbedAnswer, JobError> {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
         let asked = self.ask(step, sequence, model, &request)?;
-        if let Some(answer) = self.recall(&asked) {
+        let extract =
+            |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
+        if let Some(answer) = self.recall(&asked, extract, |_| estimate::of_embed(&request)) {
             return Ok(answer);
         }
         let (request, tokens) = of_inputs(request).await;
@@ -83,7 +85,7 @@ impl JobContext {
             metrics::counter!(telemetry::CACHE_HITS, "cache" => "embedding").increment(found as u64);
             let saved =
                 known.iter().zip(&tokens).filter(|(vector, _)| vector.is_some()).map(|(_, tokens)| tokens).sum();
-            self.note_saved(&asked, SavedBy::Cache, Usage { tokens_in: saved, ..Usage::default() });
+            self.note_saved(&asked, SavedBy::Cache, Usage { tokens_in: saved, ..Usage::default() }, Tier::Standard);
             let mut missing = known.iter().map(Option::is_none);
             input.retain(|_| missing.next().unwrap_or(true));
             let mut missing = known.iter().map(Option::is_none);
@@ -112,8 +114,7 @@ impl JobContext {
                 &asked,
                 asked.call_id,
                 std::time::Duration::ZERO,
-                Usage::default(),
-                UsageSource::Provider,
+                (Usage::default(), UsageSource::Provider, Tier::Standard),
             ),
             failed_id: CallRecord::id_of_failure(asked.call_id, self.job().epoch, tried),
             request_hash: asked.request_hash,
@@ -145,7 +146,7 @@ impl JobContext {
         contents.keep_answer();
         let Contents { result, row, spared, .. } = contents;
         if spared > 0 {
-            self.note_saved(asked, SavedBy::Coalesced, Usage { tokens_in: spared, ..Usage::default() });
+            self.note_saved(asked, SavedBy::Coalesced, Usage { tokens_in: spared, ..Usage::default() }, Tier::Standard);
         }
         if let Some(row) = row {
             count_money(&row);

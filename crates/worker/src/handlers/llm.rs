@@ -22,6 +22,9 @@ struct Completion {
     finish: String,
     model: String,
     provider: Option<String>,
+    /// Another job has paid for the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
 }
@@ -49,7 +52,16 @@ impl Handler for Llm {
             tries: 1,
             durability: if is_last { Durability::WithSettle } else { Durability::Now },
         };
-        let Answered { answer, json } = structured::ask(cx, &question, &Calls::up_to(u32::MAX)).await?;
+        let calls = Calls::up_to(u32::MAX);
+        let asks = structured::ask(cx, &question, &calls);
+        let Answered { answer, json } = match payload.cache {
+            None => asks.await?,
+            Some(wish) => {
+                let asks = async { asks.await.map(|answered| answered.answer) };
+                let answer = cx.shared_chat(wish, &model, &question.body, asks).await?;
+                structured::read_again(form, answer)?
+            }
+        };
         if answer.finish == "length" && payload.on_truncated == OnTruncated::Fail {
             return Err(truncated());
         }
@@ -59,6 +71,7 @@ impl Handler for Llm {
             json,
             finish: answer.finish,
             model: answer.model,
+            cached: answer.cached,
             tool_calls: answer.tool_calls,
         })
     }

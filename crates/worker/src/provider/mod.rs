@@ -3,7 +3,7 @@
 //! Two implementations: [`openai`] speaks the OpenAI wire (OpenAI, Azure, vLLM, llama.cpp, Ollama, LiteLLM …),
 //! [`simulated`] invents answers and says so. An answer that was paid for never becomes an error because of an
 //! unknown field; a stream that ends without a finish reason is an error.
-#![allow(clippy::result_large_err)] // 176 bytes, moved a few times in a call that takes seconds
+#![allow(clippy::result_large_err)] // 200 bytes, moved a few times in a call that takes seconds
 
 pub(crate) mod estimate;
 pub mod openai;
@@ -49,6 +49,9 @@ pub struct ChatAnswer {
     pub model: String,
     /// Tokens; `None` when the provider did not say.
     pub usage: Option<Usage>,
+    /// The service tier that the provider served it in, in its own word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
     /// The provider's request id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
@@ -58,6 +61,9 @@ pub struct ChatAnswer {
     /// What the provider said of its limits. Not kept: it is about the moment.
     #[serde(skip)]
     pub told: Told,
+    /// Whether another job has paid for it.
+    #[serde(skip)]
+    pub cached: bool,
 }
 
 /// Vectors to ask for.

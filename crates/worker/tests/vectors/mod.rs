@@ -1,10 +1,10 @@
-//! A provider of vectors that remembers what it was asked for, and answers as a test says and when it says.
+//! A provider of vectors (and of one word) that remembers what it was asked for, and answers as a test says and when it says.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and may fail")]
 
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use queue_core::{error::ErrorClass, ids::CallId, ledger::Usage};
+use queue_core::{ids::CallId, ledger::Usage};
 use tokio::sync::{Semaphore, watch};
 use worker::provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers};
 
@@ -31,7 +31,7 @@ impl Oracle {
 
     /// Answers at once; `decides` says what becomes of each call, which are counted from 0.
     pub fn new(decides: impl Fn(&[String], usize) -> Result<(), CallError> + Send + Sync + 'static) -> Arc<Self> {
-        Self::with(decides, Semaphore::MAX_PERMITS)
+        Self::with(decides, Semaphore::MAX_PERMITS / 2)
     }
 
     /// Answers when it is released.
@@ -63,6 +63,21 @@ impl Oracle {
         tokio::time::timeout(std::time::Duration::from_secs(20), asked).await.unwrap().unwrap();
     }
 
+    /// Notes a call, and waits until it may be answered.
+    async fn takes(&self, call: &Call<'_>, input: Vec<String>) -> Result<(), CallError> {
+        let number = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push((call.id, input.clone()));
+            asked.len() - 1
+        };
+        self.count.send_modify(|count| *count += 1);
+        tokio::select! {
+            leave = self.leave.acquire() => leave.unwrap().forget(),
+            () = call.cancel.cancelled() => return Err(CallError::cancelled(None)),
+        }
+        (self.decides)(&input, number)
+    }
+
     /// Lets one call go.
     pub fn release(&self) {
         self.leave.add_permits(1);
@@ -75,22 +90,21 @@ impl Provider for Oracle {
         "oracle"
     }
 
-    async fn chat(&self, _: &ChatRequest, _: Call<'_>) -> Result<ChatAnswer, CallError> {
-        Err(CallError::unbilled(ErrorClass::Config, "no_chat", "it only knows vectors"))
+    /// Seven; what stands behind `finish ` in the prompt, it ends with.
+    async fn chat(&self, request: &ChatRequest, call: Call<'_>) -> Result<ChatAnswer, CallError> {
+        let prompt = request.body["messages"][0]["content"].as_str().unwrap().to_owned();
+        self.takes(&call, vec![prompt.clone()]).await?;
+        Ok(ChatAnswer {
+            text: r#"{"number": 7}"#.into(),
+            finish: prompt.strip_prefix("finish ").unwrap_or("stop").into(),
+            model: request.model.clone(),
+            usage: Some(Usage { tokens_in: Self::TOKENS, tokens_out: 10, ..Usage::default() }),
+            ..ChatAnswer::default()
+        })
     }
 
     async fn embed(&self, request: &EmbedRequest, call: Call<'_>) -> Result<EmbedAnswer, CallError> {
-        let number = {
-            let mut asked = self.asked.lock().unwrap();
-            asked.push((call.id, request.input.clone()));
-            asked.len() - 1
-        };
-        self.count.send_modify(|count| *count += 1);
-        tokio::select! {
-            leave = self.leave.acquire() => drop(leave.unwrap()),
-            () = call.cancel.cancelled() => return Err(CallError::cancelled(None)),
-        }
-        (self.decides)(&request.input, number)?;
+        self.takes(&call, request.input.clone()).await?;
         Ok(EmbedAnswer {
             vectors: request.input.iter().map(|text| vector(text)).collect(),
             model: request.model.clone(),

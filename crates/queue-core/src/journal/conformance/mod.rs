@@ -22,7 +22,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
-    ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     time::{ManualClock, Timestamp},
 };
 
@@ -72,7 +72,9 @@ macro_rules! journal_conformance {
                 another_epoch_or_life_is_fenced, only_what_may_run_is_loaded, the_state_table_holds;
             money: a_call_is_counted_once, each_attempt_pays_for_itself, money_is_never_fenced, a_fenced_attempt_leaves_its_answer,
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
-                costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays;
+                costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays, tiers_and_audio_are_kept,
+                waste_is_told_and_taken_back, a_convicted_job_has_spent_for_nothing,
+                savings_are_counted_apart_and_once, a_job_is_counted_once;
             protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
                 a_lost_provider_call_is_counted, shared_blame_isolates, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
@@ -145,6 +147,7 @@ pub fn settlement(store: &Opened, token: Token, outcome: Outcome) -> Settlement 
         started_at: NOW.plus_ms(10),
         finished_at: NOW.plus_ms(20),
         calls: Vec::new(),
+        savings: Vec::new(),
         served_by: None,
     }
 }
@@ -185,7 +188,15 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         model: "small".into(),
         status: "ok".into(),
         billed: Billed::Yes,
-        usage: Usage { tokens_in: 100, tokens_out: 20, tokens_cached: 30, tokens_cache_write: 4, tokens_reasoning: 5 },
+        usage: Usage {
+            tokens_in: 100,
+            tokens_out: 20,
+            tokens_cached: 30,
+            tokens_cache_write: 4,
+            tokens_reasoning: 5,
+            ..Usage::default()
+        },
+        tier: Tier::Standard,
         usage_source: UsageSource::Provider,
         cost: cost.map(Nanousd),
         price_version: "2026-01".into(),

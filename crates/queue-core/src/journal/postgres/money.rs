@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     ids::JobId,
-    ledger::{CallRecord, Sums, Usage},
+    ledger::{CallRecord, Saving, Sums, Usage},
 };
 
 /// Stores calls with their answers.
@@ -41,11 +41,20 @@ impl Verb for Record {
 
     async fn run(transaction: &mut Transaction, calls: &[CallRecord], _again: bool) -> Result<Vec<()>, Failure> {
         let calls: Vec<_> = calls.iter().collect();
+        // Before the rows: of two processes that pay for one job, one is the first.
+        hold(transaction, calls.iter().map(|call| call.job_id)).await?;
         let sums = store_spend(transaction, &calls).await?;
         add_sums(transaction, &sums).await?;
         keep_memos(transaction, &calls).await?;
         Ok(vec![(); calls.len()])
     }
+}
+
+/// Holds the rows of jobs in the order of their ids, and waits for whoever has them.
+pub(super) async fn hold(transaction: &mut Transaction, jobs: impl Iterator<Item = JobId>) -> Result<(), Failure> {
+    let ids: Vec<_> = jobs.map(|id| id.0).collect();
+    sqlx::query(sql::JOBS_LOCK).bind(ids).execute(transaction.connection()).await?;
+    Ok(())
 }
 
 /// Sums by job, in the order in which rows are locked.
@@ -133,6 +142,10 @@ async fn insert_spend(
         .bind(numbers(|call| rows::to_bigint(call.usage.tokens_cached)))
         .bind(numbers(|call| rows::to_bigint(call.usage.tokens_cache_write)))
         .bind(numbers(|call| rows::to_bigint(call.usage.tokens_reasoning)))
+        .bind(numbers(|call| rows::to_bigint(call.usage.tokens_cache_write_long)))
+        .bind(numbers(|call| rows::to_bigint(call.usage.tokens_audio_in)))
+        .bind(numbers(|call| rows::to_bigint(call.usage.tokens_audio_out)))
+        .bind(words(|call| call.tier.as_str()))
         .bind(words(|call| call.usage_source.as_str()))
         .bind(calls.iter().map(|call| call.cost.map(|cost| cost.0)).collect::<Vec<_>>())
         .bind(texts(|call| &call.price_version))
@@ -183,5 +196,43 @@ pub(super) async fn keep_memos(transaction: &mut Transaction, calls: &[&CallReco
         .bind(kept.iter().map(|(_, memo)| &*memo.body).collect::<Vec<_>>())
         .execute(transaction.connection())
         .await?;
+    Ok(())
+}
+
+/// Stores what attempts did not have to pay for.
+pub(super) async fn store_savings(transaction: &mut Transaction, savings: &[&Saving]) -> Result<(), Failure> {
+    if savings.is_empty() {
+        return Ok(());
+    }
+    let mut ordered = savings.to_vec();
+    ordered.sort_by_key(|saving| (saving.job_id, saving.call_id, saving.epoch, saving.reason));
+    let words = |word: fn(&Saving) -> &str| ordered.iter().map(|saving| word(saving)).collect::<Vec<_>>();
+    let texts = |text: fn(&Saving) -> &str| ordered.iter().map(|saving| kept(text(saving))).collect::<Vec<_>>();
+    let numbers = |number: fn(&Saving) -> i64| ordered.iter().map(|saving| number(saving)).collect::<Vec<_>>();
+    sqlx::query(sql::SAVINGS)
+        .bind(ordered.iter().map(|saving| saving.job_id.0).collect::<Vec<_>>())
+        .bind(ordered.iter().map(|saving| saving.call_id.0).collect::<Vec<_>>())
+        .bind(numbers(|saving| saving.epoch.0))
+        .bind(words(|saving| saving.reason.as_str()))
+        .bind(words(|saving| saving.tenant.as_str()))
+        .bind(words(|saving| saving.queue.as_str()))
+        .bind(words(|saving| saving.kind.as_str()))
+        .bind(ordered.iter().map(|saving| kept_if_any(saving.operation.as_ref())).collect::<Vec<_>>())
+        .bind(texts(|saving| &saving.provider))
+        .bind(texts(|saving| &saving.model))
+        .bind(numbers(|saving| rows::to_bigint(saving.usage.tokens_in)))
+        .bind(numbers(|saving| rows::to_bigint(saving.usage.tokens_out)))
+        .bind(ordered.iter().map(|saving| saving.saved.map(|saved| saved.0)).collect::<Vec<_>>())
+        .bind(numbers(|saving| saving.at.0))
+        .execute(transaction.connection())
+        .await?;
+    Ok(())
+}
+
+/// Marks what was paid for jobs that are dead letters now.
+pub(super) async fn mark_wasted(transaction: &mut Transaction, dead: &[Uuid]) -> Result<(), Failure> {
+    if !dead.is_empty() {
+        sqlx::query(sql::WASTE).bind(dead).execute(transaction.connection()).await?;
+    }
     Ok(())
 }

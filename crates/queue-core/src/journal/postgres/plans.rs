@@ -6,7 +6,7 @@ use testkit::PostgresServer;
 use super::{PostgresConfig, connect, migrate, rows::Cells, sql};
 
 /// Tables that grow with the number of jobs.
-const LARGE: [&str; 10] = [
+const LARGE: [&str; 11] = [
     "jobs",
     "settled_jobs_default",
     "payloads_default",
@@ -14,6 +14,7 @@ const LARGE: [&str; 10] = [
     "memos_default",
     "spend",
     "charges",
+    "savings",
     "idempotency_bodies",
     "idempotency_keys",
     "unique_keys",
@@ -68,6 +69,8 @@ async fn every_statement_walks_along_an_index() {
         ("BATCH", "Index Only Scan using jobs_batch"),
         ("COSTS", "spend_at"),
         ("COSTS", "charges_at"),
+        ("COSTS", "savings_at"),
+        ("COSTS", "cost_days_pkey"),
     ] {
         let text = sql::ALL.iter().find(|(known, _)| *known == name).unwrap().1;
         let plan = plan(&mut connection, text).await;

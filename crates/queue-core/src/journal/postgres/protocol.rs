@@ -133,6 +133,7 @@ async fn convict(transaction: &mut Transaction, mut entries: Vec<Entry>) -> Resu
         .bind(kept(&error.signature))
         .execute(transaction.connection())
         .await?;
+    money::mark_wasted(transaction, &entries.iter().map(|entry| entry.id.0).collect::<Vec<_>>()).await?;
     for entry in &entries {
         count_end(transaction, &entry.queue, &entry.tenant, Standing::Dead);
     }
@@ -279,6 +280,7 @@ impl Verb for Redrive {
             answers.push(match &risen {
                 Some(row) => {
                     let entry = rows::entry(row)?;
+                    sqlx::query(sql::WASTE_NOT).bind(id.0).execute(transaction.connection()).await?;
                     transaction.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);
                     Changed::Done(entry)
                 }

@@ -19,10 +19,10 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
-        PAGE_MAX_ROWS, QueueTotals, Reads, Token,
+        Answered, COST_LINES_MAX, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan,
+        Loaded, PAGE_MAX_ROWS, QueueTotals, Reads, Token, costs::Days,
     },
-    ledger::{CallRecord, Memo, Nanousd},
+    ledger::{CallRecord, Memo},
     state::Standing,
     time::Timestamp,
 };
@@ -321,39 +321,38 @@ async fn totals(pool: PgPool) -> Result<Vec<(Name, QueueTotals, u64)>, Failure> 
 
 #[async_trait]
 impl Ledger for PostgresJournal {
-    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError> {
-        self.ask(|pool| costs(pool, by, since, until)).await
+    async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
+        self.ask(|pool| costs(pool, query)).await
+    }
+
+    async fn fold_costs(&self) -> Result<u64, JournalError> {
+        self.ask(fold_costs).await
     }
 }
 
-async fn costs(pool: PgPool, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, Failure> {
-    let word = |at: usize| by.get(at).map_or("", |column| column.as_str());
-    let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
+async fn costs(pool: PgPool, query: &CostQuery) -> Result<Vec<CostRow>, Failure> {
+    let Days { whole, before, behind } = query.days();
     let found = sqlx::query(sql::COSTS)
-        .bind(word(0))
-        .bind(word(1))
-        .bind(word(2))
-        .bind(since.0)
-        .bind(until.0)
-        .bind(charged)
+        .bind(query.word(0))
+        .bind(query.word(1))
+        .bind(query.word(2))
+        .bind(whole.0)
+        .bind(whole.1)
+        .bind(before.0)
+        .bind(before.1)
+        .bind(behind.0)
+        .bind(behind.1)
+        .bind(query.tells_charges())
+        .bind(query.tenant.as_ref().map(Name::as_str))
         .bind(PAGE_MAX_ROWS as i64)
         .fetch_all(&pool)
         .await?;
-    let read = |row| {
-        let mut cells = Cells::of(row, 0);
-        let mut group = vec![cells.text()?, cells.text()?, cells.text()?];
-        group.truncate(by.len());
-        Ok(CostRow {
-            group,
-            calls: cells.count()?,
-            calls_maybe: cells.count()?,
-            calls_unpriced: cells.count()?,
-            jobs: cells.count()?,
-            usage: cells.usage()?,
-            spend: Nanousd(cells.next()?),
-            wasted: Nanousd(cells.next()?),
-            charge: charged.then_some(Nanousd(cells.next()?)),
-        })
-    };
-    found.iter().map(read).collect()
+    Ok(found.iter().map(|row| rows::costs(row, query)).collect::<Result<_, _>>()?)
+}
+
+/// One statement, which is also the commit: one whose answer was lost has moved its lines or not, and the next one goes on
+/// either way.
+async fn fold_costs(pool: PgPool) -> Result<u64, Failure> {
+    let moved: i64 = sqlx::query_scalar(sql::COSTS_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
+    Ok(u64::try_from(moved).unwrap_or_default())
 }

@@ -11,7 +11,8 @@ use crate::{
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
+    journal::{CostQuery, CostRow, Saved},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
 };
@@ -124,7 +125,7 @@ impl<'r> Cells<'r> {
         text.map(serde_json::from_str).transpose().map_err(|error| not_understood(at, error.to_string()))
     }
 
-    /// The next five columns as tokens.
+    /// The next five columns as the tokens of a job.
     pub(super) fn usage(&mut self) -> Read<Usage> {
         Ok(Usage {
             tokens_in: self.count()?,
@@ -132,6 +133,18 @@ impl<'r> Cells<'r> {
             tokens_cached: self.count()?,
             tokens_cache_write: self.count()?,
             tokens_reasoning: self.count()?,
+            ..Usage::default()
+        })
+    }
+
+    /// The next eight columns as the tokens of calls.
+    pub(super) fn usage_of_calls(&mut self) -> Read<Usage> {
+        let usage = self.usage()?;
+        Ok(Usage {
+            tokens_cache_write_long: self.count()?,
+            tokens_audio_in: self.count()?,
+            tokens_audio_out: self.count()?,
+            ..usage
         })
     }
 }
@@ -262,7 +275,8 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         model: cells.text()?,
         status: cells.text()?,
         billed: cells.word(Billed::parse)?,
-        usage: cells.usage()?,
+        usage: cells.usage_of_calls()?,
+        tier: cells.word(Tier::parse)?,
         usage_source: cells.word(UsageSource::parse)?,
         cost: cells.next::<Option<i64>>()?.map(Nanousd),
         price_version: cells.text()?,
@@ -277,4 +291,27 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
 pub(super) fn memo(row: &PgRow) -> Read<Memo> {
     let mut cells = Cells::of(row, 0);
     Ok(Memo { call_id: CallId(cells.next()?), memo: MemoBody { request_hash: cells.hash()?, body: cells.bytes()? } })
+}
+
+/// The columns of `costs.sql`.
+pub(super) fn costs(row: &PgRow, query: &CostQuery) -> Read<CostRow> {
+    let mut cells = Cells::of(row, 0);
+    let mut group = vec![cells.text()?, cells.text()?, cells.text()?];
+    group.truncate(query.by.len());
+    Ok(CostRow {
+        group,
+        calls: cells.count()?,
+        calls_maybe: cells.count()?,
+        calls_unpriced: cells.count()?,
+        jobs: cells.count()?,
+        usage: cells.usage_of_calls()?,
+        spend: Nanousd(cells.next()?),
+        wasted: Nanousd(cells.next()?),
+        charge: Some(Nanousd(cells.next()?)).filter(|_| query.tells_charges()),
+        saved: Saved {
+            by_reason: [cells.next()?, cells.next()?, cells.next()?, cells.next()?].map(Nanousd),
+            answers: cells.count()?,
+            unpriced: cells.count()?,
+        },
+    })
 }

@@ -35,7 +35,7 @@ impl Grouped for Settle {
     fn size(settlement: &Settlement) -> Size {
         let memos = settlement.calls.iter().filter_map(|call| call.memo.as_ref()).map(|memo| memo.body.len());
         let result = if let Outcome::Succeed { result } = &settlement.outcome { result.len() } else { 0 };
-        Size { rows: 1 + settlement.calls.len(), bytes: result + memos.sum::<usize>() }
+        Size { rows: 1 + settlement.calls.len() + settlement.savings.len(), bytes: result + memos.sum::<usize>() }
     }
 
     fn job(settlement: &Settlement) -> Option<JobId> {
@@ -56,15 +56,17 @@ impl Verb for Settle {
         settlements: &[Settlement],
         again: bool,
     ) -> Result<Vec<Settled>, Failure> {
-        // Spend first: it is stored whether or not the claim still holds.
         let calls: Vec<_> = settlements.iter().flat_map(|settlement| &settlement.calls).collect();
-        let sums = money::store_spend(transaction, &calls).await?;
         let (succeeding, other): (Vec<_>, Vec<_>) =
             settlements.iter().partition(|settlement| matches!(settlement.outcome, Outcome::Succeed { .. }));
         let meets_rows_twice = !calls.is_empty() || !(succeeding.is_empty() || other.is_empty());
         if again || meets_rows_twice {
-            lock(transaction, settlements).await?;
+            money::hold(transaction, settlements.iter().map(|settlement| settlement.token.id)).await?;
         }
+        // Money first: it is stored whether or not the claim still holds.
+        let sums = money::store_spend(transaction, &calls).await?;
+        let savings: Vec<_> = settlements.iter().flat_map(|settlement| &settlement.savings).collect();
+        money::store_savings(transaction, &savings).await?;
         let mut done = if again { settled_before(transaction, settlements).await? } else { Answers::new() };
         for (life, part) in by_life(&succeeding, &done) {
             succeed(transaction, life, &part, &sums, &mut done).await?;
@@ -80,13 +82,6 @@ impl Verb for Settle {
 
 /// Who was settled, by job: each has one settlement in a group.
 type Answers = HashMap<JobId, Settled>;
-
-/// Holds the rows in the order of their ids, and waits for whoever has them.
-async fn lock(transaction: &mut Transaction, settlements: &[Settlement]) -> Result<(), Failure> {
-    let ids: Vec<_> = settlements.iter().map(|settlement| settlement.token.id.0).collect();
-    sqlx::query(sql::JOBS_LOCK).bind(ids).execute(transaction.connection()).await?;
-    Ok(())
-}
 
 /// The answers that a lost COMMIT would have given, where it did commit.
 async fn settled_before(transaction: &mut Transaction, settlements: &[Settlement]) -> Result<Answers, Failure> {
@@ -203,6 +198,7 @@ async fn move_on(
         .bind(errors.iter().map(|error| error.map(|error| error.class.as_str())).collect::<Vec<_>>())
         .bind(errors.iter().map(|error| kept_if_any(error.map(|error| &error.signature))).collect::<Vec<_>>());
     let query = sum_columns(part, sums).bind(query).bind(life.0);
+    let mut dead = Vec::new();
     for row in query.fetch_all(transaction.connection()).await? {
         let mut cells = Cells::of(&row, 0);
         let (id, queue, tenant) = (cells.job_id()?, cells.name()?, cells.name()?);
@@ -210,8 +206,11 @@ async fn move_on(
         let standing = standings.get(&id).copied().unwrap_or(Standing::Live);
         done.insert(id, Settled::Done { standing, epoch, run_at });
         count_end(transaction, &queue, &tenant, standing);
+        if standing == Standing::Dead {
+            dead.push(id.0);
+        }
     }
-    Ok(())
+    money::mark_wasted(transaction, &dead).await
 }
 
 /// Counts that a job ended so, if it did.

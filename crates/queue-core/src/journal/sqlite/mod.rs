@@ -76,7 +76,8 @@ impl Journal for SqliteJournal {
     /// A repeat after an ambiguous answer finds its own first try and is [`Settled::Fenced`]: the caller cannot tell
     /// the two apart, and need not.
     async fn settle(&self, settlement: Settlement) -> Result<Settled, JournalError> {
-        self.writer.submit(1 + settlement.calls.len(), settlement, settle::settle).await
+        let rows = 1 + settlement.calls.len() + settlement.savings.len();
+        self.writer.submit(rows, settlement, settle::settle).await
     }
 
     async fn record(&self, call: CallRecord) -> Result<(), JournalError> {

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{rows, sql::Write, writer::Batch};
 use crate::{
     ids::JobId,
-    ledger::{CallRecord, Sums},
+    ledger::{CallRecord, Saving, Sums},
 };
 
 /// Stores one call with its answer.
@@ -83,6 +83,10 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
             rows::to_integer(call.usage.tokens_cached),
             rows::to_integer(call.usage.tokens_cache_write),
             rows::to_integer(call.usage.tokens_reasoning),
+            rows::to_integer(call.usage.tokens_cache_write_long),
+            rows::to_integer(call.usage.tokens_audio_in),
+            rows::to_integer(call.usage.tokens_audio_out),
+            call.tier.as_str(),
             call.usage_source.as_str(),
             call.cost.map(|cost| cost.0),
             call.price_version,
@@ -92,4 +96,36 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
         ],
     )?;
     Ok(changed == 1)
+}
+
+/// Stores what attempts did not have to pay for.
+pub(super) fn store_savings(batch: &mut Batch<'_>, savings: &[Saving]) -> rusqlite::Result<()> {
+    for saving in savings {
+        batch.sql.execute(
+            Write::Saving,
+            params![
+                saving.job_id.as_bytes(),
+                saving.call_id.0.as_bytes(),
+                saving.epoch.0,
+                saving.reason.as_str(),
+                saving.tenant.as_str(),
+                saving.queue.as_str(),
+                saving.kind.as_str(),
+                saving.operation,
+                saving.provider,
+                saving.model,
+                rows::to_integer(saving.usage.tokens_in),
+                rows::to_integer(saving.usage.tokens_out),
+                saving.saved.map(|saved| saved.0),
+                saving.at.0,
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Marks what was paid for a job that is a dead letter now.
+pub(super) fn mark_wasted(batch: &mut Batch<'_>, dead: JobId) -> rusqlite::Result<()> {
+    batch.sql.execute(Write::Waste, [dead.as_bytes()])?;
+    Ok(())
 }

@@ -92,6 +92,7 @@ fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
         Write::Convict,
         params![lost.seq, batch.now.0, rows::json_text(&error)?, error.class.as_str(), error.signature],
     )?;
+    money::mark_wasted(batch, lost.entry.id)?;
     free_unique_key(batch, lost.entry.id, &lost.entry.tenant, lost.unique_key.as_deref())?;
     count_end(batch, &lost.entry.queue, &lost.entry.tenant, Standing::Dead);
     Ok(())
@@ -209,6 +210,7 @@ pub(super) fn redrive(batch: &mut Batch<'_>, (id, now): &(JobId, Timestamp)) -> 
     if let Some(key) = unique_key {
         batch.sql.execute(Write::UniqueTake, params![entry.tenant.as_str(), key, id.as_bytes()])?;
     }
+    batch.sql.execute(Write::WasteNot, [id.as_bytes()])?;
     batch.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);
     Ok(Changed::Done(entry))
 }

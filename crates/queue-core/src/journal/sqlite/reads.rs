@@ -16,10 +16,10 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostColumn, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
-        PAGE_MAX_ROWS, QueueTotals, Reads, Token,
+        Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
+        PAGE_MAX_ROWS, QueueTotals, Reads, Token, costs::Days,
     },
-    ledger::{CallRecord, Memo, Nanousd, Usage},
+    ledger::{CallRecord, Memo},
     state::Standing,
     time::Timestamp,
 };
@@ -190,43 +190,32 @@ fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u
 
 #[async_trait]
 impl Ledger for SqliteJournal {
-    async fn costs(&self, by: &[CostColumn], since: Timestamp, until: Timestamp) -> Result<Vec<CostRow>, JournalError> {
-        let by = by.to_vec();
-        self.readers.read(move |connection| costs(connection, &by, since, until)).await
+    async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
+        let query = query.clone();
+        self.readers.read(move |connection| costs(connection, &query)).await
+    }
+
+    /// The sums are kept by the rows' triggers.
+    async fn fold_costs(&self) -> Result<u64, JournalError> {
+        Ok(0)
     }
 }
 
-fn costs(
-    connection: &Connection,
-    by: &[CostColumn],
-    since: Timestamp,
-    until: Timestamp,
-) -> rusqlite::Result<Vec<CostRow>> {
-    let word = |at: usize| by.get(at).map_or("", |column| column.as_str());
-    let charged = !by.iter().any(|column| matches!(column, CostColumn::Model | CostColumn::Provider));
-    connection
-        .prepare_cached(read::COSTS)?
-        .query_map(params![word(0), word(1), word(2), since.0, until.0, charged, PAGE_MAX_ROWS as i64], |row| {
-            let mut cells = Cells::of(row, 0);
-            let mut group: Vec<String> = vec![cells.next()?, cells.next()?, cells.next()?];
-            group.truncate(by.len());
-            Ok(CostRow {
-                group,
-                calls: cells.count()?,
-                calls_maybe: cells.count()?,
-                calls_unpriced: cells.count()?,
-                jobs: cells.count()?,
-                usage: Usage {
-                    tokens_in: cells.count()?,
-                    tokens_out: cells.count()?,
-                    tokens_cached: cells.count()?,
-                    tokens_cache_write: cells.count()?,
-                    tokens_reasoning: cells.count()?,
-                },
-                spend: Nanousd(cells.next()?),
-                wasted: Nanousd(cells.next()?),
-                charge: charged.then_some(Nanousd(cells.next()?)),
-            })
-        })?
-        .collect()
+fn costs(connection: &Connection, query: &CostQuery) -> rusqlite::Result<Vec<CostRow>> {
+    let Days { whole, before, behind } = query.days();
+    let values = params![
+        query.word(0),
+        query.word(1),
+        query.word(2),
+        whole.0,
+        whole.1,
+        before.0,
+        before.1,
+        behind.0,
+        behind.1,
+        query.tells_charges(),
+        query.tenant.as_ref().map(Name::as_str),
+        PAGE_MAX_ROWS as i64,
+    ];
+    connection.prepare_cached(read::COSTS)?.query_map(values, |row| rows::costs(row, query))?.collect()
 }

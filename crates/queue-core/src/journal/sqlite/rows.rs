@@ -13,7 +13,8 @@ use crate::{
     error::JobError,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Usage, UsageSource},
+    journal::{CostQuery, CostRow, Saved},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
 };
@@ -102,6 +103,18 @@ impl<'r> Cells<'r> {
             tokens_cached: self.count()?,
             tokens_cache_write: self.count()?,
             tokens_reasoning: self.count()?,
+            ..Usage::default()
+        })
+    }
+
+    /// The next eight columns as the tokens of calls.
+    pub(super) fn usage_of_calls(&mut self) -> rusqlite::Result<Usage> {
+        let usage = self.usage()?;
+        Ok(Usage {
+            tokens_cache_write_long: self.count()?,
+            tokens_audio_in: self.count()?,
+            tokens_audio_out: self.count()?,
+            ..usage
         })
     }
 }
@@ -237,7 +250,8 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         model: cells.next()?,
         status: cells.next()?,
         billed: cells.word(Billed::parse)?,
-        usage: cells.usage()?,
+        usage: cells.usage_of_calls()?,
+        tier: cells.word(Tier::parse)?,
         usage_source: cells.word(UsageSource::parse)?,
         cost: cells.next::<Option<i64>>()?.map(Nanousd),
         price_version: cells.next()?,
@@ -252,4 +266,27 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
 pub(super) fn memo(row: &Row<'_>) -> rusqlite::Result<Memo> {
     let mut cells = Cells::of(row, 0);
     Ok(Memo { call_id: CallId(cells.id()?), memo: MemoBody { request_hash: cells.next()?, body: cells.bytes()? } })
+}
+
+/// The columns of `costs.sql`.
+pub(super) fn costs(row: &Row<'_>, query: &CostQuery) -> rusqlite::Result<CostRow> {
+    let mut cells = Cells::of(row, 0);
+    let mut group = vec![cells.next()?, cells.next()?, cells.next()?];
+    group.truncate(query.by.len());
+    Ok(CostRow {
+        group,
+        calls: cells.count()?,
+        calls_maybe: cells.count()?,
+        calls_unpriced: cells.count()?,
+        jobs: cells.count()?,
+        usage: cells.usage_of_calls()?,
+        spend: Nanousd(cells.next()?),
+        wasted: Nanousd(cells.next()?),
+        charge: Some(Nanousd(cells.next()?)).filter(|_| query.tells_charges()),
+        saved: Saved {
+            by_reason: [cells.next()?, cells.next()?, cells.next()?, cells.next()?].map(Nanousd),
+            answers: cells.count()?,
+            unpriced: cells.count()?,
+        },
+    })
 }

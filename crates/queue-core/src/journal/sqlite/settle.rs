@@ -17,10 +17,11 @@ use crate::{
     time::Timestamp,
 };
 
-/// Settles once: spend first, because it is stored whether or not the claim still holds.
+/// Settles once: money first, because it is stored whether or not the claim still holds.
 pub(super) fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> rusqlite::Result<Settled> {
     let id = settlement.token.id;
     let sums = money::store_spend(batch, &settlement.calls)?;
+    money::store_savings(batch, &settlement.savings)?;
     let Some(claimed) = find(batch, settlement)? else {
         money::add_sums(batch, id, &sums)?;
         money::keep_memos(batch, &settlement.calls)?;
@@ -34,6 +35,9 @@ pub(super) fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> rusqlite
         write_charge(batch, settlement, &claimed, &sums)?;
     } else {
         money::keep_memos(batch, &settlement.calls)?;
+    }
+    if to.standing == Standing::Dead {
+        money::mark_wasted(batch, id)?;
     }
     if to.standing.is_final() {
         free_unique_key(batch, id, &claimed.tenant, claimed.unique_key.as_deref())?;

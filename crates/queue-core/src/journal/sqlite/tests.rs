@@ -11,12 +11,15 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, SqliteJournal, list, schema_version, sql::read, writer::Batch};
 use crate::{
+    ids::Epoch,
     job::NewJob,
     journal::{
-        Accepted, Catalog, JobFilter, Journal, JournalError, QueueSettings, Reads,
-        conformance::{Fixture, NOW, Opened, job},
+        Accepted, Catalog, CostColumn, CostQuery, CostRow, JobFilter, Journal, JournalError, Ledger, QueueSettings,
+        Reads,
+        conformance::{Fixture, NOW, Opened, call, death, job, settlement, success, token},
     },
-    time::ManualClock,
+    ledger::CallRecord,
+    time::{ManualClock, Timestamp},
 };
 
 struct File {
@@ -138,6 +141,14 @@ async fn a_connection_whose_file_failed_is_replaced() {
     assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
 }
 
+/// What 0006_costs.sql made, taken away again.
+const WITHOUT_COSTS: &str =
+    "DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
+    DROP TRIGGER spend_summed; DROP TRIGGER waste_summed; DROP TRIGGER charges_summed; DROP TABLE savings;
+    DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
+    ALTER TABLE spend DROP COLUMN tier; ALTER TABLE spend DROP COLUMN tokens_audio_out;
+    ALTER TABLE spend DROP COLUMN tokens_audio_in; ALTER TABLE spend DROP COLUMN tokens_cache_write_long;";
+
 #[tokio::test]
 async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
     let file = File::fresh();
@@ -152,6 +163,7 @@ async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
     let connection = rusqlite::Connection::open(file.path()).unwrap();
     let drop_columns = "DROP VIEW job_rows; CREATE VIEW job_rows AS SELECT 1;
         ALTER TABLE jobs DROP COLUMN concurrency_key; ALTER TABLE queues DROP COLUMN key_concurrency;";
+    connection.execute_batch(WITHOUT_COSTS).unwrap();
     connection.execute_batch(drop_columns).unwrap();
     connection.execute_batch(MIGRATIONS[3]).unwrap();
     connection.pragma_update(None, "user_version", 4).unwrap();
@@ -163,6 +175,64 @@ async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
     assert_eq!((kept.id, &kept.target, kept.concurrency_key), (job.id, &job.target, None));
     let queues = journal.queues().await.unwrap();
     assert_eq!((queues["default"].value.concurrency, queues["default"].value.key_concurrency), (Some(3), None));
+}
+
+/// Money of before the sums is in them after the step, and the views for people say the same.
+#[tokio::test]
+async fn what_was_spent_before_there_were_sums_is_in_them() {
+    let file = File::fresh();
+    let query = CostQuery::new(&[CostColumn::Operation], Timestamp(0), Timestamp(i64::MAX));
+    let by_model = CostQuery { by: vec![CostColumn::Model, CostColumn::Day], ..query.clone() };
+    let (paid, dead) = (NewJob { operation: Some("tag".into()), ..job() }, job());
+    let reports =
+        async |journal: &SqliteJournal| (journal.costs(&query).await.unwrap(), journal.costs(&by_model).await.unwrap());
+    let before = {
+        let journal = file.journal();
+        let store = Opened::over(file.journal());
+        journal.accept(vec![paid.clone(), dead.clone()]).await.unwrap();
+        let first = call(&paid, "chat", Some(1_500_000_000));
+        journal.record(first.clone()).await.unwrap();
+        journal.record(CallRecord { epoch: Epoch(1), cost: None, ..first }).await.unwrap();
+        journal.settle(settlement(&store, token(paid.id, 0), success())).await.unwrap();
+        let mut end = settlement(&store, token(dead.id, 0), death());
+        end.calls = vec![call(&dead, "chat", Some(7))];
+        journal.settle(end).await.unwrap();
+        reports(&journal).await
+    };
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    connection.execute_batch(WITHOUT_COSTS).unwrap();
+    connection.pragma_update(None, "user_version", 5).unwrap();
+    drop(connection);
+    let journal = file.journal();
+    assert_eq!(reports(&journal).await, before);
+
+    let connection = rusqlite::Connection::open(file.path()).unwrap();
+    let seen = |sql: &str| -> Vec<String> {
+        let mut statement = connection.prepare(sql).unwrap();
+        let lines = statement.query_map([], |row| row.get(0)).unwrap();
+        lines.map(Result::unwrap).collect()
+    };
+    let day = &NOW.to_string()[..10];
+    let line = |row: &CostRow, usd: &str| {
+        let numbers = [row.calls, row.calls_unpriced, row.jobs].map(|number| number.to_string()).join(" ");
+        let charge = row.charge.unwrap().0;
+        format!("{} {numbers} {} {} {charge} {usd}", row.group[0], row.spend.0, row.wasted.0)
+    };
+    let [tag, rest] = &before.0[..] else { panic!("{:?}", before.0) };
+    let sums = format!(
+        "SELECT operation || ' ' || sum(calls) || ' ' || sum(calls_unpriced) || ' ' || sum(jobs) || ' ' ||
+                sum(spend_nanousd) || ' ' || sum(wasted_nanousd) || ' ' || sum(charge_nanousd) || ' ' || max(spend_usd)
+         FROM longshore_costs WHERE day = '{day}' GROUP BY operation ORDER BY sum(spend_nanousd) DESC"
+    );
+    assert_eq!(seen(&sums), [line(tag, "1.500000000"), line(rest, "0.000000007")]);
+    let calls = "SELECT step || ' ' || coalesce(cost_usd, '?') || ' ' || coalesce(waste, '-') || ' ' || tier
+                 FROM longshore_calls ORDER BY cost_nanousd DESC, waste";
+    let expected = ["chat 1.500000000 - standard", "chat 0.000000007 died standard", "chat ? superseded standard"];
+    assert_eq!(seen(calls), expected);
+    let jobs = "SELECT id || ' ' || state || ' ' || cost_usd || ' ' || cost_unknown FROM longshore_jobs ORDER BY cost_usd DESC";
+    let id = |job: &NewJob| job.id.0.simple().to_string();
+    let expected = [format!("{} succeeded 1.500000000 1", id(&paid)), format!("{} dead 0.000000007 0", id(&dead))];
+    assert_eq!(seen(jobs), expected);
 }
 
 #[test]
@@ -218,6 +288,8 @@ fn every_question_uses_its_index() {
         (read::MEMOS, "sqlite_autoindex_memos_1 (job_id=?)"),
         (read::COSTS, "spend_at (at>? AND at<?)"),
         (read::COSTS, "charges_at (at>? AND at<?)"),
+        (read::COSTS, "savings_at (at>? AND at<?)"),
+        (read::COSTS, "PRIMARY KEY (day>? AND day<?)"),
     ] {
         let plan = plan(sql);
         assert!(plan.contains(index), "{index} not in: {plan}");

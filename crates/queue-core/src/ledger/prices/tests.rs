@@ -1,7 +1,7 @@
 use super::*;
 
 fn usage([tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning]: [u64; 5]) -> Usage {
-    Usage { tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning }
+    Usage { tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning, ..Usage::default() }
 }
 
 fn plain(tokens_in: u64, tokens_out: u64) -> Usage {
@@ -161,6 +161,8 @@ fn a_file_with_a_mistake_is_refused_with_its_reason() {
         ("version = \"t\"\n[models.m]\ninput = 1", "belong together"),
         ("version = \"t\"\n[models.m]\noutput = 1", "belong together"),
         ("version = \"t\"\n[models.m]\ncached_input = 1", "none for the prompt"),
+        ("version = \"t\"\n[models.m]\nper_call = 1", "none for the prompt"),
+        ("version = \"t\"\n[models.m]\ninput = 1\noutput = 1\nper_call = 2_000_000_000_000_000", "wrong unit"),
         ("version = \"t\"\n[models.m]\ninput = -1\noutput = 1", "-1"),
         ("version = \"t\"\n[models.m]\ninput = 0.5\noutput = 1", "0.5"),
         ("version = \"t\"\n[models.m]\ninput = 2_000_000_000_000\noutput = 1", "wrong unit"),
@@ -190,4 +192,66 @@ fn the_shipped_file_is_whole() {
         assert!(model.priority.is_none_or(|priority| priority.input > rates.input), "{name}: priority costs less");
         assert!(!book.aliases.contains_key(name), "{name} is a model and an alias");
     }
+}
+
+#[test]
+fn audio_long_kept_writes_and_fees_have_their_own_prices() {
+    let text = "version = \"t\"\n[models.m]\ninput = 1_000\ncache_write = 1_250\ncache_write_long = 2_000\naudio_in = 10_000\n\
+                output = 4_000\naudio_out = 20_000\nper_call = 7_000\nbatch = { input = 500, output = 2_000 }\n\
+                [models.short]\ninput = 1_000\ncache_write = 1_250\noutput = 1";
+    let book = PriceBook::parse(text).unwrap();
+    let usage = Usage {
+        tokens_in: 100,
+        tokens_out: 50,
+        tokens_cache_write: 30,
+        tokens_cache_write_long: 10,
+        tokens_audio_in: 40,
+        tokens_audio_out: 20,
+        ..Usage::default()
+    };
+    // 30 fresh + 20 × 1.25 written + 10 × 2 written for long + 40 × 10 audio + 30 × 4 + 20 × 20 audio + 7 a call.
+    assert_eq!(book.cost("m", &usage), Some(Nanousd(30 + 25 + 20 + 400 + 120 + 400 + 7)));
+    assert_eq!(book.cost_in(Tier::Batch, "m", &usage), None, "nobody knows what audio costs there");
+    let silent = Usage { tokens_audio_in: 0, tokens_audio_out: 0, ..usage };
+    assert_eq!(book.cost_in(Tier::Batch, "m", &silent), Some(Nanousd(50 + 100 + 7)), "a fee is of every tier");
+    assert_eq!(book.cost_in(Tier::Other, "m", &silent), None);
+    // Without a price of its own a long-kept write costs as a write: 70 × 1 + 30 × 1.25, and 50 × 0.001 of an answer.
+    assert_eq!(book.cost("short", &silent), Some(Nanousd(108)));
+    // Parts that are more than their whole are cut to it.
+    let odd = Usage { tokens_in: 10, tokens_out: 5, tokens_audio_in: 99, tokens_audio_out: 99, ..Usage::default() };
+    assert_eq!(book.cost("m", &odd), Some(Nanousd(100 + 100 + 7)));
+    let unspent = Usage { tokens_cache_write: 3, tokens_cache_write_long: 9, tokens_in: 5, ..Usage::default() };
+    assert_eq!(book.cost("m", &unspent), Some(Nanousd(2 + 6 + 7)));
+}
+
+#[test]
+fn words_of_tiers_are_the_usual_one_a_known_one_or_another() {
+    for word in ["", "auto", "default", "standard", "scale", "on_demand"] {
+        assert_eq!(Tier::of_service_tier(word), Tier::Standard, "{word}");
+    }
+    for tier in [Tier::Batch, Tier::Flex, Tier::Priority] {
+        assert_eq!(Tier::of_service_tier(tier.as_str()), tier);
+    }
+    assert_eq!(Tier::of_service_tier("turbo"), Tier::Other);
+    for tier in Tier::ALL {
+        assert_eq!(Tier::parse(tier.as_str()), Some(tier));
+    }
+}
+
+#[test]
+fn prices_know_how_old_they_are() {
+    let of = |as_of: &str| PriceBook::parse(&format!("version = \"t\"\nas_of = \"{as_of}\"")).unwrap();
+    let now = "2026-11-29T12:00:00Z".parse().unwrap();
+    assert_eq!(of("2026-11-29").age_days(now), Some(0));
+    assert_eq!(of("2026-11-01").age_days(now), Some(28));
+    assert_eq!(of("2026-11-20").with_overrides(of("2026-10-30")).age_days(now), Some(30), "the oldest of them");
+    assert_eq!(of("soon").age_days(now), None);
+    assert!(PriceBook::shipped().age_days(now).is_some());
+}
+
+#[test]
+fn what_is_written_reads_back() {
+    let shipped = PriceBook::shipped();
+    let again = PriceBook::parse(&shipped.to_toml().unwrap()).unwrap();
+    assert_eq!(again.models(), shipped.models());
 }

@@ -21,8 +21,8 @@ use self::{
 };
 use super::{
     Answer, Ask, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Limit, Limiter, PACE_WAIT_MS, PACE_WEIGHT, Penalty,
-    Standing, TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS, TRIAL_MS,
-    TRIAL_WAIT_MS, Told, Unavailable, Used, WAIT_MAX_MS, book::PACE_MAX,
+    Standing, TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS,
+    TRIAL_MS, TRIAL_WAIT_MS, Told, Unavailable, Used, WAIT_MAX_MS, book::PACE_MAX,
 };
 use crate::{
     dispatcher::redis::{RedisConfig, library::Library, link::Link},
@@ -49,7 +49,7 @@ static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
         "local BURST_MS, WAIT_MAX_MS, CUT, CUT_FLOOR = {BURST_MS:?}, {WAIT_MAX_MS:?}, {CUT:?}, {CUT_FLOOR:?}\n\
          local CUT_EVERY_MS, TRIAL_MS, TRIAL_WAIT_MS = {CUT_EVERY_MS:?}, {TRIAL_MS:?}, {TRIAL_WAIT_MS:?}\n\
          local TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS = {TICKET_AHEAD_MAX_MS:?}, {TICKET_GRACE_MS:?}\n\
-         local TICKET_LEAD_MS, TICKETS_MAX = {TICKET_LEAD_MS:?}, {TICKETS_MAX}\n\
+         local TICKET_LEAD_MS, TICKET_LATE_MS, TICKETS_MAX = {TICKET_LEAD_MS:?}, {TICKET_LATE_MS:?}, {TICKETS_MAX}\n\
          local TOLD_MS, TOLD_LEAST, PACE_MAX = {TOLD_MS:?}, {TOLD_LEAST:?}, {PACE_MAX}\n\
          local PACE_WAIT_MS, PACE_WEIGHT = {PACE_WAIT_MS:?}, {PACE_WEIGHT:?}\n\
          local LIFETIME_MS, LIFETIME_MAX_MS = {LIFETIME_MS}, {LIFETIME_MAX_MS}\n",

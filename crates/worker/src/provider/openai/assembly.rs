@@ -60,6 +60,7 @@ pub(super) struct Assembly {
     finish_left_empty: bool,
     done: bool,
     model: String,
+    service_tier: Option<String>,
 }
 
 #[derive(Default)]
@@ -133,9 +134,11 @@ impl Assembly {
             tool_calls: self.tools.into_values().map(ToolCall::into_value).collect(),
             model: if self.model.is_empty() { asked_model.to_owned() } else { self.model },
             usage: self.usage,
+            service_tier: self.service_tier,
             request_id: self.request_id,
             first_token_ms: first_token.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
             told: self.told,
+            cached: false,
         }
     }
 
@@ -145,6 +148,9 @@ impl Assembly {
         {
             self.model = model.to_owned();
         }
+        // Beside the usage at Anthropic, and the last one counts: what was asked for may come first.
+        let tier = frame.get("service_tier").or_else(|| frame.pointer("/usage/service_tier")).and_then(Value::as_str);
+        self.service_tier = tier.filter(|tier| !tier.is_empty()).map(str::to_owned).or(self.service_tier.take());
         if self.request_id.is_none() {
             self.request_id = frame.get("id").and_then(Value::as_str).filter(|id| !id.is_empty()).map(str::to_owned);
         }
