@@ -25,6 +25,7 @@ use queue_core::{
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
     job::{AGEING_MS_PER_POINT, Kind, PRIORITY_MAX},
+    journal::{TenantSettings, Versioned},
     time::{Clock, SystemClock, Timestamp},
 };
 
@@ -360,7 +361,8 @@ async fn fairness(store: &Store, flood: usize) -> Result<usize, Failure> {
 async fn weights(store: &Store) -> Result<usize, Failure> {
     let bench = Bench::open(store, None).await?;
     let heavy = Name::from("heavy");
-    bench.dispatcher.apply(Setting::TenantWeight(heavy.clone(), 3)).await?;
+    let settings = TenantSettings { weight: 3, ..TenantSettings::default() };
+    bench.dispatcher.apply(Setting::Tenant(heavy.clone(), Versioned { version: 1, value: settings })).await?;
     let (mut of_heavy, target) = (std::collections::HashSet::new(), Name::from("t"));
     for _ in 0..10_000 {
         let entry = bench.entry(&heavy, &target);

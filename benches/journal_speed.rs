@@ -149,6 +149,7 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: payload.clone(),
+        fallback: vec![],
         accepted_at: now,
     }
 }

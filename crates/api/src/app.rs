@@ -31,8 +31,8 @@ pub(crate) struct App {
     pub(crate) watchers: Arc<Semaphore>,
     /// Room for bulk submits.
     pub(crate) bulk: Semaphore,
-    /// Queue settings are read, changed and written back: one change at a time.
-    pub(crate) queue_edits: Mutex<()>,
+    /// Settings are read, changed and written back: one change at a time.
+    pub(crate) settings_edits: Mutex<()>,
     /// Fires when the server stops.
     pub(crate) shutdown: CancellationToken,
 }
@@ -52,7 +52,7 @@ impl App {
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
-            queue_edits: Mutex::new(()),
+            settings_edits: Mutex::new(()),
             shutdown,
         })
     }

@@ -20,6 +20,7 @@ mod problem;
 mod replay;
 mod routes;
 mod serve;
+mod settings;
 mod shape;
 mod stream;
 mod submit;

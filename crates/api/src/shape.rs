@@ -4,10 +4,11 @@ use bytes::Bytes;
 use queue_core::{
     ids::{JobId, Name},
     job::{self, Idempotency, Kind, NewJob},
-    payload::{self, Surroundings},
+    payload::{self, Loads, Surroundings},
     time::Timestamp,
 };
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
@@ -55,6 +56,8 @@ pub(crate) struct JobRequest {
     /// (one, unless set); the others wait, and hold nobody else up.
     #[schema(max_length = 128)]
     concurrency_key: Option<String>,
+    /// Models that its chat calls may go to when the one of the payload does not answer, in order: at most 4.
+    fallback: Option<Vec<FallbackLink>>,
     /// Label for cost reports: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
     #[schema(max_length = 64)]
     operation: Option<String>,
@@ -71,6 +74,18 @@ pub(crate) struct JobRequest {
     /// Whose job it is; the key's tenant when absent.
     #[schema(max_length = 64)]
     tenant: Option<String>,
+}
+
+/// A further model, and the failures before it after which it is asked.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // as above
+pub(crate) struct FallbackLink {
+    /// The model.
+    #[schema(max_length = 128)]
+    model: String,
+    /// Classes of failures, such as `rate`, `server`, `quota` or `overflow`; those that pass by themselves when absent.
+    #[schema(example = json!(["rate", "server"]))]
+    on: Option<Vec<String>>,
 }
 
 /// The fields that are read, in the order in which [`read`] takes them.
@@ -90,9 +105,9 @@ const KNOWN: [&str; 20] = [
     "tags",
     "tenant",
     "concurrency_key",
+    "fallback",
     "cache",
     "result_ttl",
-    "fallback",
     "max_cost_usd",
     "webhook",
 ];
@@ -147,11 +162,11 @@ pub(crate) fn read(
     let mut fields = Fields::default();
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
-    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, cache, unsupported @ ..] = rest;
+    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, fallback, cache, unsupported @ ..] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
-    let target = read_payload(&mut fields, kind, payload, around, payload_max)?;
+    let loads = read_payload(&mut fields, kind, payload, fallback.map(RawValue::get), around, payload_max)?;
     let priority = fields.integer("priority", priority, 0..=u32::from(job::PRIORITY_MAX));
     let times = Times::read(&mut fields, origin.now, run_at, start_by, deadline);
     let max_attempts = fields.integer("max_attempts", max_attempts, 1..=job::MAX_ATTEMPTS_MAX);
@@ -166,7 +181,7 @@ pub(crate) fn read(
     refuse_unsupported(&mut fields, unsupported);
     fields.finish()?;
 
-    let (Some(kind), Some(payload), Some(target)) = (kind, payload, target) else {
+    let (Some(kind), Some(payload), Some(Loads { target, fallback })) = (kind, payload, loads) else {
         return Err(Problem::new(Cause::Internal, "a job passed its checks without kind, payload and target"));
     };
     let job = NewJob {
@@ -191,6 +206,7 @@ pub(crate) fn read(
         traceparent: origin.traceparent.clone(),
         idempotency: origin.idempotency.clone().map(|request| Idempotency { item, ..request }),
         payload: with_cache.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from),
+        fallback,
         accepted_at: origin.now,
     };
     Ok(Intake { job, named_run_at: times.run_at })
@@ -213,14 +229,15 @@ fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {
     })
 }
 
-/// Checks the payload and says what it loads.
+/// Checks the payload and the chain beside it, and says what they load.
 pub(crate) fn read_payload(
     fields: &mut Fields,
     kind: Option<Kind>,
     raw: Raw<'_>,
+    fallback: Option<&str>,
     around: Surroundings<'_>,
     max: usize,
-) -> Result<Option<Name>, Problem> {
+) -> Result<Option<Loads>, Problem> {
     let Some(raw) = raw else {
         fields.wrong("payload", "is required");
         return Ok(None);
@@ -231,8 +248,8 @@ pub(crate) fn read_payload(
         return Err(Problem::new(Cause::TooLarge, "the payload is too large").at("/payload", reason));
     }
     let Some(kind) = kind else { return Ok(None) };
-    match payload::validate(kind, raw.get(), around) {
-        Ok(target) => Ok(Some(target)),
+    match payload::validate(kind, raw.get(), fallback, around) {
+        Ok(loads) => Ok(Some(loads)),
         Err(errors) => {
             for error in errors {
                 json::push(&mut fields.errors, || error);
@@ -289,7 +306,7 @@ impl Times {
 }
 
 /// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 4]) {
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 3]) {
     for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
         match (*name, raw) {
             ("max_cost_usd", Some(_)) => {
@@ -324,7 +341,7 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..16].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN[..17].iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);

@@ -224,6 +224,7 @@ impl Reader {
         let name = match event.body {
             EventBody::AttemptStarted { .. } => "attempt_started",
             EventBody::Token { .. } => "token",
+            EventBody::ModelSwitched { .. } => "model_switched",
             EventBody::Progress { .. } => "progress",
             EventBody::State { .. } => "state",
         };

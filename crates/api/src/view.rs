@@ -4,9 +4,11 @@ use queue_core::{
     dispatcher::Place,
     error::JobError,
     events::Progress,
+    fallback::Link,
     ids::{JobId, Name},
     job::{Job, Kind},
     ledger::Usage,
+    route::is_chain,
     state::{Standing, State},
     time::Timestamp,
 };
@@ -35,7 +37,8 @@ pub(crate) struct JobView {
     /// Whose it is.
     #[schema(value_type = String)]
     pub(crate) tenant: Name,
-    /// What it loads: `provider:model:credential`, or the kind where no provider is called.
+    /// What it loads: `provider:model:credential`, several of them with `>` between where it has a fallback chain, or the
+    /// kind where no provider is called.
     #[schema(value_type = String)]
     pub(crate) target: Name,
     /// Where it is in its life.
@@ -116,6 +119,10 @@ pub(crate) struct JobView {
     /// `provider/model` of the last answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) served_by: Option<String>,
+    /// Models that its chat calls may go to when the first does not answer; only where one job is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<crate::shape::FallbackLink>)]
+    pub(crate) fallback: Vec<Link>,
     /// The result of a succeeded job, up to 256 KiB; only where one job is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Object>)]
@@ -168,6 +175,8 @@ pub(crate) struct ErrorView {
     retryable: bool,
     /// How long the provider asked to wait.
     retry_after_ms: Option<u64>,
+    /// Attempts after which this failure is final, where that is fewer than the job has.
+    tries_max: Option<u8>,
 }
 
 /// How far a running attempt is.
@@ -235,6 +244,7 @@ impl JobView {
             usage: job.usage,
             cost_usd: job.cost.map(|cost| cost.to_string()),
             served_by: job.served_by,
+            fallback: Vec::new(),
             result: None,
             result_url: None,
         }
@@ -288,6 +298,9 @@ pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
 pub(crate) async fn one(app: &App, job: Job) -> Result<JobView, Problem> {
     let place = places(app, &[&job]).await.pop().unwrap_or(Place::Unknown);
     let mut view = JobView::new(job, &place, app.now());
+    if is_chain(&view.target) {
+        view.fallback = app.api.stores.reads.fallback(view.id).await?;
+    }
     if view.state == State::Running {
         view.progress = app.api.stores.events.progress(view.id).await;
     }

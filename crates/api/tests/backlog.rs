@@ -12,7 +12,7 @@ use server::Server;
 /// A server whose tenant may have that many live jobs.
 async fn capped(backlog_max: u64) -> Server {
     let server = Server::start().await;
-    let settings = TenantSettings { backlog_max: Some(backlog_max), weight: 1 };
+    let settings = TenantSettings { backlog_max: Some(backlog_max), ..TenantSettings::default() };
     server.stores.catalog.set_tenant(&"default".into(), settings).await.unwrap();
     server
 }

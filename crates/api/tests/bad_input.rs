@@ -152,7 +152,7 @@ fn fields() -> Vec<Case> {
         field("money of words", json!({"max_cost_usd": "much"}), "/max_cost_usd", "US dollars"),
         field("money", json!({"max_cost_usd": "0.05"}), "/max_cost_usd", "not supported yet"),
         field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
-        field("fallback", json!({"fallback": []}), "/fallback", "not supported yet"),
+        field("fallback", json!({"fallback": []}), "/fallback", "is for chat"),
         field("webhook", json!({"webhook": {"url": "https://example.com"}}), "/webhook", "not supported yet"),
         field("a cache for a probe", json!({"cache": {"ttl": "1h"}}), "/cache", "for llm jobs"),
     ]

@@ -36,6 +36,7 @@ async fn fill(server: &Server, jobs: usize) {
         traceparent: None,
         idempotency: None,
         payload: Bytes::from_static(b"{}"),
+        fallback: vec![],
         accepted_at: now,
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {

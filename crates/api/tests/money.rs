@@ -7,7 +7,7 @@ use queue_core::{
     dispatcher::Entry,
     error::{ErrorClass, JobError},
     ids::CallId,
-    journal::Outcome,
+    journal::{Outcome, TenantSettings},
     ledger::{Billed, CallRecord, Nanousd, SavedBy, Saving, Tier, Usage, UsageSource},
 };
 use serde_json::{Value, json};
@@ -129,7 +129,7 @@ async fn a_tenant_sees_what_it_used_and_what_is_left() {
     let none = server.get("/v1/tenants/acme/usage").await.expect(200);
     assert_eq!((&none["requests"], &none["spend_usd"], &none["live_jobs"]), (&json!(0), &json!("0.00"), &json!(0)));
     assert_eq!(none["quota_left"], json!({"live_jobs": null, "requests": null, "tokens": null, "usd": null}));
-    let settings = queue_core::journal::TenantSettings { backlog_max: Some(10), weight: 1 };
+    let settings = TenantSettings { backlog_max: Some(10), ..TenantSettings::default() };
     server.stores.catalog.set_tenant(&"acme".into(), settings).await.unwrap();
     server.submit(json!({"tenant": "acme"})).await;
     server.submit(json!({"tenant": "acme"})).await;

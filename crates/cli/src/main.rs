@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, price, queue, tenant, worker},
+    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker},
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -92,6 +92,12 @@ enum Verb {
     /// Show, pause and resume queues
     #[command(subcommand)]
     Queue(queue::Verb),
+    /// Show who may be called, pause and resume targets, hold their breakers
+    #[command(subcommand)]
+    Target(target::Verb),
+    /// Show what tenants use, pause and resume them
+    #[command(subcommand)]
+    Tenant(tenant::Verb),
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -101,9 +107,6 @@ enum Verb {
     /// Show, check and import what models cost
     #[command(subcommand)]
     Price(price::Verb),
-    /// Show what tenants use
-    #[command(subcommand)]
-    Tenant(tenant::Verb),
     /// Show worker processes
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -142,10 +145,11 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
+        Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
+        Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
-        Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),

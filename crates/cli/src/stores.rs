@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
+    breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
     dispatcher::{
         Dispatcher,
@@ -89,6 +90,7 @@ where
         ledger: journal.clone(),
         catalog: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
+        breakers: open_breakers(&config.dispatcher, &clock)?,
         events: open_events(&config.dispatcher, &clock)?,
         clock,
     })
@@ -109,6 +111,14 @@ async fn open_dispatcher(
     };
     let opened = RedisDispatcher::open(redis).await;
     Ok(Arc::new(opened.map_err(|refused| Failure::usage(refused.to_string()))?))
+}
+
+/// Processes that share a dispatcher share what they know of targets that do not work.
+fn open_breakers(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Breakers>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryBreakers::new(clock.clone())));
+    };
+    Ok(Arc::new(RedisBreakers::open(&redis).map_err(Failure::usage)?))
 }
 
 /// Processes that share a dispatcher hear each other's events; one that shares nothing needs nobody for its own.

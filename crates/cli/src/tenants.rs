@@ -1,6 +1,6 @@
 //! The tenants of the configuration, kept in the journal, where every process finds them.
 
-use queue_core::stores::Stores;
+use queue_core::{journal::TenantSettings, stores::Stores};
 
 use crate::{config::Config, failure::Failure, stores::cannot_start};
 
@@ -12,9 +12,30 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
     }
     let known = stores.catalog.tenants().await.map_err(&failed)?;
     for (tenant, settings) in &config.tenants {
-        if known.get(tenant).is_none_or(|kept| kept.value != *settings) {
-            stores.catalog.set_tenant(tenant, settings.clone()).await.map_err(&failed)?;
+        let kept = known.get(tenant).map(|kept| kept.value.clone());
+        let wanted = merged(settings, kept.clone().unwrap_or_default());
+        if kept.as_ref() != Some(&wanted) {
+            stores.catalog.set_tenant(tenant, wanted).await.map_err(&failed)?;
         }
     }
     Ok(())
+}
+
+/// What the configuration says, and the pause that an operator has set: a restart resumes nobody.
+fn merged(configured: &TenantSettings, kept: TenantSettings) -> TenantSettings {
+    TenantSettings { backlog_max: configured.backlog_max, weight: configured.weight, ..kept }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_outlives_the_configuration() {
+        let kept = TenantSettings { paused: true, reason: Some("bill".into()), weight: 9, ..TenantSettings::default() };
+        let configured = TenantSettings { backlog_max: Some(7), weight: 3, ..TenantSettings::default() };
+        let merged = merged(&configured, kept);
+        assert_eq!((merged.weight, merged.backlog_max, merged.paused), (3, Some(7), true));
+        assert_eq!(merged.reason.as_deref(), Some("bill"));
+    }
 }

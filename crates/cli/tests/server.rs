@@ -292,6 +292,39 @@ async fn a_paused_queue_says_why_and_exit_codes_mean_something() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn targets_and_tenants_are_paused_and_a_chain_goes_on() {
+    let place = Place::new();
+    let _up = place.up(&[]).await;
+    let line = ["job", "submit", "--prompt", "Hi", "--model", "a!server", "--fallback", "b=server", "--wait"];
+    let job = place.json(0, &line);
+    assert_eq!((&job["served_by"], &job["attempts"]), (&Value::from("simulated/b"), &Value::from(1)));
+    let line = ["job", "submit", "--prompt", "Hi", "--model", "a!auth", "--fallback", "b=auth", "--follow"];
+    let told = place.command(&line).output().unwrap();
+    assert!(String::from_utf8_lossy(&told.stderr).contains("a!auth did not answer (auth), b is asked"), "{told:?}");
+
+    let target = "simulated:simulated-chat:default";
+    place.ends(0, &["target", "pause", target, "--reason", "their maintenance"]);
+    let job = place.json(0, &["job", "submit", "--prompt", "Hi"]);
+    let id = job["id"].as_str().unwrap();
+    let why = place.ends(0, &["job", "why", id]);
+    assert!(why.contains("held by an operator") && why.contains("their maintenance"), "{why}");
+    assert!(place.ends(0, &["target", "list"]).contains("their maintenance"));
+    place.ends(0, &["target", "breaker", target, "open"]);
+    place.ends(0, &["target", "resume", target]);
+    let held = place.json(0, &["target", "list"]);
+    let of =
+        |list: &Value| list["targets"].as_array().unwrap().iter().find(|of| of["target"] == target).cloned().unwrap();
+    assert_eq!(of(&held)["breaker"]["state"], "open");
+    place.ends(0, &["tenant", "pause", "default", "--until", "10m", "--reason", "unpaid bill"]);
+    place.ends(0, &["target", "breaker", target, "auto"]);
+    assert!(place.ends(0, &["job", "why", id]).contains("unpaid bill"));
+    place.ends(0, &["tenant", "resume", "default"]);
+    place.ends(0, &["job", "watch", id]);
+    place.ends(2, &["target", "pause", "nonsense"]);
+    place.ends(2, &["target", "breaker", target, "shut"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bench_measures_what_it_says() {
     let place = Place::new();
     let _up = place.up(&[]).await;

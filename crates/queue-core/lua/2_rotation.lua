@@ -23,8 +23,14 @@ local function admits(queue)
   return not queue.paused and (not queue.limit or queue.active < queue.limit)
 end
 
+-- Whether nothing of it can be claimed, however many of its jobs run.
+local function sleeps(target) return target.till or target.held end
+
+-- Whether the one job that tries it is running.
+local function is_being_tried(target) return target.tried and target.active > 0 end
+
 local function is_open(target)
-  return not target.till and (not target.limit or target.active < target.limit)
+  return not sleeps(target) and not is_being_tried(target) and (not target.limit or target.active < target.limit)
 end
 
 -- The limit that is set for this target: its own, or that of the longest prefix that speaks for it.
@@ -45,11 +51,12 @@ end
 local function target_of(name)
   local target = S.targets[name]
   if target then return target end
-  local found = call('HMGET', S.D .. 't:' .. name, 'l', 'a', 'u', 'w')
+  local found = call('HMGET', S.D .. 't:' .. name, 'l', 'a', 'u', 'w', 'o', 'v', 'h')
   local own = tonumber(found[1])
   target = {
     name = name, own = own, limit = limit_of(name, own), active = tonumber(found[2]) or 0, till = tonumber(found[3]),
-    reason = found[4], known = found[1] or found[2] or found[3],
+    reason = found[4], tried = found[5] or nil, version = found[6] or nil, held = found[7] == '1',
+    known = found[1] or found[2] or found[3],
   }
   target.was_open = is_open(target)
   S.targets[name] = target
@@ -86,6 +93,34 @@ local function weight_of(tenant)
     S.weights[tenant] = weight
   end
   return weight
+end
+
+-- What is set for a tenant: version, whether it sleeps, until, reason; or false. Nearly everyone has nothing set.
+local function tenant_of(name)
+  if S.tenants == nil then S.tenants = call('EXISTS', S.D .. 'tz') == 1 and {} or false end
+  if not S.tenants then return false end
+  local tenant = S.tenants[name]
+  if tenant == nil then
+    local text = call('HGET', S.D .. 'tz', name)
+    tenant = false
+    if text then
+      local version, asleep, till, reason = text:match('^([^%z]*)%z([^%z]*)%z([^%z]*)%z(.*)$')
+      tenant = { version = version, asleep = asleep == '1', till = till, reason = reason }
+    end
+    S.tenants[name] = tenant
+  end
+  return tenant
+end
+
+local function is_asleep(name)
+  local tenant = tenant_of(name)
+  return tenant and tenant.asleep
+end
+
+-- Keeps count of the ready entries of a tenant that sleeps.
+local function count_asleep(lane, by)
+  local key = S.D .. 'gz:' .. lane.queue
+  if call('HINCRBY', key, lane.target, by) == 0 then call('HDEL', key, lane.target) end
 end
 
 local function new_lane(number, queue, tenant, target)
@@ -235,6 +270,7 @@ local function add(lane, id, track, priority, run_at)
   lane.mask[track] = bit.bor(lane.mask[track] or 0, bit.lshift(1, priority))
   lane.tracks = with_track(lane.tracks, track)
   append(band(lane, track, priority), id, run_at)
+  if is_asleep(lane.tenant) then count_asleep(lane, 1) end
   queue.ready = queue.ready + 1
   group.ready = group.ready + 1
   group.added[track] = true
@@ -249,9 +285,58 @@ local function cut(lane, job)
   lane.ready = lane.ready - 1
   lane.count[track] = lane.count[track] - 1
   put(band(lane, track, job.priority), job.id, false)
+  if is_asleep(lane.tenant) then count_asleep(lane, -1) end
   queue.ready = queue.ready - 1
   group.ready = group.ready - 1
   touch(lane)
+end
+
+-- Brings the lanes of a tenant to sleep, or wakes them. Looks at the name of each lane: a thing of operators.
+local function set_asleep(tenant, asleep)
+  local cursor, numbers, seen = '0', {}, {}
+  repeat
+    local found = call('HSCAN', S.D .. 'ln', cursor, 'MATCH', '*' .. NUL .. tenant .. NUL .. '*', 'COUNT', UNPACK_MAX)
+    cursor = found[1]
+    for n = 2, #found[2], 2 do
+      local number = tonumber(found[2][n])
+      if not seen[number] then numbers[#numbers + 1] = number end
+      seen[number] = true
+    end
+  until cursor == '0'
+  prefetch_lanes(numbers)
+  for _, number in ipairs(numbers) do
+    local lane = lane_of(number)
+    if lane and lane.ready > 0 then
+      count_asleep(lane, asleep and lane.ready or -lane.ready)
+      if not asleep then
+        local group = group_of(lane.queue, lane.target)
+        -- Behind the others, as if it had just come: who slept has not saved turns up.
+        lane.at = place_in(queue_of(lane.queue), weight_of(tenant))
+        lane.moved = true
+        for _, track in ipairs(tracks_in(lane.tracks)) do
+          group.added[track] = true
+          group.tracks = with_track(group.tracks, track)
+        end
+      end
+      touch(lane)
+    end
+  end
+end
+
+-- Keeps a write: what is set for a tenant.
+local function set_tenant(name, version, asleep, till, reason)
+  call('HSET', S.D .. 'tz', name, table.concat({ version, asleep and '1' or '0', till, reason }, NUL))
+  S.tenants = S.tenants or {}
+  S.tenants[name] = { version = version, asleep = asleep, till = till, reason = reason }
+end
+
+-- A job of the lane has ended for good: its target works, as far as one job can tell.
+local function note_end(lane)
+  local target = target_of(lane.target)
+  if target.tried and not sleeps(target) then
+    target.tried, target.dirty = nil, true
+    call('HDEL', S.D .. 't:' .. target.name, 'o')
+  end
 end
 
 -- A claim of this lane is held that was taken from another generation: limits count it, turns do not.
@@ -276,11 +361,16 @@ end
 local function settle_lane(lane, add, cut)
   local line = ':' .. lane.queue .. NUL .. lane.target
   local used, counts, tracks = 0, '', tracks_in(lane.tracks)
+  local asleep = is_asleep(lane.tenant)
   for n = 1, #tracks do
     local track = tracks[n]
     local count, was = lane.count[track], lane.was[track] or 0
     if count > 0 then
-      if lane.moved or was == 0 then put(S.D .. 'L' .. track .. line, lane.number, lane.at) end
+      if asleep then
+        put(S.D .. 'L' .. track .. line, lane.number, false)
+      elseif lane.moved or was == 0 then
+        put(S.D .. 'L' .. track .. line, lane.number, lane.at)
+      end
       used = with_track(used, track)
       counts = counts .. struct.pack(LANE_TRACK, count, lane.mask[track])
     else
@@ -323,7 +413,7 @@ local function settle_target(target)
   if not target.dirty then return end
   target.dirty = false
   local key = S.D .. 't:' .. target.name
-  if target.active > 0 or target.own or target.till then
+  if target.active > 0 or target.own or target.till or target.tried or target.version then
     call('HSET', key, 'a', target.active)
     if not target.known then
       call('SADD', S.D .. 'ts', target.name)

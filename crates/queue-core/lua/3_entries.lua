@@ -204,6 +204,16 @@ local function end_timers()
       S.served[name] = true
     elseif kind == 'k' then
       keys.review(name)
+    elseif kind == 'h' then
+      local target = target_of(name)
+      target.held, target.dirty = false, true
+      call('HSET', S.D .. 't:' .. name, 'h', '0')
+    elseif kind == 'n' then
+      local tenant = tenant_of(name)
+      if tenant and tenant.asleep then
+        set_tenant(name, tenant.version, false, tenant.till, tenant.reason)
+        set_asleep(name, false)
+      end
     else
       local target = target_of(name)
       target.till, target.dirty = nil, true

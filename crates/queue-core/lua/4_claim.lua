@@ -2,6 +2,9 @@
 --   the first of each, and at nothing that is blocked; the size of the backlog does not matter.
 -- Invariant: to be called on a settled state, and leaves one.
 
+-- What others use of it; the rest is a block of its own, since Lua allows 200 local names side by side.
+local claim, may_claim_isolated
+do
 -- A binary heap of {at, value, number}; the smaller `at` comes first, and of the same `at` who came first.
 local function is_before(a, b)
   return a[1] < b[1] or a[1] == b[1] and a[3] < b[3]
@@ -337,7 +340,7 @@ local function hold(session, ids, lanes, seed, claims, queues)
 end
 
 -- Where no queue ever stood in such a track, there is nothing to ask for.
-local function may_claim_isolated(session)
+function may_claim_isolated(session)
   return bit.band(meta().tracks, ALL_TRACKS - PLAIN_TRACKS) == 0 or call('SCARD', S.D .. 'is:' .. session) == 0
 end
 
@@ -351,7 +354,7 @@ end
 
 -- Claims up to `slots` jobs of these queues and tracks for a session. `seed` is new with every call, so that no two claims share a nonce.
 -- Returns the claims as one text of (id, record, number of the queue), the names of the queues, and how many there are.
-local function claim(session, names, tracks, slots, seed)
+function claim(session, names, tracks, slots, seed)
   local claims, queues = {}, {}
   local ids, lanes
   -- Again after a round that took something and closed a target: it is closed in every queue that was looked at, and those
@@ -363,4 +366,5 @@ local function claim(session, names, tracks, slots, seed)
     settle()
   until #ids == 0 or #claims / 3 >= slots or not any_full()
   return table.concat(claims), queues, #claims / 3
+end
 end

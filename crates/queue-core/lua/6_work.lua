@@ -50,7 +50,7 @@ local function ack_all(args, session, text)
     at = at + LEASE_BYTES + 1 + (text:byte(at + LEASE_BYTES) == 1 and ENTRY_BYTES or 0)
   end
   prefetch_named(args, 10)
-  local lanes, done, starts, ended, others, nexts, seen = lanes_in(args, 10), {}, {}, {}, {}, {}, {}
+  local lanes, done, starts, ended, others, nexts, seen, finished = lanes_in(args, 10), {}, {}, {}, {}, {}, {}, {}
   local ours = session .. NUL
   for n, record in ipairs(fetch(ids)) do
     local id, place = ids[n], places[n]
@@ -65,7 +65,11 @@ local function ack_all(args, session, text)
       else
         others[#others + 1] = id
       end
-      if text:byte(place + LEASE_BYTES) == 1 then nexts[#nexts + 1] = place + LEASE_BYTES + 1 end
+      if text:byte(place + LEASE_BYTES) == 1 then
+        nexts[#nexts + 1] = place + LEASE_BYTES + 1
+      else
+        finished[number] = true
+      end
     end
   end
   send('HDEL', S.D .. 'j', done)
@@ -81,6 +85,7 @@ local function ack_all(args, session, text)
     lane.dirty = true
   end
   for _, id in ipairs(others) do end_lease(job_of(id)) end
+  for number in pairs(finished) do note_end(lane_of(number)) end
   settle()
   for _, place in ipairs(nexts) do
     local id, epoch, run_at, priority, track, suspicion, number = struct.unpack(ENTRY, text, place)

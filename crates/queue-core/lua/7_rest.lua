@@ -54,15 +54,13 @@ function settings.limit(args)
   end
 end
 
--- target, until, reason
-function settings.park(args)
-  local target, till = target_of(args[5]), tonumber(args[6])
+local function park(target, till, reason)
   -- What two parts want is the longer of both; a moment that has passed ends all of it.
   if till > S.now and target.till and target.till >= till then return end
   target.dirty = true
   if till > S.now then
-    target.till, target.reason = till, args[7]
-    call('HSET', S.D .. 't:' .. target.name, 'u', args[6], 'w', args[7])
+    target.till, target.reason = till, reason
+    call('HSET', S.D .. 't:' .. target.name, 'u', number_text(till), 'w', reason)
   else
     target.till = nil
     call('HDEL', S.D .. 't:' .. target.name, 'u', 'w')
@@ -70,10 +68,46 @@ function settings.park(args)
   set_timer('t', target.name, target.till)
 end
 
--- tenant, weight
-function settings.weight(args)
-  if args[6] == '1' then call('HDEL', S.D .. 'we', args[5]) else call('HSET', S.D .. 'we', args[5], args[6]) end
+-- target, until, reason
+function settings.park(args)
+  local target, till = target_of(args[5]), tonumber(args[6])
+  if till <= S.now then
+    target.tried = nil
+    call('HDEL', S.D .. 't:' .. target.name, 'o')
+  end
+  park(target, till, args[7])
+end
+
+-- target, from, reason
+function settings.try(args)
+  local target = target_of(args[5])
+  target.tried = args[7]
+  call('HSET', S.D .. 't:' .. target.name, 'o', args[7])
+  park(target, tonumber(args[6]), args[7])
+end
+
+-- target, version, held, until, reason
+function settings.target(args)
+  local target, till = target_of(args[5]), tonumber(args[8])
+  if target.version and tonumber(target.version) > tonumber(args[6]) then return end
+  local held = args[7] == '1' and (not till or till > S.now)
+  target.version, target.held, target.dirty = args[6], held, true
+  call('HSET', S.D .. 't:' .. target.name, 'v', args[6], 'h', held and '1' or '0', 'hu', args[8], 'hw', args[9])
+  set_timer('h', target.name, held and till or nil)
+end
+
+-- tenant, version, weight, paused, until, reason
+function settings.tenant(args)
+  local name, till = args[5], tonumber(args[9])
+  local known = tenant_of(name)
+  if known and tonumber(known.version) > tonumber(args[6]) then return end
+  if args[7] == '1' then call('HDEL', S.D .. 'we', name) else call('HSET', S.D .. 'we', name, args[7]) end
+  S.weights[name] = tonumber(args[7])
   note_members('we')
+  local was, asleep = known and known.asleep or false, args[8] == '1' and (not till or till > S.now)
+  set_tenant(name, args[6], asleep, args[9], args[10])
+  set_timer('n', name, asleep and till or nil)
+  if asleep ~= was then set_asleep(name, asleep) end
 end
 
 -- kind of setting, then its own -> 1
@@ -105,17 +139,18 @@ end
 function verbs.depths()
   pass_time()
   wake()
-  local reply = {}
+  local reply, some_sleep = {}, call('EXISTS', S.D .. 'tz') == 1
   for _, name in ipairs(call('SMEMBERS', S.D .. 'qs')) do
     local queue, waiting, oldest = queue_of(name), 0, nil
     local parked = tonumber(call('HGET', S.D .. 'q:' .. name, 'b')) or 0
     local counts = call('HGETALL', S.D .. 'gr:' .. name)
     for n = 1, #counts, 2 do
       local target, ready, tracks = target_of(counts[n]), ready_of(counts[n + 1])
-      if queue.paused or target.till then
+      local asleep = some_sleep and tonumber(call('HGET', S.D .. 'gz:' .. name, counts[n])) or 0
+      if queue.paused or sleeps(target) then
         parked = parked + ready
       else
-        waiting = waiting + ready
+        waiting, parked = waiting + ready - asleep, parked + asleep
         oldest = oldest_of(name .. NUL .. counts[n], tracks, oldest)
       end
     end
@@ -178,7 +213,14 @@ function verbs.explain(args)
   if later then say('delayed', job.run_at) end
   if queue.paused then say('paused', queue.till or '', queue.reason or '') end
   if queue.limit and queue.active >= queue.limit then say('queue_limit', queue.limit) end
+  local tenant = tenant_of(lane.tenant)
+  if tenant and tenant.asleep then say('tenant_paused', tonumber(tenant.till) or '', tenant.reason) end
   if target.till then say('parked', target.name, target.till, target.reason or '') end
+  if target.held then
+    local found = call('HMGET', S.D .. 't:' .. target.name, 'hu', 'hw')
+    say('target_paused', target.name, tonumber(found[1]) or '', found[2] or '')
+  end
+  if is_being_tried(target) and not sleeps(target) then say('tried', target.name, target.tried) end
   if target.limit and target.active >= target.limit then say('target_limit', target.name, target.limit) end
   local serving, able = false, false
   for _, id in ipairs(call('ZRANGE', S.P .. 'ss', 0, -1)) do
@@ -223,7 +265,7 @@ function verbs.sweep()
   local records = #numbers > 0 and call('HMGET', D .. 'n', unpack(numbers))
   for n = 1, #lanes, 2 do
     local queue, line = lanes[n]:match('^([^%z]*)%z'), lanes[n]:gsub('^([^%z]*)%z[^%z]*%z', '%1' .. NUL)
-    local keys = { D .. 'gr:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
+    local keys = { D .. 'gr:' .. queue, D .. 'gz:' .. queue, D .. 'q:' .. queue, D .. 't:' .. line:match('%z(.*)$'),
       D .. 'tq:' .. line:match('%z(.*)$') }
     local record = records[(n + 1) / 2]
     for _, track in ipairs(tracks_in(record and decode_lane(lanes[n + 1], record).tracks or ALL_TRACKS)) do
@@ -248,7 +290,7 @@ function verbs.sweep()
     end
   end
   for _, track in ipairs(tracks_in(ALL_TRACKS)) do call('UNLINK', D .. 'O' .. track) end
-  local rest = { 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks' }
+  local rest = { 'j', 'd', 'x', 'm', 'meta', 'we', 'lp', 'n', 'kj', 'kn', 'ks', 'tz' }
   for _, key in ipairs(rest) do call('UNLINK', D .. key) end
   call('SREM', S.P .. 'old', old)
   return 1

@@ -4,6 +4,8 @@
 --   as the limit leaves beside the held ones. While a new limit has not reached all keys of a queue, its timer `k` is
 --   due.
 
+-- A block of its own, as in 4_claim.lua.
+do
 -- A key: jobs that have it, claims that are held; then its name.
 local KEY = '>I4I4'
 local KEY_BYTES = 8
@@ -245,4 +247,5 @@ function keys.sweep(D)
   end
   if #lines > 0 then call('UNLINK', unpack(lines)) end
   return #lines > 0
+end
 end

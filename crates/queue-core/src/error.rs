@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// The cause of a failed attempt. One class decides whether to retry, how long to wait and whether the attempt
-/// is spent; see [`crate::retry::decide`].
+/// is spent; see [`crate::retry::rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorClass {
@@ -21,6 +21,8 @@ pub enum ErrorClass {
     TooBigForLimit,
     /// The account is out of money or over its quota.
     Quota,
+    /// Nobody was asked: the target's breaker is open, or an operator has paused the target.
+    Breaker,
     /// The provider refused the credential.
     Auth,
     /// The provider does not know the model or path, or no provider serves it.
@@ -58,6 +60,39 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 24] = [
+        Self::TransportPre,
+        Self::TransportMid,
+        Self::Server,
+        Self::Rate,
+        Self::TooBigForLimit,
+        Self::Quota,
+        Self::Breaker,
+        Self::Auth,
+        Self::Config,
+        Self::Overflow,
+        Self::BatchSplit,
+        Self::BadRequest,
+        Self::Filtered,
+        Self::Truncated,
+        Self::InvalidOutput,
+        Self::StreamBroken,
+        Self::Timeout,
+        Self::Deadline,
+        Self::Panic,
+        Self::Transient,
+        Self::Permanent,
+        Self::Poison,
+        Self::Lost,
+        Self::Internal,
+    ];
+
+    /// The class with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|class| class.as_str() == word)
+    }
+
     /// The word of the API and of metric labels.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -67,6 +102,7 @@ impl ErrorClass {
             Self::Rate => "rate",
             Self::TooBigForLimit => "too_big_for_limit",
             Self::Quota => "quota",
+            Self::Breaker => "breaker",
             Self::Auth => "auth",
             Self::Config => "config",
             Self::Overflow => "overflow",
@@ -113,6 +149,12 @@ pub struct JobError {
     /// How long the provider asked to wait, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
+    /// Attempts after which this failure is final, where that is fewer than the job has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tries_max: Option<u8>,
+    /// The job's lane sleeps until its target may be asked again: the job need not know how long, it is not claimed before.
+    #[serde(skip)]
+    pub lane_sleeps: bool,
 }
 
 impl JobError {
@@ -125,7 +167,8 @@ impl JobError {
             message.push('…');
         }
         let signature = format!("{class}:{code}: {}", signature_of(&message));
-        Self { class, code, message, signature, retryable: crate::retry::is_retryable(class), retry_after_ms: None }
+        let retryable = crate::retry::is_retryable(class);
+        Self { class, code, message, signature, retryable, retry_after_ms: None, tries_max: None, lane_sleeps: false }
     }
 
     /// The same error with the provider's wish for a pause.

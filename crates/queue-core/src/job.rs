@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::JobError,
+    fallback::Link,
     ids::{Epoch, JobId, Name},
     ledger::{Nanousd, Usage},
     state::Standing,
@@ -101,6 +102,8 @@ pub struct NewJob {
     pub idempotency: Option<Idempotency>,
     /// JSON text as it was sent.
     pub payload: Bytes,
+    /// Models that its chat calls may go to when the first does not answer.
+    pub fallback: Vec<Link>,
     /// When the submitter's side received it.
     pub accepted_at: Timestamp,
 }
@@ -192,6 +195,8 @@ pub struct Loaded {
     pub job: Job,
     /// JSON text as it was submitted.
     pub payload: Bytes,
+    /// See [`NewJob::fallback`].
+    pub fallback: Vec<Link>,
 }
 
 /// One attempt as it is stored: written by the settle (or recovery) that ended it.

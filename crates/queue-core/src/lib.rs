@@ -3,10 +3,12 @@
 //! The *journal* is the truth, the *dispatcher* is an index that can be lost at any moment. `api`, `worker` and
 //! `scheduler` depend on this crate and never on each other. Nothing here calls a provider or speaks HTTP.
 
+pub mod breaker;
 pub mod cache;
 pub mod dispatcher;
 pub mod error;
 pub mod events;
+pub mod fallback;
 pub mod ids;
 pub mod job;
 pub mod journal;

@@ -1,6 +1,11 @@
 //! When a failed attempt is followed by another one, and after how long. Pure: the pipeline asks, the stores obey.
+//! What each class of error means is one table, [`rule`].
+
+mod rules;
 
 use std::time::Duration;
+
+pub use rules::{BLOCKED_TRIES_MAX, Health, QUOTA_WAIT, Rule, Then, Wait, rule};
 
 use crate::{
     error::{ErrorClass, JobError},
@@ -9,10 +14,14 @@ use crate::{
 
 /// First step of the exponential backoff.
 pub const BACKOFF_BASE: Duration = Duration::from_millis(500);
+/// Longest wait after the first loss of a connection.
+pub const FAST_MAX: Duration = Duration::from_millis(100);
 /// Longest backoff between two attempts.
 pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 /// A provider may ask for a longer pause than the backoff, but not for more than this.
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(3_600);
+/// How long a job stays out of a lane that sleeps: should the lane not sleep after all, it comes again no sooner.
+pub const LANE_WAIT: Duration = Duration::from_secs(30);
 /// How often a job may be put back for want of capacity (it spends no attempt) before it counts as a failure.
 pub const RELEASES_MAX: u32 = 200;
 
@@ -42,41 +51,8 @@ pub struct Budget {
 
 /// Whether an error of this class can pass by itself.
 pub fn is_retryable(class: ErrorClass) -> bool {
-    use ErrorClass as C;
-    match class {
-        C::TransportPre
-        | C::TransportMid
-        | C::Server
-        | C::Rate
-        | C::StreamBroken
-        | C::Timeout
-        | C::Panic
-        | C::Transient
-        | C::Lost
-        | C::Truncated
-        | C::InvalidOutput
-        | C::Quota
-        | C::Internal => true,
-        C::TooBigForLimit
-        | C::Auth
-        | C::Config
-        | C::Overflow
-        | C::BatchSplit
-        | C::BadRequest
-        | C::Filtered
-        | C::Deadline
-        | C::Permanent
-        | C::Poison => false,
-    }
+    rule(class).then != Then::Final
 }
-
-/// Whether a failure of this class spends the attempt.
-fn spends_attempt(class: ErrorClass) -> bool {
-    !matches!(class, ErrorClass::Rate | ErrorClass::Quota)
-}
-
-/// How long an exhausted account is left alone when the provider does not say.
-const QUOTA_WAIT: Duration = Duration::from_secs(15 * 60);
 
 /// What follows a failed attempt at `now`. `jitter` is a number in 0..1 (full jitter: the wait is anywhere between
 /// nothing and the backoff), drawn by the caller so that this stays a function.
@@ -84,24 +60,36 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     if !error.retryable {
         return Decision::Dead;
     }
-    let free = !spends_attempt(error.class);
-    if free && budget.releases >= RELEASES_MAX || !free && budget.attempt >= budget.max_attempts {
+    let rule = rule(error.class);
+    let free = rule.then == Then::Release;
+    let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
+    // A breaker asks nobody, so that waiting for it costs the provider nothing, however long it takes.
+    let is_tired = free && budget.releases >= RELEASES_MAX && error.class != ErrorClass::Breaker;
+    if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;
     }
-    let at = now.plus(wait_for(error, budget, jitter));
+    let at = now.plus(wait_for(error, rule.wait, budget, jitter));
+    // What would come after the job's end is not waited for: it fails now, while someone may still do something else.
     if budget.deadline.is_some_and(|deadline| at >= deadline) {
         return Decision::Dead;
     }
-    if free { Decision::Release(at) } else { Decision::Retry(at) }
+    match free {
+        // In its lane it keeps its place, and `why` says what the lane waits for.
+        true if error.lane_sleeps => Decision::Release(at.min(now.plus(LANE_WAIT))),
+        true => Decision::Release(at),
+        false => Decision::Retry(at),
+    }
 }
 
-fn wait_for(error: &JobError, budget: Budget, jitter: f64) -> Duration {
-    let backoff = backoff(budget.attempt.saturating_sub(1).max(budget.releases));
-    match error.retry_after_ms.map(Duration::from_millis) {
+fn wait_for(error: &JobError, wait: Wait, budget: Budget, jitter: f64) -> Duration {
+    let failures = budget.attempt.saturating_sub(1).max(budget.releases);
+    match (error.retry_after_ms.map(Duration::from_millis), wait) {
         // Obeyed in full, with a tenth on top so that a fleet does not return in one instant.
-        Some(asked) => asked.min(RETRY_AFTER_CAP).mul_f64(1.0 + 0.1 * jitter),
-        None if error.class == ErrorClass::Quota => QUOTA_WAIT.mul_f64(1.0 + 0.1 * jitter),
-        None => backoff.mul_f64(jitter),
+        (Some(asked), _) => asked.min(RETRY_AFTER_CAP).mul_f64(1.0 + 0.1 * jitter),
+        (None, Wait::Fixed(wait)) => wait.mul_f64(1.0 + 0.1 * jitter),
+        (None, Wait::FastThenBackoff) if failures == 0 => FAST_MAX.mul_f64(jitter),
+        (None, Wait::FastThenBackoff) => backoff(failures - 1).mul_f64(jitter),
+        (None, Wait::Backoff) => backoff(failures).mul_f64(jitter),
     }
 }
 
@@ -151,6 +139,49 @@ mod tests {
     fn nothing_is_retried_past_the_deadline() {
         let late = Budget { deadline: Some(NOW.plus_ms(100)), ..budget(1) };
         assert_eq!(decide(&error(ErrorClass::Server), late, NOW, 1.0), Decision::Dead);
+    }
+
+    #[test]
+    fn a_breaker_is_waited_for_as_long_as_it_takes() {
+        let breaker = error(ErrorClass::Breaker).with_retry_after(Some(10_000));
+        let patient = Budget { releases: RELEASES_MAX * 10, ..budget(3) };
+        assert_eq!(decide(&breaker, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+    }
+
+    #[test]
+    fn a_job_whose_lane_sleeps_waits_in_it() {
+        let breaker = JobError { lane_sleeps: true, ..error(ErrorClass::Breaker).with_retry_after(Some(300_000)) };
+        assert_eq!(decide(&breaker, budget(1), NOW, 0.0), Decision::Release(NOW.plus(LANE_WAIT)));
+        let near = Budget { deadline: Some(NOW.plus_ms(200_000)), ..budget(1) };
+        assert_eq!(decide(&breaker, near, NOW, 0.0), Decision::Dead, "its lane sleeps longer than it may live");
+    }
+
+    #[test]
+    fn a_lost_connection_is_tried_again_at_once_and_then_with_patience() {
+        let lost = error(ErrorClass::TransportMid);
+        assert_eq!(decide(&lost, budget(1), NOW, 1.0), Decision::Retry(NOW.plus(FAST_MAX)));
+        assert_eq!(decide(&lost, budget(2), NOW, 1.0), Decision::Retry(NOW.plus(BACKOFF_BASE)));
+    }
+
+    #[test]
+    fn an_exhausted_account_is_left_alone_for_a_quarter_of_an_hour() {
+        assert_eq!(decide(&error(ErrorClass::Quota), budget(3), NOW, 0.0), Decision::Release(NOW.plus(QUOTA_WAIT)));
+    }
+
+    #[test]
+    fn what_a_content_network_blocks_is_tried_three_times_at_most() {
+        let blocked = JobError { tries_max: Some(BLOCKED_TRIES_MAX), ..error(ErrorClass::Server) };
+        let many = |attempt| Budget { max_attempts: 50, ..budget(attempt) };
+        assert!(matches!(decide(&blocked, many(2), NOW, 0.0), Decision::Retry(_)));
+        assert_eq!(decide(&blocked, many(3), NOW, 0.0), Decision::Dead);
+        assert!(matches!(decide(&error(ErrorClass::Server), many(3), NOW, 0.0), Decision::Retry(_)));
+    }
+
+    #[test]
+    fn a_wish_that_outlasts_the_deadline_fails_now() {
+        let rate = error(ErrorClass::Rate).with_retry_after(Some(60_000));
+        let near = Budget { deadline: Some(NOW.plus_ms(30_000)), ..budget(1) };
+        assert_eq!(decide(&rate, near, NOW, 0.0), Decision::Dead);
     }
 
     #[test]

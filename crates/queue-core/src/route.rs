@@ -19,13 +19,42 @@ impl Target {
         Name::new(format!("{}:{}:{}", self.provider, self.model, self.credential))
     }
 
-    /// The target with this name. Only models may have a `:` in their names.
+    /// The credential with all its models, which share one account: `provider:*:credential`.
+    pub fn account(&self) -> Name {
+        Name::new(format!("{}:*:{}", self.provider, self.credential))
+    }
+
+    /// The target with this name. A provider's name holds no colon, a model's may.
     pub fn parse(name: &str) -> Option<Self> {
         let (provider, rest) = name.split_once(':')?;
         let (model, credential) = rest.rsplit_once(':')?;
-        let whole = !provider.is_empty() && !model.is_empty() && !credential.is_empty();
-        whole.then(|| Self { provider: provider.into(), model: model.into(), credential: credential.into() })
+        let parts = [provider, model, credential];
+        if parts.iter().any(|part| part.is_empty()) || name.contains(NEXT) {
+            return None;
+        }
+        let [provider, model, credential] = parts.map(Name::from);
+        Some(Self { provider, model, credential })
     }
+}
+
+/// What separates the targets of a chain in the name of its lane.
+const NEXT: char = '>';
+
+/// The name under which a job with these targets waits: its target's, or the whole chain's where there is one, so that a
+/// parked first target does not hold up what may go to the next. A limit for all models of a provider (`provider:*`)
+/// speaks for its chains, too, by the first target.
+pub fn lane_of(targets: &[Target]) -> Name {
+    match targets {
+        [only] => only.name(),
+        chain => {
+            Name::new(chain.iter().map(|target| target.name().to_string()).collect::<Vec<_>>().join(&NEXT.to_string()))
+        }
+    }
+}
+
+/// Whether a lane is a chain's. Models whose names hold the separator look like one, which costs a read.
+pub fn is_chain(lane: &Name) -> bool {
+    lane.as_str().contains(NEXT)
 }
 
 /// One provider's claim on models.
@@ -65,6 +94,25 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_target_is_read_back_from_its_name() {
+        for name in ["openai:gpt-4o:default", "local:llama3:8b:default", "gw:vendor/model:acme"] {
+            assert_eq!(Target::parse(name).unwrap().name().as_str(), name);
+        }
+        assert_eq!(Target::parse("vllm:a:b:acme").unwrap().model, "a:b".into());
+        for name in ["", "openai", "openai:gpt-4o", "a:b", ":m:c", "p::c", "p:m:", "a:b:c>d:e:f"] {
+            assert_eq!(Target::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_chain_has_a_lane_of_its_own() {
+        let [a, b] = ["p:a:c", "q:b:c"].map(|name| Target::parse(name).unwrap());
+        assert_eq!(lane_of(std::slice::from_ref(&a)), a.name());
+        let lane = lane_of(&[a.clone(), b]);
+        assert!(lane.as_str().starts_with("p:a:c>") && is_chain(&lane) && !is_chain(&a.name()));
+    }
+
+    #[test]
     fn the_first_provider_that_serves_a_model_gets_it() {
         let routes = Routes {
             routes: vec![
@@ -76,16 +124,5 @@ mod tests {
         assert_eq!(routes.resolve("e5-small").unwrap().name().as_str(), "embed:e5-small:default");
         assert_eq!(routes.resolve("gpt-4o-mini").unwrap().name().as_str(), "chat:gpt-4o-mini:default");
         assert!(Routes::default().resolve("x").is_none());
-    }
-
-    #[test]
-    fn a_target_is_found_by_its_name() {
-        for name in ["openai:gpt-4o:default", "local:llama3:8b:default", "gw:vendor/model:acme"] {
-            assert_eq!(Target::parse(name).unwrap().name().as_str(), name);
-        }
-        assert_eq!(Target::parse("local:llama3:8b:default").unwrap().model.as_str(), "llama3:8b");
-        for wrong in ["", "a", "a:b", ":b:c", "a::c", "a:b:"] {
-            assert!(Target::parse(wrong).is_none(), "{wrong}");
-        }
     }
 }

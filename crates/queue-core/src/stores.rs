@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
+    breaker::Breakers,
     dispatcher::Dispatcher,
     events::Events,
     journal::{Catalog, Journal, Ledger, Reads},
@@ -24,6 +25,8 @@ pub struct Stores {
     pub catalog: Arc<dyn Catalog>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
+    /// Who may be called.
+    pub breakers: Arc<dyn Breakers>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
     /// Now.

@@ -43,6 +43,8 @@ names! {
     COST_USD = "cost_usd_total", describe_counter, Unit::Count, "Spend in US dollars, by provider, model and kind.";
     COST_UNKNOWN = "cost_unknown_total", describe_counter, Unit::Count, "Calls whose price is unknown, by provider and model.";
     JOB_COST = "job_cost_usd", describe_histogram, Unit::Count, "Cost of a succeeded job in US dollars.";
+    BREAKER_STATE = "breaker_state", describe_gauge, Unit::Count, "Breaker by target: 0 closed, 1 half-open, 2 open.";
+    FALLBACKS = "fallbacks_total", describe_counter, Unit::Count, "Calls that went on with another model, by the class of the failure.";
     CACHE_HITS = "cache_hits_total", describe_counter, Unit::Count, "Answers that needed no call, by cache.";
     COST_SAVED = "cost_saved_usd_total", describe_counter, Unit::Count, "Spend avoided in US dollars, by reason.";
     BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";

@@ -12,6 +12,7 @@ use std::{
 };
 
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{
         Ack, DispatchError, Step,
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
@@ -95,6 +96,7 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         ledger: journal.clone(),
         catalog: journal,
         dispatcher: Arc::new(dispatcher),
+        breakers: Arc::new(MemoryBreakers::new(clock.clone())),
         events: Arc::new(MemoryEvents::new()),
         clock,
     })
@@ -122,6 +124,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: "{}".into(),
+        fallback: vec![],
         accepted_at: now,
     }
 }

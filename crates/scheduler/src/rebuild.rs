@@ -155,7 +155,11 @@ async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildE
         stores.dispatcher.apply(Setting::Queue(queue, settings)).await?;
     }
     for (tenant, settings) in stores.catalog.tenants().await? {
-        stores.dispatcher.apply(Setting::TenantWeight(tenant, settings.value.weight)).await?;
+        stores.dispatcher.apply(Setting::Tenant(tenant, settings)).await?;
+    }
+    for (target, settings) in stores.catalog.targets().await? {
+        stores.breakers.set(&target, settings.clone()).await?;
+        stores.dispatcher.apply(Setting::Target(target, settings)).await?;
     }
     for (target, limit) in &config.target_concurrency {
         stores.dispatcher.apply(Setting::TargetConcurrency(target.clone(), Some(*limit))).await?;

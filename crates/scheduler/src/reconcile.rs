@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, time::Duration};
 use queue_core::{
     dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
     ids::{Generation, JobId, Name},
-    journal::{LiveScan, Token, Versioned},
+    journal::{LiveScan, Token},
     stores::Stores,
     telemetry,
     time::Timestamp,
@@ -49,9 +49,10 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 pub(crate) struct Sweep {
     /// The last row that was seen; `None` before the first.
     after: Option<Cursor>,
-    /// The settings of queues and of tenants that this process has told the dispatcher.
+    /// The settings of queues, tenants and targets that this process has told the dispatcher.
     told: BTreeMap<Name, i64>,
     told_of_tenants: BTreeMap<Name, i64>,
+    told_of_targets: BTreeMap<Name, i64>,
 }
 
 impl Sweep {
@@ -100,12 +101,22 @@ impl Sweep {
             stores.dispatcher.apply(Setting::Queue(queue.clone(), settings)).await?;
             self.told.insert(queue, version);
         }
-        for (tenant, Versioned { version, value }) in stores.catalog.tenants().await? {
+        for (tenant, settings) in stores.catalog.tenants().await? {
+            let version = settings.version;
             if self.told_of_tenants.get(&tenant) == Some(&version) {
                 continue;
             }
-            stores.dispatcher.apply(Setting::TenantWeight(tenant.clone(), value.weight)).await?;
+            stores.dispatcher.apply(Setting::Tenant(tenant.clone(), settings)).await?;
             self.told_of_tenants.insert(tenant, version);
+        }
+        for (target, settings) in stores.catalog.targets().await? {
+            let version = settings.version;
+            if self.told_of_targets.get(&target) == Some(&version) {
+                continue;
+            }
+            stores.breakers.set(&target, settings.clone()).await?;
+            stores.dispatcher.apply(Setting::Target(target.clone(), settings)).await?;
+            self.told_of_targets.insert(target, version);
         }
         Ok(())
     }

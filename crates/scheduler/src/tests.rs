@@ -11,6 +11,7 @@ mod start;
 use std::{path::Path, sync::Arc};
 
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{CLAIM_MAX_JOBS, Claim, Entry, Place, Step, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
@@ -52,6 +53,7 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher: dispatcher(&clock, folder.path()),
+            breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             events: Arc::new(MemoryEvents::new()),
             clock: Arc::new(clock.clone()),
         };
@@ -116,6 +118,7 @@ impl Scene {
             traceparent: None,
             idempotency: None,
             payload: "{}".into(),
+            fallback: vec![],
             accepted_at: now,
         };
         change(&mut job);

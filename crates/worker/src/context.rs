@@ -7,7 +7,7 @@ mod embed;
 mod shared;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -20,6 +20,7 @@ use bytes::Bytes;
 use queue_core::{
     error::{ErrorClass, JobError},
     events::EventBody,
+    fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
     ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
@@ -33,8 +34,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat},
+    breaker::{Breakers, Entered},
     caches::Caches,
     coalesce::Coalescer,
+    fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
 };
@@ -80,10 +83,12 @@ pub struct JobContext {
     loaded: Arc<Loaded>,
     stop: CancellationToken,
     ends: Instant,
+    breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
     savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
+    served: Mutex<BTreeMap<String, u32>>,
     in_flight: Arc<AtomicU32>,
     /// Calls that wait to be made or are under way.
     wished: AtomicU32,
@@ -92,8 +97,9 @@ pub struct JobContext {
 
 impl JobContext {
     /// An attempt that must end within `total`, with the answers that earlier attempts left.
-    pub fn new(
+    pub(crate) fn new(
         around: Surroundings,
+        breakers: Arc<Breakers>,
         loaded: Arc<Loaded>,
         memos: Vec<Memo>,
         stop: CancellationToken,
@@ -101,6 +107,7 @@ impl JobContext {
     ) -> Self {
         Self {
             around,
+            breakers,
             loaded,
             stop,
             ends: Instant::now() + total,
@@ -108,6 +115,7 @@ impl JobContext {
             unsettled: Mutex::default(),
             savings: Mutex::default(),
             served_by: Mutex::default(),
+            served: Mutex::default(),
             in_flight: Arc::default(),
             wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
@@ -159,45 +167,85 @@ impl JobContext {
         self.around.routes.resolve(model).map(|target| target.provider.to_string())
     }
 
+    /// Tokens that an answer of `model` may have, where known.
+    pub fn answer_max(&self, model: &str) -> Option<u64> {
+        self.around.prices.model(model).and_then(|known| known.max_output.or(known.context_window))
+    }
+
+    /// Who would be asked for `model`.
+    pub(crate) fn target_of(&self, model: &str) -> Option<Target> {
+        self.around.routes.resolve(model)
+    }
+
+    /// Who may be called.
+    pub(crate) fn breakers(&self) -> &Breakers {
+        &self.breakers
+    }
+
+    /// Whether a call of `model` that failed may be made again within this attempt.
+    pub fn may_retry(&self, model: &str) -> bool {
+        self.target_of(model).is_none_or(|target| self.breakers.may_retry(&target.name()))
+    }
+
+    /// The job's own fallback chain behind this model.
+    pub fn chain(&self, first: &str) -> Chain {
+        Chain::of(first, self.loaded.fallback.clone())
+    }
+
+    /// Tells those who watch.
+    pub(crate) fn publish(&self, body: EventBody) {
+        self.around.stores.events.publish(self.job().id, body);
+    }
+
+    /// How many answers each `provider/model` gave, kept ones included.
+    pub fn served(&self) -> BTreeMap<String, u32> {
+        held(&self.served).clone()
+    }
+
+    /// The provider of the last answer.
+    pub fn last_provider(&self) -> Option<String> {
+        self.served_by().and_then(|served| Some(served.split_once('/')?.0.to_owned()))
+    }
+
     /// Tells those who watch how far the work is: `done` of `total` steps, now at `step`.
     pub fn progress(&self, done: u32, total: u32, step: &str) {
         let body = EventBody::Progress { done, total, step: step.to_owned() };
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    /// Asks for a chat completion, or finds the answer that an earlier attempt paid for. `step` and `sequence` name
-    /// the call within the job; `body` is the request without `model`.
-    pub async fn chat(
+    /// The kept answer of a model to this request.
+    pub(crate) fn recall_chat(&self, step: &Step<'_>, model: &str, body: &Map<String, Value>) -> Option<ChatAnswer> {
+        if self.memos.is_empty() {
+            return None;
+        }
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        let asked = self.ask_chat(step, model, &request).ok()?;
+        self.recall(&asked, told_of_chat, |answer| of_chat_answer(&request, answer))
+    }
+
+    /// Asks one model for a chat completion.
+    pub(crate) async fn chat_once(
         &self,
-        step: &str,
-        sequence: u32,
+        step: &Step<'_>,
         model: &str,
-        body: Map<String, Value>,
+        body: &Map<String, Value>,
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
-        let request = ChatRequest { model: model.to_owned(), body };
-        let mut asked = self.ask(step, sequence, model, &request)?;
-        asked.tier = word_of(&request.body, "service_tier").map_or(Tier::Standard, Tier::of_service_tier);
-        let estimate = |answer: Option<&ChatAnswer>| match answer {
-            Some(answer) => estimate::of_answer(&request, answer),
-            None => estimate::of_chat(&request, ""),
-        };
-        let extract = |answer: &ChatAnswer| Told {
-            usage: answer.usage,
-            request_id: answer.request_id.clone(),
-            tier: answer.service_tier.as_deref().map(Tier::of_service_tier),
-        };
-        if let Some(answer) = self.recall(&asked, extract, estimate) {
+        let request = ChatRequest { model: model.to_owned(), body: body.clone() };
+        let asked = self.ask_chat(step, model, &request)?;
+        let estimate = |answer: Option<&ChatAnswer>| of_chat_answer(&request, answer);
+        if let Some(answer) = self.recall(&asked, told_of_chat, estimate) {
             return Ok(answer);
         }
+        let leave = self.breakers.enter(&asked.target).await?;
         let _wished = InFlight::enter(&self.wished);
         let alike = Alike::of(self.job(), model);
         let expected = match self.around.gate.wants_tokens(&asked.target) {
             true => of_chat(&request, self.around.gate.answers().expected(&alike)).await,
             false => Estimate::default(),
         };
-        let mut pass = self.admit(&asked, expected).await?;
-        let tell = |text: &str| self.tell_text(step, text);
+        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
+        let tell = |text: &str| self.tell_text(step.name, text);
         let began = Instant::now();
         pass.sends();
         let outcome = {
@@ -213,9 +261,9 @@ impl JobContext {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
-        // The answer is kept before the limiter hears of it: it may have cost something.
-        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        self.around.gate.end(pass, &alike, ended).await;
+        // The answer is kept before breaker and limiter hear of it: it may have cost something.
+        let concluded = self.conclude(asked, took, outcome, told_of_chat, estimate, durability).await;
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
         concluded
     }
 
@@ -244,7 +292,8 @@ impl JobContext {
         Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
     }
 
-    async fn admit(&self, asked: &Asked<'_>, estimate: Estimate) -> Result<Pass, JobError> {
+    /// Waits for the limits of a target that may be called. A call that they do not let go tells nothing of the target.
+    async fn admit(&self, asked: &Asked<'_>, leave: Entered, estimate: Estimate) -> Result<(Entered, Pass), JobError> {
         let wish = Wish {
             target: &asked.target,
             lane_target: &self.job().target,
@@ -254,7 +303,13 @@ impl JobContext {
             left: self.ends.saturating_duration_since(Instant::now()),
             stop: &self.stop,
         };
-        self.around.gate.admit(wish).await
+        match self.around.gate.admit(wish).await {
+            Ok(pass) => Ok((leave, pass)),
+            Err(refused) => {
+                leave.give_back().await;
+                Err(refused)
+            }
+        }
     }
 
     fn tell_text(&self, step: &str, text: &str) {
@@ -262,26 +317,27 @@ impl JobContext {
         self.around.stores.events.publish(self.job().id, body);
     }
 
-    fn ask<'a, R: Serialize>(
-        &self,
-        step: &'a str,
-        sequence: u32,
-        model: &'a str,
-        request: &R,
-    ) -> Result<Asked<'a>, JobError> {
+    fn ask_chat<'a>(&self, step: &Step<'a>, model: &'a str, request: &ChatRequest) -> Result<Asked<'a>, JobError> {
+        let tier = word_of(&request.body, "service_tier").map_or(Tier::Standard, Tier::of_service_tier);
+        Ok(Asked { tier, ..self.ask(step, model, request)? })
+    }
+
+    fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
+        let Step { name, call, sequence } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
         let target = self.around.routes.resolve(model).ok_or_else(nobody)?;
         let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
         let text = serde_json::to_vec(request)
             .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
         let request_hash = *blake3::hash(&text).as_bytes();
-        let mut call_id = CallId::of(self.job().id, step, sequence);
+        let mut call_id = CallId::of(self.job().id, call, *sequence);
         if self.memos.get(&call_id).is_some_and(|memo| memo.request_hash != request_hash) {
             // The job was edited after it paid for this step: another question, so another call.
             let tag = u64::from_le_bytes(request_hash[..8].try_into().unwrap_or_default());
-            call_id = CallId::of(self.job().id, &format!("{step}#{tag:016x}"), sequence);
+            call_id = CallId::of(self.job().id, &format!("{call}#{tag:016x}"), *sequence);
         }
-        Ok(Asked { step, sequence, model, target, provider, call_id, request_hash, tier: Tier::Standard })
+        let tier = Tier::Standard;
+        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash, tier })
     }
 
     fn recall<A: DeserializeOwned>(
@@ -324,7 +380,9 @@ impl JobContext {
     }
 
     fn note_served_by(&self, asked: &Asked<'_>) {
-        *held(&self.served_by) = Some(format!("{}/{}", asked.provider.name(), asked.model));
+        let by = format!("{}/{}", asked.provider.name(), asked.model);
+        *held(&self.served).entry(by.clone()).or_default() += 1;
+        *held(&self.served_by) = Some(by);
     }
 
     async fn conclude<A: Serialize>(
@@ -425,6 +483,11 @@ impl JobContext {
     }
 }
 
+/// What a call says of its target.
+fn verdict<A>(concluded: &Result<A, JobError>) -> Result<(), &JobError> {
+    concluded.as_ref().map(|_| ())
+}
+
 /// A call that is about to be made or recalled.
 struct Asked<'a> {
     step: &'a str,
@@ -443,6 +506,19 @@ struct Told {
     usage: Option<Usage>,
     request_id: Option<String>,
     tier: Option<Tier>,
+}
+
+fn told_of_chat(answer: &ChatAnswer) -> Told {
+    let tier = answer.service_tier.as_deref().map(Tier::of_service_tier);
+    Told { usage: answer.usage, request_id: answer.request_id.clone(), tier }
+}
+
+/// Tokens of a call as far as we can count them.
+fn of_chat_answer(request: &ChatRequest, answer: Option<&ChatAnswer>) -> Usage {
+    match answer {
+        Some(answer) => estimate::of_answer(request, answer),
+        None => estimate::of_chat(request, ""),
+    }
 }
 
 fn word_of<'a>(body: &'a Map<String, Value>, member: &str) -> Option<&'a str> {

@@ -5,10 +5,12 @@
 
 pub mod admission;
 mod backend;
+mod breaker;
 pub mod caches;
 mod claimer;
 pub mod coalesce;
 pub mod context;
+mod fallback;
 mod flights;
 pub mod handlers;
 mod leases;
@@ -41,6 +43,7 @@ pub use timeouts::TIMEOUT_DEFAULT;
 
 use crate::{
     backend::{Claimed, ClaimedJobs},
+    breaker::Breakers,
     claimer::Claimer,
     leases::{Leases, Stop},
     meters::Meters,
@@ -116,6 +119,7 @@ impl Worker {
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
+            breakers: Arc::new(Breakers::new(stores.clone())),
             around: self.around,
             handlers: handlers::Handlers::new(),
             session,

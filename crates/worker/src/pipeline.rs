@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission::PARKED,
     backend::Claimed,
+    breaker::Breakers,
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
     leases::{Held, Leases, Stop},
@@ -35,6 +36,7 @@ const STOP_GRACE: Duration = Duration::from_secs(2);
 /// What every attempt of this worker shares.
 pub(crate) struct Pipeline {
     pub(crate) around: Surroundings,
+    pub(crate) breakers: Arc<Breakers>,
     pub(crate) handlers: Handlers,
     pub(crate) session: SessionId,
     pub(crate) leases: Arc<Leases>,
@@ -140,7 +142,8 @@ impl Pipeline {
             let ask = || self.around.stores.journal.memos(job.id);
             until_available("memos", ask, &held.token).await?
         };
-        Some((handler, JobContext::new(self.around.clone(), loaded, memos, held.token.child_token(), total)))
+        let (around, breakers, stop) = (self.around.clone(), self.breakers.clone(), held.token.child_token());
+        Some((handler, JobContext::new(around, breakers, loaded, memos, stop, total)))
     }
 
     /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error.

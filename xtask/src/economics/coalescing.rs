@@ -107,7 +107,7 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     }
     let api = Client::new(cluster.apis().first().context("there is an API")?);
 
-    let mut run = async |queue: &str, jobs: Vec<Value>| {
+    let run = async |queue: &str, jobs: Vec<Value>| {
         let (rate, numbers) = drain(&api, queue, &jobs).await?;
         let calls = counting.take();
         eprintln!("{queue}: {} jobs, {rate:.0}/s, {calls} calls, {} failed", jobs.len(), numbers["failed"]);

@@ -17,7 +17,8 @@ use crate::{
 
 /// Streams what happens to a job until it has ended.
 ///
-/// Events: `snapshot` (the job), `attempt_started`, `token` (text of the answer, with attempt and step), `progress`,
+/// Events: `snapshot` (the job), `attempt_started`, `token` (text of the answer, with attempt and step),
+/// `model_switched` (a call goes on with a fallback: text of its step that came before is void), `progress`,
 /// `state`, `gap` (some events are gone), `result`, and last a `state` with the final state (and the `reason` of a cancel). A comment is sent every
 /// 15 s of silence. `Last-Event-ID` resumes behind an event.
 #[utoipa::path(get, path = "/v1/jobs/{id}/events", tag = "jobs", security(("key" = [])), params(

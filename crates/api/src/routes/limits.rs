@@ -1,4 +1,4 @@
-//! `GET /v1/targets`, `GET /v1/limits` and `GET /v1/limits/{target}`: what targets may take, and how they stand.
+//! `GET /v1/limits` and `GET /v1/limits/{target}`: what targets may take, and how they stand.
 
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
@@ -15,17 +15,10 @@ use crate::{
     problem::{Cause, Document, Problem},
 };
 
-/// Every target that was asked lately.
+/// What a target may take, and how it stands.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Targets {
-    /// By name.
-    targets: Vec<TargetView>,
-}
-
-/// A target: what it may take, and how it stands.
-#[derive(Debug, Serialize, ToSchema)]
-#[schema(as = Target)]
-pub(crate) struct TargetView {
+#[schema(as = Limits)]
+pub(crate) struct LimitsView {
     /// `provider:model:credential`.
     target: String,
     /// Its provider.
@@ -34,6 +27,15 @@ pub(crate) struct TargetView {
     model: String,
     /// Its credential.
     credential: String,
+    /// The rest.
+    #[serde(flatten)]
+    standing: StandingView,
+}
+
+/// What is left of a target's limits.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Standing)]
+pub(crate) struct StandingView {
     /// What is configured; absent where nothing is.
     #[serde(skip_serializing_if = "Option::is_none")]
     limit: Option<LimitView>,
@@ -125,19 +127,6 @@ pub(crate) struct RuleView {
     limit: LimitView,
 }
 
-/// Lists every target that was asked lately, with its buckets and penalties.
-#[utoipa::path(get, path = "/v1/targets", tag = "queues", security(("key" = [])),
-    responses((status = 200, body = Targets), (status = 503, body = Document)))]
-pub(crate) async fn targets(State(app): State<Shared>, uri: Uri) -> Result<Json<Targets>, Problem> {
-    Params::of(&uri, &[])?.finish()?;
-    let names = app.api.limiter.targets().await.map_err(unavailable)?;
-    let mut targets = Vec::with_capacity(names.len());
-    for target in names.iter().filter_map(|name| Target::parse(name.as_str())) {
-        targets.push(view(&app, target).await?);
-    }
-    Ok(Json(Targets { targets }))
-}
-
 /// Lists every configured limit.
 #[utoipa::path(get, path = "/v1/limits", tag = "queues", security(("key" = [])),
     responses((status = 200, body = LimitList)))]
@@ -154,12 +143,12 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Lim
 /// Shows the limit of one target, and how it stands.
 #[utoipa::path(get, path = "/v1/limits/{target}", tag = "queues", security(("key" = [])), params(
     ("target" = String, Path, description = "the target: `provider:model:credential`"),
-), responses((status = 200, body = TargetView), (status = 404, body = Document), (status = 503, body = Document)))]
+), responses((status = 200, body = LimitsView), (status = 404, body = Document), (status = 503, body = Document)))]
 pub(crate) async fn get(
     State(app): State<Shared>,
     Segment(name): Segment,
     uri: Uri,
-) -> Result<Json<TargetView>, Problem> {
+) -> Result<Json<LimitsView>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let known = |target: &Target| app.api.routes.routes.iter().any(|route| route.provider == target.provider);
     let target = Target::parse(&name).filter(known).ok_or_else(|| {
@@ -168,13 +157,20 @@ pub(crate) async fn get(
             "is not `provider:model:credential` with a configured provider, e.g. openai:gpt-4o:default",
         )
     })?;
-    view(&app, target).await.map(Json)
+    Ok(Json(LimitsView {
+        standing: standing(&app, &target).await.map_err(unavailable)?,
+        target: target.name().to_string(),
+        provider: target.provider.to_string(),
+        model: target.model.to_string(),
+        credential: target.credential.to_string(),
+    }))
 }
 
-async fn view(app: &App, target: Target) -> Result<TargetView, Problem> {
+/// How a target stands.
+pub(crate) async fn standing(app: &App, target: &Target) -> Result<StandingView, Unavailable> {
     let none = Limit::default();
-    let limit = app.api.limits.of(&target);
-    let standing = app.api.limiter.standing(&target, limit.unwrap_or(&none)).await.map_err(unavailable)?;
+    let limit = app.api.limits.of(target);
+    let standing = app.api.limiter.standing(target, limit.unwrap_or(&none)).await?;
     let Standing { requests, tokens, requests_per_minute, tokens_per_minute, factor, blocked, tickets, pace } =
         standing;
     let bucket = |level: Option<f64>, per_minute: Option<f64>| {
@@ -187,8 +183,7 @@ async fn view(app: &App, target: Target) -> Result<TargetView, Problem> {
         }
         None => (None, None),
     };
-    Ok(TargetView {
-        target: target.name().to_string(),
+    Ok(StandingView {
         limit: limit.map(LimitView::from),
         requests: bucket(requests, requests_per_minute),
         tokens: bucket(tokens, tokens_per_minute),
@@ -197,9 +192,6 @@ async fn view(app: &App, target: Target) -> Result<TargetView, Problem> {
         blocked_reason,
         tickets,
         pace,
-        provider: target.provider.to_string(),
-        model: target.model.to_string(),
-        credential: target.credential.to_string(),
     })
 }
 

@@ -7,9 +7,13 @@ use axum::{
 };
 use queue_core::telemetry;
 
-use crate::{app::Shared, routes::queues};
+use crate::{
+    app::Shared,
+    routes::{queues, targets},
+};
 
-/// Every metric in the text format of Prometheus. Depths of queues are read at the scrape.
+/// Every metric in the text format of Prometheus. Depths of queues and states of breakers are read at the
+/// scrape.
 #[utoipa::path(get, path = "/metrics", tag = "system", responses(
     (status = 200, description = "text format 0.0.4", body = String, content_type = "text/plain"),
 ))]
@@ -34,6 +38,9 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
         }
         // A scrape must not fail with a store: the other metrics say what is wrong with it.
         Err(problem) => tracing::warn!(detail = problem.detail(), "queue gauges keep their last values"),
+    }
+    for (circuit, view) in targets::circuits(&app).await.into_iter().flatten() {
+        metrics::gauge!(telemetry::BREAKER_STATE, "target" => circuit.shared()).set(f64::from(view.state.level()));
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::in_dollars(&app.api.metrics.render())).into_response()

@@ -13,7 +13,9 @@ mod list;
 mod metrics;
 mod queues;
 mod steer;
+mod targets;
 mod tenants;
+mod usage;
 mod why;
 mod workers;
 
@@ -34,6 +36,8 @@ use crate::{app::Shared, auth, problem};
     tags(
         (name = "jobs", description = "Submit jobs, look at them, wait for them, steer them."),
         (name = "queues", description = "Depths, pauses and limits."),
+        (name = "targets", description = "Providers' models: pauses and breakers."),
+        (name = "tenants", description = "Whose jobs they are."),
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
@@ -90,9 +94,11 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(batches::get))
         .routes(routes!(costs::costs))
-        .routes(routes!(tenants::usage))
+        .routes(routes!(targets::list))
+        .routes(routes!(targets::get, targets::patch))
+        .routes(routes!(tenants::get, tenants::patch))
+        .routes(routes!(usage::usage))
         .routes(routes!(workers::list))
-        .routes(routes!(limits::targets))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get))
 }

@@ -16,7 +16,6 @@ use queue_core::{
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
@@ -26,6 +25,7 @@ use crate::{
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
+    settings::{Pause, check_tag, is_value, tag_of},
     shape, view,
 };
 
@@ -34,8 +34,6 @@ use crate::{
 const JOBS_PER_WORKER: u64 = 50;
 /// Largest body of a change.
 const BODY_MAX_BYTES: usize = 16 * 1024;
-/// Longest reason, in bytes: it is shown by every `why`.
-const REASON_MAX_BYTES: usize = 500;
 /// Most jobs of a queue that may be allowed to run at once: beyond it, the limit is none.
 const CONCURRENCY_MAX: u32 = 1_000_000;
 
@@ -166,7 +164,7 @@ async fn show(app: &App, queue: &Name) -> Result<Response, Problem> {
         return Err(Problem::new(Cause::NotFound, detail).at("/path/queue", "is not the name of a queue"));
     }
     let settings = settings.unwrap_or_else(untouched);
-    let tag = format!("\"{}\"", settings.version);
+    let tag = tag_of(settings.version);
     let view = QueueView::new(queue, settings, metrics.unwrap_or_default(), app.now());
     Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
 }
@@ -224,25 +222,19 @@ pub(crate) async fn patch(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let task = {
         let app = app.clone();
-        let wanted = headers.get(header::IF_MATCH).cloned();
         let queue = queue.clone();
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
         tokio::spawn(async move {
-            let _one_at_a_time = app.queue_edits.lock().await;
+            let _one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.queues().await?.remove(&queue).unwrap_or_else(untouched);
-            let tag = format!("\"{}\"", held.version);
-            if wanted.is_some_and(|wanted| wanted != "*" && wanted.as_bytes() != tag.as_bytes()) {
-                let reason = format!("the queue's tag is {tag} now");
-                return Err(Problem::new(Cause::Stale, "the queue was changed since it was read")
-                    .at("/header/If-Match", reason));
-            }
+            check_tag(&headers, held.version, "queue")?;
             let value = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_queue(&queue, value.clone()).await?;
             let setting = Setting::Queue(queue.clone(), Versioned { version, value });
             if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
                 tracing::warn!(%error, %queue, "the dispatcher gets the queue's settings from the reconciler");
             }
-            Ok(())
+            Ok::<_, Problem>(())
         })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
@@ -259,35 +251,19 @@ fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<Que
         return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..6].join(", "))));
     }
     let [paused, until, reason, concurrency, key_concurrency, timeout, rate, retention] = given;
-    let value = |raw: Option<&RawValue>| raw.is_some_and(|raw| raw.get() != "null");
-
-    if paused.is_some_and(|raw| raw.get() == "null") {
-        fields.wrong("paused", "must be true or false, not null");
-    } else if let Some(paused) = fields.boolean("paused", paused) {
-        // Each pause says its own until and reason; a resume has none.
-        settings = QueueSettings { paused, paused_until: None, reason: None, ..settings };
-    }
-    for (name, raw) in [("until", until), ("reason", reason)] {
-        if value(raw) && !settings.paused {
-            fields.wrong(name, "belongs to a pause: give `\"paused\": true` with it");
-        }
-    }
-    if until.is_some() {
-        settings.paused_until = fields.moment("until", until.filter(|_| value(until)), now, now);
-    }
-    if reason.is_some() {
-        settings.reason = fields.label("reason", reason.filter(|_| value(reason)), REASON_MAX_BYTES);
-    }
+    let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason };
+    let pause = pause.change(&mut fields, [paused, until, reason], now);
+    (settings.paused, settings.paused_until, settings.reason) = (pause.on, pause.until, pause.reason);
     if concurrency.is_some() {
-        let given = concurrency.filter(|_| value(concurrency));
+        let given = concurrency.filter(|_| is_value(concurrency));
         settings.concurrency = fields.integer("concurrency", given, 1..=CONCURRENCY_MAX);
     }
     if key_concurrency.is_some() {
-        let given = key_concurrency.filter(|_| value(key_concurrency));
+        let given = key_concurrency.filter(|_| is_value(key_concurrency));
         settings.key_concurrency = fields.integer("key_concurrency", given, 1..=CONCURRENCY_MAX);
     }
     if timeout.is_some() {
-        settings.timeout_ms = fields.timeout_ms("timeout", timeout.filter(|_| value(timeout)));
+        settings.timeout_ms = fields.timeout_ms("timeout", timeout.filter(|_| is_value(timeout)));
     }
     fields.unsupported("rate", rate);
     fields.unsupported("retention", retention);

@@ -9,9 +9,12 @@ use axum::{
 use queue_core::{
     dispatcher::{Entry, Place},
     events::EventBody,
+    fallback::Link,
     ids::{Epoch, JobId},
     job::{self, Job},
     journal::{Cancelled, Changed, Edit, Interrupted},
+    payload::Loads,
+    route::is_chain,
     state::{Standing, State as JobState},
 };
 use serde::Deserialize;
@@ -72,9 +75,10 @@ pub(crate) async fn patch(
     let max = app.api.settings.max_job_bytes + SMALL_BODY_MAX_BYTES;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let job = view::row(&app, id).await?;
+    let chain = if is_chain(&job.target) { app.api.stores.reads.fallback(id).await? } else { Vec::new() };
     let edit = {
         let (app, job) = (app.clone(), job.clone());
-        submit::aside(move || read_edit(&app, &job, &body)).await??
+        submit::aside(move || read_edit(&app, &job, &chain, &body)).await??
     };
     if seen.is_some_and(|seen| seen != job.epoch) {
         return Err(stale(job.epoch));
@@ -122,7 +126,7 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
     }
 }
 
-fn read_edit(app: &App, job: &Job, body: &bytes::Bytes) -> Result<Edit, Problem> {
+fn read_edit(app: &App, job: &Job, chain: &[Link], body: &bytes::Bytes) -> Result<Edit, Problem> {
     let text = json::utf8(body)?;
     json::check_depth(text)?;
     let mut fields = Fields::default();
@@ -138,8 +142,10 @@ fn read_edit(app: &App, job: &Job, body: &bytes::Bytes) -> Result<Edit, Problem>
         None => None,
         Some(raw) => {
             let max = app.api.settings.max_job_bytes;
-            shape::read_payload(&mut fields, Some(job.kind), Some(raw), app.surroundings(), max)?
-                .map(|target| (body.slice_ref(raw.get().as_bytes()), target))
+            let chain = (!chain.is_empty()).then(|| serde_json::to_string(chain)).transpose();
+            let chain = chain.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
+            shape::read_payload(&mut fields, Some(job.kind), Some(raw), chain.as_deref(), app.surroundings(), max)?
+                .map(|Loads { target, .. }| (body.slice_ref(raw.get().as_bytes()), target))
         }
     };
     if let (Some(at), Some(deadline)) = (run_at, job.deadline)

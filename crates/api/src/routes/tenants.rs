@@ -1,143 +1,159 @@
-//! Tenants: what each of them used.
+//! Tenants: what was set for them, and pausing them.
 
-use axum::{Json, extract::State, http::Uri};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderMap, StatusCode, Uri, header},
+    response::{IntoResponse, Response},
+};
 use queue_core::{
+    dispatcher::Setting,
     ids::Name,
-    journal::{CostColumn, CostQuery, CostRow},
-    ledger::Usage,
+    journal::{TenantSettings, Versioned},
     time::Timestamp,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::costs::end_of_day;
 use crate::{
-    app::Shared,
+    app::{App, Shared},
+    body::{self, Media},
+    fields::Fields,
+    json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
-    view::UsageView,
+    settings::{Pause, check_tag, tag_of},
 };
 
-/// What a tenant used in a period, and what it may still use.
+/// Largest body of a change.
+const BODY_MAX_BYTES: usize = 16 * 1024;
+
+/// A tenant.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct TenantUsage {
-    /// Whose.
-    #[schema(value_type = String)]
-    tenant: Name,
-    /// Calls that ended at or after; the first of this month (UTC) unless given.
-    #[schema(value_type = String, format = DateTime)]
-    since: Timestamp,
-    /// Calls that ended before.
-    #[schema(value_type = String, format = DateTime)]
-    until: Timestamp,
-    /// Requests to providers.
-    requests: u64,
-    /// Requests whose price is unknown: their cost is not in the sums.
-    requests_unpriced: u64,
-    /// Jobs that asked a provider, each counted when its first call ended.
-    jobs: u64,
-    /// Jobs now that are accepted and have not ended.
-    live_jobs: u64,
-    /// Tokens.
-    #[serde(flatten)]
-    #[schema(value_type = UsageView)]
-    usage: Usage,
-    /// US dollars spent, over priced requests.
-    spend_usd: String,
-    /// Part of it that was for nothing.
-    wasted_usd: String,
-    /// US dollars charged for succeeded jobs.
-    charge_usd: String,
-    /// US dollars that answers would have cost for which nobody had to be asked; not part of `spend_usd`.
-    saved_usd: String,
-    /// What is left of its quotas.
-    quota_left: QuotaLeft,
+#[schema(as = Tenant)]
+pub(crate) struct TenantView {
+    /// Its name.
+    tenant: String,
+    /// Whether claims skip its jobs now.
+    paused: bool,
+    /// When the pause ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<Timestamp>,
+    /// Why it is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// Turns of its jobs in a round.
+    weight: u32,
+    /// Live jobs that it may have; any number when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backlog_max: Option<u64>,
+    /// Its live jobs.
+    live: u64,
+    /// Grows with every change of the settings; 0 before the first.
+    version: i64,
 }
 
-/// What is left; `null` where there is no quota.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct QuotaLeft {
-    /// Live jobs that it may have besides those that it has (`backlog_max`).
-    live_jobs: Option<u64>,
-    /// Requests to providers.
-    requests: Option<u64>,
-    /// Tokens.
-    tokens: Option<u64>,
-    /// US dollars.
-    usd: Option<String>,
+fn untouched() -> Versioned<TenantSettings> {
+    Versioned { version: 0, value: TenantSettings::default() }
 }
 
-/// What a tenant used. One that nobody has named anywhere has used nothing.
-#[utoipa::path(get, path = "/v1/tenants/{tenant}/usage", tag = "money", security(("key" = [])), params(
+fn named(text: &str) -> Result<Name, Problem> {
+    Name::checked(text).map_err(|reason| Problem::field("/path/tenant", reason))
+}
+
+/// Shows a tenant. One that nobody has named yet has no jobs and the usual settings.
+#[utoipa::path(get, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), params(
     ("tenant" = String, Path, description = "the tenant"),
-    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back; default the first of this month (UTC)"),
-    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back; default now"),
-), responses((status = 200, body = TenantUsage), (status = 404, body = Document), (status = 422, body = Document)))]
-pub(crate) async fn usage(
+), responses((status = 200, body = TenantView), (status = 422, body = Document)))]
+pub(crate) async fn get(State(app): State<Shared>, Segment(tenant): Segment, uri: Uri) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    show(&app, &named(&tenant)?).await
+}
+
+async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
+    let catalog = &app.api.stores.catalog;
+    let (settings, backlog) = tokio::join!(catalog.tenants(), catalog.backlog(tenant));
+    let Versioned { version, value } = settings?.remove(tenant).unwrap_or_else(untouched);
+    let pause = Pause { on: value.paused, until: value.paused_until, reason: value.reason }.at(app.now());
+    let view = TenantView {
+        tenant: tenant.to_string(),
+        paused: pause.on,
+        until: pause.until,
+        reason: pause.reason,
+        weight: value.weight,
+        backlog_max: value.backlog_max,
+        live: backlog?.live,
+        version,
+    };
+    Ok((StatusCode::OK, [(header::ETAG, tag_of(version))], Json(view)).into_response())
+}
+
+/// A change to a tenant's settings. What is absent stays, what is `null` is taken away.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the schema of what `change` takes apart by hand
+pub(crate) struct TenantPatch {
+    /// Whether claims skip its jobs. What runs goes on, and new jobs are accepted.
+    paused: Option<bool>,
+    /// When the pause ends by itself.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<String>,
+    /// Why it is paused, for those who ask `why`.
+    #[schema(max_length = 500)]
+    reason: Option<String>,
+}
+
+/// Pauses or resumes a tenant.
+#[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), request_body = TenantPatch,
+    params(
+    ("tenant" = String, Path, description = "the tenant"),
+    ("If-Match" = Option<String>, Header, description = "`ETag` of the tenant: refused if it was changed since"),
+), responses(
+    (status = 200, body = TenantView),
+    (status = 412, description = "it was changed since it was read", body = Document),
+    (status = 422, body = Document),
+))]
+pub(crate) async fn patch(
     State(app): State<Shared>,
     Segment(tenant): Segment,
     uri: Uri,
-) -> Result<Json<TenantUsage>, Problem> {
-    let tenant = Name::checked(&tenant)
-        .map_err(|reason| Problem::new(Cause::NotFound, "no tenant has such a name").at("/path/tenant", reason))?;
-    let mut params = Params::of(&uri, &["since", "until"])?;
-    let now = app.now();
-    let since = params.past("since", now).unwrap_or_else(|| first_of_month(now));
-    let given = params.past("until", now);
-    let until = given.unwrap_or(now.plus_ms(1));
-    if since >= until {
-        params.wrong("since", format!("is not before `until` ({until})"));
-    }
-    params.finish()?;
-    let stores = &app.api.stores;
-    let query = CostQuery {
-        by: vec![CostColumn::Tenant],
-        since,
-        until: given.unwrap_or_else(|| end_of_day(now)),
-        tenant: Some(tenant.clone()),
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let tenant = named(&tenant)?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let task = {
+        let (app, tenant) = (app.clone(), tenant.clone());
+        // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
+        tokio::spawn(async move {
+            let _one_at_a_time = app.settings_edits.lock().await;
+            let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
+            check_tag(&headers, held.version, "tenant")?;
+            let value = change(held.value, json::utf8(&body)?, app.now())?;
+            let version = app.api.stores.catalog.set_tenant(&tenant, value.clone()).await?;
+            let setting = Setting::Tenant(tenant.clone(), Versioned { version, value });
+            if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
+                tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
+            }
+            Ok::<_, Problem>(())
+        })
     };
-    let line = stores.ledger.costs(&query).await?.into_iter().next();
-    let backlog = stores.catalog.backlog(&tenant).await?;
-    let of = |number: fn(&CostRow) -> u64| line.as_ref().map(number).unwrap_or_default();
-    let money =
-        |sum: fn(&CostRow) -> queue_core::ledger::Nanousd| line.as_ref().map(sum).unwrap_or_default().to_string();
-    Ok(Json(TenantUsage {
-        tenant,
-        since,
-        until,
-        requests: of(|line| line.calls),
-        requests_unpriced: of(|line| line.calls_unpriced),
-        jobs: of(|line| line.jobs),
-        live_jobs: backlog.live,
-        usage: line.as_ref().map(|line| line.usage).unwrap_or_default(),
-        spend_usd: money(|line| line.spend),
-        wasted_usd: money(|line| line.wasted),
-        charge_usd: money(|line| line.charge.unwrap_or_default()),
-        saved_usd: money(|line| line.saved.total()),
-        quota_left: QuotaLeft {
-            live_jobs: backlog.max.map(|max| max.saturating_sub(backlog.live)),
-            requests: None,
-            tokens: None,
-            usd: None,
-        },
-    }))
+    task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
+    show(&app, &tenant).await
 }
 
-/// Midnight of the first of the month, UTC.
-fn first_of_month(now: Timestamp) -> Timestamp {
-    let text = now.to_string();
-    let month = text.get(..7).unwrap_or_default();
-    format!("{month}-01T00:00:00Z").parse().unwrap_or(now)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_month_begins_on_its_first() {
-        let at = |text: &str| text.parse::<Timestamp>().unwrap();
-        assert_eq!(first_of_month(at("2026-11-29T13:14:15.678Z")), at("2026-11-01T00:00:00Z"));
-        assert_eq!(first_of_month(at("2026-12-01T00:00:00Z")), at("2026-12-01T00:00:00Z"));
+fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<TenantSettings, Problem> {
+    const KNOWN: [&str; 3] = ["paused", "until", "reason"];
+    json::check_depth(text)?;
+    let mut fields = Fields::default();
+    let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
+    if fields.errors.is_empty() && given.iter().all(Option::is_none) {
+        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN.join(", "))));
     }
+    let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason.clone() };
+    let pause = pause.change(&mut fields, given, now);
+    fields.finish()?;
+    Ok(TenantSettings { paused: pause.on, paused_until: pause.until, reason: pause.reason, ..settings })
 }

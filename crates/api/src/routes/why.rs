@@ -35,8 +35,8 @@ pub(crate) struct Why {
 /// One thing that a job waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// `delayed`, `queue_paused`, `target_parked`, `queue_concurrency`, `target_concurrency`, `concurrency_key`,
-    /// `other_isolated`, `no_worker`, `turn` or `hand_over`.
+    /// `delayed`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
+    /// `target_concurrency`, `concurrency_key`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
     message: String,
@@ -88,18 +88,37 @@ impl Reason {
     }
 }
 
+fn ending(until: Option<Timestamp>) -> String {
+    until.map_or_else(|| "until someone resumes it".to_owned(), |until| format!("until {until}"))
+}
+
 impl From<Wait> for Reason {
     fn from(wait: Wait) -> Self {
         match wait {
             Wait::Delayed { until } => Self::delayed(until),
             Wait::QueuePaused { until, reason } => {
-                let end = until.map_or_else(|| "until someone resumes it".to_owned(), |until| format!("until {until}"));
+                let end = ending(until);
                 Self { until, reason, ..Self::new("queue_paused", format!("its queue is paused {end}")) }
             }
+            Wait::TenantPaused { until, reason } => {
+                let end = ending(until);
+                Self { until, reason, ..Self::new("tenant_paused", format!("its tenant is paused {end}")) }
+            }
+            Wait::TargetPaused { target, until, reason } => Self {
+                until,
+                reason: Some(reason),
+                ..Self::new("target_paused", format!("{target} is held by an operator {}", ending(until)))
+            }
+            .of(target),
+            Wait::TargetTried { target, reason } => Self {
+                reason: Some(reason),
+                ..Self::new("target_tried", format!("one job is finding out whether {target} works again"))
+            }
+            .of(target),
             Wait::TargetParked { target, until, reason } => Self {
                 until: Some(until),
-                reason: Some(reason),
-                ..Self::new("target_parked", format!("{target} is parked until {until}"))
+                reason: Some(reason.clone()),
+                ..Self::new("target_parked", format!("{target} is parked until {until}: {reason}"))
             }
             .of(target),
             Wait::QueueConcurrency { limit } => Self {

@@ -13,6 +13,7 @@ use api::{Api, Settings};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
     events::{EventBody, Events, memory::MemoryEvents},
@@ -107,6 +108,7 @@ impl Server {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
+            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };

@@ -9,12 +9,15 @@ pub(crate) mod limit;
 pub(crate) mod migrate;
 pub(crate) mod price;
 pub(crate) mod queue;
+pub(crate) mod target;
 pub(crate) mod tenant;
 pub(crate) mod worker;
 
 use queue_core::time::{Clock, SystemClock, Timestamp, parse_duration};
 
-use crate::{client::Client, output::Output};
+use serde_json::{Value, json};
+
+use crate::{client::Client, failure::Failure, output::Output};
 
 /// What an operator command works with.
 #[derive(Clone, Debug)]
@@ -23,6 +26,19 @@ pub(crate) struct Operator {
     pub(crate) client: Client,
     /// Where the answer goes.
     pub(crate) out: Output,
+}
+
+/// The change that pauses something.
+pub(crate) fn pause_body(until: Option<String>, reason: Option<String>) -> Result<Value, Failure> {
+    let until = until.map(|text| parse_later(&text)).transpose().map_err(Failure::usage)?;
+    let mut body = json!({"paused": true});
+    if let Some(until) = until {
+        body["until"] = json!(until);
+    }
+    if let Some(reason) = reason {
+        body["reason"] = json!(reason);
+    }
+    Ok(body)
 }
 
 /// Reads a moment that is given as RFC 3339 or as a duration from now, e.g. `10m`.

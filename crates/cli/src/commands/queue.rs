@@ -4,8 +4,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{Operator, parse_later},
-    failure::{Exit, Failure, Outcome},
+    commands::{Operator, pause_body},
+    failure::{Exit, Outcome},
     output::{self, cell},
 };
 
@@ -42,17 +42,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::List => list(operator).await,
         Verb::Inspect { queue } => inspect(operator, &queue).await,
-        Verb::Pause { queue, until, reason } => {
-            let until = until.map(|text| parse_later(&text)).transpose().map_err(Failure::usage)?;
-            let mut body = json!({"paused": true});
-            if let Some(until) = until {
-                body["until"] = json!(until);
-            }
-            if let Some(reason) = reason {
-                body["reason"] = json!(reason);
-            }
-            change(operator, &queue, &body, "paused").await
-        }
+        Verb::Pause { queue, until, reason } => change(operator, &queue, &pause_body(until, reason)?, "paused").await,
         Verb::Resume { queue } => change(operator, &queue, &json!({"paused": false}), "resumed").await,
     }
 }

@@ -1,14 +1,15 @@
-//! `longshore tenant …`: who uses the installation, and how much.
+//! `longshore tenant …`: who uses the installation, how much, and stopping a tenant's jobs.
 
-use serde_json::Value;
+use reqwest::Method;
+use serde_json::{Value, json};
 
 use crate::{
-    commands::Operator,
+    commands::{Operator, pause_body},
     failure::{Exit, Outcome},
     output::{self, cell},
 };
 
-/// What can be asked about tenants.
+/// What can be done with tenants.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
     /// Show what a tenant used and what it may still use
@@ -21,6 +22,22 @@ pub(crate) enum Verb {
         /// Until: a time, or a duration back from now
         #[arg(long)]
         until: Option<String>,
+    },
+    /// Stop claims of a tenant's jobs; what runs goes on, new jobs are accepted and wait
+    Pause {
+        /// The tenant
+        tenant: String,
+        /// When the pause ends by itself: a time, or a duration from now
+        #[arg(long)]
+        until: Option<String>,
+        /// Why, for those who ask `job why`
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Start them again
+    Resume {
+        /// The tenant
+        tenant: String,
     },
 }
 
@@ -44,9 +61,16 @@ const FIELDS: [&str; 14] = [
 
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
-    let Verb::Usage { tenant, since, until } = verb;
+    match verb {
+        Verb::Usage { tenant, since, until } => usage(operator, &tenant, since, until).await,
+        Verb::Pause { tenant, until, reason } => change(operator, &tenant, &pause_body(until, reason)?, "paused").await,
+        Verb::Resume { tenant } => change(operator, &tenant, &json!({"paused": false}), "resumed").await,
+    }
+}
+
+async fn usage(operator: &Operator, tenant: &str, since: Option<String>, until: Option<String>) -> Outcome {
     let query = [("since", since), ("until", until)];
-    let body = operator.client.get(&["v1", "tenants", &tenant, "usage"], &query).await?;
+    let body = operator.client.get(&["v1", "tenants", tenant, "usage"], &query).await?;
     operator.out.show(&body, || {
         let mut pairs: Vec<(String, String)> = FIELDS.map(|name| (name.replace('_', " "), cell(&body, name))).into();
         let left = body.get("quota_left").and_then(Value::as_object).into_iter().flatten();
@@ -56,5 +80,11 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         let pairs: Vec<(&str, String)> = pairs.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
         output::fields(&pairs);
     });
+    Ok(Exit::Ok)
+}
+
+async fn change(operator: &Operator, tenant: &str, body: &Value, done: &str) -> Outcome {
+    let answer = operator.client.send_json(Method::PATCH, &["v1", "tenants", tenant], Some(body)).await?;
+    operator.out.show(&answer.body, || output::line(&format!("{tenant} {done}")));
     Ok(Exit::Ok)
 }

@@ -318,7 +318,7 @@ fn tenants(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, Tenan
         if !(1..=WEIGHT_MAX).contains(&weight) {
             return Err(format!("tenants.{name}.weight is {weight}; it is between 1 and {WEIGHT_MAX}"));
         }
-        Ok((name, TenantSettings { backlog_max: tenant.backlog_max, weight }))
+        Ok((name, TenantSettings { backlog_max: tenant.backlog_max, weight, ..TenantSettings::default() }))
     };
     file.iter().map(checked).collect()
 }

@@ -37,10 +37,23 @@ const CONCURRENCY_DEFAULT: u32 = 64;
 /// Embedding jobs of one target that run at once likewise: sixteen full calls.
 const EMBEDDING_JOBS_DEFAULT: u32 = 4_096;
 
-/// The adapter's own patience, but longer until the first piece: a small machine reads a long prompt slowly, and jobs
-/// wait in line inside a server that takes more of them than it can run at once.
+/// Patience with a service on the other side of the network. Models that think get five minutes until the first piece.
 const PATIENCE_DEFAULT: Patience =
+    Patience { connect: Duration::from_secs(5), first_byte: Duration::from_secs(60), chunk: Duration::from_secs(30) };
+
+/// Patience with a server of one's own, which is reached without TLS: a small machine reads a long prompt slowly, and jobs
+/// wait in line inside a server that takes more of them than it can run at once.
+const PATIENCE_NEAR: Patience =
     Patience { connect: Duration::from_secs(5), first_byte: Duration::from_secs(120), chunk: Duration::from_secs(60) };
+
+/// The patience with a server at this address, where nobody says anything.
+fn usual_patience(url: &str) -> Patience {
+    if url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:")) {
+        PATIENCE_DEFAULT
+    } else {
+        PATIENCE_NEAR
+    }
+}
 
 /// The simulated provider's pace: quick enough to try things out, slow enough to see tokens come.
 const SIMULATED_DEFAULT: (Duration, u32) = (Duration::from_millis(100), 100);
@@ -151,7 +164,10 @@ pub(super) fn resolve(
     let alone = providers.is_empty();
     let key = own_key(env, &file.provider)?;
     let own = match (url, key) {
-        (Some(url), key) => Some(openai("default", url, key, PATIENCE_DEFAULT, true)?),
+        (Some(url), key) => {
+            let patience = usual_patience(&url);
+            Some(openai("default", url, key, patience, true)?)
+        }
         (None, Some(key)) if alone => Some(openai("openai", OPENAI_URL.to_owned(), Some(key), PATIENCE_DEFAULT, true)?),
         (None, None) if alone => Some(simulated(flags, None, None)?),
         (None, _) => None,
@@ -194,10 +210,11 @@ fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> R
             }
             let key = key_of(env, entry.key_env.as_deref(), entry.key_file.as_deref())?;
             let or = |given: Option<file::Seconds>, usual| given.map_or(usual, |given| given.0);
+            let usual = usual_patience(&url);
             let patience = Patience {
-                connect: or(entry.connect_timeout, PATIENCE_DEFAULT.connect),
-                first_byte: or(entry.first_byte_timeout, PATIENCE_DEFAULT.first_byte),
-                chunk: or(entry.chunk_timeout, PATIENCE_DEFAULT.chunk),
+                connect: or(entry.connect_timeout, usual.connect),
+                first_byte: or(entry.first_byte_timeout, usual.first_byte),
+                chunk: or(entry.chunk_timeout, usual.chunk),
             };
             openai(&entry.name, url, key, patience, entry.include_usage.unwrap_or(true))?
         }

@@ -263,7 +263,10 @@ fn a_store_is_a_url_or_a_table_and_its_password_is_never_shown() {
 fn tenants_have_a_cap_and_a_weight() {
     let config =
         load("[tenants.acme]\nbacklog_max = 7\nweight = 3\n[tenants.globex]\n", Flags::default(), &[]).unwrap();
-    assert_eq!(config.tenants[&Name::from("acme")], TenantSettings { backlog_max: Some(7), weight: 3 });
+    assert_eq!(
+        config.tenants[&Name::from("acme")],
+        TenantSettings { backlog_max: Some(7), weight: 3, ..TenantSettings::default() }
+    );
     assert_eq!(config.tenants[&Name::from("globex")], TenantSettings::default());
     assert!(nothing(&[]).tenants.is_empty());
     for (toml, expected) in [

@@ -1,17 +1,19 @@
 -- Purpose:   new jobs without keys, with their payloads and all that is counted of them, in one statement.
 -- Arguments: 1 payloads, in the order of the ids; 2 queues, in order, 3 how many each was given; 4 tenants, in order,
---            5 how many each has; 6 and following as `accept_jobs`, in the order of the ids.
+--            5 how many each has; 6 fallback chains as JSON, in the order of the ids; 7 and
+--            following as `accept_jobs`, in the order of the ids.
 -- Returns:   nothing.
 -- Invariant: an id that is there already refuses all of it: whether it was accepted before is then found out by
 --            `accept_payloads`.
 WITH carried AS (
-    INSERT INTO payloads (id, tenant, body) SELECT * FROM unnest($6::uuid[], $7::text[], $1::bytea[])
+    INSERT INTO payloads (id, tenant, body, fallback)
+    SELECT * FROM unnest($7::uuid[], $8::text[], $1::bytea[], $6::text[])
 ), made AS (
     INSERT INTO jobs (id, tenant, queue, kind, target, priority, max_attempts, run_at, start_by, deadline, timeout_ms,
                       accepted_at, unique_key, operation, batch_id, tags, request_id, traceparent, concurrency_key)
-    SELECT * FROM unnest($6::uuid[], $7::text[], $8::text[], $9::text[], $10::text[], $11::smallint[], $12::integer[],
-                         $13::bigint[], $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::text[],
-                         $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[])
+    SELECT * FROM unnest($7::uuid[], $8::text[], $9::text[], $10::text[], $11::text[], $12::smallint[], $13::integer[],
+                         $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
+                         $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[])
 ), opened AS (
     INSERT INTO queues (name) SELECT * FROM unnest($2::text[]) ON CONFLICT (name) DO NOTHING
 ), backlogs AS (

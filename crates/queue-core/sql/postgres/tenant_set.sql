@@ -1,8 +1,10 @@
 -- Purpose:   replaces a tenant's settings.
--- Arguments: 1 name, 2 backlog_max, 3 weight.
+-- Arguments: 1 name, 2 backlog_max, 3 weight, 4 paused, 5 paused_until, 6 reason.
 -- Returns:   the new version.
 -- Invariant: versions grow by one with every change.
-INSERT INTO tenants AS t (name, version, backlog_max, weight) VALUES ($1, 1, $2, $3)
+INSERT INTO tenants AS t (name, version, backlog_max, weight, paused, paused_until, reason)
+VALUES ($1, 1, $2, $3, $4, $5, $6)
 ON CONFLICT (name) DO UPDATE
-SET version = t.version + 1, backlog_max = excluded.backlog_max, weight = excluded.weight
+SET version = t.version + 1, backlog_max = excluded.backlog_max, weight = excluded.weight,
+    paused = excluded.paused, paused_until = excluded.paused_until, reason = excluded.reason
 RETURNING version

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use crate::{
     ids::{Epoch, Generation, JobId, Name, Nonce, SessionId},
     job::{Job, Kind, NewJob},
-    journal::{QueueSettings, Recovery, Versioned},
+    journal::{QueueSettings, Recovery, TargetSettings, TenantSettings, Versioned},
     time::Timestamp,
 };
 
@@ -257,6 +257,29 @@ pub enum Wait {
         /// Why.
         reason: Option<String>,
     },
+    /// An operator has paused its tenant.
+    TenantPaused {
+        /// When the pause ends by itself.
+        until: Option<Timestamp>,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// An operator has paused its target, or holds the target's breaker open.
+    TargetPaused {
+        /// The target.
+        target: String,
+        /// When the pause ends by itself.
+        until: Option<Timestamp>,
+        /// Why.
+        reason: String,
+    },
+    /// One job of its target is running to find out whether the target works again.
+    TargetTried {
+        /// The target.
+        target: String,
+        /// Why it was parked.
+        reason: String,
+    },
     /// Its target is parked.
     TargetParked {
         /// The target.
@@ -312,7 +335,7 @@ pub struct QueueDepth {
     pub active: u64,
     /// Due later, within the horizon.
     pub scheduled: u64,
-    /// Due, but of a parked target or a paused queue, or behind others of its concurrency key.
+    /// Due, but of a parked target, or of a paused queue, target or tenant, or behind others of its concurrency key.
     pub parked: u64,
     /// When the oldest claimable entry became so.
     pub oldest_ready_at: Option<Timestamp>,
@@ -336,8 +359,21 @@ pub enum Setting {
         /// Why, for `why`.
         reason: String,
     },
-    /// Turns that a tenant's lanes get in a round: 1 unless set, at most [`WEIGHT_MAX`].
-    TenantWeight(Name, u32),
+    /// The target sleeps until then, and then wakes with one job at a time, until one of them has ended for good: so that a
+    /// target which may still not work is found out by one job and not by all. A [`Setting::ParkTarget`] that wakes it ends that, too.
+    TryTarget {
+        /// The target.
+        target: Name,
+        /// From when on.
+        from: Timestamp,
+        /// Why it sleeps, for `why`.
+        reason: String,
+    },
+    /// A target's settings, as versioned by the journal.
+    Target(Name, Versioned<TargetSettings>),
+    /// A tenant's settings, as versioned by the journal: the turns that its lanes get in a round (1 unless set, at most
+    /// [`WEIGHT_MAX`]), and whether they sleep.
+    Tenant(Name, Versioned<TenantSettings>),
 }
 
 /// A worker process as the dispatcher sees it.

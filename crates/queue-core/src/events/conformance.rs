@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tokio::{sync::broadcast::error::RecvError, time::timeout};
 
 use super::{EventBody, Events, JobEvent, Progress, Subscription};
-use crate::{ids::JobId, state::State};
+use crate::{error::ErrorClass, ids::JobId, state::State};
 
 /// Longest wait for an event: a case that needs longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -152,6 +152,13 @@ pub async fn every_kind_of_event_arrives_as_it_was_told(fixture: &dyn Fixture) {
         EventBody::AttemptStarted { attempt: 7 },
         EventBody::Token { attempt: 7, step: "map/0003".into(), text: "\u{1f30a} \"quoted\"\n\0".into() },
         progress(2),
+        EventBody::ModelSwitched {
+            attempt: 7,
+            step: "map/0003".into(),
+            from: "a".into(),
+            to: "b:c".into(),
+            class: ErrorClass::Rate,
+        },
         EventBody::State { state: State::Scheduled },
         EventBody::AttemptStarted { attempt: 8 },
         EventBody::State { state: State::Succeeded },

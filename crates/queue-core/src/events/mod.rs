@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 
-use crate::{ids::JobId, state::State};
+use crate::{error::ErrorClass, ids::JobId, state::State};
 
 /// One thing that happened to a job.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,19 @@ pub enum EventBody {
         step: String,
         /// The piece of text.
         text: String,
+    },
+    /// A call goes on with another model: text of its step that came before belongs to nothing any more.
+    ModelSwitched {
+        /// The attempt that it belongs to.
+        attempt: u32,
+        /// The step.
+        step: String,
+        /// The model that did not answer.
+        from: String,
+        /// The model that is asked now.
+        to: String,
+        /// Why: the class of the failure.
+        class: ErrorClass,
     },
     /// How far the work is.
     Progress {

@@ -118,7 +118,7 @@ impl Ring {
             EventBody::Progress { done, total, step } => {
                 self.progress = Some(Progress { done: *done, total: *total, step: step.clone() });
             }
-            EventBody::Token { .. } => {}
+            EventBody::Token { .. } | EventBody::ModelSwitched { .. } => {}
         }
         self.bytes += size_of_text(&event.body);
         self.events.push_back(event.clone());
@@ -174,6 +174,7 @@ impl Ring {
 fn size_of_text(body: &EventBody) -> usize {
     match body {
         EventBody::Token { step, text, .. } => step.len() + text.len(),
+        EventBody::ModelSwitched { step, from, to, .. } => step.len() + from.len() + to.len(),
         EventBody::Progress { step, .. } => step.len(),
         EventBody::AttemptStarted { .. } | EventBody::State { .. } => 0,
     }

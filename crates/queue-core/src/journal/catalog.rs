@@ -55,11 +55,81 @@ pub struct TenantSettings {
     pub backlog_max: Option<u64>,
     /// Turns of its lanes in a round, 1..=[`WEIGHT_MAX`](crate::dispatcher::WEIGHT_MAX).
     pub weight: u32,
+    /// Whether claims skip its lanes.
+    pub paused: bool,
+    /// When the pause ends by itself.
+    pub paused_until: Option<Timestamp>,
+    /// Why it is paused.
+    pub reason: Option<String>,
 }
 
 impl Default for TenantSettings {
     fn default() -> Self {
-        Self { backlog_max: None, weight: 1 }
+        Self { backlog_max: None, weight: 1, paused: false, paused_until: None, reason: None }
+    }
+}
+
+/// Who decides whether a target's breaker is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BreakerMode {
+    /// Its calls.
+    #[default]
+    Auto,
+    /// An operator: it is open.
+    Open,
+    /// An operator: it is closed, whatever its calls come to.
+    Close,
+}
+
+impl BreakerMode {
+    /// The word of the API and of the journal.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Open => "open",
+            Self::Close => "close",
+        }
+    }
+
+    /// The mode with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Auto, Self::Open, Self::Close].into_iter().find(|mode| mode.as_str() == word)
+    }
+}
+
+/// What operators set for a target (`provider:model:credential`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TargetSettings {
+    /// Whether nobody may call it.
+    pub paused: bool,
+    /// When the pause ends by itself.
+    pub paused_until: Option<Timestamp>,
+    /// Why it is paused.
+    pub reason: Option<String>,
+    /// Who decides about its breaker.
+    pub breaker: BreakerMode,
+}
+
+/// Why a target waits whose breaker somebody holds open without a word.
+const HELD_OPEN: &str = "an operator holds its breaker open";
+/// Why a target waits that somebody paused without a word.
+const PAUSED: &str = "an operator has paused it";
+
+impl TargetSettings {
+    /// Whether an operator keeps everybody from it, until when by itself, and why. The pause may have ended since.
+    pub fn held(&self) -> (bool, Option<Timestamp>, String) {
+        let said = |usual: &str| self.reason.clone().unwrap_or_else(|| usual.to_owned());
+        match self.breaker {
+            BreakerMode::Open => (true, None, said(HELD_OPEN)),
+            BreakerMode::Auto | BreakerMode::Close => (self.paused, self.paused_until, said(PAUSED)),
+        }
+    }
+
+    /// Until when and why an operator keeps everybody from it at `now`.
+    pub fn hold(&self, now: Timestamp) -> Option<(Option<Timestamp>, String)> {
+        let (held, until, reason) = self.held();
+        (held && until.is_none_or(|until| until > now)).then_some((until, reason))
     }
 }
 
@@ -156,6 +226,12 @@ pub trait Catalog: Send + Sync {
 
     /// Replaces a tenant's settings and returns their new version.
     async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError>;
+
+    /// Every target for which something was set.
+    async fn targets(&self) -> Result<BTreeMap<Name, Versioned<TargetSettings>>, JournalError>;
+
+    /// Replaces a target's settings and returns their new version.
+    async fn set_target(&self, target: &Name, settings: TargetSettings) -> Result<i64, JournalError>;
 
     /// How many live jobs a tenant has and may have. Cost does not depend on the number of jobs.
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError>;

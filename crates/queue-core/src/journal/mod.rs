@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use catalog::{
-    ApiKey, Backlog, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TenantSettings, Versioned,
-    WorkerSession,
+    ApiKey, Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TargetSettings,
+    TenantSettings, Versioned, WorkerSession,
 };
 pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
 pub use lost::POISON_RECOVERIES;
@@ -28,6 +28,7 @@ use serde::Serialize;
 use crate::{
     dispatcher::Entry,
     error::JobError,
+    fallback::Link,
     ids::{Epoch, Generation, Incarnation, JobId, Name, Nonce, SessionId},
     job::{AttemptRecord, Job, Kind, Loaded, NewJob},
     ledger::{CallRecord, Memo, Saving},
@@ -404,6 +405,9 @@ pub trait Reads: Send + Sync {
 
     /// The payload of a job.
     async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError>;
+
+    /// The fallback chain of a job; empty where it has none.
+    async fn fallback(&self, id: JobId) -> Result<Vec<Link>, JournalError>;
 
     /// The result of a succeeded job.
     async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError>;

@@ -5,11 +5,11 @@ use serde_json::{Map, Value};
 
 pub use super::template::fill;
 use super::{
-    FieldError, Surroundings,
+    FieldError, Loads, Surroundings, chain,
     fields::{At, Errors, Object},
     llm, model, sampling, steps, tree,
 };
-use crate::ids::Name;
+use crate::fallback::Link;
 
 /// Largest document: some four million tokens, more than [`CHUNKS_MAX`] usual chunks. Payloads have a bound of their
 /// own, which is smaller as a rule.
@@ -120,6 +120,8 @@ pub struct Analysis {
     pub text: String,
     /// The model, if one is named.
     pub model: Option<String>,
+    /// Models that chat calls may go to when the first does not answer, where the job has no chain of its own.
+    pub fallback: Vec<Link>,
     /// Members that every chat call gets: `max_tokens`, `temperature` …
     pub defaults: Map<String, Value>,
     /// How the document is cut.
@@ -164,7 +166,7 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
     object.refuse("cache", NOT_BUILT, errors);
     object.refuse("on_complete", NOT_BUILT, errors);
     let (text, is_markdown) = input(object, errors);
-    let (model, defaults) = defaults(object, errors);
+    let (model, fallback, defaults) = defaults(object, errors);
     let (map, reduce) = (steps::map(object, errors), steps::reduce(object, errors));
     if reduce.strategy == Strategy::MergeArrays && map.schema.is_none() && object.get("map").is_some() {
         let reason = "is required: the strategy `merge_arrays` joins arrays, and without a schema answers are text";
@@ -173,6 +175,7 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
     Analysis {
         text: text.to_owned(),
         model,
+        fallback,
         defaults,
         cut: cut(object, is_markdown, errors),
         map,
@@ -207,22 +210,24 @@ fn input<'a>(object: &Object<'a>, errors: &mut Errors) -> (&'a str, bool) {
     (text.unwrap_or_default(), is_markdown)
 }
 
-fn defaults(object: &Object<'_>, errors: &mut Errors) -> (Option<String>, Map<String, Value>) {
-    let Some(value) = object.get("defaults") else { return (None, Map::new()) };
+fn defaults(object: &Object<'_>, errors: &mut Errors) -> (Option<String>, Vec<Link>, Map<String, Value>) {
+    let nothing = (None, Vec::new(), Map::new());
+    let Some(value) = object.get("defaults") else { return nothing };
     let at = object.at("defaults");
     let others = ["model", "provider", "timeout_ms", "fallback", "extra"];
     let known: Vec<&str> = others.into_iter().chain(sampling::KNOWN).collect();
     let hint = "what only your provider knows goes into `extra`";
-    let Some(defaults) = Object::open(value, &at, &known, hint, errors) else { return (None, Map::new()) };
+    let Some(defaults) = Object::open(value, &at, &known, hint, errors) else { return nothing };
     defaults.refuse("provider", "follows from the model; leave it out", errors);
     defaults.refuse("timeout_ms", "is the job's: give the job a `timeout`", errors);
-    defaults.refuse("fallback", NOT_BUILT, errors);
+    let fallback_at = defaults.at("fallback");
+    let links = defaults.get("fallback").map(|chain| chain::links(chain, &fallback_at, errors)).unwrap_or_default();
     sampling::check(&defaults, errors);
     let model = defaults.get("model").and_then(Value::as_str).map(str::to_owned);
     let mut body = defaults.map.clone();
     body.retain(|name, value| sampling::KNOWN.contains(&name.as_str()) && !value.is_null());
     llm::extra(&defaults, &llm::known(), &mut body, errors);
-    (model, body)
+    (model, links, body)
 }
 
 fn cut(object: &Object<'_>, is_markdown: bool, errors: &mut Errors) -> Cut {
@@ -280,7 +285,7 @@ fn limits(object: &Object<'_>, errors: &mut Errors) -> u32 {
 }
 
 /// Checks an `analysis` payload and says what it loads.
-pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
+pub(super) fn validate(text: &str, chain: Option<&Value>, around: Surroundings<'_>) -> Result<Loads, Vec<FieldError>> {
     let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
     let at = At::Payload;
@@ -293,20 +298,30 @@ pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec
     let map = object.get("defaults").and_then(Value::as_object).unwrap_or(&nothing);
     let defaults = Object { map, at: &defaults_at };
     let served = model::served(&defaults, "model", routes.default_model.as_deref(), around, &mut errors);
-    if let Some((name, _)) = &served {
-        check_room(name, &object, &analysis, sampling::answer_limit(&defaults), around, &mut errors);
+    let (own_at, default_at) = (At::Job.member("fallback"), defaults_at.member("fallback"));
+    if chain.is_some() && !analysis.fallback.is_empty() {
+        errors.wrong(default_at, "stands beside the job's `fallback`: give one of them");
+    }
+    let own = chain.map(|chain| chain::links(chain, &own_at, &mut errors)).unwrap_or_default();
+    let (links, links_at) = if own.is_empty() { (&analysis.fallback, default_at) } else { (&own, own_at) };
+    let mut targets = Vec::new();
+    if let Some((name, target)) = served {
+        let answer = sampling::answer_limit(&defaults);
+        check_room((name, links), &object, &analysis, answer, around, &mut errors);
+        targets.push(target);
+        targets.extend(chain::targets(links, &links_at, name, around, &mut errors));
     }
     if let Some(map) = object.get("embed").and_then(Value::as_object) {
         let embed_at = object.at("embed");
         let default = routes.default_embedding_model.as_deref().or(routes.default_model.as_deref());
         model::served(&Object { map, at: &embed_at }, "model", default, around, &mut errors);
     }
-    errors.settle(served.map(|(_, target)| target))
+    errors.settle(Some(Loads::chained(&targets, own)))
 }
 
 /// Refuses a document that certainly makes too many chunks, and calls that certainly have no room.
 fn check_room(
-    model: &str,
+    (model, links): (&str, &[Link]),
     object: &Object<'_>,
     analysis: &Analysis,
     answer: Option<(At<'_>, u64)>,
@@ -319,7 +334,7 @@ fn check_room(
     let around_chunk = map.system.iter().map(String::as_str).chain([map.prompt.as_str()]);
     let prompt: Vec<&str> = around_chunk.chain(is_whole.then_some(text.as_str())).collect();
     let prompt_at = if is_whole { input_at.member("text") } else { map_at.member("prompt") };
-    model::check_room(model, &model::Wish { answer, prompt_at, prompt }, around, errors);
+    model::check_room(model, links, &model::Wish { answer, prompt_at, prompt }, around, errors);
 
     let most = (cut.size as u64).saturating_mul(cut.max_chunks as u64);
     if !is_whole && text.len() as u64 > most {

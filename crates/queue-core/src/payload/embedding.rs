@@ -86,5 +86,5 @@ pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec
     let routes = around.routes;
     let default = routes.default_embedding_model.as_deref().or(routes.default_model.as_deref());
     let served = model::served(&object, "model", default, around, &mut errors);
-    errors.settle(served.map(|(_, target)| target))
+    errors.settle(served.map(|(_, target)| target.name()))
 }

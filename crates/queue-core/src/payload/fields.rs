@@ -16,6 +16,8 @@ const SUGGEST_MAX_BYTES: usize = 64;
 /// A place in the payload. Costs nothing until something is wrong there.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum At<'a> {
+    /// The job.
+    Job,
     /// The payload itself.
     Payload,
     /// A member of an object.
@@ -36,10 +38,11 @@ impl<'a> At<'a> {
     }
 }
 
-/// RFC 6901, beginning with `/payload`.
+/// RFC 6901, from the job on.
 impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Job => Ok(()),
             Self::Payload => f.write_str("/payload"),
             Self::Member(parent, name) if name.contains(['~', '/']) => {
                 write!(f, "{parent}/{}", name.replace('~', "~0").replace('/', "~1"))

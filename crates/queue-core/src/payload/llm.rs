@@ -3,12 +3,10 @@
 use serde_json::{Map, Value};
 
 use super::{
-    FieldError, Surroundings, cache,
+    FieldError, Loads, Surroundings, cache, chain,
     fields::{At, Errors, Object},
     messages, model, sampling, tools, tree,
 };
-use crate::ids::Name;
-
 pub use super::{
     messages::{MESSAGES_MAX, PROMPT_MAX_BYTES},
     sampling::TOKENS_MAX,
@@ -56,6 +54,10 @@ pub enum OnTruncated {
     Accept,
     /// Fail the attempt.
     Fail,
+    /// Ask once more with twice the limit.
+    Raise,
+    /// Let the model go on, a few times.
+    Continue,
 }
 
 /// A chat completion to run.
@@ -105,8 +107,20 @@ fn scan<'a>(object: &Object<'a>, known: &[&str], errors: &mut Errors) -> (Llm, V
     others(object, errors);
     let (schema, wants_json) = response_format(object, errors);
     let repair = object.whole("repair", 0..=REPAIR_MAX, errors).map_or(REPAIR_DEFAULT, |repair| repair as u32);
-    let on_truncated = match object.word("on_truncated", &["accept", "fail"], errors) {
+    let on_truncated = match object.word("on_truncated", &["accept", "fail", "raise", "continue"], errors) {
         Some("fail") => OnTruncated::Fail,
+        Some("raise") => {
+            if sampling::answer_limit(object).is_none() {
+                object.wrong("on_truncated", "`raise` needs a limit to raise: give `max_tokens`", errors);
+            }
+            OnTruncated::Raise
+        }
+        Some("continue") => {
+            if wants_json {
+                object.wrong("on_truncated", "`continue` is for text: JSON in two parts does not fit together", errors);
+            }
+            OnTruncated::Continue
+        }
         _ => OnTruncated::Accept,
     };
     let cache = cache::read(object, errors);
@@ -210,16 +224,21 @@ fn json_schema(format: &Object<'_>, errors: &mut Errors) -> Option<Value> {
 }
 
 /// Checks an `llm` payload and says what it loads.
-pub(super) fn validate(text: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
+pub(super) fn validate(text: &str, chain: Option<&Value>, around: Surroundings<'_>) -> Result<Loads, Vec<FieldError>> {
     let tree = tree::read(text).map_err(|error| vec![error])?;
     let mut errors = Errors::default();
     let (at, known) = (At::Payload, known());
     let Some(object) = open(&tree, &at, &known, &mut errors) else { return errors.settle(None) };
     let (_, prompt) = scan(&object, &known, &mut errors);
     let served = model::served(&object, "model", around.routes.default_model.as_deref(), around, &mut errors);
-    if let Some((name, _)) = &served {
+    let chain_at = At::Job.member("fallback");
+    let links = chain.map(|chain| chain::links(chain, &chain_at, &mut errors)).unwrap_or_default();
+    let mut targets = Vec::new();
+    if let Some((name, target)) = served {
         let wish = model::Wish { answer: sampling::answer_limit(&object), prompt_at: at.member("messages"), prompt };
-        model::check_room(name, &wish, around, &mut errors);
+        model::check_room(name, &links, &wish, around, &mut errors);
+        targets.push(target);
+        targets.extend(chain::targets(&links, &chain_at, name, around, &mut errors));
     }
-    errors.settle(served.map(|(_, target)| target))
+    errors.settle(Some(Loads::chained(&targets, links)))
 }

@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod cache;
+mod chain;
 pub mod embedding;
 mod fields;
 pub mod llm;
@@ -17,8 +18,15 @@ mod tools;
 mod tree;
 
 use serde::Serialize;
+use serde_json::Value;
 
-use crate::{ids::Name, job::Kind, ledger::PriceBook, route::Routes};
+use crate::{
+    fallback::Link,
+    ids::Name,
+    job::Kind,
+    ledger::PriceBook,
+    route::{self, Routes, Target},
+};
 
 pub use self::model::compile;
 
@@ -49,12 +57,48 @@ pub struct Surroundings<'a> {
     pub probe_jobs: bool,
 }
 
-/// Checks a payload (JSON text) and says what target the job loads. Pointers in errors begin with `/payload`.
-pub fn validate(kind: Kind, payload: &str, around: Surroundings<'_>) -> Result<Name, Vec<FieldError>> {
-    match kind {
-        Kind::Llm => llm::validate(payload, around),
-        Kind::Embedding => embedding::validate(payload, around),
-        Kind::Analysis => analysis::validate(payload, around),
-        Kind::Probe => probe::validate(payload, around),
+/// What a job loads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loads {
+    /// The lane's target: see [`route::lane_of`].
+    pub target: Name,
+    /// The job's own fallback chain.
+    pub fallback: Vec<Link>,
+}
+
+impl Loads {
+    /// A job that loads this and has no chain.
+    fn alone(target: Name) -> Self {
+        Self { target, fallback: Vec::new() }
+    }
+
+    /// A job whose calls go to these targets in order, by the chain of its own where that is not its payload's.
+    fn chained(targets: &[Target], fallback: Vec<Link>) -> Self {
+        Self { target: route::lane_of(targets), fallback }
     }
 }
+
+/// Checks a payload and the fallback chain beside it (both JSON text) and says what the job loads. Pointers in errors
+/// begin with `/payload` or `/fallback`.
+pub fn validate(
+    kind: Kind,
+    payload: &str,
+    fallback: Option<&str>,
+    around: Surroundings<'_>,
+) -> Result<Loads, Vec<FieldError>> {
+    let chain = fallback.map(serde_json::from_str::<Value>).transpose();
+    let chain = chain.map_err(|error| vec![FieldError::at(FALLBACK, format!("is not JSON: {error}"))])?;
+    let chain = chain.as_ref().filter(|chain| !chain.is_null());
+    match (kind, chain) {
+        (Kind::Llm, chain) => llm::validate(payload, chain, around),
+        (Kind::Analysis, chain) => analysis::validate(payload, chain, around),
+        (Kind::Embedding | Kind::Probe, Some(_)) => Err(vec![FieldError::at(FALLBACK, NOT_CHAT)]),
+        (Kind::Embedding, None) => embedding::validate(payload, around).map(Loads::alone),
+        (Kind::Probe, None) => probe::validate(payload, around).map(Loads::alone),
+    }
+}
+
+/// Where a job's own chain stands.
+const FALLBACK: &str = "/fallback";
+/// Why other kinds have none.
+const NOT_CHAT: &str = "is for chat: vectors of two models cannot be compared, and a probe asks nobody. Leave it out";

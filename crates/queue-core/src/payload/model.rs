@@ -6,7 +6,7 @@ use super::{
     Surroundings,
     fields::{At, Errors, Object, described_name},
 };
-use crate::{ids::Name, ledger::estimate_tokens};
+use crate::{error::ErrorClass, fallback::Link, ledger::estimate_tokens, route::Target};
 
 /// Longest name of a model.
 pub(super) const NAME_MAX_BYTES: usize = 128;
@@ -22,7 +22,7 @@ pub(super) fn served<'m>(
     default: Option<&'m str>,
     around: Surroundings<'_>,
     errors: &mut Errors,
-) -> Option<(&'m str, Name)> {
+) -> Option<(&'m str, Target)> {
     let model = match object.get(name) {
         Some(_) => object.label(name, NAME_MAX_BYTES, errors)?,
         None => match default {
@@ -34,15 +34,20 @@ pub(super) fn served<'m>(
         },
     };
     if let Some(target) = around.routes.resolve(model) {
-        return Some((model, target.name()));
+        return Some((model, target));
     }
+    object.wrong(name, served_by_nobody(model, around), errors);
+    None
+}
+
+/// Why nobody can be asked for `model`.
+pub(super) fn served_by_nobody(model: &str, around: Surroundings<'_>) -> String {
     let providers: Vec<_> = around.routes.routes.iter().map(|route| format!("`{}`", route.provider)).collect();
     let known = match providers.as_slice() {
         [] => "none is configured".to_owned(),
         names => format!("the providers here are {}", names.join(", ")),
     };
-    object.wrong(name, format!("{} is served by no provider; {known}", described_name(model)), errors);
-    None
+    format!("{} is served by no provider; {known}", described_name(model))
 }
 
 /// What a request asks a model for.
@@ -55,33 +60,40 @@ pub(super) struct Wish<'a> {
     pub(super) prompt: Vec<&'a str>,
 }
 
-/// Refuses what cannot have room in the model's window, on any reading of the prompt. What may have room is left to
-/// the provider, which counts exactly.
-pub(super) fn check_room(model: &str, wish: &Wish<'_>, around: Surroundings<'_>, errors: &mut Errors) {
-    let Some(known) = around.prices.model(model) else { return };
+/// Refuses what cannot have room in the window of any model that would be asked, on any reading of the prompt. What may
+/// have room is left to the provider, which counts exactly.
+pub(super) fn check_room(first: &str, links: &[Link], wish: &Wish<'_>, around: Surroundings<'_>, errors: &mut Errors) {
     let asked = wish.answer.map_or(0, |(_, tokens)| tokens);
-    if let Some((at, tokens)) = wish.answer
-        && let Some(limit) = known.max_output.or(known.context_window).filter(|&limit| tokens > limit)
-    {
-        errors.wrong(
-            at,
-            format!("must be at most {limit}, the longest answer of {}, not {tokens}", described_name(model)),
-        );
-        return;
+    for model in [first].into_iter().chain(links.iter().map(|link| link.model.as_str())) {
+        let known = around.prices.model(model);
+        let longest = known.and_then(|known| known.max_output.or(known.context_window));
+        if let Some((at, tokens)) = wish.answer
+            && let Some(limit) = longest.filter(|&limit| tokens > limit)
+        {
+            let name = described_name(model);
+            errors.wrong(at, format!("must be at most {limit}, the longest answer of {name}, not {tokens}"));
+            return;
+        }
     }
-    let Some(window) = known.context_window else { return };
     let bytes: u64 = wish.prompt.iter().map(|text| text.len() as u64).sum();
-    // A token has at least one byte: most prompts need no counting.
-    if bytes + asked <= window {
-        return;
+    // Of the links only those are asked after an overflow that say so.
+    let tried = links.iter().filter(|link| link.follows(ErrorClass::Overflow));
+    let mut small = Vec::new();
+    for model in [first].into_iter().chain(tried.map(|link| link.model.as_str())) {
+        let window = around.prices.model(model).and_then(|known| known.context_window);
+        // A token has at least one byte: most prompts need no counting.
+        let Some(window) = window.filter(|window| bytes + asked > *window) else { return };
+        let least = at_least(model, &wish.prompt);
+        if least + asked <= window {
+            return;
+        }
+        small.push((least, format!("{window} ({})", described_name(model))));
     }
-    let least = at_least(model, &wish.prompt);
-    if least + asked > window {
-        let answer = if asked > 0 { format!(" and {asked} for the answer") } else { String::new() };
-        let name = described_name(model);
-        let reason = format!("has no room: at least {least} tokens{answer} in a window of {window} ({name})");
-        errors.wrong(wish.prompt_at, reason);
-    }
+    let least = small.iter().map(|(least, _)| *least).min().unwrap_or_default();
+    let windows: Vec<_> = small.into_iter().map(|(_, window)| window).collect();
+    let answer = if asked > 0 { format!(" and {asked} for the answer") } else { String::new() };
+    let reason = format!("has no room: at least {least} tokens{answer} in a window of {}", windows.join(" or "));
+    errors.wrong(wish.prompt_at, reason);
 }
 
 /// A number of tokens that `texts` certainly reach: the estimate, or four bytes a token where that is less (estimates

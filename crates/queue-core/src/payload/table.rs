@@ -28,7 +28,70 @@ fn routes() -> Routes {
 
 fn check(kind: Kind, payload: &str, routes: &Routes, probe_jobs: bool) -> Result<Name, Vec<FieldError>> {
     let prices = PriceBook::parse(BOOK).unwrap();
-    validate(kind, payload, Surroundings { routes, prices: &prices, probe_jobs })
+    validate(kind, payload, None, Surroundings { routes, prices: &prices, probe_jobs }).map(|loads| loads.target)
+}
+
+/// The usual payload of a kind, with `more`, and this chain beside it.
+fn chained(kind: Kind, more: Value, chain: Value) -> Result<Loads, Vec<FieldError>> {
+    let prices = PriceBook::parse(BOOK).unwrap();
+    let around = Surroundings { routes: &routes(), prices: &prices, probe_jobs: true };
+    validate(kind, &with(kind, more), Some(&chain.to_string()), around)
+}
+
+#[test]
+fn chains_are_read_with_their_classes() {
+    use crate::{error::ErrorClass as C, fallback::ON_DEFAULT};
+    let chain = json!([{"model": "gpt-4o", "on": ["rate", "overflow"]}, {"model": "tiny"}]);
+    let loads = chained(Kind::Llm, json!({}), chain).unwrap();
+    assert_eq!(loads.fallback[0], Link { model: "gpt-4o".into(), on: vec![C::Rate, C::Overflow] });
+    assert_eq!(loads.fallback[1].on, ON_DEFAULT);
+    assert_eq!(loads.target.as_str(), "chat:gpt-4o-mini:default>chat:gpt-4o:default>chat:tiny:default");
+    let defaults = json!({"defaults": {"fallback": [{"model": "tiny"}]}});
+    let loads = chained(Kind::Analysis, defaults, json!(null)).unwrap();
+    assert_eq!(loads.target.as_str(), "chat:gpt-4o-mini:default>chat:tiny:default");
+    assert!(loads.fallback.is_empty(), "that chain is the payload's");
+}
+
+#[test]
+fn chains_that_cannot_be_followed_are_refused() {
+    let of = |model: &str| json!([{"model": model}]);
+    let defaults = json!({"defaults": {"fallback": [{"model": "tiny"}]}});
+    let cases = [
+        (Kind::Llm, json!({}), json!([]), "/fallback", "1 to 4 elements, not 0"),
+        (Kind::Llm, json!({}), json!("tiny"), "/fallback", "an array of 1 to 4 elements"),
+        (Kind::Llm, json!({}), json!([{"on": ["rate"]}]), "/fallback/0/model", "is required"),
+        (Kind::Llm, json!({}), json!([{"model": "tiny", "when": 1}]), "/fallback/0/when", "not a known field"),
+        (Kind::Llm, json!({}), of("nobody"), "/fallback/0/model", "served by no provider"),
+        (Kind::Llm, json!({}), of("gpt-4o-mini"), "/fallback/0/model", "asked twice"),
+        (Kind::Llm, json!({}), json!([{"model": "tiny"}, {"model": "tiny"}]), "/fallback/1/model", "asked twice"),
+        (Kind::Llm, json!({}), json!([{"model": "tiny", "on": []}]), "/fallback/0/on", "elements, not 0"),
+        (Kind::Llm, json!({}), json!([{"model": "tiny", "on": ["bad_request"]}]), "/fallback/0/on/0", "`overflow`"),
+        (Kind::Llm, json!({}), json!([{"model": "tiny", "on": [7]}]), "/fallback/0/on/0", "a string"),
+        (Kind::Llm, json!({"max_tokens": 500}), of("tiny"), "/payload/max_tokens", "at most 400"),
+        (Kind::Analysis, defaults, of("gpt-4o"), "/payload/defaults/fallback", "give one of them"),
+        (Kind::Embedding, json!({}), of("embed-small"), "/fallback", "is for chat"),
+        (Kind::Probe, json!({}), of("tiny"), "/fallback", "is for chat"),
+    ];
+    for (kind, more, chain, pointer, reason) in cases {
+        let errors = chained(kind, more, chain.clone()).expect_err(&chain.to_string());
+        assert_eq!(errors.len(), 1, "{chain}: {errors:#?}");
+        assert_eq!(errors[0].pointer, pointer, "{chain}");
+        assert!(errors[0].reason.contains(reason), "{chain}: {}", errors[0].reason);
+    }
+}
+
+#[test]
+fn one_window_of_the_chain_is_enough_if_it_is_asked_for() {
+    let long = json!({"model": "tiny", "messages": [{"role": "user", "content": "word ".repeat(3_000)}]});
+    let larger = |on: &str| json!([{"model": "gpt-4o-mini", "on": [on]}]);
+    assert!(chained(Kind::Llm, long.clone(), larger("overflow")).is_ok());
+    let errors = chained(Kind::Llm, long.clone(), larger("rate")).unwrap_err();
+    assert_eq!(errors[0].pointer, "/payload/messages");
+    assert!(errors[0].reason.contains("window of 1000 (`tiny`)"), "{}", errors[0].reason);
+    let huge = json!({"model": "tiny", "messages": [{"role": "user", "content": "word ".repeat(200_000)}]});
+    let errors = chained(Kind::Llm, huge, larger("overflow")).unwrap_err();
+    assert!(errors[0].reason.contains("1000 (`tiny`) or 128000 (`gpt-4o-mini`)"), "{}", errors[0].reason);
+    assert!(chained(Kind::Llm, long, json!([{"model": "gpt-unknown", "on": ["overflow"]}])).is_ok(), "nobody knows");
 }
 
 /// The usual payload of a kind with `more` in place of its members.
@@ -208,7 +271,11 @@ fn refused_members_of_llm() {
             (json!({"stream": true}), "/payload/stream", "watch /v1/jobs/{id}/events"),
             (json!({"stream_options": {}}), "/payload/stream_options", "streams inside"),
             (json!({"repair": 6}), "/payload/repair", "from 0 to 5, not 6"),
-            (json!({"on_truncated": "retry"}), "/payload/on_truncated", "`accept`, `fail`, not `retry`"),
+            (
+                json!({"on_truncated": "retry"}),
+                "/payload/on_truncated",
+                "`accept`, `fail`, `raise`, `continue`, not `retry`",
+            ),
             (json!({"reasoning_effort": "max"}), "/payload/reasoning_effort", "`xhigh`, not `max`"),
             (json!({"service_tier": "gold"}), "/payload/service_tier", "not `gold`"),
             (json!({"logit_bias": {"50256": 101}}), "/payload/logit_bias/50256", "from -100 to 100"),
@@ -376,7 +443,12 @@ fn refused_analyses() {
             (json!({"defaults": {"max_tokens": 0}}), "/payload/defaults/max_tokens", "from 1 to"),
             (json!({"defaults": {"model": "nobody"}}), "/payload/defaults/model", "served by no provider"),
             (json!({"defaults": {"timeout_ms": 1}}), "/payload/defaults/timeout_ms", "`timeout`"),
-            (json!({"defaults": {"fallback": []}}), "/payload/defaults/fallback", "not built"),
+            (json!({"defaults": {"fallback": []}}), "/payload/defaults/fallback", "1 to 4 elements"),
+            (
+                json!({"defaults": {"fallback": [{"model": "nobody"}]}}),
+                "/payload/defaults/fallback/0/model",
+                "served by no provider",
+            ),
             (json!({"defaults": {"temprature": 1}}), "/payload/defaults/temprature", "`temperature`"),
             (json!({"defaults": {"extra": {"messages": []}}}), "/payload/defaults/extra/messages", "beside `extra`"),
             (json!({"defaults": {"model": "tiny", "max_tokens": 500}}), "/payload/defaults/max_tokens", "at most 400"),

@@ -1,6 +1,9 @@
 //! The operations, and what is compared after each of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use queue_core::{
@@ -10,7 +13,8 @@ use queue_core::{
     },
     ids::{Epoch, Generation, JobId, Name, SessionId},
     job::Kind,
-    journal::{QueueSettings, Versioned},
+    journal::{QueueSettings, TargetSettings, TenantSettings, Versioned},
+    time::Timestamp,
 };
 use tokio::sync::mpsc;
 use uuid::Uuid;
@@ -51,7 +55,8 @@ pub(crate) enum Operation {
     Park { target: u8, for_ms: i64 },
     Limit { target: u8, limit: Option<u32> },
     Queue { queue: u8, older: bool, paused: bool, for_ms: Option<i64>, limit: Option<u32>, key_limit: Option<u32> },
-    Weigh { tenant: u8, weight: u32 },
+    Tenant { tenant: u8, older: bool, weight: u32, paused: bool, for_ms: Option<i64> },
+    Hold { target: u8, older: bool, paused: bool, for_ms: Option<i64> },
     Begin { newer: bool },
 }
 
@@ -118,7 +123,10 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(queue, older, paused, for_ms, limit, key_limit)| {
                 O::Queue { queue, older, paused, for_ms, limit, key_limit }
             }),
-        1 => (0..3_u8, 0..4_u32).prop_map(|(tenant, weight)| O::Weigh { tenant, weight }),
+        2 => (0..3_u8, prop::bool::weighted(0.2), 0..4_u32, any::<bool>(), prop::option::of(-100..3_000_i64))
+            .prop_map(|(tenant, older, weight, paused, for_ms)| O::Tenant { tenant, older, weight, paused, for_ms }),
+        1 => (0..3_u8, prop::bool::weighted(0.2), any::<bool>(), prop::option::of(-100..3_000_i64))
+            .prop_map(|(target, older, paused, for_ms)| O::Hold { target, older, paused, for_ms }),
         1 => prop::bool::weighted(0.3).prop_map(|newer| O::Begin { newer }),
     ]
 }
@@ -394,8 +402,7 @@ impl Pair {
                 Setting::TargetConcurrency(target, limit)
             }
             Operation::Queue { queue, older, paused, for_ms, limit, key_limit } => {
-                self.version += i64::from(!older);
-                let version = if older { self.version - 1 } else { self.version };
+                let version = self.next_version(older);
                 let (queue, paused_until) = (name("queue", queue), for_ms.map(|ms| now.plus_ms(ms)));
                 if self.model.queues.get(&queue).is_none_or(|held| held.version <= version) {
                     let pause = Pause { paused, until: paused_until, limit, key_limit, version };
@@ -406,15 +413,32 @@ impl Pair {
                 let value = QueueSettings { paused, paused_until, ..limits };
                 Setting::Queue(queue, Versioned { version, value })
             }
-            Operation::Weigh { tenant, weight } => {
-                self.model.weights.insert(name("tenant", tenant), weight.max(1));
-                // What was due to a lane under its old weight is not due under the new one.
-                self.model.forget_all_overtaken();
-                Setting::TenantWeight(name("tenant", tenant), weight)
+            Operation::Tenant { tenant, older, weight, paused, for_ms } => {
+                let (version, paused_until) = (self.next_version(older), for_ms.map(|ms| now.plus_ms(ms)));
+                let tenant = name("tenant", tenant);
+                if keep(&mut self.model.tenants, &tenant, paused, paused_until, version) {
+                    self.model.weights.insert(tenant.clone(), weight.max(1));
+                    // What was due to a lane under its old weight is not due under the new one.
+                    self.model.forget_all_overtaken();
+                }
+                let value = TenantSettings { weight, paused, paused_until, ..TenantSettings::default() };
+                Setting::Tenant(tenant, Versioned { version, value })
+            }
+            Operation::Hold { target, older, paused, for_ms } => {
+                let (version, paused_until) = (self.next_version(older), for_ms.map(|ms| now.plus_ms(ms)));
+                let target = name("target", target);
+                keep(&mut self.model.held, &target, paused, paused_until, version);
+                let value = TargetSettings { paused, paused_until, ..TargetSettings::default() };
+                Setting::Target(target, Versioned { version, value })
             }
             other => unreachable!("{other:?} is no setting"),
         };
         self.runtime.block_on(self.dispatcher.apply(setting)).unwrap();
+    }
+
+    fn next_version(&mut self, older: bool) -> i64 {
+        self.version += i64::from(!older);
+        if older { self.version - 1 } else { self.version }
     }
 
     fn compare(&mut self) {
@@ -464,7 +488,13 @@ impl Pair {
             let active = of_queue().filter(|job| job.held.is_some()).count() as u64;
             let scheduled = of_queue().filter(|job| job.held.is_none() && job.entry.run_at > now).count() as u64;
             let due = || of_queue().filter(|job| job.held.is_none() && job.entry.run_at <= now);
-            let stopped = |job: &Job| self.model.is_paused(&queue) || self.model.is_parked(&job.entry.target);
+            let stopped = |job: &Job| {
+                let Entry { tenant, target, .. } = &job.entry;
+                self.model.is_paused(&queue)
+                    || self.model.is_parked(target)
+                    || self.model.is_held(target)
+                    || self.model.is_asleep(tenant)
+            };
             let open = || due().filter(|job| !stopped(job) && self.model.has_place(job));
             let waiting = open().count() as u64;
             let parked = due().count() as u64 - waiting;
@@ -489,6 +519,10 @@ impl Pair {
             assert_eq!(paused, self.model.is_paused(&waiting.entry.queue));
             let parked = waits.iter().any(|wait| matches!(wait, Wait::TargetParked { .. }));
             assert_eq!(parked, self.model.is_parked(&waiting.entry.target));
+            let held = waits.iter().any(|wait| matches!(wait, Wait::TargetPaused { .. }));
+            assert_eq!(held, self.model.is_held(&waiting.entry.target));
+            let asleep = waits.iter().any(|wait| matches!(wait, Wait::TenantPaused { .. }));
+            assert_eq!(asleep, self.model.is_asleep(&waiting.entry.tenant));
             let blocked = waits.iter().find_map(|wait| match wait {
                 Wait::ConcurrencyKey { ahead, .. } => Some(*ahead),
                 _ => None,
@@ -497,4 +531,13 @@ impl Pair {
             assert_eq!(blocked, expected, "{:?}", waiting.entry);
         }
     }
+}
+
+/// Keeps a pause in the model, unless a newer one is there.
+fn keep(pauses: &mut HashMap<Name, Pause>, name: &Name, paused: bool, until: Option<Timestamp>, version: i64) -> bool {
+    let is_news = pauses.get(name).is_none_or(|held| held.version <= version);
+    if is_news {
+        pauses.insert(name.clone(), Pause { paused, until, version, ..Pause::default() });
+    }
+    is_news
 }

@@ -44,6 +44,12 @@ pub(crate) struct Pause {
     pub(crate) version: i64,
 }
 
+impl Pause {
+    fn is_on(&self, now: Timestamp) -> bool {
+        self.paused && self.until.is_none_or(|until| until > now)
+    }
+}
+
 pub(crate) struct Worker {
     pub(crate) until: Timestamp,
     pub(crate) dead: bool,
@@ -73,6 +79,8 @@ pub(crate) struct Model {
     pub(crate) parked: HashMap<Name, Timestamp>,
     pub(crate) limits: HashMap<Name, u32>,
     pub(crate) queues: HashMap<Name, Pause>,
+    pub(crate) tenants: HashMap<Name, Pause>,
+    pub(crate) held: HashMap<Name, Pause>,
     pub(crate) weights: HashMap<Name, u32>,
     pub(crate) workers: HashMap<SessionId, Worker>,
     pub(crate) nonces: HashSet<Nonce>,
@@ -111,7 +119,7 @@ impl Model {
     }
 
     pub(crate) fn is_paused(&self, queue: &Name) -> bool {
-        self.queues.get(queue).is_some_and(|pause| pause.paused && pause.until.is_none_or(|until| until > self.now))
+        self.queues.get(queue).is_some_and(|pause| pause.is_on(self.now))
     }
 
     /// The longer of two parkings stands; a moment that has passed ends it.
@@ -122,6 +130,14 @@ impl Model {
 
     pub(crate) fn is_parked(&self, target: &Name) -> bool {
         self.parked.get(target).is_some_and(|until| *until > self.now)
+    }
+
+    pub(crate) fn is_held(&self, target: &Name) -> bool {
+        self.held.get(target).is_some_and(|pause| pause.is_on(self.now))
+    }
+
+    pub(crate) fn is_asleep(&self, tenant: &Name) -> bool {
+        self.tenants.get(tenant).is_some_and(|pause| pause.is_on(self.now))
     }
 
     fn active(&self, which: impl Fn(&Entry) -> bool) -> u32 {
@@ -156,13 +172,15 @@ impl Model {
     }
 
     fn is_claimable(&self, job: &Job, session: SessionId) -> bool {
-        let Entry { queue, target, kind, run_at, .. } = &job.entry;
+        let Entry { queue, tenant, target, kind, run_at, .. } = &job.entry;
         let Some(worker) = self.workers.get(&session) else { return false };
         let queue_limit = self.queues.get(queue).and_then(|pause| pause.limit);
         job.held.is_none()
             && *run_at <= self.now
             && !self.is_paused(queue)
             && !self.is_parked(target)
+            && !self.is_held(target)
+            && !self.is_asleep(tenant)
             && worker.serves(queue, *kind)
             && queue_limit.is_none_or(|limit| self.active(|other| other.queue == *queue) < limit)
             && self.limits.get(target).is_none_or(|limit| self.active(|other| other.target == *target) < *limit)
@@ -227,7 +245,8 @@ impl Model {
     pub(crate) fn next_at(&self) -> Option<Timestamp> {
         let due = self.jobs.iter().filter(|job| job.held.is_none()).map(|job| job.entry.run_at);
         let parked = self.parked.values().copied();
-        let paused = self.queues.values().filter(|pause| pause.paused).filter_map(|pause| pause.until);
+        let pauses = self.queues.values().chain(self.tenants.values()).chain(self.held.values());
+        let paused = pauses.filter(|pause| pause.paused).filter_map(|pause| pause.until);
         due.chain(parked).chain(paused).filter(|at| *at > self.now).min()
     }
 

@@ -100,6 +100,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
             item: 0,
         }),
         payload: Bytes::from(n.to_string()),
+        fallback: vec![],
         accepted_at: NOW,
     }
 }

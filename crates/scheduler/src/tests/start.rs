@@ -2,13 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
 use queue_core::{
+    breaker::{Ask, Leave, ProbeId, memory::MemoryBreakers},
     dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Step, Wait},
     ids::{Epoch, JobId, SessionId},
-    journal::{POISON_RECOVERIES, QueueSettings, TenantSettings, WorkerSession},
+    journal::{POISON_RECOVERIES, QueueSettings, TargetSettings, TenantSettings, WorkerSession},
     state::Standing,
 };
 
@@ -245,4 +247,43 @@ async fn weights_of_tenants_hold_in_every_life() {
     weigh(&scene, 1).await;
     sweep.round(&scene.stores).await.unwrap();
     assert_eq!(heavy_of_40(&scene).await, 20, "set while jobs wait");
+}
+
+/// Who is paused stays so after the start, after a flush, and when whoever set it died before telling anybody.
+#[tokio::test]
+async fn pauses_of_tenants_and_targets_hold_in_every_life() {
+    let mut scene = Scene::closed();
+    let pause = async |scene: &Scene, paused| {
+        let reason = Some("bill".to_owned()).filter(|_| paused);
+        let tenant = TenantSettings { paused, reason: reason.clone(), ..TenantSettings::default() };
+        scene.stores.catalog.set_tenant(&"asleep".into(), tenant).await.unwrap();
+        let target = TargetSettings { paused, reason, ..TargetSettings::default() };
+        scene.stores.catalog.set_target(&"held".into(), target).await.unwrap();
+    };
+    let claimed = async |scene: &Scene| {
+        let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], kinds: vec![], slots: 40 };
+        scene.stores.dispatcher.step(step).await.unwrap().claims.len()
+    };
+    let is_refused = async |scene: &Scene| {
+        let ask = Ask { target: "held".into(), account: "account".into(), probe: ProbeId::generate(), successes: 0 };
+        matches!(scene.stores.breakers.enter(ask).await.unwrap(), Leave::Refused(_))
+    };
+    pause(&scene, true).await;
+    scene.accept(3, |job| job.tenant = "asleep".into()).await;
+    scene.accept(4, |job| job.target = "held".into()).await;
+    scene.accept(5, |_| {}).await;
+    for life in ["a start", "a flush"] {
+        scene.stores.dispatcher = dispatcher(&scene.clock, scene.folder.path());
+        scene.stores.breakers = Arc::new(MemoryBreakers::new(Arc::new(scene.clock.clone())));
+        scene.rebuild().await;
+        assert_eq!(claimed(&scene).await, 5, "{life}");
+        assert!(is_refused(&scene).await, "{life}");
+    }
+    let mut sweep = crate::reconcile::Sweep::default();
+    sweep.round(&scene.stores).await.unwrap();
+    pause(&scene, false).await;
+    assert_eq!(claimed(&scene).await, 0, "nobody was told");
+    sweep.round(&scene.stores).await.unwrap();
+    assert_eq!(claimed(&scene).await, 7);
+    assert!(!is_refused(&scene).await);
 }

@@ -94,6 +94,7 @@ impl Paces {
         if paces.len() >= TARGETS_MAX && !paces.contains_key(target) {
             return None;
         }
+        let first = !paces.contains_key(target);
         let known = paces.entry(target.clone()).or_insert(Pace { told: None, at: None, beside });
         known.beside += (beside.max(BESIDE_LEAST) - known.beside) * BESIDE_WEIGHT;
         let jobs = calls.map(|calls| {
@@ -108,7 +109,8 @@ impl Paces {
             }
             (jobs, told) => jobs != told,
         };
-        let again = jobs.is_some() && age.is_some_and(|age| age >= PACE_AGAIN);
+        // What a process before this one told under a limit that is gone would hold for ever.
+        let again = first || jobs.is_some() && age.is_some_and(|age| age >= PACE_AGAIN);
         if !(differs && age.is_none_or(|age| age >= PACE_EVERY) || again) {
             return None;
         }
@@ -129,7 +131,6 @@ mod tests {
         let (paces, began) = (Paces::default(), Instant::now());
         let target = Name::from("p:m:c");
         let at = |ms: u64| began + Duration::from_millis(ms);
-        assert_eq!(paces.changed(&target, None, 1.0, Some(64), at(0)), None, "nothing to say");
         assert_eq!(paces.changed(&target, Some(20), 1.0, Some(64), at(0)), Some(Some(20)));
         assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(100)), None, "not so soon");
         assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(500)), Some(Some(30)));
@@ -137,6 +138,10 @@ mod tests {
         assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(10_500)), Some(Some(30)), "it may be forgotten");
         assert_eq!(paces.changed(&target, Some(500), 1.0, Some(64), at(20_000)), Some(Some(64)), "what is configured");
         assert_eq!(paces.changed(&target, None, 1.0, Some(64), at(21_000)), Some(None), "taken back");
+        assert_eq!(paces.changed(&target, None, 1.0, Some(64), at(60_000)), None, "and that is that");
+        let other = Name::from("p:other:c");
+        assert_eq!(paces.changed(&other, None, 1.0, None, at(0)), Some(None), "an earlier process may have told one");
+        assert_eq!(paces.changed(&other, None, 1.0, None, at(60_000)), None);
     }
 
     #[test]

@@ -5,9 +5,9 @@
 //! and tells the fleet of a refusal: the target is then left alone by every worker, those included that wait in place.
 //!
 //! Parking is the dispatcher's, and a dispatcher that forgets everything forgets it too. So blocks are kept by the limiter,
-//! and by the workers that saw them, which make them known again ([`Gate::keep`]).
+//! and by the workers that saw them, which make them known again (`Gate::keep`).
 //!
-//! What else decides about a call (a breaker, a budget) stands beside [`Gate::admit`] and ends in the same [`JobError`].
+//! What else decides about a call (a breaker, a budget) stands beside `Gate::admit` and ends in the same [`JobError`].
 
 mod estimate;
 mod memory;

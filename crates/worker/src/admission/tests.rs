@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 use queue_core::{
-    dispatcher::{Entry, memory::MemoryDispatcher},
+    dispatcher::{Entry, Suspicion, memory::MemoryDispatcher},
     ids::{Generation, JobId},
     job::Kind,
     limiter::{Rule, memory::MemoryLimiter},
@@ -75,7 +75,7 @@ impl Scene {
             kind: Kind::Llm,
             priority: 5,
             run_at: self.clock.now(),
-            suspicion: queue_core::dispatcher::Suspicion::None,
+            suspicion: Suspicion::None,
             key: None,
         };
         self.dispatcher.push(vec![entry]).await.unwrap();

@@ -24,6 +24,7 @@ use std::{
 
 use queue_core::{
     error::{ErrorClass, JobError},
+    ids::CallId,
     ledger::Billed,
     route::Target,
 };
@@ -37,6 +38,7 @@ use self::batch::{Batch, Finished, id_of};
 pub(crate) use self::batch::{Contents, Delivery, Member};
 use crate::{
     admission::{Ended, Estimate, LIMITED, PARKED, Pass, Wish},
+    breaker::{Breakers, Entered},
     context::{Surroundings, count_call},
     provider::{Call, CallError, EmbedAnswer, EmbedRequest, Provider},
 };
@@ -111,6 +113,7 @@ impl Coalescer {
     pub(crate) fn join(
         &self,
         around: &Surroundings,
+        breakers: &Arc<Breakers>,
         provider: &Arc<dyn Provider>,
         target: &Target,
         dimensions: Option<u32>,
@@ -122,7 +125,18 @@ impl Coalescer {
             if lanes.len() >= LANES_MAX {
                 lanes.retain(|_, lane| Arc::strong_count(lane) > 1);
             }
-            let new = || Lane::new(self.of(target.provider.as_str()), around, provider, target, dimensions);
+            let settings = self.of(target.provider.as_str());
+            let new = || Lane {
+                settings,
+                around: around.clone(),
+                breakers: breakers.clone(),
+                provider: provider.clone(),
+                target: target.clone(),
+                dimensions,
+                waiting: Mutex::default(),
+                full: Notify::new(),
+                calls: Arc::new(Semaphore::new(settings.calls_max.clamp(1, Semaphore::MAX_PERMITS))),
+            };
             lanes.entry((target.clone(), dimensions)).or_insert_with(|| Arc::new(new())).clone()
         };
         if lane.push(member) {
@@ -144,6 +158,7 @@ impl Coalescer {
 struct Lane {
     settings: Coalescing,
     around: Surroundings,
+    breakers: Arc<Breakers>,
     provider: Arc<dyn Provider>,
     target: Target,
     dimensions: Option<u32>,
@@ -172,25 +187,6 @@ impl Waiting {
 }
 
 impl Lane {
-    fn new(
-        settings: Coalescing,
-        around: &Surroundings,
-        provider: &Arc<dyn Provider>,
-        target: &Target,
-        dimensions: Option<u32>,
-    ) -> Self {
-        Self {
-            settings,
-            around: around.clone(),
-            provider: provider.clone(),
-            target: target.clone(),
-            dimensions,
-            waiting: Mutex::default(),
-            full: Notify::new(),
-            calls: Arc::new(Semaphore::new(settings.calls_max.clamp(1, Semaphore::MAX_PERMITS))),
-        }
-    }
-
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
         // Counts and members change together, by code that cannot panic between.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
@@ -284,18 +280,12 @@ impl Lane {
     /// Makes one call, and delivers what came of it; or returns its halves, where each is to be asked for by itself.
     async fn call(&self, members: Vec<Member>) -> Option<[Vec<Member>; 2]> {
         let stop = CancellationToken::new();
-        let stops: Vec<CancellationToken> = members.iter().map(|member| member.stop.clone()).collect();
-        let nobody_is_left = async {
-            for stop in &stops {
-                stop.cancelled().await;
-            }
-        };
         let admitted = tokio::select! {
             admitted = self.admit(&members, &stop) => admitted,
-            () = nobody_is_left => return None,
+            () = nobody_is_left(&members) => return None,
         };
-        let pass = match admitted {
-            Ok(pass) => pass,
+        let leave = match admitted {
+            Ok(leave) => leave,
             Err(refused) => {
                 self.refuse(members, &refused);
                 return None;
@@ -303,12 +293,18 @@ impl Lane {
         };
         // The last moment at which one may drop out. If nobody is left, what was reserved goes back.
         let members: Vec<Member> = members.into_iter().filter(Member::is_wanted).collect();
-        if members.is_empty() { None } else { self.make(members, pass, &stop).await }
+        if members.is_empty() {
+            leave.entered.give_back().await;
+            return None;
+        }
+        self.make(members, leave, &stop).await
     }
 
-    async fn admit(&self, members: &[Member], stop: &CancellationToken) -> Result<Pass, JobError> {
+    /// Asks breaker and limiter, once for all of them.
+    async fn admit(&self, members: &[Member], stop: &CancellationToken) -> Result<Leave, JobError> {
         let name = self.target.name();
         let jobs = members.len().max(1) as f64;
+        let entered = self.breakers.enter(&self.target).await?;
         let wish = Wish {
             target: &self.target,
             lane_target: &name,
@@ -319,7 +315,13 @@ impl Lane {
             left: self.left(members),
             stop,
         };
-        self.around.gate.admit(wish).await
+        match self.around.gate.admit(wish).await {
+            Ok(pass) => Ok(Leave { entered, pass }),
+            Err(refused) => {
+                entered.give_back().await;
+                Err(refused)
+            }
+        }
     }
 
     /// As long as any of them may still go on: one that may not is stopped by itself, and leaves.
@@ -339,46 +341,28 @@ impl Lane {
         }
     }
 
-    async fn make(
-        &self,
-        mut members: Vec<Member>,
-        mut pass: Pass,
-        stop: &CancellationToken,
-    ) -> Option<[Vec<Member>; 2]> {
+    async fn make(&self, mut members: Vec<Member>, leave: Leave, stop: &CancellationToken) -> Option<[Vec<Member>; 2]> {
+        let Leave { entered, mut pass } = leave;
         let batch = Batch::of(&members);
-        let request = EmbedRequest {
-            model: self.target.model.to_string(),
-            input: batch.input.clone(),
-            dimensions: self.dimensions,
-        };
+        let (model, input) = (self.target.model.to_string(), batch.input.clone());
+        let request = EmbedRequest { model, input, dimensions: self.dimensions };
         let id = id_of(&members);
-        let stops: Vec<CancellationToken> = members.iter().map(|member| member.stop.clone()).collect();
         let began = Instant::now();
         pass.sends();
         members.iter_mut().for_each(Member::sends);
-        let outcome = {
-            let call = Call { id, cancel: stop.clone(), total: self.left(&members), on_text: &|_| {} };
-            let mut asking = std::pin::pin!(self.provider.embed(&request, call));
-            tokio::select! {
-                outcome = &mut asking => outcome,
-                () = async { for stop in &stops { stop.cancelled().await } } => {
-                    stop.cancel();
-                    asking.await
-                }
-            }
-        };
+        let outcome = self.ask(&request, id, &members, stop).await;
         let took = began.elapsed();
-        let outcome = outcome.and_then(|answer| whole(answer, batch.input.len()));
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
             Err(failure) => Ended::badly(failure, took),
         };
-        let status = outcome.as_ref().map_or_else(|failure| failure.error.class.as_str(), |_| "ok");
+        let failed = outcome.as_ref().err().map(|failure| failure.error.clone());
+        let status = failed.as_ref().map_or("ok", |error| error.class.as_str());
         count_call(self.provider.name(), &request.model, status, took);
         let alike = members.first().map(|first| first.alike.clone());
         let finished = Finished { around: &self.around, id, model: &request.model, took };
         let (mut made, mut halves) = (vec![], None);
-        // What was paid for is handed over before the limiter hears of it.
+        // What was paid for is handed over before breaker and limiter hear of it.
         match outcome {
             Ok(answer) => made = finished.succeed(members, &batch, answer),
             Err(failure) if members.len() > 1 && is_for_its_contents(&failure) => {
@@ -387,11 +371,46 @@ impl Lane {
             }
             Err(failure) => finished.fail(members, &batch, &failure),
         }
-        if let Some(alike) = alike {
-            self.around.gate.end(pass, &alike, ended).await;
-        }
+        let settle = async {
+            if let Some(alike) = alike {
+                self.around.gate.end(pass, &alike, ended).await;
+            }
+        };
+        tokio::join!(entered.end(failed.as_ref().map_or(Ok(()), Err)), settle);
         self.around.caches.keep_vectors(made.iter().map(|(key, vector)| (*key, &vector[..]))).await;
         halves
+    }
+
+    /// Asks the provider; the connection is dropped when nobody is left.
+    async fn ask(
+        &self,
+        request: &EmbedRequest,
+        id: CallId,
+        members: &[Member],
+        stop: &CancellationToken,
+    ) -> Result<EmbedAnswer, CallError> {
+        let call = Call { id, cancel: stop.clone(), total: self.left(members), on_text: &|_| {} };
+        let mut asking = std::pin::pin!(self.provider.embed(request, call));
+        let outcome = tokio::select! {
+            outcome = &mut asking => outcome,
+            () = nobody_is_left(members) => {
+                stop.cancel();
+                asking.await
+            }
+        };
+        outcome.and_then(|answer| whole(answer, request.input.len()))
+    }
+}
+
+/// Leave to make a call.
+struct Leave {
+    entered: Entered,
+    pass: Pass,
+}
+
+async fn nobody_is_left(members: &[Member]) {
+    for member in members {
+        member.stop.cancelled().await;
     }
 }
 

@@ -14,6 +14,7 @@ use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
 use crate::{
     admission::{Alike, of_inputs},
     coalesce::{Contents, Member},
+    fallback::Step,
     provider::{EmbedAnswer, EmbedRequest, estimate},
 };
 
@@ -29,7 +30,8 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let asked = self.ask(step, sequence, model, &request)?;
+        let called = Step { name: step, call: step.to_owned(), sequence };
+        let asked = self.ask(&called, model, &request)?;
         let extract =
             |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
         if let Some(answer) = self.recall(&asked, extract, |_| estimate::of_embed(&request)) {
@@ -127,7 +129,7 @@ impl JobContext {
             flight: None,
             reply,
         };
-        self.around.coalescer.join(&self.around, &asked.provider, &asked.target, dimensions, member);
+        self.around.coalescer.join(&self.around, &self.breakers, &asked.provider, &asked.target, dimensions, member);
         let delivered = outcome.await.ok().and_then(crate::coalesce::Delivery::take);
         let Some(contents) = delivered else {
             let message = "the call was stopped before it was made";
@@ -144,7 +146,10 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         contents.keep_answer();
-        let Contents { result, row, spared, .. } = contents;
+        let Contents { mut result, row, spared, .. } = contents;
+        if let (Err(refused), None) = (&mut result, &row) {
+            self.note_sleep(std::slice::from_ref(&asked.target), refused);
+        }
         if spared > 0 {
             self.note_saved(asked, SavedBy::Coalesced, Usage { tokens_in: spared, ..Usage::default() }, Tier::Standard);
         }

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{JobContext, Tier, estimate};
 use crate::{
     caches::Caches,
+    fallback::Step,
     flights::{Leader, Part},
     provider::{ChatAnswer, ChatRequest},
 };
@@ -44,7 +45,8 @@ impl JobContext {
         ask: impl Future<Output = Result<ChatAnswer, JobError>>,
     ) -> Result<ChatAnswer, JobError> {
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
-        let asked = self.ask("chat", 0, model, &request)?;
+        let step = Step { name: "chat", call: "chat".to_owned(), sequence: 0 };
+        let asked = self.ask(&step, model, &request)?;
         let caches = &self.around.caches;
         let key = caches.answer_key(wish.scope, &self.job().tenant, &asked.target, &request.body);
         let (leader, lock) = match self.way_to(caches, &key).await {
@@ -60,7 +62,9 @@ impl JobContext {
             }
         };
         let answer = ask.await?;
-        if may_be_kept(&answer) {
+        // What a fallback said is not what the next job asks for.
+        let own = format!("{}/{model}", asked.provider_name());
+        if may_be_kept(&answer) && self.served_by().as_ref() == Some(&own) {
             caches.keep_answer(&key, lock.and_then(FleetLock::into_fence), &answer, wish.ttl).await;
             if let Some(leader) = leader {
                 leader.land(&answer);

@@ -6,13 +6,14 @@ mod fence;
 mod reduce;
 mod run;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     error::{ErrorClass, JobError},
+    fallback::Chain,
     payload::analysis::{Analysis as Payload, Strategy, fill},
 };
 use serde::Serialize;
@@ -32,6 +33,9 @@ struct Findings<'a> {
     calls: u32,
     model: &'a str,
     provider: Option<String>,
+    /// Where other models might have answered: how many answers each gave.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    served_by: Option<BTreeMap<String, u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     embeddings: Option<Vectors<'a>>,
 }
@@ -42,7 +46,11 @@ impl Handler for Analysis {
         let payload = Arc::new(Payload::read(super::text_of(cx.payload())?).map_err(super::unreadable)?);
         let model = payload.model.as_deref().or_else(|| cx.default_model()).unwrap_or_default().to_owned();
         let chunks = chunks::cut(&payload, &model).await?;
-        let run = Run::new(cx, &payload, &chunks, &model)?;
+        let chain = match cx.chain(&model) {
+            own if own.links.is_empty() => Chain::of(model.as_str(), payload.fallback.clone()),
+            own => own,
+        };
+        let run = Run::new(cx, &payload, &chunks, &chain)?;
         let parts = map(&run).await?;
         let output = reduce::join(&run, &parts).await?;
         let vectors = run.embed().await?;
@@ -53,6 +61,7 @@ impl Handler for Analysis {
             calls: run.calls.made(),
             model: &model,
             provider: cx.provider_of(&model),
+            served_by: Some(cx.served()).filter(|_| !chain.links.is_empty()),
             embeddings: vectors.as_ref().map(|(name, vectors)| Vectors {
                 model: name,
                 provider: cx.provider_of(name),
@@ -96,32 +105,65 @@ async fn map(run: &Run<'_>) -> Result<Vec<Part>, JobError> {
     let fence = Fence::around("document", [run.payload.text.as_str()].into_iter());
     let failed = Losses::default();
     let Some((first, rest)) = run.chunks[..wanted.min(run.chunks.len())].split_first() else { return Ok(vec![]) };
-    let mut parts = vec![part(run, &fence, &failed, wanted, *first).await?];
-    // Boxed and gathered first: inside a stream the compiler cannot see that these futures are `Send`.
-    let calls: Vec<BoxFuture<'_, _>> =
-        rest.iter().map(|chunk| part(run, &fence, &failed, wanted, *chunk).boxed()).collect();
-    parts.extend(run.side_by_side(calls).await?);
+    let mapping = Mapping { run, fence: &fence, losses: &failed, of: wanted };
+    let mut parts = part(&mapping, *first, step_of(first), 0).await?;
+    // Gathered first: inside a stream the compiler cannot see that these futures are `Send`.
+    let calls: Vec<BoxFuture<'_, _>> = rest.iter().map(|chunk| part(&mapping, *chunk, step_of(chunk), 0)).collect();
+    parts.extend(run.side_by_side(calls).await?.into_iter().flatten());
     Ok(parts)
 }
 
-async fn part(run: &Run<'_>, fence: &Fence, losses: &Losses, of: usize, chunk: Chunk) -> Result<Part, JobError> {
+/// What every call about a chunk needs.
+struct Mapping<'a> {
+    run: &'a Run<'a>,
+    fence: &'a Fence,
+    losses: &'a Losses,
+    of: usize,
+}
+
+fn step_of(chunk: &Chunk) -> String {
+    format!("map/{:04}", chunk.index)
+}
+
+/// How often a chunk that does not fit is halved: an estimate that is wrong by more than 16 times is another mistake.
+const SPLITS_MAX: u32 = 4;
+
+/// The answer about a chunk; several where it does not fit into the model's window and is halved.
+fn part<'a>(
+    mapping: &'a Mapping<'a>,
+    chunk: Chunk,
+    step: String,
+    splits: u32,
+) -> BoxFuture<'a, Result<Vec<Part>, JobError>> {
+    async move {
+        let halves =
+            Some(splits).filter(|splits| *splits < SPLITS_MAX).and_then(|_| chunk.halves(&mapping.run.payload.text));
+        match (part_whole(mapping, chunk, &step, halves.is_some()).await, halves) {
+            (Err(error), Some([left, right])) if error.class == ErrorClass::Overflow => {
+                let mut parts = part(mapping, left, format!("{step}/0"), splits + 1).await?;
+                parts.extend(part(mapping, right, format!("{step}/1"), splits + 1).await?);
+                Ok(parts)
+            }
+            (part, _) => Ok(vec![part?]),
+        }
+    }
+    .boxed()
+}
+
+async fn part_whole(mapping: &Mapping<'_>, chunk: Chunk, step: &str, can_halve: bool) -> Result<Part, JobError> {
+    let Mapping { run, fence, losses, of } = *mapping;
     let task = &run.payload.map;
     let (index, total) = ((chunk.index + 1).to_string(), run.chunks.len().to_string());
     let text = fence.wrap(chunk.text(&run.payload.text));
     let prompt = fill(&task.prompt, &[("chunk", &text), ("index", &index), ("total", &total)]);
-    let step = format!("map/{:04}", chunk.index);
-    let asked = run::Asked {
-        step: &step,
-        prompt,
-        note: fence.note(),
-        schema: task.schema.as_ref(),
-        may_be_lost: task.skip_failed,
-    };
+    let asked =
+        run::Asked { step, prompt, note: fence.note(), schema: task.schema.as_ref(), may_be_lost: task.skip_failed };
     let answer = match run.ask(asked).await {
         Ok(output) => Answer::Output(output),
+        Err(error) if error.class == ErrorClass::Overflow && can_halve => return Err(error),
         Err(error) if task.skip_failed && is_lost(run, &error) => {
             losses.count(&error, of, task.max_failed_ratio)?;
-            run.step_done(&step);
+            run.step_done(step);
             Answer::Error(error)
         }
         Err(error) => return Err(error),
@@ -138,7 +180,7 @@ fn is_lost(run: &Run<'_>, error: &JobError) -> bool {
         return false;
     }
     match error.class {
-        C::Auth | C::Config | C::Quota | C::Rate | C::Deadline | C::Internal => false,
+        C::Auth | C::Config | C::Quota | C::Rate | C::Breaker | C::Deadline | C::Internal => false,
         C::InvalidOutput => true,
         _ => !error.retryable || run.cx.attempt() >= run.cx.job().max_attempts,
     }

@@ -7,6 +7,7 @@ use std::{
 
 use queue_core::{
     error::{ErrorClass, JobError},
+    fallback::Chain,
     payload, retry,
 };
 use serde_json::{Map, Value, json};
@@ -39,7 +40,8 @@ pub(super) enum Form<'a> {
 /// One question: a step of a job.
 pub(super) struct Question<'a> {
     pub(super) step: &'a str,
-    pub(super) model: &'a str,
+    /// Who may answer.
+    pub(super) chain: &'a Chain,
     /// The request, without `model`.
     pub(super) body: Map<String, Value>,
     pub(super) form: Form<'a>,
@@ -58,6 +60,13 @@ pub(super) struct Answered {
     pub(super) answer: ChatAnswer,
     /// The answer's JSON, where the form asks for it.
     pub(super) json: Option<Value>,
+}
+
+impl Answered {
+    /// Whether it ended at its token limit.
+    pub(super) fn is_cut(&self) -> bool {
+        self.answer.finish == "length"
+    }
 }
 
 /// Counts the calls of a job against its limit.
@@ -92,15 +101,35 @@ impl Calls {
 pub(super) const MAX_CALLS: &str = "max_calls";
 
 /// Asks until the answer has its form. Each repair and each round is a call of its own sequence; the bad answers
-/// before it stay in the journal, since they were paid for.
+/// before it stay in the journal, since they were paid for. A chain that says so goes on where a model does not find the
+/// form.
 pub(super) async fn ask(cx: &JobContext, question: &Question<'_>, calls: &Calls) -> Result<Answered, JobError> {
+    let mut rest = question.chain.clone();
+    loop {
+        let formless = match ask_rounds(cx, question, &rest, calls).await {
+            Err(error) if error.class == ErrorClass::InvalidOutput => error,
+            other => return other,
+        };
+        match rest.after(0, formless.class).and_then(|next| rest.rest(next)) {
+            Some(next) => rest = next,
+            None => return Err(formless),
+        }
+    }
+}
+
+async fn ask_rounds(
+    cx: &JobContext,
+    question: &Question<'_>,
+    chain: &Chain,
+    calls: &Calls,
+) -> Result<Answered, JobError> {
     let checker = Checker::new(question.form)?;
     let mut sequence = 0;
     let mut bad = None;
     for _ in 0..question.rounds.max(1) {
         let mut body = question.body.clone();
         for _ in 0..=question.repair {
-            let answer = call(cx, question, sequence, &body, calls).await?;
+            let answer = call(cx, question, chain, sequence, &body, calls).await?;
             sequence += 1;
             withheld(&answer)?;
             if !answer.tool_calls.is_empty() {
@@ -156,17 +185,19 @@ pub(super) fn withheld(answer: &ChatAnswer) -> Result<(), JobError> {
 async fn call(
     cx: &JobContext,
     question: &Question<'_>,
+    chain: &Chain,
     sequence: u32,
     body: &Map<String, Value>,
     calls: &Calls,
 ) -> Result<ChatAnswer, JobError> {
     calls.take()?;
-    again(cx, question.tries, || cx.chat(question.step, sequence, question.model, body.clone(), question.durability))
-        .await
+    let ask = || cx.chat(question.step, sequence, chain, body.clone(), question.durability);
+    again(cx, &chain.first, question.tries, ask).await
 }
 
-/// Asks up to `tries` times. Each try has its own ledger row; a pause longer than [`PAUSE_MAX`] is left to the queue.
-pub(super) async fn again<T, F>(cx: &JobContext, tries: u32, ask: impl Fn() -> F) -> Result<T, JobError>
+/// Asks up to `tries` times, as far as `model` has retries to spend. Each try has its own ledger row; a pause longer than
+/// [`PAUSE_MAX`] is left to the queue.
+pub(super) async fn again<T, F>(cx: &JobContext, model: &str, tries: u32, ask: impl Fn() -> F) -> Result<T, JobError>
 where
     F: Future<Output = Result<T, JobError>>,
 {
@@ -181,7 +212,7 @@ where
             Some(wait_ms) => Duration::from_millis(wait_ms),
             None => retry::backoff(failures - 1).mul_f64(rand::random()),
         };
-        if failures >= tries || !passes_soon(error.class) || pause > PAUSE_MAX {
+        if failures >= tries || !passes_soon(error.class) || pause > PAUSE_MAX || !cx.may_retry(model) {
             return Err(error);
         }
         tokio::select! {

@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use queue_core::{
+    breaker::memory::MemoryBreakers,
     dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
@@ -45,13 +46,21 @@ pub struct Rig {
 impl Rig {
     /// Stores without a worker.
     pub async fn new(providers: Providers) -> Self {
-        Self::limited(providers, Limits::default()).await
+        Self::build(Arc::new(SystemClock), providers, Limits::default()).await
+    }
+
+    /// Stores with a clock of the test's, without a worker.
+    pub async fn at(clock: Arc<dyn Clock>, providers: Providers) -> Self {
+        Self::build(clock, providers, Limits::default()).await
     }
 
     /// Stores without a worker, and limits for those who will come.
     pub async fn limited(providers: Providers, limits: Limits) -> Self {
+        Self::build(Arc::new(SystemClock), providers, limits).await
+    }
+
+    async fn build(clock: Arc<dyn Clock>, providers: Providers, limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
         let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
         dispatcher.begin(journal.new_generation().await.unwrap()).await.unwrap();
@@ -61,6 +70,7 @@ impl Rig {
             ledger: journal.clone(),
             catalog: journal,
             dispatcher,
+            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
@@ -142,6 +152,7 @@ impl Rig {
             traceparent: None,
             idempotency: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
+            fallback: vec![],
             accepted_at: now,
         };
         change(&mut job);

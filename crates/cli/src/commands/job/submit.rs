@@ -70,6 +70,9 @@ pub(crate) struct Args {
     /// Of the jobs of its queue with this key, only so many run at once (one, unless the queue says more)
     #[arg(long)]
     concurrency_key: Option<String>,
+    /// A model that chat calls may go to when the first does not answer, and after which failures; may be repeated
+    #[arg(long, value_name = "MODEL[=CLASS,...]")]
+    fallback: Vec<String>,
     /// Label for cost reports
     #[arg(long)]
     operation: Option<String>,
@@ -160,10 +163,19 @@ fn body_of(args: &Args) -> Result<Value, Failure> {
     put("max_attempts", args.max_attempts.map(|attempts| json!(attempts)));
     put("unique_key", args.unique_key.as_ref().map(|key| json!(key)));
     put("concurrency_key", args.concurrency_key.as_ref().map(|key| json!(key)));
+    put("fallback", (!args.fallback.is_empty()).then(|| args.fallback.iter().map(|link| link_of(link)).collect()));
     put("operation", args.operation.as_ref().map(|operation| json!(operation)));
     put("batch_id", args.batch_id.as_ref().map(|batch| json!(batch)));
     put("tags", (!args.tag.is_empty()).then(|| json!(args.tag)));
     Ok(Value::Object(body))
+}
+
+/// A link of a fallback chain: `gpt-4o` or `gpt-4o=rate,server`.
+fn link_of(text: &str) -> Value {
+    match text.rsplit_once('=') {
+        Some((model, classes)) => json!({"model": model, "on": classes.split(',').collect::<Vec<_>>()}),
+        None => json!({"model": text}),
+    }
 }
 
 fn later(text: Option<&str>) -> Result<Option<Value>, Failure> {
@@ -228,6 +240,12 @@ mod tests {
     fn body(line: &[&str]) -> Result<Value, String> {
         let line = Line::try_parse_from([&["submit"], line].concat()).map_err(|error| error.to_string())?;
         body_of(&line.args).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn a_chain_is_read_link_by_link() {
+        let chained = body(&["--prompt", "Hi", "--fallback", "gpt-4o=rate,server", "--fallback", "llama3:8b"]).unwrap();
+        assert_eq!(chained["fallback"], json!([{"model": "gpt-4o", "on": ["rate", "server"]}, {"model": "llama3:8b"}]));
     }
 
     #[test]

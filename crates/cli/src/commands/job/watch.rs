@@ -128,6 +128,7 @@ impl Screen {
         match kind.as_str() {
             "attempt_started" => self.attempt_started(data.get("attempt").and_then(Value::as_u64).unwrap_or(0)),
             "token" => self.token(&data),
+            "model_switched" => self.model_switched(&data),
             "progress" if !self.out.json => {
                 let number = |name: &str| data.get(name).and_then(Value::as_u64).unwrap_or(0);
                 output::note(&format!(
@@ -165,6 +166,22 @@ impl Screen {
             self.told.clear();
         }
         self.attempt = attempt;
+    }
+
+    fn model_switched(&mut self, data: &Value) {
+        if self.out.json {
+            return;
+        }
+        let told = ["from", "to", "class"].map(|name| output::plain(&cell(data, name)));
+        // Steps of an analysis are not shown, so that nothing of theirs is void.
+        let void = if self.told.is_empty() || cell(data, "step").contains('/') {
+            ""
+        } else {
+            output::line("");
+            self.told.clear();
+            "; what stands above is void"
+        };
+        output::note(&format!("{} did not answer ({}), {} is asked{void}", told[0], told[2], told[1]));
     }
 
     fn token(&mut self, data: &Value) {

@@ -5,6 +5,7 @@ use crate::{
     dispatcher::{CLAIM_MAX_JOBS, DispatchError, Entry, HORIZON_MS, Lease, Place, Setting, Signal, Step},
     ids::{Epoch, Generation, Nonce, SessionId},
     job::AGEING_MS_PER_POINT,
+    journal::{TenantSettings, Versioned},
 };
 
 pub async fn nothing_is_claimed_before_it_begins(fixture: &dyn Fixture) {
@@ -83,7 +84,8 @@ pub async fn lanes_take_turns(fixture: &dyn Fixture) {
 
 pub async fn weights_share_the_turns(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
-    scene.dispatcher.apply(Setting::TenantWeight("heavy".into(), 3)).await.unwrap();
+    let heavy = TenantSettings { weight: 3, ..TenantSettings::default() };
+    scene.dispatcher.apply(Setting::Tenant("heavy".into(), Versioned { version: 1, value: heavy })).await.unwrap();
     let mut heavy = vec![];
     for _ in 0..40 {
         heavy.push(scene.push(|entry| entry.tenant = "heavy".into()).await.id);

@@ -242,6 +242,10 @@ impl Core {
         if !current {
             return;
         }
+        let lane = self.leases.get(&ack.lease.id).and_then(|held| held.lane);
+        if let (Some(lane), None) = (lane, &ack.next) {
+            self.rotation.note_end(lane);
+        }
         self.end_lease(ack.lease.id);
         if let Some(next) = &ack.next {
             self.push(next.clone(), now);

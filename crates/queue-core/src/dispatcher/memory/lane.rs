@@ -137,6 +137,11 @@ impl Lines {
         heads.min_by_key(|(_, head)| head.rank())
     }
 
+    /// How many entries there are.
+    pub(super) fn len(&self) -> u64 {
+        self.0.iter().map(|(_, line)| line.len as u64).sum()
+    }
+
     /// When the entry that has waited longest became ready.
     pub(super) fn oldest(&self) -> Option<Timestamp> {
         self.0.iter().filter_map(|(_, line)| line.oldest()).min()
@@ -154,6 +159,8 @@ pub(super) struct Lane {
     pub(super) tenant: Name,
     /// Turns in a round.
     pub(super) weight: u32,
+    /// Its tenant sleeps: nothing of it can be claimed, and it stands nowhere.
+    pub(super) asleep: bool,
     /// Its place in the rotation, while it has entries.
     pub(super) at: Position,
     pub(super) lines: Lines,

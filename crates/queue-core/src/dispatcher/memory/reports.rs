@@ -22,11 +22,12 @@ impl Core {
         (depth.active, depth.scheduled, depth.parked) = (queue.active, queue.scheduled, queue.blocked);
         for key in queue.groups.values() {
             let group = &self.rotation.groups[*key];
-            if queue.paused || self.rotation.targets[group.target].parked.is_some() {
+            if queue.paused || self.rotation.targets[group.target].sleeps() {
                 depth.parked += group.ready;
                 continue;
             }
-            depth.waiting += group.ready;
+            depth.parked += group.asleep;
+            depth.waiting += group.ready - group.asleep;
             let oldest = group.lanes().filter_map(|lane| self.rotation.lanes[lane].lines.oldest()).min();
             depth.oldest_ready_at = depth.oldest_ready_at.into_iter().chain(oldest).min();
         }
@@ -57,11 +58,23 @@ impl Core {
         if let Some(limit) = queue.concurrency().filter(|limit| queue.active >= u64::from(*limit)) {
             waits.push(Wait::QueueConcurrency { limit });
         }
-        let group = &self.rotation.groups[self.rotation.lanes[waiting.lane].group];
+        let lane = &self.rotation.lanes[waiting.lane];
+        if let Some(set) = self.rotation.tenants.get(&lane.tenant).filter(|set| set.asleep) {
+            let (until, reason) = (set.settings.value.paused_until, set.settings.value.reason.clone());
+            waits.push(Wait::TenantPaused { until, reason });
+        }
+        let group = &self.rotation.groups[lane.group];
         let target = &self.rotation.targets[group.target];
         if let Some((until, reason)) = &target.parked {
             let (until, reason) = (*until, reason.clone());
             waits.push(Wait::TargetParked { target: target.name.to_string(), until, reason });
+        }
+        if let Some(settings) = target.settings.as_ref().filter(|_| target.held) {
+            let (_, until, reason) = settings.value.held();
+            waits.push(Wait::TargetPaused { target: target.name.to_string(), until, reason });
+        }
+        if let Some(reason) = target.tried.as_ref().filter(|_| target.is_being_tried() && !target.sleeps()) {
+            waits.push(Wait::TargetTried { target: target.name.to_string(), reason: reason.clone() });
         }
         if let Some(limit) = target.limit.filter(|limit| target.active >= *limit) {
             waits.push(Wait::TargetConcurrency { target: target.name.to_string(), limit });

@@ -22,9 +22,14 @@ use crate::{
         tracks::{TRACK_COUNT, Track, Tracks},
     },
     ids::{JobId, Name},
-    journal::{KEY_CONCURRENCY_DEFAULT, QueueSettings, Versioned},
+    journal::{KEY_CONCURRENCY_DEFAULT, QueueSettings, TargetSettings, TenantSettings, Versioned},
     time::Timestamp,
 };
+
+/// Turns of a tenant's lanes in a round.
+fn weight_of(settings: &TenantSettings) -> u32 {
+    settings.weight.clamp(1, WEIGHT_MAX)
+}
 
 /// One turn of a lane of weight 1; a power of two, so that common weights divide it well.
 const TURN: u64 = 1 << 20;
@@ -72,6 +77,11 @@ pub(super) struct Target {
     pub(super) active: u32,
     /// Until when, and why; cleared when the time has come.
     pub(super) parked: Option<(Timestamp, String)>,
+    /// It wakes with one job at a time, and why.
+    pub(super) tried: Option<String>,
+    pub(super) settings: Option<Versioned<TargetSettings>>,
+    /// Held now: set by the settings, cleared by them or by the end of the pause.
+    pub(super) held: bool,
     open: bool,
     groups: Vec<u32>,
 }
@@ -80,6 +90,28 @@ impl Target {
     pub(super) fn is_open(&self) -> bool {
         self.open
     }
+
+    /// Whether nothing of it can be claimed, however many of its jobs run.
+    pub(super) fn sleeps(&self) -> bool {
+        self.held || self.parked.is_some()
+    }
+
+    /// Whether the one job that tries it is running.
+    pub(super) fn is_being_tried(&self) -> bool {
+        self.tried.is_some() && self.active > 0
+    }
+
+    fn admits(&self) -> bool {
+        !self.sleeps() && !self.is_being_tried() && self.limit.is_none_or(|limit| self.active < limit)
+    }
+}
+
+/// What operators have set for a tenant.
+#[derive(Debug)]
+pub(super) struct Tenant {
+    pub(super) settings: Versioned<TenantSettings>,
+    /// Paused now: set by the settings, cleared by them or by the end of the pause.
+    pub(super) asleep: bool,
 }
 
 /// The lanes of one target in one queue.
@@ -95,7 +127,9 @@ pub(super) struct Group {
     listed: Tracks,
     /// Ready entries.
     pub(super) ready: u64,
-    /// Lanes that have ready entries.
+    /// Those of them whose tenant sleeps.
+    pub(super) asleep: u64,
+    /// Lanes that have ready entries and whose tenant is awake.
     pub(super) busy: u64,
 }
 
@@ -107,9 +141,12 @@ impl Group {
 }
 
 /// What changes by itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     Target(u32),
+    /// The pause that its settings say.
+    HeldTarget(u32),
+    Tenant(Name),
     Queue(u32),
     /// Keys of the queue have yet to hear of a new limit.
     Keys(u32),
@@ -131,7 +168,7 @@ pub(super) struct Rotation {
     pub(super) target_keys: HashMap<Name, u32>,
     pub(super) groups: Slab<Group>,
     pub(super) lanes: Slab<Lane>,
-    weights: HashMap<Name, u32>,
+    pub(super) tenants: HashMap<Name, Tenant>,
     /// Of targets, and of all that begin so where the name ends in `*`.
     pub(super) limits: HashMap<Name, u32>,
     open: Standing,
@@ -151,9 +188,10 @@ impl Rotation {
         if let Some(&lane) = self.groups[group].by_tenant.get(tenant) {
             return lane;
         }
-        let weight = self.weights.get(tenant).copied().unwrap_or(1);
+        let set = self.tenants.get(tenant);
+        let (weight, asleep) = set.map_or((1, false), |set| (weight_of(&set.settings.value), set.asleep));
         let (tenant_name, lines) = (tenant.clone(), Lines::default());
-        let lane = self.lanes.insert(Lane { group, tenant: tenant_name, weight, at: (0, 0), lines, refs: 0 });
+        let lane = self.lanes.insert(Lane { group, tenant: tenant_name, weight, asleep, at: (0, 0), lines, refs: 0 });
         self.groups[group].by_tenant.insert(tenant.clone(), lane);
         lane
     }
@@ -190,6 +228,9 @@ impl Rotation {
             limit,
             active: 0,
             parked: None,
+            tried: None,
+            settings: None,
+            held: false,
             open: limit != Some(0),
             groups: vec![],
         });
@@ -220,6 +261,7 @@ impl Rotation {
             places: [None; TRACK_COUNT],
             listed: Tracks::default(),
             ready: 0,
+            asleep: 0,
             busy: 0,
         });
         self.queues[queue].groups.insert(target, key);
@@ -262,7 +304,7 @@ impl Rotation {
 
     pub(super) fn drop_idle_target(&mut self, key: u32) {
         let target = &self.targets[key];
-        if target.groups.is_empty() && target.parked.is_none() {
+        if target.groups.is_empty() && target.parked.is_none() && target.tried.is_none() && target.settings.is_none() {
             self.target_keys.remove(&target.name);
             self.targets.remove(key);
         }
@@ -276,12 +318,16 @@ impl Rotation {
         let used = self.lanes[lane].lines.used();
         if used.is_empty() {
             self.lanes[lane].at = self.behind(self.queues[queue].turn, self.lanes[lane].weight);
-            self.groups[group].busy += 1;
+            self.groups[group].busy += u64::from(!self.lanes[lane].asleep);
         }
         let lane = &mut self.lanes[lane];
         lane.lines.insert(track, entry);
-        let at = lane.at;
+        let (at, asleep) = (lane.at, lane.asleep);
         self.groups[group].ready += 1;
+        if asleep {
+            self.groups[group].asleep += 1;
+            return;
+        }
         if !used.contains(track) {
             self.groups[group].lanes.insert(track, at, key);
             self.refresh_group(group);
@@ -296,12 +342,13 @@ impl Rotation {
         let group = self.lanes[lane].group;
         let lane = &mut self.lanes[lane];
         lane.lines.remove(track, entry);
-        let (at, used) = (lane.at, lane.lines.used());
+        let (at, asleep, used) = (lane.at, lane.asleep, lane.lines.used());
         self.groups[group].ready -= 1;
+        self.groups[group].asleep -= u64::from(asleep);
         if used.is_empty() {
-            self.groups[group].busy -= 1;
+            self.groups[group].busy -= u64::from(!asleep);
         }
-        if !used.contains(track) {
+        if !used.contains(track) && !asleep {
             self.groups[group].lanes.remove(track, at);
             self.refresh_group(group);
         }
@@ -381,22 +428,47 @@ impl Rotation {
         std::mem::take(&mut self.stirred)
     }
 
-    pub(super) fn set_weight(&mut self, tenant: Name, weight: u32) {
-        let weight = weight.clamp(1, WEIGHT_MAX);
-        for lane in self.lanes.iter_mut().filter(|lane| lane.tenant == tenant) {
+    /// Brings a tenant's lanes to what is set. Looks at every lane: a thing of starts and of operators.
+    pub(super) fn refresh_tenant(&mut self, tenant: &Name) {
+        let Some(set) = self.tenants.get(tenant) else { return };
+        let (weight, asleep) = (weight_of(&set.settings.value), set.asleep);
+        for key in self.lanes.keys_where(|lane| lane.tenant == *tenant && lane.refs > 0) {
+            let lane = &mut self.lanes[key];
             lane.weight = weight;
+            if std::mem::replace(&mut lane.asleep, asleep) == asleep {
+                continue;
+            }
+            let (group, at, used, ready) = (lane.group, lane.at, lane.lines.used(), lane.lines.len());
+            let of = &mut self.groups[group];
+            if asleep {
+                of.asleep += ready;
+                of.busy -= u64::from(ready > 0);
+                used.iter().for_each(|track| of.lanes.remove(track, at));
+            } else {
+                of.asleep -= ready;
+                of.busy += u64::from(ready > 0);
+                // Behind the others, as if it had just come: who slept has not saved turns up.
+                let at = self.behind(self.queues[self.groups[group].queue].turn, weight);
+                self.lanes[key].at = at;
+                used.iter().for_each(|track| self.groups[group].lanes.insert(track, at, key));
+            }
+            self.refresh_group(group);
         }
-        if weight == 1 {
-            self.weights.remove(&tenant);
-        } else {
-            self.weights.insert(tenant, weight);
+    }
+
+    /// A job of the lane has ended for good: its target works, as far as one job can tell.
+    pub(super) fn note_end(&mut self, lane: u32) {
+        let target = self.groups[self.lanes[lane].group].target;
+        if self.targets[target].tried.is_some() && !self.targets[target].sleeps() {
+            self.targets[target].tried = None;
+            self.refresh_target(target);
         }
     }
 
     /// Looks again whether the target may be claimed from, and opens or closes its groups.
     pub(super) fn refresh_target(&mut self, key: u32) {
         let target = &mut self.targets[key];
-        let open = target.parked.is_none() && target.limit.is_none_or(|limit| target.active < limit);
+        let open = target.admits();
         if open == target.open {
             return;
         }

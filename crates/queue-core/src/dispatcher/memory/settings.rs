@@ -1,10 +1,10 @@
 //! What stops claims, and what starts them again by itself.
 
-use super::rotation::{Rotation, Timer};
+use super::rotation::{Rotation, Tenant, Timer};
 use crate::{
     dispatcher::Setting,
     ids::Name,
-    journal::{QueueSettings, Versioned},
+    journal::{QueueSettings, TargetSettings, TenantSettings, Versioned},
     time::Timestamp,
 };
 
@@ -21,14 +21,19 @@ impl Rotation {
             Setting::TargetConcurrency(name, limit) => self.set_limit(name, limit),
             Setting::ParkTarget { target, until, reason } => {
                 let key = self.target(&target);
-                let held = self.targets[key].parked.as_ref().map(|(held, _)| *held);
-                // What two parts want is the longer of both; a moment that has passed ends all of it.
-                if until <= now || held.is_none_or(|held| until > held) {
-                    self.park(key, Some((until, reason)).filter(|_| until > now));
+                if until <= now {
+                    self.targets[key].tried = None;
                 }
+                self.park_for_longer(key, until, reason, now);
                 self.drop_idle_target(key);
             }
-            Setting::TenantWeight(tenant, weight) => self.set_weight(tenant, weight),
+            Setting::TryTarget { target, from, reason } => {
+                let key = self.target(&target);
+                self.targets[key].tried = Some(reason.clone());
+                self.park_for_longer(key, from, reason, now);
+            }
+            Setting::Target(name, settings) => self.set_target(&name, settings, now),
+            Setting::Tenant(tenant, settings) => self.set_tenant(tenant, settings, now),
         }
         None
     }
@@ -48,6 +53,42 @@ impl Rotation {
         }
         self.queues[key].settings = Some(settings);
         self.refresh_queue(key);
+    }
+
+    fn set_target(&mut self, name: &Name, settings: Versioned<TargetSettings>, now: Timestamp) {
+        let key = self.target(name);
+        let known = self.targets[key].settings.as_ref();
+        if known.is_some_and(|known| known.version > settings.version) {
+            return;
+        }
+        if let (_, Some(until), _) = known.map(|known| known.value.held()).unwrap_or_default() {
+            self.timers.remove(&(until, Timer::HeldTarget(key)));
+        }
+        let hold = settings.value.hold(now);
+        if let Some((Some(until), _)) = hold {
+            self.timers.insert((until, Timer::HeldTarget(key)));
+        }
+        self.targets[key].held = hold.is_some();
+        self.targets[key].settings = Some(settings);
+        self.refresh_target(key);
+    }
+
+    fn set_tenant(&mut self, name: Name, settings: Versioned<TenantSettings>, now: Timestamp) {
+        if let Some(known) = self.tenants.get(&name) {
+            if known.settings.version > settings.version {
+                return;
+            }
+            if let Some(until) = known.settings.value.paused_until {
+                self.timers.remove(&(until, Timer::Tenant(name.clone())));
+            }
+        }
+        let TenantSettings { paused, paused_until, .. } = settings.value;
+        let asleep = paused && paused_until.is_none_or(|until| until > now);
+        if let Some(until) = paused_until.filter(|_| asleep) {
+            self.timers.insert((until, Timer::Tenant(name.clone())));
+        }
+        self.tenants.insert(name.clone(), Tenant { settings, asleep });
+        self.refresh_tenant(&name);
     }
 
     /// Looks at every target when the name is a pattern: a thing of starts and of operators.
@@ -70,6 +111,14 @@ impl Rotation {
         }
     }
 
+    /// What two parts want is the longer of both; a moment that has passed ends all of it.
+    fn park_for_longer(&mut self, key: u32, until: Timestamp, reason: String, now: Timestamp) {
+        let held = self.targets[key].parked.as_ref().map(|(held, _)| *held);
+        if until <= now || held.is_none_or(|held| until > held) {
+            self.park(key, Some((until, reason)).filter(|_| until > now));
+        }
+    }
+
     fn park(&mut self, key: u32, parked: Option<(Timestamp, String)>) {
         if let Some((until, _)) = self.targets[key].parked.take() {
             self.timers.remove(&(until, Timer::Target(key)));
@@ -84,12 +133,22 @@ impl Rotation {
     /// Ends the pauses and parkings whose time has come. Returns the queues whose keys have yet to hear of their limit.
     pub(super) fn pass_time(&mut self, now: Timestamp) -> Vec<u32> {
         let mut reviews = Vec::new();
-        while let Some(&(until, timer)) = self.timers.first().filter(|(until, _)| *until <= now) {
-            self.timers.remove(&(until, timer));
+        while self.timers.first().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, timer)) = self.timers.pop_first() else { break };
             match timer {
                 Timer::Target(key) => {
                     self.park(key, None);
                     self.drop_idle_target(key);
+                }
+                Timer::HeldTarget(key) => {
+                    self.targets[key].held = false;
+                    self.refresh_target(key);
+                }
+                Timer::Tenant(name) => {
+                    if let Some(tenant) = self.tenants.get_mut(&name) {
+                        tenant.asleep = false;
+                    }
+                    self.refresh_tenant(&name);
                 }
                 Timer::Queue(key) => {
                     self.queues[key].paused = false;

@@ -29,9 +29,10 @@ impl<T> Slab<T> {
         self.free.push(key);
     }
 
-    /// Every value, removed ones that linger included.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut()
+    /// The keys of the values that `holds` is true of, removed ones that linger included.
+    pub(super) fn keys_where(&self, holds: impl Fn(&T) -> bool) -> Vec<u32> {
+        let found = self.items.iter().enumerate().filter(|(_, item)| holds(item));
+        found.map(|(key, _)| key as u32).collect()
     }
 }
 

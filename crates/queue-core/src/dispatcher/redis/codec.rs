@@ -25,7 +25,7 @@ const LOST_BYTES: usize = 16 + 8 + 8 + 1 + 16 + 1 + 8;
 const PLACE_BYTES: usize = 1 + 8 + 16 + 1 + 8;
 
 /// An answer that is not of the agreed form: of a Redis that something else writes to.
-pub(super) fn strange() -> DispatchError {
+pub(crate) fn strange() -> DispatchError {
     DispatchError::Unavailable("Redis gave an answer of a form that this version does not know".into())
 }
 
@@ -183,29 +183,29 @@ pub(super) fn places(text: &[u8]) -> Result<Vec<Place>, DispatchError> {
 }
 
 /// The parts of an answer.
-pub(super) struct Answer(std::vec::IntoIter<Value>);
+pub(crate) struct Answer(std::vec::IntoIter<Value>);
 
 impl Answer {
-    pub(super) fn new(value: Value) -> Result<Self, DispatchError> {
+    pub(crate) fn new(value: Value) -> Result<Self, DispatchError> {
         match value {
             Value::Array(parts) => Ok(Self(parts.into_iter())),
             _ => Err(strange()),
         }
     }
 
-    pub(super) fn value(&mut self) -> Result<Value, DispatchError> {
+    pub(crate) fn value(&mut self) -> Result<Value, DispatchError> {
         self.0.next().ok_or_else(strange)
     }
 
-    pub(super) fn bytes(&mut self) -> Result<Vec<u8>, DispatchError> {
+    pub(crate) fn bytes(&mut self) -> Result<Vec<u8>, DispatchError> {
         bytes(self.value()?)
     }
 
-    pub(super) fn text(&mut self) -> Result<String, DispatchError> {
+    pub(crate) fn text(&mut self) -> Result<String, DispatchError> {
         String::from_utf8(self.bytes()?).map_err(|_| strange())
     }
 
-    pub(super) fn name(&mut self) -> Result<Name, DispatchError> {
+    pub(crate) fn name(&mut self) -> Result<Name, DispatchError> {
         self.text().map(Name::new)
     }
 
@@ -213,19 +213,19 @@ impl Answer {
         Uuid::from_slice(&self.bytes()?).map(SessionId).map_err(|_| strange())
     }
 
-    pub(super) fn number(&mut self) -> Result<i64, DispatchError> {
+    pub(crate) fn number(&mut self) -> Result<i64, DispatchError> {
         number(&self.value()?).ok_or_else(strange)
     }
 
     /// A moment, or `None` where there is none.
-    pub(super) fn moment(&mut self) -> Result<Option<Timestamp>, DispatchError> {
+    pub(crate) fn moment(&mut self) -> Result<Option<Timestamp>, DispatchError> {
         match self.value()? {
             Value::BulkString(text) if text.is_empty() => Ok(None),
             part => number(&part).map(|ms| Some(Timestamp(ms))).ok_or_else(strange),
         }
     }
 
-    pub(super) fn rest(self) -> impl Iterator<Item = Value> {
+    pub(crate) fn rest(self) -> impl Iterator<Item = Value> {
         self.0
     }
 }

@@ -322,7 +322,7 @@ fn lacks_functions(error: &RedisError) -> bool {
 }
 
 /// What the verbs return for a failure. `LSGEN` is the library's own error.
-pub(super) fn failure(error: &RedisError) -> DispatchError {
+pub(crate) fn failure(error: &RedisError) -> DispatchError {
     if error.code() == Some("LSGEN") {
         return DispatchError::WrongGeneration;
     }

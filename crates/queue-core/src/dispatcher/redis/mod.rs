@@ -22,7 +22,7 @@
 //! the reaper, like those of a worker that died.
 
 mod address;
-mod codec;
+pub(crate) mod codec;
 mod inbox;
 pub(crate) mod library;
 pub(crate) mod link;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     dispatcher::{
         ASKED_MAX_SESSIONS, DispatchError, Dispatcher, Entry, Held, Lease, PUSH_MAX_ENTRIES, Place, Present,
-        QueueDepth, SessionView, Setting, Signal, Step, StepReply, Wait, tracks::Tracks,
+        QueueDepth, SessionView, Setting, Signal, Step, StepReply, WEIGHT_MAX, Wait, tracks::Tracks,
     },
     ids::{Generation, JobId, Name, SessionId},
     journal::Recovery,
@@ -249,8 +249,25 @@ fn setting_args(setting: Setting) -> Vec<Vec<u8>> {
         Setting::ParkTarget { target, until, reason } => {
             vec![text("park"), text(target), text(until.0), text(reason)]
         }
-        // The same bounds as in memory: a turn of the heaviest lane stays above one thousandth of a round.
-        Setting::TenantWeight(tenant, weight) => vec![text("weight"), text(tenant), text(weight.clamp(1, 1_000))],
+        Setting::TryTarget { target, from, reason } => vec![text("try"), text(target), text(from.0), text(reason)],
+        Setting::Target(name, settings) => {
+            let (held, until, reason) = settings.value.held();
+            vec![text("target"), text(name), text(settings.version), yes(held), moment(until), text(reason)]
+        }
+        Setting::Tenant(tenant, settings) => {
+            let value = settings.value;
+            vec![
+                text("tenant"),
+                text(tenant),
+                text(settings.version),
+                // The same bounds as in memory: a turn of the heaviest lane stays above one thousandth of a round.
+                text(value.weight.clamp(1, WEIGHT_MAX)),
+                yes(value.paused),
+                moment(value.paused_until),
+                // A reason may be absent, which is not the same as an empty one.
+                value.reason.map_or_else(Vec::new, |reason| text(format!("={reason}"))),
+            ]
+        }
     }
 }
 
@@ -278,6 +295,15 @@ fn wait(value: Value) -> Result<Wait, DispatchError> {
             let (target, until) = (parts.text()?, moment(&mut parts)?);
             Wait::TargetParked { target, until, reason: parts.text()? }
         }
+        "tenant_paused" => {
+            let until = parts.moment()?;
+            Wait::TenantPaused { until, reason: parts.text()?.strip_prefix('=').map(str::to_owned) }
+        }
+        "target_paused" => {
+            let (target, until) = (parts.text()?, parts.moment()?);
+            Wait::TargetPaused { target, until, reason: parts.text()? }
+        }
+        "tried" => Wait::TargetTried { target: parts.text()?, reason: parts.text()? },
         "target_limit" => Wait::TargetConcurrency { target: parts.text()?, limit: count(&mut parts)? as u32 },
         "key" => {
             let (key, limit) = (parts.text()?, count(&mut parts)? as u32);

@@ -2,9 +2,14 @@
 
 use super::{Fixture, NOW, accept_new, accepted, call, death, job, retry, row, settle, success, token};
 use crate::{
+    error::ErrorClass,
+    fallback::Link,
     ids::{Epoch, JobId, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, ApiKey, Backlog, Filling, QueueSettings, Role, TenantSettings, WorkerSession},
+    journal::{
+        Accepted, ApiKey, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings,
+        WorkerSession,
+    },
     ledger::Nanousd,
     state::Standing,
 };
@@ -154,7 +159,13 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
     let acme = "acme".into();
     assert!(store.catalog.tenants().await.unwrap().is_empty());
     assert_eq!(store.catalog.backlog(&acme).await.unwrap(), Backlog { max: None, live: 0 });
-    let settings = TenantSettings { backlog_max: Some(7), weight: 3 };
+    let settings = TenantSettings {
+        backlog_max: Some(7),
+        weight: 3,
+        paused: true,
+        paused_until: Some(NOW.plus_ms(7)),
+        reason: Some("a\u{0}b".into()),
+    };
     let first = store.catalog.set_tenant(&acme, settings.clone()).await.unwrap();
     assert!(store.catalog.set_tenant(&acme, settings.clone()).await.unwrap() > first);
     let known = store.catalog.tenants().await.unwrap();
@@ -177,4 +188,50 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
     assert_eq!(store.catalog.backlog(&"globex".into()).await.unwrap(), Backlog { max: None, live: 1 });
     store.catalog.set_tenant(&acme, TenantSettings::default()).await.unwrap();
     assert_eq!(live().await, Backlog { max: None, live: 4 });
+}
+
+/// Settings of targets have versions that grow, and are there after a restart.
+pub async fn targets_have_settings(fixture: &dyn Fixture) {
+    let target = "openai:org/model:tag:default".into();
+    let settings = TargetSettings {
+        paused: true,
+        paused_until: Some(NOW.plus_ms(9)),
+        reason: Some("their maintenance".into()),
+        breaker: BreakerMode::Close,
+    };
+    let first;
+    {
+        let store = fixture.open().await;
+        assert!(store.catalog.targets().await.unwrap().is_empty());
+        first = store.catalog.set_target(&target, TargetSettings::default()).await.unwrap();
+        assert!(store.catalog.set_target(&target, settings.clone()).await.unwrap() > first);
+    }
+    let store = fixture.open().await;
+    let known = store.catalog.targets().await.unwrap();
+    assert_eq!((known.len(), &known[&target].value), (1, &settings));
+    assert!(known[&target].version > first);
+}
+
+/// A fallback chain goes with its job to whoever loads it and whoever asks.
+pub async fn a_job_keeps_its_fallback_chain(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let links = vec![
+        Link { model: "b \u{0} \"quoted\"".into(), on: vec![ErrorClass::Rate, ErrorClass::Overflow] },
+        Link { model: "c".into(), on: vec![ErrorClass::Server] },
+    ];
+    let chained = NewJob { fallback: links.clone(), ..job() };
+    let keyed = NewJob {
+        fallback: links.clone(),
+        idempotency: Some(Idempotency { owner: "acme".into(), key: "k".into(), fingerprint: [1; 32], item: 0 }),
+        ..job()
+    };
+    let plain = job();
+    store.journal.accept(vec![chained.clone(), plain.clone()]).await.unwrap();
+    store.journal.accept(vec![keyed.clone()]).await.unwrap();
+    for (job, expected) in [(&chained, &links), (&keyed, &links), (&plain, &vec![])] {
+        assert_eq!(store.reads.fallback(job.id).await.unwrap(), *expected);
+        let loaded = store.journal.load(&[token(job.id, 0)], NOW.plus_ms(60_000)).await.unwrap().remove(0).unwrap();
+        assert_eq!((loaded.fallback, loaded.payload), (expected.clone(), job.payload.clone()));
+    }
+    assert!(store.reads.fallback(JobId::generate()).await.unwrap().is_empty());
 }

@@ -82,7 +82,7 @@ macro_rules! journal_conformance {
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
-            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, keys_stay_as_they_were_made, sessions_come_and_go,
+            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
         }
     };
@@ -123,6 +123,7 @@ pub fn job() -> NewJob {
         traceparent: None,
         idempotency: None,
         payload: Bytes::from_static(br#"{"messages":[]}"#),
+        fallback: vec![],
         accepted_at: NOW,
     }
 }

@@ -152,6 +152,7 @@ async fn insert_payloads(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
         .bind(jobs.iter().map(|job| job.id.0).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| job.tenant.as_str()).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| &*job.payload).collect::<Vec<_>>())
+        .bind(fallbacks(jobs)?)
         .fetch_one(connection)
         .await?;
     Ok(fresh)
@@ -174,9 +175,14 @@ async fn insert_at_once(connection: &mut PgConnection, jobs: &[&NewJob]) -> Resu
         .bind(queues.keys().copied().collect::<Vec<_>>())
         .bind(queues.values().copied().collect::<Vec<_>>())
         .bind(tenants.keys().copied().collect::<Vec<_>>())
-        .bind(tenants.values().copied().collect::<Vec<_>>());
+        .bind(tenants.values().copied().collect::<Vec<_>>())
+        .bind(fallbacks(jobs)?);
     bind_jobs(query, jobs)?.execute(connection).await?;
     Ok(())
+}
+
+fn fallbacks(jobs: &[&NewJob]) -> Result<Vec<Option<String>>, Failure> {
+    Ok(jobs.iter().map(|job| rows::fallback_text(&job.fallback)).collect::<Result<_, _>>()?)
 }
 
 type Query<'q> = sqlx::query::Query<'q, sqlx::Postgres, sqlx::postgres::PgArguments>;

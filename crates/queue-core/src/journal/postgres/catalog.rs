@@ -16,7 +16,8 @@ use super::{
 use crate::{
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        ApiKey, Backlog, Catalog, Filling, JournalError, QueueSettings, Role, TenantSettings, Versioned, WorkerSession,
+        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
+        TenantSettings, Versioned, WorkerSession,
     },
 };
 
@@ -44,6 +45,18 @@ impl Catalog for PostgresJournal {
 
     async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError> {
         self.write::<SetTenant>((tenant.clone(), settings)).await
+    }
+
+    async fn targets(&self) -> Result<BTreeMap<Name, Versioned<TargetSettings>>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::TARGETS).fetch_all(&pool).await?;
+            Ok(found.iter().map(target).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn set_target(&self, target: &Name, settings: TargetSettings) -> Result<i64, JournalError> {
+        self.write::<SetTarget>((target.clone(), settings)).await
     }
 
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
@@ -122,7 +135,20 @@ fn tenant(row: &PgRow) -> Result<(Name, Versioned<TenantSettings>), sqlx::Error>
     let (name, version) = (cells.name()?, cells.next()?);
     let backlog_max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
     let weight = u32::try_from(cells.next::<i32>()?).unwrap_or(1);
-    Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight } }))
+    let (paused, paused_until, reason) = (cells.next()?, cells.time_if_any()?, cells.text_if_any()?);
+    Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight, paused, paused_until, reason } }))
+}
+
+fn target(row: &PgRow) -> Result<(Name, Versioned<TargetSettings>), sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    let (name, version) = (cells.name()?, cells.next()?);
+    let value = TargetSettings {
+        paused: cells.next()?,
+        paused_until: cells.time_if_any()?,
+        reason: cells.text_if_any()?,
+        breaker: cells.word(BreakerMode::parse)?,
+    };
+    Ok((name, Versioned { version, value }))
 }
 
 fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
@@ -200,6 +226,35 @@ impl Verb for SetTenant {
                 .bind(name.as_str())
                 .bind(settings.backlog_max.map(rows::to_bigint))
                 .bind(rows::to_integer(settings.weight))
+                .bind(settings.paused)
+                .bind(settings.paused_until.map(|at| at.0))
+                .bind(kept_if_any(settings.reason.as_ref()))
+                .fetch_one(transaction.connection())
+                .await?;
+            versions.push(version);
+        }
+        Ok(versions)
+    }
+}
+
+struct SetTarget;
+
+#[async_trait]
+impl Verb for SetTarget {
+    type Input = (Name, TargetSettings);
+    type Output = i64;
+    /// The same settings twice are two versions of the same.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<i64>, Failure> {
+        let mut versions = Vec::new();
+        for (name, settings) in inputs {
+            let version = sqlx::query_scalar(sql::TARGET_SET)
+                .bind(name.as_str())
+                .bind(settings.paused)
+                .bind(settings.paused_until.map(|at| at.0))
+                .bind(kept_if_any(settings.reason.as_ref()))
+                .bind(settings.breaker.as_str())
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
+    fallback::Link,
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
@@ -70,7 +71,9 @@ pub(super) async fn load(pool: PgPool, claims: &[Token], now: Timestamp) -> Resu
     let rows = ids.collect::<Result<HashMap<_, _>, sqlx::Error>>()?;
     let read = |claim: &Token| {
         let Some(row) = rows.get(&claim.id) else { return Ok(None) };
-        let loaded = Loaded { job: rows::job(row)?, payload: Cells::of(row, JOB_COLUMNS).bytes()? };
+        let mut carried = Cells::of(row, JOB_COLUMNS);
+        let (payload, fallback) = (carried.bytes()?, carried.json()?.unwrap_or_default());
+        let loaded = Loaded { job: rows::job(row)?, payload, fallback };
         Ok(Some(loaded).filter(|loaded| loaded.job.epoch == claim.epoch))
     };
     claims.iter().map(read).collect()
@@ -123,6 +126,11 @@ impl Reads for PostgresJournal {
 
     async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
         Ok(self.ask(|pool| of_job(pool, sql::PAYLOAD_OF, id, body)).await?.pop())
+    }
+
+    async fn fallback(&self, id: JobId) -> Result<Vec<Link>, JournalError> {
+        let read = |row: &PgRow| Cells::of(row, 0).json::<Vec<Link>>();
+        Ok(self.ask(|pool| of_job(pool, sql::FALLBACK_OF, id, read)).await?.pop().flatten().unwrap_or_default())
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {

@@ -9,6 +9,7 @@ use super::text;
 use crate::{
     dispatcher::{Entry, Suspicion},
     error::JobError,
+    fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
     journal::{CostQuery, CostRow, Saved},
@@ -166,6 +167,11 @@ pub(super) fn to_integer(number: u32) -> i32 {
 /// Labels as they are stored: nothing for none. JSON has its own escape for NUL.
 pub(super) fn tags_text(tags: &[String]) -> Read<Option<String>> {
     if tags.is_empty() { Ok(None) } else { json_text(&tags).map(Some) }
+}
+
+/// A fallback chain as JSON text, or nothing where there is none.
+pub(super) fn fallback_text(links: &[Link]) -> Read<Option<String>> {
+    if links.is_empty() { Ok(None) } else { json_text(&links).map(Some) }
 }
 
 /// A value as JSON text.

@@ -29,7 +29,7 @@ fn accept_one(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Accepted>
         return Ok(Accepted::New);
     }
     let seq = batch.inserted_seq();
-    batch.sql.execute(Write::AcceptPayload, params![seq, &*job.payload])?;
+    batch.sql.execute(Write::AcceptPayload, params![seq, &*job.payload, rows::fallback_text(&job.fallback)?])?;
     keep_keys(batch, job)?;
     batch.count(&job.queue, &job.tenant, TotalsChange::ACCEPTED);
     Ok(Accepted::New)

@@ -14,7 +14,8 @@ use super::{
 use crate::{
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        ApiKey, Backlog, Catalog, Filling, JournalError, QueueSettings, Role, TenantSettings, Versioned, WorkerSession,
+        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
+        TenantSettings, Versioned, WorkerSession,
     },
 };
 
@@ -34,6 +35,14 @@ impl Catalog for SqliteJournal {
 
     async fn set_tenant(&self, tenant: &Name, settings: TenantSettings) -> Result<i64, JournalError> {
         self.writer.submit(1, (tenant.clone(), settings), set_tenant).await
+    }
+
+    async fn targets(&self) -> Result<BTreeMap<Name, Versioned<TargetSettings>>, JournalError> {
+        self.readers.read(targets).await
+    }
+
+    async fn set_target(&self, target: &Name, settings: TargetSettings) -> Result<i64, JournalError> {
+        self.writer.submit(1, (target.clone(), settings), set_target).await
     }
 
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
@@ -122,14 +131,56 @@ fn tenants(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned
             let mut cells = Cells::of(row, 0);
             let (name, version) = (cells.name()?, cells.next()?);
             let backlog_max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
-            Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight: cells.next()? } }))
+            let value = TenantSettings {
+                backlog_max,
+                weight: cells.next()?,
+                paused: cells.next()?,
+                paused_until: cells.time_if_any()?,
+                reason: cells.next()?,
+            };
+            Ok((name, Versioned { version, value }))
         })?
         .collect()
 }
 
 fn set_tenant(batch: &mut Batch<'_>, (name, settings): &(Name, TenantSettings)) -> rusqlite::Result<i64> {
-    let values = params![name.as_str(), settings.backlog_max.map(rows::to_integer), settings.weight];
+    let values = params![
+        name.as_str(),
+        settings.backlog_max.map(rows::to_integer),
+        settings.weight,
+        settings.paused,
+        settings.paused_until.map(|at| at.0),
+        settings.reason,
+    ];
     batch.sql.one(Write::TenantSet, values, |row| row.get(0))
+}
+
+fn targets(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<TargetSettings>>> {
+    connection
+        .prepare_cached(read::TARGETS)?
+        .query_map([], |row| {
+            let mut cells = Cells::of(row, 0);
+            let (name, version) = (cells.name()?, cells.next()?);
+            let value = TargetSettings {
+                paused: cells.next()?,
+                paused_until: cells.time_if_any()?,
+                reason: cells.next()?,
+                breaker: cells.word(BreakerMode::parse)?,
+            };
+            Ok((name, Versioned { version, value }))
+        })?
+        .collect()
+}
+
+fn set_target(batch: &mut Batch<'_>, (name, settings): &(Name, TargetSettings)) -> rusqlite::Result<i64> {
+    let values = params![
+        name.as_str(),
+        settings.paused,
+        settings.paused_until.map(|at| at.0),
+        settings.reason,
+        settings.breaker.as_str(),
+    ];
+    batch.sql.one(Write::TargetSet, values, |row| row.get(0))
 }
 
 fn backlog(connection: &Connection, tenant: &Name) -> rusqlite::Result<Backlog> {

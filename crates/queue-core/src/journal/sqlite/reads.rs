@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
+    fallback::Link,
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
@@ -30,7 +31,9 @@ pub(super) fn load(connection: &Connection, claims: &[Token], now: Timestamp) ->
     let mut load_one = |claim: &Token| {
         statement
             .query_row(params![claim.id.as_bytes(), claim.epoch.0, now.0], |row| {
-                Ok(Loaded { job: rows::job(row)?, payload: Cells::of(row, JOB_COLUMNS).bytes()? })
+                let mut carried = Cells::of(row, JOB_COLUMNS);
+                let (payload, fallback) = (carried.bytes()?, carried.json()?.unwrap_or_default());
+                Ok(Loaded { job: rows::job(row)?, payload, fallback })
             })
             .optional()
     };
@@ -89,6 +92,14 @@ impl Reads for SqliteJournal {
     async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
         let sql = read::PAYLOAD_OF;
         self.readers.read(move |connection| body(connection, sql, id)).await
+    }
+
+    async fn fallback(&self, id: JobId) -> Result<Vec<Link>, JournalError> {
+        let found = self.readers.read(move |connection| {
+            let mut statement = connection.prepare_cached(read::FALLBACK_OF)?;
+            statement.query_row([id.as_bytes()], |row| Cells::of(row, 0).json()).optional()
+        });
+        Ok(found.await?.flatten().unwrap_or_default())
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     dispatcher::{Entry, Suspicion},
     error::JobError,
+    fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
     journal::{CostQuery, CostRow, Saved},
@@ -131,6 +132,11 @@ pub(super) fn to_integer(number: u64) -> i64 {
 /// Labels as they are stored: nothing for none.
 pub(super) fn tags_text(tags: &[String]) -> rusqlite::Result<Option<String>> {
     if tags.is_empty() { Ok(None) } else { json_text(&tags).map(Some) }
+}
+
+/// A fallback chain as JSON text, or nothing where there is none.
+pub(super) fn fallback_text(links: &[Link]) -> rusqlite::Result<Option<String>> {
+    if links.is_empty() { Ok(None) } else { json_text(&links).map(Some) }
 }
 
 /// A value as JSON text.

@@ -14,8 +14,7 @@ use crate::{
     ids::Epoch,
     job::NewJob,
     journal::{
-        Accepted, Catalog, CostColumn, CostQuery, CostRow, JobFilter, Journal, JournalError, Ledger, QueueSettings,
-        Reads,
+        Accepted, Catalog, CostColumn, CostQuery, CostRow, JobFilter, Journal, JournalError, Ledger, Reads,
         conformance::{Fixture, NOW, Opened, call, death, job, settlement, success, token},
     },
     ledger::CallRecord,
@@ -141,9 +140,11 @@ async fn a_connection_whose_file_failed_is_replaced() {
     assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
 }
 
-/// What 0006_costs.sql made, taken away again.
+/// What 0006_costs.sql and 0007_targets.sql made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
+    "DROP TABLE targets; ALTER TABLE payloads DROP COLUMN fallback; ALTER TABLE tenants DROP COLUMN paused;
+    ALTER TABLE tenants DROP COLUMN paused_until; ALTER TABLE tenants DROP COLUMN reason;
+    DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
     DROP TRIGGER spend_summed; DROP TRIGGER waste_summed; DROP TRIGGER charges_summed; DROP TABLE savings;
     DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
     ALTER TABLE spend DROP COLUMN tier; ALTER TABLE spend DROP COLUMN tokens_audio_out;
@@ -153,20 +154,18 @@ const WITHOUT_COSTS: &str =
 async fn a_journal_of_before_concurrency_keys_keeps_its_jobs() {
     let file = File::fresh();
     let job = job();
-    let journal = file.journal();
-    journal.accept(vec![job.clone()]).await.unwrap();
-    journal
-        .set_queue(&"default".into(), QueueSettings { concurrency: Some(3), ..QueueSettings::default() })
-        .await
-        .unwrap();
-    drop(journal);
     let connection = rusqlite::Connection::open(file.path()).unwrap();
-    let drop_columns = "DROP VIEW job_rows; CREATE VIEW job_rows AS SELECT 1;
-        ALTER TABLE jobs DROP COLUMN concurrency_key; ALTER TABLE queues DROP COLUMN key_concurrency;";
-    connection.execute_batch(WITHOUT_COSTS).unwrap();
-    connection.execute_batch(drop_columns).unwrap();
-    connection.execute_batch(MIGRATIONS[3]).unwrap();
+    for step in &MIGRATIONS[..4] {
+        connection.execute_batch(step).unwrap();
+    }
     connection.pragma_update(None, "user_version", 4).unwrap();
+    connection.pragma_update(None, "application_id", 0x4c53_484f).unwrap();
+    let row = "INSERT INTO jobs (seq, id, tenant, queue, kind, target, priority, max_attempts, run_at, accepted_at)
+               VALUES (1, ?1, 'acme', 'default', 'llm', ?2, 5, 3, 0, 0)";
+    connection.execute(row, rusqlite::params![job.id.as_bytes(), job.target.as_str()]).unwrap();
+    let rest = "INSERT INTO payloads (seq, body) VALUES (1, x'7b7d');
+                INSERT INTO queues (name, version, concurrency) VALUES ('default', 1, 3);";
+    connection.execute_batch(rest).unwrap();
     drop(connection);
 
     let journal = file.journal();

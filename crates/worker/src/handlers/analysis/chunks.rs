@@ -29,6 +29,23 @@ impl Chunk {
     }
 }
 
+impl Chunk {
+    /// Its two halves, parted at white space where there is some near the middle; `None` where it is too short.
+    pub(super) fn halves(&self, document: &str) -> Option<[Self; 2]> {
+        let text = self.text(document);
+        if text.len() < HALVED_MIN_BYTES {
+            return None;
+        }
+        let middle = text.floor_char_boundary(text.len() / 2);
+        let near = text[..middle].rfind(char::is_whitespace).filter(|at| *at > middle / 2);
+        let at = self.start + near.unwrap_or(middle);
+        Some([Self { end: at, ..*self }, Self { start: at, ..*self }])
+    }
+}
+
+/// Shortest chunk that is halved: less would not be what does not fit.
+const HALVED_MIN_BYTES: usize = 64;
+
 /// Counts tokens for a model until it is told to stop: cutting a large document takes seconds.
 struct Tokens<'a> {
     model: &'a str,
@@ -134,6 +151,19 @@ mod tests {
         for splitter in [Splitter::None, Splitter::Text, Splitter::Markdown] {
             assert!(cut_into(" \n\t ", splitter, 16, 0, "small").is_empty());
         }
+    }
+
+    #[test]
+    fn a_chunk_is_halved_at_white_space_or_at_a_character() {
+        let text = format!("{} {}", "ü".repeat(40), "word ".repeat(12));
+        let whole = Chunk { index: 7, start: 0, end: text.len() };
+        let [left, right] = whole.halves(&text).unwrap();
+        assert_eq!((left.start, left.end, right.start, right.end), (0, right.start, left.end, text.len()));
+        assert!(text.is_char_boundary(left.end));
+        let even = "word ".repeat(40);
+        let [left, _] = Chunk { index: 0, start: 5, end: even.len() }.halves(&even).unwrap();
+        assert!(even[left.end..].starts_with(' '));
+        assert_eq!(Chunk { index: 0, start: 0, end: 63 }.halves(&even), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! From the chunks' answers to one.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     Part,
+    chunks::Chunk,
     fence::Fence,
     run::{Asked, Run},
 };
@@ -122,6 +123,9 @@ fn reduce_group<'r>(run: &'r Run<'_>, step: String, group: &'r [Value]) -> BoxFu
     .boxed()
 }
 
+/// Longest name of a step whose chunk is halved: `refine/0000` and four halvings.
+const SPLIT_STEP_MAX: usize = "refine/0000".len() + 8;
+
 /// The first chunk's answer, refined with each further chunk in turn.
 async fn refine(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobError> {
     let Some(mut current) = parts.first().and_then(Part::output).cloned() else {
@@ -130,20 +134,29 @@ async fn refine(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobError> {
     let template = run.payload.reduce.prompt.as_deref().unwrap_or("{{previous}}\n{{chunk}}");
     let document = Fence::around("document", [run.payload.text.as_str()].into_iter());
     let total = run.chunks.len().to_string();
-    for chunk in run.chunks.iter().skip(1) {
+    // A chunk that does not fit beside the answer so far is refined with in two steps.
+    let mut rest: VecDeque<(Chunk, String)> =
+        run.chunks.iter().skip(1).map(|chunk| (*chunk, format!("refine/{:04}", chunk.index))).collect();
+    while let Some((chunk, step)) = rest.pop_front() {
         let text = text_of(&current);
         let answer = Fence::around("answer", [text.as_str()].into_iter());
         let (previous, piece) = (answer.wrap(&text), document.wrap(chunk.text(&run.payload.text)));
         let index = (chunk.index + 1).to_string();
         let values = [("previous", previous.as_str()), ("chunk", &piece), ("index", &index), ("total", &total)];
         let asked = Asked {
-            step: &format!("refine/{:04}", chunk.index),
+            step: &step,
             prompt: fill(template, &values),
             note: format!("{}\n{}", answer.note(), document.note()),
             schema: run.payload.reduce.schema.as_ref(),
             may_be_lost: false,
         };
-        current = run.ask(asked).await?;
+        match (run.ask(asked).await, chunk.halves(&run.payload.text)) {
+            (Err(error), Some([left, right])) if error.class == ErrorClass::Overflow && step.len() < SPLIT_STEP_MAX => {
+                rest.push_front((right, format!("{step}/1")));
+                rest.push_front((left, format!("{step}/0")));
+            }
+            (answered, _) => current = answered?,
+        }
     }
     Ok(current)
 }

@@ -8,6 +8,7 @@ use std::sync::{
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream};
 use queue_core::{
     error::{ErrorClass, JobError},
+    fallback::Chain,
     ledger::estimate_tokens,
     payload::analysis::{Analysis, Strategy},
 };
@@ -15,7 +16,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{
-        embedding,
+        embedding::{self, Wish},
         structured::{self, Calls, Form, Question},
     },
     chunks::Chunk,
@@ -41,6 +42,7 @@ pub(super) struct Run<'a> {
     pub(super) chunks: &'a [Chunk],
     pub(super) calls: Calls,
     model: &'a str,
+    chain: &'a Chain,
     done: AtomicU32,
     total: u32,
     embed_batches: Vec<&'a [Chunk]>,
@@ -65,9 +67,9 @@ impl<'a> Run<'a> {
         cx: &'a JobContext,
         payload: &'a Analysis,
         chunks: &'a [Chunk],
-        model: &'a str,
+        chain: &'a Chain,
     ) -> Result<Self, JobError> {
-        let leaves = chunks.len();
+        let (leaves, model) = (chunks.len(), chain.first.as_str());
         let calls = match payload.reduce.strategy {
             Strategy::None | Strategy::Concat | Strategy::MergeArrays => leaves,
             Strategy::Llm => leaves + 1,
@@ -90,6 +92,7 @@ impl<'a> Run<'a> {
             chunks,
             calls: Calls::up_to(payload.max_calls),
             model,
+            chain,
             done: AtomicU32::new(0),
             total,
             embed_batches,
@@ -103,7 +106,7 @@ impl<'a> Run<'a> {
         self.check_room(&body)?;
         let question = Question {
             step: asked.step,
-            model: self.model,
+            chain: self.chain,
             body,
             form: asked.schema.map_or(Form::Text, Form::Schema),
             repair: self.payload.map.repair,
@@ -191,9 +194,12 @@ impl<'a> Run<'a> {
         body
     }
 
-    /// Nothing is sent that cannot fit into the model's window.
+    /// Nothing is sent that cannot fit into the window of any model that would be asked.
     fn check_room(&self, body: &Map<String, Value>) -> Result<(), JobError> {
-        let Some(window) = self.cx.window(self.model) else { return Ok(()) };
+        let tried = self.chain.links.iter().filter(|link| link.follows(ErrorClass::Overflow));
+        let models = [self.model].into_iter().chain(tried.map(|link| link.model.as_str()));
+        let windows: Option<Vec<u64>> = models.map(|model| self.cx.window(model)).collect();
+        let Some(window) = windows.and_then(|windows| windows.into_iter().max()) else { return Ok(()) };
         let prompt = estimate::of_prompt(self.model, body);
         let answer = self.answer_tokens(window);
         if prompt + answer <= window {
@@ -247,15 +253,12 @@ impl<'a> Run<'a> {
         batch: &[Chunk],
     ) -> Result<Vec<Vec<f32>>, JobError> {
         let step = format!("embed/{index:04}");
-        self.calls.take()?;
-        let answer = structured::again(self.cx, TRIES, || {
-            let input = batch.iter().map(|chunk| chunk.text(&self.payload.text).to_owned()).collect();
-            self.cx.embed(&step, 0, model, input, dimensions, Durability::Now)
-        })
-        .await?;
-        embedding::check(&answer.vectors, batch.len())?;
+        let input = batch.iter().map(|chunk| chunk.text(&self.payload.text).to_owned()).collect();
+        let wish = Wish { model, dimensions, tries: TRIES, durability: Durability::Now };
+        let vectors = embedding::embed(self.cx, &wish, step.clone(), input, &self.calls).await?.vectors;
+        embedding::check(&vectors, batch.len())?;
         self.step_done(&step);
-        Ok(answer.vectors)
+        Ok(vectors)
     }
 }
 

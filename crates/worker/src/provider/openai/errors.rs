@@ -1,10 +1,15 @@
-//! From what a provider answered instead of an answer to a class of the retry table.
+//! From what a provider answered instead of an answer to a class of the retry table, which is
+//! [`queue_core::retry::rule`].
 //!
 //! The bodies come in the forms of OpenAI, Azure, vLLM, llama.cpp, LiteLLM, FastAPI and Google, with codes as text or
 //! as numbers, or as a page of HTML from something in between.
 
 use async_openai::error::OpenAIError;
-use queue_core::{error::ErrorClass, ledger::Billed};
+use queue_core::{
+    error::ErrorClass,
+    ledger::Billed,
+    retry::{BLOCKED_TRIES_MAX, rule},
+};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, SERVER};
 use serde_json::Value;
 
@@ -66,10 +71,9 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, body: &[u8]) -> CallErr
     let said = read(headers, body);
     let class = class_of(status, headers, &said);
     let billed = match (class, status) {
-        (ErrorClass::Filtered, _) => Billed::Yes,
         // A gateway that lost its origin cannot say whether the origin went on and finished.
         (ErrorClass::Server, 408 | 502 | 504 | 520 | 524) => Billed::Maybe,
-        _ => Billed::No,
+        _ => rule(class).billed,
     };
     let code = if said.code.is_empty() { status.to_string() } else { said.code };
     let message = match said.message.trim() {
@@ -77,8 +81,10 @@ pub(super) fn classify(status: u16, headers: &HeaderMap, body: &[u8]) -> CallErr
         words => format!("status {status}: {words}"),
     };
     let wait = matches!(class, ErrorClass::Rate | ErrorClass::Server | ErrorClass::Quota);
+    let tries_max = (class, status) == (ErrorClass::Server, 403);
     let mut refused = CallError::costly(class, code, message, billed, None);
     refused.error = refused.error.with_retry_after(wait.then(|| pause::asked_for(headers)).flatten());
+    refused.error.tries_max = tries_max.then_some(BLOCKED_TRIES_MAX);
     refused.request_id = request_id(headers);
     refused
 }

@@ -34,12 +34,15 @@ use tokio::time::{Instant, timeout};
 
 use self::{
     assembly::Assembly,
+    read::Patience,
     transport::{Endpoint, Path},
 };
 use super::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, estimate};
 
 /// Longest error body that is read: what explains an error stands at its beginning.
 const ERROR_BODY_MAX_BYTES: usize = 64 * 1024;
+/// Shortest patience until the first piece with a model that thinks.
+const THINKING_MAX: Duration = Duration::from_secs(300);
 /// Longest wait of [`Provider::check`]: a health page must not hang on it.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest vector in an answer, in bytes: 4,096 numbers written out.
@@ -128,15 +131,16 @@ impl OpenAi {
         path: Path,
         call: &Call<'_>,
         body: &(impl Serialize + Sync),
+        first_byte: Duration,
         arrived: &mut Assembly,
     ) -> Result<Response, CallError> {
         let id = call.id.to_string();
         let sending = transport::post(&self.http, &self.endpoint, path, &id, body);
-        let response = match timeout(self.config.first_byte_timeout, sending).await {
+        let response = match timeout(first_byte, sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(errors::unanswered(&error)),
             Err(_) => {
-                let message = format!("no answer began within {:?}", self.config.first_byte_timeout);
+                let message = format!("no answer began within {first_byte:?}");
                 let (class, code) = (ErrorClass::TransportMid, "first_byte_timeout");
                 return Err(CallError::costly(class, code, message, Billed::Maybe, None));
             }
@@ -144,6 +148,16 @@ impl OpenAi {
         arrived.request_id = errors::request_id(response.headers());
         arrived.told = limits::told(response.headers());
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    fn patience(&self) -> Patience {
+        Patience { first_byte: self.config.first_byte_timeout, chunk: self.config.chunk_timeout }
+    }
+
+    /// A model that thinks before it speaks is given time to.
+    fn patience_with(&self, request: &ChatRequest) -> Patience {
+        let usual = self.patience();
+        if thinks(request) { Patience { first_byte: usual.first_byte.max(THINKING_MAX), ..usual } } else { usual }
     }
 
     /// The error behind a status that promises no answer.
@@ -173,8 +187,9 @@ impl OpenAi {
         let secrets = self.config.key.iter().chain(self.config.headers.iter().map(|(_, value)| value));
         let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
         let words = conceal::conceal(&failure.error.message, &secrets, prompts.iter().copied());
-        let JobError { class, code, retryable, retry_after_ms, .. } = failure.error;
-        failure.error = JobError { retryable, ..JobError::new(class, code, words).with_retry_after(retry_after_ms) };
+        let JobError { class, code, retryable, retry_after_ms, tries_max, .. } = failure.error;
+        let told = JobError::new(class, code, words).with_retry_after(retry_after_ms);
+        failure.error = JobError { retryable, tries_max, ..told };
         failure
     }
 }
@@ -189,10 +204,11 @@ impl Provider for OpenAi {
         call.begin()?;
         let began = Instant::now();
         let body = chat_body(request, self.config.include_usage);
+        let patience = self.patience_with(request);
         let mut arrived = Assembly::default();
         let work = async {
-            let response = self.post(Path::Chat, &call, &body, &mut arrived).await?;
-            read::answer(response, &self.config, call.on_text, &mut arrived).await
+            let response = self.post(Path::Chat, &call, &body, patience.first_byte, &mut arrived).await?;
+            read::answer(response, patience, call.on_text, &mut arrived).await
         };
         let failure = match within(&call, work).await {
             Ok(()) if arrived.is_complete() => return Ok(arrived.finish(began, &request.model)),
@@ -214,10 +230,11 @@ impl Provider for OpenAi {
         };
         let mut arrived = Assembly::default();
         let work = async {
-            let response = self.post(Path::Embeddings, &call, &body, &mut arrived).await?;
+            let first_byte = self.config.first_byte_timeout;
+            let response = self.post(Path::Embeddings, &call, &body, first_byte, &mut arrived).await?;
             let headers = response.headers().clone();
             let limit = (request.input.len() * VECTOR_MAX_BYTES + ERROR_BODY_MAX_BYTES).min(EMBED_BODY_MAX_BYTES);
-            let bytes = read::whole(response, limit, &self.config).await?;
+            let bytes = read::whole(response, limit, self.patience()).await?;
             let decoded = decode(bytes, headers, request.input.len()).await?;
             arrived.usage = decoded.usage;
             Ok(decoded)
@@ -255,6 +272,17 @@ impl Provider for OpenAi {
         };
         Err(self.complete(failure, &Assembly::default(), &[], Usage::default))
     }
+}
+
+/// Whether the model thinks before its first word: it is asked to, or it is known for it.
+fn thinks(request: &ChatRequest) -> bool {
+    if let Some(effort) = request.body.get("reasoning_effort").and_then(Value::as_str) {
+        return !matches!(effort, "none" | "minimal");
+    }
+    let name = request.model.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
+    let is_o_series = name.strip_prefix('o').is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let is_gpt = ["gpt-5", "gpt-6"].iter().any(|family| name.starts_with(family)) && !name.contains("chat");
+    is_o_series || is_gpt || ["reasoner", "thinking", "-r1", "qwq"].iter().any(|sign| name.contains(sign))
 }
 
 /// Runs `work` until it ends, the caller wants it stopped, or the call's time is over; then its connection is gone.
@@ -372,4 +400,30 @@ fn headers_of(config: &OpenAiConfig) -> Result<HeaderMap, String> {
         headers.insert(header, value.ok_or_else(|| format!("the value of `{name}` cannot be sent in a header"))?);
     }
     Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_that_think_are_given_time() {
+        let request = |model: &str, body: Value| ChatRequest {
+            model: model.into(),
+            body: body.as_object().cloned().unwrap_or_default(),
+        };
+        for model in
+            ["o3-mini", "o1", "openai/o4-mini", "gpt-5-mini", "gpt-6", "deepseek-reasoner", "qwq-32b", "DeepSeek-R1"]
+        {
+            assert!(thinks(&request(model, json!({}))), "{model}");
+        }
+        for model in ["gpt-4o", "gpt-4.1", "gpt-5-chat-latest", "olmo-7b", "llama-3", "claude"] {
+            assert!(!thinks(&request(model, json!({}))), "{model}");
+        }
+        assert!(thinks(&request("llama-3", json!({"reasoning_effort": "high"}))));
+        assert!(!thinks(&request("gpt-5", json!({"reasoning_effort": "none"}))));
+        let openai = OpenAi::new(OpenAiConfig::new("x", "http://127.0.0.1:1/v1")).unwrap();
+        let first_byte = |model| openai.patience_with(&request(model, json!({}))).first_byte;
+        assert_eq!((first_byte("gpt-4o"), first_byte("o3")), (Duration::from_secs(60), Duration::from_secs(300)));
+    }
 }

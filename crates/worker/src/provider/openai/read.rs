@@ -10,7 +10,6 @@ use reqwest::{
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    OpenAiConfig,
     assembly::{ANSWER_MAX_BYTES, Assembly, Broken, Step},
     errors,
     sse::{EVENT_MAX_BYTES, Event, Parser},
@@ -21,6 +20,15 @@ use crate::provider::CallError;
 const AFTER_FINISH: Duration = Duration::from_secs(2);
 /// How long to wait for the end of the body after the end mark: read to its end, the connection can be used again.
 const AFTER_DONE: Duration = Duration::from_millis(50);
+
+/// How long to wait for pieces of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// From the head to the first.
+    pub(super) first_byte: Duration,
+    /// Between two.
+    pub(super) chunk: Duration,
+}
 
 type OnText<'a> = &'a (dyn Fn(&str) + Send + Sync);
 
@@ -46,15 +54,15 @@ fn content_type(headers: &HeaderMap) -> &str {
 /// Reads a chat answer into `arrived`, as events or, from servers that do not stream, as one JSON body.
 pub(super) async fn answer(
     response: Response,
-    config: &OpenAiConfig,
+    patience: Patience,
     on_text: OnText<'_>,
     arrived: &mut Assembly,
 ) -> Result<(), CallError> {
     let headers = response.headers().clone();
     if content_type(&headers).contains("event-stream") {
-        return stream(response, &headers, config, on_text, arrived).await;
+        return stream(response, &headers, patience, on_text, arrived).await;
     }
-    let body = whole(response, ANSWER_MAX_BYTES + EVENT_MAX_BYTES, config).await?;
+    let body = whole(response, ANSWER_MAX_BYTES + EVENT_MAX_BYTES, patience).await?;
     let start = body.trim_ascii_start();
     if [b"data:".as_slice(), b"event:", b":"].iter().any(|mark| start.starts_with(mark)) {
         return events_of(&body, &headers, on_text, arrived);
@@ -71,13 +79,14 @@ pub(super) async fn answer(
 async fn stream(
     mut response: Response,
     headers: &HeaderMap,
-    config: &OpenAiConfig,
+    patience: Patience,
     on_text: OnText<'_>,
     arrived: &mut Assembly,
 ) -> Result<(), CallError> {
     let mut parser = Parser::default();
     let mut events = Vec::new();
-    let mut patience = config.first_byte_timeout;
+    let Patience { first_byte, chunk } = patience;
+    let mut patience = first_byte;
     let mut due = Instant::now() + patience;
     loop {
         let piece = match timeout_at(due, response.chunk()).await {
@@ -96,7 +105,7 @@ async fn stream(
                     return Ok(());
                 }
                 Step::Moved => {
-                    patience = if arrived.is_finished() { AFTER_FINISH } else { config.chunk_timeout };
+                    patience = if arrived.is_finished() { AFTER_FINISH } else { chunk };
                     due = Instant::now() + patience;
                 }
                 Step::Idle => {}
@@ -151,9 +160,10 @@ fn why_broken(reason: Broken, headers: &HeaderMap) -> CallError {
 }
 
 /// A whole body of at most `limit` bytes.
-pub(super) async fn whole(mut response: Response, limit: usize, config: &OpenAiConfig) -> Result<Vec<u8>, CallError> {
+pub(super) async fn whole(mut response: Response, limit: usize, patience: Patience) -> Result<Vec<u8>, CallError> {
     let mut body = Vec::new();
-    let mut patience = config.first_byte_timeout;
+    let Patience { first_byte, chunk } = patience;
+    let mut patience = first_byte;
     loop {
         match timeout(patience, response.chunk()).await {
             Ok(Ok(Some(piece))) => body.extend_from_slice(&piece),
@@ -167,7 +177,7 @@ pub(super) async fn whole(mut response: Response, limit: usize, config: &OpenAiC
             failure.error.retryable = false;
             return Err(failure);
         }
-        patience = config.chunk_timeout;
+        patience = chunk;
     }
 }
 
