@@ -66,6 +66,10 @@ pub(crate) struct JobRequest {
     /// Group of jobs that is counted together.
     #[schema(max_length = 128)]
     batch_id: Option<String>,
+    /// That the answer of an `llm` job may be one that was paid for before, to the very same request, and how long a new one is
+    /// kept for others: `{"ttl": "1h", "scope": "tenant"}`. The payload shows it.
+    #[schema(value_type = Option<Object>)]
+    cache: Option<serde_json::Value>,
     /// Labels for people: at most 32 of at most 64 bytes.
     #[schema(max_items = 32)]
     tags: Option<Vec<String>>,
@@ -104,10 +108,10 @@ const KNOWN: [&str; 20] = [
     "tenant",
     "concurrency_key",
     "fallback",
+    "cache",
     "result_ttl",
     "max_cost_usd",
     "webhook",
-    "cache",
 ];
 
 /// Longest unique key, in bytes: it stands in an index.
@@ -160,7 +164,7 @@ pub(crate) fn read(
     let mut fields = Fields::default();
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
-    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, fallback, unsupported @ ..] = rest;
+    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, fallback, cache, unsupported @ ..] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
@@ -175,6 +179,7 @@ pub(crate) fn read(
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
     let tenant = fields.name("tenant", tenant);
     let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
+    let with_cache = read_cache(&mut fields, kind, payload, cache);
     refuse_unsupported(&mut fields, unsupported);
     fields.finish()?;
 
@@ -202,7 +207,7 @@ pub(crate) fn read(
         request_id: Some(origin.request_id.clone()),
         traceparent: origin.traceparent.clone(),
         idempotency: origin.idempotency.clone().map(|request| Idempotency { item, ..request }),
-        payload: body.slice_ref(payload.get().as_bytes()),
+        payload: with_cache.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from),
         fallback,
         accepted_at: origin.now,
     };
@@ -256,6 +261,31 @@ pub(crate) fn read_payload(
     }
 }
 
+/// The payload with the wish for a kept answer in it, if there is one. A payload that is wrong has been refused already.
+fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Raw<'_>, cache: Raw<'_>) -> Option<String> {
+    let cache = cache?;
+    match kind {
+        Some(Kind::Llm) => {}
+        Some(Kind::Embedding) => {
+            fields.wrong("cache", "is for llm jobs: vectors are always kept, as the configuration says");
+            return None;
+        }
+        _ => {
+            fields.wrong("cache", "is for llm jobs");
+            return None;
+        }
+    }
+    match payload::cache::put_into(payload?.get(), cache.get()) {
+        Ok(text) => Some(text),
+        Err(errors) => {
+            for error in errors {
+                json::push(&mut fields.errors, || error);
+            }
+            None
+        }
+    }
+}
+
 struct Times {
     run_at: Option<Timestamp>,
     start_by: Option<Timestamp>,
@@ -278,7 +308,7 @@ impl Times {
 }
 
 /// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 4]) {
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 3]) {
     for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
         match (*name, raw) {
             ("max_cost_usd", Some(_)) => {
@@ -313,7 +343,7 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..16].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN[..17].iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);

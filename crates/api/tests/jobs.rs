@@ -67,6 +67,29 @@ async fn a_job_goes_in_and_its_result_comes_out() {
 }
 
 #[tokio::test]
+async fn a_wish_for_a_kept_answer_goes_with_the_payload() {
+    let server = Server::start().await;
+    let payload = json!({"messages": [{"role": "user", "content": "How many?"}]});
+    let job = json!({"kind": "llm", "payload": payload, "cache": {"ttl": "1h", "scope": "global"}});
+    server.post("/v1/jobs", &job).await.expect(202);
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    let kept: Value = serde_json::from_slice(&held.loaded.payload).unwrap();
+    assert_eq!(kept["cache"], json!({"ttl": "1h", "scope": "global"}));
+    assert_eq!(kept["messages"], payload["messages"]);
+
+    let refused = |cache: Value| json!({"kind": "llm", "payload": payload, "cache": cache});
+    for (cache, pointer) in [(json!({}), "/cache/ttl"), (json!({"ttl": "1ms"}), "/cache/ttl"), (json!("1h"), "/cache")]
+    {
+        let problem = server.post("/v1/jobs", &refused(cache)).await.problem(422);
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+    let vectors =
+        json!({"kind": "embedding", "payload": {"model": "gpt-4o-mini", "input": "a"}, "cache": {"ttl": "1h"}});
+    server.post("/v1/jobs", &vectors).await.problem(422);
+}
+
+#[tokio::test]
 async fn a_large_result_has_an_address_of_its_own() {
     let server = Server::start().await;
     let id = server.submit(json!({})).await;

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 /// Variables of ours that exist; any other `LONGSHORE_…` is a mistake and is refused.
 pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_CACHE",
     "LONGSHORE_CONFIG",
     "LONGSHORE_DATA",
     "LONGSHORE_DISPATCHER",

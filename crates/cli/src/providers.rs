@@ -3,8 +3,16 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
-use queue_core::{ids::Name, limiter::Limits, route::Routes, stores::Check};
-use worker::provider::{Provider, Providers, openai, simulated};
+use queue_core::{
+    ids::Name,
+    limiter::Limits,
+    route::{Routes, Target},
+    stores::Check,
+};
+use worker::{
+    coalesce::{Coalescer, Coalescing},
+    provider::{Provider, Providers, openai, simulated},
+};
 
 use crate::{
     config::{self, Backend, Config},
@@ -73,8 +81,24 @@ pub(crate) fn build_one(provider: &config::Provider) -> Result<Arc<dyn Provider>
 }
 
 /// What targets may take.
-pub(crate) fn limits(configured: &[config::Provider]) -> Limits {
-    Limits::new(configured.iter().flat_map(config::Provider::rules).collect())
+pub(crate) fn limits(config: &Config) -> Limits {
+    let embeds = embeds(config);
+    let model_of = |provider: &config::Provider| {
+        embeds.as_ref().filter(|target| target.provider == provider.name).map(|target| target.model.as_str())
+    };
+    Limits::new(config.providers.iter().flat_map(|provider| provider.rules(model_of(provider))).collect())
+}
+
+/// How the embedding jobs of each provider travel together.
+pub(crate) fn coalescer(configured: &[config::Provider]) -> Coalescer {
+    let of_providers = configured.iter().map(|provider| (provider.name.to_string(), provider.embedding)).collect();
+    Coalescer::new(Coalescing::default(), of_providers)
+}
+
+/// Whom embeddings that name no model go to, unless chats go there too.
+fn embeds(config: &Config) -> Option<Target> {
+    let model = config.embedding_model.as_deref().filter(|model| config.default_model.as_deref() != Some(model))?;
+    routes(config).resolve(model)
 }
 
 /// Jobs of one model that may run at once, for all models of each provider. Where requests are limited, no more than their
@@ -86,7 +110,13 @@ pub(crate) fn concurrency(config: &Config) -> BTreeMap<Name, u32> {
         let most = [provider.concurrency, paced].into_iter().flatten().min()?;
         Some((Name::new(format!("{}:*", provider.name)), most))
     };
-    config.providers.iter().filter_map(limit).collect()
+    let embedding = embeds(config).and_then(|target| {
+        let provider = config.providers.iter().find(|provider| provider.name == target.provider)?;
+        // Where requests are limited, the limiter soon says how many jobs they are enough for.
+        let jobs = provider.embedding_jobs.filter(|_| provider.limit.requests_per_minute.is_none())?;
+        Some((target.name(), jobs))
+    });
+    config.providers.iter().filter_map(limit).chain(embedding).collect()
 }
 
 /// Seconds of a limit of requests that jobs are claimed for before anything is known of them.

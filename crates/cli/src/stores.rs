@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
+    cache::{Cache, memory::MemoryCache, redis::RedisCache},
     dispatcher::{
         Dispatcher,
         memory::MemoryDispatcher,
@@ -20,6 +21,7 @@ use queue_core::{
     time::{Clock, SystemClock},
 };
 use secrecy::ExposeSecret;
+use worker::caches::Caches;
 
 use crate::{
     config::{self, Config, Journal},
@@ -137,6 +139,19 @@ pub(crate) fn open_limiter(
     };
     let fleet = RedisLimiter::open(&redis).map_err(Failure::usage)?;
     Ok(Arc::new(Steadfast::new(Arc::new(fleet), clock.clone())))
+}
+
+/// Opens the cache: in the Redis that is named for it, else in this process. Never in the dispatcher's: a full cache there
+/// would refuse jobs.
+pub(crate) fn open_caches(cache: &config::Cache, clock: &Arc<dyn Clock>) -> Result<Caches, Failure> {
+    let store: Arc<dyn Cache> = match &cache.url {
+        None => Arc::new(MemoryCache::new(clock.clone(), cache.memory_max_bytes)),
+        Some(url) => {
+            let address = RedisAddress::parse(url.expose_secret()).map_err(Failure::usage)?;
+            Arc::new(RedisCache::open(&RedisConfig::new(address)).map_err(Failure::usage)?)
+        }
+    };
+    Ok(Caches::new(store, cache.scope, cache.vectors_ttl))
 }
 
 /// The Redis that a dispatcher is in, if it is in one.

@@ -3,6 +3,9 @@
 //! Every provider call goes through [`JobContext`]: it finds the kept answer of an earlier attempt before it pays
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
+mod embed;
+mod shared;
+
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
@@ -30,11 +33,13 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat, of_embed},
+    admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat},
     breaker::{Breakers, Entered},
+    caches::Caches,
+    coalesce::Coalescer,
     fallback::Step,
     patience::until_available,
-    provider::{Call, CallError, ChatAnswer, ChatRequest, EmbedAnswer, EmbedRequest, Provider, Providers, estimate},
+    provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
 };
 
 /// Runs the jobs of one kind.
@@ -66,6 +71,10 @@ pub struct Surroundings {
     pub prices: Arc<PriceBook>,
     /// Whether a call may be made now.
     pub gate: Arc<Gate>,
+    /// What need not be asked again.
+    pub caches: Arc<Caches>,
+    /// Whose questions go out together.
+    pub coalescer: Arc<Coalescer>,
 }
 
 /// One attempt, as its handler sees it.
@@ -80,7 +89,7 @@ pub struct JobContext {
     savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, u32>>,
-    in_flight: AtomicU32,
+    in_flight: Arc<AtomicU32>,
     /// Calls that wait to be made or are under way.
     wished: AtomicU32,
     tries: AtomicU32,
@@ -109,7 +118,7 @@ impl JobContext {
             savings: Mutex::default(),
             served_by: Mutex::default(),
             served: Mutex::default(),
-            in_flight: AtomicU32::new(0),
+            in_flight: Arc::default(),
             wished: AtomicU32::new(0),
             tries: AtomicU32::new(0),
             told: Mutex::default(),
@@ -262,52 +271,6 @@ impl JobContext {
         concluded
     }
 
-    /// Asks for vectors, or finds those that an earlier attempt paid for.
-    pub async fn embed(
-        &self,
-        step: &str,
-        sequence: u32,
-        model: &str,
-        input: Vec<String>,
-        dimensions: Option<u32>,
-        durability: Durability,
-    ) -> Result<EmbedAnswer, JobError> {
-        let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let step = Step { name: step, call: step.to_owned(), sequence };
-        let asked = self.ask(&step, model, &request)?;
-        let estimate = |_: Option<&EmbedAnswer>| estimate::of_embed(&request);
-        let extract =
-            |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
-        if let Some(answer) = self.recall(&asked, extract, estimate) {
-            return Ok(answer);
-        }
-        let leave = self.breakers.enter(&asked.target).await.map_err(|mut refused| {
-            self.note_sleep(std::slice::from_ref(&asked.target), &mut refused);
-            refused
-        })?;
-        let _wished = InFlight::enter(&self.wished);
-        let expected = match self.around.gate.wants_tokens(&asked.target) {
-            true => of_embed(&request).await,
-            false => Estimate::default(),
-        };
-        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
-        let began = Instant::now();
-        pass.sends();
-        let outcome = {
-            let _guard = InFlight::enter(&self.in_flight);
-            asked.provider.embed(&request, self.call(asked.call_id, &|_| {})).await
-        };
-        let took = began.elapsed();
-        let ended = match &outcome {
-            Ok(answer) => Ended::well(answer.usage, answer.told, took),
-            Err(failure) => Ended::badly(failure, took),
-        };
-        let concluded = self.conclude(asked, took, outcome, extract, estimate, durability).await;
-        let alike = Alike::of(self.job(), model);
-        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
-        concluded
-    }
-
     /// The ledger rows of the job so far, those that the settle has yet to write included.
     pub async fn calls_so_far(&self) -> Result<Vec<CallRecord>, JobError> {
         let reads = &self.around.stores.reads;
@@ -350,7 +313,7 @@ impl JobContext {
             lane_target: &self.job().target,
             call: asked.call_id,
             estimate,
-            beside: self.wished.load(Ordering::SeqCst),
+            beside: f64::from(self.wished.load(Ordering::SeqCst)),
             left: self.ends.saturating_duration_since(Instant::now()),
             stop: &self.stop,
         };
@@ -621,13 +584,24 @@ fn held<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
     lock.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Tells the metrics of one finished call.
+/// Tells the metrics of one finished call, and of what it cost.
 fn count(record: &CallRecord) {
+    count_call(&record.provider, &record.model, &record.status, Duration::from_millis(record.duration_ms));
+    count_money(record);
+}
+
+/// Tells the metrics of one finished call, whoever pays for it.
+pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Duration) {
+    let labels = [("provider", provider.to_owned()), ("model", model.to_owned())];
+    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.to_owned(), "model" => model.to_owned(), "status" => status.to_owned())
+        .increment(1);
+    metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(took.as_secs_f64());
+}
+
+/// Tells the metrics of what a job paid for a call.
+fn count_money(record: &CallRecord) {
     let (provider, model) = (record.provider.clone(), record.model.clone());
     let labels = [("provider", provider.clone()), ("model", model.clone())];
-    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.clone(), "model" => model.clone(), "status" => record.status.clone())
-        .increment(1);
-    metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(record.duration_ms as f64 / 1_000.0);
     for (kind, tokens) in [
         ("input", record.usage.tokens_in),
         ("output", record.usage.tokens_out),

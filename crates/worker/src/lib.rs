@@ -6,9 +6,12 @@
 pub mod admission;
 mod backend;
 mod breaker;
+pub mod caches;
 mod claimer;
+pub mod coalesce;
 pub mod context;
 mod fallback;
+mod flights;
 pub mod handlers;
 mod leases;
 mod meters;
@@ -124,6 +127,7 @@ impl Worker {
             timeouts: timeouts.clone(),
             meters: Meters::default(),
         });
+        let coalescer = pipeline.around.coalescer.clone();
         let refreshing = tokio::spawn({
             let (stores, end) = (stores.clone(), end.clone());
             async move { timeouts.keep_fresh(&stores, &end).await }
@@ -150,6 +154,7 @@ impl Worker {
                 tracing::error!(%error, "a task of the worker ended badly");
             }
         }
+        coalescer.finish().await;
         if let Err(error) = stores.dispatcher.leave(session).await {
             tracing::warn!(%error, "the worker's session ends by itself");
         }

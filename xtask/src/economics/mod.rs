@@ -1,6 +1,7 @@
 //! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
 //! own limits; each figure beside its bar.
 
+mod coalescing;
 mod cost;
 mod limiter;
 mod load;
@@ -40,6 +41,8 @@ enum Part {
     Limiter,
     /// What the limiter costs.
     LimiterCost,
+    /// Embedding jobs that travel together, and the cache.
+    Coalescing,
 }
 
 /// Measures and prints.
@@ -59,6 +62,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if let Some(speed) = speed {
             judged.push(("What the limiter costs", cost::measure(&longshore, &speed).await?));
+        }
+        if measures(Part::Coalescing) {
+            judged.push(("Coalescing and the cache", coalescing::measure(&longshore).await?));
         }
         Ok(judged)
     })?;

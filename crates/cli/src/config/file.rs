@@ -18,6 +18,7 @@ pub(crate) struct File {
     pub(crate) data: Option<PathBuf>,
     pub(crate) journal: Option<Store<JournalTable>>,
     pub(crate) dispatcher: Option<Store<DispatcherTable>>,
+    pub(crate) cache: Cache,
     #[serde(rename = "admin_key")]
     _admin_key: Option<NotHere>,
     pub(crate) admin_key_file: Option<PathBuf>,
@@ -55,6 +56,24 @@ pub(crate) struct JournalTable {
 pub(crate) struct DispatcherTable {
     pub(crate) url: Option<String>,
     pub(crate) allow_eviction: Option<bool>,
+}
+
+/// `[cache]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Cache {
+    pub(crate) url: Option<String>,
+    pub(crate) memory_mib: Option<u64>,
+    pub(crate) scope: Option<CacheScope>,
+    pub(crate) vectors_ttl: Option<Seconds>,
+}
+
+/// Who finds an answer that was paid for.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum CacheScope {
+    Tenant,
+    Global,
 }
 
 /// How log lines look.
@@ -108,6 +127,19 @@ pub(crate) struct ProviderEntry {
     pub(crate) limiter_away: Option<Away>,
     #[serde(default)]
     pub(crate) limits: Vec<ModelLimit>,
+    #[serde(default)]
+    pub(crate) embedding: EmbeddingEntry,
+}
+
+/// `[providers.embedding]`: how its embedding jobs travel together.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EmbeddingEntry {
+    pub(crate) together: Option<bool>,
+    pub(crate) inputs_max: Option<usize>,
+    pub(crate) tokens_max: Option<u64>,
+    pub(crate) wait: Option<Seconds>,
+    pub(crate) calls_max: Option<usize>,
 }
 
 /// One of `[[providers.limits]]`: what some models of the provider may take instead of what it says for all.

@@ -19,7 +19,7 @@ use secrecy::SecretString;
 pub(crate) use self::{
     file::LogFormat,
     providers::{Backend, Provider, routes},
-    stores::{Dispatcher, Journal, Postgres},
+    stores::{Cache, Dispatcher, Journal, Postgres},
 };
 use crate::{
     data::{self, DATA_DEFAULT},
@@ -114,6 +114,8 @@ pub(crate) struct Config {
     pub(crate) journal: Journal,
     /// Where the order of work is.
     pub(crate) dispatcher: Dispatcher,
+    /// Where answers are kept for others.
+    pub(crate) cache: Cache,
     /// A key to create at the start if it does not exist.
     pub(crate) admin_key: Option<SecretString>,
     /// How log lines look.
@@ -166,6 +168,9 @@ impl Config {
         let metrics_listen = pick(&None, "LONGSHORE_METRICS_LISTEN", file.metrics_listen.take());
         let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", None);
         let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", None);
+        let dispatcher = stores::dispatcher(dispatcher, file.dispatcher.take())?;
+        let cache = env.get("LONGSHORE_CACHE").map(str::to_owned);
+        let cache = stores::cache(cache, std::mem::take(&mut file.cache), &dispatcher)?;
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
             (Some(log), _) => log,
             (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word, false)
@@ -192,7 +197,8 @@ impl Config {
                 metrics_listen.unwrap_or_else(|| METRICS_LISTEN_DEFAULT.to_owned()),
             )?,
             journal: stores::journal(journal, file.journal.take(), &data)?,
-            dispatcher: stores::dispatcher(dispatcher, file.dispatcher.take())?,
+            dispatcher,
+            cache,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
             worker: worker(flags, env, &file.worker)?,

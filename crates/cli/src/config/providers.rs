@@ -4,11 +4,12 @@ use std::{path::Path, time::Duration};
 
 use queue_core::{
     ids::Name,
-    limiter::{Limit, Rule},
-    route::Routes,
+    limiter::{Limit, Limits, Rule},
+    route::{Routes, Target},
     time::parse_duration,
 };
 use secrecy::{ExposeSecret, SecretString};
+use worker::coalesce::Coalescing;
 
 use super::{
     Flags,
@@ -32,6 +33,9 @@ const SIMULATED_MODELS: (&str, &str) = ("simulated-chat", "simulated-embedding")
 /// Jobs of one target that run at once unless the configuration says otherwise: what a small server or a fresh
 /// account takes without refusing.
 const CONCURRENCY_DEFAULT: u32 = 64;
+
+/// Embedding jobs of one target that run at once likewise: sixteen full calls.
+const EMBEDDING_JOBS_DEFAULT: u32 = 4_096;
 
 /// Patience with a service on the other side of the network. Models that think get five minutes until the first piece.
 const PATIENCE_DEFAULT: Patience =
@@ -63,6 +67,10 @@ pub(crate) struct Provider {
     pub(crate) models: Vec<String>,
     /// Jobs of one of its models that run at once; `None`: as many as there are slots.
     pub(crate) concurrency: Option<u32>,
+    /// Likewise for the model of embeddings that name none, of which many share a call; `None`: as for the others.
+    pub(crate) embedding_jobs: Option<u32>,
+    /// How its embedding jobs travel together.
+    pub(crate) embedding: Coalescing,
     /// What each of its models may take, and by pattern what some of them may take instead.
     pub(crate) limit: Limit,
     /// See `limit`.
@@ -113,14 +121,30 @@ impl Provider {
 
     /// What its targets may take. A server may refuse whether it has limits here or not, so each is asked about; who invents
     /// its answers refuses nobody.
-    pub(crate) fn rules(&self) -> Vec<Rule> {
+    pub(crate) fn rules(&self, embedding_model: Option<&str>) -> Vec<Rule> {
         let rule = |model: &str, limit: &Limit| Rule {
             provider: self.name.to_string(),
             model: model.to_owned(),
-            limit: Limit { concurrency: self.concurrency, ..limit.clone() },
+            limit: Limit { concurrency: self.jobs_at_once(model, embedding_model), ..limit.clone() },
         };
         let own = (!self.is_simulated() || self.limit.has_buckets()).then(|| rule("*", &self.limit));
-        own.into_iter().chain(self.model_limits.iter().map(|(model, limit)| rule(model, limit))).collect()
+        let mut rules: Vec<Rule> =
+            own.into_iter().chain(self.model_limits.iter().map(|(model, limit)| rule(model, limit))).collect();
+        // Of its own only so that its jobs are counted apart: the rates are those of the closest rule for it.
+        if let Some(model) = embedding_model.filter(|_| self.embedding_jobs.is_some()) {
+            let target = Target { provider: self.name.clone(), model: model.into(), credential: "default".into() };
+            if let Some(limit) = Limits::new(rules.clone()).of(&target).cloned() {
+                rules.retain(|other| other.model != model);
+                rules.push(rule(model, &limit));
+            }
+        }
+        rules
+    }
+
+    /// Jobs of a model that run at once.
+    fn jobs_at_once(&self, model: &str, embedding_model: Option<&str>) -> Option<u32> {
+        let embeds = embedding_model == Some(model);
+        self.embedding_jobs.filter(|_| embeds).or(self.concurrency)
     }
 }
 
@@ -203,7 +227,13 @@ fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> R
     if let Some(wrong) = provider.models.iter().find(|model| model.trim_end_matches('*').is_empty()) {
         return Err(format!("`{wrong}` in models is no model; leave models out to serve every one"));
     }
-    provider.concurrency = entry.concurrency.or(provider.concurrency);
+    if entry.concurrency.is_some() {
+        (provider.concurrency, provider.embedding_jobs) = (entry.concurrency, None);
+    }
+    provider.embedding = coalescing(entry.embedding)?;
+    if !provider.embedding.together {
+        provider.embedding_jobs = None;
+    }
     if provider.concurrency == Some(0) {
         return Err("concurrency is 0: no job would ever run".to_owned());
     }
@@ -242,6 +272,39 @@ fn limits(entry: &file::ProviderEntry) -> Result<(Limit, Vec<(String, Limit)>), 
     Ok((all, some))
 }
 
+/// How its embedding jobs travel together.
+fn coalescing(entry: file::EmbeddingEntry) -> Result<Coalescing, String> {
+    let usual = Coalescing::default();
+    let together = entry.together.unwrap_or(usual.together);
+    let own = Coalescing {
+        inputs_max: entry.inputs_max.unwrap_or(usual.inputs_max),
+        tokens_max: entry.tokens_max.unwrap_or(usual.tokens_max),
+        wait: entry.wait.map_or(usual.wait, |wait| wait.0),
+        calls_max: entry.calls_max.unwrap_or(usual.calls_max),
+        together,
+    };
+    let within = |name: &str, value: u64, most: u64| match (1..=most).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("embedding.{name} is {value}; it is between 1 and {most}")),
+    };
+    within("inputs_max", own.inputs_max as u64, EMBEDDING_INPUTS_MAX)?;
+    within("tokens_max", own.tokens_max, EMBEDDING_TOKENS_MAX)?;
+    within("calls_max", own.calls_max as u64, EMBEDDING_CALLS_MAX)?;
+    if own.wait > EMBEDDING_WAIT_MAX {
+        return Err(format!("embedding.wait is {:?}; it is at most {EMBEDDING_WAIT_MAX:?}", own.wait));
+    }
+    Ok(own)
+}
+
+/// Inputs of one request beyond which every provider refuses it.
+const EMBEDDING_INPUTS_MAX: u64 = 2_048;
+/// Likewise tokens, with room for those who take more than OpenAI's 300,000.
+const EMBEDDING_TOKENS_MAX: u64 = 10_000_000;
+/// Calls of one process at once: beyond it, the limit is none.
+const EMBEDDING_CALLS_MAX: u64 = 100_000;
+/// Longest wait for company: a job that waits holds a slot.
+const EMBEDDING_WAIT_MAX: Duration = Duration::from_secs(5);
+
 /// Largest rate: beyond it, a limit is none.
 const RATE_MAX: u64 = 1_000_000_000_000;
 
@@ -274,6 +337,8 @@ fn openai(
         name: name.into(),
         models: Vec::new(),
         concurrency: Some(CONCURRENCY_DEFAULT),
+        embedding_jobs: Some(EMBEDDING_JOBS_DEFAULT),
+        embedding: Coalescing::default(),
         limit: Limit::default(),
         model_limits: Vec::new(),
         backend: Backend::Openai { url, key, patience, include_usage },
@@ -288,6 +353,8 @@ fn simulated(flags: &Flags, first_token: Option<Duration>, speed: Option<u32>) -
         name: "simulated".into(),
         models: Vec::new(),
         concurrency: None,
+        embedding_jobs: None,
+        embedding: Coalescing::default(),
         limit: Limit::default(),
         model_limits: Vec::new(),
         backend: Backend::Simulated { first_token, tokens_per_second },

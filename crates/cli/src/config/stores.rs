@@ -5,9 +5,12 @@ use std::{
     time::Duration,
 };
 
-use secrecy::SecretString;
+use queue_core::cache::Scope;
+use secrecy::{ExposeSecret, SecretString};
 
-use super::file::{DispatcherTable, JournalTable, Store};
+use worker::caches::VECTORS_TTL;
+
+use super::file::{self, CacheScope, DispatcherTable, JournalTable, Store};
 
 /// Connections to Postgres that one process opens at most: a few commit, the others read.
 const POOL_SIZE_DEFAULT: u32 = 16;
@@ -58,6 +61,19 @@ impl Dispatcher {
     }
 }
 
+/// Where answers are kept for others.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    /// A Redis that may evict; `None`: each process for itself.
+    pub(crate) url: Option<SecretString>,
+    /// Bytes that a process holds, where there is no Redis.
+    pub(crate) memory_max_bytes: usize,
+    /// Who finds them.
+    pub(crate) scope: Scope,
+    /// How long vectors are kept; `None`: they are not.
+    pub(crate) vectors_ttl: Option<Duration>,
+}
+
 /// How a Redis server is used.
 #[derive(Clone, Debug)]
 pub(crate) struct Redis {
@@ -106,6 +122,45 @@ pub(crate) fn journal(url: Option<String>, file: Option<Store<JournalTable>>, da
         }
         _ => Ok(journal),
     }
+}
+
+/// Memory of a process for cached answers: some 10,000 vectors of 1,536 numbers.
+const CACHE_MEMORY_DEFAULT_MIB: u64 = 64;
+/// Most of it: a larger cache is a Redis.
+const CACHE_MEMORY_MAX_MIB: u64 = 64 * 1024;
+/// Longest time for which a vector is kept.
+const VECTORS_TTL_MAX: Duration = Duration::from_secs(366 * 24 * 3_600);
+
+/// `url` is from the environment, and goes over the file's. A cache evicts, and a dispatcher's Redis must not: so it is never
+/// used for both.
+pub(crate) fn cache(url: Option<String>, file: file::Cache, dispatcher: &Dispatcher) -> Result<Cache, String> {
+    let url = url.or(file.url);
+    if let Some(url) = &url {
+        if !url.starts_with("redis") || !url.contains("://") {
+            return Err("cache.url is `redis://…`; without it each process has a cache of its own".to_owned());
+        }
+        let same = |redis: &Redis| redis.url.expose_secret() == url;
+        if matches!(dispatcher, Dispatcher::Redis(redis) if same(redis)) {
+            return Err("cache.url is the dispatcher's Redis, which must not evict: name one that may".to_owned());
+        }
+    }
+    let memory_mib = file.memory_mib.unwrap_or(CACHE_MEMORY_DEFAULT_MIB);
+    if memory_mib > CACHE_MEMORY_MAX_MIB {
+        return Err(format!("cache.memory_mib is {memory_mib}; it is at most {CACHE_MEMORY_MAX_MIB}"));
+    }
+    let vectors_ttl = file.vectors_ttl.map_or(VECTORS_TTL, |ttl| ttl.0);
+    if vectors_ttl > VECTORS_TTL_MAX {
+        return Err(format!("cache.vectors_ttl is {vectors_ttl:?}; it is at most {VECTORS_TTL_MAX:?}"));
+    }
+    Ok(Cache {
+        url: url.map(SecretString::from),
+        memory_max_bytes: usize::try_from(memory_mib * 1024 * 1024).unwrap_or(usize::MAX),
+        scope: match file.scope {
+            Some(CacheScope::Global) => Scope::Global,
+            Some(CacheScope::Tenant) | None => Scope::Tenant,
+        },
+        vectors_ttl: (!vectors_ttl.is_zero()).then_some(vectors_ttl),
+    })
 }
 
 /// Likewise.

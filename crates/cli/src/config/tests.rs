@@ -1,10 +1,12 @@
 use std::{fs, path::Path, time::Duration};
 
 use queue_core::{
+    cache::Scope,
     limiter::{Away, Charges, Limit},
     route::Target,
 };
 use secrecy::ExposeSecret;
+use worker::caches::VECTORS_TTL;
 
 use super::*;
 use crate::failure::Exit;
@@ -286,7 +288,7 @@ fn rates_hold_for_each_model_unless_it_has_its_own() {
                 [[providers.limits]]\nmodel = \"big*\"\ntokens_per_minute = 5_000\ntokens_charged = \"usage\"\n\
                 limiter_away = \"closed\"\n";
     let config = load(file, Flags::default(), &[]).unwrap();
-    let limits = crate::providers::limits(&config.providers);
+    let limits = crate::providers::limits(&config);
     let of = |model: &str| {
         let target = Target { provider: "a".into(), model: model.into(), credential: "default".into() };
         limits.of(&target).cloned().unwrap()
@@ -302,7 +304,7 @@ fn rates_hold_for_each_model_unless_it_has_its_own() {
         Limit { tokens_per_minute: Some(5_000), tokens_charged: Charges::Usage, when_away: Away::Closed, ..small };
     assert_eq!(of("big-1"), big);
     let nobody_asks = load("", Flags::default(), &[]).unwrap();
-    assert!(crate::providers::limits(&nobody_asks.providers).rules().is_empty(), "who invents answers refuses nobody");
+    assert!(crate::providers::limits(&nobody_asks).rules().is_empty(), "who invents answers refuses nobody");
     let first = crate::providers::concurrency(&load(&file.replace("= 9", "= 90"), Flags::default(), &[]).unwrap());
     assert_eq!(first.get(&Name::new("a:*")), Some(&30), "no more than the limit lets in within three seconds");
 
@@ -318,4 +320,81 @@ fn rates_hold_for_each_model_unless_it_has_its_own() {
         let refused = load(&file, Flags::default(), &[]).unwrap_err().to_string();
         assert!(refused.contains(reason), "{wrong}: {refused}");
     }
+}
+
+#[test]
+fn a_cache_is_this_process_or_a_redis_that_is_not_the_dispatchers() {
+    let usual = nothing(&[]).cache;
+    assert!(usual.url.is_none() && usual.scope == Scope::Tenant);
+    assert_eq!((usual.memory_max_bytes, usual.vectors_ttl), (64 * 1024 * 1024, Some(VECTORS_TTL)));
+
+    let file = "[cache]\nurl = \"redis://a\"\nscope = \"global\"\nvectors_ttl = \"0s\"";
+    let cache = load(file, Flags::default(), &[("LONGSHORE_CACHE", "redis://b")]).unwrap().cache;
+    assert_eq!(cache.url.unwrap().expose_secret(), "redis://b");
+    assert_eq!((cache.scope, cache.vectors_ttl), (Scope::Global, None));
+
+    let same = [("LONGSHORE_CACHE", "redis://a"), ("LONGSHORE_DISPATCHER", "redis://a")];
+    assert!(error("", Flags::default(), &same).contains("must not evict"));
+    for (file, reason) in [
+        ("[cache]\nurl = \"memory:\"", "redis://"),
+        ("[cache]\nmemory_mib = 1_000_000", "at most"),
+        ("[cache]\nvectors_ttl = \"400d\"", "at most"),
+        ("[cache]\nscope = \"all\"", "tenant"),
+        ("[cache]\nttl = \"1h\"", "unknown field"),
+    ] {
+        let told = error(file, Flags::default(), &[]);
+        assert!(told.contains(reason), "{file}: {told}");
+    }
+}
+
+#[test]
+fn a_provider_says_how_its_embedding_jobs_travel() {
+    let provider = |more: &str| {
+        let file = format!("[[providers]]\nname = \"p\"\nurl = \"http://127.0.0.1:1/v1\"\n{more}");
+        load(&file, Flags::default(), &[])
+    };
+    let config =
+        provider("[providers.embedding]\ninputs_max = 250\ntokens_max = 20_000\nwait = \"5ms\"\ncalls_max = 4\n");
+    let embedding = config.unwrap().providers[0].embedding;
+    assert_eq!((embedding.inputs_max, embedding.tokens_max, embedding.calls_max), (250, 20_000, 4));
+    assert!(embedding.together && embedding.wait == Duration::from_millis(5));
+    for (more, reason) in [
+        ("inputs_max = 0", "embedding.inputs_max is 0"),
+        ("inputs_max = 3000", "between 1 and 2048"),
+        ("tokens_max = 0", "embedding.tokens_max is 0"),
+        ("calls_max = 0", "embedding.calls_max is 0"),
+        ("wait = \"1m\"", "at most"),
+    ] {
+        let told = provider(&format!("[providers.embedding]\n{more}\n")).unwrap_err().message;
+        assert!(told.contains(reason), "{more}: {told}");
+    }
+}
+
+#[test]
+fn more_embedding_jobs_run_at_once_than_chats_unless_someone_says_how_many() {
+    let jobs = |more: &str| {
+        let models =
+            "[provider]\nurl = \"http://127.0.0.1:1/v1\"\ndefault_model = \"chat\"\nembedding_model = \"embed\"";
+        let config = load(&format!("{models}\n{more}"), Flags::default(), &[]).unwrap();
+        let limits = crate::providers::limits(&config);
+        let of = |model: &str| {
+            let target = Target { provider: "default".into(), model: model.into(), credential: "default".into() };
+            limits.of(&target).and_then(|limit| limit.concurrency)
+        };
+        (crate::providers::concurrency(&config), of("embed"), of("chat"))
+    };
+    let (told, embed, chat) = jobs("");
+    assert_eq!(told.get("default:*"), Some(&64));
+    assert_eq!(
+        told.iter().find(|(name, _)| name.as_str().starts_with("default:embed:")).map(|(_, jobs)| *jobs),
+        Some(4_096)
+    );
+    assert_eq!((embed, chat), (Some(4_096), Some(64)));
+
+    let own = "[[providers]]\nname = \"p\"\nurl = \"http://127.0.0.1:1/v1\"\nmodels = [\"embed\"]\nconcurrency = 9\n";
+    let (told, ..) = jobs(own);
+    assert_eq!(
+        told.into_iter().map(|(name, jobs)| (name.to_string(), jobs)).collect::<Vec<_>>(),
+        [("default:*".to_owned(), 64), ("p:*".to_owned(), 9)]
+    );
 }

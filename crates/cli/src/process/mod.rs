@@ -19,7 +19,7 @@ use queue_core::{
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use worker::{admission::Gate, provider::Providers};
+use worker::{admission::Gate, caches::Caches, provider::Providers};
 
 pub(crate) use end::Signals;
 
@@ -40,6 +40,7 @@ pub(crate) struct Process {
     prices: Arc<PriceBook>,
     limiter: Arc<dyn Limiter>,
     limits: Arc<Limits>,
+    caches: Arc<Caches>,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -59,7 +60,8 @@ impl Process {
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
             limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
-            limits: Arc::new(providers::limits(&config.providers)),
+            limits: Arc::new(providers::limits(&config)),
+            caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             roles: JoinSet::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
@@ -113,6 +115,8 @@ impl Process {
             routes: self.routes.clone(),
             prices: self.prices.clone(),
             gate: Arc::new(Gate::new(&self.stores, self.limiter.clone(), self.limits.clone())),
+            caches: self.caches.clone(),
+            coalescer: Arc::new(providers::coalescer(&self.config.providers)),
         };
         let worker = worker::Worker::new(config, around);
         let session = worker.session();

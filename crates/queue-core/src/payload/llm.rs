@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    FieldError, Loads, Surroundings, chain,
+    FieldError, Loads, Surroundings, cache, chain,
     fields::{At, Errors, Object},
     messages, model, sampling, tools, tree,
 };
@@ -23,7 +23,7 @@ const BIASES_MAX: usize = 1_024;
 const METADATA_MAX: (usize, usize, usize) = (16, 64, 512);
 
 /// Members beside those of [`sampling::KNOWN`].
-const OTHERS: [&str; 18] = [
+const OTHERS: [&str; 19] = [
     "model",
     "messages",
     "response_format",
@@ -42,9 +42,10 @@ const OTHERS: [&str; 18] = [
     "on_truncated",
     "extra",
     "store",
+    cache::NAME,
 ];
 /// Members that are Longshore's own or handled by it, and are not sent on.
-const OURS: [&str; 7] = ["model", "n", "stream", "stream_options", "repair", "on_truncated", "extra"];
+const OURS: [&str; 8] = ["model", "n", "stream", "stream_options", "repair", "on_truncated", "extra", cache::NAME];
 
 /// What to do with an answer that was cut at the token limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub struct Llm {
     pub repair: u32,
     /// What to do with a cut answer.
     pub on_truncated: OnTruncated,
+    /// Whether an answer that was paid for before will do.
+    pub cache: Option<cache::Wish>,
 }
 
 impl Llm {
@@ -120,11 +123,12 @@ fn scan<'a>(object: &Object<'a>, known: &[&str], errors: &mut Errors) -> (Llm, V
         }
         _ => OnTruncated::Accept,
     };
+    let cache = cache::read(object, errors);
     let mut body = object.map.clone();
     body.retain(|name, value| !OURS.contains(&name.as_str()) && !value.is_null());
     extra(object, known, &mut body, errors);
     let model = object.get("model").and_then(Value::as_str).map(str::to_owned);
-    (Llm { model, body, schema, wants_json, repair, on_truncated }, texts)
+    (Llm { model, body, schema, wants_json, repair, on_truncated, cache }, texts)
 }
 
 /// Members that need a line each.

@@ -1,6 +1,7 @@
 //! What a payload must look like, by kind: checked at submit, read again by the handler.
 
 pub mod analysis;
+pub mod cache;
 mod chain;
 pub mod embedding;
 mod fields;

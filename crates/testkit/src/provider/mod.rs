@@ -20,7 +20,7 @@ use std::{
 use serde_json::Value;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::watch,
+    sync::{Semaphore, watch},
     task::{JoinHandle, JoinSet},
 };
 
@@ -80,6 +80,8 @@ struct State {
     changed: watch::Sender<()>,
     script: Mutex<VecDeque<Behaviour>>,
     door: Mutex<Door>,
+    /// Calls that are worked on at once; the others wait in line.
+    at_once: Mutex<Arc<Semaphore>>,
     latency_ms: AtomicU64,
     token_ms: AtomicU64,
     connections: AtomicU64,
@@ -106,6 +108,7 @@ impl MockProvider {
             changed: watch::Sender::new(()),
             script: Mutex::default(),
             door: Mutex::default(),
+            at_once: Mutex::new(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS))),
             latency_ms: AtomicU64::new(0),
             token_ms: AtomicU64::new(0),
             connections: AtomicU64::new(0),
@@ -124,6 +127,11 @@ impl MockProvider {
     /// Waits this long before each answer.
     pub fn set_latency_ms(&self, ms: u64) {
         self.state.latency_ms.store(ms, Ordering::SeqCst);
+    }
+
+    /// Works on so many calls at once; others that were let in wait in line, as they do inside a server.
+    pub fn set_calls_at_once(&self, calls: usize) {
+        *locked(&self.state.at_once) = Arc::new(Semaphore::new(calls));
     }
 
     /// Waits this long between two tokens of a stream.
@@ -324,6 +332,9 @@ async fn act(
     began: &(dyn Fn(u16) + Send + Sync),
 ) -> Result<behaviour::Ended, http::Gone> {
     let pace = Duration::from_millis(state.token_ms.load(Ordering::SeqCst));
+    let at_once = locked(&state.at_once).clone();
+    // Never closed. A client that leaves while it waits in line is noticed when its turn comes.
+    let _turn = at_once.acquire().await.map_err(|_| http::Gone)?;
     client.wait(treated.latency).await?;
     treated.behaviour.act(client, path, body, pace, treated.limits, began).await
 }

@@ -102,21 +102,28 @@ pub(crate) async fn of_chat(request: &ChatRequest, expected: u64) -> Estimate {
     Estimate { tokens_in, tokens_out: expected, tokens_out_max: limit }
 }
 
-/// Counts what an embedding request is; vectors are not written in tokens.
-pub(crate) async fn of_embed(request: &EmbedRequest) -> Estimate {
-    let of_request = |request: &EmbedRequest| estimate::of_embed(request).tokens_in;
-    let tokens_in = match request.input.iter().map(String::len).sum::<usize>() {
-        0..=COUNT_INLINE_MAX_BYTES => of_request(request),
-        _ => off_thread(request.clone(), of_request).await,
+/// Counts what each input of an embedding request is; vectors are not written in tokens.
+pub(crate) async fn of_inputs(request: EmbedRequest) -> (EmbedRequest, Vec<u64>) {
+    let count = |request: &EmbedRequest| -> Vec<u64> {
+        request.input.iter().map(|text| estimate_tokens(&request.model, text)).collect()
     };
-    Estimate { tokens_in, tokens_out: 0, tokens_out_max: None }
+    if request.input.iter().map(String::len).sum::<usize>() <= COUNT_INLINE_MAX_BYTES {
+        let tokens = count(&request);
+        return (request, tokens);
+    }
+    let tokens = off_thread(request.clone(), count).await;
+    (request, tokens)
 }
 
-async fn off_thread<R: Send + 'static>(request: R, count: impl FnOnce(&R) -> u64 + Send + 'static) -> u64 {
+async fn off_thread<R, T>(request: R, count: impl FnOnce(&R) -> T + Send + 'static) -> T
+where
+    R: Send + 'static,
+    T: Default + Send + 'static,
+{
     let counted = tokio::task::spawn_blocking(move || count(&request)).await;
     counted.unwrap_or_else(|error| {
         tracing::error!(%error, "the tokens of a request could not be counted");
-        0
+        T::default()
     })
 }
 
@@ -189,6 +196,7 @@ mod tests {
     async fn a_large_text_is_counted_elsewhere_and_the_same() {
         let input = vec!["word ".repeat(20_000)];
         let request = EmbedRequest { model: "unknown".into(), input, dimensions: None };
-        assert_eq!(of_embed(&request).await.tokens_in, estimate::of_embed(&request).tokens_in);
+        let (same, tokens) = of_inputs(request.clone()).await;
+        assert_eq!((&same, tokens.iter().sum::<u64>()), (&request, estimate::of_embed(&request).tokens_in));
     }
 }

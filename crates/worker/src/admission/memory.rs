@@ -23,6 +23,9 @@ const PACE_CHANGE: f64 = 0.1;
 /// Weight of the newest job in the mean number of calls that a job makes at once.
 const BESIDE_WEIGHT: f64 = 0.05;
 
+/// The least of it: calls are made for so many jobs at most.
+const BESIDE_LEAST: f64 = 1.0 / 2_048.0;
+
 /// A block that this process saw.
 #[derive(Clone, Debug)]
 pub(super) struct Block {
@@ -83,7 +86,7 @@ impl Paces {
         &self,
         target: &Name,
         calls: Option<u32>,
-        beside: u32,
+        beside: f64,
         most: Option<u32>,
         now: Instant,
     ) -> Option<Option<u32>> {
@@ -92,10 +95,10 @@ impl Paces {
             return None;
         }
         let first = !paces.contains_key(target);
-        let known = paces.entry(target.clone()).or_insert(Pace { told: None, at: None, beside: f64::from(beside) });
-        known.beside += (f64::from(beside.max(1)) - known.beside) * BESIDE_WEIGHT;
+        let known = paces.entry(target.clone()).or_insert(Pace { told: None, at: None, beside });
+        known.beside += (beside.max(BESIDE_LEAST) - known.beside) * BESIDE_WEIGHT;
         let jobs = calls.map(|calls| {
-            let jobs = (f64::from(calls) / known.beside.max(1.0)).ceil().max(1.0) as u32;
+            let jobs = (f64::from(calls) / known.beside.max(BESIDE_LEAST)).ceil().max(1.0) as u32;
             most.map_or(jobs, |most| jobs.min(most.max(1)))
         });
         let age = known.at.map(|at| now.duration_since(at));
@@ -128,23 +131,24 @@ mod tests {
         let (paces, began) = (Paces::default(), Instant::now());
         let target = Name::from("p:m:c");
         let at = |ms: u64| began + Duration::from_millis(ms);
-        assert_eq!(paces.changed(&target, Some(20), 1, Some(64), at(0)), Some(Some(20)));
-        assert_eq!(paces.changed(&target, Some(30), 1, Some(64), at(100)), None, "not so soon");
-        assert_eq!(paces.changed(&target, Some(30), 1, Some(64), at(500)), Some(Some(30)));
-        assert_eq!(paces.changed(&target, Some(31), 1, Some(64), at(5_000)), None, "not for so little");
-        assert_eq!(paces.changed(&target, Some(30), 1, Some(64), at(10_500)), Some(Some(30)), "it may be forgotten");
-        assert_eq!(paces.changed(&target, Some(500), 1, Some(64), at(20_000)), Some(Some(64)), "what is configured");
-        assert_eq!(paces.changed(&target, None, 1, Some(64), at(21_000)), Some(None), "taken back");
-        assert_eq!(paces.changed(&target, None, 1, Some(64), at(60_000)), None, "and that is that");
+        assert_eq!(paces.changed(&target, Some(20), 1.0, Some(64), at(0)), Some(Some(20)));
+        assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(100)), None, "not so soon");
+        assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(500)), Some(Some(30)));
+        assert_eq!(paces.changed(&target, Some(31), 1.0, Some(64), at(5_000)), None, "not for so little");
+        assert_eq!(paces.changed(&target, Some(30), 1.0, Some(64), at(10_500)), Some(Some(30)), "it may be forgotten");
+        assert_eq!(paces.changed(&target, Some(500), 1.0, Some(64), at(20_000)), Some(Some(64)), "what is configured");
+        assert_eq!(paces.changed(&target, None, 1.0, Some(64), at(21_000)), Some(None), "taken back");
+        assert_eq!(paces.changed(&target, None, 1.0, Some(64), at(60_000)), None, "and that is that");
         let other = Name::from("p:other:c");
-        assert_eq!(paces.changed(&other, None, 1, None, at(0)), Some(None), "an earlier process may have told one");
-        assert_eq!(paces.changed(&other, None, 1, None, at(60_000)), None);
+        assert_eq!(paces.changed(&other, None, 1.0, None, at(0)), Some(None), "an earlier process may have told one");
+        assert_eq!(paces.changed(&other, None, 1.0, None, at(60_000)), None);
     }
 
     #[test]
-    fn jobs_of_many_calls_are_fewer() {
+    fn jobs_of_many_calls_are_fewer_and_those_that_share_one_are_more() {
         let (paces, now) = (Paces::default(), Instant::now());
-        assert_eq!(paces.changed(&"t".into(), Some(20), 8, None, now), Some(Some(3)));
+        assert_eq!(paces.changed(&"u".into(), Some(20), 0.1, None, now), Some(Some(200)));
+        assert_eq!(paces.changed(&"t".into(), Some(20), 8.0, None, now), Some(Some(3)));
     }
 
     #[test]

@@ -31,7 +31,7 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 pub use estimate::Estimate;
-pub(crate) use estimate::{Alike, Answers, of_chat, of_embed};
+pub(crate) use estimate::{Alike, Answers, of_chat, of_inputs};
 
 use self::memory::{Blocks, Paces};
 use crate::provider::CallError;
@@ -39,7 +39,7 @@ use crate::provider::CallError;
 /// The code of an error that says: the job's target is parked, so the job may keep its place in its lane.
 pub(crate) const PARKED: &str = "limiter_parked";
 /// The same where the target could not be parked, or is not the one that the job is claimed by.
-const LIMITED: &str = "limiter";
+pub(crate) const LIMITED: &str = "limiter";
 
 /// How long a target is left alone that refused and did not say for how long.
 const RATE_WAIT_MS: u64 = 1_000;
@@ -70,8 +70,9 @@ pub(crate) struct Wish<'a> {
     pub(crate) lane_target: &'a Name,
     pub(crate) call: CallId,
     pub(crate) estimate: Estimate,
-    /// Calls of its job that want to be made or are under way, this one included.
-    pub(crate) beside: u32,
+    /// Calls that a job makes at once: those of its job that want to be made or are under way, this one included. Below 1
+    /// where it is made for several jobs.
+    pub(crate) beside: f64,
     /// How long the attempt may go on.
     pub(crate) left: Duration,
     pub(crate) stop: &'a CancellationToken,

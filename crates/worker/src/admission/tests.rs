@@ -52,7 +52,7 @@ impl Scene {
             lane_target,
             call: CallId(uuid::Uuid::now_v7()),
             estimate: Estimate { tokens_in, ..Estimate::default() },
-            beside: 1,
+            beside: 1.0,
             left: Duration::from_secs(60),
             stop: &self.stop,
         }

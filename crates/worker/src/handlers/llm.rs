@@ -22,6 +22,9 @@ struct Completion {
     finish: String,
     model: String,
     provider: Option<String>,
+    /// Another job has paid for the answer.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    cached: bool,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tool_calls: Vec<Value>,
 }
@@ -50,13 +53,14 @@ impl Handler for Llm {
             tries: 1,
             durability: if is_last { Durability::WithSettle } else { Durability::Now },
         };
-        let answered = structured::ask(cx, &question, &Calls::up_to(u32::MAX)).await;
-        let Answered { answer, json } = match (payload.on_truncated, answered) {
-            (OnTruncated::Raise, Ok(cut)) if cut.is_cut() => raised(cx, question).await?,
-            (OnTruncated::Raise, Err(cut)) if cut.class == ErrorClass::Truncated => raised(cx, question).await?,
-            (OnTruncated::Continue, Ok(cut)) if cut.is_cut() => continued(cx, question, cut).await?,
-            (OnTruncated::Fail, Ok(cut)) if cut.is_cut() => return Err(truncated()),
-            (_, answered) => answered?,
+        let truncation = payload.on_truncated;
+        let Answered { answer, json } = match payload.cache {
+            None => answered(cx, truncation, question).await?,
+            Some(wish) => {
+                let body = question.body.clone();
+                let asks = async { answered(cx, truncation, question).await.map(|answered| answered.answer) };
+                structured::read_again(form, cx.shared_chat(wish, &model, &body, asks).await?)?
+            }
         };
         super::encoded(&Completion {
             provider: cx.last_provider(),
@@ -64,8 +68,21 @@ impl Handler for Llm {
             json,
             finish: answer.finish,
             model: answer.model,
+            cached: answer.cached,
             tool_calls: answer.tool_calls,
         })
+    }
+}
+
+/// The whole way to an answer.
+async fn answered(cx: &JobContext, on_truncated: OnTruncated, question: Question<'_>) -> Result<Answered, JobError> {
+    let answered = structured::ask(cx, &question, &Calls::up_to(u32::MAX)).await;
+    match (on_truncated, answered) {
+        (OnTruncated::Raise, Ok(cut)) if cut.is_cut() => raised(cx, question).await,
+        (OnTruncated::Raise, Err(cut)) if cut.class == ErrorClass::Truncated => raised(cx, question).await,
+        (OnTruncated::Continue, Ok(cut)) if cut.is_cut() => continued(cx, question, cut).await,
+        (OnTruncated::Fail, Ok(cut)) if cut.is_cut() => Err(truncated()),
+        (_, answered) => answered,
     }
 }
 

@@ -157,6 +157,20 @@ pub(super) async fn ask_once(cx: &JobContext, question: &Question<'_>, calls: &C
     Ok(answer)
 }
 
+/// An answer that has passed its checks before, with its JSON.
+pub(super) fn read_again(form: Form<'_>, answer: ChatAnswer) -> Result<Answered, JobError> {
+    if !answer.tool_calls.is_empty() {
+        return Ok(Answered { answer, json: None });
+    }
+    match Checker::new(form)?.check(&answer.text) {
+        Ok(json) => Ok(Answered { answer, json }),
+        Err(faults) => {
+            let message = format!("an answer that was kept {}", faults.discreet);
+            Err(JobError::new(ErrorClass::InvalidOutput, "invalid_output", message))
+        }
+    }
+}
+
 /// The error of an answer that was cut. Not tried again: the same request would be cut again, and paid for again.
 pub(super) fn truncated() -> JobError {
     let message = "the answer was cut at its token limit; a larger `max_tokens` gives it room";

@@ -61,6 +61,9 @@ pub struct ChatAnswer {
     /// What the provider said of its limits. Not kept: it is about the moment.
     #[serde(skip)]
     pub told: Told,
+    /// Whether another job has paid for it.
+    #[serde(skip)]
+    pub cached: bool,
 }
 
 /// Vectors to ask for.

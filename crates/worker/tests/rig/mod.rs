@@ -22,7 +22,14 @@ use queue_core::{
 use tempfile::TempDir;
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
-use worker::{Config, Worker, admission::Gate, context::Surroundings, provider::Providers};
+use worker::{
+    Config, Worker,
+    admission::Gate,
+    caches::Caches,
+    coalesce::{Coalescer, Coalescing},
+    context::Surroundings,
+    provider::Providers,
+};
 
 /// Longest wait for anything: a test that needs longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -82,6 +89,8 @@ impl Rig {
             routes: Arc::new(routes),
             prices: Arc::new(PriceBook::shipped()),
             gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
+            caches: Arc::new(Caches::none()),
+            coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
         };
         Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }

@@ -138,6 +138,7 @@ impl Assembly {
             request_id: self.request_id,
             first_token_ms: first_token.map(|ms| u64::try_from(ms).unwrap_or(u64::MAX)),
             told: self.told,
+            cached: false,
         }
     }
 

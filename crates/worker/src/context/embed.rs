@@ -1,0 +1,165 @@
+//! Vectors: kept ones first, then those that others have paid for, and a call for the rest.
+
+use std::sync::atomic::Ordering;
+
+use futures::{FutureExt, future::BoxFuture};
+use queue_core::{
+    error::{ErrorClass, JobError},
+    ledger::{CallRecord, SavedBy, Tier, Usage, UsageSource},
+    telemetry,
+};
+use tokio::sync::oneshot;
+
+use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
+use crate::{
+    admission::{Alike, of_inputs},
+    coalesce::{Contents, Member},
+    fallback::Step,
+    provider::{EmbedAnswer, EmbedRequest, estimate},
+};
+
+impl JobContext {
+    /// Asks for vectors, or finds those that an earlier attempt or another job paid for.
+    pub async fn embed(
+        &self,
+        step: &str,
+        sequence: u32,
+        model: &str,
+        input: Vec<String>,
+        dimensions: Option<u32>,
+        durability: Durability,
+    ) -> Result<EmbedAnswer, JobError> {
+        let request = EmbedRequest { model: model.to_owned(), input, dimensions };
+        let called = Step { name: step, call: step.to_owned(), sequence };
+        let asked = self.ask(&called, model, &request)?;
+        let extract =
+            |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };
+        if let Some(answer) = self.recall(&asked, extract, |_| estimate::of_embed(&request)) {
+            return Ok(answer);
+        }
+        let (request, tokens) = of_inputs(request).await;
+        let runs = self.around.coalescer.of(asked.target.provider.as_str()).runs(&tokens);
+        if runs.len() < 2 {
+            return self.embed_at_once(asked, request, tokens, durability).await;
+        }
+        // Of several calls none may be lost with the failure of another.
+        let parts = runs.into_iter().enumerate().map(|(number, run)| {
+            let input = request.input[run].to_vec();
+            self.embed_part(format!("{step}/part{number:04}"), sequence, model, input, dimensions)
+        });
+        let answers = futures::future::try_join_all(parts).await?;
+        let mut whole = EmbedAnswer { usage: Some(Usage::default()), ..EmbedAnswer::default() };
+        for answer in answers {
+            whole.vectors.extend(answer.vectors);
+            whole.usage = whole.usage.zip(answer.usage).map(|(sum, more)| sum.plus(more));
+            (whole.model, whole.request_id) = (answer.model, answer.request_id);
+        }
+        Ok(whole)
+    }
+
+    /// Boxed: a part is a whole question, which it is part of.
+    fn embed_part<'a>(
+        &'a self,
+        step: String,
+        sequence: u32,
+        model: &'a str,
+        input: Vec<String>,
+        dimensions: Option<u32>,
+    ) -> BoxFuture<'a, Result<EmbedAnswer, JobError>> {
+        async move { self.embed(&step, sequence, model, input, dimensions, Durability::Now).await }.boxed()
+    }
+
+    /// What one call can bring, and what of it need not be asked for.
+    async fn embed_at_once(
+        &self,
+        asked: Asked<'_>,
+        request: EmbedRequest,
+        tokens: Vec<u64>,
+        durability: Durability,
+    ) -> Result<EmbedAnswer, JobError> {
+        let EmbedRequest { mut input, dimensions, .. } = request;
+        let mut tokens = tokens;
+        let mut keys = self.around.caches.vector_keys(&self.job().tenant, &asked.target, dimensions, &input);
+        let mut known = self.around.caches.vectors(&keys, dimensions).await;
+        known.resize(input.len(), None);
+        let found = known.iter().flatten().count();
+        if found > 0 {
+            metrics::counter!(telemetry::CACHE_HITS, "cache" => "embedding").increment(found as u64);
+            let saved =
+                known.iter().zip(&tokens).filter(|(vector, _)| vector.is_some()).map(|(_, tokens)| tokens).sum();
+            self.note_saved(&asked, SavedBy::Cache, Usage { tokens_in: saved, ..Usage::default() }, Tier::Standard);
+            let mut missing = known.iter().map(Option::is_none);
+            input.retain(|_| missing.next().unwrap_or(true));
+            let mut missing = known.iter().map(Option::is_none);
+            tokens.retain(|_| missing.next().unwrap_or(true));
+            let mut missing = known.iter().map(Option::is_none);
+            keys.retain(|_| missing.next().unwrap_or(true));
+        }
+        if input.is_empty() {
+            self.note_served_by(&asked);
+            let vectors = known.into_iter().flatten().collect();
+            let (model, usage) = (asked.model.to_owned(), Some(Usage::default()));
+            return Ok(EmbedAnswer { vectors, model, usage, ..EmbedAnswer::default() });
+        }
+        let _wished = InFlight::enter(&self.wished);
+        // Fires also when this future is dropped: then nobody waits for the call any more.
+        let stop = self.stop.child_token();
+        let _gone = stop.clone().drop_guard();
+        let (reply, outcome) = oneshot::channel();
+        let tried = self.tries.fetch_add(1, Ordering::SeqCst);
+        let member = Member {
+            input,
+            tokens,
+            keys,
+            known,
+            row: self.record_of(
+                &asked,
+                asked.call_id,
+                std::time::Duration::ZERO,
+                (Usage::default(), UsageSource::Provider, Tier::Standard),
+            ),
+            failed_id: CallRecord::id_of_failure(asked.call_id, self.job().epoch, tried),
+            request_hash: asked.request_hash,
+            alike: Alike::of(self.job(), asked.model),
+            lane_target: self.job().target.clone(),
+            beside: self.wished.load(Ordering::SeqCst),
+            ends: self.ends,
+            stop,
+            in_flight: self.in_flight.clone(),
+            flight: None,
+            reply,
+        };
+        self.around.coalescer.join(&self.around, &self.breakers, &asked.provider, &asked.target, dimensions, member);
+        let delivered = outcome.await.ok().and_then(crate::coalesce::Delivery::take);
+        let Some(contents) = delivered else {
+            let message = "the call was stopped before it was made";
+            return Err(JobError::new(ErrorClass::Internal, "cancelled", message));
+        };
+        self.settle_share(&asked, contents, durability).await
+    }
+
+    /// Writes this job's share of a call down.
+    async fn settle_share(
+        &self,
+        asked: &Asked<'_>,
+        mut contents: Contents,
+        durability: Durability,
+    ) -> Result<EmbedAnswer, JobError> {
+        contents.keep_answer();
+        let Contents { mut result, row, spared, .. } = contents;
+        if let (Err(refused), None) = (&mut result, &row) {
+            self.note_sleep(std::slice::from_ref(&asked.target), refused);
+        }
+        if spared > 0 {
+            self.note_saved(asked, SavedBy::Coalesced, Usage { tokens_in: spared, ..Usage::default() }, Tier::Standard);
+        }
+        if let Some(row) = row {
+            count_money(&row);
+            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }).await;
+        }
+        if result.is_ok() {
+            self.note_served_by(asked);
+        }
+        result
+    }
+}

@@ -1,0 +1,115 @@
+//! Questions that are being asked in this process: who asks the same meanwhile waits for the answer.
+//!
+//! The first is the *leader*. If it is cancelled or fails, its followers look again, and one of them leads: a leader holds
+//! nothing but its own future.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use queue_core::cache::Key;
+use tokio::sync::watch;
+
+use crate::provider::ChatAnswer;
+
+type Landing = Option<Arc<ChatAnswer>>;
+
+/// The questions under way.
+#[derive(Clone, Default)]
+pub(crate) struct Flights(Arc<Mutex<HashMap<Key, watch::Receiver<Landing>>>>);
+
+/// Somebody's part in a question.
+pub(crate) enum Part {
+    /// It asks.
+    Leader(Leader),
+    /// It waits.
+    Follower(Follower),
+}
+
+impl Flights {
+    /// Leads, if nobody asks `key` at this moment.
+    pub(crate) fn enter(&self, key: Key) -> Part {
+        let mut flights = self.flights();
+        if let Some(landing) = flights.get(&key) {
+            return Part::Follower(Follower(landing.clone()));
+        }
+        let (lands, landing) = watch::channel(None);
+        flights.insert(key, landing);
+        Part::Leader(Leader { flights: self.clone(), key, lands })
+    }
+
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Landing>>> {
+        // One insert or remove at a time: what a panic left is whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Asks. When it is dropped, whoever comes next leads.
+pub(crate) struct Leader {
+    flights: Flights,
+    key: Key,
+    lands: watch::Sender<Landing>,
+}
+
+impl Leader {
+    /// Tells the followers.
+    pub(crate) fn land(self, answer: &ChatAnswer) {
+        self.lands.send_replace(Some(Arc::new(answer.clone())));
+    }
+}
+
+impl Drop for Leader {
+    fn drop(&mut self) {
+        // Before the sender goes, so that a follower who sees it go can lead.
+        self.flights.flights().remove(&self.key);
+    }
+}
+
+/// Waits for the answer.
+pub(crate) struct Follower(watch::Receiver<Landing>);
+
+impl Follower {
+    /// The leader's answer; `None` if it has gone without one.
+    pub(crate) async fn answer(mut self) -> Landing {
+        self.0.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use queue_core::cache::Space;
+
+    use super::*;
+
+    fn leader(part: Part) -> Leader {
+        match part {
+            Part::Leader(leader) => leader,
+            Part::Follower(_) => panic!("somebody else leads"),
+        }
+    }
+
+    fn follower(part: Part) -> Follower {
+        match part {
+            Part::Leader(_) => panic!("nobody leads"),
+            Part::Follower(follower) => follower,
+        }
+    }
+
+    #[tokio::test]
+    async fn followers_get_the_answer_or_learn_that_there_is_none() {
+        let (flights, key) = (Flights::default(), Key::of(Space::Answer, &[b"q"]));
+        let first = leader(flights.enter(key));
+        leader(flights.enter(Key::of(Space::Answer, &[b"another"])));
+        let waits = [follower(flights.enter(key)), follower(flights.enter(key))];
+        drop(first);
+        let next = leader(flights.enter(key));
+        for waits in waits {
+            assert!(waits.answer().await.is_none(), "its leader has gone");
+        }
+        let waits = follower(flights.enter(key));
+        next.land(&ChatAnswer { text: "Seven.".into(), ..ChatAnswer::default() });
+        assert_eq!(waits.answer().await.unwrap().text, "Seven.");
+        leader(flights.enter(key));
+    }
+}
