@@ -69,7 +69,7 @@ async fn a_job_goes_in_and_its_result_comes_out() {
 #[tokio::test]
 async fn a_wish_for_a_kept_answer_goes_with_the_payload() {
     let server = Server::start().await;
-    let payload = json!({"messages": [{"role": "user", "content": "How many?"}]});
+    let payload = json!({"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "How many?"}]});
     let job = json!({"kind": "llm", "payload": payload, "cache": {"ttl": "1h", "scope": "global"}});
     server.post("/v1/jobs", &job).await.expect(202);
     let mut hand = Hand::join(&server.stores).await;
