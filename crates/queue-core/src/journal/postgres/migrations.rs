@@ -32,7 +32,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0003_catalog"),
     migration!("0004_concurrency_key"),
     migration!("0005_costs"),
-    migration!("0007_targets"),
+    migration!("0006_targets"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.

@@ -1,4 +1,4 @@
--- Undoes 0007_targets.sql. Pauses, held breakers and fallback chains are lost with it: jobs that are still to run go on
+-- Undoes 0006_targets.sql. Pauses, held breakers and fallback chains are lost with it: jobs that are still to run go on
 -- with their first model alone, and wait in the lane of their chain, where no limit or pause of a target reaches them.
 
 ALTER TABLE payloads DROP COLUMN fallback;
