@@ -592,15 +592,16 @@ fn count(record: &CallRecord) {
 
 /// Tells the metrics of one finished call, whoever pays for it.
 pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Duration) {
-    let labels = [("provider", provider.to_owned()), ("model", model.to_owned())];
-    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.to_owned(), "model" => model.to_owned(), "status" => status.to_owned())
+    let labels = [("provider", telemetry::label(provider)), ("model", telemetry::label(model))];
+    let [(_, provider), (_, model)] = labels.clone();
+    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider, "model" => model, "status" => status.to_owned())
         .increment(1);
     metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(took.as_secs_f64());
 }
 
 /// Tells the metrics of what a job paid for a call.
 fn count_money(record: &CallRecord) {
-    let (provider, model) = (record.provider.clone(), record.model.clone());
+    let (provider, model) = (telemetry::label(&record.provider), telemetry::label(&record.model));
     let labels = [("provider", provider.clone()), ("model", model.clone())];
     for (kind, tokens) in [
         ("input", record.usage.tokens_in),

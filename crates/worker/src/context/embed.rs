@@ -14,7 +14,7 @@ use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
 use crate::{
     admission::{Alike, of_inputs},
     coalesce::{Contents, Member},
-    fallback::Step,
+    fallback::{Step, most_hopeful},
     provider::{EmbedAnswer, EmbedRequest, estimate},
 };
 
@@ -42,12 +42,21 @@ impl JobContext {
         if runs.len() < 2 {
             return self.embed_at_once(asked, request, tokens, durability).await;
         }
-        // Of several calls none may be lost with the failure of another.
+        // Each to its end: a part that is dropped would throw away what it is paying for.
         let parts = runs.into_iter().enumerate().map(|(number, run)| {
             let input = request.input[run].to_vec();
             self.embed_part(format!("{step}/part{number:04}"), sequence, model, input, dimensions)
         });
-        let answers = futures::future::try_join_all(parts).await?;
+        let (mut answers, mut failures) = (vec![], vec![]);
+        for ended in futures::future::join_all(parts).await {
+            match ended {
+                Ok(answer) => answers.push(answer),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(most_hopeful(failures));
+        }
         let mut whole = EmbedAnswer { usage: Some(Usage::default()), ..EmbedAnswer::default() };
         for answer in answers {
             whole.vectors.extend(answer.vectors);
