@@ -101,6 +101,8 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         }),
         payload: Bytes::from(n.to_string()),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: NOW,
     }
 }
