@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod absent;
+mod budgets;
 mod lives;
 mod lost;
 mod missing;

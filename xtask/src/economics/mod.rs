@@ -1,6 +1,7 @@
 //! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
 //! own limits; each figure beside its bar.
 
+mod budget;
 mod coalescing;
 mod cost;
 mod limiter;
@@ -26,6 +27,9 @@ pub(crate) struct Arguments {
     /// How long the provider's limits are used to the full. The jobs are as many as fit, 2,000 at most.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
+    /// Worker processes that spend a budget.
+    #[arg(long, default_value_t = 16)]
+    workers: usize,
     /// The debug build instead of the release build: whether it works, not how fast it is.
     #[arg(long)]
     debug: bool,
@@ -43,6 +47,8 @@ enum Part {
     LimiterCost,
     /// Embedding jobs that travel together, and the cache.
     Coalescing,
+    /// Budgets: how close spend comes to them, and that it never passes them.
+    Budget,
 }
 
 /// Measures and prints.
@@ -65,6 +71,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Coalescing) {
             judged.push(("Coalescing and the cache", coalescing::measure(&longshore).await?));
+        }
+        if measures(Part::Budget) {
+            judged.push(("Budgets", budget::measure(&longshore, arguments.workers).await?));
         }
         Ok(judged)
     })?;
