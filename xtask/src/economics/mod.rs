@@ -6,6 +6,7 @@ mod coalescing;
 mod cost;
 mod limiter;
 mod load;
+mod models;
 mod witness;
 
 use anyhow::Result;
@@ -49,6 +50,8 @@ enum Part {
     Coalescing,
     /// Budgets: how close spend comes to them, and that it never passes them.
     Budget,
+    /// Real model servers (only if asked for: they must be there).
+    Models,
 }
 
 /// Measures and prints.
@@ -74,6 +77,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Budget) {
             judged.push(("Budgets", budget::measure(&longshore, arguments.workers).await?));
+        }
+        if arguments.only == Some(Part::Models) {
+            judged.push(("Real model servers", models::measure(&longshore).await?));
         }
         Ok(judged)
     })?;
