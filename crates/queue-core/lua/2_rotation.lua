@@ -95,6 +95,9 @@ local function weight_of(tenant)
   return weight
 end
 
+-- The version of what nobody has set.
+local UNSET = '-1'
+
 -- What is set for a tenant: version, whether it is paused, until, reason; until when and why a budget keeps it asleep; whether
 -- it sleeps. Or false: nearly everyone has nothing set.
 local function tenant_of(name)
@@ -331,7 +334,7 @@ local function set_tenant(name, tenant)
   local was = is_asleep(name) or false
   tenant.asleep = tenant.paused or tenant.parked ~= nil
   S.tenants = S.tenants or {}
-  if tenant.version == '0' and not tenant.parked then
+  if tenant.version == UNSET and not tenant.parked then
     call('HDEL', S.D .. 'tz', name)
     S.tenants[name] = false
   else
@@ -345,7 +348,7 @@ end
 -- A copy of what is set, to be changed.
 local function tenant_to_change(name)
   local known = tenant_of(name)
-  if not known then return { version = '0', paused = false, till = '', why = '', reason = '' } end
+  if not known then return { version = UNSET, paused = false, till = '', why = '', reason = '' } end
   local copy = {}
   for part, value in pairs(known) do copy[part] = value end
   return copy

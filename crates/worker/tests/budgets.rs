@@ -13,9 +13,10 @@ use queue_core::{
     fallback::Link,
     ids::{CallId, JobId},
     job::{Job, Kind, NewJob},
-    journal::Versioned,
+    journal::{CostColumn, CostQuery, Versioned},
     ledger::{Billed, CallRecord, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
+    time::Timestamp,
 };
 use rig::Rig;
 use script::{Said, Script, says};
@@ -99,11 +100,11 @@ async fn error(rig: &Rig, id: JobId) -> Option<(C, String)> {
 async fn spend_ends_close_to_the_budget_and_a_raise_goes_on() {
     let script = answers();
     let mut rig = Rig::new(script.alone()).await;
-    // About fifty of hundred jobs.
-    let limit = 50 * 120 * TOKEN;
+    // About half of the jobs.
+    let limit = 100 * 120 * TOKEN;
     set(&rig, &acme(), month(limit)).await;
     let mut jobs = vec![];
-    for number in 0..100 {
+    for number in 0..200 {
         jobs.push(submit(&rig, number, |_| {}).await);
     }
     let scheduler = wake(&rig);
@@ -126,7 +127,7 @@ async fn spend_ends_close_to_the_budget_and_a_raise_goes_on() {
             waiting.push(*id);
         }
     }
-    assert!((30..70).contains(&waiting.len()), "{}", waiting.len());
+    assert!((60..140).contains(&waiting.len()), "{}", waiting.len());
     let asked = script.asked().len();
     assert_eq!(asked, jobs.len() - waiting.len(), "nobody was asked for a job that waits");
     let raised = set(&rig, &acme(), month(limit * 10)).await;
@@ -155,53 +156,29 @@ async fn a_budget_may_make_jobs_fail() {
 /// By a budget's own wish, or by a job's chain: a cheaper model answers, and is recorded and priced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cheaper_model_goes_on() {
-    let script = answers();
-    let mut rig = Rig::new(script.alone()).await;
-    let dear = "gpt-4o";
     let limit = 2 * ANSWER_MAX as i64 * TOKEN;
     let degrade = Budget { at_limit: AtLimit::Degrade, degrade_to: Some(MODEL.into()), ..month(limit) };
-    rig.work(1, Duration::from_secs(5));
-    let ask = async |rig: &Rig, links: &[Link]| {
-        let payload = json!({"model": dear, "max_tokens": ANSWER_MAX, "messages": [{"role": "user", "content": "1"}]});
-        let models = [dear].into_iter().chain(links.iter().map(|link| link.model.as_str()));
+    let link = Link { model: MODEL.into(), on: vec![C::Budget] };
+    for (budget, links) in [(degrade, vec![]), (month(limit), vec![link])] {
+        let mut rig = Rig::new(answers().alone()).await;
+        set(&rig, &acme(), budget).await;
+        rig.work(1, Duration::from_secs(5));
+        let payload =
+            json!({"model": "gpt-4o", "max_tokens": ANSWER_MAX, "messages": [{"role": "user", "content": "1"}]});
+        let models = ["gpt-4o"].into_iter().chain(links.iter().map(|link| link.model.as_str()));
         let lane = models.map(|model| format!("script:{model}:default")).collect::<Vec<_>>().join(">");
-        let links = links.to_vec();
         let id = rig
             .submit(Kind::Llm, &payload.to_string(), |job| (job.target, job.fallback) = (lane.as_str().into(), links))
             .await;
-        rig.ended(id).await
-    };
-    assert_eq!(ask(&rig, &[]).await.served_by.as_deref(), Some("script/gpt-4o"), "nothing is limited");
-    let before = spent(&rig).await;
-    let counted = Budget { month_usd: Some(Nanousd(before + limit)), ..degrade };
-    let set_now = set(&rig, &acme(), counted).await;
-    tell_raise(&rig.stores, &acme(), set_now).await.unwrap();
-    rig.until("the budget is known", async || {
-        let job = ask(&rig, &[]).await;
+        let job = rig.ended(id).await;
         assert_eq!(job.standing, Standing::Succeeded, "{:?}", job.error);
-        job.served_by.as_deref() == Some("script/gpt-4o-mini")
-    })
-    .await;
-    let cleared = set(&rig, &acme(), Budget::default()).await;
-    tell_raise(&rig.stores, &acme(), cleared).await.unwrap();
-    let whole = spent(&rig).await + limit;
-    let set_now = set(&rig, &Scope::All, month(whole)).await;
-    fill(&rig.stores, &Scope::All).await.unwrap();
-    tell_raise(&rig.stores, &Scope::All, set_now).await.unwrap();
-    let link = Link { model: MODEL.into(), on: vec![C::Budget] };
-    rig.until("the chain goes on", async || {
-        ask(&rig, std::slice::from_ref(&link)).await.served_by.as_deref() == Some("script/gpt-4o-mini")
-    })
-    .await;
-    let query = queue_core::journal::CostQuery::new(
-        &[queue_core::journal::CostColumn::Model],
-        queue_core::time::Timestamp(0),
-        queue_core::time::Timestamp(i64::MAX),
-    );
-    let rows = rig.stores.ledger.costs(&query).await.unwrap();
-    assert!(rows.iter().any(|row| row.group == [MODEL] && row.spend > Nanousd(0)), "{rows:?}");
-    assert!(spent(&rig).await <= whole);
-    rig.stop().await;
+        assert_eq!(job.served_by.as_deref(), Some("script/gpt-4o-mini"));
+        let query = CostQuery::new(&[CostColumn::Model], Timestamp(0), Timestamp(i64::MAX));
+        let rows = rig.stores.ledger.costs(&query).await.unwrap();
+        assert!(rows.len() == 1 && rows[0].group == [MODEL] && rows[0].spend > Nanousd(0), "{rows:?}");
+        assert!(spent(&rig).await <= limit);
+        rig.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

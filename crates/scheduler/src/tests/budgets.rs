@@ -7,6 +7,7 @@ use queue_core::{
     ids::CallId,
     journal::{Alert, Outcome, Settlement, Token},
     ledger::{Billed, CallRecord, Nanousd, Tier, Usage, UsageSource},
+    time::Clock,
 };
 
 use super::{Epoch, Scene, SessionId};

@@ -8,6 +8,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The version of what nobody has set.
+const UNSET: i64 = -1;
+
 impl Rotation {
     /// Returns the queue whose keys have another limit now.
     pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) -> Option<u32> {
@@ -98,7 +101,7 @@ impl Rotation {
 
     fn park_tenant(&mut self, name: Name, parked: Option<(Timestamp, String)>) {
         let unset = || Tenant {
-            settings: Versioned { version: 0, value: TenantSettings::default() },
+            settings: Versioned { version: UNSET, value: TenantSettings::default() },
             paused: false,
             parked: None,
         };
@@ -110,7 +113,7 @@ impl Rotation {
             self.timers.insert((*until, Timer::ParkedTenant(name.clone())));
         }
         tenant.parked = parked;
-        let is_unset = tenant.settings.version == 0 && tenant.parked.is_none();
+        let is_unset = tenant.settings.version == UNSET && tenant.parked.is_none();
         self.refresh_tenant(&name);
         if is_unset {
             self.tenants.remove(&name);
