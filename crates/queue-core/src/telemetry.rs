@@ -39,6 +39,7 @@ names! {
     REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
     RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";
     WORKER_SLOTS = "worker_slots", describe_gauge, Unit::Count, "Slots of this worker, by state (busy, free).";
+    BUDGET_ALERTS = "budget_alerts_total", describe_counter, Unit::Count, "Levels that budgets have reached, once a period each, by level in percent.";
     CLAIM_PROGRESS = "claim_loop_last_progress_timestamp_seconds", describe_gauge, Unit::Seconds, "When the claim loop last completed a step.";
     DEAD_LETTERS = "dead_letters", describe_gauge, Unit::Count, "Dead letters now, by queue.";
     PROVIDER_CALLS = "provider_calls_total", describe_counter, Unit::Count, "Provider calls, by provider, model and status.";

@@ -18,6 +18,7 @@ mod meters;
 mod patience;
 mod pipeline;
 pub mod provider;
+pub mod purse;
 mod renewer;
 mod timeouts;
 
@@ -99,6 +100,11 @@ impl Worker {
         let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
+        // Nobody spends before it is known what may be spent.
+        let known = self.around.purse.known();
+        if until_available("budgets", || known.refresh(), &shutdown).await.is_none() {
+            return Ok(());
+        }
 
         let leases = Arc::new(Leases::default());
         let slots = Arc::new(Semaphore::new(slots_total));
@@ -136,6 +142,10 @@ impl Worker {
             let (gate, end) = (pipeline.around.gate.clone(), end.clone());
             async move { gate.keep(&end).await }
         });
+        let paying = tokio::spawn({
+            let (purse, end) = (pipeline.around.purse.clone(), end.clone());
+            async move { purse.keep(&end).await }
+        });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
@@ -147,7 +157,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping] {
+        for task in [renewer, claiming, running, refreshing, keeping, paying] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

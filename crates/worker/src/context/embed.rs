@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
 use crate::{
-    admission::{Alike, of_inputs},
+    admission::{Alike, Estimate, of_inputs},
     coalesce::{Contents, Member},
     fallback::{Step, most_hopeful},
     provider::{EmbedAnswer, EmbedRequest, estimate},
@@ -110,6 +110,9 @@ impl JobContext {
             let (model, usage) = (asked.model.to_owned(), Some(Usage::default()));
             return Ok(EmbedAnswer { vectors, model, usage, ..EmbedAnswer::default() });
         }
+        let expected = Estimate { tokens_in: tokens.iter().sum(), ..Estimate::default() };
+        // Vectors of two models cannot be compared: nobody else is asked.
+        let hold = self.pay(&asked, expected, true).await?;
         let _wished = InFlight::enter(&self.wished);
         // Fires also when this future is dropped: then nobody waits for the call any more.
         let stop = self.stop.child_token();
@@ -136,6 +139,7 @@ impl JobContext {
             stop,
             in_flight: self.in_flight.clone(),
             flight: None,
+            hold: Some(hold),
             reply,
         };
         self.around.coalescer.join(&self.around, &self.breakers, &asked.provider, &asked.target, dimensions, member);
@@ -155,7 +159,7 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         contents.keep_answer();
-        let Contents { mut result, row, spared, .. } = contents;
+        let Contents { mut result, row, spared, hold, .. } = contents;
         if let (Err(refused), None) = (&mut result, &row) {
             self.note_sleep(std::slice::from_ref(&asked.target), refused);
         }
@@ -164,7 +168,7 @@ impl JobContext {
         }
         if let Some(row) = row {
             count_money(&row);
-            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }).await;
+            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }, hold).await;
         }
         if result.is_ok() {
             self.note_served_by(asked);

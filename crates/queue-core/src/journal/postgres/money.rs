@@ -15,7 +15,7 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    ids::JobId,
+    ids::{JobId, Name},
     ledger::{CallRecord, Saving, Sums, Usage},
 };
 
@@ -156,6 +156,7 @@ async fn insert_spend(
         .bind(numbers(|call| rows::to_bigint(call.duration_ms)))
         .bind(calls.iter().map(|call| kept_if_any(call.provider_request_id.as_ref())).collect::<Vec<_>>())
         .bind(numbers(|call| call.at.0))
+        .bind(calls.iter().map(|call| call.key_id.as_ref().map(Name::as_str)).collect::<Vec<_>>())
         .fetch_all(transaction.connection())
         .await?;
     let key = |row| {
