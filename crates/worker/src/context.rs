@@ -510,7 +510,9 @@ impl JobContext {
                     record.cost = Some(queue_core::ledger::Nanousd(0));
                 }
                 count(&record);
-                self.keep(record, Durability::WithSettle, Some(hold)).await;
+                // What cost nothing can wait for the settle.
+                let durability = if record.billed == Billed::No { Durability::WithSettle } else { durability };
+                self.keep(record, durability, Some(hold)).await;
                 Err(failure.error)
             }
         }
@@ -518,6 +520,9 @@ impl JobContext {
 
     async fn keep(&self, record: CallRecord, durability: Durability, hold: Option<Hold>) {
         let (took, at) = (Amount::of(record.cost, &record.usage), record.at);
+        // Whatever becomes of this future from here on, also where it is dropped while the journal is away: what was paid for
+        // is written by the settle, or by the stop itself.
+        held(&self.unsettled).push(record.clone());
         let kept = match durability {
             Durability::WithSettle => None,
             Durability::Now => {
@@ -525,16 +530,15 @@ impl JobContext {
                 until_available("record", || journal.record(record.clone()), &self.stop).await
             }
         };
+        if kept.is_some() {
+            held(&self.unsettled).retain(|call| call.call_id != record.call_id);
+        }
         if let Some(hold) = hold {
             if kept.is_some() || took == Amount::default() {
                 hold.commit(took, at).await;
             } else if let Some(paid) = hold.took(took, at, record.status != "ok").await {
                 held(&self.paid).push(paid);
             }
-        }
-        if kept.is_none() {
-            // The settle writes it, or the stop itself where that came while the journal was away.
-            held(&self.unsettled).push(record);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     error::{ErrorClass, JobError},
-    ledger::{CallRecord, SavedBy, Tier, Usage, UsageSource},
+    ledger::{Billed, CallRecord, SavedBy, Tier, Usage, UsageSource},
     telemetry,
 };
 use tokio::sync::oneshot;
@@ -168,7 +168,9 @@ impl JobContext {
         }
         if let Some(row) = row {
             count_money(&row);
-            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }, hold).await;
+            // What cost nothing can wait for the settle.
+            let durability = if row.billed == Billed::No { Durability::WithSettle } else { durability };
+            self.keep(row, durability, hold).await;
         }
         if result.is_ok() {
             self.note_served_by(asked);
