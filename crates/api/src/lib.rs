@@ -32,7 +32,7 @@ use std::{sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     ledger::PriceBook,
-    limiter::{Limiter, Limits},
+    limiter::{InForce, Limiter},
     route::Routes,
     stores::{Check, Stores},
 };
@@ -53,7 +53,7 @@ pub struct Api {
     /// How targets stand.
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<InForce>,
     /// Things outside that `/health` reports on, each by its name.
     pub checks: Vec<Arc<dyn Check>>,
     /// What `/metrics` renders: the handle of the recorder that the process installed.

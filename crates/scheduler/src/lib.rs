@@ -35,10 +35,10 @@ pub struct Config {
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     tokio::join!(
-        generation::run(stores.clone(), config, shutdown.clone()),
+        generation::run(stores.clone(), config.clone(), shutdown.clone()),
         rebuild::run(stores.clone(), prepared, shutdown.clone()),
         reap::run(stores.clone(), shutdown.clone()),
-        reconcile::run(stores.clone(), shutdown.clone()),
+        reconcile::run(stores.clone(), config, shutdown.clone()),
         sessions::run(stores.clone(), shutdown.clone()),
         rollup::run(stores.clone(), shutdown.clone()),
         promote::run(stores, filled, shutdown),

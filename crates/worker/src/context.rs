@@ -23,7 +23,7 @@ use queue_core::{
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -41,6 +41,8 @@ use crate::{
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
 };
+
+pub(crate) use shared::Shared;
 
 /// Runs the jobs of one kind.
 #[async_trait]
@@ -86,6 +88,8 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    /// What the calls of this attempt cost; `None` once one of them has no price.
+    spent: Mutex<Option<Nanousd>>,
     savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, u32>>,
@@ -115,6 +119,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            spent: Mutex::new(Some(Nanousd(0))),
             savings: Mutex::default(),
             served_by: Mutex::default(),
             served: Mutex::default(),
@@ -457,7 +462,7 @@ impl JobContext {
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
                 if failure.billed == Billed::No {
-                    record.cost = Some(queue_core::ledger::Nanousd(0));
+                    record.cost = Some(Nanousd(0));
                 }
                 count(&record);
                 self.keep(record, Durability::WithSettle).await;
@@ -466,7 +471,17 @@ impl JobContext {
         }
     }
 
+    /// What the job has cost, over all its attempts that are known here; `None` where a price is missing.
+    pub(crate) fn cost_so_far(&self) -> Option<Nanousd> {
+        let (before, now) = (self.job().cost?, (*held(&self.spent))?);
+        Some(Nanousd(before.0.saturating_add(now.0)))
+    }
+
     async fn keep(&self, record: CallRecord, durability: Durability) {
+        {
+            let mut spent = held(&self.spent);
+            *spent = spent.zip(record.cost).map(|(sum, more)| Nanousd(sum.0.saturating_add(more.0)));
+        }
         match durability {
             Durability::WithSettle => held(&self.unsettled).push(record),
             Durability::Now => {

@@ -99,6 +99,8 @@ impl Worker {
         let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
+        // Before the first claim: a limit that an operator has set outlives whoever heard of it.
+        self.around.gate.refresh(&*stores.catalog).await;
 
         let leases = Arc::new(Leases::default());
         let slots = Arc::new(Semaphore::new(slots_total));
@@ -133,8 +135,8 @@ impl Worker {
             async move { timeouts.keep_fresh(&stores, &end).await }
         });
         let keeping = tokio::spawn({
-            let (gate, end) = (pipeline.around.gate.clone(), end.clone());
-            async move { gate.keep(&end).await }
+            let (gate, stores, end) = (pipeline.around.gate.clone(), stores.clone(), end.clone());
+            async move { gate.keep(&*stores.catalog, &end).await }
         });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 

@@ -11,6 +11,7 @@ use queue_core::{
     ids::SessionId,
     job::{Job, Kind, Loaded},
     journal::{Outcome, Settled, Settlement},
+    ledger::Nanousd,
     retry::{self, Budget, Decision},
     state::{Standing, State},
     telemetry,
@@ -183,7 +184,8 @@ impl Pipeline {
             Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
-        Ended { ran, calls: cx.take_unsettled(), savings: cx.take_savings(), served_by: cx.served_by() }
+        let cost = cx.cost_so_far();
+        Ended { ran, calls: cx.take_unsettled(), savings: cx.take_savings(), served_by: cx.served_by(), cost }
     }
 
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
@@ -222,6 +224,11 @@ impl Pipeline {
         let journal = &self.around.stores.journal;
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
         let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
+        if let (Settled::Done { standing, .. }, Some(cost)) = (&settled, ended.cost)
+            && standing.is_final()
+        {
+            self.meters.cost(job, *standing, cost);
+        }
         self.tell(job, settled)
     }
 
@@ -264,11 +271,13 @@ struct Ended {
     calls: Vec<queue_core::ledger::CallRecord>,
     savings: Vec<queue_core::ledger::Saving>,
     served_by: Option<String>,
+    /// Of the job, over all its attempts; `None` where it is not known.
+    cost: Option<Nanousd>,
 }
 
 impl Ended {
     fn without_calls(ran: Ran) -> Self {
-        Self { ran, calls: vec![], savings: vec![], served_by: None }
+        Self { ran, calls: vec![], savings: vec![], served_by: None, cost: None }
     }
 }
 

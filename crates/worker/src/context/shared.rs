@@ -34,19 +34,35 @@ enum Way {
     Ask(Option<Leader>, Option<FleetLock>),
 }
 
+/// A question whose answer others may have.
+pub(crate) struct Shared<'a> {
+    pub(crate) wish: Wish,
+    /// The step of the job that asks it.
+    pub(crate) step: &'a str,
+    pub(crate) model: &'a str,
+    /// The request, without `model`.
+    pub(crate) body: &'a Map<String, Value>,
+    /// Whether it goes to further models, whose answers are not what the next job asks for, and the job asks several such
+    /// questions at once, so that nobody can tell who answered this one.
+    pub(crate) may_be_anothers: bool,
+}
+
 impl JobContext {
     /// The answer to a question, from whoever paid for it first, else what `ask` brings. `ask` is the whole way to an answer of
-    /// the right form, repairs included: what is kept has passed its checks.
+    /// the right form, repairs included: what is kept has passed its checks. A question that an earlier attempt of this job has
+    /// paid for is not looked for anywhere else: what the job went on with then it must go on with now.
     pub(crate) async fn shared_chat(
         &self,
-        wish: Wish,
-        model: &str,
-        body: &Map<String, Value>,
+        shared: Shared<'_>,
         ask: impl Future<Output = Result<ChatAnswer, JobError>>,
     ) -> Result<ChatAnswer, JobError> {
+        let Shared { wish, step, model, body, may_be_anothers } = shared;
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
-        let step = Step { name: "chat", call: "chat".to_owned(), sequence: 0 };
+        let step = Step { name: step, call: step.to_owned(), sequence: 0 };
         let asked = self.ask(&step, model, &request)?;
+        if self.memos.contains_key(&asked.call_id) {
+            return ask.await;
+        }
         let caches = &self.around.caches;
         let key = caches.answer_key(wish.scope, &self.job().tenant, &asked.target, &request.body);
         let (leader, lock) = match self.way_to(caches, &key).await {
@@ -64,7 +80,7 @@ impl JobContext {
         let answer = ask.await?;
         // What a fallback said is not what the next job asks for.
         let own = format!("{}/{model}", asked.provider_name());
-        if may_be_kept(&answer) && self.served_by().as_ref() == Some(&own) {
+        if may_be_kept(&answer) && !may_be_anothers && self.served_by().as_ref() == Some(&own) {
             caches.keep_answer(&key, lock.and_then(FleetLock::into_fence), &answer, wish.ttl).await;
             if let Some(leader) = leader {
                 leader.land(&answer);
