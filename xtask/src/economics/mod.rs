@@ -5,6 +5,7 @@ mod coalescing;
 mod cost;
 mod limiter;
 mod load;
+mod models;
 mod pay_once;
 mod witness;
 
@@ -58,6 +59,8 @@ enum Part {
     Coalescing,
     /// Analyses whose workers are killed: what was charged, beside the ledger.
     PayOnce,
+    /// Real model servers (only if asked for: they must be there).
+    Models,
 }
 
 /// What CI runs of it, with the debug build: whether the books are right after a few kills.
@@ -100,6 +103,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if measures(Part::PayOnce) {
             let plan = pay_once::Plan { jobs: arguments.jobs, kills: arguments.kills, seed: arguments.seed };
             judged.push(("Paid once, whoever is killed", pay_once::measure(&longshore, plan).await?));
+        }
+        if arguments.only == Some(Part::Models) {
+            judged.push(("Real model servers", models::measure(&longshore).await?));
         }
         Ok(judged)
     })?;

@@ -4,7 +4,7 @@ use axum::{Json, extract::State, http::Uri};
 use queue_core::{
     dispatcher::{HORIZON_MS, Place, Wait},
     ids::JobId,
-    state::{Standing, State as JobState},
+    state::{self, Standing, State as JobState},
     time::Timestamp,
 };
 use serde::Serialize;
@@ -177,7 +177,7 @@ pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Ur
     let now = app.now();
     let places = app.api.stores.dispatcher.locate(&[id]).await;
     let place = places.map_err(unavailable)?.pop().unwrap_or(Place::Unknown);
-    let (state, since) = view::state_of(&job, &place, now);
+    let (state, since) = state::of(&job, &place, now);
     let waits: Vec<Reason> = match (job.standing, state, &place) {
         (Standing::Live, JobState::Running, _) => Vec::new(),
         (Standing::Live, _, Place::Unknown) => vec![not_known(job.run_at, now)],
