@@ -5,6 +5,7 @@
 
 mod embed;
 mod shared;
+mod vectors;
 
 use std::{
     collections::{BTreeMap, HashMap},

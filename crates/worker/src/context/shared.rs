@@ -20,18 +20,18 @@ use crate::{
 };
 
 /// Longest wait for somebody else's answer: then one asks for oneself.
-const FOLLOW_MAX: Duration = Duration::from_secs(30);
+pub(super) const FOLLOW_MAX: Duration = Duration::from_secs(30);
 /// How long a process may be the only one of the fleet to ask: if it dies, the others wait no longer than this.
 const LEAD_MAX: Duration = Duration::from_secs(60);
 /// Time between two looks whether another process has the answer.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// How an answer is to be had.
 enum Way {
     /// Somebody has paid for it.
     Found(Box<ChatAnswer>, SavedBy),
     /// By asking.
-    Ask(Option<Leader>, Option<FleetLock>),
+    Ask(Option<Leader<ChatAnswer>>, Option<FleetLock>),
 }
 
 /// A question whose answer others may have.
@@ -83,7 +83,7 @@ impl JobContext {
         if may_be_kept(&answer) && !may_be_anothers && self.served_by().as_ref() == Some(&own) {
             caches.keep_answer(&key, lock.and_then(FleetLock::into_fence), &answer, wish.ttl).await;
             if let Some(leader) = leader {
-                leader.land(&answer);
+                leader.land(answer.clone());
             }
         }
         Ok(answer)
@@ -109,14 +109,14 @@ impl JobContext {
             }
         };
         loop {
-            match caches.lock_answer(key, LEAD_MAX).await {
+            match caches.lock(key, LEAD_MAX).await {
                 Lock::Held(fence) => return Way::Ask(Some(leader), Some(FleetLock::new(caches, *key, fence))),
                 Lock::Away => return Way::Ask(Some(leader), None),
                 Lock::Taken if Instant::now() >= patience => return Way::Ask(Some(leader), None),
                 Lock::Taken => tokio::time::sleep(LOOK_EVERY.mul_f64(0.5 + rand::random::<f64>())).await,
             }
             if let Some(answer) = caches.answer(key).await {
-                leader.land(&answer);
+                leader.land(answer.clone());
                 return Way::Found(Box::new(answer), SavedBy::Singleflight);
             }
         }
@@ -129,10 +129,10 @@ fn may_be_kept(answer: &ChatAnswer) -> bool {
 }
 
 /// The right to be the only one of the fleet to ask; dropped, it is given back.
-struct FleetLock(Option<(Caches, Key, Fence)>);
+pub(super) struct FleetLock(Option<(Caches, Key, Fence)>);
 
 impl FleetLock {
-    fn new(caches: &Caches, key: Key, fence: Fence) -> Self {
+    pub(super) fn new(caches: &Caches, key: Key, fence: Fence) -> Self {
         Self(Some((caches.clone(), key, fence)))
     }
 
@@ -145,7 +145,7 @@ impl Drop for FleetLock {
     fn drop(&mut self) {
         // Without a runtime the process ends, and the lock with its time.
         if let (Some((caches, key, fence)), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
-            runtime.spawn(async move { caches.unlock_answer(&key, fence).await });
+            runtime.spawn(async move { caches.unlock(&key, fence).await });
         }
     }
 }
