@@ -91,6 +91,9 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub(crate) concurrency_key: Option<Name>,
+    /// What all its calls together may cost at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_cost_usd: Option<String>,
     /// Label for cost reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<String>,
@@ -235,6 +238,7 @@ impl JobView {
             timeout: job.timeout_ms.map(duration_text),
             unique_key: job.unique_key,
             concurrency_key: job.concurrency_key,
+            max_cost_usd: job.max_cost.map(|cost| cost.to_string()),
             operation: job.operation,
             batch_id: job.batch_id,
             tags: job.tags,

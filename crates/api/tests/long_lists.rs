@@ -37,6 +37,8 @@ async fn fill(server: &Server, jobs: usize) {
         idempotency: None,
         payload: Bytes::from_static(b"{}"),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: now,
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {

@@ -26,7 +26,7 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker},
+    commands::{Operator, bench, budget, cost, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker},
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -98,6 +98,9 @@ enum Verb {
     /// Show what tenants use, pause and resume them
     #[command(subcommand)]
     Tenant(tenant::Verb),
+    /// Show and set what tenants, keys and the installation may spend
+    #[command(subcommand)]
+    Budget(budget::Verb),
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -147,6 +150,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
         Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
+        Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),

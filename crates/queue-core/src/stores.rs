@@ -6,9 +6,10 @@ use async_trait::async_trait;
 
 use crate::{
     breaker::Breakers,
+    budget::Counters,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Catalog, Journal, Ledger, Reads},
+    journal::{Budgets, Catalog, Journal, Ledger, Reads},
     time::Clock,
 };
 
@@ -23,10 +24,14 @@ pub struct Stores {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// What may be spent.
+    pub budgets: Arc<dyn Budgets>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
     pub breakers: Arc<dyn Breakers>,
+    /// What is spent and reserved of budgets.
+    pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
     /// Now.

@@ -164,7 +164,8 @@ impl Breakers {
         known.refused =
             refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
-        metrics::gauge!(telemetry::BREAKER_STATE, "target" => target.shared()).set(f64::from(state.level()));
+        metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(target.as_str()))
+            .set(f64::from(state.level()));
     }
 
     fn take_successes(&self, target: &Name) -> u32 {

@@ -18,6 +18,7 @@ mod meters;
 mod patience;
 mod pipeline;
 pub mod provider;
+pub mod purse;
 mod renewer;
 mod timeouts;
 
@@ -101,6 +102,11 @@ impl Worker {
         timeouts.refresh(&stores).await;
         // Before the first claim: a limit that an operator has set outlives whoever heard of it.
         self.around.gate.refresh(&*stores.catalog).await;
+        // Nobody spends before it is known what may be spent.
+        let known = self.around.purse.known();
+        if until_available("budgets", || known.refresh(), &shutdown).await.is_none() {
+            return Ok(());
+        }
 
         let leases = Arc::new(Leases::default());
         let slots = Arc::new(Semaphore::new(slots_total));
@@ -138,6 +144,10 @@ impl Worker {
             let (gate, stores, end) = (pipeline.around.gate.clone(), stores.clone(), end.clone());
             async move { gate.keep(&*stores.catalog, &end).await }
         });
+        let paying = tokio::spawn({
+            let (purse, end) = (pipeline.around.purse.clone(), end.clone());
+            async move { purse.keep(&end).await }
+        });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
@@ -149,7 +159,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping] {
+        for task in [renewer, claiming, running, refreshing, keeping, paying] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

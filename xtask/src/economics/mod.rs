@@ -1,6 +1,7 @@
 //! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
 //! own limits; each figure beside its bar.
 
+mod budget;
 mod coalescing;
 mod cost;
 mod limiter;
@@ -40,6 +41,9 @@ pub(crate) struct Arguments {
     /// Fail if a bar is missed.
     #[arg(long)]
     strict: bool,
+    /// Worker processes that spend a budget.
+    #[arg(long, default_value_t = 16)]
+    workers: usize,
     /// The debug build instead of the release build: whether it works, not how fast it is.
     #[arg(long)]
     debug: bool,
@@ -59,6 +63,8 @@ enum Part {
     Coalescing,
     /// Analyses whose workers are killed: what was charged, beside the ledger.
     PayOnce,
+    /// Budgets: how close spend comes to them, and that it never passes them.
+    Budget,
     /// Real model servers (only if asked for: they must be there).
     Models,
 }
@@ -71,6 +77,7 @@ pub(crate) fn run_short() -> Result<()> {
         jobs: SHORT.jobs,
         kills: SHORT.kills,
         seed: SHORT.seed,
+        workers: 0,
         strict: true,
         debug: true,
         json: false,
@@ -103,6 +110,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if measures(Part::PayOnce) {
             let plan = pay_once::Plan { jobs: arguments.jobs, kills: arguments.kills, seed: arguments.seed };
             judged.push(("Paid once, whoever is killed", pay_once::measure(&longshore, plan).await?));
+        }
+        if measures(Part::Budget) {
+            judged.push(("Budgets", budget::measure(&longshore, arguments.workers).await?));
         }
         if arguments.only == Some(Part::Models) {
             judged.push(("Real model servers", models::measure(&longshore).await?));

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    budget::{Budget, Known, memory::MemoryCounters},
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
     events::{EventBody, Events, memory::MemoryEvents},
@@ -106,9 +107,11 @@ impl Server {
             journal: journal.clone(),
             reads: journal.clone(),
             ledger: journal.clone(),
-            catalog: journal,
+            catalog: journal.clone(),
+            budgets: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+            counters: Arc::new(MemoryCounters::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
@@ -143,6 +146,8 @@ impl Server {
             prices: Arc::new(PriceBook::shipped()),
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
+            budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
+            refuse_unpriced: true,
             checks: vec![],
             metrics: metrics(),
             settings: Settings { probe_jobs: true, ..Settings::default() },

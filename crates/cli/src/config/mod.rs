@@ -1,5 +1,6 @@
 //! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
 
+mod budgets;
 pub(crate) mod file;
 mod providers;
 mod stores;
@@ -17,6 +18,7 @@ use queue_core::{dispatcher::WEIGHT_MAX, ids::Name, job::Kind, journal::TenantSe
 use secrecy::SecretString;
 
 pub(crate) use self::{
+    budgets::Budgets,
     file::LogFormat,
     providers::{Backend, Provider, routes},
     stores::{Cache, Dispatcher, Journal, Postgres},
@@ -136,6 +138,8 @@ pub(crate) struct Config {
     pub(crate) worker: Worker,
     /// Tenants for whom something is set.
     pub(crate) tenants: BTreeMap<Name, TenantSettings>,
+    /// What calls and tenants may cost.
+    pub(crate) budgets: Budgets,
 }
 
 impl Config {
@@ -200,7 +204,11 @@ impl Config {
             dispatcher,
             cache,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
-            prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
+            prices: budgets::with_default(
+                prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
+                &file.budget,
+            )?,
+            budgets: budgets::budgets(&file.budget)?,
             worker: worker(flags, env, &file.worker)?,
             tenants: tenants(&file.tenants)?,
             file: path,

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
+    budget::Known,
     ids::SessionId,
     journal::Role,
     keys::Secret,
@@ -19,12 +20,17 @@ use queue_core::{
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use worker::{admission::Gate, caches::Caches, provider::Providers};
+use worker::{
+    admission::Gate,
+    caches::Caches,
+    provider::Providers,
+    purse::{Purse, UnknownPrice},
+};
 
 pub(crate) use end::Signals;
 
 use crate::{
-    config::Config,
+    config::{Budgets, Config},
     failure::{Failure, Outcome},
     metrics, providers,
     stores::{self, Opening, cannot_start},
@@ -87,6 +93,8 @@ impl Process {
             prices: self.prices.clone(),
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
+            budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
+            refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
             settings: api::Settings { probe_jobs, ..api::Settings::default() },
@@ -114,6 +122,7 @@ impl Process {
             providers: self.providers.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
+            purse: Arc::new(self.purse()),
             gate: Arc::new(Gate::new(&self.stores, self.limiter.clone(), self.limits.clone())),
             caches: self.caches.clone(),
             coalescer: Arc::new(providers::coalescer(&self.config.providers)),
@@ -127,11 +136,19 @@ impl Process {
         session
     }
 
+    /// The money of this process' calls.
+    fn purse(&self) -> Purse {
+        let Budgets { unknown_price, each_tenant } = &self.config.budgets;
+        let known = Known::new(self.stores.budgets.clone(), each_tenant.clone());
+        Purse::new(self.stores.clone(), Arc::new(known), self.prices.clone(), *unknown_price)
+    }
+
     /// What the clockwork is told.
     pub(crate) fn clockwork(&self) -> scheduler::Config {
         scheduler::Config {
             alone: !self.config.dispatcher.is_shared(),
             target_concurrency: providers::concurrency(&self.config),
+            each_tenant: self.config.budgets.each_tenant.clone(),
         }
     }
 

@@ -19,6 +19,7 @@ pub(crate) use sums::Sums;
 pub use tokens::estimate_tokens;
 
 use crate::{
+    budget::USD_MAX,
     ids::{CallId, JobId, Name},
     time::Timestamp,
 };
@@ -34,9 +35,6 @@ impl Nanousd {
         Self(self.0.saturating_add(other.0))
     }
 }
-
-/// Most US dollars that an amount may name.
-const USD_MAX: i64 = 9_000_000;
 
 impl FromStr for Nanousd {
     type Err = String;
@@ -188,6 +186,8 @@ pub struct CallRecord {
     pub kind: crate::job::Kind,
     /// The job's label for reports.
     pub operation: Option<String>,
+    /// The API key that submitted the job.
+    pub key_id: Option<Name>,
     /// The epoch of the attempt.
     pub epoch: crate::ids::Epoch,
     /// Which step, e.g. `chat`, `map/0003`.
@@ -318,5 +318,18 @@ mod tests {
         assert_eq!(Nanousd(1_500_000_000).to_string(), "1.50");
         assert_eq!(Nanousd(123_456).to_string(), "0.000123456");
         assert_eq!(Nanousd(-20_000_000).to_string(), "-0.02");
+    }
+
+    #[test]
+    fn money_is_read_as_an_unsigned_decimal() {
+        for (text, nano) in
+            [("0.05", 50_000_000), ("1", 1_000_000_000), ("0.000000001", 1), ("9000000", 9_000_000_000_000_000)]
+        {
+            assert_eq!(text.parse(), Ok(Nanousd(nano)), "{text}");
+        }
+        assert!("-1".parse::<Nanousd>().unwrap_err().contains("negative"));
+        for text in ["", "1e9", "0.1234567891", ".", "1.", "1,5", "NaN", "9000001", "10000000000"] {
+            assert!(text.parse::<Nanousd>().is_err(), "{text}");
+        }
     }
 }

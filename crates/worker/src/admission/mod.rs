@@ -471,7 +471,7 @@ fn note(done: Result<(), limiter::Unavailable>) {
 }
 
 fn count_wait(target: &Target) {
-    metrics::counter!(telemetry::LIMITER_WAITS, "target" => target.name().shared()).increment(1);
+    metrics::counter!(telemetry::LIMITER_WAITS, "target" => telemetry::label(target.name().as_str())).increment(1);
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What every journal must do, written against the four seams only.
+//! What every journal must do, written against the five seams only.
 //!
 //! A store joins with one line in its tests: `queue_core::journal_conformance!(its_fixture());`, where the expression
 //! makes a fresh, empty store that implements [`Fixture`]. Each case below becomes one test of that store.
@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a suite fails by panicking; it is built for tests only
 
 pub mod accept;
+pub mod budgets;
 pub mod catalog;
 pub mod money;
 pub mod protocol;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use super::{Accepted, Budgets, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
 use crate::{
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, JobId, SessionId},
@@ -26,7 +27,7 @@ use crate::{
     time::{ManualClock, Timestamp},
 };
 
-/// The four seams over one open store.
+/// The five seams over one open store.
 #[derive(Clone)]
 pub struct Opened {
     /// The protocol of a job.
@@ -37,13 +38,16 @@ pub struct Opened {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// What may be spent.
+    pub budgets: Arc<dyn Budgets>,
 }
 
 impl Opened {
-    /// The four seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + 'static>(store: S) -> Self {
+    /// The five seams of a store that implements them all.
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Budgets + 'static>(store: S) -> Self {
         let store = Arc::new(store);
-        Self { journal: store.clone(), reads: store.clone(), ledger: store.clone(), catalog: store }
+        let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog: store.clone(), budgets: store }
     }
 }
 
@@ -84,6 +88,8 @@ macro_rules! journal_conformance {
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
             catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
+            budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
+                an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -124,6 +130,8 @@ pub fn job() -> NewJob {
         idempotency: None,
         payload: Bytes::from_static(br#"{"messages":[]}"#),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: NOW,
     }
 }
@@ -182,6 +190,7 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         queue: job.queue.clone(),
         kind: job.kind,
         operation: job.operation.clone(),
+        key_id: None,
         epoch: Epoch(0),
         step: step.into(),
         sequence: 0,

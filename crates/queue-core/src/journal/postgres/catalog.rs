@@ -137,7 +137,9 @@ fn tenant(row: &PgRow) -> Result<(Name, Versioned<TenantSettings>), sqlx::Error>
     let backlog_max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
     let weight = u32::try_from(cells.next::<i32>()?).unwrap_or(1);
     let (paused, paused_until, reason) = (cells.next()?, cells.time_if_any()?, cells.text_if_any()?);
-    Ok((name, Versioned { version, value: TenantSettings { backlog_max, weight, paused, paused_until, reason } }))
+    let rules = cells.json()?.unwrap_or_default();
+    let value = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules };
+    Ok((name, Versioned { version, value }))
 }
 
 fn target(row: &PgRow) -> Result<(Name, Versioned<TargetSettings>), sqlx::Error> {
@@ -236,6 +238,7 @@ impl Verb for SetTenant {
                 .bind(settings.paused)
                 .bind(settings.paused_until.map(|at| at.0))
                 .bind(kept_if_any(settings.reason.as_ref()))
+                .bind(rows::rules_text(&settings.rules)?)
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

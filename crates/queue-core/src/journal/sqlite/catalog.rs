@@ -138,6 +138,7 @@ fn tenants(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned
                 paused: cells.next()?,
                 paused_until: cells.time_if_any()?,
                 reason: cells.next()?,
+                rules: cells.json()?.unwrap_or_default(),
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -152,6 +153,7 @@ fn set_tenant(batch: &mut Batch<'_>, (name, settings): &(Name, TenantSettings)) 
         settings.paused,
         settings.paused_until.map(|at| at.0),
         settings.reason,
+        rows::rules_text(&settings.rules)?,
     ];
     batch.sql.one(Write::TenantSet, values, |row| row.get(0))
 }
