@@ -302,7 +302,8 @@ async fn set_concurrency_stands_over_the_configuration_in_every_life() {
         let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], kinds: vec![], slots: 40 };
         scene.stores.dispatcher.step(step).await.unwrap().claims.len()
     };
-    let config = Config { alone: true, target_concurrency: BTreeMap::from([("p:*".into(), 4)]) };
+    let target_concurrency = BTreeMap::from([("p:*".into(), 4)]);
+    let config = Config { alone: true, target_concurrency, ..Config::default() };
     set(&scene, "p:*:*", Some(2)).await;
     set(&scene, "p:own:default", Some(1)).await;
     for target in ["p:own:default", "p:other:default", "q:m:default"] {

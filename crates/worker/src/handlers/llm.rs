@@ -62,7 +62,7 @@ impl Handler for Llm {
                 let body = question.body.clone();
                 let asks = async { answered(cx, truncation, question).await.map(|answered| answered.answer) };
                 let shared = Shared { wish, step: "chat", model: &model, body: &body, may_be_anothers: false };
-                structured::read_again(form, cx.shared_chat(shared, asks).await?)?
+                structured::read_again(form, Box::pin(cx.shared_chat(shared, asks)).await?)?
             }
         };
         super::encoded(&Completion {

@@ -143,7 +143,7 @@ impl<'a> Run<'a> {
             may_be_anothers: !self.chain.links.is_empty(),
         };
         let asks = async { structured::ask(self.cx, &question, &self.calls).await.map(|answered| answered.answer) };
-        let answer = self.cx.shared_chat(shared, asks).await?;
+        let answer = Box::pin(self.cx.shared_chat(shared, asks)).await?;
         Ok(self.ended(asked.step, structured::read_again(question.form, answer)?))
     }
 
