@@ -162,7 +162,7 @@ async fn the_document_has_every_route_and_every_route_answers() {
         GET /v1/tenants/{tenant}/usage,GET /v1/workers,PATCH /v1/jobs/{id},PATCH /v1/queues/{queue},PATCH /v1/targets/{target},\
         PATCH /v1/tenants/{tenant},\
         POST /v1/dead-letters/{id}/redrive,POST /v1/jobs,\
-        POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel";
+        POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel,PUT /v1/limits/{target}";
     assert_eq!(routes.into_iter().collect::<Vec<_>>().join(","), expected);
     every_reference_resolves(&document, &document);
 }

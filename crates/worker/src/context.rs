@@ -5,6 +5,7 @@
 
 mod embed;
 mod shared;
+mod vectors;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +25,7 @@ use queue_core::{
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -43,6 +44,8 @@ use crate::{
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
     purse::{self, Cap, Hold, Paid, Purse},
 };
+
+pub(crate) use shared::Shared;
 
 /// Runs the jobs of one kind.
 #[async_trait]
@@ -90,6 +93,8 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    /// What the calls of this attempt cost; `None` once one of them has no price.
+    spent: Mutex<Option<Nanousd>>,
     /// What the calls of `unsettled` have reserved.
     paid: Mutex<Vec<Paid>>,
     cap: Option<Arc<Cap>>,
@@ -123,6 +128,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            spent: Mutex::new(Some(Nanousd(0))),
             paid: Mutex::default(),
             cap,
             savings: Mutex::default(),
@@ -507,7 +513,7 @@ impl JobContext {
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
                 if failure.billed == Billed::No {
-                    record.cost = Some(queue_core::ledger::Nanousd(0));
+                    record.cost = Some(Nanousd(0));
                 }
                 count(&record);
                 // What cost nothing can wait for the settle.
@@ -518,7 +524,17 @@ impl JobContext {
         }
     }
 
+    /// What the job has cost, over all its attempts that are known here; `None` where a price is missing.
+    pub(crate) fn cost_so_far(&self) -> Option<Nanousd> {
+        let (before, now) = (self.job().cost?, (*held(&self.spent))?);
+        Some(Nanousd(before.0.saturating_add(now.0)))
+    }
+
     async fn keep(&self, record: CallRecord, durability: Durability, hold: Option<Hold>) {
+        {
+            let mut spent = held(&self.spent);
+            *spent = spent.zip(record.cost).map(|(sum, more)| Nanousd(sum.0.saturating_add(more.0)));
+        }
         let (took, at) = (Amount::of(record.cost, &record.usage), record.at);
         // Whatever becomes of this future from here on, also where it is dropped while the journal is away: what was paid for
         // is written by the settle, or by the stop itself.
