@@ -34,7 +34,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
     ledger::PriceBook,
-    limiter::{Limiter, Limits},
+    limiter::{InForce, Limiter},
     route::Routes,
     stores::{Check, Stores},
 };
@@ -55,7 +55,7 @@ pub struct Api {
     /// How targets stand.
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<InForce>,
     /// What may be spent: a job that cannot fit is refused at submit.
     pub budgets: Arc<Known>,
     /// Whether calls whose price nobody knows are refused where money is limited.

@@ -166,7 +166,7 @@ async fn the_document_has_every_route_and_every_route_answers() {
         PATCH /v1/tenants/{tenant},\
         POST /v1/dead-letters/{id}/redrive,POST /v1/jobs,\
         POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel,PUT /v1/budget,\
-        PUT /v1/keys/{key}/budget,PUT /v1/tenants/{tenant},PUT /v1/tenants/{tenant}/budget";
+        PUT /v1/keys/{key}/budget,PUT /v1/limits/{target},PUT /v1/tenants/{tenant},PUT /v1/tenants/{tenant}/budget";
     assert_eq!(routes.into_iter().collect::<Vec<_>>().join(","), expected);
     every_reference_resolves(&document, &document);
 }

@@ -12,7 +12,7 @@ use std::{
 };
 
 use queue_core::{
-    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, Leave, ProbeId, Refusal, State},
+    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, KNOWN_MS, Leave, ProbeId, Refusal, State},
     dispatcher::Setting,
     error::{ErrorClass, JobError},
     ids::Name,
@@ -24,8 +24,6 @@ use queue_core::{
 };
 use tokio::task::JoinHandle;
 
-/// How old what is known of a circuit may be.
-const FRESH_MS: i64 = 1_000;
 /// How old successes may be that are told with the next call: what succeeded long ago says nothing of now.
 const TOLD_MAX_MS: i64 = 10_000;
 /// Time between two renewals of a probe: a third of its life.
@@ -143,11 +141,11 @@ impl Breakers {
         let mut all = self.known();
         // Tenants choose the names of models where a provider serves all: what they made up goes again.
         if all.len() >= CIRCUITS_MAX && !all.contains_key(target) {
-            all.retain(|_, known| known.is_younger(FRESH_MS, now));
+            all.retain(|_, known| known.is_younger(KNOWN_MS, now));
         }
         let known = all.entry(target.clone()).or_default();
         known.earned = (known.earned + 1).min(RETRIES_MAX * CALLS_PER_RETRY);
-        if !known.is_younger(FRESH_MS, now) {
+        if !known.is_younger(KNOWN_MS, now) {
             return None;
         }
         match (&known.refused, known.standing_refusal(now)) {
@@ -166,7 +164,8 @@ impl Breakers {
         known.refused =
             refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
-        metrics::gauge!(telemetry::BREAKER_STATE, "target" => target.shared()).set(f64::from(state.level()));
+        metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(target.as_str()))
+            .set(f64::from(state.level()));
     }
 
     fn take_successes(&self, target: &Name) -> u32 {

@@ -143,7 +143,7 @@ fn passed_on(chain: &Chain, at: usize, answer: &ChatAnswer) -> Option<JobError> 
 
 /// Of several failures the one that leaves most hope: who waits for nothing first, then who may be tried again; of several
 /// such the one that passes first, else the first.
-fn most_hopeful(failures: Vec<JobError>) -> JobError {
+pub(crate) fn most_hopeful(failures: Vec<JobError>) -> JobError {
     let hope = |failure: &JobError| {
         let then = rule(failure.class).then;
         (!failure.retryable, then != Then::Release, failure.retry_after_ms.unwrap_or(u64::MAX))

@@ -320,6 +320,29 @@ async fn a_job_of_many_inputs_makes_calls_that_fit_and_keeps_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_fails_does_not_throw_away_what_the_others_pay_for() {
+    let fails = |_: &[String], number| match number {
+        0 => Err(CallError::unbilled(ErrorClass::Server, "500", "it failed")),
+        _ => Ok(()),
+    };
+    let oracle = Oracle::held(fails);
+    let mut rig = rig(&oracle, full_at(1)).await;
+    let id = submit(&rig, &["a", "b"]).await;
+    oracle.until_asked(2).await;
+    // The first fails while the second is on its way; that one is answered, and only the first is asked for again.
+    for _ in 0..2 {
+        oracle.release();
+    }
+    oracle.until_asked(3).await;
+    oracle.release();
+    assert_eq!(result(&rig, id).await, [vector("a"), vector("b")]);
+    assert_eq!(oracle.asked().len(), 3);
+    let billed = calls(&rig, id).await.iter().map(|row| row.billed).filter(|billed| *billed != Billed::No).count();
+    assert_eq!(billed, 2);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_several_ask_for_at_once_is_asked_for_once() {
     let oracle = Oracle::new(|_, _| Ok(()));
     let mut rig = rig(&oracle, full_at(3)).await;
@@ -368,6 +391,39 @@ async fn a_second_run_makes_no_calls_and_only_what_is_missing_is_asked_for() {
     let other = submit_for(&rig, "another", &["text 3"]).await;
     assert_eq!(result(&rig, other).await, [vector("text 3")]);
     assert_eq!(oracle.asked().len(), before + 1, "a tenant finds what it paid for itself");
+    rig.stop().await;
+}
+
+/// Also where they do not travel together: while one call is under way, jobs that want the very same texts wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_texts_at_once_are_asked_for_once_and_by_another_if_the_first_gives_up() {
+    let oracle = Oracle::held(|_, _| Ok(()));
+    let mut rig = rig_of(oracle.alone(), Coalescing::alone(), caches(Scope::Tenant)).await;
+    let texts = ["same", "and the same"];
+    let first = submit(&rig, &texts).await;
+    oracle.until_asked(1).await;
+    let mut jobs = vec![];
+    for _ in 0..5 {
+        jobs.push(submit(&rig, &texts).await);
+    }
+    let other = submit(&rig, &["same"]).await;
+    oracle.until_asked(2).await;
+    assert_eq!(oracle.asked()[1].1, ["same"], "another question");
+    cancel(&rig, first).await;
+    oracle.until_asked(3).await;
+    assert_eq!(oracle.asked()[2].1, texts, "one of those who waited asks");
+    oracle.release();
+    oracle.release();
+    oracle.release();
+    for id in &jobs {
+        assert_eq!(result(&rig, *id).await, texts.map(vector));
+    }
+    assert_eq!(result(&rig, other).await, [vector("same")]);
+    let mut paid = 0;
+    for id in jobs {
+        paid += calls(&rig, id).await.len();
+    }
+    assert_eq!((paid, oracle.asked().len()), (1, 3));
     rig.stop().await;
 }
 

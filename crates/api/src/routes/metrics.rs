@@ -40,7 +40,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
         Err(problem) => tracing::warn!(detail = problem.detail(), "queue gauges keep their last values"),
     }
     for (circuit, view) in targets::circuits(&app).await.into_iter().flatten() {
-        metrics::gauge!(telemetry::BREAKER_STATE, "target" => circuit.shared()).set(f64::from(view.state.level()));
+        metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(circuit.as_str()))
+            .set(f64::from(view.state.level()));
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::in_dollars(&app.api.metrics.render())).into_response()

@@ -105,5 +105,5 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(usage::usage))
         .routes(routes!(workers::list))
         .routes(routes!(limits::list))
-        .routes(routes!(limits::get))
+        .routes(routes!(limits::get, limits::put))
 }

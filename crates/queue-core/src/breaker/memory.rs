@@ -73,6 +73,10 @@ impl Circuit {
         Change::Opened(refused(by, until, reason, now))
     }
 
+    fn close(&mut self) {
+        *self = Self { touched: self.touched, ..Self::default() };
+    }
+
     /// What stands against a call of this caller; `Ok(true)`: it would be the probe.
     fn admits(&self, by: By, probe: ProbeId, now: Timestamp) -> Result<bool, Refusal> {
         let Some(open) = &self.open else { return Ok(false) };
@@ -108,12 +112,19 @@ fn refused(by: By, until: Timestamp, reason: String, now: Timestamp) -> Refusal 
 }
 
 impl Held {
-    /// The circuit of this name, made if it is new; those that nobody uses any more go first.
+    /// The circuit of this name, made if it is new; those that nobody uses any more go first, then closed ones, which know
+    /// little: tenants can name models that nobody has, and those must not push an open one out.
     fn circuit(&mut self, name: &Name, now: Timestamp) -> &mut Circuit {
         if !self.circuits.contains_key(name) && self.circuits.len() >= CIRCUITS_MAX {
             self.circuits.retain(|_, circuit| now.since_ms(circuit.touched) < FORGET_MS);
             if self.circuits.len() >= CIRCUITS_MAX {
-                self.circuits.pop_first();
+                let oldest = |open: bool| {
+                    let of_state = self.circuits.iter().filter(|(_, circuit)| circuit.open.is_some() == open);
+                    of_state.min_by_key(|(_, circuit)| circuit.touched).map(|(name, _)| name.clone())
+                };
+                if let Some(name) = oldest(false).or_else(|| oldest(true)) {
+                    self.circuits.remove(&name);
+                }
             }
         }
         let circuit = self.circuits.entry(name.clone()).or_default();
@@ -251,9 +262,16 @@ impl Breakers for MemoryBreakers {
         if settings.value.breaker == BreakerMode::Close
             && let Some(circuit) = held.circuits.get_mut(target)
         {
-            *circuit = Circuit { touched: circuit.touched, ..Circuit::default() };
+            circuit.close();
         }
         held.settings.insert(target.clone(), settings);
+        Ok(())
+    }
+
+    async fn close(&self, circuit: &Name) -> Result<(), DispatchError> {
+        if let Some(circuit) = self.held().circuits.get_mut(circuit) {
+            circuit.close();
+        }
         Ok(())
     }
 

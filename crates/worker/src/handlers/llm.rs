@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::structured::{self, Answered, Calls, Form, Question, truncated};
-use crate::context::{Durability, Handler, JobContext};
+use crate::context::{Durability, Handler, JobContext, Shared};
 
 pub(super) struct Llm;
 
@@ -40,11 +40,13 @@ impl Handler for Llm {
             None => Form::Text,
         };
         // Where another call may follow, the answer before it must be kept first; else the settle keeps the only one.
-        let follows = matches!(payload.on_truncated, OnTruncated::Raise | OnTruncated::Continue);
+        let chain = cx.chain(&model);
+        let follows = matches!(payload.on_truncated, OnTruncated::Raise | OnTruncated::Continue)
+            || chain.goes_on_after_an_answer();
         let is_last = !follows && (matches!(form, Form::Text) || payload.repair == 0);
         let question = Question {
             step: "chat",
-            chain: &cx.chain(&model),
+            chain: &chain,
             body: payload.body,
             form,
             repair: payload.repair,
@@ -59,7 +61,8 @@ impl Handler for Llm {
             Some(wish) => {
                 let body = question.body.clone();
                 let asks = async { answered(cx, truncation, question).await.map(|answered| answered.answer) };
-                structured::read_again(form, cx.shared_chat(wish, &model, &body, asks).await?)?
+                let shared = Shared { wish, step: "chat", model: &model, body: &body, may_be_anothers: false };
+                structured::read_again(form, Box::pin(cx.shared_chat(shared, asks)).await?)?
             }
         };
         super::encoded(&Completion {

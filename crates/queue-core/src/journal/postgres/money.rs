@@ -1,8 +1,9 @@
 //! Spend, memos and charges. Spend and memos ask for no epoch: what was paid for is kept whoever paid.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use async_trait::async_trait;
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::{
@@ -52,8 +53,11 @@ impl Verb for Record {
 
 /// Holds the rows of jobs in the order of their ids, and waits for whoever has them.
 pub(super) async fn hold(transaction: &mut Transaction, jobs: impl Iterator<Item = JobId>) -> Result<(), Failure> {
-    let ids: Vec<_> = jobs.map(|id| id.0).collect();
-    sqlx::query(sql::JOBS_LOCK).bind(ids).execute(transaction.connection()).await?;
+    let ids: Vec<_> = jobs.map(|id| id.0).collect::<BTreeSet<_>>().into_iter().collect();
+    let held: i64 = sqlx::query(sql::JOBS_LOCK).bind(&ids).fetch_one(transaction.connection()).await?.try_get(0)?;
+    if usize::try_from(held) != Ok(ids.len()) {
+        sqlx::query(sql::SETTLED_LOCK).bind(&ids).execute(transaction.connection()).await?;
+    }
     Ok(())
 }
 

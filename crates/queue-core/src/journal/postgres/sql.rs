@@ -80,6 +80,7 @@ texts! {
     SESSION_CLOSE = "session_close",
     SESSION_OPEN = "session_open",
     SETTLED_BY_US = "settled_by_us",
+    SETTLED_LOCK = "settled_lock",
     SETTLE_OTHER = "settle_other",
     SETTLE_SUCCEED = "settle_succeed",
     SPEND = "spend",
