@@ -18,8 +18,6 @@ fn read(text: &str) -> Filter {
 /// A dead letter of the queue `llm`, accepted two hours ago.
 fn dead_letter() -> Job {
     Job {
-        key_id: None,
-        max_cost: None,
         id: "01a229ac-0287-7027-8897-342d0c7f4846".parse().unwrap(),
         tenant: "acme".into(),
         queue: "llm".into(),
