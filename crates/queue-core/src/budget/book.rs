@@ -131,8 +131,8 @@ impl Book {
         let held = self.calls.remove(&call)?;
         for scope in &held.scopes {
             if let Some(account) = self.accounts.get_mut(scope) {
-                for kind in 0..2 {
-                    account.reserved[kind] -= held.amount[kind];
+                for (reserved, less) in account.reserved.iter_mut().zip(held.amount) {
+                    *reserved -= less;
                 }
             }
         }
