@@ -31,6 +31,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
+    credentials::Credentials,
     ledger::PriceBook,
     limiter::{Limiter, Limits},
     route::Routes,
@@ -54,6 +55,8 @@ pub struct Api {
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
     pub limits: Arc<Limits>,
+    /// Whose key a call is made with.
+    pub credentials: Arc<Credentials>,
     /// Things outside that `/health` reports on, each by its name.
     pub checks: Vec<Arc<dyn Check>>,
     /// What `/metrics` renders: the handle of the recorder that the process installed.
@@ -73,6 +76,9 @@ pub struct Settings {
     pub max_job_bytes: usize,
     /// How long the server waits for its clients, and for how many.
     pub bounds: Bounds,
+    /// Time after which every process obeys a tenant's new credential policy: the answer to whoever sets it waits so long.
+    /// Nothing where this process is alone.
+    pub policy_settles: Duration,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -84,6 +90,7 @@ impl Default for Settings {
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),
+            policy_settles: Duration::ZERO,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -5,6 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use queue_core::{
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
+    credentials::Vault,
     dispatcher::{
         Dispatcher,
         memory::MemoryDispatcher,
@@ -82,13 +83,14 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Vault + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
         reads: journal.clone(),
         ledger: journal.clone(),
-        catalog: journal,
+        catalog: journal.clone(),
+        vault: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
         events: open_events(&config.dispatcher, &clock)?,

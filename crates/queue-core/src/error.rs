@@ -23,6 +23,8 @@ pub enum ErrorClass {
     Quota,
     /// Nobody was asked: the target's breaker is open, or an operator has paused the target.
     Breaker,
+    /// Nobody was asked: the tenant has no key of its own that can be used, and may not use the operator's.
+    Credential,
     /// The provider refused the credential.
     Auth,
     /// The provider does not know the model or path, or no provider serves it.
@@ -61,7 +63,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::TransportPre,
         Self::TransportMid,
         Self::Server,
@@ -69,6 +71,7 @@ impl ErrorClass {
         Self::TooBigForLimit,
         Self::Quota,
         Self::Breaker,
+        Self::Credential,
         Self::Auth,
         Self::Config,
         Self::Overflow,
@@ -103,6 +106,7 @@ impl ErrorClass {
             Self::TooBigForLimit => "too_big_for_limit",
             Self::Quota => "quota",
             Self::Breaker => "breaker",
+            Self::Credential => "credential",
             Self::Auth => "auth",
             Self::Config => "config",
             Self::Overflow => "overflow",

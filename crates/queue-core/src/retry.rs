@@ -63,8 +63,9 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     let rule = rule(error.class);
     let free = rule.then == Then::Release;
     let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
-    // A breaker asks nobody, so that waiting for it costs the provider nothing, however long it takes.
-    let is_tired = free && budget.releases >= RELEASES_MAX && error.class != ErrorClass::Breaker;
+    // Where nobody is asked, waiting costs the provider nothing, however long it takes.
+    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential);
+    let is_tired = free && budget.releases >= RELEASES_MAX && !asks_nobody;
     if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;
     }
@@ -142,10 +143,12 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_is_waited_for_as_long_as_it_takes() {
-        let breaker = error(ErrorClass::Breaker).with_retry_after(Some(10_000));
+    fn a_breaker_or_a_key_is_waited_for_as_long_as_it_takes() {
         let patient = Budget { releases: RELEASES_MAX * 10, ..budget(3) };
-        assert_eq!(decide(&breaker, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+        for class in [ErrorClass::Breaker, ErrorClass::Credential] {
+            let waits = error(class).with_retry_after(Some(10_000));
+            assert_eq!(decide(&waits, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+        }
     }
 
     #[test]

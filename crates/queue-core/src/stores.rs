@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     breaker::Breakers,
+    credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
     journal::{Catalog, Journal, Ledger, Reads},
@@ -23,6 +24,8 @@ pub struct Stores {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// Tenants' own keys, sealed.
+    pub vault: Arc<dyn Vault>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.

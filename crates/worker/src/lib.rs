@@ -13,6 +13,7 @@ pub mod context;
 mod fallback;
 mod flights;
 pub mod handlers;
+mod keyless;
 mod leases;
 mod meters;
 mod patience;
@@ -119,7 +120,7 @@ impl Worker {
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
-            breakers: Arc::new(Breakers::new(stores.clone())),
+            breakers: Arc::new(Breakers::new(stores.clone(), self.around.credentials.clone())),
             around: self.around,
             handlers: handlers::Handlers::new(),
             session,
@@ -136,6 +137,10 @@ impl Worker {
             let (gate, end) = (pipeline.around.gate.clone(), end.clone());
             async move { gate.keep(&end).await }
         });
+        let waking = tokio::spawn({
+            let (breakers, end) = (pipeline.breakers.clone(), end.clone());
+            async move { breakers.keyless.run(&end).await }
+        });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
@@ -147,7 +152,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping] {
+        for task in [renewer, claiming, running, refreshing, keeping, waking] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

@@ -145,7 +145,10 @@ fn read_edit(app: &App, job: &Job, chain: &[Link], body: &bytes::Bytes) -> Resul
             let chain = (!chain.is_empty()).then(|| serde_json::to_string(chain)).transpose();
             let chain = chain.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
             shape::read_payload(&mut fields, Some(job.kind), Some(raw), chain.as_deref(), app.surroundings(), max)?
-                .map(|Loads { target, .. }| (body.slice_ref(raw.get().as_bytes()), target))
+                .map(|Loads { target, .. }| {
+                    let target = app.api.credentials.lane_of(&job.tenant, &target);
+                    (body.slice_ref(raw.get().as_bytes()), target)
+                })
         }
     };
     if let (Some(at), Some(deadline)) = (run_at, job.deadline)

@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use queue_core::{
+    credentials::CredentialPolicy,
     dispatcher::Setting,
     ids::Name,
     journal::{TenantSettings, Versioned},
@@ -49,6 +50,9 @@ pub(crate) struct TenantView {
     /// Live jobs that it may have; any number when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog_max: Option<u64>,
+    /// What it may do without a usable provider key of its own: `own_only`, `own_then_default` or `default`.
+    #[schema(value_type = String)]
+    credential_policy: CredentialPolicy,
     /// Its live jobs.
     live: u64,
     /// Grows with every change of the settings; 0 before the first.
@@ -59,7 +63,7 @@ fn untouched() -> Versioned<TenantSettings> {
     Versioned { version: 0, value: TenantSettings::default() }
 }
 
-fn named(text: &str) -> Result<Name, Problem> {
+pub(super) fn named(text: &str) -> Result<Name, Problem> {
     Name::checked(text).map_err(|reason| Problem::field("/path/tenant", reason))
 }
 
@@ -84,6 +88,7 @@ async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
         reason: pause.reason,
         weight: value.weight,
         backlog_max: value.backlog_max,
+        credential_policy: value.credential_policy,
         live: backlog?.live,
         version,
     };
@@ -102,9 +107,13 @@ pub(crate) struct TenantPatch {
     /// Why it is paused, for those who ask `why`.
     #[schema(max_length = 500)]
     reason: Option<String>,
+    /// What it may do without a usable provider key of its own: `own_only` (its jobs wait for one, the operator's is never
+    /// used), `own_then_default` (unless set) or `default` (the operator's always). Answered when every process obeys it.
+    #[schema(value_type = Option<String>)]
+    credential_policy: Option<CredentialPolicy>,
 }
 
-/// Pauses or resumes a tenant.
+/// Pauses or resumes a tenant, or says whose provider keys its calls are made with.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), request_body = TenantPatch,
     params(
     ("tenant" = String, Path, description = "the tenant"),
@@ -131,11 +140,18 @@ pub(crate) async fn patch(
             let _one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "tenant")?;
+            let policy = held.value.credential_policy;
             let value = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_tenant(&tenant, value.clone()).await?;
+            let has_new_policy = value.credential_policy != policy;
             let setting = Setting::Tenant(tenant.clone(), Versioned { version, value });
             if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
                 tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
+            }
+            if has_new_policy {
+                app.api.credentials.refresh().await?;
+                // Until then another process might still use the operator's key for a job that is submitted next.
+                tokio::time::sleep(app.api.settings.policy_settles).await;
             }
             Ok::<_, Problem>(())
         })
@@ -145,15 +161,22 @@ pub(crate) async fn patch(
 }
 
 fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<TenantSettings, Problem> {
-    const KNOWN: [&str; 3] = ["paused", "until", "reason"];
+    const KNOWN: [&str; 4] = ["paused", "until", "reason", "credential_policy"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
         return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN.join(", "))));
     }
+    let [paused, until, reason, policy] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason.clone() };
-    let pause = pause.change(&mut fields, given, now);
+    let pause = pause.change(&mut fields, [paused, until, reason], now);
+    let policy = fields.parsed("credential_policy", policy, |word| {
+        let known = || CredentialPolicy::ALL.map(CredentialPolicy::as_str).join(", ");
+        CredentialPolicy::parse(word).ok_or_else(|| format!("`{word}` is no credential policy; there are {}", known()))
+    });
     fields.finish()?;
-    Ok(TenantSettings { paused: pause.on, paused_until: pause.until, reason: pause.reason, ..settings })
+    let credential_policy = policy.unwrap_or(settings.credential_policy);
+    let (paused, paused_until, reason) = (pause.on, pause.until, pause.reason);
+    Ok(TenantSettings { paused, paused_until, reason, credential_policy, ..settings })
 }

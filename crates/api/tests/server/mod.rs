@@ -14,6 +14,7 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    credentials::Credentials,
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
     events::{EventBody, Events, memory::MemoryEvents},
@@ -106,7 +107,8 @@ impl Server {
             journal: journal.clone(),
             reads: journal.clone(),
             ledger: journal.clone(),
-            catalog: journal,
+            catalog: journal.clone(),
+            vault: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
@@ -143,6 +145,7 @@ impl Server {
             prices: Arc::new(PriceBook::shipped()),
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
+            credentials: Arc::new(Credentials::of(stores.vault.clone())),
             checks: vec![],
             metrics: metrics(),
             settings: Settings { probe_jobs: true, ..Settings::default() },

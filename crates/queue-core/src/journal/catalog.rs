@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalError;
 use crate::{
+    credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     time::Timestamp,
 };
@@ -61,11 +62,20 @@ pub struct TenantSettings {
     pub paused_until: Option<Timestamp>,
     /// Why it is paused.
     pub reason: Option<String>,
+    /// What it may do without a usable key of its own.
+    pub credential_policy: CredentialPolicy,
 }
 
 impl Default for TenantSettings {
     fn default() -> Self {
-        Self { backlog_max: None, weight: 1, paused: false, paused_until: None, reason: None }
+        Self {
+            backlog_max: None,
+            weight: 1,
+            paused: false,
+            paused_until: None,
+            reason: None,
+            credential_policy: CredentialPolicy::default(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    credentials::Credentials,
     dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
@@ -68,7 +69,8 @@ impl Rig {
             journal: journal.clone(),
             reads: journal.clone(),
             ledger: journal.clone(),
-            catalog: journal,
+            catalog: journal.clone(),
+            vault: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
@@ -91,6 +93,7 @@ impl Rig {
             gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
             caches: Arc::new(Caches::none()),
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
+            credentials: Arc::new(Credentials::none()),
         };
         Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }

@@ -152,6 +152,7 @@ async fn insert_spend(
         .bind(numbers(|call| rows::to_bigint(call.duration_ms)))
         .bind(calls.iter().map(|call| kept_if_any(call.provider_request_id.as_ref())).collect::<Vec<_>>())
         .bind(numbers(|call| call.at.0))
+        .bind(texts(|call| &call.credential))
         .fetch_all(transaction.connection())
         .await?;
     let key = |row| {

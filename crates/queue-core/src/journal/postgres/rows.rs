@@ -289,6 +289,7 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         duration_ms: cells.count()?,
         provider_request_id: cells.text_if_any()?,
         at: cells.time()?,
+        credential: cells.text()?,
         memo: None,
     })
 }

@@ -16,6 +16,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0005_concurrency_key.sql"),
     include_str!("../../../../../migrations/sqlite/0006_costs.sql"),
     include_str!("../../../../../migrations/sqlite/0007_targets.sql"),
+    include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.
@@ -41,7 +42,7 @@ const CHECKPOINT_PAGES: i64 = 4_000;
 const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Prepared statements that a connection keeps: all that there are.
-pub(super) const STATEMENTS_MAX: usize = 96;
+pub(super) const STATEMENTS_MAX: usize = 128;
 
 /// Opens the connection that writes, and brings the schema up to this version.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {

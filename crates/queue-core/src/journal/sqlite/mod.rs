@@ -15,6 +15,7 @@ mod reads;
 mod rows;
 mod settle;
 mod sql;
+mod vault;
 mod writer;
 
 #[cfg(test)]

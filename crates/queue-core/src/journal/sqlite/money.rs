@@ -93,6 +93,7 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
             rows::to_integer(call.duration_ms),
             call.provider_request_id,
             call.at.0,
+            call.credential,
         ],
     )?;
     Ok(changed == 1)

@@ -264,6 +264,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         duration_ms: cells.count()?,
         provider_request_id: cells.next()?,
         at: cells.time()?,
+        credential: cells.next()?,
         memo: None,
     })
 }

@@ -140,13 +140,13 @@ async fn a_connection_whose_file_failed_is_replaced() {
     assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
 }
 
-/// What 0006_costs.sql and 0007_targets.sql made, taken away again.
+/// What 0006_costs.sql and the steps after it made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP TABLE targets; ALTER TABLE payloads DROP COLUMN fallback; ALTER TABLE tenants DROP COLUMN paused;
+    "DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy; DROP TABLE targets; ALTER TABLE payloads DROP COLUMN fallback; ALTER TABLE tenants DROP COLUMN paused;
     ALTER TABLE tenants DROP COLUMN paused_until; ALTER TABLE tenants DROP COLUMN reason;
     DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
     DROP TRIGGER spend_summed; DROP TRIGGER waste_summed; DROP TRIGGER charges_summed; DROP TABLE savings;
-    DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
+    DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN credential; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
     ALTER TABLE spend DROP COLUMN tier; ALTER TABLE spend DROP COLUMN tokens_audio_out;
     ALTER TABLE spend DROP COLUMN tokens_audio_in; ALTER TABLE spend DROP COLUMN tokens_cache_write_long;";
 
