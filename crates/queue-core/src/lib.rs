@@ -10,6 +10,7 @@ pub mod dispatcher;
 pub mod error;
 pub mod events;
 pub mod fallback;
+pub mod filter;
 pub mod ids;
 pub mod job;
 pub mod journal;

@@ -36,11 +36,44 @@ impl Client {
         Ok(())
     }
 
-    /// Submits one.
-    pub(crate) async fn submit(&self, job: &Value) -> Result<()> {
+    /// Submits one, and returns its id.
+    pub(crate) async fn submit(&self, job: &Value) -> Result<String> {
         let asked = self.http.post(format!("{}/v1/jobs", self.url)).bearer_auth(KEY).json(job);
-        asked.send().await?.error_for_status()?;
-        Ok(())
+        let answer: Value = asked.send().await?.json().await?;
+        Ok(answer["id"].as_str().with_context(|| format!("a job was refused: {answer}"))?.to_owned())
+    }
+
+    /// A job, once it has ended.
+    pub(crate) async fn ended(&self, id: &str, patience: Duration) -> Result<Value> {
+        let wait = async {
+            loop {
+                let asked = self.http.get(format!("{}/v1/jobs/{id}?wait=30s", self.url)).bearer_auth(KEY);
+                let job: Value = asked.send().await?.error_for_status()?.json().await?;
+                if job["finished_at"].is_string() {
+                    return anyhow::Ok(job);
+                }
+            }
+        };
+        tokio::time::timeout(patience, wait).await.with_context(|| format!("{id} does not end"))?
+    }
+
+    /// The text that those who watch a job are told until it ends, of its last attempt and step, and in how many pieces.
+    pub(crate) async fn told(&self, id: &str, patience: Duration) -> Result<(String, usize)> {
+        let asked = self.http.get(format!("{}/v1/jobs/{id}/events", self.url)).bearer_auth(KEY);
+        let events = tokio::time::timeout(patience, asked.send().await?.error_for_status()?.text());
+        let events = events.await.with_context(|| format!("{id} is told without an end"))??;
+        let (mut stream, mut text, mut pieces) = (None, String::new(), 0);
+        for event in events.split("\n\n").filter(|event| event.contains("event: token")) {
+            let data = event.lines().find_map(|line| line.strip_prefix("data: ")).context("an event has data")?;
+            let token: Value = serde_json::from_str(data)?;
+            let from = Some((token["attempt"].clone(), token["step"].clone()));
+            if stream != from {
+                (stream, text, pieces) = (from, String::new(), 0);
+            }
+            text.push_str(token["text"].as_str().context("a token has text")?);
+            pieces += 1;
+        }
+        Ok((text, pieces))
     }
 
     /// A queue's numbers.

@@ -5,6 +5,7 @@ mod coalescing;
 mod cost;
 mod limiter;
 mod load;
+mod models;
 mod witness;
 
 use anyhow::Result;
@@ -43,6 +44,8 @@ enum Part {
     LimiterCost,
     /// Embedding jobs that travel together, and the cache.
     Coalescing,
+    /// Real model servers (only if asked for: they must be there).
+    Models,
 }
 
 /// Measures and prints.
@@ -65,6 +68,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Coalescing) {
             judged.push(("Coalescing and the cache", coalescing::measure(&longshore).await?));
+        }
+        if arguments.only == Some(Part::Models) {
+            judged.push(("Real model servers", models::measure(&longshore).await?));
         }
         Ok(judged)
     })?;
