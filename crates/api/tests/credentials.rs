@@ -1,5 +1,5 @@
 //! Tenants' keys over HTTP: they go in and never come out.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod server;
 

@@ -27,7 +27,9 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker},
+    commands::{
+        Operator, bench, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker,
+    },
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},

@@ -12,8 +12,8 @@ use std::{
 };
 
 use queue_core::{
-    credentials::{self, Credentials},
     breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, Leave, ProbeId, Refusal, State},
+    credentials::{self, Credentials},
     dispatcher::Setting,
     error::{ErrorClass, JobError},
     ids::Name,
@@ -172,7 +172,7 @@ impl Breakers {
             refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
         // The breakers of tenants' own keys are shown by the API: no tenant has a name in metrics.
-        if !target.as_str().rsplit(':').next().is_some_and(|credential| credentials::owner(&credential.into()).is_some()) {
+        if !credentials::is_of_tenant(target) {
             metrics::gauge!(telemetry::BREAKER_STATE, "target" => target.shared()).set(f64::from(state.level()));
         }
     }

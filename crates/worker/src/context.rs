@@ -321,12 +321,7 @@ impl JobContext {
         self.in_flight.load(Ordering::SeqCst) > 0
     }
 
-    fn call<'a>(
-        &self,
-        id: CallId,
-        key: Option<&'a Unlocked>,
-        on_text: &'a (dyn Fn(&str) + Send + Sync),
-    ) -> Call<'a> {
+    fn call<'a>(&self, id: CallId, key: Option<&'a Unlocked>, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
         let total = self.ends.saturating_duration_since(Instant::now());
         Call { id, cancel: self.stop.clone(), total, key: key.map(|key| &key.key), on_text }
     }

@@ -243,9 +243,8 @@ impl Pipeline {
         let Outcome::Release { run_at, error, .. } = outcome else { return outcome };
         let lane = self.around.credentials.lane_of(&job.tenant, &job.target);
         let target = (lane != job.target).then_some(lane);
-        let is_keyless = |error: &JobError| {
-            error.class == ErrorClass::Credential && (error.lane_sleeps || target.is_some())
-        };
+        let is_keyless =
+            |error: &JobError| error.class == ErrorClass::Credential && (error.lane_sleeps || target.is_some());
         let run_at = if error.as_ref().is_some_and(is_keyless) { job.run_at.min(now) } else { run_at };
         Outcome::Release { run_at, error, target }
     }

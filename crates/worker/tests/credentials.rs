@@ -1,5 +1,5 @@
 //! Whose key a call is made with, and what becomes of jobs whose tenant has none, or one that does not work.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod rig;
 
@@ -231,7 +231,10 @@ async fn without_a_key_of_its_own_a_tenant_waits_and_never_uses_the_operators() 
     let jobs = [early, scene.submit("acme").await, scene.submit("acme").await];
     for id in jobs {
         let why = scene.keyless(id).await;
-        assert!(why.contains("acme has no key for keyed") && why.contains("longshore credential set acme keyed"), "{why}");
+        assert!(
+            why.contains("acme has no key for keyed") && why.contains("longshore credential set acme keyed"),
+            "{why}"
+        );
         let row = scene.rig.row(id).await;
         assert_eq!((row.standing, row.attempts), (Standing::Live, 0), "{:?}", row.error);
         assert_eq!(row.target.as_str(), "keyed:m:@acme", "it waits where it belongs");

@@ -10,9 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use queue_core::{
-    credentials::{
-        Credential, CredentialPolicy, CredentialState, Report, SealError, SetError, check_key, own,
-    },
+    credentials::{Credential, CredentialPolicy, CredentialState, Report, SealError, SetError, check_key, own},
     ids::Name,
     time::Timestamp,
 };

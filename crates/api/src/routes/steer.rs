@@ -144,11 +144,12 @@ fn read_edit(app: &App, job: &Job, chain: &[Link], body: &bytes::Bytes) -> Resul
             let max = app.api.settings.max_job_bytes;
             let chain = (!chain.is_empty()).then(|| serde_json::to_string(chain)).transpose();
             let chain = chain.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
-            shape::read_payload(&mut fields, Some(job.kind), Some(raw), chain.as_deref(), app.surroundings(), max)?
-                .map(|Loads { target, .. }| {
+            shape::read_payload(&mut fields, Some(job.kind), Some(raw), chain.as_deref(), app.surroundings(), max)?.map(
+                |Loads { target, .. }| {
                     let target = app.api.credentials.lane_of(&job.tenant, &target);
                     (body.slice_ref(raw.get().as_bytes()), target)
-                })
+                },
+            )
         }
     };
     if let (Some(at), Some(deadline)) = (run_at, job.deadline)

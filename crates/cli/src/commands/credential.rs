@@ -160,9 +160,10 @@ fn key(
     let text = match (file, variable) {
         (Some(path), _) => data::read_small(&path)
             .map_err(|error| Failure::usage(format!("cannot read the key file {}: {error}", path.display())))?,
-        (None, Some(name)) => {
-            env.get(&name).map(str::to_owned).ok_or_else(|| Failure::usage(format!("the variable {name} is not set")))?
-        }
+        (None, Some(name)) => env
+            .get(&name)
+            .map(str::to_owned)
+            .ok_or_else(|| Failure::usage(format!("the variable {name} is not set")))?,
         (None, None) => {
             if std::io::stdin().is_terminal() && !out.json {
                 output::note("paste the key and end with Ctrl-D");
@@ -202,9 +203,8 @@ async fn list(operator: &Operator, tenant: &str) -> Outcome {
             cells.push(output::plain(&cell(one, "reason")));
             cells
         };
-        let headers = [
-            "PROVIDER", "STATE", "ENDS IN", ">VERSION", "MASTER KEY", "READABLE", ">REFUSED", "SET", "USED", "REASON",
-        ];
+        let headers =
+            ["PROVIDER", "STATE", "ENDS IN", ">VERSION", "MASTER KEY", "READABLE", ">REFUSED", "SET", "USED", "REASON"];
         output::table(&headers, items(&body, "credentials").iter().map(row).collect());
         output::line(&format!("policy: {}", cell(&body, "credential_policy")));
     });

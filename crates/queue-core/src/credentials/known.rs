@@ -17,8 +17,8 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, MasterKeys, NewCredential, REFUSALS_MAX,
-    SealError, SecretName, Vault, hint_of, own, owner,
+    Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, MasterKeys, NewCredential,
+    REFUSALS_MAX, SealError, SecretName, Vault, hint_of, own, owner,
 };
 use crate::{
     error::{ErrorClass, JobError},

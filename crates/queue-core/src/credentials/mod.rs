@@ -16,7 +16,9 @@ use std::{collections::BTreeMap, fmt};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-pub use known::{AT_ONCE, Credentials, HOLDS_EVERYWHERE, Heard, Report, Rewrapped, SetError, UNKNOWN, Unlocked, Unread};
+pub use known::{
+    AT_ONCE, Credentials, HOLDS_EVERYWHERE, Heard, Report, Rewrapped, SetError, UNKNOWN, Unlocked, Unread,
+};
 pub use seal::{MasterKeys, Name as SecretName, SealError};
 
 use crate::{ids::Name, journal::JournalError, time::Timestamp};
@@ -41,6 +43,11 @@ pub fn own(tenant: &Name) -> Name {
 /// Whose credential this is; `None` for the operator's.
 pub fn owner(credential: &Name) -> Option<Name> {
     credential.as_str().strip_prefix(OWN).map(|tenant| Name::new(tenant.replace("%3A", ":")))
+}
+
+/// Whether this target or account is a tenant's own: it has no name in metrics, which name no tenant.
+pub fn is_of_tenant(circuit: &Name) -> bool {
+    circuit.as_str().rsplit(':').next().is_some_and(|credential| credential.starts_with(OWN))
 }
 
 /// What a tenant without a usable key of its own may do.
@@ -280,6 +287,8 @@ mod tests {
             assert_eq!(owner(&credential), Some(tenant.into()));
         }
         assert_eq!(owner(&"default".into()), None);
+        assert!(is_of_tenant(&"p:m:@acme".into()) && is_of_tenant(&"p:*:@acme".into()));
+        assert!(!is_of_tenant(&"p:@m:default".into()) && !is_of_tenant(&"probe".into()));
     }
 
     #[test]

@@ -241,7 +241,10 @@ mod tests {
         let sealed = master.seal(ACME, &SECRET_TEXT.into()).unwrap();
         assert_eq!(opened(&master, ACME, &sealed).unwrap(), SECRET_TEXT);
         let again = master.seal(ACME, &SECRET_TEXT.into()).unwrap();
-        assert!(again.ciphertext != sealed.ciphertext && again.wrapped_key != sealed.wrapped_key, "fresh keys and nonces");
+        assert!(
+            again.ciphertext != sealed.ciphertext && again.wrapped_key != sealed.wrapped_key,
+            "fresh keys and nonces"
+        );
         let secret = master.open(ACME, &sealed).unwrap();
         for shown in [format!("{sealed:?}"), format!("{master:?}"), format!("{secret:?}")] {
             assert!(!shown.contains("canary") && !shown.contains(PREFIX), "{shown}");

@@ -47,7 +47,13 @@ impl Opened {
     /// The seams of a store that implements them all.
     pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + 'static>(store: S) -> Self {
         let store = Arc::new(store);
-        Self { journal: store.clone(), reads: store.clone(), ledger: store.clone(), catalog: store.clone(), vault: store }
+        Self {
+            journal: store.clone(),
+            reads: store.clone(),
+            ledger: store.clone(),
+            catalog: store.clone(),
+            vault: store,
+        }
     }
 }
 

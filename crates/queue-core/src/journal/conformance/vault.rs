@@ -168,6 +168,7 @@ pub async fn policies_are_told_apart(fixture: &dyn Fixture) {
         store.catalog.set_tenant(&policy.as_str().into(), settings).await.unwrap();
     }
     let told: Vec<_> = store.vault.credential_policies().await.unwrap().into_iter().collect();
-    let expected = [CredentialPolicy::Default, CredentialPolicy::OwnOnly].map(|policy| (policy.as_str().into(), policy));
+    let expected =
+        [CredentialPolicy::Default, CredentialPolicy::OwnOnly].map(|policy| (policy.as_str().into(), policy));
     assert_eq!(told, expected);
 }

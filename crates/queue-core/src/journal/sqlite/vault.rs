@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     credentials::{
-        Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, NewCredential, Noted, Sealed, Vault,
+        Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, NewCredential, Noted, Sealed,
+        Vault,
     },
     ids::Name,
     journal::JournalError,
