@@ -67,8 +67,15 @@ async fn a_key_is_set_replaced_and_deleted_and_never_shown() {
     assert_eq!(delete(&server, PLACE).await.status, 204);
     server.get(PLACE).await.problem(404);
     delete(&server, PLACE).await.problem(404);
+    let all = "/v1/tenants/acme/credentials";
+    let named = put(&server, all, &json!({"provider": "simulated", "key": "sk-other"})).await.expect(200);
+    assert_eq!((&named["provider"], &named["version"]), (&json!("simulated"), &json!(4)));
+    for body in [json!({"key": CANARY}), json!({"key": CANARY, "provider": "nobody"})] {
+        let problem = put(&server, all, &body).await.problem(422);
+        assert!(problem["errors"][0]["pointer"] == "/provider" && !problem.to_string().contains("canary"), "{problem}");
+    }
     let after = put(&server, PLACE, &json!({"key": "sk-short"})).await.expect(200);
-    assert_eq!((&after["version"], &after["last4"]), (&json!(4), &json!("")), "a short key is not hinted at");
+    assert_eq!((&after["version"], &after["last4"]), (&json!(5), &json!("")), "a short key is not hinted at");
 }
 
 #[tokio::test]
@@ -167,10 +174,11 @@ async fn what_cannot_be_read_is_named_and_a_rewrap_is_told_step_by_step() {
     assert_eq!((&report["unreadable"], &report["unreadable_credentials"][0]["kek_id"]), (&json!(1), &json!(needed)));
     assert_eq!(server.get(PLACE).await.expect(200)["readable"], false);
     let step = server.send(server.request(Method::POST, "/v1/credentials/rewrap")).await.expect(200);
-    assert_eq!(step, json!({"done": 0, "left": 1, "unreadable": 1}));
+    let current = report["master_keys"][0].clone();
+    assert_eq!(step, json!({"done": 0, "left": 1, "unreadable": 1, "master_key": current}));
     // Set anew, it is kept with the key that is there.
     put(&server, PLACE, &json!({"key": CANARY})).await.expect(200);
     assert_eq!(health().await, "ok");
     let step = server.send(server.request(Method::POST, "/v1/credentials/rewrap")).await.expect(200);
-    assert_eq!(step, json!({"done": 0, "left": 0, "unreadable": 0}));
+    assert_eq!(step, json!({"done": 0, "left": 0, "unreadable": 0, "master_key": current}));
 }

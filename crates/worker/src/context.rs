@@ -188,6 +188,7 @@ impl JobContext {
     /// The tenant's own key for a call of this target, if it is made with one. Where there has to be one and is none, the
     /// target's lane sleeps until there may be.
     async fn unlock(&self, target: &Target) -> Result<Option<Unlocked>, JobError> {
+        self.around.credentials.catch_up().await;
         match self.around.credentials.unlock(target) {
             Ok(key) => Ok(key),
             Err(error) => {

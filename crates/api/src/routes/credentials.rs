@@ -115,6 +115,20 @@ pub(crate) struct Place {
     provider: Name,
 }
 
+impl Place {
+    /// The provider is one of the configuration: a misspelt name would be a key that nobody ever uses.
+    fn of(app: &App, tenant: Name, provider: &str) -> Result<Self, String> {
+        let known = app.api.routes.routes.iter().map(|route| &route.provider);
+        match known.clone().find(|known| known.as_str() == provider) {
+            Some(provider) => Ok(Self { tenant, provider: provider.clone() }),
+            None => {
+                let known: Vec<_> = known.map(Name::as_str).collect();
+                Err(format!("is no provider of this installation; there are {}", known.join(", ")))
+            }
+        }
+    }
+}
+
 impl FromRequestParts<Shared> for Place {
     type Rejection = Problem;
 
@@ -123,16 +137,8 @@ impl FromRequestParts<Shared> for Place {
         let Path((tenant, provider)) = path.map_err(|error| {
             Problem::new(Cause::BadRequest, "the path cannot be read").at("/path", error.body_text())
         })?;
-        let tenant = named(&tenant)?;
-        let known = app.api.routes.routes.iter().map(|route| &route.provider);
-        match known.clone().find(|known| known.as_str() == provider) {
-            Some(provider) => Ok(Self { tenant, provider: provider.clone() }),
-            None => {
-                let known: Vec<_> = known.map(Name::as_str).collect();
-                let reason = format!("is no provider of this installation; there are {}", known.join(", "));
-                Err(Problem::new(Cause::NotFound, "there is no such provider").at("/path/provider", reason))
-            }
-        }
+        Self::of(app, named(&tenant)?, &provider)
+            .map_err(|reason| Problem::new(Cause::NotFound, "there is no such provider").at("/path/provider", reason))
     }
 }
 
@@ -211,8 +217,45 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
-    let key = read_key(json::utf8(&body)?)?;
-    let set = app.api.credentials.set(&place.tenant, &place.provider, &key, app.now()).await;
+    let (_, key) = read_key(json::utf8(&body)?, false)?;
+    set(&app, &place, &key).await
+}
+
+/// A new key for a provider.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the schema of what `read_key` takes apart by hand
+pub(crate) struct NewNamedKey {
+    /// For whom, as the configuration names the provider.
+    provider: String,
+    /// The provider's key: 1 to 2,048 letters, digits and signs of ASCII. It can be replaced and never read.
+    #[schema(format = Password)]
+    key: String,
+}
+
+/// Sets a tenant's key for the provider that the body names, or replaces it.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}/credentials", tag = "credentials", security(("key" = [])),
+    request_body = NewNamedKey, params(("tenant" = String, Path, description = "the tenant")), responses(
+    (status = 200, body = CredentialView),
+    (status = 422, body = Document),
+    (status = 503, description = "this server has no master key to keep it with", body = Document),
+))]
+pub(crate) async fn put_named(
+    State(app): State<Shared>,
+    Segment(tenant): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let tenant = named(&tenant)?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let (provider, key) = read_key(json::utf8(&body)?, true)?;
+    let place = Place::of(&app, tenant, &provider).map_err(|reason| Problem::field("/provider", reason))?;
+    set(&app, &place, &key).await
+}
+
+async fn set(app: &App, place: &Place, key: &SecretString) -> Result<Response, Problem> {
+    let set = app.api.credentials.set(&place.tenant, &place.provider, key, app.now()).await;
     set.map_err(|error| match error {
         SetError::Journal(error) => error.into(),
         SetError::Contended => Problem::new(Cause::Unavailable, error.to_string()).retry_after(1),
@@ -224,13 +267,20 @@ pub(crate) async fn put(
         SetError::Seal(error) => Problem::new(Cause::Internal, error.to_string()),
     })?;
     tracing::info!(tenant = %place.tenant, provider = %place.provider, "a tenant's key was set");
-    show(&app, &place)
+    show(app, place)
 }
 
-fn read_key(text: &str) -> Result<SecretString, Problem> {
+/// The key, and the provider that it is for where the path does not say.
+fn read_key(text: &str, names_provider: bool) -> Result<(String, SecretString), Problem> {
     json::check_depth(text)?;
     let mut fields = Fields::default();
-    let [key] = json::take_apart(text, &["key"], &mut fields.errors)?;
+    let [key, provider] = json::take_apart(text, &["key", "provider"], &mut fields.errors)?;
+    match (names_provider, provider) {
+        (true, None) => fields.wrong("provider", "is required"),
+        (false, Some(_)) => fields.wrong("provider", "stands in the path"),
+        _ => {}
+    }
+    let provider = fields.text("provider", provider).unwrap_or_default().into_owned();
     if key.is_none() {
         fields.wrong("key", "is required");
     }
@@ -242,7 +292,8 @@ fn read_key(text: &str) -> Result<SecretString, Problem> {
     let key = key.filter(|_| is_text);
     let key = fields.parsed("key", key, |text| check_key(text).map(|()| SecretString::from(text)));
     fields.finish()?;
-    key.ok_or_else(|| Problem::new(Cause::Internal, "a key passed its checks and is not there"))
+    let key = key.ok_or_else(|| Problem::new(Cause::Internal, "a key passed its checks and is not there"))?;
+    Ok((provider, key))
 }
 
 /// A change of a tenant's key.
@@ -382,6 +433,8 @@ pub(crate) struct RewrapStep {
     left: usize,
     /// Keys that cannot be read here: they stay as they are.
     unreadable: usize,
+    /// The current master key of this server.
+    master_key: Option<String>,
 }
 
 /// Wraps the data keys of up to 100 keys anew, for the current master key. Ask again until nothing is left but what cannot be
@@ -396,5 +449,6 @@ pub(crate) async fn rewrap(State(app): State<Shared>, uri: Uri) -> Result<Respon
         SetError::Journal(error) => error.into(),
         other => Problem::new(Cause::Unavailable, other.to_string()),
     })?;
-    Ok(answer(RewrapStep { done: step.done, left: step.left, unreadable: step.unreadable }))
+    let master_key = app.api.credentials.report().master_keys.first().cloned();
+    Ok(answer(RewrapStep { done: step.done, left: step.left, unreadable: step.unreadable, master_key }))
 }

@@ -100,7 +100,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::patch))
         .routes(routes!(usage::usage))
-        .routes(routes!(credentials::of_tenant))
+        .routes(routes!(credentials::of_tenant, credentials::put_named))
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))
         .routes(routes!(credentials::report))
         .routes(routes!(credentials::rewrap))

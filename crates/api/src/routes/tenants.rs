@@ -137,7 +137,7 @@ pub(crate) async fn patch(
         let (app, tenant) = (app.clone(), tenant.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
         tokio::spawn(async move {
-            let _one_at_a_time = app.settings_edits.lock().await;
+            let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "tenant")?;
             let policy = held.value.credential_policy;
@@ -148,6 +148,7 @@ pub(crate) async fn patch(
             if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
                 tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
             }
+            drop(one_at_a_time);
             if has_new_policy {
                 app.api.credentials.refresh().await?;
                 // Until then another process might still use the operator's key for a job that is submitted next.

@@ -224,9 +224,10 @@ async fn rewrap(operator: &Operator) -> Outcome {
         if left > unreadable && idle < IDLE_STEPS_MAX {
             continue;
         }
-        let told = json!({"done": done, "left": left, "unreadable": unreadable});
+        let master_key = cell(&step, "master_key");
+        let told = json!({"done": done, "left": left, "unreadable": unreadable, "master_key": master_key});
         operator.out.show(&told, || {
-            output::line(&format!("{done} keys are kept with the current master key now"));
+            output::line(&format!("{done} keys more are kept with the master key {master_key} now"));
             if left > 0 {
                 output::line(&format!("{left} are not, {unreadable} of them cannot be read; see `credential check`"));
             }

@@ -13,12 +13,12 @@ use std::{
     time::Duration,
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, MasterKeys, NewCredential,
-    REFUSALS_MAX, SealError, SecretName, Vault, hint_of, own, owner,
+    Credential, CredentialId, CredentialNote, CredentialPolicy, CredentialState, MasterKeys, REFUSALS_MAX, SecretName,
+    Vault, own, owner,
 };
 use crate::{
     error::{ErrorClass, JobError},
@@ -29,6 +29,10 @@ use crate::{
     time::Timestamp,
 };
 
+mod upkeep;
+
+pub use upkeep::{AT_ONCE, Report, Rewrapped, SetError, Unread};
+
 /// Time between two looks at the journal.
 const REFRESH_EVERY: Duration = Duration::from_secs(1);
 /// How old what is known may be: some looks may be slow or fail, and nobody notices.
@@ -37,14 +41,10 @@ const STALE: Duration = Duration::from_secs(5);
 pub const HOLDS_EVERYWHERE: Duration = STALE;
 /// How long a job waits for a key, before it looks again by itself. Where the key comes earlier, its lane is woken.
 const WAIT_MS: u64 = 10_000;
+/// The same where nobody knows what keys there are: that passes as soon as the journal answers.
+const UNKNOWN_WAIT_MS: u64 = 1_000;
 /// Credentials in one read.
 const PAGE_ROWS: usize = 500;
-/// Tries to set a key while somebody else sets it as well.
-const PUTS_MAX: usize = 5;
-/// Credentials in one step of a rewrap: a step is a request, and must not take long.
-pub const AT_ONCE: usize = 100;
-/// Unreadable credentials that a report names.
-const NAMED_MAX: usize = 20;
 /// Time between two notes that a key is in use.
 const USED_EVERY: Duration = Duration::from_secs(60);
 
@@ -112,84 +112,6 @@ pub enum Heard<'a> {
     Nothing,
 }
 
-/// A credential that cannot be opened here.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
-    /// Whose.
-    pub tenant: Name,
-    /// For whom.
-    pub provider: Name,
-    /// The master key that it needs.
-    pub kek_id: String,
-    /// Why.
-    pub reason: SealError,
-}
-
-/// How the keys of an installation stand, as this process can see.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    /// Keys that there are.
-    pub credentials: usize,
-    /// Of them, those that are switched off.
-    pub disabled: usize,
-    /// Of them, those whose data key another master key opens than the current one.
-    pub to_rewrap: usize,
-    /// Of them, those that cannot be opened here.
-    pub unreadable: usize,
-    /// The first of them.
-    pub named: Vec<Unread>,
-    /// The master keys of this process, the current one first.
-    pub master_keys: Vec<String>,
-    /// Why there are none, where somebody named a place for them.
-    pub trouble: Option<String>,
-}
-
-impl Report {
-    /// What is wrong, in one line.
-    pub fn check(&self) -> Result<(), String> {
-        if self.unreadable > 0 {
-            let name = |unread: &Unread| format!("{}/{}: {}", unread.tenant, unread.provider, unread.reason);
-            let mut named = self.named.iter().map(name).collect::<Vec<_>>().join("; ");
-            if self.unreadable > self.named.len() {
-                named.push_str("; …");
-            }
-            let here = match (&self.trouble, self.master_keys.is_empty()) {
-                (Some(trouble), _) => trouble.clone(),
-                (None, true) => "none".to_owned(),
-                (None, false) => self.master_keys.join(", "),
-            };
-            let (many, all) = (self.unreadable, self.credentials);
-            return Err(format!("{many} of {all} credentials cannot be read ({named}); master keys here: {here}"));
-        }
-        self.trouble.clone().map_or(Ok(()), Err)
-    }
-}
-
-/// What became of a step of a rewrap.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rewrapped {
-    /// Credentials whose data key the current master key opens now.
-    pub done: usize,
-    /// Credentials that are left, those included that cannot be read here.
-    pub left: usize,
-    /// Credentials that cannot be read here.
-    pub unreadable: usize,
-}
-
-/// Why a key could not be set.
-#[derive(Clone, Debug, thiserror::Error)]
-pub enum SetError {
-    /// The journal.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The master key.
-    #[error("a key cannot be kept: {0}")]
-    Seal(#[from] SealError),
-    /// Others set it all the time.
-    #[error("somebody else is setting this credential")]
-    Contended,
-}
-
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").field("revision", &self.known().revision).finish_non_exhaustive()
@@ -240,8 +162,32 @@ impl Credentials {
 
     /// Reads what has changed. Afterwards everything is known that was committed before it began.
     pub async fn refresh(&self) -> Result<(), JournalError> {
-        let Some(vault) = &self.vault else { return Ok(()) };
         let _one_at_a_time = self.reading.lock().await;
+        self.read().await
+    }
+
+    /// Reads what has changed if what is known is stale, which it is after a process was stopped for a while: jobs need not go
+    /// back for that. Of several callers one reads, and the others wait for it.
+    pub async fn catch_up(&self) {
+        if self.vault.is_none() || !self.is_stale() {
+            return;
+        }
+        match self.reading.try_lock() {
+            Ok(_one_at_a_time) => {
+                if let Err(error) = self.read().await {
+                    tracing::warn!(%error, "tenants' credentials could not be read");
+                }
+            }
+            Err(_) => drop(self.reading.lock().await),
+        }
+    }
+
+    fn is_stale(&self) -> bool {
+        self.known().read_at.is_none_or(|at| at.elapsed() > STALE)
+    }
+
+    async fn read(&self) -> Result<(), JournalError> {
+        let Some(vault) = &self.vault else { return Ok(()) };
         let began = Instant::now();
         let policies = vault.credential_policies().await?;
         let mut revision = self.known().revision;
@@ -324,9 +270,9 @@ impl Credentials {
         if self.vault.is_none() {
             return Ok(None);
         }
-        if self.known().read_at.is_none_or(|at| at.elapsed() > STALE) {
+        if self.is_stale() {
             let message = "what credentials there are could not be read for some seconds";
-            return Err(waits(UNKNOWN, message.to_owned()));
+            return Err(waits(UNKNOWN, message.to_owned()).with_retry_after(Some(UNKNOWN_WAIT_MS)));
         }
         let Some(tenant) = owner(&target.credential) else { return Ok(None) };
         let provider = &target.provider;
@@ -360,6 +306,10 @@ impl Credentials {
     /// Notes what a call said of the key that it was made with.
     pub async fn note(&self, key: &Unlocked, heard: Heard<'_>, at: Timestamp) {
         let (Some(vault), CredentialId { tenant, provider, .. }) = (&self.vault, &key.id) else { return };
+        if !self.is_used(&key.id) {
+            // A thousand calls may be under way when a key is disabled: what they say of it is known.
+            return;
+        }
         let note = match heard {
             Heard::Refusal(error) => {
                 CredentialNote::Refused { reason: format!("{}: {}", error.code, error.message), max: REFUSALS_MAX }
@@ -402,138 +352,18 @@ impl Credentials {
     /// What follows for a job whose call was refused with this key. If the key is not the one any more that would be used,
     /// the job waits for another, unspent; until then a status of 401, which only a key is to blame for, may be tried again.
     pub fn after_refusal(&self, key: &Unlocked, error: JobError) -> JobError {
-        let CredentialId { tenant, provider, version } = &key.id;
-        let is_used = self.entry(tenant, provider).is_some_and(|entry| {
-            entry.credential.version == *version && entry.credential.state == CredentialState::Active
-        });
-        if is_used {
+        let CredentialId { tenant, provider, .. } = &key.id;
+        if self.is_used(&key.id) {
             let retryable = error.message.contains("status 401");
             return JobError { retryable, ..error };
         }
         waits(DISABLED, format!("the key of {tenant} for {provider} was refused ({}: {})", error.code, error.message))
     }
 
-    /// The credentials of a tenant, the deleted ones left out.
-    pub fn list(&self, tenant: &Name) -> Vec<Credential> {
-        let known = self.known();
-        let all = known.of.get(tenant).into_iter().flat_map(BTreeMap::values);
-        all.map(|entry| entry.credential.clone()).filter(is_there).collect()
-    }
-
-    /// What a tenant without a usable key may do.
-    pub fn policy(&self, tenant: &Name) -> CredentialPolicy {
-        self.known().policy(tenant)
-    }
-
-    /// Whether the data key of a credential can be opened here.
-    pub fn is_readable(&self, credential: &Credential) -> bool {
-        let check = |sealed| self.master().check(name_of(credential), sealed);
-        credential.sealed.as_ref().is_some_and(|sealed| check(sealed).is_ok())
-    }
-
-    /// Seals and keeps a key. It is used over the fleet within seconds.
-    pub async fn set(&self, tenant: &Name, provider: &Name, key: &SecretString, at: Timestamp) -> Result<(), SetError> {
-        let Some(vault) = &self.vault else { return Err(SealError::NoMasterKey.into()) };
-        for _ in 0..PUTS_MAX {
-            self.refresh().await?;
-            let version = self.entry(tenant, provider).map_or(0, |entry| entry.credential.version) + 1;
-            let name = SecretName { tenant: tenant.as_str(), provider: provider.as_str(), version };
-            let new = NewCredential {
-                tenant: tenant.clone(),
-                provider: provider.clone(),
-                version,
-                sealed: self.master().seal(name, key)?,
-                hint: hint_of(key.expose_secret()),
-                at,
-            };
-            if vault.put_credential(new).await? {
-                self.refresh().await?;
-                return Ok(());
-            }
-        }
-        Err(SetError::Contended)
-    }
-
-    /// Switches a credential on or off, or deletes it. `false` where there is none.
-    pub async fn change(
-        &self,
-        tenant: &Name,
-        provider: &Name,
-        state: CredentialState,
-        reason: Option<String>,
-    ) -> Result<bool, JournalError> {
-        let Some(vault) = &self.vault else { return Ok(false) };
-        let found = vault.set_credential(tenant, provider, state, reason).await?;
-        self.refresh().await?;
-        Ok(found)
-    }
-
-    /// Wraps up to [`AT_ONCE`] data keys anew, for the current master key. Each is one commit, so a rewrap that is broken off
-    /// goes on where it was; two at once do it once.
-    pub async fn rewrap(&self) -> Result<Rewrapped, SetError> {
-        let Some(vault) = &self.vault else { return Err(SealError::NoMasterKey.into()) };
-        self.refresh().await?;
-        let master = self.master();
-        if master.current().is_none() {
-            return Err(SealError::NoMasterKey.into());
-        }
-        let (mut step, mut tried) = (Rewrapped::default(), 0);
-        for credential in self.all() {
-            let Some(sealed) = &credential.sealed else { continue };
-            match master.rewrap(name_of(&credential), sealed) {
-                Ok(None) => {}
-                Ok(Some(_)) if tried == AT_ONCE => step.left += 1,
-                Ok(Some(to)) => {
-                    tried += 1;
-                    let from = sealed.kek_id.clone();
-                    // One that has moved on since is looked at again by the next step.
-                    let done = vault.rewrap_credential(id_of(&credential), from, to).await?;
-                    *(if done { &mut step.done } else { &mut step.left }) += 1;
-                }
-                Err(_) => {
-                    step.left += 1;
-                    step.unreadable += 1;
-                }
-            }
-        }
-        self.refresh().await?;
-        Ok(step)
-    }
-
-    fn all(&self) -> Vec<Credential> {
-        let known = self.known();
-        known.of.values().flat_map(BTreeMap::values).map(|entry| entry.credential.clone()).filter(is_there).collect()
-    }
-
-    /// How the keys stand. Opens the data key of each, and remembers what came of it until something changes.
-    pub fn report(&self) -> Arc<Report> {
-        let changes = *self.changed.borrow();
-        let mut last = self.report.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, report)) = last.as_ref().filter(|(at, _)| *at == changes) {
-            return report.clone();
-        }
-        let (master, trouble) = {
-            let held = self.master.read().unwrap_or_else(PoisonError::into_inner);
-            (held.keys.clone(), held.trouble.clone())
-        };
-        let master_keys = master.ids().into_iter().map(str::to_owned).collect();
-        let mut report = Report { master_keys, trouble, ..Report::default() };
-        for credential in self.all() {
-            let Some(sealed) = &credential.sealed else { continue };
-            report.credentials += 1;
-            report.disabled += usize::from(credential.state == CredentialState::Disabled);
-            report.to_rewrap += usize::from(master.current() != Some(sealed.kek_id.as_str()));
-            if let Err(reason) = master.check(name_of(&credential), sealed) {
-                report.unreadable += 1;
-                if report.named.len() < NAMED_MAX {
-                    let Credential { tenant, provider, .. } = credential.clone();
-                    report.named.push(Unread { tenant, provider, kek_id: sealed.kek_id.clone(), reason });
-                }
-            }
-        }
-        let report = Arc::new(report);
-        *last = Some((changes, report.clone()));
-        report
+    fn is_used(&self, id: &CredentialId) -> bool {
+        self.entry(&id.tenant, &id.provider).is_some_and(|entry| {
+            entry.credential.version == id.version && entry.credential.state == CredentialState::Active
+        })
     }
 }
 

@@ -284,6 +284,7 @@ impl Lane {
     /// Makes one call, and delivers what came of it; or returns its halves, where each is to be asked for by itself.
     async fn call(&self, members: Vec<Member>) -> Option<[Vec<Member>; 2]> {
         let stop = CancellationToken::new();
+        self.around.credentials.catch_up().await;
         let key = match self.around.credentials.unlock(&self.target) {
             Ok(key) => key,
             Err(keyless) => {
