@@ -150,6 +150,8 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         idempotency: None,
         payload: payload.clone(),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: now,
     }
 }

@@ -18,6 +18,8 @@ use crate::{
 pub(crate) struct Caller {
     /// The key's tenant: whose jobs are submitted when a job names nobody.
     pub(crate) tenant: Name,
+    /// The key's public part: whose budget what it submits falls under.
+    pub(crate) key_id: Name,
 }
 
 /// Lets a request with a valid key pass, and tells the handler who calls.
@@ -59,7 +61,7 @@ fn secret_of(headers: &HeaderMap) -> Result<Secret, Refusal> {
 async fn identify(app: &App, secret: Result<Secret, Refusal>) -> Result<Caller, Refusal> {
     let row = app.keys.find(&*app.api.stores.catalog, &secret?).await.map_err(|error| Refusal::Other(error.into()))?;
     match row {
-        Some(row) => Ok(Caller { tenant: row.tenant.clone() }),
+        Some(row) => Ok(Caller { tenant: row.tenant.clone(), key_id: Name::from(row.id.as_str()) }),
         None => Err(Refusal::Invalid("no such key".into())),
     }
 }

@@ -16,6 +16,7 @@ mod json;
 mod monitor;
 mod observe;
 mod params;
+mod policy;
 mod problem;
 mod replay;
 mod routes;
@@ -31,6 +32,7 @@ use std::{sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
+    budget::Known,
     credentials::Credentials,
     ledger::PriceBook,
     limiter::{Limiter, Limits},
@@ -57,6 +59,10 @@ pub struct Api {
     pub limits: Arc<Limits>,
     /// Whose key a call is made with.
     pub credentials: Arc<Credentials>,
+    /// What may be spent: a job that cannot fit is refused at submit.
+    pub budgets: Arc<Known>,
+    /// Whether calls whose price nobody knows are refused where money is limited.
+    pub refuse_unpriced: bool,
     /// Things outside that `/health` reports on, each by its name.
     pub checks: Vec<Arc<dyn Check>>,
     /// What `/metrics` renders: the handle of the recorder that the process installed.

@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use queue_core::{ids::JobId, journal::JournalError, payload::FieldError};
+use queue_core::{ids::JobId, journal::JournalError, ledger::Nanousd, payload::FieldError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -39,6 +39,7 @@ pub(crate) enum Cause {
     UnsupportedMediaType,
     IdempotencyKeyReused,
     BacklogFull,
+    TooDear,
     Internal,
     Unavailable,
     Busy,
@@ -79,6 +80,9 @@ impl Cause {
             Self::BacklogFull => {
                 (StatusCode::TOO_MANY_REQUESTS, "backlog-full", "The tenant has as many live jobs as it may")
             }
+            Self::TooDear => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
+            }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),
@@ -111,12 +115,21 @@ pub(crate) struct Problem {
     job_id: Option<JobId>,
     retry_after_s: Option<u32>,
     backlog: Option<BacklogView>,
+    estimate_usd: Option<String>,
 }
 
 impl Problem {
     /// A problem in one sentence.
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
-        Self { cause, detail: detail.into(), errors: Vec::new(), job_id: None, retry_after_s: None, backlog: None }
+        Self {
+            cause,
+            detail: detail.into(),
+            errors: Vec::new(),
+            job_id: None,
+            retry_after_s: None,
+            backlog: None,
+            estimate_usd: None,
+        }
     }
 
     /// A request whose fields are wrong.
@@ -156,6 +169,12 @@ impl Problem {
         self
     }
 
+    /// The same problem with what the job costs at the least.
+    pub(crate) fn estimated(mut self, cost: Nanousd) -> Self {
+        self.estimate_usd = Some(cost.to_string());
+        self
+    }
+
     /// The same problem with the advice to ask again after this many seconds.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
@@ -184,6 +203,7 @@ impl Problem {
             job_id: self.job_id.map(|id| id.to_string()),
             retry_after_seconds: self.retry_after_s,
             backlog: self.backlog.clone(),
+            estimate_usd: self.estimate_usd.clone(),
             request_id: request_id.map(str::to_owned),
         }
     }
@@ -237,6 +257,9 @@ pub(crate) struct Document {
     /// The backlog that is full.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) backlog: Option<BacklogView>,
+    /// What the job costs at the least, in US dollars.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) estimate_usd: Option<String>,
     /// The request, as in the header `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<String>,

@@ -4,7 +4,11 @@ use bytes::Bytes;
 use queue_core::{
     ids::{JobId, Name},
     job::{self, Idempotency, Kind, NewJob},
-    payload::{self, Loads, Surroundings},
+    payload::{
+        self, Loads, Surroundings,
+        quote::Quote,
+        rules::{self, Ruled},
+    },
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -12,8 +16,10 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::{
+    Api,
     fields::{Fields, Raw},
     json,
+    policy::{Policy, Spending},
     problem::{Cause, Problem},
 };
 
@@ -76,6 +82,10 @@ pub(crate) struct JobRequest {
     /// Whose job it is; the key's tenant when absent.
     #[schema(max_length = 64)]
     tenant: Option<String>,
+    /// What all its calls together may cost at most, in US dollars. Before each call, what it may cost at most must still
+    /// fit; a job that cannot go on is a dead letter, unless its fallback chain names a model for `budget`.
+    #[schema(example = "0.05")]
+    max_cost_usd: Option<String>,
 }
 
 /// A further model, and the failures before it after which it is asked.
@@ -109,8 +119,8 @@ const KNOWN: [&str; 20] = [
     "concurrency_key",
     "fallback",
     "cache",
-    "result_ttl",
     "max_cost_usd",
+    "result_ttl",
     "webhook",
 ];
 
@@ -132,6 +142,10 @@ const RUN_AT_PAST_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 pub(crate) struct Origin {
     /// The key's tenant.
     pub(crate) tenant: Name,
+    /// The key's public part.
+    pub(crate) key_id: Name,
+    /// What tenants may ask for.
+    pub(crate) policy: Policy,
     /// When the request arrived.
     pub(crate) now: Timestamp,
     /// Its id.
@@ -154,8 +168,8 @@ pub(crate) struct Intake {
 /// Reads and checks one job. `text` is part of `body`, so that the payload is kept without a copy.
 pub(crate) fn read(
     origin: &Origin,
+    api: &Api,
     around: Surroundings<'_>,
-    payload_max: usize,
     text: &str,
     body: &Bytes,
     item: u32,
@@ -164,11 +178,16 @@ pub(crate) fn read(
     let mut fields = Fields::default();
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
-    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, fallback, cache, unsupported @ ..] = rest;
+    let [unique_key, operation, batch_id, tags, tenant, concurrency_key, rest @ ..] = rest;
+    let [fallback, cache, max_cost, unsupported @ ..] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
-    let loads = read_payload(&mut fields, kind, payload, fallback.map(RawValue::get), around, payload_max)?;
+    let tenant = fields.name("tenant", tenant).unwrap_or_else(|| origin.tenant.clone());
+    let ruled = ruled(&mut fields, &origin.policy, (&tenant, kind), payload, fallback, around)?;
+    let chain = ruled.fallback.as_deref().or(fallback.map(RawValue::get));
+    let text = ruled.payload.as_deref().or(payload.map(RawValue::get));
+    let loads = read_payload(&mut fields, kind, text, chain, around, api.settings.max_job_bytes)?;
     let priority = fields.integer("priority", priority, 0..=u32::from(job::PRIORITY_MAX));
     let times = Times::read(&mut fields, origin.now, run_at, start_by, deadline);
     let max_attempts = fields.integer("max_attempts", max_attempts, 1..=job::MAX_ATTEMPTS_MAX);
@@ -177,18 +196,29 @@ pub(crate) fn read(
     let operation = fields.name("operation", operation).map(|name| name.to_string());
     let batch_id = fields.label("batch_id", batch_id, BATCH_ID_MAX_BYTES);
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
-    let tenant = fields.name("tenant", tenant);
     let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
-    let with_cache = read_cache(&mut fields, kind, payload, cache);
+    let with_cache = read_cache(&mut fields, kind, text, cache);
+    let max_cost = fields.parsed("max_cost_usd", max_cost, str::parse);
     refuse_unsupported(&mut fields, unsupported);
     fields.finish()?;
 
-    let (Some(kind), Some(payload), Some(Loads { target, fallback })) = (kind, payload, loads) else {
+    let (Some(kind), Some(payload), Some(loads)) = (kind, payload, loads) else {
         return Err(Problem::new(Cause::Internal, "a job passed its checks without kind, payload and target"));
     };
+    let Loads { target, fallback, max_cost: of_payload } = loads;
+    let max_cost = [max_cost, of_payload].into_iter().flatten().min();
+    let spending = Spending {
+        max_cost,
+        budgets: api.budgets.applies(&tenant, Some(&origin.key_id)),
+        links: &fallback,
+        refuse_unpriced: api.refuse_unpriced,
+    };
+    let text = text.unwrap_or_default();
+    spending.check(|| Quote::of(kind, text, around.routes), around)?;
+    let rewritten = with_cache.or(ruled.payload);
     let job = NewJob {
         id: JobId::generate(),
-        tenant: tenant.unwrap_or_else(|| origin.tenant.clone()),
+        tenant,
         queue: queue.unwrap_or_else(|| Name::from("default")),
         kind,
         target,
@@ -207,11 +237,37 @@ pub(crate) fn read(
         request_id: Some(origin.request_id.clone()),
         traceparent: origin.traceparent.clone(),
         idempotency: origin.idempotency.clone().map(|request| Idempotency { item, ..request }),
-        payload: with_cache.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from),
+        payload: rewritten.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from),
         fallback,
+        key_id: Some(origin.key_id.clone()),
+        max_cost,
         accepted_at: origin.now,
     };
     Ok(Intake { job, named_run_at: times.run_at })
+}
+
+/// The payload and the chain as the rules of their tenant make them.
+pub(crate) fn ruled(
+    fields: &mut Fields,
+    policy: &Policy,
+    (tenant, kind): (&Name, Option<Kind>),
+    payload: Raw<'_>,
+    fallback: Raw<'_>,
+    around: Surroundings<'_>,
+) -> Result<Ruled, Problem> {
+    let unchanged = Ruled { payload: None, fallback: None };
+    let (Some(rules), Some(kind), Some(payload)) = (policy.rules(tenant), kind, payload) else {
+        return Ok(unchanged);
+    };
+    match rules::apply(kind, payload.get(), fallback.map(RawValue::get), rules, around.routes) {
+        Ok(ruled) => Ok(ruled),
+        Err(errors) => {
+            for error in errors {
+                json::push(&mut fields.errors, || error);
+            }
+            Ok(unchanged)
+        }
+    }
 }
 
 /// A queue's name: any name that no route below `/v1/queues` has taken.
@@ -235,22 +291,22 @@ fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {
 pub(crate) fn read_payload(
     fields: &mut Fields,
     kind: Option<Kind>,
-    raw: Raw<'_>,
+    text: Option<&str>,
     fallback: Option<&str>,
     around: Surroundings<'_>,
     max: usize,
 ) -> Result<Option<Loads>, Problem> {
-    let Some(raw) = raw else {
+    let Some(text) = text else {
         fields.wrong("payload", "is required");
         return Ok(None);
     };
-    let bytes = raw.get().len();
+    let bytes = text.len();
     if bytes > max {
         let reason = format!("is {bytes} bytes long; the limit is {max}");
         return Err(Problem::new(Cause::TooLarge, "the payload is too large").at("/payload", reason));
     }
     let Some(kind) = kind else { return Ok(None) };
-    match payload::validate(kind, raw.get(), fallback, around) {
+    match payload::validate(kind, text, fallback, around) {
         Ok(loads) => Ok(Some(loads)),
         Err(errors) => {
             for error in errors {
@@ -262,7 +318,7 @@ pub(crate) fn read_payload(
 }
 
 /// The payload with the wish for a kept answer in it, if there is one. A payload that is wrong has been refused already.
-fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Raw<'_>, cache: Raw<'_>) -> Option<String> {
+fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Option<&str>, cache: Raw<'_>) -> Option<String> {
     let cache = cache?;
     match kind {
         Some(Kind::Llm) => {}
@@ -275,7 +331,7 @@ fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Raw<'_>, cache: 
             return None;
         }
     }
-    match payload::cache::put_into(payload?.get(), cache.get()) {
+    match payload::cache::put_into(payload?, cache.get()) {
         Ok(text) => Some(text),
         Err(errors) => {
             for error in errors {
@@ -308,29 +364,10 @@ impl Times {
 }
 
 /// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 3]) {
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 2]) {
     for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
-        match (*name, raw) {
-            ("max_cost_usd", Some(_)) => {
-                if fields.parsed(name, raw, check_money).is_some() {
-                    fields.unsupported(name, raw);
-                }
-            }
-            _ => fields.unsupported(name, raw),
-        }
+        fields.unsupported(name, raw);
     }
-}
-
-fn check_money(text: &str) -> Result<(), String> {
-    if text.starts_with('-') {
-        return Err(format!("`{text}` is negative"));
-    }
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let digits = |part: &str, max| !part.is_empty() && part.len() <= max && part.bytes().all(|b| b.is_ascii_digit());
-    if digits(whole, 9) && digits(fraction, 9) {
-        return Ok(());
-    }
-    Err(format!("`{text}` is not an amount of US dollars such as \"0.05\""))
 }
 
 #[cfg(test)]
@@ -343,18 +380,9 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..17].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN[..18].iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);
-    }
-
-    #[test]
-    fn money_is_an_unsigned_decimal() {
-        assert!(check_money("0.05").is_ok());
-        assert!(check_money("-1").unwrap_err().contains("negative"));
-        for text in ["", "1e9", "0.1234567891", ".", "1,5", "NaN"] {
-            assert!(check_money(text).is_err(), "{text}");
-        }
     }
 }

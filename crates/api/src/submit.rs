@@ -74,8 +74,10 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// What each job of the request has in common.
-    pub(crate) fn origin(self, now: Timestamp, body: &Bytes) -> Origin {
-        Origin {
+    pub(crate) async fn origin(self, app: &App, body: &Bytes) -> Result<Origin, Problem> {
+        app.api.budgets.freshen().await?;
+        let policy = app.policies.now(&*app.api.stores.catalog).await?;
+        Ok(Origin {
             idempotency: self.key.map(|key| Idempotency {
                 owner: self.caller.tenant.clone(),
                 key,
@@ -83,17 +85,19 @@ impl Sender {
                 item: 0,
             }),
             tenant: self.caller.tenant,
-            now,
+            key_id: self.caller.key_id,
+            policy,
+            now: app.now(),
             request_id: self.trail.request_id,
             traceparent: self.trail.traceparent,
-        }
+        })
     }
 }
 
 /// Submits the one job that `body` describes.
 pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Answer, Problem> {
     let held = hold(app, &sender)?;
-    let origin = sender.origin(app.now(), &body);
+    let origin = sender.origin(app, &body).await?;
     // Before any check: a request that comes again gets its first answer although its times have passed since.
     let earlier = Earlier::of(app, &origin).await?;
     if let Some(answer) = earlier.answer(0, json::utf8(&body)?) {
@@ -116,12 +120,11 @@ pub(crate) fn hold(app: &Shared, sender: &Sender) -> Result<Option<Entered>, Pro
 }
 
 async fn read(app: &Shared, origin: Origin, body: Bytes) -> Result<Intake, Problem> {
-    let max = app.api.settings.max_job_bytes;
     if body.len() <= INLINE_READ_MAX_BYTES {
-        return shape::read(&origin, app.surroundings(), max, json::utf8(&body)?, &body, 0);
+        return shape::read(&origin, &app.api, app.surroundings(), json::utf8(&body)?, &body, 0);
     }
     let app = app.clone();
-    aside(move || shape::read(&origin, app.surroundings(), max, json::utf8(&body)?, &body, 0)).await?
+    aside(move || shape::read(&origin, &app.api, app.surroundings(), json::utf8(&body)?, &body, 0)).await?
 }
 
 /// Runs something that computes for long on a thread of its own.

@@ -9,7 +9,7 @@ use queue_core::{
     job::{Job, Kind},
     ledger::Usage,
     route::is_chain,
-    state::{Standing, State},
+    state::{self, State},
     time::Timestamp,
 };
 use serde::Serialize;
@@ -91,6 +91,9 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     pub(crate) concurrency_key: Option<Name>,
+    /// What all its calls together may cost at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max_cost_usd: Option<String>,
     /// Label for cost reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) operation: Option<String>,
@@ -212,7 +215,7 @@ pub(crate) struct UsageView {
 impl JobView {
     /// A job as it stands at `now`, with what the dispatcher knows of it.
     pub(crate) fn new(job: Job, place: &Place, now: Timestamp) -> Self {
-        let (state, started_at) = state_of(&job, place, now);
+        let (state, started_at) = state::of(&job, place, now);
         Self {
             id: job.id,
             queue: job.queue,
@@ -235,6 +238,7 @@ impl JobView {
             timeout: job.timeout_ms.map(duration_text),
             unique_key: job.unique_key,
             concurrency_key: job.concurrency_key,
+            max_cost_usd: job.max_cost.map(|cost| cost.to_string()),
             operation: job.operation,
             batch_id: job.batch_id,
             tags: job.tags,
@@ -256,47 +260,16 @@ pub(crate) fn duration_text(ms: u64) -> String {
     humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
 }
 
-/// The state of a job, and since when it runs: `running` is the dispatcher's knowledge, all else the journal's.
-pub(crate) fn state_of(job: &Job, place: &Place, now: Timestamp) -> (State, Option<Timestamp>) {
-    match job.standing {
-        Standing::Succeeded => (State::Succeeded, None),
-        Standing::Dead => (State::Dead, None),
-        Standing::Cancelled => (State::Cancelled, None),
-        Standing::Live => match place {
-            // A claim of an earlier epoch is fenced: whoever holds it works for nothing.
-            Place::Leased { epoch, started_at, .. } if *epoch == job.epoch => (State::Running, *started_at),
-            _ if job.run_at > now => (State::Scheduled, None),
-            _ => (State::Ready, None),
-        },
-    }
-}
-
-/// Where live jobs are. Without the dispatcher they show as waiting: the journal's knowledge is still right.
-pub(crate) async fn places(app: &App, jobs: &[&Job]) -> Vec<Place> {
-    let live: Vec<JobId> = jobs.iter().filter(|job| !job.standing.is_final()).map(|job| job.id).collect();
-    let mut found = Vec::new();
-    if !live.is_empty() {
-        match app.api.stores.dispatcher.locate(&live).await {
-            Ok(places) => found = places,
-            Err(error) => tracing::debug!(%error, "jobs are shown without knowing which of them run"),
-        }
-    }
-    let mut found = found.into_iter();
-    jobs.iter()
-        .map(|job| if job.standing.is_final() { Place::Unknown } else { found.next().unwrap_or(Place::Unknown) })
-        .collect()
-}
-
 /// Jobs as they stand now.
 pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
-    let places = places(app, &jobs.iter().collect::<Vec<_>>()).await;
+    let places = app.api.stores.places(&jobs).await;
     let now = app.now();
     jobs.into_iter().zip(places).map(|(job, place)| JobView::new(job, &place, now)).collect()
 }
 
 /// One job as it stands now, with its result if that is small.
 pub(crate) async fn one(app: &App, job: Job) -> Result<JobView, Problem> {
-    let place = places(app, &[&job]).await.pop().unwrap_or(Place::Unknown);
+    let place = app.api.stores.places(std::slice::from_ref(&job)).await.pop().unwrap_or(Place::Unknown);
     let mut view = JobView::new(job, &place, app.now());
     if is_chain(&view.target) {
         view.fallback = app.api.stores.reads.fallback(view.id).await?;

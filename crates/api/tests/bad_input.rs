@@ -150,7 +150,6 @@ fn fields() -> Vec<Case> {
         field("negative money", json!({"max_cost_usd": "-1"}), "/max_cost_usd", "negative"),
         field("money as a number", json!({"max_cost_usd": 0.05}), "/max_cost_usd", "must be a string"),
         field("money of words", json!({"max_cost_usd": "much"}), "/max_cost_usd", "US dollars"),
-        field("money", json!({"max_cost_usd": "0.05"}), "/max_cost_usd", "not supported yet"),
         field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
         field("fallback", json!({"fallback": []}), "/fallback", "is for chat"),
         field("webhook", json!({"webhook": {"url": "https://example.com"}}), "/webhook", "not supported yet"),

@@ -37,6 +37,8 @@ async fn fill(server: &Server, jobs: usize) {
         idempotency: None,
         payload: Bytes::from_static(b"{}"),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: now,
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {
@@ -80,4 +82,73 @@ async fn a_search_for_running_jobs_says_when_it_has_not_found_all() {
     let _held = hand.claim().await;
     let page = server.get("/v1/jobs?state=running").await.expect(200);
     assert_eq!(page, json!({"jobs": [], "incomplete": true}));
+}
+
+/// `filter` with its text escaped.
+fn filtered(path: &str, filter: &str) -> String {
+    let escaped: String = filter.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    format!("{path}?filter={escaped}")
+}
+
+#[tokio::test]
+async fn jobs_are_found_by_the_one_grammar() {
+    let server = Server::start().await;
+    let [old, tagged, waiting] = [
+        json!({"queue": "a", "operation": "extract"}),
+        json!({"queue": "b", "tags": ["nightly"], "priority": 7}),
+        json!({"queue": "c", "run_at": server.stores.clock.now().plus_ms(3_600_000)}),
+    ];
+    let old = server.submit(old).await;
+    let mut hand = Hand::join(&server.stores).await;
+    let first = hand.claim().await;
+    hand.bury(first, "the server is away").await;
+    let tagged = server.submit(tagged).await;
+    let _held = hand.claim().await;
+    let waiting = server.submit(waiting).await;
+
+    let table = [
+        ("state = dead and operation = extract", vec![old]),
+        ("state = running", vec![tagged]),
+        ("state in (running, scheduled)", vec![waiting, tagged]),
+        ("tag = nightly and priority > 6", vec![tagged]),
+        ("queue != b and age < 1h", vec![waiting, old]),
+        ("error.message ~ \"AWAY\"", vec![old]),
+        ("state = dead and state = running", vec![]),
+    ];
+    for (filter, expected) in table {
+        let page = server.get(&filtered("/v1/jobs", filter)).await.expect(200);
+        let ids: Vec<_> = page["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect();
+        assert_eq!(json!(ids), json!(expected), "{filter}");
+    }
+    let both = format!("{}&queue=b", filtered("/v1/jobs", "queue = a"));
+    assert_eq!(server.get(&both).await.expect(200)["jobs"], json!([]), "each narrows what the other lets through");
+    let letters = server.get(&filtered("/v1/dead-letters", "queue in (a, b)")).await.expect(200);
+    assert_eq!(
+        (&letters["dead_letters"][0]["id"], letters["dead_letters"].as_array().unwrap().len()),
+        (&json!(old), 1)
+    );
+    let wrong = server.get(&filtered("/v1/jobs", "queue = a or queue = b")).await.problem(422);
+    let reason = &wrong["errors"][0];
+    assert_eq!(reason["pointer"], "/query/filter");
+    assert!(
+        reason["reason"].as_str().unwrap().contains("there is no `or`")
+            && reason["reason"].as_str().unwrap().contains("at character 11")
+    );
+}
+
+#[tokio::test]
+async fn a_filter_that_few_jobs_meet_is_sought_beyond_one_page() {
+    let server = Server::start().await;
+    let rare = server.submit(json!({"priority": 9})).await;
+    fill(&server, 5_000).await;
+    let page = server.get(&filtered("/v1/jobs", "priority = 9")).await.expect(200);
+    assert_eq!((&page["jobs"][0]["id"], page.get("next_cursor")), (&json!(rare), None));
+    let (mut seen, mut path) = (0, format!("{}&limit=500", filtered("/v1/jobs", "priority = 5")));
+    loop {
+        let page = server.get(&path).await.expect(200);
+        seen += page["jobs"].as_array().unwrap().len();
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        path = format!("{}&limit=500&cursor={cursor}", filtered("/v1/jobs", "priority = 5"));
+    }
+    assert_eq!(seen, 5_000, "each once");
 }

@@ -23,6 +23,7 @@ fn call(server: &Server, held: &Held, step: &str, cost: Option<i64>) -> CallReco
         queue: job.queue.clone(),
         kind: job.kind,
         operation: job.operation.clone(),
+        key_id: None,
         epoch: job.epoch,
         step: step.into(),
         sequence: 0,

@@ -28,7 +28,7 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker,
     },
     config::Flags,
     environment::Environment,
@@ -104,6 +104,9 @@ enum Verb {
     /// Set and delete the provider keys of tenants, and look after the master keys that they are kept with
     #[command(subcommand)]
     Credential(credential::Verb),
+    /// Show and set what tenants, keys and the installation may spend
+    #[command(subcommand)]
+    Budget(budget::Verb),
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
@@ -155,6 +158,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
+        Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),

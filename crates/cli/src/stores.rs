@@ -4,6 +4,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
+    budget::{Counters, memory::MemoryCounters, redis::RedisCounters},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
     credentials::Vault,
     dispatcher::{
@@ -13,7 +14,7 @@ use queue_core::{
     },
     events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
-        self, Catalog, Ledger, Reads,
+        self, Budgets, Catalog, Ledger, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
@@ -83,16 +84,18 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Vault + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal.clone(),
-        vault: journal,
+        vault: journal.clone(),
+        budgets: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
+        counters: open_counters(&config.dispatcher, &clock)?,
         events: open_events(&config.dispatcher, &clock)?,
         clock,
     })
@@ -121,6 +124,14 @@ fn open_breakers(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Res
         return Ok(Arc::new(MemoryBreakers::new(clock.clone())));
     };
     Ok(Arc::new(RedisBreakers::open(&redis).map_err(Failure::usage)?))
+}
+
+/// Processes that share a dispatcher share what they have reserved of budgets.
+fn open_counters(dispatcher: &config::Dispatcher, clock: &Arc<dyn Clock>) -> Result<Arc<dyn Counters>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryCounters::new(clock.clone())));
+    };
+    Ok(Arc::new(RedisCounters::open(&redis).map_err(Failure::usage)?))
 }
 
 /// Processes that share a dispatcher hear each other's events; one that shares nothing needs nobody for its own.

@@ -28,7 +28,7 @@
 --     D ka:<key>, kb:<key>  due entries of a key in their lanes, and those that wait for a place, by rank
 --     D kq:<queue>       keys that more than one job has
 --     D we       tenant -> weight                   D is:<sid>  isolated jobs among the leases of a session
---     D tz       tenant -> version, asleep, until and reason (NUL between)
+--     D tz       tenant -> version, paused, until, parked until and why, reason of the pause (NUL between)
 --     D gz:<queue>  target -> ready entries of tenants that sleep
 --   A track is twice the kind, plus one for isolated jobs (tracks.rs); sets of tracks are numbers with one bit a track.
 -- Invariant: nothing is read from Redis that a kept write would change; `settle()` sends them.

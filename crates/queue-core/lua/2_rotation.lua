@@ -95,7 +95,11 @@ local function weight_of(tenant)
   return weight
 end
 
--- What is set for a tenant: version, whether it sleeps, until, reason; or false. Nearly everyone has nothing set.
+-- The version of what nobody has set.
+local UNSET = '-1'
+
+-- What is set for a tenant: version, whether it is paused, until, reason; until when and why a budget keeps it asleep; whether
+-- it sleeps. Or false: nearly everyone has nothing set.
 local function tenant_of(name)
   if S.tenants == nil then S.tenants = call('EXISTS', S.D .. 'tz') == 1 and {} or false end
   if not S.tenants then return false end
@@ -104,8 +108,10 @@ local function tenant_of(name)
     local text = call('HGET', S.D .. 'tz', name)
     tenant = false
     if text then
-      local version, asleep, till, reason = text:match('^([^%z]*)%z([^%z]*)%z([^%z]*)%z(.*)$')
-      tenant = { version = version, asleep = asleep == '1', till = till, reason = reason }
+      local version, paused, till, parked, why, reason =
+        text:match('^([^%z]*)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z([^%z]*)%z(.*)$')
+      tenant = { version = version, paused = paused == '1', till = till, parked = tonumber(parked), why = why, reason = reason }
+      tenant.asleep = tenant.paused or tenant.parked ~= nil
     end
     S.tenants[name] = tenant
   end
@@ -323,11 +329,29 @@ local function set_asleep(tenant, asleep)
   end
 end
 
--- Keeps a write: what is set for a tenant.
-local function set_tenant(name, version, asleep, till, reason)
-  call('HSET', S.D .. 'tz', name, table.concat({ version, asleep and '1' or '0', till, reason }, NUL))
+-- Keeps a write: what is set for a tenant. Brings its lanes to sleep or wakes them where that changes.
+local function set_tenant(name, tenant)
+  local was = is_asleep(name) or false
+  tenant.asleep = tenant.paused or tenant.parked ~= nil
   S.tenants = S.tenants or {}
-  S.tenants[name] = { version = version, asleep = asleep, till = till, reason = reason }
+  if tenant.version == UNSET and not tenant.parked then
+    call('HDEL', S.D .. 'tz', name)
+    S.tenants[name] = false
+  else
+    call('HSET', S.D .. 'tz', name, table.concat({ tenant.version, tenant.paused and '1' or '0', tenant.till,
+      tenant.parked and number_text(tenant.parked) or '', tenant.why, tenant.reason }, NUL))
+    S.tenants[name] = tenant
+  end
+  if tenant.asleep ~= was then set_asleep(name, tenant.asleep) end
+end
+
+-- A copy of what is set, to be changed.
+local function tenant_to_change(name)
+  local known = tenant_of(name)
+  if not known then return { version = UNSET, paused = false, till = '', why = '', reason = '' } end
+  local copy = {}
+  for part, value in pairs(known) do copy[part] = value end
+  return copy
 end
 
 -- A job of the lane has ended for good: its target works, as far as one job can tell.

@@ -210,10 +210,15 @@ local function end_timers()
       call('HSET', S.D .. 't:' .. name, 'h', '0')
     elseif kind == 'n' then
       local tenant = tenant_of(name)
-      if tenant and tenant.asleep then
-        set_tenant(name, tenant.version, false, tenant.till, tenant.reason)
-        set_asleep(name, false)
+      if tenant and tenant.paused then
+        tenant = tenant_to_change(name)
+        tenant.paused = false
+        set_tenant(name, tenant)
       end
+    elseif kind == 'b' then
+      local tenant = tenant_to_change(name)
+      tenant.parked, tenant.why = nil, ''
+      set_tenant(name, tenant)
     else
       local target = target_of(name)
       target.till, target.dirty = nil, true

@@ -104,10 +104,19 @@ function settings.tenant(args)
   if args[7] == '1' then call('HDEL', S.D .. 'we', name) else call('HSET', S.D .. 'we', name, args[7]) end
   S.weights[name] = tonumber(args[7])
   note_members('we')
-  local was, asleep = known and known.asleep or false, args[8] == '1' and (not till or till > S.now)
-  set_tenant(name, args[6], asleep, args[9], args[10])
-  set_timer('n', name, asleep and till or nil)
-  if asleep ~= was then set_asleep(name, asleep) end
+  local tenant = tenant_to_change(name)
+  tenant.version, tenant.paused = args[6], args[8] == '1' and (not till or till > S.now)
+  tenant.till, tenant.reason = args[9], args[10]
+  set_tenant(name, tenant)
+  set_timer('n', name, tenant.paused and till or nil)
+end
+
+-- tenant, until, reason
+function settings.park_tenant(args)
+  local till, tenant = tonumber(args[6]), tenant_to_change(args[5])
+  tenant.parked, tenant.why = till > S.now and till or nil, till > S.now and args[7] or ''
+  set_tenant(args[5], tenant)
+  set_timer('b', args[5], tenant.parked)
 end
 
 -- kind of setting, then its own -> 1
@@ -214,7 +223,8 @@ function verbs.explain(args)
   if queue.paused then say('paused', queue.till or '', queue.reason or '') end
   if queue.limit and queue.active >= queue.limit then say('queue_limit', queue.limit) end
   local tenant = tenant_of(lane.tenant)
-  if tenant and tenant.asleep then say('tenant_paused', tonumber(tenant.till) or '', tenant.reason) end
+  if tenant and tenant.paused then say('tenant_paused', tonumber(tenant.till) or '', tenant.reason) end
+  if tenant and tenant.parked then say('tenant_parked', tenant.parked, tenant.why) end
   if target.till then say('parked', target.name, target.till, target.reason or '') end
   if target.held then
     local found = call('HMGET', S.D .. 't:' .. target.name, 'hu', 'hw')

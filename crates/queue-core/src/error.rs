@@ -25,6 +25,8 @@ pub enum ErrorClass {
     Breaker,
     /// Nobody was asked: the tenant has no key of its own that can be used, and may not use the operator's.
     Credential,
+    /// A budget has no room for it: nobody was asked.
+    Budget,
     /// The provider refused the credential.
     Auth,
     /// The provider does not know the model or path, or no provider serves it.
@@ -72,6 +74,7 @@ impl ErrorClass {
         Self::Quota,
         Self::Breaker,
         Self::Credential,
+        Self::Budget,
         Self::Auth,
         Self::Config,
         Self::Overflow,
@@ -107,6 +110,7 @@ impl ErrorClass {
             Self::Quota => "quota",
             Self::Breaker => "breaker",
             Self::Credential => "credential",
+            Self::Budget => "budget",
             Self::Auth => "auth",
             Self::Config => "config",
             Self::Overflow => "overflow",

@@ -94,6 +94,13 @@ impl Chain {
         [self.first.as_str()].into_iter().chain(self.links.iter().map(|link| link.model.as_str()))
     }
 
+    /// Whether a further model may be asked although the one before it has answered: then its answer, which is paid for, must
+    /// be kept before that.
+    pub fn goes_on_after_an_answer(&self) -> bool {
+        let answered = [ErrorClass::Filtered, ErrorClass::Truncated, ErrorClass::InvalidOutput];
+        self.links.iter().any(|link| answered.into_iter().any(|class| link.follows(class)))
+    }
+
     /// The number of the model that is asked after the model at `at` failed so; `None`: nobody is.
     pub fn after(&self, at: usize, class: ErrorClass) -> Option<usize> {
         (at + 1..=self.links.len()).find(|next| self.links[next - 1].follows(class))
@@ -121,6 +128,14 @@ mod tests {
         assert_eq!(chain.after(0, C::BadRequest), None);
         assert_eq!(chain.after(3, C::Rate), None);
         assert_eq!(Chain::alone("a").after(0, C::Rate), None);
+    }
+
+    #[test]
+    fn a_chain_may_go_on_after_an_answer() {
+        assert!(chain(&[("b", &[C::Rate]), ("c", &[C::Truncated])]).goes_on_after_an_answer());
+        assert!(
+            !chain(&[("b", &ON_DEFAULT)]).goes_on_after_an_answer() && !Chain::alone("a").goes_on_after_an_answer()
+        );
     }
 
     #[test]

@@ -104,6 +104,10 @@ pub struct NewJob {
     pub payload: Bytes,
     /// Models that its chat calls may go to when the first does not answer.
     pub fallback: Vec<Link>,
+    /// The public part of the API key that submitted it: whose budget it falls under, besides its tenant's.
+    pub key_id: Option<Name>,
+    /// What all its calls together may cost at most.
+    pub max_cost: Option<Nanousd>,
     /// When the submitter's side received it.
     pub accepted_at: Timestamp,
 }
@@ -184,6 +188,10 @@ pub struct Job {
     pub served_by: Option<String>,
     /// Why it was cancelled, if someone said so.
     pub cancel_reason: Option<String>,
+    /// See [`NewJob::key_id`].
+    pub key_id: Option<Name>,
+    /// See [`NewJob::max_cost`].
+    pub max_cost: Option<Nanousd>,
     /// The dead letter that this life was redriven from has this many earlier lives.
     pub redrives: u32,
 }

@@ -4,6 +4,7 @@
 //! `scheduler` depend on this crate and never on each other. Nothing here calls a provider or speaks HTTP.
 
 pub mod breaker;
+pub mod budget;
 pub mod cache;
 pub mod credentials;
 pub mod dispatcher;

@@ -22,6 +22,8 @@ pub const BACKOFF_CAP: Duration = Duration::from_secs(30);
 pub const RETRY_AFTER_CAP: Duration = Duration::from_secs(3_600);
 /// How long a job stays out of a lane that sleeps: should the lane not sleep after all, it comes again no sooner.
 pub const LANE_WAIT: Duration = Duration::from_secs(30);
+/// How far apart those return who wait for one budget.
+pub const BUDGET_SPREAD: Duration = Duration::from_secs(5);
 /// How often a job may be put back for want of capacity (it spends no attempt) before it counts as a failure.
 pub const RELEASES_MAX: u32 = 200;
 
@@ -64,7 +66,7 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     let free = rule.then == Then::Release;
     let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
     // Where nobody is asked, waiting costs the provider nothing, however long it takes.
-    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential);
+    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential | ErrorClass::Budget);
     let is_tired = free && budget.releases >= RELEASES_MAX && !asks_nobody;
     if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;
@@ -85,6 +87,10 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
 fn wait_for(error: &JobError, wait: Wait, budget: Budget, jitter: f64) -> Duration {
     let failures = budget.attempt.saturating_sub(1).max(budget.releases);
     match (error.retry_after_ms.map(Duration::from_millis), wait) {
+        // The end of a month is what it is; a few seconds on top so that not all return in one instant.
+        (Some(asked), _) if error.class == ErrorClass::Budget => {
+            asked + asked.mul_f64(0.1).min(BUDGET_SPREAD).mul_f64(jitter)
+        }
         // Obeyed in full, with a tenth on top so that a fleet does not return in one instant.
         (Some(asked), _) => asked.min(RETRY_AFTER_CAP).mul_f64(1.0 + 0.1 * jitter),
         (None, Wait::Fixed(wait)) => wait.mul_f64(1.0 + 0.1 * jitter),
@@ -149,6 +155,18 @@ mod tests {
             let waits = error(class).with_retry_after(Some(10_000));
             assert_eq!(decide(&waits, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
         }
+    }
+
+    #[test]
+    fn the_end_of_a_period_is_waited_for_however_far_it_is() {
+        let month = 20 * 24 * 3_600_000_u64;
+        let budget_error = error(ErrorClass::Budget).with_retry_after(Some(month));
+        let patient = Budget { releases: RELEASES_MAX * 10, ..budget(3) };
+        assert_eq!(decide(&budget_error, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(month as i64)));
+        let latest = NOW.plus_ms(month as i64).plus(BUDGET_SPREAD);
+        assert_eq!(decide(&budget_error, patient, NOW, 1.0), Decision::Release(latest));
+        let fails = JobError { retryable: false, ..budget_error };
+        assert_eq!(decide(&fails, patient, NOW, 0.0), Decision::Dead);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::{dispatcher::Place, job::Job, time::Timestamp};
+
 /// What the journal knows of a job: it is live, or it ended in one of three ways.
 /// *Running* is not here: whether a live job is being worked on is the dispatcher's knowledge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -89,6 +91,21 @@ impl State {
             Self::Dead => Standing::Dead,
             Self::Cancelled => Standing::Cancelled,
         }
+    }
+}
+
+/// The state of a job, and since when it runs: `running` is the dispatcher's knowledge, all else the journal's.
+pub fn of(job: &Job, place: &Place, now: Timestamp) -> (State, Option<Timestamp>) {
+    match job.standing {
+        Standing::Succeeded => (State::Succeeded, None),
+        Standing::Dead => (State::Dead, None),
+        Standing::Cancelled => (State::Cancelled, None),
+        Standing::Live => match place {
+            // A claim of an earlier epoch is fenced: whoever holds it works for nothing.
+            Place::Leased { epoch, started_at, .. } if *epoch == job.epoch => (State::Running, *started_at),
+            _ if job.run_at > now => (State::Scheduled, None),
+            _ => (State::Ready, None),
+        },
     }
 }
 

@@ -6,10 +6,11 @@ use async_trait::async_trait;
 
 use crate::{
     breaker::Breakers,
+    budget::Counters,
     credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Catalog, Journal, Ledger, Reads},
+    journal::{Budgets, Catalog, Journal, Ledger, Reads},
     time::Clock,
 };
 
@@ -26,10 +27,14 @@ pub struct Stores {
     pub catalog: Arc<dyn Catalog>,
     /// Tenants' own keys, sealed.
     pub vault: Arc<dyn Vault>,
+    /// What may be spent.
+    pub budgets: Arc<dyn Budgets>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
     pub breakers: Arc<dyn Breakers>,
+    /// What is spent and reserved of budgets.
+    pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
     /// Now.

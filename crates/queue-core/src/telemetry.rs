@@ -1,6 +1,11 @@
 //! Every metric's name, kind, unit and labels: the contract of `/metrics`, in one place.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use std::{
+    collections::HashSet,
+    sync::{Arc, LazyLock, PoisonError, RwLock},
+};
+
+use metrics::{SharedString, Unit, describe_counter, describe_gauge, describe_histogram};
 
 use crate::ledger::{Nanousd, SavedBy};
 
@@ -34,6 +39,7 @@ names! {
     REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
     RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";
     WORKER_SLOTS = "worker_slots", describe_gauge, Unit::Count, "Slots of this worker, by state (busy, free).";
+    BUDGET_ALERTS = "budget_alerts_total", describe_counter, Unit::Count, "Levels that budgets have reached, once a period each, by level in percent.";
     CLAIM_PROGRESS = "claim_loop_last_progress_timestamp_seconds", describe_gauge, Unit::Seconds, "When the claim loop last completed a step.";
     DEAD_LETTERS = "dead_letters", describe_gauge, Unit::Count, "Dead letters now, by queue.";
     PROVIDER_CALLS = "provider_calls_total", describe_counter, Unit::Count, "Provider calls, by provider, model and status.";
@@ -63,8 +69,36 @@ names! {
 /// that leaves the process passes through [`in_dollars`].
 const COUNTED_IN_NANOUSD: [&str; 2] = [COST_USD, COST_SAVED];
 
+/// Names of models and targets that this process tells apart in its metrics. Where a provider serves every model, whoever
+/// submits makes names up, and each is a series that is kept for ever.
+const NAMES_MAX: usize = 1_000;
+
+/// What stands for the names beyond those.
+const OTHER: &str = "other";
+
+static NAMES: LazyLock<RwLock<HashSet<SharedString>>> = LazyLock::new(RwLock::default);
+
+/// A name of a model or target as a label: itself if it is among the first that this process met, else `other`.
+pub fn label(name: &str) -> SharedString {
+    label_among(&NAMES, name)
+}
+
+fn label_among(names: &RwLock<HashSet<SharedString>>, name: &str) -> SharedString {
+    // A set that a panic left is whole: it only grows, by one insert.
+    if let Some(known) = names.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+        return known.clone();
+    }
+    let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
+    if names.len() >= NAMES_MAX {
+        return SharedString::const_str(OTHER);
+    }
+    let name = SharedString::from(Arc::<str>::from(name));
+    names.insert(name.clone());
+    name
+}
+
 /// Counts spent money.
-pub fn count_cost(provider: String, model: String, kind: &'static str, cost: Nanousd) {
+pub fn count_cost(provider: SharedString, model: SharedString, kind: &'static str, cost: Nanousd) {
     // The ledger has no negative call; a mistake there must not wrap a counter.
     let nanousd = u64::try_from(cost.0).unwrap_or_default();
     metrics::counter!(COST_USD, "provider" => provider, "model" => model, "kind" => kind).increment(nanousd);
@@ -118,6 +152,18 @@ mod tests {
         assert_eq!(
             super::in_dollars("longshore_cost_saved_usd_total 18446744073709551615"),
             "longshore_cost_saved_usd_total 18446744073.709551615\n"
+        );
+    }
+
+    #[test]
+    fn names_that_are_made_up_share_one_label() {
+        let names = super::RwLock::default();
+        let label = |name: &str| super::label_among(&names, name).to_string();
+        let first = label("gpt-4o-mini");
+        (1..super::NAMES_MAX).for_each(|n| assert_eq!(label(&format!("m{n}")), format!("m{n}")));
+        assert_eq!(
+            (first, label("gpt-4o-mini"), label("one more"), label("m7")),
+            ("gpt-4o-mini".into(), "gpt-4o-mini".into(), "other".into(), "m7".into())
         );
     }
 

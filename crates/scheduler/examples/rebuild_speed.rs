@@ -13,6 +13,7 @@ use std::{
 
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    budget::memory::MemoryCounters,
     dispatcher::{
         Ack, DispatchError, Step,
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
@@ -95,9 +96,11 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal.clone(),
-        vault: journal,
+        vault: journal.clone(),
+        budgets: journal,
         dispatcher: Arc::new(dispatcher),
         breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+        counters: Arc::new(MemoryCounters::new(clock.clone())),
         events: Arc::new(MemoryEvents::new()),
         clock,
     })
@@ -126,6 +129,8 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         idempotency: None,
         payload: "{}".into(),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: now,
     }
 }

@@ -3,6 +3,7 @@
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
 mod absent;
+mod budgets;
 mod generation;
 mod promote;
 mod reap;
@@ -15,7 +16,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-use queue_core::{ids::Name, stores::Stores};
+use queue_core::{
+    budget::{Budget, Known},
+    ids::Name,
+    stores::Stores,
+};
 use tokio_util::sync::CancellationToken;
 
 pub use rebuild::{Prepared, RebuildError, prepare};
@@ -28,12 +33,15 @@ pub struct Config {
     pub alone: bool,
     /// Jobs of a target that may run at once; targets that are not named have no limit.
     pub target_concurrency: BTreeMap<Name, u32>,
+    /// The budget of tenants that have none of their own.
+    pub each_tenant: Budget,
 }
 
 /// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker
 /// or API of this process begins.
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
+    let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config, shutdown.clone()),
         rebuild::run(stores.clone(), prepared, shutdown.clone()),
@@ -41,6 +49,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         reconcile::run(stores.clone(), shutdown.clone()),
         sessions::run(stores.clone(), shutdown.clone()),
         rollup::run(stores.clone(), shutdown.clone()),
+        budgets::run(stores.clone(), known, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod absent;
+mod budgets;
 mod lives;
 mod lost;
 mod missing;
@@ -12,6 +13,7 @@ use std::{path::Path, sync::Arc};
 
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    budget::memory::MemoryCounters,
     dispatcher::{CLAIM_MAX_JOBS, Claim, Entry, Place, Step, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{Epoch, JobId, SessionId},
@@ -52,9 +54,11 @@ impl Scene {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
-            vault: journal,
+            vault: journal.clone(),
+            budgets: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
+            counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
             events: Arc::new(MemoryEvents::new()),
             clock: Arc::new(clock.clone()),
         };
@@ -120,6 +124,8 @@ impl Scene {
             idempotency: None,
             payload: "{}".into(),
             fallback: vec![],
+            key_id: None,
+            max_cost: None,
             accepted_at: now,
         };
         change(&mut job);

@@ -18,6 +18,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{
+    budget::Amount,
     credentials::{Credentials, Heard, Unlocked},
     error::{ErrorClass, JobError},
     events::EventBody,
@@ -41,6 +42,7 @@ use crate::{
     fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
+    purse::{self, Cap, Hold, Paid, Purse},
 };
 
 /// Runs the jobs of one kind.
@@ -72,6 +74,8 @@ pub struct Surroundings {
     pub prices: Arc<PriceBook>,
     /// Whether a call may be made now.
     pub gate: Arc<Gate>,
+    /// Whether there is money for it.
+    pub purse: Arc<Purse>,
     /// What need not be asked again.
     pub caches: Arc<Caches>,
     /// Whose questions go out together.
@@ -89,6 +93,9 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    /// What the calls of `unsettled` have reserved.
+    paid: Mutex<Vec<Paid>>,
+    cap: Option<Arc<Cap>>,
     savings: Mutex<Vec<Saving>>,
     served_by: Mutex<Option<String>>,
     served: Mutex<BTreeMap<String, u32>>,
@@ -110,6 +117,7 @@ impl JobContext {
         stop: CancellationToken,
         total: Duration,
     ) -> Self {
+        let cap = loaded.job.max_cost.map(|max| Cap::new(max, loaded.job.cost.unwrap_or_default()));
         Self {
             around,
             breakers,
@@ -118,6 +126,8 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            paid: Mutex::default(),
+            cap,
             savings: Mutex::default(),
             served_by: Mutex::default(),
             served: Mutex::default(),
@@ -198,6 +208,11 @@ impl JobContext {
         }
     }
 
+    /// What every attempt shares.
+    pub(crate) fn around(&self) -> &Surroundings {
+        &self.around
+    }
+
     /// Who may be called.
     pub(crate) fn breakers(&self) -> &Breakers {
         &self.breakers
@@ -244,13 +259,14 @@ impl JobContext {
         self.recall(&asked, told_of_chat, |answer| of_chat_answer(&request, answer))
     }
 
-    /// Asks one model for a chat completion.
+    /// Asks one model for a chat completion. `is_last`: nobody else is asked where there is no money for it.
     pub(crate) async fn chat_once(
         &self,
         step: &Step<'_>,
         model: &str,
         body: &Map<String, Value>,
         durability: Durability,
+        is_last: bool,
     ) -> Result<ChatAnswer, JobError> {
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
         let asked = self.ask_chat(step, model, &request)?;
@@ -262,15 +278,24 @@ impl JobContext {
         let leave = self.breakers.enter(&asked.target).await?;
         let _wished = InFlight::enter(&self.wished);
         let alike = Alike::of(self.job(), model);
-        let expected = match self.around.gate.wants_tokens(&asked.target) {
+        let counts = self.around.gate.wants_tokens(&asked.target) || self.around.purse.counts(self.job());
+        let expected = match counts {
             true => of_chat(&request, self.around.gate.answers().expected(&alike)).await,
             false => Estimate::default(),
+        };
+        let mut hold = match self.pay(&asked, expected, is_last).await {
+            Ok(hold) => hold,
+            Err(refused) => {
+                leave.give_back().await;
+                return Err(refused);
+            }
         };
         let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
         let stream = self.stream_of(step.name);
         let tell = |text: &str| self.tell_text(&stream, text);
         let began = Instant::now();
         pass.sends();
+        hold.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
             asked.provider.chat(&request, self.call(asked.call_id, key.as_ref(), &tell)).await
@@ -285,7 +310,7 @@ impl JobContext {
             Err(failure) => Ended::badly(failure, took),
         };
         // The answer is kept before breaker and limiter hear of it: it may have cost something.
-        let concluded = self.conclude(asked, took, outcome, told_of_chat, estimate, durability).await;
+        let concluded = self.conclude(asked, took, outcome, (told_of_chat, estimate), (durability, hold)).await;
         let noted = note_key(&self.around, key.as_ref(), verdict(&concluded));
         tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended), noted);
         concluded.map_err(|error| after_refusal(&self.around, key.as_ref(), error))
@@ -304,6 +329,11 @@ impl JobContext {
     /// Calls whose ledger rows the settle has yet to write.
     pub(crate) fn take_unsettled(&self) -> Vec<CallRecord> {
         std::mem::take(&mut *held(&self.unsettled))
+    }
+
+    /// What those calls have reserved: committed once the rows are written.
+    pub(crate) fn take_paid(&self) -> Vec<Paid> {
+        std::mem::take(&mut *held(&self.paid))
     }
 
     /// Answers that needed no call, which the settle has yet to write.
@@ -325,6 +355,27 @@ impl JobContext {
     fn call<'a>(&self, id: CallId, key: Option<&'a Unlocked>, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
         let total = self.ends.saturating_duration_since(Instant::now());
         Call { id, cancel: self.stop.clone(), total, key: key.map(|key| &key.key), on_text }
+    }
+
+    /// Takes the money for a call.
+    async fn pay(&self, asked: &Asked<'_>, expected: Estimate, is_last: bool) -> Result<Hold, JobError> {
+        let usage = Usage {
+            tokens_in: expected.tokens_in,
+            tokens_out: expected.tokens_out_max.unwrap_or(expected.tokens_out),
+            ..Usage::default()
+        };
+        let wish = purse::Wish {
+            job: self.job(),
+            call: (asked.call_id, self.tries.load(Ordering::SeqCst)),
+            model: asked.model,
+            tier: asked.tier,
+            usage,
+            is_last,
+            cap: self.cap.as_ref(),
+            stop: &self.stop,
+            left: self.ends.saturating_duration_since(Instant::now()),
+        };
+        self.around.purse.take(wish).await
     }
 
     /// Waits for the limits of a target that may be called. A call that they do not let go tells nothing of the target.
@@ -443,9 +494,8 @@ impl JobContext {
         asked: Asked<'_>,
         took: Duration,
         outcome: Result<A, CallError>,
-        extract: impl Fn(&A) -> Told,
-        estimate: impl Fn(Option<&A>) -> Usage,
-        durability: Durability,
+        (extract, estimate): (impl Fn(&A) -> Told, impl Fn(Option<&A>) -> Usage),
+        (durability, hold): (Durability, Hold),
     ) -> Result<A, JobError> {
         match outcome {
             Ok(answer) => {
@@ -461,7 +511,7 @@ impl JobContext {
                 record.memo = Some(MemoBody { request_hash: asked.request_hash, body: body.into() });
                 self.note_served_by(&asked);
                 count(&record);
-                self.keep(record, durability).await;
+                self.keep(record, durability, Some(hold)).await;
                 Ok(answer)
             }
             Err(failure) => {
@@ -481,23 +531,31 @@ impl JobContext {
                     record.cost = Some(queue_core::ledger::Nanousd(0));
                 }
                 count(&record);
-                self.keep(record, Durability::WithSettle).await;
+                self.keep(record, Durability::WithSettle, Some(hold)).await;
                 Err(failure.error)
             }
         }
     }
 
-    async fn keep(&self, record: CallRecord, durability: Durability) {
-        match durability {
-            Durability::WithSettle => held(&self.unsettled).push(record),
+    async fn keep(&self, record: CallRecord, durability: Durability, hold: Option<Hold>) {
+        let (took, at) = (Amount::of(record.cost, &record.usage), record.at);
+        let kept = match durability {
+            Durability::WithSettle => None,
             Durability::Now => {
                 let journal = &self.around.stores.journal;
-                let kept = until_available("record", || journal.record(record.clone()), &self.stop).await;
-                if kept.is_none() {
-                    // Stopped while the journal was away: the settle or the stop itself writes it.
-                    held(&self.unsettled).push(record);
-                }
+                until_available("record", || journal.record(record.clone()), &self.stop).await
             }
+        };
+        if let Some(hold) = hold {
+            if kept.is_some() || took == Amount::default() {
+                hold.commit(took, at).await;
+            } else if let Some(paid) = hold.took(took, at, record.status != "ok").await {
+                held(&self.paid).push(paid);
+            }
+        }
+        if kept.is_none() {
+            // The settle writes it, or the stop itself where that came while the journal was away.
+            held(&self.unsettled).push(record);
         }
     }
 
@@ -516,6 +574,7 @@ impl JobContext {
             queue: job.queue.clone(),
             kind: job.kind,
             operation: job.operation.clone(),
+            key_id: job.key_id.clone(),
             epoch: job.epoch,
             step: asked.step.to_owned(),
             sequence: asked.sequence,
@@ -633,15 +692,16 @@ fn count(record: &CallRecord) {
 
 /// Tells the metrics of one finished call, whoever pays for it.
 pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Duration) {
-    let labels = [("provider", provider.to_owned()), ("model", model.to_owned())];
-    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider.to_owned(), "model" => model.to_owned(), "status" => status.to_owned())
+    let labels = [("provider", telemetry::label(provider)), ("model", telemetry::label(model))];
+    let [(_, provider), (_, model)] = labels.clone();
+    metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider, "model" => model, "status" => status.to_owned())
         .increment(1);
     metrics::histogram!(telemetry::PROVIDER_CALL_DURATION, &labels).record(took.as_secs_f64());
 }
 
 /// Tells the metrics of what a job paid for a call.
 fn count_money(record: &CallRecord) {
-    let (provider, model) = (record.provider.clone(), record.model.clone());
+    let (provider, model) = (telemetry::label(&record.provider), telemetry::label(&record.model));
     let labels = [("provider", provider.clone()), ("model", model.clone())];
     for (kind, tokens) in [
         ("input", record.usage.tokens_in),

@@ -7,7 +7,7 @@ use queue_core::{
     credentials,
     error::{ErrorClass, JobError},
     events::EventBody,
-    fallback::Chain,
+    fallback::{Chain, Link},
     retry::{Then, rule},
     route::{self, Target},
     telemetry,
@@ -30,6 +30,8 @@ impl JobContext {
         body: Map<String, Value>,
         durability: Durability,
     ) -> Result<ChatAnswer, JobError> {
+        let own = chain;
+        let chain = &self.with_cheaper(own);
         let models: Vec<&str> = chain.models().collect();
         let step_of = |at: usize| Step { name: step, call: chain.step(step, at), sequence };
         for (at, model) in models.iter().enumerate() {
@@ -41,8 +43,9 @@ impl JobContext {
         }
         let (mut at, mut failures) = (0, Vec::new());
         loop {
-            let asked = match self.check_window(chain, models[at], &body) {
-                Ok(()) => self.chat_once(&step_of(at), models[at], &body, durability).await,
+            let is_last = chain.after(at, ErrorClass::Budget).is_none();
+            let asked = match self.check_window(own, models[at], &body) {
+                Ok(()) => self.chat_once(&step_of(at), models[at], &body, durability, is_last).await,
                 Err(error) => Err(error),
             };
             let failure = match asked {
@@ -61,8 +64,19 @@ impl JobContext {
             at = next;
         }
         let mut failure = most_hopeful(failures);
-        self.rest_lane(chain, &mut failure).await;
+        self.rest_lane(own, &mut failure).await;
         Err(failure)
+    }
+
+    /// The chain with the cheaper models behind it that the job's budgets name for when they have no room.
+    fn with_cheaper(&self, chain: &Chain) -> Chain {
+        let mut chain = chain.clone();
+        for model in self.around().purse.applies(self.job()).degrade_to() {
+            if chain.models().all(|known| known != model) {
+                chain.links.push(Link { model: model.to_owned(), on: vec![ErrorClass::Budget] });
+            }
+        }
+        chain
     }
 
     /// Nothing goes to a model of a chain that has no room for it, where that is known.
@@ -134,7 +148,7 @@ fn passed_on(chain: &Chain, at: usize, answer: &ChatAnswer) -> Option<JobError> 
 
 /// Of several failures the one that leaves most hope: who waits for nothing first, then who may be tried again; of several
 /// such the one that passes first, else the first.
-fn most_hopeful(failures: Vec<JobError>) -> JobError {
+pub(crate) fn most_hopeful(failures: Vec<JobError>) -> JobError {
     let hope = |failure: &JobError| {
         let then = rule(failure.class).then;
         (!failure.retryable, then != Then::Release, failure.retry_after_ms.unwrap_or(u64::MAX))

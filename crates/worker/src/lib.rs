@@ -19,6 +19,7 @@ mod meters;
 mod patience;
 mod pipeline;
 pub mod provider;
+pub mod purse;
 mod renewer;
 mod timeouts;
 
@@ -100,6 +101,11 @@ impl Worker {
         let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
+        // Nobody spends before it is known what may be spent.
+        let known = self.around.purse.known();
+        if until_available("budgets", || known.refresh(), &shutdown).await.is_none() {
+            return Ok(());
+        }
 
         let leases = Arc::new(Leases::default());
         let slots = Arc::new(Semaphore::new(slots_total));
@@ -141,6 +147,10 @@ impl Worker {
             let (breakers, end) = (pipeline.breakers.clone(), end.clone());
             async move { breakers.keyless.run(&end).await }
         });
+        let paying = tokio::spawn({
+            let (purse, end) = (pipeline.around.purse.clone(), end.clone());
+            async move { purse.keep(&end).await }
+        });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
         shutdown.cancelled().await;
@@ -152,7 +162,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping, waking] {
+        for task in [renewer, claiming, running, refreshing, keeping, paying, waking] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

@@ -27,6 +27,7 @@ use crate::{
     leases::{Held, Leases, Stop},
     meters::Meters,
     patience::until_available,
+    purse::{BUDGET_PARKED, Paid},
     timeouts::Timeouts,
 };
 
@@ -183,7 +184,8 @@ impl Pipeline {
             Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
-        Ended { ran, calls: cx.take_unsettled(), savings: cx.take_savings(), served_by: cx.served_by() }
+        let (calls, paid) = (cx.take_unsettled(), cx.take_paid());
+        Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by() }
     }
 
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
@@ -198,6 +200,7 @@ impl Pipeline {
                 let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
                 self.meters.end_unsettled(job, outcome);
                 self.record_only(ended.calls).await;
+                commit(ended.paid).await;
                 return None;
             }
         };
@@ -222,6 +225,7 @@ impl Pipeline {
         let journal = &self.around.stores.journal;
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
         let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
+        commit(ended.paid).await;
         let moved_to = match settlement.outcome {
             Outcome::Release { target, .. } => target,
             _ => None,
@@ -275,17 +279,25 @@ impl Pipeline {
     }
 }
 
+/// The rows of these calls are written.
+async fn commit(paid: Vec<Paid>) {
+    for paid in paid {
+        paid.commit().await;
+    }
+}
+
 /// What [`Pipeline::finish`] needs to know of the handler's part.
 struct Ended {
     ran: Ran,
     calls: Vec<queue_core::ledger::CallRecord>,
+    paid: Vec<Paid>,
     savings: Vec<queue_core::ledger::Saving>,
     served_by: Option<String>,
 }
 
 impl Ended {
     fn without_calls(ran: Ran) -> Self {
-        Self { ran, calls: vec![], savings: vec![], served_by: None }
+        Self { ran, calls: vec![], paid: vec![], savings: vec![], served_by: None }
     }
 }
 
@@ -312,8 +324,8 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
     };
     match retry::decide(&error, budget, now, rand::random()) {
         Decision::Retry(run_at) => Outcome::Retry { run_at, error },
-        // Its target is parked, so it can keep its place in its lane: it is the first when claims go on.
-        Decision::Release(_) if error.code == PARKED => {
+        // Its target or its tenant is parked, so it can keep its place in its lane: it is the first when claims go on.
+        Decision::Release(_) if [PARKED, BUDGET_PARKED].contains(&error.code.as_str()) => {
             Outcome::Release { run_at: job.run_at.min(now), error: Some(error), target: None }
         }
         Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error), target: None },

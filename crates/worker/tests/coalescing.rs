@@ -320,6 +320,29 @@ async fn a_job_of_many_inputs_makes_calls_that_fit_and_keeps_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_fails_does_not_throw_away_what_the_others_pay_for() {
+    let fails = |_: &[String], number| match number {
+        0 => Err(CallError::unbilled(ErrorClass::Server, "500", "it failed")),
+        _ => Ok(()),
+    };
+    let oracle = Oracle::held(fails);
+    let mut rig = rig(&oracle, full_at(1)).await;
+    let id = submit(&rig, &["a", "b"]).await;
+    oracle.until_asked(2).await;
+    // The first fails while the second is on its way; that one is answered, and only the first is asked for again.
+    for _ in 0..2 {
+        oracle.release();
+    }
+    oracle.until_asked(3).await;
+    oracle.release();
+    assert_eq!(result(&rig, id).await, [vector("a"), vector("b")]);
+    assert_eq!(oracle.asked().len(), 3);
+    let billed = calls(&rig, id).await.iter().map(|row| row.billed).filter(|billed| *billed != Billed::No).count();
+    assert_eq!(billed, 2);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_several_ask_for_at_once_is_asked_for_once() {
     let oracle = Oracle::new(|_, _| Ok(()));
     let mut rig = rig(&oracle, full_at(3)).await;

@@ -90,6 +90,13 @@ impl Client {
         Ok(())
     }
 
+    /// Puts something.
+    pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<()> {
+        let asked = self.http.put(format!("{}{path}", self.url)).bearer_auth(KEY).json(body);
+        asked.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// Waits until a queue has so many jobs in all that have succeeded or are dead; `false` if it took too long.
     pub(crate) async fn until_ended(&self, queue: &str, jobs: u64, patience: Duration) -> Result<bool> {
         let wait = async {

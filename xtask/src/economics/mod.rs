@@ -1,6 +1,7 @@
 //! `cargo xtask economics`: what the LLM side promises, measured on real processes, stores and a provider that enforces its
 //! own limits; each figure beside its bar.
 
+mod budget;
 mod coalescing;
 mod cost;
 mod limiter;
@@ -27,6 +28,9 @@ pub(crate) struct Arguments {
     /// How long the provider's limits are used to the full. The jobs are as many as fit, 2,000 at most.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
+    /// Worker processes that spend a budget.
+    #[arg(long, default_value_t = 16)]
+    workers: usize,
     /// The debug build instead of the release build: whether it works, not how fast it is.
     #[arg(long)]
     debug: bool,
@@ -44,6 +48,8 @@ enum Part {
     LimiterCost,
     /// Embedding jobs that travel together, and the cache.
     Coalescing,
+    /// Budgets: how close spend comes to them, and that it never passes them.
+    Budget,
     /// Real model servers (only if asked for: they must be there).
     Models,
 }
@@ -68,6 +74,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Coalescing) {
             judged.push(("Coalescing and the cache", coalescing::measure(&longshore).await?));
+        }
+        if measures(Part::Budget) {
+            judged.push(("Budgets", budget::measure(&longshore, arguments.workers).await?));
         }
         if arguments.only == Some(Part::Models) {
             judged.push(("Real model servers", models::measure(&longshore).await?));

@@ -94,7 +94,7 @@ pub(crate) async fn submit(
     let sender = Sender { caller, trail, key };
     let held = submit::hold(&app, &sender)?;
 
-    let origin = sender.origin(app.now(), &body);
+    let origin = sender.origin(&app, &body).await?;
     let earlier = Earlier::of(&app, &origin).await?;
     let items = {
         let app = app.clone();
@@ -153,13 +153,12 @@ enum Slot {
 
 /// Reads every job. Only what concerns the whole request is an error here.
 fn read_all(app: &App, origin: &Origin, earlier: &Earlier, media: Media, body: &Bytes) -> Result<Vec<Item>, Problem> {
-    let max = app.api.settings.max_job_bytes;
     let read = |at: usize, text: &str| {
         let at = at as u32;
         if let Some(answer) = earlier.answer(at, text) {
             return Item::Answered(answer);
         }
-        match shape::read(origin, app.surroundings(), max, text, body, at) {
+        match shape::read(origin, &app.api, app.surroundings(), text, body, at) {
             Ok(intake) => Item::New(Box::new(intake)),
             Err(problem) => Item::Answered(Err(problem)),
         }

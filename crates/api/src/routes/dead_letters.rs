@@ -35,7 +35,8 @@ const INLINE_PAYLOAD_MAX_BYTES: usize = 256 * 1024;
 /// Longest signature, in bytes: 160 characters of at most 4, with class and code.
 const SIGNATURE_MAX_BYTES: usize = 1_024;
 
-const KNOWN: [&str; 12] = [
+const KNOWN: [&str; 13] = [
+    "filter",
     "queue",
     "kind",
     "tenant",
@@ -62,6 +63,7 @@ pub(crate) struct DeadLetterPage {
 
 /// Lists dead letters, newest first.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", security(("key" = [])), params(
+    ("filter" = Option<String>, Query, description = "that meet this, such as `error.class = server and ended_age > 1h`"),
     ("queue" = Option<String>, Query, description = "of this queue"),
     ("kind" = Option<view::KindWord>, Query, description = "of this kind"),
     ("tenant" = Option<String>, Query, description = "of this tenant"),
@@ -77,14 +79,18 @@ pub(crate) struct DeadLetterPage {
 ), responses((status = 200, body = DeadLetterPage), (status = 422, body = Document)))]
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<DeadLetterPage>, Problem> {
     let mut params = Params::of(&uri, &KNOWN)?;
+    let which = list::which(&mut params, app.now());
     let mut filter = list::filter(&mut params, app.now());
     if let Some(signature) = params.label("signature", SIGNATURE_MAX_BYTES) {
         filter.signature = Some(signature);
     }
     params.finish()?;
     filter.standing = Some(Standing::Dead);
-    let (rows, next_cursor) = list::page(&app, filter).await?;
-    Ok(Json(DeadLetterPage { dead_letters: view::many(&app, rows).await, next_cursor }))
+    if let Some(which) = &which {
+        filter = list::narrow(filter, which);
+    }
+    let (dead_letters, next_cursor) = list::page(&app, filter, which.as_ref()).await?;
+    Ok(Json(DeadLetterPage { dead_letters, next_cursor }))
 }
 
 /// A dead letter with what is needed to judge it.

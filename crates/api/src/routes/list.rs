@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
     dispatcher::Place,
+    filter::Filter,
     ids::{JobId, Name},
     job::{Job, Kind},
     journal::{JobFilter, LiveScan, PAGE_MAX_ROWS},
@@ -42,11 +43,25 @@ const RUNNING_SCAN_MAX_ROWS: usize = 50_000;
 /// Rows of one step of that.
 const RUNNING_SCAN_ROWS: usize = 5_000;
 
-const KNOWN: [&str; 12] =
-    ["queue", "kind", "state", "tenant", "error", "since", "until", "q", "batch_id", "operation", "cursor", "limit"];
+const KNOWN: [&str; 13] = [
+    "filter",
+    "queue",
+    "kind",
+    "state",
+    "tenant",
+    "error",
+    "since",
+    "until",
+    "q",
+    "batch_id",
+    "operation",
+    "cursor",
+    "limit",
+];
 
 /// Lists jobs, newest first.
 #[utoipa::path(get, path = "/v1/jobs", tag = "jobs", security(("key" = [])), params(
+    ("filter" = Option<String>, Query, description = "that meet this, such as `queue = llm and state = dead and age > 1h`"),
     ("queue" = Option<String>, Query, description = "of this queue"),
     ("kind" = Option<view::KindWord>, Query, description = "of this kind"),
     ("state" = Option<view::StateWord>, Query, description = "in this state"),
@@ -67,26 +82,69 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Job
         JobState::parse(text).ok_or_else(|| format!("`{text}` is not a state; {words} are"))
     });
     let now = app.now();
+    let which = which(&mut params, now);
     let mut filter = filter(&mut params, now);
     params.finish()?;
+    let state = state
+        .or_else(|| which.as_ref().and_then(|which| <[JobState; 1]>::try_from(which.states()).ok()).map(|[only]| only));
     if let Some(state) = state {
         filter.standing = Some(state.standing());
     }
+    if let Some(which) = &which {
+        filter = narrow(filter, which);
+    }
     match state {
-        Some(JobState::Running) => return running(&app, &filter).await.map(Json),
+        Some(JobState::Running) => return running(&app, &filter, which.as_ref()).await.map(Json),
         Some(JobState::Scheduled) => filter.due = Some((false, now)),
         Some(JobState::Ready) => filter.due = Some((true, now)),
         _ => {}
     }
-    let (rows, next_cursor) = page(&app, filter).await?;
-    let mut jobs = view::many(&app, rows).await;
+    let (mut jobs, next_cursor) = page(&app, filter, which.as_ref()).await?;
     // The journal cannot tell waiting from running: such a page may be shorter than asked, and its cursor goes on.
     jobs.retain(|job| state.is_none_or(|state| job.state == state));
     Ok(Json(JobPage { jobs, next_cursor, incomplete: false }))
 }
 
-/// A page of rows, and the cursor of the next one.
-pub(crate) async fn page(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, Option<String>), Problem> {
+/// `filter`: which jobs, in the one grammar for that.
+pub(crate) fn which(params: &mut Params, now: Timestamp) -> Option<Filter> {
+    params.parsed("filter", |text| Filter::parse(text, now).map_err(|error| error.to_string()))
+}
+
+/// What both let through, as far as the journal can tell.
+pub(crate) fn narrow(given: JobFilter, which: &Filter) -> JobFilter {
+    let narrowed = which.narrowed();
+    JobFilter {
+        queue: given.queue.or(narrowed.queue),
+        kind: given.kind.or(narrowed.kind),
+        standing: given.standing.or(narrowed.standing),
+        tenant: given.tenant.or(narrowed.tenant),
+        error_class: given.error_class.or(narrowed.error_class),
+        signature: given.signature.or(narrowed.signature),
+        batch_id: given.batch_id.or(narrowed.batch_id),
+        operation: given.operation.or(narrowed.operation),
+        since: given.since.max(narrowed.since),
+        until: [given.until, narrowed.until].into_iter().flatten().min(),
+        ..given
+    }
+}
+
+/// A page of jobs, and the cursor of the next one.
+pub(crate) async fn page(
+    app: &App,
+    filter: JobFilter,
+    which: Option<&Filter>,
+) -> Result<(Vec<JobView>, Option<String>), Problem> {
+    let Some(which) = which else {
+        let (rows, next) = rows(app, filter).await?;
+        return Ok((view::many(app, rows).await, next));
+    };
+    let found = app.api.stores.find(which, &filter, filter.limit).await?;
+    let now = app.now();
+    let jobs = found.jobs.into_iter().map(|(job, place)| JobView::new(job, &place, now)).collect();
+    Ok((jobs, found.next.map(cursor)))
+}
+
+async fn rows(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, Option<String>), Problem> {
     let limit = filter.limit;
     // One more than asked tells whether there is another page.
     filter.limit = limit + 1;
@@ -100,12 +158,13 @@ pub(crate) async fn page(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, 
 
 /// Running jobs: only the dispatcher knows them, and it is asked by id. They are sought among the live jobs, those
 /// that were due first before the others, until as many are found as workers hold.
-async fn running(app: &App, filter: &JobFilter) -> Result<JobPage, Problem> {
+async fn running(app: &App, filter: &JobFilter, which: Option<&Filter>) -> Result<JobPage, Problem> {
     let (found, incomplete) = leased(app, filter).await?;
     let mut jobs = Vec::new();
     for ids in found.chunks(PAGE_MAX_ROWS) {
         let rows = app.api.stores.reads.jobs(ids).await?;
-        let rows = rows.into_iter().flatten().filter(|job| matches(filter, job)).collect();
+        let meant = |job: &Job| which.is_none_or(|which| which.matches(job, JobState::Running));
+        let rows = rows.into_iter().flatten().filter(|job| matches(filter, job) && meant(job)).collect();
         jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
         if jobs.len() > filter.limit {
             break;

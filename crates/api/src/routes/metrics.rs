@@ -41,7 +41,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
     }
     let circuits = targets::circuits(&app).await.into_iter().flatten();
     for (circuit, view) in circuits.filter(|(circuit, _)| !credentials::is_of_tenant(circuit)) {
-        metrics::gauge!(telemetry::BREAKER_STATE, "target" => circuit.shared()).set(f64::from(view.state.level()));
+        metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(circuit.as_str()))
+            .set(f64::from(view.state.level()));
     }
     let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     (kind, telemetry::in_dollars(&app.api.metrics.render())).into_response()

@@ -1,6 +1,7 @@
 //! The routes, by what they are about, and the document that is generated from them.
 
 mod batches;
+mod budgets;
 mod bulk;
 mod costs;
 mod credentials;
@@ -98,7 +99,11 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(costs::costs))
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
-        .routes(routes!(tenants::get, tenants::patch))
+        .routes(routes!(tenants::get, tenants::put, tenants::patch))
+        .routes(routes!(budgets::list))
+        .routes(routes!(budgets::get_all, budgets::put_all))
+        .routes(routes!(budgets::get_tenant, budgets::put_tenant))
+        .routes(routes!(budgets::get_key, budgets::put_key))
         .routes(routes!(usage::usage))
         .routes(routes!(credentials::of_tenant, credentials::put_named))
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))

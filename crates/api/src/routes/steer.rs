@@ -13,7 +13,7 @@ use queue_core::{
     ids::{Epoch, JobId},
     job::{self, Job},
     journal::{Cancelled, Changed, Edit, Interrupted},
-    payload::Loads,
+    payload::{Loads, quote::Quote},
     route::is_chain,
     state::{Standing, State as JobState},
 };
@@ -26,6 +26,7 @@ use crate::{
     fields::{AHEAD_MAX_MS, Fields},
     json,
     params::{JobPath, Params},
+    policy::{Policy, Spending},
     problem::{Cause, Document, Problem},
     routes::jobs::{epoch_of_tag, show},
     shape, submit,
@@ -76,9 +77,11 @@ pub(crate) async fn patch(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let job = view::row(&app, id).await?;
     let chain = if is_chain(&job.target) { app.api.stores.reads.fallback(id).await? } else { Vec::new() };
+    app.api.budgets.freshen().await?;
+    let policy = app.policies.now(&*app.api.stores.catalog).await?;
     let edit = {
         let (app, job) = (app.clone(), job.clone());
-        submit::aside(move || read_edit(&app, &job, &chain, &body)).await??
+        submit::aside(move || read_edit(&app, &job, &chain, &policy, &body)).await??
     };
     if seen.is_some_and(|seen| seen != job.epoch) {
         return Err(stale(job.epoch));
@@ -126,7 +129,7 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
     }
 }
 
-fn read_edit(app: &App, job: &Job, chain: &[Link], body: &bytes::Bytes) -> Result<Edit, Problem> {
+fn read_edit(app: &App, job: &Job, chain: &[Link], policy: &Policy, body: &bytes::Bytes) -> Result<Edit, Problem> {
     let text = json::utf8(body)?;
     json::check_depth(text)?;
     let mut fields = Fields::default();
@@ -141,15 +144,29 @@ fn read_edit(app: &App, job: &Job, chain: &[Link], body: &bytes::Bytes) -> Resul
     let payload = match payload {
         None => None,
         Some(raw) => {
-            let max = app.api.settings.max_job_bytes;
-            let chain = (!chain.is_empty()).then(|| serde_json::to_string(chain)).transpose();
-            let chain = chain.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
-            shape::read_payload(&mut fields, Some(job.kind), Some(raw), chain.as_deref(), app.surroundings(), max)?.map(
-                |Loads { target, .. }| {
+            let chained = (!chain.is_empty()).then(|| serde_json::to_string(chain)).transpose();
+            let chained = chained.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
+            let (around, max) = (app.surroundings(), app.api.settings.max_job_bytes);
+            let ruled = shape::ruled(&mut fields, policy, (&job.tenant, Some(job.kind)), Some(raw), None, around)?;
+            let text = ruled.payload.as_deref().unwrap_or(raw.get());
+            let loads = shape::read_payload(&mut fields, Some(job.kind), Some(text), chained.as_deref(), around, max)?;
+            match loads {
+                None => None,
+                Some(Loads { target, max_cost, .. }) => {
+                    if max_cost.is_some_and(|max| job.max_cost.is_none_or(|kept| max < kept)) {
+                        fields.wrong("payload/limits/max_cost_usd", "cannot be lowered once a job is accepted");
+                    }
+                    let budgets = app.api.budgets.applies(&job.tenant, job.key_id.as_ref());
+                    let refuse_unpriced = app.api.refuse_unpriced;
+                    let spending = Spending { max_cost: job.max_cost, budgets, links: chain, refuse_unpriced };
+                    if fields.errors.is_empty() {
+                        spending.check(|| Quote::of(job.kind, text, around.routes), around)?;
+                    }
+                    let own = || body.slice_ref(raw.get().as_bytes());
                     let target = app.api.credentials.lane_of(&job.tenant, &target);
-                    (body.slice_ref(raw.get().as_bytes()), target)
-                },
-            )
+                    Some((ruled.payload.map_or_else(own, bytes::Bytes::from), target))
+                }
+            }
         }
     };
     if let (Some(at), Some(deadline)) = (run_at, job.deadline)

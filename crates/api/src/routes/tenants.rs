@@ -1,5 +1,7 @@
 //! Tenants: what was set for them, and pausing them.
 
+use std::collections::BTreeMap;
+
 use axum::{
     Json,
     body::Body,
@@ -9,9 +11,10 @@ use axum::{
 };
 use queue_core::{
     credentials::CredentialPolicy,
-    dispatcher::Setting,
+    dispatcher::{Setting, WEIGHT_MAX},
     ids::Name,
-    journal::{TenantSettings, Versioned},
+    job::Kind,
+    journal::{TenantRules, TenantSettings, Versioned},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -20,7 +23,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     body::{self, Media},
-    fields::Fields,
+    fields::{Fields, Raw},
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
@@ -53,6 +56,21 @@ pub(crate) struct TenantView {
     /// What it may do without a usable provider key of its own: `own_only`, `own_then_default` or `default`.
     #[schema(value_type = String)]
     credential_policy: CredentialPolicy,
+    /// Longest answer that a request may allow, in tokens; any length when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_tokens: Option<u64>,
+    /// Kinds that it may submit; all when absent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<&'static str>,
+    /// Models that it may ask for: names, or prefixes followed by `*`; all when absent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    models: Vec<String>,
+    /// Names of its own for models.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    aliases: BTreeMap<String, String>,
+    /// The chat model of its jobs that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    default_model: Option<String>,
     /// Its live jobs.
     live: u64,
     /// Grows with every change of the settings; 0 before the first.
@@ -89,10 +107,208 @@ async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
         weight: value.weight,
         backlog_max: value.backlog_max,
         credential_policy: value.credential_policy,
+        max_tokens: value.rules.max_tokens,
+        kinds: value.rules.kinds.iter().map(|kind| kind.as_str()).collect(),
+        models: value.rules.models,
+        aliases: value.rules.aliases,
+        default_model: value.rules.default_model,
         live: backlog?.live,
         version,
     };
     Ok((StatusCode::OK, [(header::ETAG, tag_of(version))], Json(view)).into_response())
+}
+
+/// All settings of a tenant: what is absent is as it is for a tenant that nobody has named.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the schema of what `whole` takes apart by hand
+pub(crate) struct TenantRequest {
+    /// Whether claims skip its jobs.
+    #[schema(default = false)]
+    paused: Option<bool>,
+    /// When the pause ends by itself.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    until: Option<String>,
+    /// Why it is paused, for those who ask `why`.
+    #[schema(max_length = 500)]
+    reason: Option<String>,
+    /// Turns of its jobs in a round.
+    #[schema(default = 1, minimum = 1, maximum = 1000)]
+    weight: Option<u32>,
+    /// Live jobs that it may have.
+    backlog_max: Option<u32>,
+    /// Longest answer that a request may allow, in tokens; requests must then say how long theirs may be.
+    #[schema(minimum = 1)]
+    max_tokens: Option<u32>,
+    /// Kinds that it may submit; all when empty.
+    #[schema(max_items = 4)]
+    kinds: Option<Vec<String>>,
+    /// Models that it may ask for: names, or prefixes followed by `*`; all when empty.
+    #[schema(max_items = 64)]
+    models: Option<Vec<String>>,
+    /// Names of its own for models, e.g. `{"fast": "gpt-4o-mini"}`. They are written out when a job is submitted.
+    #[schema(value_type = Option<Object>)]
+    aliases: Option<BTreeMap<String, String>>,
+    /// The chat model of its jobs that name none; a model or an alias.
+    #[schema(max_length = 128)]
+    default_model: Option<String>,
+    /// Whose provider keys its calls are made with: `own_only`, `own_then_default` or `default`. It stays as it is where it is
+    /// absent: nobody is to use the operator's keys because of an oversight.
+    #[schema(value_type = Option<String>)]
+    credential_policy: Option<CredentialPolicy>,
+}
+
+/// Most models or aliases of a tenant: they are looked through with every submit.
+const MODELS_MAX: usize = 64;
+/// Longest name of a model.
+const MODEL_MAX_BYTES: usize = 128;
+
+/// Replaces all settings of a tenant.
+#[utoipa::path(put, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), request_body = TenantRequest,
+    params(
+    ("tenant" = String, Path, description = "the tenant"),
+    ("If-Match" = Option<String>, Header, description = "`ETag` of the tenant: refused if it was changed since"),
+), responses(
+    (status = 200, body = TenantView),
+    (status = 412, description = "it was changed since it was read", body = Document),
+    (status = 422, body = Document),
+))]
+pub(crate) async fn put(
+    State(app): State<Shared>,
+    Segment(tenant): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let tenant = named(&tenant)?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let (value, policy) = whole(&app, json::utf8(&body)?)?;
+    let with_policy = move |held: TenantSettings| {
+        let credential_policy = policy.unwrap_or(held.credential_policy);
+        Ok(TenantSettings { credential_policy, ..value })
+    };
+    set(&app, &tenant, headers, with_policy).await
+}
+
+/// Changes a tenant's settings in journal and dispatcher.
+async fn set(
+    app: &Shared,
+    tenant: &Name,
+    headers: HeaderMap,
+    change: impl FnOnce(TenantSettings) -> Result<TenantSettings, Problem> + Send + 'static,
+) -> Result<Response, Problem> {
+    let task = {
+        let (app, tenant) = (app.clone(), tenant.clone());
+        // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
+        tokio::spawn(async move {
+            let one_at_a_time = app.settings_edits.lock().await;
+            let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
+            check_tag(&headers, held.version, "tenant")?;
+            let policy = held.value.credential_policy;
+            let value = change(held.value)?;
+            let has_new_policy = value.credential_policy != policy;
+            let version = app.api.stores.catalog.set_tenant(&tenant, value.clone()).await?;
+            app.policies.forget();
+            let setting = Setting::Tenant(tenant.clone(), Versioned { version, value });
+            if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
+                tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
+            }
+            drop(one_at_a_time);
+            if has_new_policy {
+                app.api.credentials.refresh().await?;
+                // Until then another process might still use the operator's key for a job that is submitted next.
+                tokio::time::sleep(app.api.settings.policy_settles).await;
+            }
+            Ok::<_, Problem>(())
+        })
+    };
+    task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
+    show(app, tenant).await
+}
+
+fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPolicy>), Problem> {
+    const KNOWN: [&str; 11] = [
+        "paused",
+        "until",
+        "reason",
+        "weight",
+        "backlog_max",
+        "max_tokens",
+        "kinds",
+        "models",
+        "aliases",
+        "default_model",
+        "credential_policy",
+    ];
+    json::check_depth(text)?;
+    let mut fields = Fields::default();
+    let given = json::take_apart(text, &KNOWN, &mut fields.errors)?;
+    let [paused, until, reason, weight, backlog_max, max_tokens, kinds, models, aliases, default_model, policy] = given;
+    let pause = Pause::default().change(&mut fields, [paused, until, reason], app.now());
+    let weight = fields.integer("weight", weight, 1..=WEIGHT_MAX).unwrap_or(1);
+    let backlog_max = fields.integer("backlog_max", backlog_max, 0..=u32::MAX).map(u64::from);
+    let max_tokens = fields.integer("max_tokens", max_tokens, 1..=u32::MAX).map(u64::from);
+    let kind = |(at, word): (usize, String)| {
+        let known = Kind::parse(&word);
+        if known.is_none() {
+            fields.wrong("kinds", format!("has `{word}` at place {at}, which is no kind"));
+        }
+        known
+    };
+    let kinds = read_labels(kinds, Kind::ALL.len())?.into_iter().enumerate().filter_map(kind).collect();
+    let models = fields.labels("models", models, MODELS_MAX, MODEL_MAX_BYTES);
+    let aliases = read_aliases(app, &mut fields, aliases);
+    let default_model = fields.label("default_model", default_model, MODEL_MAX_BYTES);
+    let policy = read_policy(&mut fields, policy);
+    let rules = TenantRules { max_tokens, kinds, models, aliases, default_model };
+    if let Some(model) = rules.default_model.as_deref().map(|named| rules.model(named)) {
+        if app.api.routes.resolve(model).is_none() {
+            fields.wrong("default_model", format!("`{model}` is served by no provider"));
+        } else if !rules.allows_model(model) {
+            fields.wrong("default_model", format!("`{model}` is not one of `models`"));
+        }
+    }
+    fields.finish()?;
+    let Pause { on: paused, until: paused_until, reason } = pause;
+    let settings = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, ..TenantSettings::default() };
+    Ok((settings, policy))
+}
+
+fn read_policy(fields: &mut Fields, raw: Raw<'_>) -> Option<CredentialPolicy> {
+    fields.parsed("credential_policy", raw, |word| {
+        let known = || CredentialPolicy::ALL.map(CredentialPolicy::as_str).join(", ");
+        CredentialPolicy::parse(word).ok_or_else(|| format!("`{word}` is no credential policy; there are {}", known()))
+    })
+}
+
+/// A list of words that the caller checks itself.
+fn read_labels(raw: Raw<'_>, most: usize) -> Result<Vec<String>, Problem> {
+    let mut fields = Fields::default();
+    let labels = fields.labels("kinds", raw, most, MODEL_MAX_BYTES);
+    fields.finish()?;
+    Ok(labels)
+}
+
+fn read_aliases(app: &App, fields: &mut Fields, raw: Raw<'_>) -> BTreeMap<String, String> {
+    let Some(raw) = raw else { return BTreeMap::new() };
+    let Ok(aliases) = serde_json::from_str::<BTreeMap<String, String>>(raw.get()) else {
+        fields.wrong("aliases", "must be an object of names and the models that they stand for");
+        return BTreeMap::new();
+    };
+    if aliases.len() > MODELS_MAX {
+        fields.wrong("aliases", format!("has {} names; the limit is {MODELS_MAX}", aliases.len()));
+        return BTreeMap::new();
+    }
+    for (name, model) in &aliases {
+        if name.is_empty() || name.len().max(model.len()) > MODEL_MAX_BYTES || name.chars().any(char::is_control) {
+            fields.wrong("aliases", format!("has a name that is not 1 to {MODEL_MAX_BYTES} bytes of text"));
+        } else if aliases.contains_key(model) && model != name {
+            fields.wrong("aliases", format!("`{name}` stands for `{model}`, which is an alias itself"));
+        } else if app.api.routes.resolve(model).is_none() {
+            fields.wrong("aliases", format!("`{name}` stands for `{model}`, which no provider serves"));
+        }
+    }
+    aliases
 }
 
 /// A change to a tenant's settings. What is absent stays, what is `null` is taken away.
@@ -133,32 +349,8 @@ pub(crate) async fn patch(
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
-    let task = {
-        let (app, tenant) = (app.clone(), tenant.clone());
-        // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
-            let one_at_a_time = app.settings_edits.lock().await;
-            let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
-            check_tag(&headers, held.version, "tenant")?;
-            let policy = held.value.credential_policy;
-            let value = change(held.value, json::utf8(&body)?, app.now())?;
-            let version = app.api.stores.catalog.set_tenant(&tenant, value.clone()).await?;
-            let has_new_policy = value.credential_policy != policy;
-            let setting = Setting::Tenant(tenant.clone(), Versioned { version, value });
-            if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
-                tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
-            }
-            drop(one_at_a_time);
-            if has_new_policy {
-                app.api.credentials.refresh().await?;
-                // Until then another process might still use the operator's key for a job that is submitted next.
-                tokio::time::sleep(app.api.settings.policy_settles).await;
-            }
-            Ok::<_, Problem>(())
-        })
-    };
-    task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
-    show(&app, &tenant).await
+    let now = app.now();
+    set(&app, &tenant, headers, move |held| change(held, json::utf8(&body)?, now)).await
 }
 
 fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<TenantSettings, Problem> {
@@ -172,10 +364,7 @@ fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<Tenant
     let [paused, until, reason, policy] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason.clone() };
     let pause = pause.change(&mut fields, [paused, until, reason], now);
-    let policy = fields.parsed("credential_policy", policy, |word| {
-        let known = || CredentialPolicy::ALL.map(CredentialPolicy::as_str).join(", ");
-        CredentialPolicy::parse(word).ok_or_else(|| format!("`{word}` is no credential policy; there are {}", known()))
-    });
+    let policy = read_policy(&mut fields, policy);
     fields.finish()?;
     let credential_policy = policy.unwrap_or(settings.credential_policy);
     let (paused, paused_until, reason) = (pause.on, pause.until, pause.reason);

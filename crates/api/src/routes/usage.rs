@@ -2,6 +2,7 @@
 
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
+    budget::Scope,
     ids::Name,
     journal::{CostColumn, CostQuery, CostRow},
     ledger::Usage,
@@ -10,7 +11,7 @@ use queue_core::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::costs::end_of_day;
+use super::{budgets, costs::end_of_day};
 use crate::{
     app::Shared,
     params::{Params, Segment},
@@ -61,9 +62,9 @@ pub(crate) struct QuotaLeft {
     live_jobs: Option<u64>,
     /// Requests to providers.
     requests: Option<u64>,
-    /// Tokens.
+    /// Tokens of its budget, of the day or of the month, whichever has less; what is reserved by calls under way is not left.
     tokens: Option<u64>,
-    /// US dollars.
+    /// US dollars of its budget, likewise.
     usd: Option<String>,
 }
 
@@ -98,6 +99,7 @@ pub(crate) async fn usage(
     };
     let line = stores.ledger.costs(&query).await?.into_iter().next();
     let backlog = stores.catalog.backlog(&tenant).await?;
+    let (usd, tokens) = budgets::left(&app, &Scope::Tenant(tenant.clone())).await?;
     let of = |number: fn(&CostRow) -> u64| line.as_ref().map(number).unwrap_or_default();
     let money =
         |sum: fn(&CostRow) -> queue_core::ledger::Nanousd| line.as_ref().map(sum).unwrap_or_default().to_string();
@@ -117,8 +119,8 @@ pub(crate) async fn usage(
         quota_left: QuotaLeft {
             live_jobs: backlog.max.map(|max| max.saturating_sub(backlog.live)),
             requests: None,
-            tokens: None,
-            usd: None,
+            tokens,
+            usd: usd.map(|left| left.to_string()),
         },
     }))
 }

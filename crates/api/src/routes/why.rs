@@ -2,9 +2,12 @@
 
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
+    budget::Scope,
     dispatcher::{HORIZON_MS, Place, Wait},
+    error::ErrorClass,
     ids::JobId,
-    state::{Standing, State as JobState},
+    job::Job,
+    state::{self, Standing, State as JobState},
     time::Timestamp,
 };
 use serde::Serialize;
@@ -14,6 +17,7 @@ use crate::{
     app::{App, Shared},
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
+    routes::budgets,
     view,
 };
 
@@ -35,7 +39,7 @@ pub(crate) struct Why {
 /// One thing that a job waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// `delayed`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
+    /// `delayed`, `budget`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
     /// `target_concurrency`, `concurrency_key`, `credential`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
@@ -50,6 +54,18 @@ pub(crate) struct Reason {
     /// The target.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<String>,
+    /// What is spent of the budget, in US dollars or tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spent: Option<String>,
+    /// What calls under way have reserved of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reserved: Option<String>,
+    /// The budget: `all`, `tenant:<name>` or `key:<id>`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<String>,
+    /// What is left of the budget, in millionths: the tightest one is told.
+    #[serde(skip)]
+    left_ppm: i64,
     /// The concurrency key.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency_key: Option<String>,
@@ -75,11 +91,33 @@ impl Reason {
             until: None,
             reason: None,
             target: None,
+            spent: None,
+            reserved: None,
+            budget: None,
+            left_ppm: 0,
             concurrency_key: None,
             ahead_in_key: None,
             limit: None,
             ahead_in_lane: None,
             lanes: None,
+        }
+    }
+
+    /// A limit of a budget that has no room: `limit`, `spent` and `reserved` in words, `left_ppm` of it.
+    pub(crate) fn budget(
+        (scope, what): (&Scope, String),
+        (spent, reserved): (String, String),
+        left_ppm: i64,
+        until: Timestamp,
+    ) -> Self {
+        let message = format!("{what} has no room: {spent} spent and {reserved} reserved, until {until} or a raise");
+        Self {
+            until: Some(until),
+            spent: Some(spent),
+            reserved: Some(reserved),
+            budget: Some(scope.to_string()),
+            left_ppm,
+            ..Self::new("budget", message)
         }
     }
 
@@ -106,6 +144,9 @@ impl From<Wait> for Reason {
             Wait::TenantPaused { until, reason } => {
                 let end = ending(until);
                 Self { until, reason, ..Self::new("tenant_paused", format!("its tenant is paused {end}")) }
+            }
+            Wait::TenantParked { until, reason } => {
+                Self { until: Some(until), reason: Some(reason.clone()), ..Self::new("budget", reason) }
             }
             Wait::TargetPaused { target, until, reason } => Self {
                 until,
@@ -185,11 +226,15 @@ pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Ur
     let now = app.now();
     let places = app.api.stores.dispatcher.locate(&[id]).await;
     let place = places.map_err(unavailable)?.pop().unwrap_or(Place::Unknown);
-    let (state, since) = view::state_of(&job, &place, now);
+    let (state, since) = state::of(&job, &place, now);
     let waits: Vec<Reason> = match (job.standing, state, &place) {
         (Standing::Live, JobState::Running, _) => Vec::new(),
-        (Standing::Live, _, Place::Unknown) => vec![not_known(job.run_at, now)],
-        (Standing::Live, _, _) => explain(&app, id).await?,
+        (Standing::Live, _, Place::Unknown) => {
+            let mut waits = vec![not_known(job.run_at, now)];
+            name_budget(&app, &job, &mut waits).await?;
+            waits
+        }
+        (Standing::Live, _, _) => explain(&app, &job).await?,
         _ => Vec::new(),
     };
     let mut summary = match (state, since) {
@@ -206,9 +251,36 @@ pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Ur
     Ok(Json(Why { id, state, summary, waits }))
 }
 
-async fn explain(app: &App, id: JobId) -> Result<Vec<Reason>, Problem> {
-    let waits = app.api.stores.dispatcher.explain(id).await.map_err(unavailable)?;
-    Ok(waits.into_iter().map(Reason::from).collect())
+async fn explain(app: &App, job: &Job) -> Result<Vec<Reason>, Problem> {
+    let waits = app.api.stores.dispatcher.explain(job.id).await.map_err(unavailable)?;
+    let mut waits: Vec<Reason> = waits.into_iter().map(Reason::from).collect();
+    name_budget(app, job, &mut waits).await?;
+    Ok(waits)
+}
+
+/// Says which budget a job waits for, how that stands now, and until when: its lanes sleep for a while at a time, and a job
+/// that sleeps alone is due when the budget's period ends.
+async fn name_budget(app: &App, job: &Job, waits: &mut Vec<Reason>) -> Result<(), Problem> {
+    let sleeps = waits.iter().any(|wait| wait.waits_for == "budget");
+    let refused = job.error.as_ref().filter(|error| error.class == ErrorClass::Budget);
+    let is_delayed = waits.iter().any(|wait| wait.waits_for == "delayed");
+    if !(sleeps || is_delayed && refused.is_some()) {
+        return Ok(());
+    }
+    app.api.budgets.freshen().await?;
+    let mut tight: Option<Reason> = None;
+    for (scope, budget) in app.api.budgets.applies(&job.tenant, job.key_id.as_ref()).0 {
+        for line in budgets::lines(app, &scope, &budget.value).await? {
+            let next = line.reason(&scope);
+            if tight.as_ref().is_none_or(|best| next.left_ppm < best.left_ppm) {
+                tight = Some(next);
+            }
+        }
+    }
+    let Some(tight) = tight else { return Ok(()) };
+    waits.retain(|wait| wait.waits_for != "budget" && !(is_delayed && wait.waits_for == "delayed"));
+    waits.insert(0, tight);
+    Ok(())
 }
 
 /// A live job that the dispatcher does not hold: due later than it looks ahead, or on its way.

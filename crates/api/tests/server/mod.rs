@@ -14,6 +14,7 @@ use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    budget::{Budget, Known, memory::MemoryCounters},
     credentials::Credentials,
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
@@ -108,9 +109,11 @@ impl Server {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
-            vault: journal,
+            vault: journal.clone(),
+            budgets: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+            counters: Arc::new(MemoryCounters::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
@@ -146,6 +149,8 @@ impl Server {
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
             credentials: Arc::new(Credentials::of(stores.vault.clone())),
+            budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
+            refuse_unpriced: true,
             checks: vec![],
             metrics: metrics(),
             settings: Settings { probe_jobs: true, ..Settings::default() },

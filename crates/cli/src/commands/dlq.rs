@@ -20,6 +20,9 @@ const SAMPLE: usize = 5;
 pub(crate) enum Verb {
     /// List dead letters, newest first
     List {
+        /// That meet this: 'queue = llm and error.class in (server, rate) and ended_age > 1h'
+        #[arg(long)]
+        filter: Option<String>,
         /// Of this queue
         #[arg(long)]
         queue: Option<String>,
@@ -71,9 +74,14 @@ pub(crate) struct Retry {
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
-        Verb::List { queue, group, limit, cursor } => {
-            let query =
-                [("queue", queue), ("signature", group), ("limit", Some(limit.to_string())), ("cursor", cursor)];
+        Verb::List { filter, queue, group, limit, cursor } => {
+            let query = [
+                ("filter", filter),
+                ("queue", queue),
+                ("signature", group),
+                ("limit", Some(limit.to_string())),
+                ("cursor", cursor),
+            ];
             let page = operator.client.get(&["v1", "dead-letters"], &query).await?;
             operator.out.show(&page, || {
                 show::jobs(letters(&page));

@@ -24,7 +24,7 @@ pub(crate) enum Verb {
         id: String,
     },
     /// List jobs, newest first
-    List(list::Args),
+    List(Box<list::Args>),
     /// Show state, progress and tokens of a job as they come, then its result and cost
     Watch {
         /// The job
@@ -64,7 +64,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             operator.out.show(&job, || show::job(&job));
             Ok(Exit::Ok)
         }
-        Verb::List(args) => list::run(operator, args).await,
+        Verb::List(args) => list::run(operator, *args).await,
         Verb::Watch { id } => watch::run(operator, &id).await,
         Verb::Cancel { id, reason } => cancel(operator, &id, reason).await,
         Verb::Why { id } => {

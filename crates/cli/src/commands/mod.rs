@@ -1,6 +1,7 @@
 //! The operator commands. They speak HTTP to a running installation and hold no store of their own.
 
 pub(crate) mod bench;
+pub(crate) mod budget;
 pub(crate) mod cost;
 pub(crate) mod credential;
 pub(crate) mod dlq;

@@ -31,6 +31,7 @@ pub(crate) struct File {
     pub(crate) worker: Worker,
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
+    pub(crate) budget: BudgetTable,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -193,6 +194,43 @@ pub(crate) struct Credentials {
     #[serde(rename = "master_key")]
     _master_key: Option<NotHere>,
     pub(crate) master_key_file: Option<PathBuf>,
+}
+
+/// `[budget]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BudgetTable {
+    pub(crate) unknown_price: Option<UnknownPrice>,
+    pub(crate) default_price: Option<DefaultPrice>,
+    pub(crate) each_tenant: EachTenant,
+}
+
+/// What happens to calls whose price nobody knows, where money is limited.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum UnknownPrice {
+    Refuse,
+    Allow,
+}
+
+/// The price of models that have none, in pico-USD a token.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DefaultPrice {
+    pub(crate) input: u64,
+    pub(crate) output: u64,
+}
+
+/// `[budget.each_tenant]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct EachTenant {
+    pub(crate) day_usd: Option<String>,
+    pub(crate) month_usd: Option<String>,
+    pub(crate) day_tokens: Option<u64>,
+    pub(crate) month_tokens: Option<u64>,
+    pub(crate) at_limit: Option<String>,
+    pub(crate) degrade_to: Option<String>,
 }
 
 /// A duration such as `30s` or `5m`.

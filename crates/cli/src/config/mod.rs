@@ -1,5 +1,6 @@
 //! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
 
+mod budgets;
 pub(crate) mod file;
 mod providers;
 mod stores;
@@ -24,6 +25,7 @@ use queue_core::{
 use secrecy::SecretString;
 
 pub(crate) use self::{
+    budgets::Budgets,
     file::LogFormat,
     providers::{Backend, Provider, routes},
     stores::{Cache, Dispatcher, Journal, Postgres},
@@ -147,6 +149,8 @@ pub(crate) struct Config {
     pub(crate) credential_policies: BTreeMap<Name, CredentialPolicy>,
     /// Where the master keys of tenants' own provider keys are.
     pub(crate) master_keys: MasterKeySource,
+    /// What calls and tenants may cost.
+    pub(crate) budgets: Budgets,
 }
 
 /// Where master keys are.
@@ -223,7 +227,11 @@ impl Config {
             dispatcher,
             cache,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
-            prices: prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
+            prices: budgets::with_default(
+                prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
+                &file.budget,
+            )?,
+            budgets: budgets::budgets(&file.budget)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,

@@ -1,7 +1,9 @@
 use std::{fs, path::Path, time::Duration};
 
 use queue_core::{
+    budget::AtLimit,
     cache::Scope,
+    ledger::{Nanousd, Usage},
     limiter::{Away, Charges, Limit},
     route::Target,
 };
@@ -256,6 +258,32 @@ fn a_store_is_a_url_or_a_table_and_its_password_is_never_shown() {
     ] {
         let said = error(file, Flags::default(), &[]);
         assert!(said.contains(reason) && !said.contains("hidden"), "{file}: {said}");
+    }
+}
+
+#[test]
+fn budgets_of_the_configuration_are_checked() {
+    let toml = "[budget]\nunknown_price = \"allow\"\ndefault_price = { input = 5, output = 7_000_000 }\n\
+                [budget.each_tenant]\nmonth_usd = \"100.00\"\nday_tokens = 9\nat_limit = \"fail\"\n";
+    let config = load(toml, Flags::default(), &[]).unwrap();
+    let each = &config.budgets.each_tenant;
+    assert_eq!(
+        (each.month_usd, each.day_tokens, each.at_limit),
+        (Some(Nanousd(100_000_000_000)), Some(9), AtLimit::Fail)
+    );
+    let usage = Usage { tokens_out: 1_000, ..Usage::default() };
+    assert_eq!(config.prices.cost("mystery", &usage), Some(Nanousd(7_000_000)));
+    assert_eq!(nothing(&[]).prices.cost("mystery", &usage), None);
+    for (toml, expected) in [
+        ("[budget]\nunknown_price = \"guess\"", "line 2"),
+        ("[budget]\ndefault_price = { input = 2_000_000_000_000, output = 0 }", "a wrong unit?"),
+        ("[budget.each_tenant]\nmonth_usd = \"much\"", "budget.each_tenant.month_usd"),
+        ("[budget.each_tenant]\nat_limit = \"stop\"", "park, fail or degrade"),
+        ("[budget.each_tenant]\nat_limit = \"degrade\"", "degrade_to"),
+        ("[budget.each_tenant]\nweek_usd = \"1\"", "week_usd"),
+    ] {
+        let message = error(toml, Flags::default(), &[]);
+        assert!(message.contains(expected), "{toml}: {message}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
+    budget::Known,
     credentials::{Credentials, HOLDS_EVERYWHERE},
     ids::SessionId,
     journal::Role,
@@ -20,12 +21,17 @@ use queue_core::{
 use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use worker::{admission::Gate, caches::Caches, provider::Providers};
+use worker::{
+    admission::Gate,
+    caches::Caches,
+    provider::Providers,
+    purse::{Purse, UnknownPrice},
+};
 
 pub(crate) use end::Signals;
 
 use crate::{
-    config::{Config, MasterKeySource},
+    config::{Budgets, Config, MasterKeySource},
     failure::{Failure, Outcome},
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
@@ -115,6 +121,8 @@ impl Process {
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
             credentials: self.credentials.clone(),
+            budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
+            refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
             settings: api::Settings { probe_jobs, policy_settles, ..api::Settings::default() },
@@ -142,6 +150,7 @@ impl Process {
             providers: self.providers.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
+            purse: Arc::new(self.purse()),
             gate: Arc::new(Gate::new(&self.stores, self.limiter.clone(), self.limits.clone())),
             caches: self.caches.clone(),
             coalescer: Arc::new(providers::coalescer(&self.config.providers)),
@@ -156,11 +165,19 @@ impl Process {
         session
     }
 
+    /// The money of this process' calls.
+    fn purse(&self) -> Purse {
+        let Budgets { unknown_price, each_tenant } = &self.config.budgets;
+        let known = Known::new(self.stores.budgets.clone(), each_tenant.clone());
+        Purse::new(self.stores.clone(), Arc::new(known), self.prices.clone(), *unknown_price)
+    }
+
     /// What the clockwork is told.
     pub(crate) fn clockwork(&self) -> scheduler::Config {
         scheduler::Config {
             alone: !self.config.dispatcher.is_shared(),
             target_concurrency: providers::concurrency(&self.config),
+            each_tenant: self.config.budgets.each_tenant.clone(),
         }
     }
 

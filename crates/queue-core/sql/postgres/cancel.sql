@@ -11,11 +11,12 @@ WITH done AS (
                               finished_at, unique_key, operation, batch_id, tags, request_id, traceparent, error,
                               error_class, error_signature, served_by, cancel_reason, calls, tokens_in, tokens_out,
                               tokens_cached, tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown,
-                              concurrency_key)
+                              concurrency_key, key_id, max_cost_nanousd)
     SELECT id, tenant, queue, kind, target, priority, 3, epoch + 1, attempts, max_attempts, recoveries, releases,
            redrives, run_at, start_by, deadline, timeout_ms, accepted_at, $2, unique_key, operation, batch_id, tags,
            request_id, traceparent, error, error_class, error_signature, served_by, $3, calls, tokens_in, tokens_out,
-           tokens_cached, tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown, concurrency_key
+           tokens_cached, tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown, concurrency_key, key_id,
+           max_cost_nanousd
     FROM done
 ), interrupted AS (
     INSERT INTO attempts (job_id, tenant, epoch, number, outcome, session, started_at, finished_at)

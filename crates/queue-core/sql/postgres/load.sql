@@ -8,6 +8,7 @@ SELECT j.id, j.tenant, j.queue, j.kind, j.target, j.priority, j.standing, j.epoc
        j.finished_at, j.unique_key, j.operation, j.batch_id, j.tags, j.request_id, j.traceparent, j.error, j.served_by,
        j.tokens_in, j.tokens_out, j.tokens_cached, j.tokens_cache_write, j.tokens_reasoning, j.cost_nanousd,
        j.cost_unknown, NULL::text AS cancel_reason, j.error_class, j.error_signature, j.concurrency_key,
+       j.key_id, j.max_cost_nanousd,
        p.body, p.fallback
 FROM jobs j
 JOIN payloads p ON p.id = j.id

@@ -27,12 +27,12 @@ WITH done AS (
                               finished_at, unique_key, operation, batch_id, tags, request_id, traceparent, error,
                               error_class, error_signature, served_by, calls, tokens_in, tokens_out, tokens_cached,
                               tokens_cache_write, tokens_reasoning, cost_nanousd, cost_unknown, result,
-                              session, began_at, concurrency_key)
+                              session, began_at, concurrency_key, key_id, max_cost_nanousd)
     SELECT id, tenant, queue, kind, target, priority, 1, epoch, attempts + 1, max_attempts, 0, 0, redrives, run_at,
            start_by, deadline, timeout_ms, accepted_at, ended_at, unique_key, operation, batch_id, tags, request_id,
            traceparent, error, error_class, error_signature, coalesce(answered_by, served_by), all_calls, all_in,
            all_out, all_cached, all_written, all_reasoning, all_cost, any_unknown, result,
-           session, began_at, concurrency_key
+           session, began_at, concurrency_key, key_id, max_cost_nanousd
     FROM done
 ), charged AS (
     INSERT INTO charges (job_id, tenant, queue, kind, operation, charge_nanousd, at)

@@ -108,12 +108,19 @@ fn refused(by: By, until: Timestamp, reason: String, now: Timestamp) -> Refusal 
 }
 
 impl Held {
-    /// The circuit of this name, made if it is new; those that nobody uses any more go first.
+    /// The circuit of this name, made if it is new; those that nobody uses any more go first, then closed ones, which know
+    /// little: tenants can name models that nobody has, and those must not push an open one out.
     fn circuit(&mut self, name: &Name, now: Timestamp) -> &mut Circuit {
         if !self.circuits.contains_key(name) && self.circuits.len() >= CIRCUITS_MAX {
             self.circuits.retain(|_, circuit| now.since_ms(circuit.touched) < FORGET_MS);
             if self.circuits.len() >= CIRCUITS_MAX {
-                self.circuits.pop_first();
+                let oldest = |open: bool| {
+                    let of_state = self.circuits.iter().filter(|(_, circuit)| circuit.open.is_some() == open);
+                    of_state.min_by_key(|(_, circuit)| circuit.touched).map(|(name, _)| name.clone())
+                };
+                if let Some(name) = oldest(false).or_else(|| oldest(true)) {
+                    self.circuits.remove(&name);
+                }
             }
         }
         let circuit = self.circuits.entry(name.clone()).or_default();

@@ -264,6 +264,13 @@ pub enum Wait {
         /// Why.
         reason: Option<String>,
     },
+    /// A budget of its tenant, or of the installation, has no room.
+    TenantParked {
+        /// Until when, unless there is room before, or none then either.
+        until: Timestamp,
+        /// Why.
+        reason: String,
+    },
     /// An operator has paused its target, or holds the target's breaker open.
     TargetPaused {
         /// The target.
@@ -371,6 +378,16 @@ pub enum Setting {
     },
     /// A target's settings, as versioned by the journal.
     Target(Name, Versioned<TargetSettings>),
+    /// The tenant's lanes sleep until then, because a budget has no room; what was said before does not count any more. A moment
+    /// that has passed wakes them, unless an operator has paused the tenant.
+    ParkTenant {
+        /// The tenant.
+        tenant: Name,
+        /// Until when.
+        until: Timestamp,
+        /// Why, for `why`.
+        reason: String,
+    },
     /// A tenant's settings, as versioned by the journal: the turns that its lanes get in a round (1 unless set, at most
     /// [`WEIGHT_MAX`]), and whether they sleep.
     Tenant(Name, Versioned<TenantSettings>),

@@ -14,6 +14,7 @@
 
 mod fields;
 mod parse;
+mod search;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,7 @@ use std::fmt;
 pub use self::{
     fields::Field,
     parse::{FilterError, TEXT_MAX_BYTES},
+    search::Found,
 };
 use self::{fields::Form, parse::quoted};
 use crate::{ids::Name, job::Job, job::Kind, journal::JobFilter, state::State, time::Timestamp};

@@ -9,6 +9,7 @@ use super::JournalError;
 use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
+    job::Kind,
     time::Timestamp,
 };
 
@@ -64,6 +65,55 @@ pub struct TenantSettings {
     pub reason: Option<String>,
     /// What it may do without a usable key of its own.
     pub credential_policy: CredentialPolicy,
+    /// What it may ask for.
+    pub rules: TenantRules,
+}
+
+/// What a tenant may ask for: checked when a job is submitted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TenantRules {
+    /// Longest answer that a request may allow, in tokens; requests that say nothing are given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+    /// Kinds that it may submit; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kinds: Vec<Kind>,
+    /// Models that it may ask for: names, or prefixes followed by `*`; empty: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
+    /// Names of its own for models.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub aliases: BTreeMap<String, String>,
+    /// The chat model of its jobs that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_model: Option<String>,
+}
+
+impl TenantRules {
+    /// Whether nothing is set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The model that it means by this name.
+    pub fn model<'m>(&'m self, named: &'m str) -> &'m str {
+        self.aliases.get(named).map_or(named, String::as_str)
+    }
+
+    /// Whether it may ask for this model.
+    pub fn allows_model(&self, model: &str) -> bool {
+        let fits = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(prefix) => model.starts_with(prefix),
+            None => pattern == model,
+        };
+        self.models.is_empty() || self.models.iter().any(fits)
+    }
+
+    /// Whether it may submit this kind.
+    pub fn allows_kind(&self, kind: Kind) -> bool {
+        self.kinds.is_empty() || self.kinds.contains(&kind)
+    }
 }
 
 impl Default for TenantSettings {
@@ -74,6 +124,7 @@ impl Default for TenantSettings {
             paused: false,
             paused_until: None,
             reason: None,
+            rules: TenantRules::default(),
             credential_policy: CredentialPolicy::default(),
         }
     }

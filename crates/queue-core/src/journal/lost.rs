@@ -60,6 +60,8 @@ pub(super) fn call_of(entry: &Entry, claimed: Epoch, operation: Option<String>, 
         queue: entry.queue.clone(),
         kind: entry.kind,
         operation,
+        // What nobody knows the cost of is not counted against a budget either.
+        key_id: None,
         epoch: claimed,
         step: "lost".into(),
         sequence,

@@ -1,9 +1,10 @@
 //! The truth: every accepted job, its attempts, its answers and every cent spent.
 //!
-//! Four seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
-//! [`Ledger`] the money, [`Catalog`] what operators set, [`Reads`] what people ask. A method that returns `Ok` has
+//! Five seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
+//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Reads`] what people ask. A method that returns `Ok` has
 //! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
 
+mod budgets;
 mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -16,10 +17,11 @@ mod totals;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+pub use budgets::{Alert, Budgets};
 use bytes::Bytes;
 pub use catalog::{
     ApiKey, Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TargetSettings,
-    TenantSettings, Versioned, WorkerSession,
+    TenantRules, TenantSettings, Versioned, WorkerSession,
 };
 pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
 pub use lost::POISON_RECOVERIES;

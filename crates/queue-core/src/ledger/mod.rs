@@ -19,6 +19,7 @@ pub(crate) use sums::Sums;
 pub use tokens::estimate_tokens;
 
 use crate::{
+    budget::USD_MAX,
     ids::{CallId, JobId, Name},
     time::Timestamp,
 };
@@ -62,6 +63,29 @@ impl FromStr for Nanousd {
 }
 
 /// As a decimal string of dollars without trailing zeros beyond the cents, e.g. `0.000123` or `1.50`.
+impl FromStr for Nanousd {
+    type Err = String;
+
+    /// Reads an amount of US dollars that is not negative, such as `0.05`.
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with('-') {
+            return Err(format!("`{text}` is negative"));
+        }
+        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+        let digits =
+            |part: &str, max| (1..=max).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
+        if !digits(whole, 7) || !digits(fraction, 9) {
+            return Err(format!("`{text}` is not an amount of US dollars such as \"0.05\""));
+        }
+        // At most 16 digits: it always fits.
+        let nano = format!("{whole}{fraction:0<9}").parse().map_err(|_| format!("`{text}` is too much"))?;
+        if nano > USD_MAX * 1_000_000_000 {
+            return Err(format!("`{text}` is more than {USD_MAX} US dollars"));
+        }
+        Ok(Self(nano))
+    }
+}
+
 impl fmt::Display for Nanousd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sign, abs) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
@@ -188,6 +212,8 @@ pub struct CallRecord {
     pub kind: crate::job::Kind,
     /// The job's label for reports.
     pub operation: Option<String>,
+    /// The API key that submitted the job.
+    pub key_id: Option<Name>,
     /// The epoch of the attempt.
     pub epoch: crate::ids::Epoch,
     /// Which step, e.g. `chat`, `map/0003`.
@@ -320,5 +346,18 @@ mod tests {
         assert_eq!(Nanousd(1_500_000_000).to_string(), "1.50");
         assert_eq!(Nanousd(123_456).to_string(), "0.000123456");
         assert_eq!(Nanousd(-20_000_000).to_string(), "-0.02");
+    }
+
+    #[test]
+    fn money_is_read_as_an_unsigned_decimal() {
+        for (text, nano) in
+            [("0.05", 50_000_000), ("1", 1_000_000_000), ("0.000000001", 1), ("9000000", 9_000_000_000_000_000)]
+        {
+            assert_eq!(text.parse(), Ok(Nanousd(nano)), "{text}");
+        }
+        assert!("-1".parse::<Nanousd>().unwrap_err().contains("negative"));
+        for text in ["", "1e9", "0.1234567891", ".", "1.", "1,5", "NaN", "9000001", "10000000000"] {
+            assert!(text.parse::<Nanousd>().is_err(), "{text}");
+        }
     }
 }

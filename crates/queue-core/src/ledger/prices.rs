@@ -127,6 +127,8 @@ pub struct PriceBook {
     as_of_all: Vec<String>,
     models: HashMap<String, Model>,
     aliases: HashMap<String, String>,
+    /// What a model costs that has no price here.
+    default: Option<Rates>,
 }
 
 /// A price file that cannot be used.
@@ -213,6 +215,11 @@ impl PriceBook {
         toml::to_string(&file).map_err(|error| PriceError(error.to_string()))
     }
 
+    /// The same prices, and one for models and tiers that have none.
+    pub fn with_default(self, rates: Rates) -> Self {
+        Self { default: Some(rates), ..self }
+    }
+
     /// These prices with those of `other` over them, model by model. Both versions are kept: `2026-11-21+mine`.
     pub fn with_overrides(mut self, other: Self) -> Self {
         self.version = format!("{}+{}", self.version, other.version);
@@ -264,8 +271,8 @@ impl PriceBook {
     /// What one call with `usage` of `model` costs in a service tier; `None` when its price there is unknown, also that
     /// of a part of it that costs apart (audio).
     pub fn cost_in(&self, tier: Tier, model: &str, usage: &Usage) -> Option<Nanousd> {
-        let model = self.model(model)?;
-        let rates = model.rates(tier)?;
+        let model = self.model(model);
+        let rates = model.and_then(|model| model.rates(tier)).or(self.default)?;
         let rates = rates.long.filter(|long| usage.tokens_in > long.above).map_or(rates, Rates::from);
         let parts = Parts::of(usage);
         // Audio costs many times what text does: without a price of its own nothing is guessed.
@@ -279,7 +286,7 @@ impl PriceBook {
             (parts.audio_in, of_audio(parts.audio_in, rates.audio_in)?),
             (parts.text_out, rates.output),
             (parts.audio_out, of_audio(parts.audio_out, rates.audio_out)?),
-            (1, model.per_call.unwrap_or(0)),
+            (1, model.and_then(|model| model.per_call).unwrap_or(0)),
         ];
         let pico: i128 = sum.iter().map(|&(tokens, price)| i128::from(tokens) * i128::from(price)).sum();
         let nano = pico / PICO_PER_NANO + i128::from(pico % PICO_PER_NANO > 0);

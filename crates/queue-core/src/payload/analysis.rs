@@ -9,7 +9,7 @@ use super::{
     fields::{At, Errors, Object},
     items, llm, model, sampling, steps, tree,
 };
-use crate::fallback::Link;
+use crate::{fallback::Link, ledger::Nanousd};
 
 /// Largest document: some four million tokens, more than [`CHUNKS_MAX`] usual chunks. Payloads have a bound of their
 /// own, which is smaller as a rule.
@@ -158,6 +158,8 @@ pub struct Analysis {
     pub embed: Option<Vectors>,
     /// Provider calls that the job may make, over all attempts.
     pub max_calls: u32,
+    /// What its calls may cost together: the smaller one of this and the job's own counts.
+    pub max_cost: Option<Nanousd>,
 }
 
 impl Analysis {
@@ -207,6 +209,7 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
         let reason = "`refine` goes through one document; for items there are merge_arrays, tree and llm";
         errors.wrong(object.at("reduce").member("strategy"), reason);
     }
+    let (max_calls, max_cost) = limits(object, errors);
     Analysis {
         text,
         items,
@@ -217,7 +220,8 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
         map,
         reduce,
         embed: embed(object, errors),
-        max_calls: limits(object, errors),
+        max_calls,
+        max_cost,
     }
 }
 
@@ -334,14 +338,22 @@ fn embed(object: &Object<'_>, errors: &mut Errors) -> Option<Vectors> {
     })
 }
 
-fn limits(object: &Object<'_>, errors: &mut Errors) -> u32 {
-    let Some(value) = object.get("limits") else { return CALLS_MAX as u32 };
+/// How many calls the job may make, and what they may cost.
+fn limits(object: &Object<'_>, errors: &mut Errors) -> (u32, Option<Nanousd>) {
+    let usual = (CALLS_MAX as u32, None);
+    let Some(value) = object.get("limits") else { return usual };
     let at = object.at("limits");
     let known = ["max_cost_usd", "max_calls", "deadline_ms"];
-    let Some(limits) = Object::open(value, &at, &known, "", errors) else { return CALLS_MAX as u32 };
-    limits.refuse("max_cost_usd", "is not built in this version: budgets come with a later one", errors);
+    let Some(limits) = Object::open(value, &at, &known, "", errors) else { return usual };
+    let max_cost = match limits.text("max_cost_usd", errors).map(str::parse::<Nanousd>) {
+        Some(Err(reason)) => {
+            limits.wrong("max_cost_usd", reason, errors);
+            None
+        }
+        given => given.and_then(Result::ok),
+    };
     limits.refuse("deadline_ms", "is the job's: give the job a `deadline`", errors);
-    limits.whole("max_calls", 1..=CALLS_MAX, errors).unwrap_or(CALLS_MAX) as u32
+    (limits.whole("max_calls", 1..=CALLS_MAX, errors).unwrap_or(CALLS_MAX) as u32, max_cost)
 }
 
 /// Checks an `analysis` payload and says what it loads.
@@ -376,7 +388,7 @@ pub(super) fn validate(text: &str, chain: Option<&Value>, around: Surroundings<'
         let default = routes.default_embedding_model.as_deref().or(routes.default_model.as_deref());
         model::served(&Object { map, at: &embed_at }, "model", default, around, &mut errors);
     }
-    errors.settle(Some(Loads::chained(&targets, own)))
+    errors.settle(Some(Loads { max_cost: analysis.max_cost, ..Loads::chained(&targets, own) }))
 }
 
 /// Refuses a document that certainly makes too many chunks, and calls that certainly have no room.

@@ -11,6 +11,8 @@ mod messages;
 mod model;
 pub mod packed;
 pub mod probe;
+pub mod quote;
+pub mod rules;
 mod sampling;
 mod steps;
 #[cfg(test)]
@@ -26,7 +28,7 @@ use crate::{
     fallback::Link,
     ids::Name,
     job::Kind,
-    ledger::PriceBook,
+    ledger::{Nanousd, PriceBook},
     route::{self, Routes, Target},
 };
 
@@ -66,17 +68,19 @@ pub struct Loads {
     pub target: Name,
     /// The job's own fallback chain.
     pub fallback: Vec<Link>,
+    /// What its payload says that it may cost.
+    pub max_cost: Option<Nanousd>,
 }
 
 impl Loads {
     /// A job that loads this and has no chain.
     fn alone(target: Name) -> Self {
-        Self { target, fallback: Vec::new() }
+        Self { target, fallback: Vec::new(), max_cost: None }
     }
 
     /// A job whose calls go to these targets in order, by the chain of its own where that is not its payload's.
     fn chained(targets: &[Target], fallback: Vec<Link>) -> Self {
-        Self { target: route::lane_of(targets), fallback }
+        Self { target: route::lane_of(targets), fallback, max_cost: None }
     }
 }
 

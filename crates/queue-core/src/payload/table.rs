@@ -517,7 +517,11 @@ fn refused_analyses() {
             (json!({"embed": {"model": "nobody"}}), "/payload/embed/model", "served by no provider"),
             (json!({"embed": {"dims": 5}}), "/payload/embed/dims", "is called `dimensions`"),
             (json!({"embed": {"sink": "pgvector"}}), "/payload/embed/sink", "`result`, not `pgvector`"),
-            (json!({"limits": {"max_cost_usd": "1.50"}}), "/payload/limits/max_cost_usd", "budgets come with a later"),
+            (
+                json!({"limits": {"max_cost_usd": "much"}}),
+                "/payload/limits/max_cost_usd",
+                "not an amount of US dollars",
+            ),
             (json!({"limits": {"deadline_ms": 5}}), "/payload/limits/deadline_ms", "`deadline`"),
             (json!({"limits": {"max_calls": 0}}), "/payload/limits/max_calls", "from 1 to 100000"),
             (json!({"memo": {"ttl": "7d"}}), "/payload/memo", "not built"),

@@ -77,6 +77,7 @@ pub fn rule(class: ErrorClass) -> Rule {
         C::Timeout        => row(Retry,   SLOW,  Maybe, Unknown,  true),
         C::Rate           => row(Release, SLOW,  No,    Answered, true),
         C::Breaker        => row(Release, SLOW,  No,    Unknown,  true),
+        C::Budget         => row(Release, SLOW,  No,    Unknown,  true),
         C::Credential     => row(Release, SLOW,  No,    Unknown,  true),
         C::Quota          => row(Release, QUOTA, No,    Answered, true),
         C::TooBigForLimit => row(Final,   SLOW,  No,    Answered, true),
@@ -113,7 +114,8 @@ mod tests {
     #[test]
     fn what_finds_nobody_spends_no_attempt() {
         let free: Vec<_> = ErrorClass::ALL.into_iter().filter(|class| rule(*class).then == Then::Release).collect();
-        assert_eq!(free, [ErrorClass::Rate, ErrorClass::Quota, ErrorClass::Breaker, ErrorClass::Credential]);
+        let classes = [C::Rate, C::Quota, C::Breaker, C::Credential, C::Budget];
+        assert_eq!(free, classes);
         assert_eq!(rule(ErrorClass::Quota).wait, Wait::Fixed(Duration::from_secs(900)));
     }
 }

@@ -53,6 +53,7 @@ pub(crate) enum Operation {
     Join(u8),
     Leave(u8),
     Park { target: u8, for_ms: i64 },
+    ParkTenant { tenant: u8, for_ms: i64 },
     Limit { target: u8, limit: Option<u32> },
     Queue { queue: u8, older: bool, paused: bool, for_ms: Option<i64>, limit: Option<u32>, key_limit: Option<u32> },
     Tenant { tenant: u8, older: bool, weight: u32, paused: bool, for_ms: Option<i64> },
@@ -118,6 +119,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => (0..SESSIONS).prop_map(O::Join),
         1 => (0..SESSIONS).prop_map(O::Leave),
         2 => (0..3_u8, -100..3_000_i64).prop_map(|(target, for_ms)| O::Park { target, for_ms }),
+        2 => (0..3_u8, -1_000..3_000_i64).prop_map(|(tenant, for_ms)| O::ParkTenant { tenant, for_ms }),
         2 => (0..3_u8, limit()).prop_map(|(target, limit)| O::Limit { target, limit }),
         2 => (0..2_u8, prop::bool::weighted(0.2), any::<bool>(), prop::option::of(-100..3_000_i64), limit(), limit())
             .prop_map(|(queue, older, paused, for_ms, limit, key_limit)| {
@@ -395,6 +397,11 @@ impl Pair {
                 self.model.park(&target, until);
                 Setting::ParkTarget { target, until, reason: "because".into() }
             }
+            Operation::ParkTenant { tenant, for_ms } => {
+                let (tenant, until) = (name("tenant", tenant), now.plus_ms(for_ms));
+                self.model.moneyless.insert(tenant.clone(), until);
+                Setting::ParkTenant { tenant, until, reason: "because".into() }
+            }
             Operation::Limit { target, limit } => {
                 let target = name("target", target);
                 self.model.limits.remove(&target);
@@ -522,7 +529,9 @@ impl Pair {
             let held = waits.iter().any(|wait| matches!(wait, Wait::TargetPaused { .. }));
             assert_eq!(held, self.model.is_held(&waiting.entry.target));
             let asleep = waits.iter().any(|wait| matches!(wait, Wait::TenantPaused { .. }));
-            assert_eq!(asleep, self.model.is_asleep(&waiting.entry.tenant));
+            assert_eq!(asleep, self.model.is_tenant_paused(&waiting.entry.tenant));
+            let moneyless = waits.iter().any(|wait| matches!(wait, Wait::TenantParked { .. }));
+            assert_eq!(moneyless, self.model.is_moneyless(&waiting.entry.tenant));
             let blocked = waits.iter().find_map(|wait| match wait {
                 Wait::ConcurrencyKey { ahead, .. } => Some(*ahead),
                 _ => None,

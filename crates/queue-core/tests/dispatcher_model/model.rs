@@ -80,6 +80,8 @@ pub(crate) struct Model {
     pub(crate) limits: HashMap<Name, u32>,
     pub(crate) queues: HashMap<Name, Pause>,
     pub(crate) tenants: HashMap<Name, Pause>,
+    /// Tenants that a budget keeps asleep.
+    pub(crate) moneyless: HashMap<Name, Timestamp>,
     pub(crate) held: HashMap<Name, Pause>,
     pub(crate) weights: HashMap<Name, u32>,
     pub(crate) workers: HashMap<SessionId, Worker>,
@@ -137,7 +139,15 @@ impl Model {
     }
 
     pub(crate) fn is_asleep(&self, tenant: &Name) -> bool {
+        self.is_tenant_paused(tenant) || self.is_moneyless(tenant)
+    }
+
+    pub(crate) fn is_tenant_paused(&self, tenant: &Name) -> bool {
         self.tenants.get(tenant).is_some_and(|pause| pause.is_on(self.now))
+    }
+
+    pub(crate) fn is_moneyless(&self, tenant: &Name) -> bool {
+        self.moneyless.get(tenant).is_some_and(|until| *until > self.now)
     }
 
     fn active(&self, which: impl Fn(&Entry) -> bool) -> u32 {
@@ -244,7 +254,7 @@ impl Model {
     /// When something can become claimable by itself.
     pub(crate) fn next_at(&self) -> Option<Timestamp> {
         let due = self.jobs.iter().filter(|job| job.held.is_none()).map(|job| job.entry.run_at);
-        let parked = self.parked.values().copied();
+        let parked = self.parked.values().chain(self.moneyless.values()).copied();
         let pauses = self.queues.values().chain(self.tenants.values()).chain(self.held.values());
         let paused = pauses.filter(|pause| pause.paused).filter_map(|pause| pause.until);
         due.chain(parked).chain(paused).filter(|at| *at > self.now).min()

@@ -101,6 +101,8 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         }),
         payload: Bytes::from(n.to_string()),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: NOW,
     }
 }
@@ -117,6 +119,7 @@ fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
         queue: "default".into(),
         kind: Kind::Probe,
         operation: None,
+        key_id: None,
         epoch: Epoch(payer_of(payment)),
         step: "call".into(),
         sequence: answer_of(payment).into(),

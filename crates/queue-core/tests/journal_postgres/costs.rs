@@ -90,6 +90,24 @@ async fn a_transaction_that_commits_late_is_not_skipped() {
     assert_eq!(fold_all(&journal).await, 0);
 }
 
+/// The late calls of a job that has ended, written by two processes at once: one of them opens the job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_has_ended_is_opened_by_one_of_its_late_calls() {
+    let base = Base::fresh();
+    let journals = [base.journal().await, base.journal().await];
+    for _ in 0..20 {
+        let late = job();
+        journals[0].accept(vec![late.clone()]).await.unwrap();
+        journals[0].cancel(late.id, None, None, NOW).await.unwrap();
+        let write = |n: usize| {
+            let (journal, call) = (journals[n].clone(), call(&late, &format!("part{n}"), Some(1)));
+            async move { journal.record(call).await.unwrap() }
+        };
+        tokio::join!(write(0), write(1));
+    }
+    assert_eq!(spend(&journals[0]).await, (40, 40, 20));
+}
+
 /// A scheduler that dies before its commit has moved nothing, and one that dies after it has moved everything.
 #[tokio::test]
 async fn a_fold_that_dies_is_done_again_or_was_done() {

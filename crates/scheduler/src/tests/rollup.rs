@@ -50,6 +50,7 @@ fn call(tenant: &str) -> CallRecord {
         queue: "default".into(),
         kind: Kind::Llm,
         operation: None,
+        key_id: None,
         epoch: Default::default(),
         step: "chat".into(),
         sequence: 0,

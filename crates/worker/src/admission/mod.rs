@@ -396,7 +396,7 @@ fn note(done: Result<(), queue_core::limiter::Unavailable>) {
 }
 
 fn count_wait(target: &Target) {
-    metrics::counter!(telemetry::LIMITER_WAITS, "target" => target.label().shared()).increment(1);
+    metrics::counter!(telemetry::LIMITER_WAITS, "target" => telemetry::label(target.label().as_str())).increment(1);
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use queue_core::{
+    budget::Amount,
     cache::Key,
     error::JobError,
     ids::{CallId, Name},
@@ -26,6 +27,7 @@ use crate::{
     context::Surroundings,
     patience::until_available,
     provider::{CallError, EmbedAnswer},
+    purse::Hold,
 };
 
 /// One job's part of a call.
@@ -57,6 +59,8 @@ pub(crate) struct Member {
     pub(crate) in_flight: Arc<AtomicU32>,
     /// Set once it was.
     pub(crate) flight: Option<Flight>,
+    /// What is reserved for its share.
+    pub(crate) hold: Option<Hold>,
     pub(crate) reply: oneshot::Sender<Delivery>,
 }
 
@@ -72,6 +76,9 @@ impl Member {
     /// From here on its call may reach the provider.
     pub(super) fn sends(&mut self) {
         self.flight.get_or_insert_with(|| Flight::of(&self.in_flight));
+        if let Some(hold) = &mut self.hold {
+            hold.sends();
+        }
     }
 
     /// Hands over how it ended. Where nobody waits any more, the row is written all the same, and the answer kept.
@@ -82,7 +89,9 @@ impl Member {
         row: Option<CallRecord>,
         spared: u64,
     ) {
-        let contents = Contents { result, row, spared, request_hash: self.request_hash };
+        // Where no call was made, what was reserved for it goes back.
+        let hold = self.hold.filter(|_| row.is_some());
+        let contents = Contents { result, row, spared, hold, request_hash: self.request_hash };
         let journal = around.stores.journal.clone();
         let delivery = Delivery { contents: Some(contents), journal, flight: self.flight };
         // What is not taken is dropped, and the drop writes it down.
@@ -120,6 +129,8 @@ pub(crate) struct Contents {
     pub(crate) row: Option<CallRecord>,
     /// Tokens of inputs that others of the same call brought as well.
     pub(crate) spared: u64,
+    /// What the share has reserved.
+    pub(crate) hold: Option<Hold>,
     request_hash: [u8; 32],
 }
 
@@ -147,11 +158,15 @@ impl Drop for Delivery {
         let Some(mut contents) = self.contents.take() else { return };
         contents.keep_answer();
         let (Some(row), journal, flight) = (contents.row, self.journal.clone(), self.flight.take()) else { return };
+        let hold = contents.hold;
         // Without a runtime the process ends, and this is a call like any that was under way then.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let _flight = flight;
                 until_available("record", || journal.record(row.clone()), &CancellationToken::new()).await;
+                if let Some(hold) = hold {
+                    hold.commit(Amount::of(row.cost, &row.usage), row.at).await;
+                }
             });
         }
     }

@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
 use crate::{
-    admission::{Alike, of_inputs},
+    admission::{Alike, Estimate, of_inputs},
     coalesce::{Contents, Member},
-    fallback::Step,
+    fallback::{Step, most_hopeful},
     provider::{EmbedAnswer, EmbedRequest, estimate},
 };
 
@@ -42,12 +42,21 @@ impl JobContext {
         if runs.len() < 2 {
             return self.embed_at_once(asked, request, tokens, durability).await;
         }
-        // Of several calls none may be lost with the failure of another.
+        // Each to its end: a part that is dropped would throw away what it is paying for.
         let parts = runs.into_iter().enumerate().map(|(number, run)| {
             let input = request.input[run].to_vec();
             self.embed_part(format!("{step}/part{number:04}"), sequence, model, input, dimensions)
         });
-        let answers = futures::future::try_join_all(parts).await?;
+        let (mut answers, mut failures) = (vec![], vec![]);
+        for ended in futures::future::join_all(parts).await {
+            match ended {
+                Ok(answer) => answers.push(answer),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        if !failures.is_empty() {
+            return Err(most_hopeful(failures));
+        }
         let mut whole = EmbedAnswer { usage: Some(Usage::default()), ..EmbedAnswer::default() };
         for answer in answers {
             whole.vectors.extend(answer.vectors);
@@ -101,6 +110,9 @@ impl JobContext {
             let (model, usage) = (asked.model.to_owned(), Some(Usage::default()));
             return Ok(EmbedAnswer { vectors, model, usage, ..EmbedAnswer::default() });
         }
+        let expected = Estimate { tokens_in: tokens.iter().sum(), ..Estimate::default() };
+        // Vectors of two models cannot be compared: nobody else is asked.
+        let hold = self.pay(&asked, expected, true).await?;
         let _wished = InFlight::enter(&self.wished);
         // Fires also when this future is dropped: then nobody waits for the call any more.
         let stop = self.stop.child_token();
@@ -127,6 +139,7 @@ impl JobContext {
             stop,
             in_flight: self.in_flight.clone(),
             flight: None,
+            hold: Some(hold),
             reply,
         };
         self.around.coalescer.join(&self.around, &self.breakers, &asked.provider, &asked.target, dimensions, member);
@@ -146,7 +159,7 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         contents.keep_answer();
-        let Contents { mut result, row, spared, .. } = contents;
+        let Contents { mut result, row, spared, hold, .. } = contents;
         if let Err(refused) = &mut result
             && (row.is_none() || refused.class == ErrorClass::Credential)
         {
@@ -157,7 +170,7 @@ impl JobContext {
         }
         if let Some(row) = row {
             count_money(&row);
-            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }).await;
+            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }, hold).await;
         }
         if result.is_ok() {
             self.note_served_by(asked);

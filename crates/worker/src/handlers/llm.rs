@@ -40,11 +40,13 @@ impl Handler for Llm {
             None => Form::Text,
         };
         // Where another call may follow, the answer before it must be kept first; else the settle keeps the only one.
-        let follows = matches!(payload.on_truncated, OnTruncated::Raise | OnTruncated::Continue);
+        let chain = cx.chain(&model);
+        let follows = matches!(payload.on_truncated, OnTruncated::Raise | OnTruncated::Continue)
+            || chain.goes_on_after_an_answer();
         let is_last = !follows && (matches!(form, Form::Text) || payload.repair == 0);
         let question = Question {
             step: "chat",
-            chain: &cx.chain(&model),
+            chain: &chain,
             body: payload.body,
             form,
             repair: payload.repair,

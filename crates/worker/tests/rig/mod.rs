@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use queue_core::{
     breaker::memory::MemoryBreakers,
+    budget::{Budget, Known, memory::MemoryCounters},
     credentials::Credentials,
     dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
@@ -30,6 +31,7 @@ use worker::{
     coalesce::{Coalescer, Coalescing},
     context::Surroundings,
     provider::Providers,
+    purse::{Purse, UnknownPrice},
 };
 
 /// Longest wait for anything: a test that needs longer has failed.
@@ -70,9 +72,11 @@ impl Rig {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
-            vault: journal,
+            vault: journal.clone(),
+            budgets: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+            counters: Arc::new(MemoryCounters::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
@@ -85,11 +89,15 @@ impl Rig {
             default_model: Some("small".into()),
             default_embedding_model: Some("small".into()),
         };
+        let prices = Arc::new(PriceBook::shipped());
+        let known = Arc::new(Known::new(stores.budgets.clone(), Budget::default()));
+        let purse = Purse::new(stores.clone(), known, prices.clone(), UnknownPrice::Refuse);
         let around = Surroundings {
             stores: stores.clone(),
             providers: Arc::new(providers),
             routes: Arc::new(routes),
-            prices: Arc::new(PriceBook::shipped()),
+            prices,
+            purse: Arc::new(purse),
             gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
             caches: Arc::new(Caches::none()),
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
@@ -156,6 +164,8 @@ impl Rig {
             idempotency: None,
             payload: Bytes::copy_from_slice(payload.as_bytes()),
             fallback: vec![],
+            key_id: None,
+            max_cost: None,
             accepted_at: now,
         };
         change(&mut job);

@@ -9,6 +9,9 @@ use crate::{
 /// Filters; each narrows the list.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
+    /// That meet this: 'queue = llm and state = dead and error.class in (server, rate) and age > 1h'
+    #[arg(long)]
+    filter: Option<String>,
     /// Of this queue
     #[arg(long)]
     queue: Option<String>,
@@ -47,6 +50,7 @@ pub(crate) struct Args {
 /// Prints the page.
 pub(crate) async fn run(operator: &Operator, args: Args) -> Outcome {
     let query = [
+        ("filter", args.filter),
         ("queue", args.queue),
         ("kind", args.kind),
         ("state", args.state),

@@ -73,6 +73,9 @@ pub(crate) struct Args {
     /// A model that chat calls may go to when the first does not answer, and after which failures; may be repeated
     #[arg(long, value_name = "MODEL[=CLASS,...]")]
     fallback: Vec<String>,
+    /// What all its calls may cost at most, in US dollars, e.g. 0.05
+    #[arg(long, value_name = "USD")]
+    max_cost_usd: Option<String>,
     /// Label for cost reports
     #[arg(long)]
     operation: Option<String>,
@@ -164,6 +167,7 @@ fn body_of(args: &Args) -> Result<Value, Failure> {
     put("unique_key", args.unique_key.as_ref().map(|key| json!(key)));
     put("concurrency_key", args.concurrency_key.as_ref().map(|key| json!(key)));
     put("fallback", (!args.fallback.is_empty()).then(|| args.fallback.iter().map(|link| link_of(link)).collect()));
+    put("max_cost_usd", args.max_cost_usd.as_ref().map(|usd| json!(usd)));
     put("operation", args.operation.as_ref().map(|operation| json!(operation)));
     put("batch_id", args.batch_id.as_ref().map(|batch| json!(batch)));
     put("tags", (!args.tag.is_empty()).then(|| json!(args.tag)));

@@ -103,7 +103,7 @@ macro_rules! dispatcher_conformance {
             a_withdrawn_job_leaves_the_line_of_its_key, a_lost_claim_keeps_its_place_until_it_is_replaced,
             what_ran_before_a_flush_has_its_place, who_held_more_than_may_is_waited_for, a_blocked_job_says_so,
             a_key_that_nobody_has_leaves_nothing,
-            a_tenant_sleeps_until_its_time, a_sleeping_tenant_holds_nobody_up, what_a_sleeping_tenant_has_is_parked,
+            a_tenant_sleeps_until_its_time, a_budget_parks_a_tenant, a_sleeping_tenant_holds_nobody_up, what_a_sleeping_tenant_has_is_parked,
             a_woken_tenant_has_saved_no_turns, older_settings_of_tenants_and_targets_change_nothing,
             a_paused_target_is_skipped_until_its_time, a_target_is_tried_by_one_job, a_trial_that_fails_tries_again,
             a_trial_ends_with_a_wake_up, an_operators_wake_up_wakes_workers, who_sleeps_is_named;

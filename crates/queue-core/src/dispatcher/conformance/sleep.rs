@@ -53,6 +53,38 @@ pub async fn a_tenant_sleeps_until_its_time(fixture: &dyn Fixture) {
     assert_eq!(scene.claim_ids(9).await, [last]);
 }
 
+pub async fn a_budget_parks_a_tenant(fixture: &dyn Fixture) {
+    let scene = Scene::open(fixture).await;
+    let park = async |until: Timestamp| {
+        let (tenant, reason) = ("acme".into(), "no money".to_owned());
+        scene.dispatcher.apply(Setting::ParkTenant { tenant, until, reason }).await.unwrap();
+    };
+    let first = scene.push(|_| {}).await.id;
+    let until = scene.now().plus_ms(5_000);
+    park(until).await;
+    scene.push(|entry| entry.tenant = "other".into()).await;
+    assert_eq!(scene.parked_and_waiting().await, (1, 1));
+    assert_eq!(scene.claim(9).await.len(), 1, "nobody else is held up");
+    let waits = scene.dispatcher.explain(first).await.unwrap();
+    assert!(waits.contains(&Wait::TenantParked { until, reason: "no money".into() }), "{waits:?}");
+    // What a budget says and what an operator says do not end each other.
+    scene.set_tenant("acme", 1, asleep(None)).await;
+    park(scene.now()).await;
+    assert!(scene.claim(9).await.is_empty());
+    park(until).await;
+    scene.set_tenant("acme", 2, TenantSettings::default()).await;
+    assert!(scene.claim(9).await.is_empty());
+    // The last word counts, also where it is the shorter one.
+    park(scene.now().plus_ms(1_000)).await;
+    scene.fixture.advance_ms(1_000).await;
+    assert_eq!(scene.claim_ids(9).await, [first]);
+    let second = scene.push(|_| {}).await.id;
+    park(scene.now().plus_ms(60_000)).await;
+    assert!(scene.claim(9).await.is_empty());
+    park(scene.now()).await;
+    assert_eq!(scene.claim_ids(9).await, [second], "woken before its time");
+}
+
 pub async fn a_sleeping_tenant_holds_nobody_up(fixture: &dyn Fixture) {
     let scene = Scene::open(fixture).await;
     let mut others = vec![];

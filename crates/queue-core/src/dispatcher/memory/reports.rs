@@ -59,9 +59,13 @@ impl Core {
             waits.push(Wait::QueueConcurrency { limit });
         }
         let lane = &self.rotation.lanes[waiting.lane];
-        if let Some(set) = self.rotation.tenants.get(&lane.tenant).filter(|set| set.asleep) {
+        let tenant = self.rotation.tenants.get(&lane.tenant);
+        if let Some(set) = tenant.filter(|set| set.paused) {
             let (until, reason) = (set.settings.value.paused_until, set.settings.value.reason.clone());
             waits.push(Wait::TenantPaused { until, reason });
+        }
+        if let Some((until, reason)) = tenant.and_then(|set| set.parked.clone()) {
+            waits.push(Wait::TenantParked { until, reason });
         }
         let group = &self.rotation.groups[lane.group];
         let target = &self.rotation.targets[group.target];

@@ -106,12 +106,21 @@ impl Target {
     }
 }
 
-/// What operators have set for a tenant.
+/// What is set for a tenant.
 #[derive(Debug)]
 pub(super) struct Tenant {
     pub(super) settings: Versioned<TenantSettings>,
     /// Paused now: set by the settings, cleared by them or by the end of the pause.
-    pub(super) asleep: bool,
+    pub(super) paused: bool,
+    /// Until when and why a budget keeps it asleep; cleared when the time has come.
+    pub(super) parked: Option<(Timestamp, String)>,
+}
+
+impl Tenant {
+    /// Whether its lanes sleep.
+    pub(super) fn asleep(&self) -> bool {
+        self.paused || self.parked.is_some()
+    }
 }
 
 /// The lanes of one target in one queue.
@@ -147,6 +156,8 @@ pub(super) enum Timer {
     /// The pause that its settings say.
     HeldTarget(u32),
     Tenant(Name),
+    /// A budget's park.
+    ParkedTenant(Name),
     Queue(u32),
     /// Keys of the queue have yet to hear of a new limit.
     Keys(u32),
@@ -189,7 +200,7 @@ impl Rotation {
             return lane;
         }
         let set = self.tenants.get(tenant);
-        let (weight, asleep) = set.map_or((1, false), |set| (weight_of(&set.settings.value), set.asleep));
+        let (weight, asleep) = set.map_or((1, false), |set| (weight_of(&set.settings.value), set.asleep()));
         let (tenant_name, lines) = (tenant.clone(), Lines::default());
         let lane = self.lanes.insert(Lane { group, tenant: tenant_name, weight, asleep, at: (0, 0), lines, refs: 0 });
         self.groups[group].by_tenant.insert(tenant.clone(), lane);
@@ -431,7 +442,7 @@ impl Rotation {
     /// Brings a tenant's lanes to what is set. Looks at every lane: a thing of starts and of operators.
     pub(super) fn refresh_tenant(&mut self, tenant: &Name) {
         let Some(set) = self.tenants.get(tenant) else { return };
-        let (weight, asleep) = (weight_of(&set.settings.value), set.asleep);
+        let (weight, asleep) = (weight_of(&set.settings.value), set.asleep());
         for key in self.lanes.keys_where(|lane| lane.tenant == *tenant && lane.refs > 0) {
             let lane = &mut self.lanes[key];
             lane.weight = weight;

@@ -8,6 +8,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// The version of what nobody has set.
+const UNSET: i64 = -1;
+
 impl Rotation {
     /// Returns the queue whose keys have another limit now.
     pub(super) fn apply(&mut self, setting: Setting, now: Timestamp) -> Option<u32> {
@@ -33,6 +36,9 @@ impl Rotation {
                 self.park_for_longer(key, from, reason, now);
             }
             Setting::Target(name, settings) => self.set_target(&name, settings, now),
+            Setting::ParkTenant { tenant, until, reason } => {
+                self.park_tenant(tenant, Some((until, reason)).filter(|_| until > now));
+            }
             Setting::Tenant(tenant, settings) => self.set_tenant(tenant, settings, now),
         }
         None
@@ -74,6 +80,7 @@ impl Rotation {
     }
 
     fn set_tenant(&mut self, name: Name, settings: Versioned<TenantSettings>, now: Timestamp) {
+        let mut parked = None;
         if let Some(known) = self.tenants.get(&name) {
             if known.settings.version > settings.version {
                 return;
@@ -81,14 +88,36 @@ impl Rotation {
             if let Some(until) = known.settings.value.paused_until {
                 self.timers.remove(&(until, Timer::Tenant(name.clone())));
             }
+            parked = known.parked.clone();
         }
         let TenantSettings { paused, paused_until, .. } = settings.value;
-        let asleep = paused && paused_until.is_none_or(|until| until > now);
-        if let Some(until) = paused_until.filter(|_| asleep) {
+        let paused = paused && paused_until.is_none_or(|until| until > now);
+        if let Some(until) = paused_until.filter(|_| paused) {
             self.timers.insert((until, Timer::Tenant(name.clone())));
         }
-        self.tenants.insert(name.clone(), Tenant { settings, asleep });
+        self.tenants.insert(name.clone(), Tenant { settings, paused, parked });
         self.refresh_tenant(&name);
+    }
+
+    fn park_tenant(&mut self, name: Name, parked: Option<(Timestamp, String)>) {
+        let unset = || Tenant {
+            settings: Versioned { version: UNSET, value: TenantSettings::default() },
+            paused: false,
+            parked: None,
+        };
+        let tenant = self.tenants.entry(name.clone()).or_insert_with(unset);
+        if let Some((until, _)) = tenant.parked.take() {
+            self.timers.remove(&(until, Timer::ParkedTenant(name.clone())));
+        }
+        if let Some((until, _)) = &parked {
+            self.timers.insert((*until, Timer::ParkedTenant(name.clone())));
+        }
+        tenant.parked = parked;
+        let is_unset = tenant.settings.version == UNSET && tenant.parked.is_none();
+        self.refresh_tenant(&name);
+        if is_unset {
+            self.tenants.remove(&name);
+        }
     }
 
     /// Looks at every target when the name is a pattern: a thing of starts and of operators.
@@ -146,10 +175,11 @@ impl Rotation {
                 }
                 Timer::Tenant(name) => {
                     if let Some(tenant) = self.tenants.get_mut(&name) {
-                        tenant.asleep = false;
+                        tenant.paused = false;
                     }
                     self.refresh_tenant(&name);
                 }
+                Timer::ParkedTenant(name) => self.park_tenant(name, None),
                 Timer::Queue(key) => {
                     self.queues[key].paused = false;
                     self.refresh_queue(key);

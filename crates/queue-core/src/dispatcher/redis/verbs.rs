@@ -254,6 +254,9 @@ fn setting_args(setting: Setting) -> Vec<Vec<u8>> {
             let (held, until, reason) = settings.value.held();
             vec![text("target"), text(name), text(settings.version), yes(held), moment(until), text(reason)]
         }
+        Setting::ParkTenant { tenant, until, reason } => {
+            vec![text("park_tenant"), text(tenant), text(until.0), text(reason)]
+        }
         Setting::Tenant(tenant, settings) => {
             let value = settings.value;
             vec![
@@ -298,6 +301,10 @@ fn wait(value: Value) -> Result<Wait, DispatchError> {
         "tenant_paused" => {
             let until = parts.moment()?;
             Wait::TenantPaused { until, reason: parts.text()?.strip_prefix('=').map(str::to_owned) }
+        }
+        "tenant_parked" => {
+            let until = moment(&mut parts)?;
+            Wait::TenantParked { until, reason: parts.text()? }
         }
         "target_paused" => {
             let (target, until) = (parts.text()?, parts.moment()?);

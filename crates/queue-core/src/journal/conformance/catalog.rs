@@ -167,6 +167,7 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
         paused_until: Some(NOW.plus_ms(7)),
         reason: Some("a\u{0}b".into()),
         credential_policy: CredentialPolicy::OwnOnly,
+        ..TenantSettings::default()
     };
     let first = store.catalog.set_tenant(&acme, settings.clone()).await.unwrap();
     assert!(store.catalog.set_tenant(&acme, settings.clone()).await.unwrap() > first);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a suite fails by panicking; it is built for tests only
 
 pub mod accept;
+pub mod budgets;
 pub mod catalog;
 pub mod money;
 pub mod protocol;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use super::{Accepted, Budgets, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
 use crate::{
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -41,19 +42,16 @@ pub struct Opened {
     pub catalog: Arc<dyn Catalog>,
     /// Tenants' own keys.
     pub vault: Arc<dyn Vault>,
+    /// What may be spent.
+    pub budgets: Arc<dyn Budgets>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + 'static>(store: S) -> Self {
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static>(store: S) -> Self {
         let store = Arc::new(store);
-        Self {
-            journal: store.clone(),
-            reads: store.clone(),
-            ledger: store.clone(),
-            catalog: store.clone(),
-            vault: store,
-        }
+        let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog: store.clone(), vault: store.clone(), budgets: store }
     }
 }
 
@@ -96,6 +94,8 @@ macro_rules! journal_conformance {
                 a_rewrap_touches_one_version, changes_come_in_their_order, policies_are_told_apart;
             catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
+            budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
+                an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -136,6 +136,8 @@ pub fn job() -> NewJob {
         idempotency: None,
         payload: Bytes::from_static(br#"{"messages":[]}"#),
         fallback: vec![],
+        key_id: None,
+        max_cost: None,
         accepted_at: NOW,
     }
 }
@@ -194,6 +196,7 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         queue: job.queue.clone(),
         kind: job.kind,
         operation: job.operation.clone(),
+        key_id: None,
         epoch: Epoch(0),
         step: step.into(),
         sequence: 0,

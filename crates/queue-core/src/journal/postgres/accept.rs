@@ -212,5 +212,7 @@ fn bind_jobs<'q>(query: Query<'q>, jobs: &[&'q NewJob]) -> Result<Query<'q>, Fai
         .bind(tags)
         .bind(texts(|job| job.request_id.as_ref()))
         .bind(texts(|job| job.traceparent.as_ref()))
-        .bind(jobs.iter().map(|job| job.concurrency_key.as_ref().map(Name::as_str)).collect::<Vec<_>>()))
+        .bind(jobs.iter().map(|job| job.concurrency_key.as_ref().map(Name::as_str)).collect::<Vec<_>>())
+        .bind(jobs.iter().map(|job| job.key_id.as_ref().map(Name::as_str)).collect::<Vec<_>>())
+        .bind(times(|job| job.max_cost.map(|cost| cost.0))))
 }

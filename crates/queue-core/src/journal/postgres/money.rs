@@ -1,8 +1,9 @@
 //! Spend, memos and charges. Spend and memos ask for no epoch: what was paid for is kept whoever paid.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use async_trait::async_trait;
+use sqlx::Row;
 use uuid::Uuid;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    ids::JobId,
+    ids::{JobId, Name},
     ledger::{CallRecord, Saving, Sums, Usage},
 };
 
@@ -52,8 +53,11 @@ impl Verb for Record {
 
 /// Holds the rows of jobs in the order of their ids, and waits for whoever has them.
 pub(super) async fn hold(transaction: &mut Transaction, jobs: impl Iterator<Item = JobId>) -> Result<(), Failure> {
-    let ids: Vec<_> = jobs.map(|id| id.0).collect();
-    sqlx::query(sql::JOBS_LOCK).bind(ids).execute(transaction.connection()).await?;
+    let ids: Vec<_> = jobs.map(|id| id.0).collect::<BTreeSet<_>>().into_iter().collect();
+    let held: i64 = sqlx::query(sql::JOBS_LOCK).bind(&ids).fetch_one(transaction.connection()).await?.try_get(0)?;
+    if usize::try_from(held) != Ok(ids.len()) {
+        sqlx::query(sql::SETTLED_LOCK).bind(&ids).execute(transaction.connection()).await?;
+    }
     Ok(())
 }
 
@@ -152,6 +156,7 @@ async fn insert_spend(
         .bind(numbers(|call| rows::to_bigint(call.duration_ms)))
         .bind(calls.iter().map(|call| kept_if_any(call.provider_request_id.as_ref())).collect::<Vec<_>>())
         .bind(numbers(|call| call.at.0))
+        .bind(calls.iter().map(|call| call.key_id.as_ref().map(Name::as_str)).collect::<Vec<_>>())
         .bind(texts(|call| &call.credential))
         .fetch_all(transaction.connection())
         .await?;

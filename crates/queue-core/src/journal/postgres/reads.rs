@@ -362,5 +362,6 @@ async fn costs(pool: PgPool, query: &CostQuery) -> Result<Vec<CostRow>, Failure>
 /// either way.
 async fn fold_costs(pool: PgPool) -> Result<u64, Failure> {
     let moved: i64 = sqlx::query_scalar(sql::COSTS_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
-    Ok(u64::try_from(moved).unwrap_or_default())
+    let of_keys: i64 = sqlx::query_scalar(sql::KEYS_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
+    Ok(u64::try_from(moved.max(of_keys)).unwrap_or_default())
 }

@@ -12,7 +12,7 @@ use crate::{
     fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::{CostQuery, CostRow, Saved},
+    journal::{CostQuery, CostRow, Saved, TenantRules},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
     state::Standing,
     time::Timestamp,
@@ -169,6 +169,11 @@ pub(super) fn tags_text(tags: &[String]) -> Read<Option<String>> {
     if tags.is_empty() { Ok(None) } else { json_text(&tags).map(Some) }
 }
 
+/// What a tenant may ask for as JSON text, or nothing where nothing is set.
+pub(super) fn rules_text(rules: &TenantRules) -> Read<Option<String>> {
+    if rules.is_empty() { Ok(None) } else { json_text(rules).map(Some) }
+}
+
 /// A fallback chain as JSON text, or nothing where there is none.
 pub(super) fn fallback_text(links: &[Link]) -> Read<Option<String>> {
     if links.is_empty() { Ok(None) } else { json_text(&links).map(Some) }
@@ -237,6 +242,8 @@ pub(super) fn job(row: &PgRow) -> Read<Job> {
         cost: cost(cells.next()?, cells.next()?),
         cancel_reason: cells.text_if_any()?,
         concurrency_key: cells.behind(ERROR_COLUMNS).name_if_any()?,
+        key_id: cells.name_if_any()?,
+        max_cost: cells.next::<Option<i64>>()?.map(Nanousd),
     })
 }
 
@@ -244,7 +251,7 @@ pub(super) fn job(row: &PgRow) -> Read<Job> {
 const ERROR_COLUMNS: usize = 2;
 
 /// Columns of `job_rows`; what follows them in a row belongs to the statement.
-pub(super) const JOB_COLUMNS: usize = 38;
+pub(super) const JOB_COLUMNS: usize = 40;
 
 fn cost(sum: i64, unknown: bool) -> Option<Nanousd> {
     (!unknown).then_some(Nanousd(sum))
@@ -289,6 +296,7 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         duration_ms: cells.count()?,
         provider_request_id: cells.text_if_any()?,
         at: cells.time()?,
+        key_id: cells.name_if_any()?,
         credential: cells.text()?,
         memo: None,
     })

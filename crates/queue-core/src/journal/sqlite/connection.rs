@@ -16,6 +16,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0005_concurrency_key.sql"),
     include_str!("../../../../../migrations/sqlite/0006_costs.sql"),
     include_str!("../../../../../migrations/sqlite/0007_targets.sql"),
+    include_str!("../../../../../migrations/sqlite/0008_budgets.sql"),
     include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
 ];
 

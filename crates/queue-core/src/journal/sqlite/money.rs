@@ -4,7 +4,7 @@ use rusqlite::params;
 
 use super::{rows, sql::Write, writer::Batch};
 use crate::{
-    ids::JobId,
+    ids::{JobId, Name},
     ledger::{CallRecord, Saving, Sums},
 };
 
@@ -93,6 +93,7 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
             rows::to_integer(call.duration_ms),
             call.provider_request_id,
             call.at.0,
+            call.key_id.as_ref().map(Name::as_str),
             call.credential,
         ],
     )?;

@@ -66,6 +66,9 @@ writes! {
     FillingNote = "filling_note",
     Generation = "generation",
     Check = "check",
+    BudgetSet = "budget_set",
+    BudgetWake = "budget_wake",
+    BudgetAlert = "budget_alert",
 }
 
 macro_rules! reads {
@@ -98,6 +101,9 @@ reads! {
     TARGETS = "targets",
     CREDENTIALS_SINCE = "credentials_since",
     CREDENTIAL_POLICIES = "credential_policies",
+    BUDGETS = "budgets",
+    BUDGET_SPENT = "budget_spent",
+    BUDGET_SPENT_OF_KEY = "budget_spent_of_key",
     BACKLOG = "backlog",
     KEY_FIND = "key_find",
     KEY_COUNT = "key_count",

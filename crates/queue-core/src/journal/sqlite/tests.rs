@@ -140,9 +140,14 @@ async fn a_connection_whose_file_failed_is_replaced() {
     assert_eq!(journal.live_counts().await.unwrap()["default"], 3);
 }
 
-/// What 0006_costs.sql and the steps after it made, taken away again.
+/// What 0006_costs.sql and the steps behind it made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy; DROP TABLE targets; ALTER TABLE payloads DROP COLUMN fallback; ALTER TABLE tenants DROP COLUMN paused;
+    "DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
+    DROP TRIGGER spend_of_keys_summed; DROP TABLE key_days; DROP TABLE budget_alerts; DROP TABLE budgets;
+    DROP VIEW job_rows; DROP INDEX jobs_over_budget; ALTER TABLE tenants DROP COLUMN rules;
+    ALTER TABLE spend DROP COLUMN key_id; ALTER TABLE jobs DROP COLUMN max_cost_nanousd;
+    ALTER TABLE jobs DROP COLUMN key_id; CREATE VIEW job_rows AS SELECT 1;
+    DROP TABLE targets; ALTER TABLE payloads DROP COLUMN fallback; ALTER TABLE tenants DROP COLUMN paused;
     ALTER TABLE tenants DROP COLUMN paused_until; ALTER TABLE tenants DROP COLUMN reason;
     DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
     DROP TRIGGER spend_summed; DROP TRIGGER waste_summed; DROP TRIGGER charges_summed; DROP TABLE savings;

@@ -1,0 +1,133 @@
+//! What callers may ask for and spend, as it is known when a request arrives: the rules of tenants, read at most once a second,
+//! and budgets. A job that cannot fit is refused with an estimate, before anybody waits for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use queue_core::{
+    budget::{Applies, Lines, Measure},
+    error::ErrorClass,
+    fallback::Link,
+    ids::Name,
+    journal::{Catalog, JournalError, TenantRules, TenantSettings, Versioned},
+    ledger::Nanousd,
+    payload::{
+        Surroundings,
+        quote::{Quote, Unpriced},
+    },
+};
+
+use crate::problem::{Cause, Problem};
+
+/// Age at which settings are read anew.
+const FRESH: Duration = Duration::from_secs(1);
+
+type All = BTreeMap<Name, Versioned<TenantSettings>>;
+
+/// The settings of tenants as this process read them last.
+#[derive(Default)]
+pub(crate) struct Policies {
+    held: Mutex<Option<(Arc<All>, Instant)>>,
+    /// Held by whoever reads the journal: one at a time.
+    reading: tokio::sync::Mutex<()>,
+}
+
+impl Policies {
+    fn fresh(&self) -> Option<Arc<All>> {
+        // What was being done when a holder of the lock panicked is whole: it is one assignment.
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.as_ref().filter(|(_, at)| at.elapsed() < FRESH).map(|(all, _)| all.clone())
+    }
+
+    /// What holds now.
+    pub(crate) async fn now(&self, catalog: &dyn Catalog) -> Result<Policy, JournalError> {
+        if let Some(all) = self.fresh() {
+            return Ok(Policy(all));
+        }
+        let _one = self.reading.lock().await;
+        if let Some(all) = self.fresh() {
+            return Ok(Policy(all));
+        }
+        let read_at = Instant::now();
+        let all = Arc::new(catalog.tenants().await?);
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((all.clone(), read_at));
+        Ok(Policy(all))
+    }
+
+    /// Something was changed here: it holds with the next request.
+    pub(crate) fn forget(&self) {
+        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// What tenants may ask for.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Policy(Arc<All>);
+
+impl Policy {
+    /// What was set for a tenant; `None` where it may ask for anything.
+    pub(crate) fn rules(&self, tenant: &Name) -> Option<&TenantRules> {
+        self.0.get(tenant).map(|settings| &settings.value.rules).filter(|rules| !rules.is_empty())
+    }
+}
+
+/// What a job may cost.
+pub(crate) struct Spending<'a> {
+    /// Its own cap.
+    pub(crate) max_cost: Option<Nanousd>,
+    /// The budgets that it falls under.
+    pub(crate) budgets: Applies,
+    /// Its fallback chain, and its payload's.
+    pub(crate) links: &'a [Link],
+    /// Whether it is refused where nobody knows what it costs.
+    pub(crate) refuse_unpriced: bool,
+}
+
+impl Spending<'_> {
+    /// Refuses a job that will never be let pass, whatever is left of its budgets.
+    pub(crate) fn check(&self, quote: impl FnOnce() -> Quote, around: Surroundings<'_>) -> Result<(), Problem> {
+        let limits_money = self.max_cost.is_some() || self.budgets.limits_money();
+        if !limits_money && self.budgets.0.is_empty() {
+            return Ok(());
+        }
+        let quote = quote();
+        let cheaper = self.links.iter().filter(|link| link.on.contains(&ErrorClass::Budget)).map(|link| &*link.model);
+        let others: Vec<&str> = cheaper.chain(self.budgets.degrade_to()).collect();
+        let cost = match quote.cost(around.prices, others.iter().copied()) {
+            Ok(cost) => cost,
+            Err(Unpriced(model)) if limits_money && self.refuse_unpriced => {
+                let reason = format!(
+                    "nobody knows what `{model}` costs, and money is limited: give it a price, or a default price to all"
+                );
+                return Err(Problem::field("/payload/model", reason));
+            }
+            // It counts as free.
+            Err(_) => Nanousd(0),
+        };
+        if let Some(max) = self.max_cost.filter(|max| cost > *max) {
+            let detail = format!("the job costs ${cost} at the least, and it may cost ${max}");
+            let problem = Problem::new(Cause::TooDear, detail).estimated(cost);
+            return Err(problem.at("/max_cost_usd", format!("is less than ${cost}, what the job costs at the least")));
+        }
+        for (scope, budget) in &self.budgets.0 {
+            for ((measure, period), limit) in Lines::ALL.into_iter().zip(budget.value.limits()) {
+                let Some(limit) = limit else { continue };
+                let least = match measure {
+                    Measure::Usd => cost.0,
+                    Measure::Tokens => i64::try_from(quote.tokens()).unwrap_or(i64::MAX),
+                };
+                if least > limit {
+                    let (least, limit) = (measure.show(least), measure.show(limit));
+                    let of = format!("the {} budget of {}", period.adjective(), scope.words());
+                    let detail = format!("the job needs {least} at the least, and {of} is {limit}");
+                    let reason = format!("needs {least} at the least: more than {of} ever has ({limit})");
+                    return Err(Problem::new(Cause::TooDear, detail).estimated(cost).at("/payload", reason));
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,8 @@
+-- Purpose:   what jobs of an API key have spent since a day and since a month began.
+-- Arguments: 1 start of the month, 2 start of the day, 3 the key's id.
+-- Returns:   nano-USD of the day and of the month, tokens of the day and of the month.
+-- Invariant: reads sums.
+SELECT coalesce(sum(spend_nanousd) FILTER (WHERE day >= ?2), 0), coalesce(sum(spend_nanousd), 0),
+       coalesce(sum(tokens) FILTER (WHERE day >= ?2), 0), coalesce(sum(tokens), 0)
+FROM key_days
+WHERE day >= ?1 AND key_id = ?3;
