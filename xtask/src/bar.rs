@@ -54,6 +54,11 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// Whether there is a bar, and it is not met.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.bar.is_some_and(|bar| !bar.is_met(self.figure))
+    }
+
     /// `met`, `not met`, or nothing where there is no bar.
     fn verdict(&self) -> &'static str {
         match self.bar.map(|bar| bar.is_met(self.figure)) {

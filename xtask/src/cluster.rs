@@ -54,6 +54,8 @@ pub(crate) struct Member {
     pub(crate) url: String,
     process: Option<Child>,
     log: PathBuf,
+    /// Over the cluster's environment.
+    own: Vec<(String, String)>,
 }
 
 /// The stores and the processes on them.
@@ -98,10 +100,16 @@ impl Cluster {
     /// Starts a process, waits until it says where it listens, and returns its place in `members`. It may not be ready
     /// yet: a worker waits for a scheduler.
     pub(crate) async fn spawn(&mut self, role: Role) -> Result<usize> {
+        self.spawn_with(role, &[]).await
+    }
+
+    /// Likewise, with these variables for this process alone, in all its lives.
+    pub(crate) async fn spawn_with(&mut self, role: Role, own: &[(&str, &str)]) -> Result<usize> {
         let number = self.members.len();
         let log = self.folder.path().join(format!("{number}-{role}.log"));
-        let (process, url) = self.launch(role, "127.0.0.1:0", &log).await?;
-        self.members.push(Member { role, url, process: Some(process), log });
+        let own: Vec<_> = own.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let (process, url) = self.launch(role, "127.0.0.1:0", &log, &own).await?;
+        self.members.push(Member { role, url, process: Some(process), log, own });
         Ok(number)
     }
 
@@ -130,9 +138,9 @@ impl Cluster {
     /// Kills the process if it runs, and starts it again on its address. It may not be ready yet.
     pub(crate) async fn restart(&mut self, number: usize) -> Result<()> {
         self.kill(number).await?;
-        let Member { role, url, log, .. } = &self.members[number];
+        let Member { role, url, log, own, .. } = &self.members[number];
         let address = url.trim_start_matches("http://");
-        let (process, _) = self.launch(*role, address, log).await?;
+        let (process, _) = self.launch(*role, address, log, own).await?;
         self.members[number].process = Some(process);
         Ok(())
     }
@@ -162,11 +170,12 @@ impl Cluster {
         fs::read_to_string(&self.members[number].log).unwrap_or_default()
     }
 
-    async fn launch(&self, role: Role, address: &str, log: &Path) -> Result<(Child, String)> {
+    async fn launch(&self, role: Role, address: &str, log: &Path, own: &[(String, String)]) -> Result<(Child, String)> {
         let mut command = self.command(&["serve", &role.to_string()]);
         let mut process = command
             .env("LONGSHORE_LISTEN", address)
             .env("LONGSHORE_METRICS_LISTEN", address)
+            .envs(own.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .stderr(File::options().create(true).append(true).open(log)?)
             .spawn()

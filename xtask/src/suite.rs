@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use crate::{faults, root, run, run_with, tidy};
+use crate::{economics, faults, root, run, run_with, tidy};
 
 /// Everything CI checks.
 pub(crate) fn test(tests_only: bool) -> Result<()> {
@@ -16,7 +16,8 @@ pub(crate) fn test(tests_only: bool) -> Result<()> {
         run_with("cargo", &["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"], &strict)?;
     }
     run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
-    faults::run_short()
+    faults::run_short()?;
+    economics::run_short()
 }
 
 /// Licences, sources and bans; advisories too where `../shared/advisories` holds the snapshot. Nothing is fetched.

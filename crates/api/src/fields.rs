@@ -76,8 +76,14 @@ impl Fields {
 
     /// A whole number.
     pub(crate) fn integer(&mut self, name: &str, raw: Raw<'_>, range: RangeInclusive<u32>) -> Option<u32> {
+        let range = u64::from(*range.start())..=u64::from(*range.end());
+        self.whole(name, raw, range).and_then(|value| u32::try_from(value).ok())
+    }
+
+    /// A whole number of any size.
+    pub(crate) fn whole(&mut self, name: &str, raw: Raw<'_>, range: RangeInclusive<u64>) -> Option<u64> {
         let raw = raw?;
-        let value = raw.get().parse::<u32>().ok().filter(|value| range.contains(value));
+        let value = raw.get().parse::<u64>().ok().filter(|value| range.contains(value));
         if value.is_none() {
             let (low, high) = (range.start(), range.end());
             self.wrong(name, format!("must be a whole number from {low} to {high}, not {}", described(raw)));

@@ -35,7 +35,7 @@ use queue_core::{
     budget::Known,
     credentials::Credentials,
     ledger::PriceBook,
-    limiter::{Limiter, Limits},
+    limiter::{InForce, Limiter},
     route::Routes,
     stores::{Check, Stores},
 };
@@ -56,7 +56,7 @@ pub struct Api {
     /// How targets stand.
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<InForce>,
     /// Whose key a call is made with.
     pub credentials: Arc<Credentials>,
     /// What may be spent: a job that cannot fit is refused at submit.

@@ -72,8 +72,9 @@ pub(crate) struct JobRequest {
     /// Group of jobs that is counted together.
     #[schema(max_length = 128)]
     batch_id: Option<String>,
-    /// That the answer of an `llm` job may be one that was paid for before, to the very same request, and how long a new one is
-    /// kept for others: `{"ttl": "1h", "scope": "tenant"}`. The payload shows it.
+    /// That the answer of an `llm` job, or what an `analysis` asks about each of its chunks, may be one that was paid for before,
+    /// to the very same request, and how long a new one is kept for others: `{"ttl": "1h", "scope": "tenant"}`. The payload
+    /// shows it.
     #[schema(value_type = Option<Object>)]
     cache: Option<serde_json::Value>,
     /// Labels for people: at most 32 of at most 64 bytes.
@@ -321,13 +322,13 @@ pub(crate) fn read_payload(
 fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Option<&str>, cache: Raw<'_>) -> Option<String> {
     let cache = cache?;
     match kind {
-        Some(Kind::Llm) => {}
+        Some(Kind::Llm | Kind::Analysis) => {}
         Some(Kind::Embedding) => {
-            fields.wrong("cache", "is for llm jobs: vectors are always kept, as the configuration says");
+            fields.wrong("cache", "is for llm and analysis jobs: vectors are always kept, as the configuration says");
             return None;
         }
         _ => {
-            fields.wrong("cache", "is for llm jobs");
+            fields.wrong("cache", "is for llm and analysis jobs");
             return None;
         }
     }

@@ -153,7 +153,7 @@ fn fields() -> Vec<Case> {
         field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
         field("fallback", json!({"fallback": []}), "/fallback", "is for chat"),
         field("webhook", json!({"webhook": {"url": "https://example.com"}}), "/webhook", "not supported yet"),
-        field("a cache for a probe", json!({"cache": {"ttl": "1h"}}), "/cache", "for llm jobs"),
+        field("a cache for a probe", json!({"cache": {"ttl": "1h"}}), "/cache", "for llm and analysis jobs"),
     ]
 }
 

@@ -28,7 +28,8 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant,
+        worker,
     },
     config::Flags,
     environment::Environment,

@@ -135,16 +135,22 @@ function verbs.renew(probe, ...)
   return 1
 end
 
+-- circuit -> 1
+function verbs.close(name)
+  if call('EXISTS', key_of(name)) == 1 then
+    call('DEL', key_of(name))
+    call('HSET', key_of(name), 's', '0')
+    touch(name)
+  end
+  return 1
+end
+
 -- target, version, mode, held, until, reason -> 1. An older version changes nothing.
 function verbs.set(target, version, mode, held, till, reason)
   local known = call('HGET', P .. ':set', target)
   if known and tonumber(known:match('^[^%z]*')) > tonumber(version) then return 1 end
   call('HSET', P .. ':set', target, table.concat({ version, mode, held, till, reason }, '\0'))
-  if mode == 'close' and call('EXISTS', key_of(target)) == 1 then
-    call('DEL', key_of(target))
-    call('HSET', key_of(target), 's', '0')
-    touch(target)
-  end
+  if mode == 'close' then verbs.close(target) end
   return 1
 end
 

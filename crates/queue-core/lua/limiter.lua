@@ -12,31 +12,34 @@
 -- Set by `run`: a library that is being loaded does not have them.
 local call, unpack_text, pack_text
 -- Whether there are levels, the levels, when they were that, factor, when it was cut, blocked until, told rates, told until,
--- mean tokens, mean ms, number of tickets; then the reason of the block.
-local BOOK = '>dddddddddddddd'
-local BOOK_BYTES = 14 * 8
+-- mean tokens, mean ms, number of tickets, when the last block was lifted; then the reason of the block.
+local BOOK = '>ddddddddddddddd'
+local BOOK_BYTES = 15 * 8
+-- Until when nobody asks (0: no doubt), until when one call tries, when the last doubt was lifted; then the reason.
+local DOUBT = '>ddd'
+local DOUBT_BYTES = 3 * 8
 
-local B, D, tickets, now, dirty, doubt_dirty, KEY_BOOK, KEY_DOUBT, KEY_TICKETS
+local B, D, lifted_doubt, tickets, now, dirty, doubt_dirty, KEY_BOOK, KEY_DOUBT, KEY_TICKETS
 
 local function load_book(text)
   if not text then
     B = { level = {}, at = 0, factor = 1, cut_at = 0, blocked = 0, told = { 0, 0 }, told_until = 0, tokens_mean = 0,
-      ms_mean = 1000, n = 0, reason = '' }
+      ms_mean = 1000, n = 0, lifted = 0, reason = '' }
     return
   end
-  local has_q, q, has_t, t, at, factor, cut_at, blocked, told_q, told_t, told_until, tokens_mean, ms_mean, n =
-    unpack_text(BOOK, text)
+  local has_q, q, has_t, t, at, factor, cut_at, blocked, told_q, told_t, told_until, tokens_mean, ms_mean, n,
+    lifted = unpack_text(BOOK, text)
   B = { level = { has_q == 1 and q or nil, has_t == 1 and t or nil }, at = at, factor = factor, cut_at = cut_at,
     blocked = blocked, told = { told_q, told_t }, told_until = told_until, tokens_mean = tokens_mean, ms_mean = ms_mean,
-    n = n, reason = text:sub(BOOK_BYTES + 1) }
+    n = n, lifted = lifted, reason = text:sub(BOOK_BYTES + 1) }
 end
 
 local function load_doubt(text)
-  D = nil
-  if text then
-    local till, trial = unpack_text('>dd', text)
-    D = { till = till, trial = trial, reason = text:sub(17) }
-  end
+  D, lifted_doubt = nil, 0
+  if not text then return end
+  local till, trial, lifted = unpack_text(DOUBT, text)
+  lifted_doubt = lifted
+  if till > 0 then D = { till = till, trial = trial, reason = text:sub(DOUBT_BYTES + 1) } end
 end
 
 -- The tickets, read once a batch and only where there are some.
@@ -238,10 +241,27 @@ function verbs.P(text)
   return block(penalty, wait, text:sub(18))
 end
 
--- B penalty, wait, reason -> how long it is blocked now
+-- B penalty, wait, for how long that is known, reason -> how long it is blocked now
 function verbs.B(text)
-  local penalty, wait = unpack_text('>dd', text, 2)
-  return block(penalty, wait, text:sub(18))
+  local penalty, wait, age = unpack_text('>ddd', text, 2)
+  if now - age <= (penalty == 0 and B.lifted or lifted_doubt) then
+    return whole((penalty == 0 and B.blocked or D and D.till or 0) - now)
+  end
+  return block(penalty, wait, text:sub(26))
+end
+
+-- L blocks too (0, 1) -> 1 if the credential was in doubt
+function verbs.L(text)
+  pass_time()
+  for id, ticket in pairs(load_tickets()) do
+    drop_ticket(id)
+    add(1, ticket.tokens)
+  end
+  if unpack_text('>d', text, 2) == 0 then return 0 end
+  local doubted = D and 1 or 0
+  B.blocked, B.reason, B.lifted = 0, '', now
+  D, lifted_doubt, doubt_dirty = nil, now, true
+  return doubted
 end
 
 -- O limits and what is left of requests and of tokens; -1: not told -> 1
@@ -284,13 +304,15 @@ local function save()
     local q, t = B.level[1], B.level[2]
     local life = lifetime()
     call('SET', KEY_BOOK, pack_text(BOOK, q and 1 or 0, q or 0, t and 1 or 0, t or 0, B.at, B.factor, B.cut_at, B.blocked,
-      B.told[1], B.told[2], B.told_until, B.tokens_mean, B.ms_mean, B.n) .. B.reason, 'PX', life)
+      B.told[1], B.told[2], B.told_until, B.tokens_mean, B.ms_mean, B.n, B.lifted) .. B.reason, 'PX', life)
     if tickets and B.n > 0 then call('PEXPIRE', KEY_TICKETS, life) end
   end
   if doubt_dirty then
-    if D then
-      local life = math.ceil(math.min(math.max(D.till - now, 0), LIFETIME_MAX_MS) + LIFETIME_MS)
-      call('SET', KEY_DOUBT, pack_text('>dd', D.till, D.trial) .. D.reason, 'PX', life)
+    local till = D and D.till or 0
+    if till > 0 or lifted_doubt > 0 then
+      local life = math.ceil(math.min(math.max(till - now, 0), LIFETIME_MAX_MS) + LIFETIME_MS)
+      local text = pack_text(DOUBT, till, D and D.trial or 0, lifted_doubt) .. (D and D.reason or '')
+      call('SET', KEY_DOUBT, text, 'PX', life)
     else
       call('DEL', KEY_DOUBT)
     end

@@ -65,7 +65,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TransportPre,
         Self::TransportMid,
         Self::Server,

@@ -35,6 +35,25 @@ impl Target {
         Name::new(format!("{}:*:{}", self.provider, self.credential))
     }
 
+    /// Whether this stands for several targets, as in settings of limits: the model ends in `*`, or the credential is `*`.
+    pub fn is_pattern(&self) -> bool {
+        self.model.as_str().ends_with('*') || self.speaks_for_all_credentials()
+    }
+
+    /// Whether the credential is `*`.
+    pub fn speaks_for_all_credentials(&self) -> bool {
+        self.credential == "*".into()
+    }
+
+    /// The name under which the dispatcher knows the lanes of this target, or by their beginning those of the pattern.
+    pub fn lanes(&self) -> Name {
+        match (self.model.as_str().ends_with('*'), self.speaks_for_all_credentials()) {
+            (true, _) => Name::new(format!("{}:{}", self.provider, self.model)),
+            (false, true) => Name::new(format!("{}:{}:*", self.provider, self.model)),
+            (false, false) => self.name(),
+        }
+    }
+
     /// The target with this name. A provider's name holds no colon, a model's may.
     pub fn parse(name: &str) -> Option<Self> {
         let (provider, rest) = name.split_once(':')?;

@@ -14,7 +14,7 @@ use std::{
 use queue_core::{
     dispatcher::redis::{RedisAddress, RedisConfig},
     limiter::{
-        Ask, Away, Cause, Limit, Limiter, Penalty, Told, Used, Verdict,
+        Ask, Away, Cause, Lift, Limit, Limiter, Penalty, Told, Used, Verdict,
         away::{LOCAL_MAX_MS, Steadfast},
         conformance::Fixture,
         memory::MemoryLimiter,
@@ -121,10 +121,19 @@ async fn compare(seed: u64, steps: usize) {
             }
             80..83 => {
                 let wait = random.random_range(0..9_000);
-                memory.block(&known, Penalty::Rate, wait, "again").await.unwrap();
-                redis.limiter.block(&known, Penalty::Rate, wait, "again").await.unwrap();
+                let penalty = if random.random_bool(0.3) { Penalty::Quota } else { Penalty::Rate };
+                let age = random.random_range(0..3_000);
+                let ours = memory.block(&known, penalty, wait, age, "again").await.unwrap();
+                let theirs = redis.limiter.block(&known, penalty, wait, age, "again").await.unwrap();
+                assert_eq!(ours, theirs, "{}: block", context());
             }
-            83..88 => {
+            83..85 => {
+                let lift = if random.random_bool(0.5) { Lift::Line } else { Lift::Blocks };
+                let ours = memory.lift(&known.target, &known.limit, lift).await.unwrap();
+                let theirs = redis.limiter.lift(&known.target, &known.limit, lift).await.unwrap();
+                assert_eq!(ours, theirs, "{}: lift", context());
+            }
+            85..88 => {
                 let mut some = |most: u64| random.random_bool(0.5).then(|| random.random_range(0..most));
                 let told = Told {
                     requests_limit: some(900),
@@ -199,7 +208,7 @@ async fn a_server_that_forgot_everything_begins_anew() {
     own.command(&["FLUSHALL"]);
     own.command(&["FUNCTION", "FLUSH"]);
     assert_eq!(verdict(redis.limiter.as_ref(), &ask(Away::Local)).await, Verdict::Go { wait_ms: 0 });
-    redis.limiter.block(&ask(Away::Local), Penalty::Rate, 30_000, "429").await.unwrap();
+    redis.limiter.block(&ask(Away::Local), Penalty::Rate, 30_000, 0, "429").await.unwrap();
     assert!(matches!(
         verdict(redis.limiter.as_ref(), &ask(Away::Local)).await,
         Verdict::Later { wait_ms: 30_000, cause: Cause::Blocked { .. }, .. }

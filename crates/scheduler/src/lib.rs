@@ -43,10 +43,10 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
     let filled = prepared.filled_to();
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
-        generation::run(stores.clone(), config, shutdown.clone()),
+        generation::run(stores.clone(), config.clone(), shutdown.clone()),
         rebuild::run(stores.clone(), prepared, shutdown.clone()),
         reap::run(stores.clone(), shutdown.clone()),
-        reconcile::run(stores.clone(), shutdown.clone()),
+        reconcile::run(stores.clone(), config, shutdown.clone()),
         sessions::run(stores.clone(), shutdown.clone()),
         rollup::run(stores.clone(), shutdown.clone()),
         budgets::run(stores.clone(), known, shutdown.clone()),

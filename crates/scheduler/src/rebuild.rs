@@ -157,12 +157,12 @@ async fn apply_settings(stores: &Stores, config: &Config) -> Result<(), RebuildE
     for (tenant, settings) in stores.catalog.tenants().await? {
         stores.dispatcher.apply(Setting::Tenant(tenant, settings)).await?;
     }
-    for (target, settings) in stores.catalog.targets().await? {
-        stores.breakers.set(&target, settings.clone()).await?;
-        stores.dispatcher.apply(Setting::Target(target, settings)).await?;
-    }
     for (target, limit) in &config.target_concurrency {
         stores.dispatcher.apply(Setting::TargetConcurrency(target.clone(), Some(*limit))).await?;
+    }
+    // After what is configured: what operators have set stands over it.
+    for (name, settings) in stores.catalog.targets().await? {
+        reconcile::tell_target(stores, name, settings).await?;
     }
     Ok(())
 }

@@ -13,14 +13,15 @@ use std::{collections::BTreeMap, time::Duration};
 use queue_core::{
     dispatcher::{DispatchError, Entry, HORIZON_MS, PUSH_MAX_ENTRIES, Place, Setting},
     ids::{Generation, JobId, Name},
-    journal::{LiveScan, Token},
+    journal::{LiveScan, TargetSettings, Token, Versioned},
+    route::Target,
     stores::Stores,
     telemetry,
     time::Timestamp,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::RebuildError;
+use crate::{Config, RebuildError};
 
 /// Time between two rounds.
 const EVERY: Duration = Duration::from_secs(5);
@@ -31,8 +32,8 @@ pub(crate) const YOUNG_MS: i64 = 5_000;
 
 type Cursor = (Timestamp, JobId);
 
-pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
-    let mut sweep = Sweep::default();
+pub(crate) async fn run(stores: Stores, config: Config, shutdown: CancellationToken) {
+    let mut sweep = Sweep::of(config);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
@@ -52,10 +53,15 @@ pub(crate) struct Sweep {
     /// The settings of queues, tenants and targets that this process has told the dispatcher.
     told: BTreeMap<Name, i64>,
     told_of_tenants: BTreeMap<Name, i64>,
-    told_of_targets: BTreeMap<Name, i64>,
+    told_of_targets: BTreeMap<Name, (i64, Option<u32>)>,
+    config: Config,
 }
 
 impl Sweep {
+    pub(crate) fn of(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
     /// Walks up to [`ROUND_MAX_ROWS`] rows; returns how many it pushed. A round that failed is begun again where it
     /// stopped.
     pub(crate) async fn round(&mut self, stores: &Stores) -> Result<usize, RebuildError> {
@@ -110,16 +116,50 @@ impl Sweep {
             self.told_of_tenants.insert(tenant, version);
         }
         for (target, settings) in stores.catalog.targets().await? {
-            let version = settings.version;
-            if self.told_of_targets.get(&target) == Some(&version) {
+            let (version, jobs) = (settings.version, settings.value.limit.concurrency);
+            let told = self.told_of_targets.get(&target);
+            if told.is_some_and(|(told, _)| *told == version) {
                 continue;
             }
-            stores.breakers.set(&target, settings.clone()).await?;
-            stores.dispatcher.apply(Setting::Target(target.clone(), settings)).await?;
-            self.told_of_targets.insert(target, version);
+            tell_target(stores, target.clone(), settings).await?;
+            if let (None, Some(lanes)) = (jobs, to_take_back(&target, told.copied())) {
+                let configured = self.config.target_concurrency.get(&lanes).copied();
+                stores.dispatcher.apply(Setting::TargetConcurrency(lanes, configured)).await?;
+            }
+            self.told_of_targets.insert(target, (version, jobs));
         }
         Ok(())
     }
+}
+
+/// The lanes whose jobs at once are as configured again: those of which this process told something else, and those of a
+/// pattern of which it knows nothing. What was told of one target, its workers tell anew.
+fn to_take_back(target: &Name, told: Option<(i64, Option<u32>)>) -> Option<Name> {
+    let target = Target::parse(target.as_str())?;
+    let may_hold = match told {
+        Some((_, jobs)) => jobs.is_some(),
+        None => target.is_pattern(),
+    };
+    may_hold.then(|| target.lanes())
+}
+
+/// Tells breakers and dispatcher what operators have set for a target, or for those of a pattern, which have nothing but a
+/// limit.
+pub(crate) async fn tell_target(
+    stores: &Stores,
+    name: Name,
+    settings: Versioned<TargetSettings>,
+) -> Result<(), RebuildError> {
+    let target = Target::parse(name.as_str());
+    if let (Some(target), Some(jobs)) = (&target, settings.value.limit.concurrency) {
+        stores.dispatcher.apply(Setting::TargetConcurrency(target.lanes(), Some(jobs))).await?;
+    }
+    if target.is_some_and(|target| target.is_pattern()) {
+        return Ok(());
+    }
+    stores.breakers.set(&name, settings.clone()).await?;
+    stores.dispatcher.apply(Setting::Target(name, settings)).await?;
+    Ok(())
 }
 
 /// Pushes those of `rows` that the dispatcher does not know, at a new epoch; returns how many. `life` is the life that

@@ -12,7 +12,7 @@ use std::{
 };
 
 use queue_core::{
-    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, Leave, ProbeId, Refusal, State},
+    breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, KNOWN_MS, Leave, ProbeId, Refusal, State},
     credentials::{self, Credentials},
     dispatcher::Setting,
     error::{ErrorClass, JobError},
@@ -27,8 +27,6 @@ use tokio::task::JoinHandle;
 
 use crate::keyless::Keyless;
 
-/// How old what is known of a circuit may be.
-const FRESH_MS: i64 = 1_000;
 /// How old successes may be that are told with the next call: what succeeded long ago says nothing of now.
 const TOLD_MAX_MS: i64 = 10_000;
 /// Time between two renewals of a probe: a third of its life.
@@ -148,11 +146,11 @@ impl Breakers {
         let mut all = self.known();
         // Tenants choose the names of models where a provider serves all: what they made up goes again.
         if all.len() >= CIRCUITS_MAX && !all.contains_key(target) {
-            all.retain(|_, known| known.is_younger(FRESH_MS, now));
+            all.retain(|_, known| known.is_younger(KNOWN_MS, now));
         }
         let known = all.entry(target.clone()).or_default();
         known.earned = (known.earned + 1).min(RETRIES_MAX * CALLS_PER_RETRY);
-        if !known.is_younger(FRESH_MS, now) {
+        if !known.is_younger(KNOWN_MS, now) {
             return None;
         }
         match (&known.refused, known.standing_refusal(now)) {

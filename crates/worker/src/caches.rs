@@ -27,13 +27,14 @@ pub struct Caches {
     scope: Scope,
     /// `None`: vectors are not kept.
     vectors_ttl: Option<Duration>,
-    flights: Flights,
+    flights: Flights<ChatAnswer>,
+    vector_flights: Flights<Vec<Vec<f32>>>,
 }
 
 impl Caches {
     /// Caches in `store`; vectors are kept for `vectors_ttl`, or not at all.
     pub fn new(store: Arc<dyn Cache>, scope: Scope, vectors_ttl: Option<Duration>) -> Self {
-        Self { store, scope, vectors_ttl, flights: Flights::default() }
+        Self { store, scope, vectors_ttl, flights: Flights::default(), vector_flights: Flights::default() }
     }
 
     /// Caches that keep nothing.
@@ -109,18 +110,23 @@ impl Caches {
     }
 
     /// The right to be the only one of the fleet to ask.
-    pub(crate) async fn lock_answer(&self, key: &Key, hold: Duration) -> Lock {
+    pub(crate) async fn lock(&self, key: &Key, hold: Duration) -> Lock {
         self.store.lock(key, hold).await
     }
 
     /// Gives it back.
-    pub(crate) async fn unlock_answer(&self, key: &Key, fence: Fence) {
+    pub(crate) async fn unlock(&self, key: &Key, fence: Fence) {
         self.store.unlock(key, fence, None).await;
     }
 
     /// What is being asked in this process.
-    pub(crate) fn flights(&self) -> &Flights {
+    pub(crate) fn flights(&self) -> &Flights<ChatAnswer> {
         &self.flights
+    }
+
+    /// The lists of texts whose vectors are being asked for in this process.
+    pub(crate) fn vector_flights(&self) -> &Flights<Vec<Vec<f32>>> {
+        &self.vector_flights
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod embed;
 mod shared;
+mod vectors;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,7 +26,7 @@ use queue_core::{
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
-    ledger::{Billed, CallRecord, Memo, MemoBody, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
     route::{Routes, Target},
     stores::Stores,
     telemetry,
@@ -44,6 +45,8 @@ use crate::{
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
     purse::{self, Cap, Hold, Paid, Purse},
 };
+
+pub(crate) use shared::Shared;
 
 /// Runs the jobs of one kind.
 #[async_trait]
@@ -93,6 +96,8 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
+    /// What the calls of this attempt cost; `None` once one of them has no price.
+    spent: Mutex<Option<Nanousd>>,
     /// What the calls of `unsettled` have reserved.
     paid: Mutex<Vec<Paid>>,
     cap: Option<Arc<Cap>>,
@@ -126,6 +131,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
+            spent: Mutex::new(Some(Nanousd(0))),
             paid: Mutex::default(),
             cap,
             savings: Mutex::default(),
@@ -528,17 +534,32 @@ impl JobContext {
                 record.billed = failure.billed;
                 record.provider_request_id = failure.request_id;
                 if failure.billed == Billed::No {
-                    record.cost = Some(queue_core::ledger::Nanousd(0));
+                    record.cost = Some(Nanousd(0));
                 }
                 count(&record);
-                self.keep(record, Durability::WithSettle, Some(hold)).await;
+                // What cost nothing can wait for the settle.
+                let durability = if record.billed == Billed::No { Durability::WithSettle } else { durability };
+                self.keep(record, durability, Some(hold)).await;
                 Err(failure.error)
             }
         }
     }
 
+    /// What the job has cost, over all its attempts that are known here; `None` where a price is missing.
+    pub(crate) fn cost_so_far(&self) -> Option<Nanousd> {
+        let (before, now) = (self.job().cost?, (*held(&self.spent))?);
+        Some(Nanousd(before.0.saturating_add(now.0)))
+    }
+
     async fn keep(&self, record: CallRecord, durability: Durability, hold: Option<Hold>) {
+        {
+            let mut spent = held(&self.spent);
+            *spent = spent.zip(record.cost).map(|(sum, more)| Nanousd(sum.0.saturating_add(more.0)));
+        }
         let (took, at) = (Amount::of(record.cost, &record.usage), record.at);
+        // Whatever becomes of this future from here on, also where it is dropped while the journal is away: what was paid for
+        // is written by the settle, or by the stop itself.
+        held(&self.unsettled).push(record.clone());
         let kept = match durability {
             Durability::WithSettle => None,
             Durability::Now => {
@@ -546,16 +567,15 @@ impl JobContext {
                 until_available("record", || journal.record(record.clone()), &self.stop).await
             }
         };
+        if kept.is_some() {
+            held(&self.unsettled).retain(|call| call.call_id != record.call_id);
+        }
         if let Some(hold) = hold {
             if kept.is_some() || took == Amount::default() {
                 hold.commit(took, at).await;
             } else if let Some(paid) = hold.took(took, at, record.status != "ok").await {
                 held(&self.paid).push(paid);
             }
-        }
-        if kept.is_none() {
-            // The settle writes it, or the stop itself where that came while the journal was away.
-            held(&self.unsettled).push(record);
         }
     }
 

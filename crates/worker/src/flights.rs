@@ -11,25 +11,34 @@ use std::{
 use queue_core::cache::Key;
 use tokio::sync::watch;
 
-use crate::provider::ChatAnswer;
+type Landing<A> = Option<Arc<A>>;
 
-type Landing = Option<Arc<ChatAnswer>>;
+/// The questions under way, whose answers are `A`.
+pub(crate) struct Flights<A>(Arc<Mutex<HashMap<Key, watch::Receiver<Landing<A>>>>>);
 
-/// The questions under way.
-#[derive(Clone, Default)]
-pub(crate) struct Flights(Arc<Mutex<HashMap<Key, watch::Receiver<Landing>>>>);
-
-/// Somebody's part in a question.
-pub(crate) enum Part {
-    /// It asks.
-    Leader(Leader),
-    /// It waits.
-    Follower(Follower),
+impl<A> Clone for Flights<A> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
 }
 
-impl Flights {
+impl<A> Default for Flights<A> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+/// Somebody's part in a question.
+pub(crate) enum Part<A> {
+    /// It asks.
+    Leader(Leader<A>),
+    /// It waits.
+    Follower(Follower<A>),
+}
+
+impl<A> Flights<A> {
     /// Leads, if nobody asks `key` at this moment.
-    pub(crate) fn enter(&self, key: Key) -> Part {
+    pub(crate) fn enter(&self, key: Key) -> Part<A> {
         let mut flights = self.flights();
         if let Some(landing) = flights.get(&key) {
             return Part::Follower(Follower(landing.clone()));
@@ -39,27 +48,27 @@ impl Flights {
         Part::Leader(Leader { flights: self.clone(), key, lands })
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Landing>>> {
+    fn flights(&self) -> MutexGuard<'_, HashMap<Key, watch::Receiver<Landing<A>>>> {
         // One insert or remove at a time: what a panic left is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Asks. When it is dropped, whoever comes next leads.
-pub(crate) struct Leader {
-    flights: Flights,
+pub(crate) struct Leader<A> {
+    flights: Flights<A>,
     key: Key,
-    lands: watch::Sender<Landing>,
+    lands: watch::Sender<Landing<A>>,
 }
 
-impl Leader {
+impl<A> Leader<A> {
     /// Tells the followers.
-    pub(crate) fn land(self, answer: &ChatAnswer) {
-        self.lands.send_replace(Some(Arc::new(answer.clone())));
+    pub(crate) fn land(self, answer: A) {
+        self.lands.send_replace(Some(Arc::new(answer)));
     }
 }
 
-impl Drop for Leader {
+impl<A> Drop for Leader<A> {
     fn drop(&mut self) {
         // Before the sender goes, so that a follower who sees it go can lead.
         self.flights.flights().remove(&self.key);
@@ -67,11 +76,11 @@ impl Drop for Leader {
 }
 
 /// Waits for the answer.
-pub(crate) struct Follower(watch::Receiver<Landing>);
+pub(crate) struct Follower<A>(watch::Receiver<Landing<A>>);
 
-impl Follower {
+impl<A> Follower<A> {
     /// The leader's answer; `None` if it has gone without one.
-    pub(crate) async fn answer(mut self) -> Landing {
+    pub(crate) async fn answer(mut self) -> Landing<A> {
         self.0.wait_for(Option::is_some).await.ok().and_then(|landing| landing.clone())
     }
 }
@@ -82,14 +91,14 @@ mod tests {
 
     use super::*;
 
-    fn leader(part: Part) -> Leader {
+    fn leader(part: Part<String>) -> Leader<String> {
         match part {
             Part::Leader(leader) => leader,
             Part::Follower(_) => panic!("somebody else leads"),
         }
     }
 
-    fn follower(part: Part) -> Follower {
+    fn follower(part: Part<String>) -> Follower<String> {
         match part {
             Part::Leader(_) => panic!("nobody leads"),
             Part::Follower(follower) => follower,
@@ -108,8 +117,8 @@ mod tests {
             assert!(waits.answer().await.is_none(), "its leader has gone");
         }
         let waits = follower(flights.enter(key));
-        next.land(&ChatAnswer { text: "Seven.".into(), ..ChatAnswer::default() });
-        assert_eq!(waits.answer().await.unwrap().text, "Seven.");
+        next.land("Seven.".to_owned());
+        assert_eq!(*waits.answer().await.unwrap(), "Seven.");
         leader(flights.enter(key));
     }
 }

@@ -101,6 +101,8 @@ impl Worker {
         let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
+        // Before the first claim: a limit that an operator has set outlives whoever heard of it.
+        self.around.gate.refresh(&*stores.catalog).await;
         // Nobody spends before it is known what may be spent.
         let known = self.around.purse.known();
         if until_available("budgets", || known.refresh(), &shutdown).await.is_none() {
@@ -140,8 +142,8 @@ impl Worker {
             async move { timeouts.keep_fresh(&stores, &end).await }
         });
         let keeping = tokio::spawn({
-            let (gate, end) = (pipeline.around.gate.clone(), end.clone());
-            async move { gate.keep(&end).await }
+            let (gate, stores, end) = (pipeline.around.gate.clone(), stores.clone(), end.clone());
+            async move { gate.keep(&*stores.catalog, &end).await }
         });
         let waking = tokio::spawn({
             let (breakers, end) = (pipeline.breakers.clone(), end.clone());

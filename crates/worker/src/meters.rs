@@ -11,6 +11,8 @@ use queue_core::{
     ids::Name,
     job::{Job, Kind},
     journal::{Outcome, Settlement},
+    ledger::Nanousd,
+    state::Standing,
     telemetry,
     time::Timestamp,
 };
@@ -20,7 +22,11 @@ use queue_core::{
 pub(crate) struct Meters {
     waits: Mutex<HashMap<Name, Histogram>>,
     ends: Mutex<HashMap<(Name, Kind, &'static str), End>>,
+    costs: Mutex<HashMap<(Kind, &'static str), Histogram>>,
 }
+
+/// A histogram of dollars is for people: sums are the ledger's.
+const NANOUSD_PER_USD: f64 = 1e9;
 
 /// What is counted of an attempt that was settled.
 #[derive(Clone)]
@@ -68,6 +74,23 @@ impl Meters {
             job_id = %job.id, tenant = %job.tenant, queue = %job.queue, kind = job.kind.as_str(), outcome,
             class = class.unwrap_or(NO_ERROR), "attempt ended"
         );
+    }
+
+    /// The job has ended, after so much over all its attempts. Kinds that call nobody cost nothing.
+    pub(crate) fn cost(&self, job: &Job, standing: Standing, cost: Nanousd) {
+        if job.kind == Kind::Probe {
+            return;
+        }
+        let outcome = match standing {
+            Standing::Succeeded => "succeed",
+            Standing::Live | Standing::Dead | Standing::Cancelled => "dead",
+        };
+        lock(&self.costs)
+            .entry((job.kind, outcome))
+            .or_insert_with(
+                || metrics::histogram!(telemetry::JOB_COST, "kind" => job.kind.as_str(), "outcome" => outcome),
+            )
+            .record(cost.0 as f64 / NANOUSD_PER_USD);
     }
 
     /// The attempt ended without a settle of its own.

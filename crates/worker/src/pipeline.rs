@@ -11,6 +11,7 @@ use queue_core::{
     ids::{Name, SessionId},
     job::{Job, Kind, Loaded},
     journal::{Outcome, Settled, Settlement},
+    ledger::Nanousd,
     retry::{self, Budget, Decision},
     state::{Standing, State},
     telemetry,
@@ -184,8 +185,9 @@ impl Pipeline {
             Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
+        let cost = cx.cost_so_far();
         let (calls, paid) = (cx.take_unsettled(), cx.take_paid());
-        Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by() }
+        Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by(), cost }
     }
 
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
@@ -226,6 +228,11 @@ impl Pipeline {
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
         let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
         commit(ended.paid).await;
+        if let (Settled::Done { standing, .. }, Some(cost)) = (&settled, ended.cost)
+            && standing.is_final()
+        {
+            self.meters.cost(job, *standing, cost);
+        }
         let moved_to = match settlement.outcome {
             Outcome::Release { target, .. } => target,
             _ => None,
@@ -293,11 +300,13 @@ struct Ended {
     paid: Vec<Paid>,
     savings: Vec<queue_core::ledger::Saving>,
     served_by: Option<String>,
+    /// Of the job, over all its attempts; `None` where it is not known.
+    cost: Option<Nanousd>,
 }
 
 impl Ended {
     fn without_calls(ran: Ran) -> Self {
-        Self { ran, calls: vec![], paid: vec![], savings: vec![], served_by: None }
+        Self { ran, calls: vec![], paid: vec![], savings: vec![], served_by: None, cost: None }
     }
 }
 

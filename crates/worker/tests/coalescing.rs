@@ -394,6 +394,39 @@ async fn a_second_run_makes_no_calls_and_only_what_is_missing_is_asked_for() {
     rig.stop().await;
 }
 
+/// Also where they do not travel together: while one call is under way, jobs that want the very same texts wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_same_texts_at_once_are_asked_for_once_and_by_another_if_the_first_gives_up() {
+    let oracle = Oracle::held(|_, _| Ok(()));
+    let mut rig = rig_of(oracle.alone(), Coalescing::alone(), caches(Scope::Tenant)).await;
+    let texts = ["same", "and the same"];
+    let first = submit(&rig, &texts).await;
+    oracle.until_asked(1).await;
+    let mut jobs = vec![];
+    for _ in 0..5 {
+        jobs.push(submit(&rig, &texts).await);
+    }
+    let other = submit(&rig, &["same"]).await;
+    oracle.until_asked(2).await;
+    assert_eq!(oracle.asked()[1].1, ["same"], "another question");
+    cancel(&rig, first).await;
+    oracle.until_asked(3).await;
+    assert_eq!(oracle.asked()[2].1, texts, "one of those who waited asks");
+    oracle.release();
+    oracle.release();
+    oracle.release();
+    for id in &jobs {
+        assert_eq!(result(&rig, *id).await, texts.map(vector));
+    }
+    assert_eq!(result(&rig, other).await, [vector("same")]);
+    let mut paid = 0;
+    for id in jobs {
+        paid += calls(&rig, id).await.len();
+    }
+    assert_eq!((paid, oracle.asked().len()), (1, 3));
+    rig.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_of_several_calls_is_kept_before_the_job_settles() {
     let oracle = Oracle::new(|_, _| Ok(()));

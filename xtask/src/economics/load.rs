@@ -90,6 +90,22 @@ impl Client {
         Ok(())
     }
 
+    /// The dead letters of a queue: their ids, and the classes of their errors. At most 100.
+    pub(crate) async fn dead_letters(&self, queue: &str) -> Result<Vec<(String, String)>> {
+        let url = format!("{}/v1/dead-letters?queue={queue}&limit=100", self.url);
+        let answer: Value = self.http.get(url).bearer_auth(KEY).send().await?.error_for_status()?.json().await?;
+        let dead = answer["dead_letters"].as_array().with_context(|| format!("no list in {answer}"))?;
+        let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        Ok(dead.iter().map(|job| (word(&job["id"]), word(&job["error"]["class"]))).collect())
+    }
+
+    /// Gives a dead letter another chance.
+    pub(crate) async fn redrive(&self, id: &str) -> Result<()> {
+        let asked = self.http.post(format!("{}/v1/dead-letters/{id}/redrive", self.url)).bearer_auth(KEY);
+        asked.send().await?.error_for_status()?;
+        Ok(())
+    }
+
     /// Puts something.
     pub(crate) async fn put(&self, path: &str, body: &Value) -> Result<()> {
         let asked = self.http.put(format!("{}{path}", self.url)).bearer_auth(KEY).json(body);

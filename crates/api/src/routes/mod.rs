@@ -111,5 +111,5 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(credentials::rewrap))
         .routes(routes!(workers::list))
         .routes(routes!(limits::list))
-        .routes(routes!(limits::get))
+        .routes(routes!(limits::get, limits::put))
 }

@@ -1,6 +1,9 @@
 //! Targets: whether they may be called, their breakers, and what is left of their limits.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use axum::{
     Json,
@@ -10,10 +13,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use queue_core::{
-    breaker::{CircuitView, State as Circuit},
+    breaker::{CircuitView, KNOWN_MS, State as Circuit},
     dispatcher::Setting,
     ids::Name,
     journal::{BreakerMode, TargetSettings, Versioned},
+    limiter,
     route::Target,
     time::Timestamp,
 };
@@ -32,7 +36,7 @@ use crate::{
 };
 
 /// Largest body of a change.
-const BODY_MAX_BYTES: usize = 16 * 1024;
+pub(crate) const BODY_MAX_BYTES: usize = 16 * 1024;
 
 /// How a breaker stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -187,6 +191,8 @@ async fn limited(app: &App) -> Option<Vec<Name>> {
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<TargetList>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let mut settings = app.api.stores.catalog.targets().await?;
+    app.api.limits.learn(&settings);
+    let limits = app.api.limits.now();
     let (circuits, limited) = tokio::join!(circuits(&app), limited(&app));
     let (known, now) = (circuits.as_ref(), app.now());
     let mut names = configured(&app);
@@ -202,14 +208,14 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Tar
     });
     let accounts = accounts.collect();
     let mut targets = Vec::with_capacity(names.len());
-    for name in names.into_iter().filter(|name| !is_account(name)) {
-        let Some(target) = Target::parse(name.as_str()) else { continue };
+    for name in names {
+        let Some(target) = Target::parse(name.as_str()).filter(|target| !target.is_pattern()) else { continue };
         let circuit = known.and_then(|known| known.get(&name));
         let mut view = TargetView::new(&target, settings.remove(&name).unwrap_or_else(untouched), circuit, now);
         view.breaker.state = view.breaker.state.filter(|_| known.is_some());
         // Where the limiter is away, each question would wait for it.
         if limited.is_some() {
-            view.standing = standing(&app, &target).await.ok();
+            view.standing = standing(&app, &limits, &target).await.ok();
         }
         targets.push(view);
     }
@@ -231,22 +237,33 @@ pub(crate) async fn get(State(app): State<Shared>, Segment(name): Segment, uri: 
 
 async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let name = target.name();
-    let settings = app.api.stores.catalog.targets().await?.remove(&name).unwrap_or_else(untouched);
+    let mut settings = app.api.stores.catalog.targets().await?;
+    app.api.limits.learn(&settings);
+    let settings = settings.remove(&name).unwrap_or_else(untouched);
     let circuits = circuits(app).await;
     let tag = tag_of(settings.version);
     let circuit = circuits.as_ref().and_then(|circuits| circuits.get(&name));
     let mut view = TargetView::new(target, settings, circuit, app.now());
     view.breaker.state = view.breaker.state.filter(|_| circuits.is_some());
-    view.standing = standing(app, target).await.ok();
+    view.standing = standing(app, &app.api.limits.now(), target).await.ok();
     Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
 }
 
 fn named(app: &App, text: &str) -> Result<Target, Problem> {
+    let target = with_known_provider(app, text)?;
+    if target.model == "*".into() {
+        return Err(Problem::field("/path/target", "names all models of an account; name one model"));
+    }
+    if target.is_pattern() {
+        return Err(Problem::field("/path/target", "is a pattern, which only limits can be set for; name one model"));
+    }
+    Ok(target)
+}
+
+/// The target or pattern of that name, if its provider is configured.
+pub(crate) fn with_known_provider(app: &App, text: &str) -> Result<Target, Problem> {
     let providers: Vec<_> = app.api.routes.routes.iter().map(|route| format!("`{}`", route.provider)).collect();
     match Target::parse(text) {
-        Some(target) if target.model == "*".into() => {
-            Err(Problem::field("/path/target", "names all models of an account; name one model"))
-        }
         Some(target) if app.api.routes.routes.iter().any(|route| route.provider == target.provider) => Ok(target),
         Some(target) => {
             let reason = format!("`{}` is no provider; those here are {}", target.provider, providers.join(", "));
@@ -297,15 +314,16 @@ pub(crate) async fn patch(
     let target = named(&app, &name)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let task = {
-        let (app, name) = (app.clone(), target.name());
+        let (app, target, name) = (app.clone(), target.clone(), target.name());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
         tokio::spawn(async move {
-            let _one_at_a_time = app.settings_edits.lock().await;
+            let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.targets().await?.remove(&name).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "target")?;
-            let value = change(held.value, json::utf8(&body)?, app.now())?;
+            let (value, opens) = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_target(&name, value.clone()).await?;
-            tell(&app, &name, Versioned { version, value }).await;
+            drop(one_at_a_time);
+            tell(&app, &target, Versioned { version, value }, opens).await;
             Ok::<_, Problem>(())
         })
     };
@@ -313,26 +331,37 @@ pub(crate) async fn patch(
     show(&app, &target).await
 }
 
-/// Tells everybody what was set. A failure is the reconciler's.
-async fn tell(app: &App, name: &Name, settings: Versioned<TargetSettings>) {
-    let stores = &app.api.stores;
-    if let Err(error) = stores.breakers.set(name, settings.clone()).await {
+/// Tells everybody what was set. A failure is the reconciler's. Who lets a target go on also ends what else keeps it: the
+/// limiter's block, and the rest of an exhausted account. If this process dies meanwhile, those end by themselves.
+async fn tell(app: &App, target: &Target, settings: Versioned<TargetSettings>, opens: bool) {
+    let (stores, name) = (&app.api.stores, target.name());
+    if let Err(error) = stores.breakers.set(&name, settings.clone()).await {
         tracing::warn!(%error, target = %name, "the breaker gets the target's settings from the reconciler");
     }
-    let closes = settings.value.breaker == BreakerMode::Close;
-    let mut news = vec![Setting::Target(name.clone(), settings)];
-    if closes {
-        // Its lanes may sleep because its breaker was open.
-        news.push(Setting::ParkTarget { target: name.clone(), until: Timestamp(0), reason: String::new() });
+    let mut resting = Vec::new();
+    if opens {
+        if let Err(error) = stores.breakers.close(&target.account()).await {
+            tracing::warn!(%error, target = %name, "an exhausted account stays so until its time is over");
+        }
+        match limiter::lift(&*app.api.limiter, &app.api.limits.now(), target).await {
+            Ok(others) => resting = others,
+            Err(error) => tracing::warn!(%error, target = %name, "the limiter's block ends by itself"),
+        }
+        tokio::time::sleep(Duration::from_millis(KNOWN_MS.unsigned_abs())).await;
     }
-    for setting in news {
-        if let Err(error) = stores.dispatcher.apply(setting).await {
-            tracing::warn!(%error, target = %name, "the dispatcher gets the target's settings from the reconciler");
+    if let Err(error) = stores.dispatcher.apply(Setting::Target(name.clone(), settings)).await {
+        tracing::warn!(%error, target = %name, "the dispatcher gets the target's settings from the reconciler");
+    }
+    if opens {
+        resting.push(name);
+        for name in resting {
+            limiter::wake(&*stores.dispatcher, &name).await;
         }
     }
 }
 
-fn change(settings: TargetSettings, text: &str, now: Timestamp) -> Result<TargetSettings, Problem> {
+/// The settings after a change, and whether it lets the target go on.
+fn change(settings: TargetSettings, text: &str, now: Timestamp) -> Result<(TargetSettings, bool), Problem> {
     const KNOWN: [&str; 4] = ["paused", "until", "reason", "breaker"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
@@ -347,10 +376,13 @@ fn change(settings: TargetSettings, text: &str, now: Timestamp) -> Result<Target
         BreakerMode::parse(text).ok_or_else(|| format!("`{text}` is not a mode; open, close and auto are"))
     });
     fields.finish()?;
-    Ok(TargetSettings {
+    let opens = paused.is_some() && !pause.on || mode == Some(BreakerMode::Close);
+    let changed = TargetSettings {
         paused: pause.on,
         paused_until: pause.until,
         reason: pause.reason,
         breaker: mode.unwrap_or(settings.breaker),
-    })
+        limit: settings.limit,
+    };
+    Ok((changed, opens))
 }

@@ -270,7 +270,8 @@ fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPoli
     }
     fields.finish()?;
     let Pause { on: paused, until: paused_until, reason } = pause;
-    let settings = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, ..TenantSettings::default() };
+    let settings =
+        TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, ..TenantSettings::default() };
     Ok((settings, policy))
 }
 

@@ -224,6 +224,13 @@ impl Hand {
         Self { stores: stores.clone(), session, signals }
     }
 
+    /// Claims what can be claimed now, and holds it.
+    pub async fn claims(&mut self) -> Vec<JobId> {
+        let step = Step { session: self.session, acks: vec![], queues: vec![], kinds: vec![], slots: 64 };
+        let claims = self.stores.dispatcher.step(step).await.unwrap().claims;
+        claims.into_iter().map(|claim| claim.lease.id).collect()
+    }
+
     /// Claims the next job and begins it.
     pub async fn claim(&mut self) -> Held {
         let claim = async {

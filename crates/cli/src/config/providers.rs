@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use queue_core::{
     ids::Name,
-    limiter::{Limit, Limits, Rule},
+    limiter::{Limit, Limits, RATE_MAX, Rule},
     route::{Routes, Target},
     time::parse_duration,
 };
@@ -133,7 +133,7 @@ impl Provider {
         // Of its own only so that its jobs are counted apart: the rates are those of the closest rule for it.
         if let Some(model) = embedding_model.filter(|_| self.embedding_jobs.is_some()) {
             let target = Target { provider: self.name.clone(), model: model.into(), credential: "default".into() };
-            if let Some(limit) = Limits::new(rules.clone()).of(&target).cloned() {
+            if let Some(limit) = Limits::new(rules.clone()).of(&target) {
                 rules.retain(|other| other.model != model);
                 rules.push(rule(model, &limit));
             }
@@ -304,9 +304,6 @@ const EMBEDDING_TOKENS_MAX: u64 = 10_000_000;
 const EMBEDDING_CALLS_MAX: u64 = 100_000;
 /// Longest wait for company: a job that waits holds a slot.
 const EMBEDDING_WAIT_MAX: Duration = Duration::from_secs(5);
-
-/// Largest rate: beyond it, a limit is none.
-const RATE_MAX: u64 = 1_000_000_000_000;
 
 fn rate(name: &str, given: Option<u64>) -> Result<Option<u64>, String> {
     match given {

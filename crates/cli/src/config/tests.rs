@@ -319,7 +319,7 @@ fn rates_hold_for_each_model_unless_it_has_its_own() {
     let limits = crate::providers::limits(&config);
     let of = |model: &str| {
         let target = Target { provider: "a".into(), model: model.into(), credential: "default".into() };
-        limits.of(&target).cloned().unwrap()
+        limits.of(&target).unwrap()
     };
     let small = Limit {
         requests_per_minute: Some(600),

@@ -14,7 +14,7 @@ use queue_core::{
     journal::Role,
     keys::Secret,
     ledger::PriceBook,
-    limiter::{Limiter, Limits},
+    limiter::{InForce, Limiter},
     route::Routes,
     stores::Stores,
 };
@@ -46,7 +46,7 @@ pub(crate) struct Process {
     routes: Arc<Routes>,
     prices: Arc<PriceBook>,
     limiter: Arc<dyn Limiter>,
-    limits: Arc<Limits>,
+    limits: Arc<InForce>,
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
@@ -72,7 +72,7 @@ impl Process {
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
             limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
-            limits: Arc::new(providers::limits(&config)),
+            limits: Arc::new(InForce::new(providers::limits(&config), providers::concurrency(&config))),
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             roles: JoinSet::new(),
             shutdown: CancellationToken::new(),

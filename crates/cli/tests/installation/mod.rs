@@ -185,6 +185,20 @@ impl Installation {
         self.send_json(self.http.patch(format!("{}{path}", self.url)), path, body).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Value {
+        self.send_json(self.http.put(format!("{}{path}", self.url)), path, body).await
+    }
+
+    /// Runs `longshore LINE` against it, and returns what it printed.
+    pub fn command(&self, line: &[&str]) -> String {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_longshore"));
+        command.args(line).env_clear().env("LONGSHORE_URL", &self.url).env("LONGSHORE_KEY", KEY);
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{line:?}: {said}\n{}", self.log());
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     async fn send_json(&self, request: reqwest::RequestBuilder, path: &str, body: &Value) -> Value {
         let answer = request.bearer_auth(KEY).json(body).send().await.unwrap();
         let status = answer.status();

@@ -42,7 +42,7 @@ macro_rules! breaker_conformance {
             a_probe_that_dies_loses_its_place, a_renewed_probe_keeps_its_place, who_lost_its_place_decides_nothing,
             late_ends_change_nothing, an_exhausted_account_closes_all_its_models, operators_hold_it_open_and_closed,
             an_operators_pause_ends_by_itself, older_settings_change_nothing, lists_show_how_each_stands,
-            an_idle_circuit_is_forgotten;
+            an_idle_circuit_is_forgotten, an_operator_closes_a_circuit_once;
         }
     };
     (@cases $fixture:expr; $($case:ident),+;) => {
@@ -355,4 +355,17 @@ pub async fn an_idle_circuit_is_forgotten(fixture: &dyn Fixture) {
     many(&*store, 1, End::Success).await;
     fixture.advance_ms(FORGET_MS + 1);
     assert!(store.list().await.unwrap().is_empty());
+}
+
+pub async fn an_operator_closes_a_circuit_once(fixture: &dyn Fixture) {
+    let store = fixture.breakers();
+    store.close(&ACCOUNT.into()).await.unwrap();
+    end(&*store, ACCOUNT, ProbeId::generate(), End::Exhausted(900_000)).await;
+    open(&*store).await;
+    store.close(&ACCOUNT.into()).await.unwrap();
+    let Leave::Refused(refusal) = anyone(&*store).await else { panic!("the target's own circuit is another one") };
+    assert_eq!(refusal.by, By::Failures);
+    store.close(&TARGET.into()).await.unwrap();
+    assert_eq!(anyone(&*store).await, Leave::Given);
+    assert!(matches!(many(&*store, CALLS_MIN, End::Failure).await, Change::Opened(_)), "its calls may open it again");
 }

@@ -73,6 +73,10 @@ impl Circuit {
         Change::Opened(refused(by, until, reason, now))
     }
 
+    fn close(&mut self) {
+        *self = Self { touched: self.touched, ..Self::default() };
+    }
+
     /// What stands against a call of this caller; `Ok(true)`: it would be the probe.
     fn admits(&self, by: By, probe: ProbeId, now: Timestamp) -> Result<bool, Refusal> {
         let Some(open) = &self.open else { return Ok(false) };
@@ -258,9 +262,16 @@ impl Breakers for MemoryBreakers {
         if settings.value.breaker == BreakerMode::Close
             && let Some(circuit) = held.circuits.get_mut(target)
         {
-            *circuit = Circuit { touched: circuit.touched, ..Circuit::default() };
+            circuit.close();
         }
         held.settings.insert(target.clone(), settings);
+        Ok(())
+    }
+
+    async fn close(&self, circuit: &Name) -> Result<(), DispatchError> {
+        if let Some(circuit) = self.held().circuits.get_mut(circuit) {
+            circuit.close();
+        }
         Ok(())
     }
 

@@ -23,6 +23,9 @@ use crate::{
     time::Timestamp,
 };
 
+/// How old what a worker knows of a circuit may be: who opens a target for all waits for so long before its jobs wake, since a
+/// job that meets a worker which has not heard is put back for as long as the old refusal.
+pub const KNOWN_MS: i64 = 1_000;
 /// Calls are counted in pieces of this length.
 pub const BUCKET_MS: i64 = 10_000;
 /// Pieces that are looked at together: 30 s.
@@ -214,6 +217,10 @@ pub trait Breakers: Send + Sync {
 
     /// Applies what operators have set for a target; an older version than the held one changes nothing.
     async fn set(&self, target: &Name, settings: Versioned<TargetSettings>) -> Result<(), DispatchError>;
+
+    /// Closes a circuit because an operator wants that; what becomes of its calls may open it again. If it is lost, the
+    /// circuit stays as it is.
+    async fn close(&self, circuit: &Name) -> Result<(), DispatchError>;
 
     /// The circuits that were used lately, by name, at most [`CIRCUITS_MAX`].
     async fn list(&self) -> Result<Vec<CircuitView>, DispatchError>;

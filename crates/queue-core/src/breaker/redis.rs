@@ -127,6 +127,10 @@ impl Breakers for RedisBreakers {
         self.call("set", &args).await.map(|_| ())
     }
 
+    async fn close(&self, circuit: &Name) -> Result<(), DispatchError> {
+        self.call("close", &[circuit.as_str().as_bytes()]).await.map(|_| ())
+    }
+
     async fn list(&self) -> Result<Vec<CircuitView>, DispatchError> {
         let answer = Answer::new(self.call("list", &[]).await?)?;
         let mut views = answer.rest().map(view).collect::<Result<Vec<_>, _>>()?;

@@ -142,8 +142,8 @@ impl Book {
     fn give(&mut self, call: Uuid, amount: [i64; 2], scopes: &[Scope], now: i64) {
         for scope in scopes {
             let account = self.account(scope, now);
-            for kind in 0..2 {
-                account.reserved[kind] += amount[kind];
+            for (reserved, more) in account.reserved.iter_mut().zip(amount) {
+                *reserved += more;
             }
         }
         self.calls.insert(call, Reservation { amount, scopes: scopes.to_vec(), expires: now + RESERVED_MS });

@@ -49,6 +49,8 @@ fn dead_letter() -> Job {
         served_by: None,
         cancel_reason: None,
         redrives: 1,
+        key_id: None,
+        max_cost: None,
     }
 }
 

@@ -10,6 +10,7 @@ use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     job::Kind,
+    limiter::SetLimit,
     time::Timestamp,
 };
 
@@ -159,7 +160,8 @@ impl BreakerMode {
     }
 }
 
-/// What operators set for a target (`provider:model:credential`).
+/// What operators set for a target (`provider:model:credential`), or of its limit for all targets of a pattern
+/// ([`Target::is_pattern`](crate::route::Target::is_pattern)).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetSettings {
     /// Whether nobody may call it.
@@ -170,6 +172,8 @@ pub struct TargetSettings {
     pub reason: Option<String>,
     /// Who decides about its breaker.
     pub breaker: BreakerMode,
+    /// What it may take instead of what is configured.
+    pub limit: SetLimit,
 }
 
 /// Why a target waits whose breaker somebody holds open without a word.

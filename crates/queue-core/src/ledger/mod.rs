@@ -36,9 +36,6 @@ impl Nanousd {
     }
 }
 
-/// Most US dollars that an amount may name.
-const USD_MAX: i64 = 9_000_000;
-
 impl FromStr for Nanousd {
     type Err = String;
 
@@ -63,29 +60,6 @@ impl FromStr for Nanousd {
 }
 
 /// As a decimal string of dollars without trailing zeros beyond the cents, e.g. `0.000123` or `1.50`.
-impl FromStr for Nanousd {
-    type Err = String;
-
-    /// Reads an amount of US dollars that is not negative, such as `0.05`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text.starts_with('-') {
-            return Err(format!("`{text}` is negative"));
-        }
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
-        let digits =
-            |part: &str, max| (1..=max).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit());
-        if !digits(whole, 7) || !digits(fraction, 9) {
-            return Err(format!("`{text}` is not an amount of US dollars such as \"0.05\""));
-        }
-        // At most 16 digits: it always fits.
-        let nano = format!("{whole}{fraction:0<9}").parse().map_err(|_| format!("`{text}` is too much"))?;
-        if nano > USD_MAX * 1_000_000_000 {
-            return Err(format!("`{text}` is more than {USD_MAX} US dollars"));
-        }
-        Ok(Self(nano))
-    }
-}
-
 impl fmt::Display for Nanousd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (sign, abs) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());

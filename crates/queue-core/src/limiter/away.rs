@@ -12,7 +12,7 @@ use std::sync::{
 use async_trait::async_trait;
 
 use super::{
-    Answer, Ask, Away, Cause, Limit, Limiter, Penalty, Standing, Told, Unavailable, Used, Verdict,
+    Answer, Ask, Away, Cause, Lift, Limit, Limiter, Penalty, Standing, Told, Unavailable, Used, Verdict,
     memory::MemoryLimiter,
 };
 use crate::{
@@ -108,8 +108,25 @@ impl Limiter for Steadfast {
         Ok(self.fleet.penalise(ask, penalty, wait_ms, reason).await.unwrap_or(own))
     }
 
-    async fn block(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<(), Unavailable> {
-        self.fleet.block(ask, penalty, wait_ms, reason).await
+    async fn block(
+        &self,
+        ask: &Ask,
+        penalty: Penalty,
+        wait_ms: u64,
+        age_ms: u64,
+        reason: &str,
+    ) -> Result<u64, Unavailable> {
+        let left_ms = self.fleet.block(ask, penalty, wait_ms, age_ms, reason).await?;
+        if left_ms == 0 {
+            // Lifted: this worker's share must not hold on to it.
+            self.share.lift(&ask.target, &ask.limit, Lift::Blocks).await?;
+        }
+        Ok(left_ms)
+    }
+
+    async fn lift(&self, target: &Target, limit: &Limit, lift: Lift) -> Result<bool, Unavailable> {
+        self.share.lift(target, limit, lift).await?;
+        self.fleet.lift(target, limit, lift).await
     }
 
     async fn observe(&self, ask: &Ask, told: Told) -> Result<(), Unavailable> {

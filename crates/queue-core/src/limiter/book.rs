@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{
-    Answer, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Limit, PACE_WAIT_MS, PACE_WEIGHT, Penalty, Standing,
+    Answer, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Lift, Limit, PACE_WAIT_MS, PACE_WEIGHT, Penalty, Standing,
     TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS, TRIAL_MS,
     TRIAL_WAIT_MS, Told, Used, Verdict, WAIT_MAX_MS,
 };
@@ -21,6 +21,14 @@ pub(super) struct Doubt {
     reason: String,
     /// One call is trying, until then.
     trial_until: f64,
+}
+
+/// What is known of a credential.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Credential {
+    pub(super) doubt: Option<Doubt>,
+    /// When an operator lifted the last doubt: who heard of it before does not know that.
+    lifted_at: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +55,8 @@ pub(super) struct Book {
     tokens_mean: f64,
     ms_mean: f64,
     tickets: HashMap<Uuid, Ticket>,
+    /// When an operator lifted the last block.
+    lifted_at: f64,
 }
 
 impl Default for Book {
@@ -63,6 +73,7 @@ impl Default for Book {
             tokens_mean: 0.0,
             ms_mean: 1_000.0,
             tickets: HashMap::new(),
+            lifted_at: 0.0,
         }
     }
 }
@@ -291,9 +302,9 @@ impl Book {
         reason: &str,
     ) -> u64 {
         let until = now + wait;
-        self.at = self.at.max(now);
         match penalty {
             Penalty::Rate => {
+                self.at = self.at.max(now);
                 if until > self.blocked_until {
                     (self.blocked_until, self.reason) = (until, reason.to_owned());
                 }
@@ -307,6 +318,38 @@ impl Book {
                 whole((doubt.until - now).max(0.0))
             }
         }
+    }
+
+    /// A block that somebody has known of for `age`.
+    pub(super) fn block_again(
+        &mut self,
+        credential: &mut Credential,
+        now: f64,
+        penalty: Penalty,
+        (wait, age): (f64, f64),
+        reason: &str,
+    ) -> u64 {
+        let (lifted_at, until) = match penalty {
+            Penalty::Rate => (self.lifted_at, self.blocked_until),
+            Penalty::Quota => (credential.lifted_at, credential.doubt.as_ref().map_or(0.0, |doubt| doubt.until)),
+        };
+        if now - age <= lifted_at {
+            return whole((until - now).max(0.0));
+        }
+        self.block(&mut credential.doubt, now, penalty, wait, reason)
+    }
+
+    pub(super) fn lift(&mut self, credential: &mut Credential, limit: &Limit, now: f64, lift: Lift) -> bool {
+        self.pass_time(limit, now);
+        for (_, ticket) in std::mem::take(&mut self.tickets) {
+            self.add([1.0, ticket.tokens]);
+        }
+        if lift == Lift::Line {
+            return false;
+        }
+        (self.blocked_until, self.reason, self.lifted_at) = (0.0, String::new(), now);
+        let before = std::mem::replace(credential, Credential { doubt: None, lifted_at: now });
+        before.doubt.is_some()
     }
 
     pub(super) fn observe(&mut self, limit: &Limit, now: f64, told: Told) {

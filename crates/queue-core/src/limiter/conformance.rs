@@ -10,7 +10,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Answer, Ask, Cause, Limit, Limiter, Penalty, TICKET_GRACE_MS, TICKETS_MAX, TOLD_MS, TRIAL_MS, Told, Used, Verdict,
+    Answer, Ask, Cause, Lift, Limit, Limiter, Penalty, TICKET_GRACE_MS, TICKETS_MAX, TOLD_MS, TRIAL_MS, Told, Used,
+    Verdict,
 };
 use crate::route::Target;
 
@@ -35,7 +36,8 @@ macro_rules! limiter_conformance {
             a_longer_block_stands, who_waited_hears_of_a_block, a_credential_without_money_is_tried_by_one,
             a_trial_that_never_ends_is_followed_by_another, an_old_answer_does_not_end_a_block,
             a_providers_numbers_only_lower_ours, without_a_limit_there_are_only_blocks, the_pace_follows_the_calls,
-            a_target_says_how_it_stands, a_changed_limit_counts_at_once;
+            a_target_says_how_it_stands, a_changed_limit_counts_at_once,
+            a_lifted_line_asks_anew, a_lifted_block_stays_lifted, a_lifted_credential_is_not_tried_but_used;
         }
     };
     (@cases $fixture:expr; $($case:ident),* $(,)?;) => {
@@ -291,7 +293,7 @@ pub async fn a_longer_block_stands(fixture: &dyn Fixture) {
     let scene = Scene::of(fixture);
     scene.penalise(&ask(0), Penalty::Rate, 30_000).await;
     assert_eq!(scene.penalise(&ask(0), Penalty::Rate, 1_000).await, 30_000);
-    scene.limiter.block(&ask(0), Penalty::Rate, 40_000, "again").await.unwrap();
+    scene.limiter.block(&ask(0), Penalty::Rate, 40_000, 0, "again").await.unwrap();
     let standing = scene.limiter.standing(&target("m"), &limit()).await.unwrap();
     assert_eq!(standing.blocked, Some((40_000, "again".to_owned())));
     assert_eq!(standing.factor, 0.7, "making a block known again cuts nothing");
@@ -425,4 +427,50 @@ pub async fn a_changed_limit_counts_at_once(fixture: &dyn Fixture) {
     let asked = Ask { limit: tight, ..ask(500) };
     assert_eq!(scene.goes(&asked).await, 0, "a burst of the new bucket");
     assert_eq!(scene.goes(&Ask { call: Uuid::now_v7(), tokens: 100, ..asked }).await, 1_000);
+}
+
+pub async fn a_lifted_line_asks_anew(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    scene.goes(&ask(10_000)).await;
+    let turned_away = ask(4_000);
+    let (wait, _, _, ticket) = scene.later(&turned_away).await;
+    assert_eq!((wait, ticket), (9_000, true));
+    // Ten times as much: the debt is paid ten times as fast, and nobody holds on to a moment of before.
+    let wide = Limit { tokens_per_minute: Some(600_000), ..limit() };
+    scene.limiter.lift(&target("m"), &wide, Lift::Line).await.unwrap();
+    assert_eq!(scene.limiter.standing(&target("m"), &wide).await.unwrap().tickets, 0);
+    assert_eq!(scene.goes(&Ask { limit: wide, ..turned_away }).await, 900);
+    scene.penalise(&ask(0), Penalty::Rate, 30_000).await;
+    scene.limiter.lift(&target("m"), &limit(), Lift::Line).await.unwrap();
+    assert_eq!(scene.later(&ask(1)).await.2, blocked(), "a block is another thing");
+}
+
+pub async fn a_lifted_block_stays_lifted(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    let again = async |age_ms| scene.limiter.block(&ask(0), Penalty::Rate, 30_000, age_ms, "429").await.unwrap();
+    scene.penalise(&ask(0), Penalty::Rate, 30_000).await;
+    scene.pass(1_000);
+    scene.limiter.lift(&target("m"), &limit(), Lift::Blocks).await.unwrap();
+    assert_eq!(again(1_000).await, 0, "who heard of it before the lift does not bring it back");
+    scene.pass(500);
+    assert_eq!(again(1_500).await, 0);
+    assert_eq!(scene.goes(&ask(1)).await, 0);
+    let factor = scene.limiter.standing(&target("m"), &limit()).await.unwrap().factor;
+    assert!((0.7..0.75).contains(&factor), "{factor}: the rate stays cut");
+    assert_eq!(again(499).await, 30_000, "and what came after it counts");
+    assert_eq!(scene.later(&ask(1)).await.2, blocked());
+}
+
+pub async fn a_lifted_credential_is_not_tried_but_used(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    let other = Ask { target: target("n"), ..ask(10) };
+    let again = async |age_ms| scene.limiter.block(&other, Penalty::Quota, 900_000, age_ms, "429").await.unwrap();
+    scene.penalise(&ask(0), Penalty::Quota, 900_000).await;
+    scene.pass(1_000);
+    scene.limiter.lift(&target("m"), &limit(), Lift::Blocks).await.unwrap();
+    assert_eq!(again(1_000).await, 0);
+    assert_eq!((scene.goes(&ask(10)).await, scene.goes(&other).await), (0, 0), "all targets of the credential");
+    scene.pass(1);
+    assert_eq!(again(0).await, 900_000);
+    assert_eq!(scene.later(&ask(10)).await.2, blocked());
 }

@@ -8,8 +8,8 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Answer, Ask, Cause, Limit, Limiter, Penalty, Standing, Told, Unavailable, Used,
-    book::{Book, Doubt},
+    Answer, Ask, Cause, Lift, Limit, Limiter, Penalty, Standing, Told, Unavailable, Used,
+    book::{Book, Credential},
 };
 use crate::{ids::Name, route::Target, time::Clock};
 
@@ -28,7 +28,7 @@ pub struct MemoryLimiter {
 struct State {
     books: HashMap<Target, Book>,
     /// By provider and credential.
-    doubts: HashMap<(Name, Name), Option<Doubt>>,
+    credentials: HashMap<(Name, Name), Credential>,
 }
 
 impl MemoryLimiter {
@@ -46,17 +46,17 @@ impl MemoryLimiter {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn with<T>(&self, target: &Target, work: impl FnOnce(&mut Book, &mut Option<Doubt>, f64) -> T) -> T {
+    fn with<T>(&self, target: &Target, work: impl FnOnce(&mut Book, &mut Credential, f64) -> T) -> T {
         let now = self.now();
         let mut state = self.state();
-        let State { books, doubts } = &mut *state;
+        let State { books, credentials } = &mut *state;
         if books.len() >= TARGETS_MAX && !books.contains_key(target) {
             let oldest = books.iter().min_by(|(_, a), (_, b)| a.at.total_cmp(&b.at)).map(|(target, _)| target.clone());
             oldest.map(|oldest| books.remove(&oldest));
         }
         let book = books.entry(target.clone()).or_default();
-        let doubt = doubts.entry((target.provider.clone(), target.credential.clone())).or_default();
-        work(book, doubt, now)
+        let credential = credentials.entry((target.provider.clone(), target.credential.clone())).or_default();
+        work(book, credential, now)
     }
 }
 
@@ -64,26 +64,37 @@ impl MemoryLimiter {
 impl Limiter for MemoryLimiter {
     async fn reserve(&self, ask: &Ask) -> Result<Answer, Unavailable> {
         let tokens = ask.tokens as f64;
-        Ok(self.with(&ask.target, |book, doubt, now| book.reserve(doubt, &ask.limit, now, ask.call, tokens)))
+        Ok(self.with(&ask.target, |book, of, now| book.reserve(&mut of.doubt, &ask.limit, now, ask.call, tokens)))
     }
 
     async fn confirm(&self, ask: &Ask) -> Result<Option<(u64, Cause)>, Unavailable> {
-        Ok(self.with(&ask.target, |book, doubt, now| book.confirm(doubt.as_ref(), now)))
+        Ok(self.with(&ask.target, |book, of, now| book.confirm(of.doubt.as_ref(), now)))
     }
 
     async fn settle(&self, ask: &Ask, used: Used) -> Result<(), Unavailable> {
-        self.with(&ask.target, |book, doubt, now| book.settle(doubt, &ask.limit, now, used));
+        self.with(&ask.target, |book, of, now| book.settle(&mut of.doubt, &ask.limit, now, used));
         Ok(())
     }
 
     async fn penalise(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<u64, Unavailable> {
         let wait = wait_ms as f64;
-        Ok(self.with(&ask.target, |book, doubt, now| book.penalise(doubt, &ask.limit, now, penalty, wait, reason)))
+        Ok(self.with(&ask.target, |book, of, now| book.penalise(&mut of.doubt, &ask.limit, now, penalty, wait, reason)))
     }
 
-    async fn block(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<(), Unavailable> {
-        self.with(&ask.target, |book, doubt, now| book.block(doubt, now, penalty, wait_ms as f64, reason));
-        Ok(())
+    async fn block(
+        &self,
+        ask: &Ask,
+        penalty: Penalty,
+        wait_ms: u64,
+        age_ms: u64,
+        reason: &str,
+    ) -> Result<u64, Unavailable> {
+        let times = (wait_ms as f64, age_ms as f64);
+        Ok(self.with(&ask.target, |book, of, now| book.block_again(of, now, penalty, times, reason)))
+    }
+
+    async fn lift(&self, target: &Target, limit: &Limit, lift: Lift) -> Result<bool, Unavailable> {
+        Ok(self.with(target, |book, of, now| book.lift(of, limit, now, lift)))
     }
 
     async fn observe(&self, ask: &Ask, told: Told) -> Result<(), Unavailable> {
@@ -95,7 +106,8 @@ impl Limiter for MemoryLimiter {
         // A question makes no book: who only looks must not fill the memory.
         let now = self.now();
         let mut state = self.state();
-        let doubt = state.doubts.get(&(target.provider.clone(), target.credential.clone())).cloned().flatten();
+        let credential = (target.provider.clone(), target.credential.clone());
+        let doubt = state.credentials.get(&credential).and_then(|credential| credential.doubt.clone());
         let held = state.books.get(target);
         let mut book = held.cloned().unwrap_or_default();
         let standing = book.standing(doubt.as_ref(), limit, now);

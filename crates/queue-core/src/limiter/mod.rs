@@ -18,6 +18,7 @@
 
 pub mod away;
 mod book;
+mod change;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod limits;
@@ -28,7 +29,8 @@ use async_trait::async_trait;
 use serde::Serialize;
 use uuid::Uuid;
 
-pub use limits::{Away, Charges, Limit, Limits, Rule};
+pub use change::{follow, lift, wake};
+pub use limits::{Away, Charges, InForce, Limit, Limits, RATE_MAX, Rule, SetLimit};
 
 use crate::{ids::Name, route::Target};
 
@@ -171,6 +173,15 @@ pub enum Penalty {
     Quota,
 }
 
+/// What an operator takes back from a target. Tickets go in either case: their moments were reckoned by what was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lift {
+    /// Its line: the limit has changed.
+    Line,
+    /// Its block and that of its credential, too. What refusals left of its rate stays: it was asked too fast.
+    Blocks,
+}
+
 /// What a provider says of its own limits, from its headers; 0 and less mean that it says nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -234,8 +245,20 @@ pub trait Limiter: Send + Sync {
     /// stands.
     async fn penalise(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<u64, Unavailable>;
 
-    /// Makes a block known again that this process knows of, and cuts nothing: what is in Redis may be forgotten.
-    async fn block(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<(), Unavailable>;
+    /// Makes a block known again that this process has known of for `age_ms`, and cuts nothing: what is in Redis may be
+    /// forgotten. One that was lifted since stays lifted. Returns how long the target or its credential is left alone now.
+    async fn block(
+        &self,
+        ask: &Ask,
+        penalty: Penalty,
+        wait_ms: u64,
+        age_ms: u64,
+        reason: &str,
+    ) -> Result<u64, Unavailable>;
+
+    /// Takes tickets back, and blocks if an operator wants that; what was taken for the tickets is there again. Returns whether
+    /// the credential was left alone, and with it all its targets. If it is lost, all of that ends by itself.
+    async fn lift(&self, target: &Target, limit: &Limit, lift: Lift) -> Result<bool, Unavailable>;
 
     /// Believes a provider's own numbers where they are lower than ours.
     async fn observe(&self, ask: &Ask, told: Told) -> Result<(), Unavailable>;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 pub use super::template::fill;
 use super::{
-    FieldError, Loads, Surroundings, chain,
+    FieldError, Loads, Surroundings, cache, chain,
     fields::{At, Errors, Object},
     items, llm, model, sampling, steps, tree,
 };
@@ -158,6 +158,8 @@ pub struct Analysis {
     pub embed: Option<Vectors>,
     /// Provider calls that the job may make, over all attempts.
     pub max_calls: u32,
+    /// Under which conditions an old answer about a chunk will do. What joins answers is always asked for.
+    pub cache: Option<cache::Wish>,
     /// What its calls may cost together: the smaller one of this and the job's own counts.
     pub max_cost: Option<Nanousd>,
 }
@@ -196,7 +198,6 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
         errors.mismatch(object.at("version"), "1, the only version there is", version);
     }
     object.refuse("memo", "is not built in this version: answers are kept as long as the job", errors);
-    object.refuse("cache", NOT_BUILT, errors);
     object.refuse("on_complete", NOT_BUILT, errors);
     let (Input { text, items }, is_markdown) = input(object, errors);
     let (model, fallback, defaults) = defaults(object, errors);
@@ -209,6 +210,11 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
         let reason = "`refine` goes through one document; for items there are merge_arrays, tree and llm";
         errors.wrong(object.at("reduce").member("strategy"), reason);
     }
+    let (cache, cut) = (cache::read(object, errors), cut(object, is_markdown, errors));
+    if cache.is_some() && cut.pack.is_some() {
+        let reason = "is for calls about one chunk each: leave out `chunk.pack`, or the cache";
+        errors.wrong(object.at("cache"), reason);
+    }
     let (max_calls, max_cost) = limits(object, errors);
     Analysis {
         text,
@@ -216,7 +222,8 @@ fn scan(object: &Object<'_>, errors: &mut Errors) -> Analysis {
         model,
         fallback,
         defaults,
-        cut: cut(object, is_markdown, errors),
+        cut,
+        cache,
         map,
         reduce,
         embed: embed(object, errors),

@@ -114,6 +114,7 @@ mod tests {
     #[test]
     fn what_finds_nobody_spends_no_attempt() {
         let free: Vec<_> = ErrorClass::ALL.into_iter().filter(|class| rule(*class).then == Then::Release).collect();
+        use ErrorClass as C;
         let classes = [C::Rate, C::Quota, C::Breaker, C::Credential, C::Budget];
         assert_eq!(free, classes);
         assert_eq!(rule(ErrorClass::Quota).wait, Wait::Fixed(Duration::from_secs(900)));

@@ -11,6 +11,7 @@ use queue_core::{
     dispatcher::{HORIZON_MS, PUSH_MAX_ENTRIES, Place, Step, Wait},
     ids::{Epoch, JobId, SessionId},
     journal::{POISON_RECOVERIES, QueueSettings, TargetSettings, TenantSettings, WorkerSession},
+    limiter::SetLimit,
     state::Standing,
 };
 
@@ -286,4 +287,42 @@ async fn pauses_of_tenants_and_targets_hold_in_every_life() {
     sweep.round(&scene.stores).await.unwrap();
     assert_eq!(claimed(&scene).await, 7);
     assert!(!is_refused(&scene).await);
+}
+
+/// How many jobs may run at once, as operators set it: over the configuration, in every life, and until it is taken back.
+#[tokio::test]
+async fn set_concurrency_stands_over_the_configuration_in_every_life() {
+    let mut scene = Scene::closed();
+    let set = async |scene: &Scene, name: &str, concurrency| {
+        let limit = SetLimit { concurrency, ..SetLimit::default() };
+        let settings = TargetSettings { limit, ..TargetSettings::default() };
+        scene.stores.catalog.set_target(&name.into(), settings).await.unwrap();
+    };
+    let claimed = async |scene: &Scene| {
+        let step = Step { session: scene.worker().await, acks: vec![], queues: vec![], kinds: vec![], slots: 40 };
+        scene.stores.dispatcher.step(step).await.unwrap().claims.len()
+    };
+    let target_concurrency = BTreeMap::from([("p:*".into(), 4)]);
+    let config = Config { alone: true, target_concurrency, ..Config::default() };
+    set(&scene, "p:*:*", Some(2)).await;
+    set(&scene, "p:own:default", Some(1)).await;
+    for target in ["p:own:default", "p:other:default", "q:m:default"] {
+        scene.accept(5, |job| job.target = target.into()).await;
+    }
+    for life in ["a start", "a flush"] {
+        scene.stores.dispatcher = dispatcher(&scene.clock, scene.folder.path());
+        let prepared = prepare(&scene.stores, &config).await.unwrap();
+        crate::rebuild::run(scene.stores.clone(), prepared, tokio_util::sync::CancellationToken::new()).await;
+        assert_eq!(claimed(&scene).await, 1 + 2 + 5, "{life}");
+    }
+    let mut sweep = crate::reconcile::Sweep::of(config.clone());
+    sweep.round(&scene.stores).await.unwrap();
+    assert_eq!(claimed(&scene).await, 0);
+    set(&scene, "p:own:default", None).await;
+    set(&scene, "p:*:*", Some(3)).await;
+    sweep.round(&scene.stores).await.unwrap();
+    assert_eq!(claimed(&scene).await, 2 + 1, "the pattern speaks for it now");
+    set(&scene, "p:*:*", None).await;
+    crate::reconcile::Sweep::of(config).round(&scene.stores).await.unwrap();
+    assert_eq!(claimed(&scene).await, 2, "as configured, by a scheduler that told nothing else before");
 }

@@ -35,6 +35,16 @@ pub(super) fn own_headers(of_door: &[(String, String)]) -> Vec<(String, String)>
     headers
 }
 
+/// Tokens of prompt and answer.
+fn tokens(body: &Value, text: &str) -> (u64, u64) {
+    (door::prompt_tokens(body, false), text.split(' ').count() as u64)
+}
+
+/// Those of an honest answer to this request.
+pub(super) fn honest_usage(body: &Value) -> (u64, u64) {
+    tokens(body, &Plan { body, pace: Duration::ZERO, embeds: false, limits: &[] }.text())
+}
+
 /// What one call asks for.
 pub(super) struct Plan<'a> {
     pub(super) body: &'a Value,
@@ -63,7 +73,7 @@ impl Plan<'_> {
     }
 
     fn usage(&self, text: &str) -> Value {
-        let (input, output) = (door::prompt_tokens(self.body, false), text.split(' ').count() as u64);
+        let (input, output) = tokens(self.body, text);
         json!({"prompt_tokens": input, "completion_tokens": output, "total_tokens": input + output,
                "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0}})
     }

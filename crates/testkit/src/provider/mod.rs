@@ -60,6 +60,13 @@ pub struct SeenCall {
     pub dropped: bool,
 }
 
+impl SeenCall {
+    /// Tokens of prompt and answer, as an honest answer to this chat call tells them.
+    pub fn honest_usage(&self) -> (u64, u64) {
+        answer::honest_usage(&self.body)
+    }
+}
+
 /// Decides about each call and sees its end: for a load that is too large to be kept in memory.
 pub trait Director: Send + Sync {
     /// A call has arrived: how long it takes and what becomes of it. Calls are numbered from 0 as they arrive.

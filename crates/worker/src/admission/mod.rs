@@ -13,16 +13,17 @@ mod estimate;
 mod memory;
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use queue_core::{
-    dispatcher::{Dispatcher, Setting},
+    dispatcher::{DispatchError, Dispatcher, Setting},
     error::{ErrorClass, JobError},
     ids::{CallId, Name},
+    journal::Catalog,
     ledger::{Billed, Usage},
-    limiter::{Ask, Cause, Charges, Limit, Limiter, Limits, Penalty, Told, Used, Verdict},
+    limiter::{self, Ask, Cause, Charges, InForce, Limiter, Limits, Penalty, Told, Used, Verdict},
     route::Target,
     stores::Stores,
     telemetry,
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 pub use estimate::Estimate;
 pub(crate) use estimate::{Alike, Answers, of_chat, of_inputs};
 
-use self::memory::{Blocks, Paces};
+use self::memory::{Blocks, Most, Paces};
 use crate::provider::CallError;
 
 /// The code of an error that says: the job's target is parked, so the job may keep its place in its lane.
@@ -51,11 +52,15 @@ const QUOTA_WAIT_MS: u64 = 15 * 60 * 1_000;
 const KEEP_EVERY: Duration = Duration::from_secs(1);
 /// Looks after which the workers are counted anew.
 const COUNT_WORKERS_EVERY: u32 = 5;
+/// Looks after which it is read what operators have set: of a few rows, by each worker.
+const READ_LIMITS_EVERY: u32 = 2;
 
 /// The gate of this process, before every provider.
 pub struct Gate {
     limiter: Arc<dyn Limiter>,
-    limits: Arc<Limits>,
+    limits: Arc<InForce>,
+    /// The limits that targets wait for here: of before a change, until it is followed.
+    followed: Mutex<Arc<Limits>>,
     dispatcher: Arc<dyn Dispatcher>,
     clock: Arc<dyn Clock>,
     answers: Answers,
@@ -163,12 +168,22 @@ impl Pass {
 
 impl Gate {
     /// A gate with these limits.
-    pub fn new(stores: &Stores, limiter: Arc<dyn Limiter>, limits: Arc<Limits>) -> Self {
+    pub fn new(stores: &Stores, limiter: Arc<dyn Limiter>, limits: Arc<InForce>) -> Self {
+        Self::of(limiter, limits, stores.dispatcher.clone(), stores.clock.clone())
+    }
+
+    fn of(
+        limiter: Arc<dyn Limiter>,
+        limits: Arc<InForce>,
+        dispatcher: Arc<dyn Dispatcher>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             limiter,
+            followed: Mutex::new(limits.now()),
             limits,
-            dispatcher: stores.dispatcher.clone(),
-            clock: stores.clock.clone(),
+            dispatcher,
+            clock,
             answers: Answers::default(),
             paces: Paces::default(),
             blocks: Blocks::default(),
@@ -177,7 +192,7 @@ impl Gate {
 
     /// Whether calls of this target are asked about at all, and whether their tokens are.
     pub(crate) fn wants_tokens(&self, target: &Target) -> bool {
-        self.limits.of(target).is_some_and(|limit| limit.tokens_per_minute.is_some())
+        self.limits.now().of(target).is_some_and(|limit| limit.tokens_per_minute.is_some())
     }
 
     /// How long answers of this kind are.
@@ -187,15 +202,11 @@ impl Gate {
 
     /// Lets a call pass, at once or after a short wait in place, or says why not: then the job goes back to its queue.
     pub(crate) async fn admit(&self, wish: Wish<'_>) -> Result<Pass, JobError> {
-        let Some(limit) = self.limits.of(wish.target) else {
+        let limits = self.limits.now();
+        let Some(limit) = limits.of(wish.target) else {
             return Ok(Pass { reserved: None, estimate: wish.estimate });
         };
-        let ask = Ask {
-            target: wish.target.clone(),
-            limit: limit.clone(),
-            call: wish.call.0,
-            tokens: wish.estimate.tokens(),
-        };
+        let ask = Ask { target: wish.target.clone(), limit, call: wish.call.0, tokens: wish.estimate.tokens() };
         let answer = match self.limiter.reserve(&ask).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -203,7 +214,7 @@ impl Gate {
                 return Err(self.refuse(&wish, 0, 0, &Cause::Away).await);
             }
         };
-        self.keep_pace(&wish, limit, answer.pace);
+        self.keep_pace(&wish, &limits, answer.pace);
         match answer.verdict {
             Verdict::Go { wait_ms } => {
                 let reserved = Reserved { limiter: self.limiter.clone(), ask, sent: false };
@@ -265,18 +276,48 @@ impl Gate {
     }
 
     /// Lets no more jobs of the target be claimed than there is room for their calls.
-    fn keep_pace(&self, wish: &Wish<'_>, limit: &Limit, pace: Option<u32>) {
-        let name = wish.target.name();
-        let Some(jobs) = self.paces.changed(&name, pace, wish.beside, limit.concurrency, Instant::now()) else {
+    fn keep_pace(&self, wish: &Wish<'_>, limits: &Limits, pace: Option<u32>) {
+        let (name, most) = (wish.target.name(), most_of(limits, wish.target));
+        let Some(jobs) = self.paces.changed(&name, pace, wish.beside, most, Instant::now()) else {
             return;
         };
         let (dispatcher, setting) = (self.dispatcher.clone(), Setting::TargetConcurrency(name, jobs));
         // Nobody waits for it: at worst more is claimed than fits, and turned away.
-        tokio::spawn(async move {
-            if let Err(error) = dispatcher.apply(setting).await {
-                tracing::debug!(%error, "the pace of a target was not told");
+        tokio::spawn(async move { note_pace(dispatcher.apply(setting).await) });
+    }
+
+    /// Reads what operators have set, for a worker that begins and then now and then.
+    pub(crate) async fn refresh(&self, catalog: &dyn Catalog) {
+        match catalog.targets().await {
+            Ok(settings) => self.limits.learn(&settings),
+            Err(error) => {
+                tracing::warn!(%error, "it was not read what operators have set of limits; the old ones hold")
             }
-        });
+        }
+    }
+
+    /// Lets what waits for limits that have changed wait for those of now.
+    async fn follow(&self) {
+        let (before, now) = (self.followed().clone(), self.limits.now());
+        if Arc::ptr_eq(&before, &now) {
+            return;
+        }
+        let changed = match limiter::follow(&*self.limiter, &*self.dispatcher, &before, &now).await {
+            Ok(changed) => changed,
+            Err(error) => return tracing::warn!(%error, "limits have changed, and their lines wait as before"),
+        };
+        for (target, standing) in changed {
+            tracing::info!(target = %target.name(), limit = ?now.of(&target), "an operator has changed a limit");
+            let (name, most) = (target.name(), most_of(&now, &target));
+            if let Some(jobs) = self.paces.anew(&name, standing.pace, most, Instant::now()) {
+                note_pace(self.dispatcher.apply(Setting::TargetConcurrency(name, jobs)).await);
+            }
+        }
+        *self.followed() = now;
+    }
+
+    fn followed(&self) -> MutexGuard<'_, Arc<Limits>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Settles what was reserved, and tells the fleet what the provider said.
@@ -334,8 +375,9 @@ impl Gate {
         self.park(&name, blocked_ms, &reason).await;
     }
 
-    /// Makes blocks known again that this process knows of, and counts the workers, until `end` fires.
-    pub(crate) async fn keep(&self, end: &CancellationToken) {
+    /// Hears of changed limits, makes blocks known again that this process knows of, and counts the workers, until `end`
+    /// fires.
+    pub(crate) async fn keep(&self, catalog: &dyn Catalog, end: &CancellationToken) {
         let mut looks = 0_u32;
         loop {
             if looks.is_multiple_of(COUNT_WORKERS_EVERY)
@@ -343,16 +385,49 @@ impl Gate {
             {
                 self.limiter.note_workers(present.alive.len());
             }
+            if looks.is_multiple_of(READ_LIMITS_EVERY) {
+                self.refresh(catalog).await;
+            }
+            self.follow().await;
+            self.tell_blocks().await;
             looks = looks.wrapping_add(1);
             tokio::select! {
                 () = end.cancelled() => return,
+                // What the API of this process has set.
+                () = self.limits.changed() => {}
                 () = tokio::time::sleep(KEEP_EVERY) => {}
             }
-            for block in self.blocks.active(Instant::now()) {
-                note(self.limiter.block(&block.ask, block.penalty, block.left_ms, &block.reason).await);
-                self.park(&block.ask.target.name(), block.left_ms, &block.reason).await;
+        }
+    }
+
+    async fn tell_blocks(&self) {
+        for block in self.blocks.active(Instant::now()) {
+            let target = block.ask.target.name();
+            let told = self.limiter.block(&block.ask, block.penalty, block.left_ms, block.age_ms, &block.reason).await;
+            match told {
+                Ok(0) => {
+                    tracing::info!(%target, "an operator has lifted a block");
+                    self.blocks.forget(&block);
+                }
+                Ok(left_ms) => drop(self.park(&target, left_ms, &block.reason).await),
+                Err(error) => {
+                    tracing::debug!(%error, "the limiter was not told");
+                    self.park(&target, block.left_ms, &block.reason).await;
+                }
             }
         }
+    }
+}
+
+/// Jobs of a target that may run at once, whatever its pace.
+fn most_of(limits: &Limits, target: &Target) -> Most {
+    let jobs = limits.of(target).and_then(|limit| limit.concurrency);
+    Most { jobs, is_its_own: limits.has_own_concurrency(target) }
+}
+
+fn note_pace(told: Result<(), DispatchError>) {
+    if let Err(error) = told {
+        tracing::debug!(%error, "the pace of a target was not told");
     }
 }
 
@@ -389,7 +464,7 @@ fn used(ask: &Ask, estimate: Estimate, ended: &Ended) -> Used {
     }
 }
 
-fn note(done: Result<(), queue_core::limiter::Unavailable>) {
+fn note(done: Result<(), limiter::Unavailable>) {
     if let Err(error) = done {
         tracing::debug!(%error, "the limiter was not told");
     }

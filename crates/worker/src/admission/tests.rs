@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
+use std::collections::BTreeMap;
+
 use queue_core::{
-    dispatcher::{Entry, Suspicion, memory::MemoryDispatcher},
-    ids::{Generation, JobId},
+    dispatcher::{Entry, Step, Suspicion, Wait, memory::MemoryDispatcher},
+    ids::{Generation, JobId, SessionId},
     job::Kind,
-    limiter::{Rule, memory::MemoryLimiter},
+    journal::{TargetSettings, Versioned},
+    limiter::{Limit, Rule, SetLimit, memory::MemoryLimiter},
     time::{ManualClock, Timestamp},
 };
 
@@ -18,6 +21,7 @@ struct Scene {
     dispatcher: Arc<MemoryDispatcher>,
     clock: ManualClock,
     target: Target,
+    lane: Name,
     stop: CancellationToken,
 }
 
@@ -29,21 +33,15 @@ impl Scene {
         let dispatcher = Arc::new(MemoryDispatcher::open(shared.clone(), None).unwrap());
         dispatcher.begin(Generation(1)).await.unwrap();
         let rule = Rule { provider: "p".into(), model: "*".into(), limit };
-        let gate = Gate {
-            limiter: limiter.clone(),
-            limits: Arc::new(Limits::new(vec![rule])),
-            dispatcher: dispatcher.clone(),
-            clock: shared,
-            answers: Answers::default(),
-            paces: Paces::default(),
-            blocks: Blocks::default(),
-        };
+        let limits = Arc::new(InForce::new(Limits::new(vec![rule]), BTreeMap::new()));
+        let gate = Gate::of(limiter.clone(), limits, dispatcher.clone(), shared);
         let target = Target { provider: "p".into(), model: "m".into(), credential: "default".into() };
-        Self { gate, limiter, dispatcher, clock, target, stop: CancellationToken::new() }
+        let lane = target.name();
+        Self { gate, limiter, dispatcher, clock, target, lane, stop: CancellationToken::new() }
     }
 
     async fn admit(&self, tokens_in: u64) -> Result<Pass, JobError> {
-        self.gate.admit(self.wish(tokens_in, &self.target.name())).await
+        self.gate.admit(self.wish(tokens_in, &self.lane)).await
     }
 
     fn wish<'a>(&'a self, tokens_in: u64, lane_target: &'a Name) -> Wish<'a> {
@@ -59,12 +57,19 @@ impl Scene {
     }
 
     async fn requests_left(&self) -> f64 {
-        let limit = self.gate.limits.of(&self.target).unwrap();
-        self.limiter.standing(&self.target, limit).await.unwrap().requests.unwrap()
+        let limit = self.gate.limits.now().of(&self.target).unwrap();
+        self.limiter.standing(&self.target, &limit).await.unwrap().requests.unwrap()
     }
 
     /// Why a job of the target is not claimed now.
     async fn parked(&self) -> Option<(i64, String)> {
+        self.waits().await.into_iter().find_map(|wait| match wait {
+            Wait::TargetParked { until, reason, .. } => Some((until.since_ms(self.clock.now()), reason)),
+            _ => None,
+        })
+    }
+
+    async fn waits(&self) -> Vec<Wait> {
         let id = JobId::generate();
         let entry = Entry {
             id,
@@ -79,13 +84,7 @@ impl Scene {
             key: None,
         };
         self.dispatcher.push(vec![entry]).await.unwrap();
-        let waits = self.dispatcher.explain(id).await.unwrap();
-        waits.into_iter().find_map(|wait| match wait {
-            queue_core::dispatcher::Wait::TargetParked { until, reason, .. } => {
-                Some((until.since_ms(self.clock.now()), reason))
-            }
-            _ => None,
-        })
+        self.dispatcher.explain(id).await.unwrap()
     }
 }
 
@@ -191,14 +190,60 @@ async fn a_block_is_told_again_after_everything_was_forgotten() {
     scene.dispatcher.begin(Generation(2)).await.unwrap();
     assert_eq!(scene.parked().await, None);
     let forgetful = Gate { limiter: Arc::new(MemoryLimiter::new(scene.gate.clock.clone())), ..scene.gate };
-    let end = CancellationToken::new();
-    tokio::select! {
-        () = forgetful.keep(&end) => {}
-        () = tokio::time::sleep(KEEP_EVERY * 3 / 2) => {}
-    }
+    forgetful.tell_blocks().await;
     let scene = Scene { gate: forgetful, ..scene };
     assert!(scene.parked().await.is_some_and(|(_, reason)| reason.contains("out of money")));
     assert_eq!(refused(scene.admit(0).await).code, PARKED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_that_was_lifted_is_not_told_again() {
+    let scene = Scene::new(requests(600)).await;
+    let pass = scene.admit(0).await.unwrap();
+    scene.gate.end(pass, &alike(), failed(ErrorClass::Quota, None)).await;
+    scene.clock.advance_ms(5);
+    assert!(scene.limiter.lift(&scene.target, &requests(600), limiter::Lift::Blocks).await.unwrap());
+    limiter::wake(&*scene.dispatcher, &scene.target.name()).await;
+    for _ in 0..2 {
+        scene.gate.tell_blocks().await;
+        assert_eq!(scene.parked().await, None);
+    }
+    assert!(scene.admit(0).await.is_ok());
+}
+
+/// The limit that an operator sets while everything runs, as a worker hears of it.
+#[tokio::test(start_paused = true)]
+async fn a_larger_limit_wakes_who_waits_and_a_smaller_one_holds_at_once() {
+    let scene = Scene::new(requests(12)).await;
+    let set = |requests_per_minute, concurrency| {
+        let limit = SetLimit { requests_per_minute, concurrency, ..SetLimit::default() };
+        let value = TargetSettings { limit, ..TargetSettings::default() };
+        let name = scene.target.name();
+        scene.gate.limits.learn(&BTreeMap::from([(name, Versioned { version: 1, value })]));
+    };
+    scene.admit(0).await.unwrap().sends();
+    // One in five seconds: the next waits in place, the one behind it is put back.
+    scene.admit(0).await.unwrap().sends();
+    let waits = CallId(uuid::Uuid::now_v7());
+    let of_call = || Wish { call: waits, ..scene.wish(0, &scene.lane) };
+    assert_eq!(refused(scene.gate.admit(of_call()).await).code, PARKED);
+    assert!(scene.parked().await.is_some());
+    set(Some(600), None);
+    scene.gate.follow().await;
+    assert_eq!(scene.parked().await, None, "woken");
+    scene.gate.admit(of_call()).await.unwrap().sends();
+    scene.gate.follow().await;
+
+    set(Some(12), Some(1));
+    scene.gate.follow().await;
+    let session = SessionId::generate();
+    let _signals = scene.dispatcher.join(session, vec![]).await.unwrap();
+    let step = Step { session, acks: vec![], queues: vec![], kinds: vec![], slots: 9 };
+    scene.waits().await;
+    assert_eq!(scene.dispatcher.step(step).await.unwrap().claims.len(), 1, "the dispatcher hears of the jobs at once");
+    set(None, None);
+    scene.gate.follow().await;
+    assert_eq!(scene.gate.limits.now().of(&scene.target), Some(requests(12)), "as configured");
 }
 
 #[test]

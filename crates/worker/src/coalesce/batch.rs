@@ -18,7 +18,7 @@ use queue_core::{
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
 };
 use tokio::sync::oneshot;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use uuid::Uuid;
 
 use super::share;
@@ -92,8 +92,8 @@ impl Member {
         // Where no call was made, what was reserved for it goes back.
         let hold = self.hold.filter(|_| row.is_some());
         let contents = Contents { result, row, spared, hold, request_hash: self.request_hash };
-        let journal = around.stores.journal.clone();
-        let delivery = Delivery { contents: Some(contents), journal, flight: self.flight };
+        let (journal, tasks) = (around.stores.journal.clone(), around.coalescer.tasks.clone());
+        let delivery = Delivery { contents: Some(contents), journal, flight: self.flight, tasks };
         // What is not taken is dropped, and the drop writes it down.
         drop(self.reply.send(delivery));
     }
@@ -120,6 +120,8 @@ pub(crate) struct Delivery {
     contents: Option<Contents>,
     journal: Arc<dyn Journal>,
     flight: Option<Flight>,
+    /// Of those that a worker waits for before it ends.
+    tasks: TaskTracker,
 }
 
 /// What is in a delivery.
@@ -161,13 +163,14 @@ impl Drop for Delivery {
         let hold = contents.hold;
         // Without a runtime the process ends, and this is a call like any that was under way then.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
+            let write = async move {
                 let _flight = flight;
                 until_available("record", || journal.record(row.clone()), &CancellationToken::new()).await;
                 if let Some(hold) = hold {
                     hold.commit(Amount::of(row.cost, &row.usage), row.at).await;
                 }
-            });
+            };
+            self.tasks.spawn_on(write, &runtime);
         }
     }
 }

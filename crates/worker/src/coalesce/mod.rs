@@ -99,7 +99,7 @@ pub struct Coalescer {
     usual: Coalescing,
     of_providers: BTreeMap<String, Coalescing>,
     lanes: Mutex<HashMap<Wanted, Arc<Lane>>>,
-    tasks: TaskTracker,
+    pub(super) tasks: TaskTracker,
 }
 
 impl Coalescer {

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
     error::{ErrorClass, JobError},
-    ledger::{CallRecord, SavedBy, Tier, Usage, UsageSource},
+    ledger::{Billed, CallRecord, SavedBy, Tier, Usage, UsageSource},
     telemetry,
 };
 use tokio::sync::oneshot;
 
-use super::{Asked, Durability, InFlight, JobContext, Told, count_money};
+use super::{Asked, Durability, InFlight, JobContext, Told, count_money, vectors::Way};
 use crate::{
     admission::{Alike, Estimate, of_inputs},
     coalesce::{Contents, Member},
@@ -104,12 +104,28 @@ impl JobContext {
             let mut missing = known.iter().map(Option::is_none);
             keys.retain(|_| missing.next().unwrap_or(true));
         }
+        let mut leading = None;
+        if !(input.is_empty() || keys.is_empty()) {
+            let wanted: u64 = tokens.iter().sum();
+            match self.way_to_vectors(&keys, wanted, dimensions).await {
+                Way::Ask(way) => leading = Some(way),
+                Way::Found(vectors) => {
+                    metrics::counter!(telemetry::CACHE_HITS, "cache" => "singleflight").increment(keys.len() as u64);
+                    let usage = Usage { tokens_in: wanted, ..Usage::default() };
+                    self.note_saved(&asked, SavedBy::Singleflight, usage, Tier::Standard);
+                    let mut vectors = vectors.into_iter();
+                    known.iter_mut().filter(|known| known.is_none()).for_each(|known| *known = vectors.next());
+                    input.clear();
+                }
+            }
+        }
         if input.is_empty() {
             self.note_served_by(&asked);
             let vectors = known.into_iter().flatten().collect();
             let (model, usage) = (asked.model.to_owned(), Some(Usage::default()));
             return Ok(EmbedAnswer { vectors, model, usage, ..EmbedAnswer::default() });
         }
+        let (asked_for, missing) = (keys.clone(), places_of_missing(&known));
         let expected = Estimate { tokens_in: tokens.iter().sum(), ..Estimate::default() };
         // Vectors of two models cannot be compared: nobody else is asked.
         let hold = self.pay(&asked, expected, true).await?;
@@ -148,7 +164,12 @@ impl JobContext {
             let message = "the call was stopped before it was made";
             return Err(JobError::new(ErrorClass::Internal, "cancelled", message));
         };
-        self.settle_share(&asked, contents, durability).await
+        let answer = self.settle_share(&asked, contents, durability).await;
+        if let (Ok(answer), Some(leading)) = (&answer, leading) {
+            let made = missing.iter().filter_map(|at| answer.vectors.get(*at).cloned()).collect();
+            leading.land(&self.around.caches, &asked_for, made).await;
+        }
+        answer
     }
 
     /// Writes this job's share of a call down.
@@ -170,11 +191,17 @@ impl JobContext {
         }
         if let Some(row) = row {
             count_money(&row);
-            self.keep(row, if result.is_ok() { durability } else { Durability::WithSettle }, hold).await;
+            // What cost nothing can wait for the settle.
+            let durability = if row.billed == Billed::No { Durability::WithSettle } else { durability };
+            self.keep(row, durability, hold).await;
         }
         if result.is_ok() {
             self.note_served_by(asked);
         }
         result
     }
+}
+
+fn places_of_missing(known: &[Option<Vec<f32>>]) -> Vec<usize> {
+    known.iter().enumerate().filter(|(_, vector)| vector.is_none()).map(|(at, _)| at).collect()
 }

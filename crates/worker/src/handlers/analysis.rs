@@ -172,8 +172,14 @@ async fn part_whole(mapping: &Mapping<'_>, chunk: Chunk, step: &str, can_halve: 
     let (index, total) = ((chunk.index + 1).to_string(), run.chunks.len().to_string());
     let text = fence.wrap(chunk.text(&run.payload.text));
     let prompt = fill(&task.prompt, &[("chunk", &text), ("index", &index), ("total", &total)]);
-    let asked =
-        run::Asked { step, prompt, note: fence.note(), schema: task.schema.as_ref(), may_be_lost: task.skip_failed };
+    let asked = run::Asked {
+        step,
+        prompt,
+        note: fence.note(),
+        schema: task.schema.as_ref(),
+        may_be_lost: task.skip_failed,
+        is_about_a_chunk: true,
+    };
     let answer = match run.ask(asked).await {
         Ok(output) => Answer::Output(output),
         Err(error) if error.class == ErrorClass::Overflow && can_halve => return Err(error),

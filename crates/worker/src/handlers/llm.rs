@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::structured::{self, Answered, Calls, Form, Question, truncated};
-use crate::context::{Durability, Handler, JobContext};
+use crate::context::{Durability, Handler, JobContext, Shared};
 
 pub(super) struct Llm;
 
@@ -61,7 +61,8 @@ impl Handler for Llm {
             Some(wish) => {
                 let body = question.body.clone();
                 let asks = async { answered(cx, truncation, question).await.map(|answered| answered.answer) };
-                structured::read_again(form, cx.shared_chat(wish, &model, &body, asks).await?)?
+                let shared = Shared { wish, step: "chat", model: &model, body: &body, may_be_anothers: false };
+                structured::read_again(form, Box::pin(cx.shared_chat(shared, asks)).await?)?
             }
         };
         super::encoded(&Completion {

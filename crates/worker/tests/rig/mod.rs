@@ -16,7 +16,7 @@ use queue_core::{
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
     journal::{Accepted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
-    limiter::{Limiter, Limits, memory::MemoryLimiter},
+    limiter::{InForce, Limiter, Limits, memory::MemoryLimiter},
     route::{Route, Routes},
     stores::Stores,
     time::{Clock, SystemClock},
@@ -80,6 +80,7 @@ impl Rig {
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
+        let limits = Arc::new(InForce::new(limits, BTreeMap::new()));
         let limiter: Arc<dyn Limiter> = Arc::new(MemoryLimiter::new(stores.clock.clone()));
         let routes = Routes {
             routes: providers
@@ -98,7 +99,7 @@ impl Rig {
             routes: Arc::new(routes),
             prices,
             purse: Arc::new(purse),
-            gate: Arc::new(Gate::new(&stores, limiter.clone(), Arc::new(limits))),
+            gate: Arc::new(Gate::new(&stores, limiter.clone(), limits.clone())),
             caches: Arc::new(Caches::none()),
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
             credentials: Arc::new(Credentials::none()),

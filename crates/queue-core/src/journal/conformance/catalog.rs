@@ -5,13 +5,14 @@ use crate::{
     credentials::CredentialPolicy,
     error::ErrorClass,
     fallback::Link,
-    ids::{Epoch, JobId, SessionId},
+    ids::{Epoch, JobId, Name, SessionId},
     job::{Idempotency, NewJob},
     journal::{
         Accepted, ApiKey, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings,
         WorkerSession,
     },
     ledger::Nanousd,
+    limiter::{Charges, RATE_MAX, SetLimit},
     state::Standing,
 };
 
@@ -201,6 +202,12 @@ pub async fn targets_have_settings(fixture: &dyn Fixture) {
         paused_until: Some(NOW.plus_ms(9)),
         reason: Some("their maintenance".into()),
         breaker: BreakerMode::Close,
+        limit: SetLimit {
+            requests_per_minute: Some(600),
+            tokens_per_minute: Some(RATE_MAX),
+            tokens_charged: Some(Charges::Usage),
+            concurrency: Some(7),
+        },
     };
     let first;
     {
@@ -213,6 +220,14 @@ pub async fn targets_have_settings(fixture: &dyn Fixture) {
     let known = store.catalog.targets().await.unwrap();
     assert_eq!((known.len(), &known[&target].value), (1, &settings));
     assert!(known[&target].version > first);
+    let limit = SetLimit { concurrency: Some(1), ..SetLimit::default() };
+    let pattern = TargetSettings { limit, ..TargetSettings::default() };
+    let whom: Name = "openai:org/*:*".into();
+    store.catalog.set_target(&whom, pattern.clone()).await.unwrap();
+    store.catalog.set_target(&target, TargetSettings::default()).await.unwrap();
+    let known = store.catalog.targets().await.unwrap();
+    assert_eq!(known[&target].value, TargetSettings::default(), "what was set can be taken away");
+    assert_eq!(known[&whom].value, pattern);
 }
 
 /// A fallback chain goes with its job to whoever loads it and whoever asks.

@@ -20,6 +20,7 @@ use crate::{
         ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
         TenantSettings, Versioned, WorkerSession,
     },
+    limiter::{Charges, SetLimit},
 };
 
 #[async_trait]
@@ -151,6 +152,12 @@ fn target(row: &PgRow) -> Result<(Name, Versioned<TargetSettings>), sqlx::Error>
         paused_until: cells.time_if_any()?,
         reason: cells.text_if_any()?,
         breaker: cells.word(BreakerMode::parse)?,
+        limit: SetLimit {
+            requests_per_minute: cells.count_if_any()?,
+            tokens_per_minute: cells.count_if_any()?,
+            tokens_charged: cells.word_if_any(Charges::parse)?,
+            concurrency: cells.next::<Option<i32>>()?.and_then(|jobs| u32::try_from(jobs).ok()),
+        },
     };
     Ok((name, Versioned { version, value }))
 }
@@ -261,6 +268,10 @@ impl Verb for SetTarget {
                 .bind(settings.paused_until.map(|at| at.0))
                 .bind(kept_if_any(settings.reason.as_ref()))
                 .bind(settings.breaker.as_str())
+                .bind(settings.limit.requests_per_minute.map(|rate| i64::try_from(rate).unwrap_or(i64::MAX)))
+                .bind(settings.limit.tokens_per_minute.map(|rate| i64::try_from(rate).unwrap_or(i64::MAX)))
+                .bind(settings.limit.tokens_charged.map(Charges::as_str))
+                .bind(settings.limit.concurrency.map(|jobs| i32::try_from(jobs).unwrap_or(i32::MAX)))
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

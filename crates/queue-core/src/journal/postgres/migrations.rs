@@ -35,6 +35,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0006_targets"),
     migration!("0007_budgets"),
     migration!("0008_credentials"),
+    migration!("0009_limits"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.

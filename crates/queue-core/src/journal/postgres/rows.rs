@@ -67,6 +67,18 @@ impl<'r> Cells<'r> {
         Ok(self.next::<Option<&str>>()?.map(|kept| text::sent(kept).into_owned()))
     }
 
+    /// The next column, of eight bytes, as a number that is never negative, where it is not null.
+    pub(super) fn count_if_any<T: TryFrom<i64>>(&mut self) -> Read<Option<T>> {
+        Ok(self.next::<Option<i64>>()?.and_then(|count| T::try_from(count).ok()))
+    }
+
+    /// The next column as one of some words, where it is not null.
+    pub(super) fn word_if_any<T>(&mut self, parse: fn(&str) -> Option<T>) -> Read<Option<T>> {
+        let at = self.at;
+        let Some(word) = self.next::<Option<&str>>()? else { return Ok(None) };
+        parse(word).map(Some).ok_or_else(|| not_understood(at, format!("unknown word `{word}`")))
+    }
+
     /// Leaves columns out.
     fn behind(&mut self, columns: usize) -> &mut Self {
         self.at += columns;

@@ -18,6 +18,7 @@ use crate::{
         ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
         TenantSettings, Versioned, WorkerSession,
     },
+    limiter::{Charges, SetLimit},
 };
 
 #[async_trait]
@@ -171,6 +172,12 @@ fn targets(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned
                 paused_until: cells.time_if_any()?,
                 reason: cells.next()?,
                 breaker: cells.word(BreakerMode::parse)?,
+                limit: SetLimit {
+                    requests_per_minute: cells.count_if_any()?,
+                    tokens_per_minute: cells.count_if_any()?,
+                    tokens_charged: cells.word_if_any(Charges::parse)?,
+                    concurrency: cells.count_if_any()?,
+                },
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -184,6 +191,10 @@ fn set_target(batch: &mut Batch<'_>, (name, settings): &(Name, TargetSettings)) 
         settings.paused_until.map(|at| at.0),
         settings.reason,
         settings.breaker.as_str(),
+        settings.limit.requests_per_minute.map(|rate| i64::try_from(rate).unwrap_or(i64::MAX)),
+        settings.limit.tokens_per_minute.map(|rate| i64::try_from(rate).unwrap_or(i64::MAX)),
+        settings.limit.tokens_charged.map(Charges::as_str),
+        settings.limit.concurrency,
     ];
     batch.sql.one(Write::TargetSet, values, |row| row.get(0))
 }

@@ -18,6 +18,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0007_targets.sql"),
     include_str!("../../../../../migrations/sqlite/0008_budgets.sql"),
     include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
+    include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -44,6 +44,22 @@ impl<'r> Cells<'r> {
         Ok(T::try_from(self.next::<i64>()?).unwrap_or_default())
     }
 
+    /// The next column as a number that is never negative, where it is not null.
+    pub(super) fn count_if_any<T: TryFrom<i64>>(&mut self) -> rusqlite::Result<Option<T>> {
+        Ok(self.next::<Option<i64>>()?.and_then(|count| T::try_from(count).ok()))
+    }
+
+    /// The next column as one of some words, where it is not null.
+    pub(super) fn word_if_any<T>(&mut self, parse: fn(&str) -> Option<T>) -> rusqlite::Result<Option<T>> {
+        match self.row.get_ref(self.at)?.as_str_or_null()? {
+            Some(_) => self.word(parse).map(Some),
+            None => {
+                self.at += 1;
+                Ok(None)
+            }
+        }
+    }
+
     /// Leaves columns out.
     fn behind(&mut self, columns: usize) -> &mut Self {
         self.at += columns;

@@ -4,7 +4,7 @@
 use redis::Value;
 use uuid::Uuid;
 
-use crate::limiter::{Answer, Cause, Penalty, REASON_MAX_BYTES, Standing, Told, Unavailable, Used, Verdict};
+use crate::limiter::{Answer, Cause, Lift, Penalty, REASON_MAX_BYTES, Standing, Told, Unavailable, Used, Verdict};
 
 /// One operation of the library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +35,22 @@ impl Operation {
         Self::new(b'S', &[amounts[0], amounts[1], flag(used.sent), took, flag(used.answered)])
     }
 
-    pub(super) fn block(letter: u8, penalty: Penalty, wait_ms: u64, reason: &str) -> Self {
-        let kind = if penalty == Penalty::Rate { 0.0 } else { 1.0 };
-        let mut operation = Self::new(letter, &[kind, wait_ms as f64]);
+    pub(super) fn penalise(penalty: Penalty, wait_ms: u64, reason: &str) -> Self {
+        Self::new(b'P', &[kind(penalty), wait_ms as f64]).because(reason)
+    }
+
+    pub(super) fn block(penalty: Penalty, wait_ms: u64, age_ms: u64, reason: &str) -> Self {
+        Self::new(b'B', &[kind(penalty), wait_ms as f64, age_ms as f64]).because(reason)
+    }
+
+    fn because(mut self, reason: &str) -> Self {
         let cut = reason.floor_char_boundary(REASON_MAX_BYTES);
-        operation.0.extend_from_slice(&reason.as_bytes()[..cut]);
-        operation
+        self.0.extend_from_slice(&reason.as_bytes()[..cut]);
+        self
+    }
+
+    pub(super) fn lift(lift: Lift) -> Self {
+        Self::new(b'L', &[f64::from(u8::from(lift == Lift::Blocks))])
     }
 
     pub(super) fn observe(told: Told) -> Self {
@@ -51,6 +61,10 @@ impl Operation {
     pub(super) fn standing() -> Self {
         Self::new(b'G', &[])
     }
+}
+
+fn kind(penalty: Penalty) -> f64 {
+    if penalty == Penalty::Rate { 0.0 } else { 1.0 }
 }
 
 /// An answer that is not of the agreed form: of a Redis that something else writes to.
@@ -126,7 +140,7 @@ pub(super) fn confirmed(value: Value) -> Result<Option<(u64, Cause)>, Unavailabl
     Ok((wait_ms > 0).then_some((wait_ms, Cause::Blocked { reason })))
 }
 
-pub(super) fn milliseconds(value: &Value) -> Result<u64, Unavailable> {
+pub(super) fn count(value: &Value) -> Result<u64, Unavailable> {
     match value {
         Value::Int(number) => u64::try_from(*number).map_err(|_| strange()),
         _ => Err(strange()),

@@ -20,9 +20,9 @@ use self::{
     lanes::{Lane, Place},
 };
 use super::{
-    Answer, Ask, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Limit, Limiter, PACE_WAIT_MS, PACE_WEIGHT, Penalty,
-    Standing, TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS,
-    TRIAL_MS, TRIAL_WAIT_MS, Told, Unavailable, Used, WAIT_MAX_MS, book::PACE_MAX,
+    Answer, Ask, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Lift, Limit, Limiter, PACE_WAIT_MS, PACE_WEIGHT,
+    Penalty, Standing, TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST,
+    TOLD_MS, TRIAL_MS, TRIAL_WAIT_MS, Told, Unavailable, Used, WAIT_MAX_MS, book::PACE_MAX,
 };
 use crate::{
     dispatcher::redis::{RedisConfig, library::Library, link::Link},
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Changes with the form of what is kept: another version's data is not read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// How long a book is kept after it says nothing any more.
 const LIFETIME_MS: u64 = 3_600_000;
 /// No debt and no block is kept for longer than this besides.
@@ -139,13 +139,25 @@ impl Limiter for RedisLimiter {
     }
 
     async fn penalise(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<u64, Unavailable> {
-        let penalise = Operation::block(b'P', penalty, wait_ms, reason);
-        codec::milliseconds(&self.call(&ask.target, &ask.limit, penalise).await?)
+        let penalise = Operation::penalise(penalty, wait_ms, reason);
+        codec::count(&self.call(&ask.target, &ask.limit, penalise).await?)
     }
 
-    async fn block(&self, ask: &Ask, penalty: Penalty, wait_ms: u64, reason: &str) -> Result<(), Unavailable> {
-        let block = Operation::block(b'B', penalty, wait_ms, reason);
-        self.call(&ask.target, &ask.limit, block).await.map(|_| ())
+    async fn block(
+        &self,
+        ask: &Ask,
+        penalty: Penalty,
+        wait_ms: u64,
+        age_ms: u64,
+        reason: &str,
+    ) -> Result<u64, Unavailable> {
+        let block = Operation::block(penalty, wait_ms, age_ms, reason);
+        codec::count(&self.call(&ask.target, &ask.limit, block).await?)
+    }
+
+    async fn lift(&self, target: &Target, limit: &Limit, lift: Lift) -> Result<bool, Unavailable> {
+        let lifted = self.lane(target).0.call(limit, Operation::lift(lift)).await?;
+        Ok(codec::count(&lifted)? == 1)
     }
 
     async fn observe(&self, ask: &Ask, told: Told) -> Result<(), Unavailable> {

@@ -44,6 +44,11 @@ fn refused_items() {
             (packed(vec!["a"], json!({"max_item": 3})), "/payload/chunk/pack/max_item", "did you mean `max_items`?"),
             (chunk(json!({"pack": {}})), "/payload/chunk/pack", "is for `input.items`"),
             (
+                json!({"input": {"items": ["a"]}, "chunk": {"pack": {}}, "cache": {"ttl": "1h"}}),
+                "/payload/cache",
+                "leave out `chunk.pack`",
+            ),
+            (
                 json!({"input": {"items": ["a"]}, "reduce": {"strategy": "refine", "prompt": "{{previous}} {{chunk}}"}}),
                 "/payload/reduce/strategy",
                 "goes through one document",

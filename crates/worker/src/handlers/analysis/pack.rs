@@ -129,6 +129,7 @@ async fn ask(mapping: &Mapping<'_>, pack: &[Chunk], step: &str) -> Result<Found,
         schema: Some(&schema),
         // What is not good is asked for in other calls.
         may_be_lost: true,
+        is_about_a_chunk: false,
     };
     let answer = run.ask_once(asked, pack.len() as u64).await;
     let text = answer.as_ref().map_or("", |answer| answer.text.as_str());

@@ -96,7 +96,7 @@ async fn call(run: &Run<'_>, step: &str, answers: &[Value]) -> Result<Value, Job
     let template = run.payload.reduce.prompt.as_deref().unwrap_or("{{items}}");
     let prompt = fill(template, &[("items", &items)]);
     let schema = run.payload.reduce.schema.as_ref();
-    run.ask(Asked { step, prompt, note: fence.note(), schema, may_be_lost: false }).await
+    run.ask(Asked { step, prompt, note: fence.note(), schema, may_be_lost: false, is_about_a_chunk: false }).await
 }
 
 /// Groups of answers, level by level, until one is left. Each level has fewer answers than the one before. It must
@@ -177,6 +177,7 @@ async fn refine(run: &Run<'_>, parts: &[Part]) -> Result<Value, JobError> {
             note: format!("{}\n{}", answer.note(), document.note()),
             schema: run.payload.reduce.schema.as_ref(),
             may_be_lost: false,
+            is_about_a_chunk: false,
         };
         match (run.ask(asked).await, chunk.halves(&run.payload.text)) {
             (Err(error), Some([left, right])) if error.class == ErrorClass::Overflow && step.len() < SPLIT_STEP_MAX => {

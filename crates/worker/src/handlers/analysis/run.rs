@@ -20,14 +20,14 @@ use serde_json::{Map, Value, json};
 use super::{
     super::{
         embedding::{self, Wish},
-        structured::{self, Calls, Form, Question},
+        structured::{self, Answered, Calls, Form, Question},
     },
     chunks::{Chunk, TOKENS_PER_MEMBER},
     items::Plan,
     reduce,
 };
 use crate::{
-    context::{Durability, JobContext},
+    context::{Durability, JobContext, Shared},
     provider::{
         ChatAnswer,
         estimate::{self, TOKENS_PER_MESSAGE},
@@ -70,6 +70,8 @@ pub(super) struct Asked<'a> {
     pub(super) schema: Option<&'a Value>,
     /// Whether the job goes on without its answer.
     pub(super) may_be_lost: bool,
+    /// Whether it asks about one chunk and nothing that was answered before: then others may ask the same.
+    pub(super) is_about_a_chunk: bool,
 }
 
 impl<'a> Run<'a> {
@@ -129,9 +131,25 @@ impl<'a> Run<'a> {
             tries: TRIES,
             durability: Durability::Now,
         };
-        let answered = structured::ask(self.cx, &question, &self.calls).await?;
-        self.step_done(asked.step);
-        Ok(answered.json.unwrap_or(Value::String(answered.answer.text)))
+        let Some(wish) = self.payload.cache.filter(|_| asked.is_about_a_chunk) else {
+            let answered = structured::ask(self.cx, &question, &self.calls).await?;
+            return Ok(self.ended(asked.step, answered));
+        };
+        let shared = Shared {
+            wish,
+            step: asked.step,
+            model: self.model,
+            body: &question.body,
+            may_be_anothers: !self.chain.links.is_empty(),
+        };
+        let asks = async { structured::ask(self.cx, &question, &self.calls).await.map(|answered| answered.answer) };
+        let answer = Box::pin(self.cx.shared_chat(shared, asks)).await?;
+        Ok(self.ended(asked.step, structured::read_again(question.form, answer)?))
+    }
+
+    fn ended(&self, step: &str, answered: Answered) -> Value {
+        self.step_done(step);
+        answered.json.unwrap_or(Value::String(answered.answer.text))
     }
 
     /// One kept call for several `answers`, each of which may be as long as the job allows an answer to be. What it says
