@@ -77,7 +77,7 @@ async fn call(limiter: &dyn Limiter, target: usize) -> Result<(), Failure> {
     };
     let model = format!("m{target}");
     let target = Target { provider: "bench".into(), model: model.as_str().into(), credential: "default".into() };
-    let ask = Ask { target, limit, call: Uuid::now_v7(), tokens: 1_000 };
+    let ask = Ask::new(target, limit, Uuid::now_v7(), 1_000);
     match limiter.reserve(&ask).await?.verdict {
         Verdict::Go { wait_ms: 0 } => {}
         other => return Err(format!("the limit binds: {other:?}").into()),

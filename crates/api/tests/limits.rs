@@ -40,7 +40,7 @@ async fn targets_are_shown_with_what_is_left_and_why_they_rest() {
 
     let target = Target { provider: "simulated".into(), model: "gpt-4o".into(), credential: "default".into() };
     let call = CallId(uuid::Uuid::now_v7()).0;
-    let ask = Ask { target, limit, call, tokens: 10 };
+    let ask = Ask::new(target, limit, call, 10);
     limiter.reserve(&ask).await.unwrap();
     limiter.penalise(&ask, Penalty::Rate, 30_000, "it said 429").await.unwrap();
     let targets = server.get("/v1/targets").await.expect(200);
@@ -137,7 +137,7 @@ async fn who_waits_for_an_old_limit_is_woken_by_a_larger_one() {
     let server = limited(&limiter, &clock, limit.clone()).await;
     let mut worker = Hand::join(&server.stores).await;
     let target = Target::parse(TARGET).unwrap();
-    let ask = || Ask { target: target.clone(), limit: limit.clone(), call: uuid::Uuid::now_v7(), tokens: 0 };
+    let ask = || Ask::new(target.clone(), limit.clone(), uuid::Uuid::now_v7(), 0);
     limiter.reserve(&ask()).await.unwrap();
     assert!(matches!(limiter.reserve(&ask()).await.unwrap().verdict, Verdict::Later { .. }));
     let until = clock.now().plus_ms(60_000);
@@ -169,7 +169,7 @@ async fn a_resume_and_a_closed_breaker_lift_blocks() {
     let mut worker = Hand::join(&server.stores).await;
     let ask = |model: &str| {
         let target = Target { provider: "simulated".into(), model: model.into(), credential: "default".into() };
-        Ask { target, limit: Limit::default(), call: uuid::Uuid::now_v7(), tokens: 0 }
+        Ask::new(target, Limit::default(), uuid::Uuid::now_v7(), 0)
     };
     let goes =
         async |model: &str| matches!(limiter.reserve(&ask(model)).await.unwrap().verdict, Verdict::Go { wait_ms: 0 });

@@ -122,7 +122,8 @@ local REQUESTS, TOKENS, BLOCKED, TRIAL = 1, 2, 3, 4
 
 local function go(wait) return { 1, whole(wait), pace() } end
 
-local function later(wait, cause, ticket, reason)
+-- in_place: how long the call may wait in place.
+local function later(wait, cause, ticket, reason, in_place)
   local open = wait
   if cause == REQUESTS or cause == TOKENS then
     -- Who is due within the lead has been claimed already, or the target was open for it.
@@ -132,22 +133,24 @@ local function later(wait, cause, ticket, reason)
     end
     first = first - now - TICKET_LEAD_MS
     -- Not before this one may wait in place, or it would be turned away again; but the first must not be late.
-    open = math.max(first, math.min(wait - WAIT_MAX_MS, first + TICKET_LATE_MS))
+    open = math.max(first, math.min(wait - (in_place or WAIT_MAX_MS), first + TICKET_LATE_MS))
   end
   return { 0, whole(wait), pace(), whole(open), cause, ticket and 1 or 0, reason or '' }
 end
 
-local function redeem(id, ticket, held)
+local function redeem(id, tokens, ticket, held, in_place)
   local wait = math.max(ticket.due - now, held, 0)
-  if wait <= WAIT_MAX_MS then
+  if wait <= in_place then
     drop_ticket(id)
+    -- Others may travel with it now, or none of those that did.
+    add(0, ticket.tokens - tokens)
     return go(wait)
   end
   if held >= wait then return later(wait, BLOCKED, true, B.reason) end
-  return later(wait, TOKENS, true)
+  return later(wait, TOKENS, true, nil, in_place)
 end
 
-local function take(id, tokens, held)
+local function take(id, tokens, held, in_place, keeps_place)
   local wait, cause = 0, REQUESTS
   for at = 1, 2 do
     local level = B.level[at]
@@ -157,26 +160,29 @@ local function take(id, tokens, held)
       if of_this > wait then wait, cause = of_this, at end
     end
   end
-  if held > WAIT_MAX_MS then return later(held, BLOCKED, false, B.reason) end
+  if held > in_place then return later(held, BLOCKED, false, B.reason) end
   wait = math.max(wait, held)
-  if wait <= WAIT_MAX_MS then
+  if wait <= in_place then
     add(-1, -tokens)
     return go(wait)
   end
-  if wait > TICKET_AHEAD_MAX_MS or B.n >= TICKETS_MAX then return later(wait, cause, false) end
+  if not keeps_place or wait > TICKET_AHEAD_MAX_MS or B.n >= TICKETS_MAX then
+    return later(wait, cause, false, nil, in_place)
+  end
   add(-1, -tokens)
   load_tickets()[id] = { tokens = tokens, due = now + wait }
   B.n = B.n + 1
   call('HSET', KEY_TICKETS, id, pack_text('>dd', tokens, now + wait))
-  return later(wait, cause, true)
+  return later(wait, cause, true, nil, in_place)
 end
 
 -- A longer block stands. -> how long it is now
 local function block(penalty, wait, reason)
   local till = now + wait
   if penalty == 0 then
+    -- What was used up fills again while nobody asks.
+    pass_time()
     if till > B.blocked then B.blocked, B.reason = till, reason end
-    B.at, dirty = math.max(B.at, now), true
     return whole(B.blocked - now)
   end
   if not D then D = { till = 0, trial = 0, reason = '' } end
@@ -187,9 +193,9 @@ end
 
 local verbs = {}
 
--- R call, tokens -> 1, wait, pace | 0, wait, pace, open, cause, ticket, reason
+-- R call, tokens, longest wait in place, keeps its place (0, 1) -> 1, wait, pace | 0, wait, pace, open, cause, ticket, reason
 function verbs.R(text)
-  local id, tokens = unpack_text('>c16d', text, 2)
+  local id, tokens, in_place, keeps = unpack_text('>c16ddd', text, 2)
   pass_time()
   if B.tokens_mean == 0 then B.tokens_mean = math.max(tokens, 1) end
   if D then
@@ -199,7 +205,11 @@ function verbs.R(text)
   local held = math.max(B.blocked - now, 0)
   local ticket = B.n > 0 and load_tickets()[id]
   local reply
-  if ticket then reply = redeem(id, ticket, held) else reply = take(id, tokens, held) end
+  if ticket then
+    reply = redeem(id, tokens, ticket, held, in_place)
+  else
+    reply = take(id, tokens, held, in_place, keeps == 1)
+  end
   if D and reply[1] == 1 then D.trial, doubt_dirty = now + TRIAL_MS, true end
   return reply
 end

@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::limiter;
+
 /// The cause of a failed attempt. One class decides whether to retry, how long to wait and whether the attempt
 /// is spent; see [`crate::retry::rule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -177,6 +179,11 @@ impl JobError {
         let signature = format!("{class}:{code}: {}", signature_of(&message));
         let retryable = crate::retry::is_retryable(class);
         Self { class, code, message, signature, retryable, retry_after_ms: None, tries_max: None, lane_sleeps: false }
+    }
+
+    /// Whether it is a limit of ours that kept the call back: then no provider was asked.
+    pub fn is_of_our_limit(&self) -> bool {
+        self.class == ErrorClass::Rate && [limiter::PARKED, limiter::LIMITED].contains(&self.code.as_str())
     }
 
     /// The same error with the provider's wish for a pause.

@@ -66,7 +66,11 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     let free = rule.then == Then::Release;
     let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
     // Where nobody is asked, waiting costs the provider nothing, however long it takes.
+<<<<<<< HEAD
     let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential | ErrorClass::Budget);
+=======
+    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Budget) || error.is_of_our_limit();
+>>>>>>> main
     let is_tired = free && budget.releases >= RELEASES_MAX && !asks_nobody;
     if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;
@@ -140,6 +144,15 @@ mod tests {
         assert_eq!(decide(&rate, budget(3), NOW, 0.0), Decision::Release(NOW.plus_ms(30_000)));
         let tired = Budget { releases: RELEASES_MAX, ..budget(1) };
         assert_eq!(decide(&rate, tired, NOW, 0.0), Decision::Dead);
+    }
+
+    #[test]
+    fn whoever_waits_for_our_own_limit_is_never_tired_of_it() {
+        let tired = Budget { releases: RELEASES_MAX * 10, ..budget(1) };
+        for code in [crate::limiter::PARKED, crate::limiter::LIMITED] {
+            let own = JobError::new(ErrorClass::Rate, code, "it waits").with_retry_after(Some(1_000));
+            assert_eq!(decide(&own, tired, NOW, 0.0), Decision::Release(NOW.plus_ms(1_000)));
+        }
     }
 
     #[test]

@@ -83,16 +83,19 @@ async fn compare(seed: u64, steps: usize) {
         let number = random.random_range(0..limits.len());
         let target = Target { provider: "p".into(), model: number.to_string().as_str().into(), credential: "c".into() };
         let fresh = Ask {
-            target,
-            limit: limits[number].clone(),
-            call: Uuid::from_u128(random.random()),
-            tokens: random.random_range(0..12_000),
+            wait_max_ms: if random.random_bool(0.7) { 5_000 } else { random.random_range(0..9_000) },
+            keeps_place: random.random_bool(0.8),
+            ..Ask::new(target, limits[number].clone(), Uuid::from_u128(random.random()), random.random_range(0..12_000))
         };
         let known = asks.get(random.random_range(0..asks.len().max(1))).cloned().unwrap_or_else(|| fresh.clone());
         let context = || format!("seed {seed}, step {step}");
         match random.random_range(0..100) {
             0..50 => {
-                let ask = if random.random_bool(0.3) { known } else { fresh };
+                let again = match random.random_bool(0.3) {
+                    true => Ask { tokens: random.random_range(0..12_000), ..known.clone() },
+                    false => known,
+                };
+                let ask = if random.random_bool(0.3) { again } else { fresh };
                 let (ours, theirs) = (memory.reserve(&ask).await.unwrap(), redis.limiter.reserve(&ask).await.unwrap());
                 assert_eq!(ours, theirs, "{}: reserve", context());
                 asks.push(ask);
@@ -174,7 +177,7 @@ async fn random_operations_are_answered_as_in_memory() {
 fn ask(when_away: Away) -> Ask {
     let limit = Limit { requests_per_minute: Some(600), when_away, ..Limit::default() };
     let target = Target { provider: "p".into(), model: "m".into(), credential: "default".into() };
-    Ask { target, limit, call: Uuid::now_v7(), tokens: 10 }
+    Ask::new(target, limit, Uuid::now_v7(), 10)
 }
 
 async fn verdict(limiter: &dyn Limiter, ask: &Ask) -> Verdict {

@@ -393,6 +393,7 @@ impl JobContext {
             estimate,
             beside: f64::from(self.wished.load(Ordering::SeqCst)),
             left: self.ends.saturating_duration_since(Instant::now()),
+            keeps_place: !asked.may_go_elsewhere,
             stop: &self.stop,
         };
         match self.around.gate.admit(wish).await {
@@ -433,7 +434,7 @@ impl JobContext {
     }
 
     fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
-        let Step { name, call, sequence } = step;
+        let Step { name, call, sequence, may_go_elsewhere } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
         let target = self.target_of(model).ok_or_else(nobody)?;
         let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
@@ -447,7 +448,8 @@ impl JobContext {
             call_id = CallId::of(self.job().id, &format!("{call}#{tag:016x}"), *sequence);
         }
         let tier = Tier::Standard;
-        Ok(Asked { step: name, sequence: *sequence, model, target, provider, call_id, request_hash, tier })
+        let (sequence, may_go_elsewhere) = (*sequence, *may_go_elsewhere);
+        Ok(Asked { step: name, sequence, model, target, provider, call_id, request_hash, tier, may_go_elsewhere })
     }
 
     fn recall<A: DeserializeOwned>(
@@ -651,6 +653,8 @@ struct Asked<'a> {
     request_hash: [u8; 32],
     /// The service tier that the request asks for.
     tier: Tier,
+    /// See [`Step::may_go_elsewhere`].
+    may_go_elsewhere: bool,
 }
 
 /// What an answer says besides itself.

@@ -33,7 +33,12 @@ impl JobContext {
         let own = chain;
         let chain = &self.with_cheaper(own);
         let models: Vec<&str> = chain.models().collect();
-        let step_of = |at: usize| Step { name: step, call: chain.step(step, at), sequence };
+        let step_of = |at: usize| Step {
+            name: step,
+            call: chain.step(step, at),
+            sequence,
+            may_go_elsewhere: chain.after(at, ErrorClass::Rate).is_some(),
+        };
         for (at, model) in models.iter().enumerate() {
             let kept = self.recall_chat(&step_of(at), model, &body).filter(|kept| passed_on(chain, at, kept).is_none());
             if let Some(answer) = kept {
@@ -118,8 +123,12 @@ impl JobContext {
 
     /// Notes on a failure to ask anybody of these whether the job's own lane waits for them.
     pub(crate) fn note_sleep(&self, targets: &[Target], failure: &mut JobError) {
+<<<<<<< HEAD
         let is_keyless = failure.class == ErrorClass::Credential && failure.code != credentials::UNKNOWN;
         let is_unasked = is_keyless || matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota);
+=======
+        let is_unasked = matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota) || failure.is_of_our_limit();
+>>>>>>> main
         failure.lane_sleeps = is_unasked && route::lane_of(targets) == self.job().target;
     }
 }
@@ -132,6 +141,8 @@ pub(crate) struct Step<'a> {
     pub(crate) call: String,
     /// Which of the step's calls.
     pub(crate) sequence: u32,
+    /// Whether another model is asked where this one's limit has no room.
+    pub(crate) may_go_elsewhere: bool,
 }
 
 /// Why an answer of the model at `at` is left to the next one: it was withheld or cut, and the chain says what then.

@@ -12,6 +12,7 @@ use queue_core::{
     job::{Job, Kind, Loaded},
     journal::{Outcome, Settled, Settlement},
     ledger::Nanousd,
+    limiter::PARKED,
     retry::{self, Budget, Decision},
     state::{Standing, State},
     telemetry,
@@ -20,7 +21,6 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admission::PARKED,
     backend::Claimed,
     breaker::Breakers,
     context::{Handler, JobContext, Surroundings},

@@ -241,7 +241,8 @@ async fn a_charge_for_a_failed_call_is_shared_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_job_drops_out_of_a_call_that_was_not_sent() {
     let oracle = Oracle::new(|_, _| Ok(()));
-    let mut rig = rig(&oracle, full_at(3)).await;
+    // Jobs join in any order: a call is full with the one that goes among its three, and whoever is left waits for its time.
+    let mut rig = rig(&oracle, Coalescing { wait: Duration::from_secs(1), ..full_at(3) }).await;
     let stays = submit(&rig, &["stays"]).await;
     let goes = submit(&rig, &["goes"]).await;
     cancel(&rig, goes).await;
@@ -249,8 +250,8 @@ async fn a_cancelled_job_drops_out_of_a_call_that_was_not_sent() {
         submit(&rig, &[text]).await;
     }
     assert_eq!(result(&rig, stays).await, [vector("stays")]);
-    let [(_, input)] = &oracle.asked()[..] else { panic!("one call") };
-    assert!(!input.contains(&"goes".to_owned()), "{input:?}");
+    let asked = oracle.asked();
+    assert!(asked.iter().all(|(_, input)| !input.contains(&"goes".to_owned())), "{asked:?}");
     assert!(calls(&rig, goes).await.is_empty(), "and it costs nothing");
     rig.stop().await;
 }

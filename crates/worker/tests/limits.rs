@@ -117,7 +117,7 @@ async fn who_waits_in_place_hears_of_a_refusal() {
     let mut rig = rig(&mock, limit.clone()).await;
     // Other workers have taken what was there: from here on, one a second.
     for _ in 0..5 {
-        let other = Ask { target: target("mock-chat"), limit: limit.clone(), call: Uuid::now_v7(), tokens: 0 };
+        let other = Ask::new(target("mock-chat"), limit.clone(), Uuid::now_v7(), 0);
         rig.limiter.reserve(&other).await.unwrap();
     }
     mock.pause_next(Duration::from_secs(30));

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use uuid::Uuid;
 
 use super::{
-    Answer, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Lift, Limit, PACE_WAIT_MS, PACE_WEIGHT, Penalty, Standing,
-    TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS, TRIAL_MS,
-    TRIAL_WAIT_MS, Told, Used, Verdict, WAIT_MAX_MS,
+    Answer, Ask, BURST_MS, CUT, CUT_EVERY_MS, CUT_FLOOR, Cause, Lift, Limit, PACE_WAIT_MS, PACE_WEIGHT, Penalty,
+    Standing, TICKET_AHEAD_MAX_MS, TICKET_GRACE_MS, TICKET_LATE_MS, TICKET_LEAD_MS, TICKETS_MAX, TOLD_LEAST, TOLD_MS,
+    TRIAL_MS, TRIAL_WAIT_MS, Told, Used, Verdict, WAIT_MAX_MS,
 };
 
 /// A credential that was refused for want of money.
@@ -135,17 +135,10 @@ impl Book {
         }
     }
 
-    pub(super) fn reserve(
-        &mut self,
-        doubt: &mut Option<Doubt>,
-        limit: &Limit,
-        now: f64,
-        call: Uuid,
-        tokens: f64,
-    ) -> Answer {
-        let flow = self.pass_time(limit, now);
+    pub(super) fn reserve(&mut self, doubt: &mut Option<Doubt>, ask: &Ask, now: f64) -> Answer {
+        let flow = self.pass_time(&ask.limit, now);
         if self.tokens_mean == 0.0 {
-            self.tokens_mean = tokens.max(1.0);
+            self.tokens_mean = (ask.tokens as f64).max(1.0);
         }
         if let Some(doubt) = doubt {
             let reason = doubt.reason.clone();
@@ -158,9 +151,9 @@ impl Book {
             }
         }
         let held = (self.blocked_until - now).max(0.0);
-        let verdict = match self.tickets.get(&call).copied() {
-            Some(ticket) => self.redeem(&flow, now, call, ticket, held, doubt.is_some()),
-            None => self.take(&flow, now, call, tokens, held, doubt.is_some()),
+        let verdict = match self.tickets.get(&ask.call).copied() {
+            Some(ticket) => self.redeem(&flow, now, ask, ticket, held, doubt.is_some()),
+            None => self.take(&flow, now, ask, held, doubt.is_some()),
         };
         if let (Some(doubt), Verdict::Go { .. }) = (doubt.as_mut(), &verdict.verdict) {
             doubt.trial_until = now + TRIAL_MS;
@@ -168,18 +161,20 @@ impl Book {
         verdict
     }
 
-    fn redeem(&mut self, flow: &Flow, now: f64, call: Uuid, ticket: Ticket, held: f64, doubted: bool) -> Answer {
+    fn redeem(&mut self, flow: &Flow, now: f64, ask: &Ask, ticket: Ticket, held: f64, doubted: bool) -> Answer {
         let wait = (ticket.due - now).max(held).max(0.0);
-        if wait <= WAIT_MAX_MS {
-            self.tickets.remove(&call);
+        if wait <= ask.wait_max() {
+            self.tickets.remove(&ask.call);
+            // Others may travel with it now, or none of those that did.
+            self.add([0.0, ticket.tokens - ask.tokens as f64]);
             return self.go(flow, doubted, wait);
         }
         let cause = if held >= wait { self.blocked() } else { Cause::Tokens };
-        self.later_with(flow, doubted, now, wait, cause, true)
+        self.later_with(flow, doubted, now, (wait, ask.wait_max()), cause, true)
     }
 
-    fn take(&mut self, flow: &Flow, now: f64, call: Uuid, tokens: f64, held: f64, doubted: bool) -> Answer {
-        let amounts = [1.0, tokens];
+    fn take(&mut self, flow: &Flow, now: f64, ask: &Ask, held: f64, doubted: bool) -> Answer {
+        let amounts = [1.0, ask.tokens as f64];
         let mut wait = 0.0;
         let mut cause = Cause::Requests;
         for (at, of_bucket) in [Cause::Requests, Cause::Tokens].into_iter().enumerate() {
@@ -191,20 +186,21 @@ impl Book {
                 (wait, cause) = (of_this, of_bucket);
             }
         }
-        if held > WAIT_MAX_MS {
+        if held > ask.wait_max() {
             return self.later(flow, doubted, now, held, self.blocked());
         }
         let wait = wait.max(held);
-        if wait <= WAIT_MAX_MS {
+        if wait <= ask.wait_max() {
             self.add(amounts.map(|amount| -amount));
             return self.go(flow, doubted, wait);
         }
-        if wait > TICKET_AHEAD_MAX_MS || self.tickets.len() >= TICKETS_MAX {
-            return self.later(flow, doubted, now, wait, cause);
+        let line = (wait, ask.wait_max());
+        if !ask.keeps_place || wait > TICKET_AHEAD_MAX_MS || self.tickets.len() >= TICKETS_MAX {
+            return self.later_with(flow, doubted, now, line, cause, false);
         }
         self.add(amounts.map(|amount| -amount));
-        self.tickets.insert(call, Ticket { tokens, due: now + wait });
-        self.later_with(flow, doubted, now, wait, cause, true)
+        self.tickets.insert(ask.call, Ticket { tokens: amounts[1], due: now + wait });
+        self.later_with(flow, doubted, now, line, cause, true)
     }
 
     fn blocked(&self) -> Cause {
@@ -216,17 +212,26 @@ impl Book {
     }
 
     fn later(&self, flow: &Flow, doubted: bool, now: f64, wait: f64, cause: Cause) -> Answer {
-        self.later_with(flow, doubted, now, wait, cause, false)
+        self.later_with(flow, doubted, now, (wait, WAIT_MAX_MS), cause, false)
     }
 
-    fn later_with(&self, flow: &Flow, doubted: bool, now: f64, wait: f64, cause: Cause, ticket: bool) -> Answer {
+    /// `wait` of a call that may wait in place for `in_place`.
+    fn later_with(
+        &self,
+        flow: &Flow,
+        doubted: bool,
+        now: f64,
+        (wait, in_place): (f64, f64),
+        cause: Cause,
+        ticket: bool,
+    ) -> Answer {
         let open = match cause {
             Cause::Requests | Cause::Tokens => {
                 // Who is due within the lead has been claimed already, or the target was open for it.
                 let dues = self.tickets.values().map(|ticket| ticket.due).filter(|due| *due > now + TICKET_LEAD_MS);
                 let first = dues.fold(now + wait, f64::min) - now - TICKET_LEAD_MS;
                 // Not before this one may wait in place, or it would be turned away again; but the first must not be late.
-                first.max((wait - WAIT_MAX_MS).min(first + TICKET_LATE_MS))
+                first.max((wait - in_place).min(first + TICKET_LATE_MS))
             }
             _ => wait,
         };
@@ -290,12 +295,13 @@ impl Book {
         } else if let Some(doubt) = doubt {
             doubt.trial_until = 0.0;
         }
-        self.block(doubt, now, penalty, wait, reason)
+        self.block(doubt, limit, now, penalty, wait, reason)
     }
 
     pub(super) fn block(
         &mut self,
         doubt: &mut Option<Doubt>,
+        limit: &Limit,
         now: f64,
         penalty: Penalty,
         wait: f64,
@@ -304,7 +310,8 @@ impl Book {
         let until = now + wait;
         match penalty {
             Penalty::Rate => {
-                self.at = self.at.max(now);
+                // What was used up fills again while nobody asks.
+                self.pass_time(limit, now);
                 if until > self.blocked_until {
                     (self.blocked_until, self.reason) = (until, reason.to_owned());
                 }
@@ -324,6 +331,7 @@ impl Book {
     pub(super) fn block_again(
         &mut self,
         credential: &mut Credential,
+        limit: &Limit,
         now: f64,
         penalty: Penalty,
         (wait, age): (f64, f64),
@@ -336,7 +344,7 @@ impl Book {
         if now - age <= lifted_at {
             return whole((until - now).max(0.0));
         }
-        self.block(&mut credential.doubt, now, penalty, wait, reason)
+        self.block(&mut credential.doubt, limit, now, penalty, wait, reason)
     }
 
     pub(super) fn lift(&mut self, credential: &mut Credential, limit: &Limit, now: f64, lift: Lift) -> bool {

@@ -31,7 +31,9 @@ macro_rules! limiter_conformance {
         $crate::limiter_conformance! { @cases $fixture;
             a_burst_goes_and_the_rest_waits_its_turn, it_is_both_buckets_or_none, what_is_larger_than_the_bucket_leaves_a_debt,
             a_settle_corrects_both_ways, a_call_that_was_not_sent_costs_nothing, what_a_dead_worker_took_refills,
-            who_would_wait_long_keeps_its_place, nobody_overtakes_a_large_call, a_ticket_nobody_uses_is_given_back,
+            who_would_wait_long_keeps_its_place, who_may_go_elsewhere_leaves_nothing_behind,
+            who_has_little_time_comes_back, a_ticket_is_for_what_its_call_is_when_it_comes, a_blocked_bucket_fills,
+            nobody_overtakes_a_large_call, a_ticket_nobody_uses_is_given_back,
             tickets_are_bounded, a_refusal_blocks_cuts_and_recovers, many_refusals_at_once_are_one_cut,
             a_longer_block_stands, who_waited_hears_of_a_block, a_credential_without_money_is_tried_by_one,
             a_trial_that_never_ends_is_followed_by_another, an_old_answer_does_not_end_a_block,
@@ -59,7 +61,7 @@ fn target(model: &str) -> Target {
 }
 
 fn ask(tokens: u64) -> Ask {
-    Ask { target: target("m"), limit: limit(), call: Uuid::now_v7(), tokens }
+    Ask::new(target("m"), limit(), Uuid::now_v7(), tokens)
 }
 
 struct Scene<'f> {
@@ -208,6 +210,49 @@ pub async fn who_would_wait_long_keeps_its_place(fixture: &dyn Fixture) {
     assert_eq!(scene.goes(&ask(0)).await, 5_000, "and what they need was taken once");
     let (wait, ..) = scene.later(&ask(1)).await;
     assert_eq!(wait, 5_001);
+}
+
+pub async fn who_may_go_elsewhere_leaves_nothing_behind(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    scene.goes(&ask(9_000)).await;
+    for _ in 0..5 {
+        let (wait, _, cause, ticket) = scene.later(&Ask { keeps_place: false, ..ask(2_000) }).await;
+        assert_eq!((wait, cause, ticket), (6_000, Cause::Tokens, false));
+    }
+    assert_eq!(scene.goes(&ask(1_000)).await, 5_000);
+}
+
+pub async fn who_has_little_time_comes_back(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    scene.goes(&ask(5_000)).await;
+    let hurried = Ask { wait_max_ms: 500, ..ask(1_000) };
+    let (wait, open, cause, ticket) = scene.later(&hurried).await;
+    assert_eq!((wait, open, cause, ticket), (1_000, 500, Cause::Tokens, true));
+    assert_eq!(scene.goes(&Ask { wait_max_ms: 60_000, ..ask(500) }).await, 1_500, "others stand behind it");
+    scene.pass(1_000);
+    assert_eq!(scene.goes(&hurried).await, 0);
+}
+
+pub async fn a_ticket_is_for_what_its_call_is_when_it_comes(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    scene.goes(&ask(9_000)).await;
+    let waits = ask(1_500);
+    scene.later(&waits).await;
+    scene.pass(5_500);
+    // More travel with it now.
+    assert_eq!(scene.goes(&Ask { tokens: 4_000, ..waits }).await, 0);
+    assert_eq!(scene.goes(&ask(1_000)).await, 3_500);
+}
+
+pub async fn a_blocked_bucket_fills(fixture: &dyn Fixture) {
+    let scene = Scene::of(fixture);
+    let first = ask(5_000);
+    scene.goes(&first).await;
+    for left in [3_000, 2_000, 1_000] {
+        scene.limiter.block(&first, Penalty::Rate, left, 0, "429").await.unwrap();
+        scene.pass(1_000);
+    }
+    assert_eq!(scene.goes(&ask(3_000)).await, 0);
 }
 
 pub async fn nobody_overtakes_a_large_call(fixture: &dyn Fixture) {

@@ -63,8 +63,7 @@ impl MemoryLimiter {
 #[async_trait]
 impl Limiter for MemoryLimiter {
     async fn reserve(&self, ask: &Ask) -> Result<Answer, Unavailable> {
-        let tokens = ask.tokens as f64;
-        Ok(self.with(&ask.target, |book, of, now| book.reserve(&mut of.doubt, &ask.limit, now, ask.call, tokens)))
+        Ok(self.with(&ask.target, |book, of, now| book.reserve(&mut of.doubt, ask, now)))
     }
 
     async fn confirm(&self, ask: &Ask) -> Result<Option<(u64, Cause)>, Unavailable> {
@@ -90,7 +89,7 @@ impl Limiter for MemoryLimiter {
         reason: &str,
     ) -> Result<u64, Unavailable> {
         let times = (wait_ms as f64, age_ms as f64);
-        Ok(self.with(&ask.target, |book, of, now| book.block_again(of, now, penalty, times, reason)))
+        Ok(self.with(&ask.target, |book, of, now| book.block_again(of, &ask.limit, now, penalty, times, reason)))
     }
 
     async fn lift(&self, target: &Target, limit: &Limit, lift: Lift) -> Result<bool, Unavailable> {

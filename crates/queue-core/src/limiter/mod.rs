@@ -80,7 +80,29 @@ pub struct Ask {
     pub call: Uuid,
     /// Tokens that it will use as far as anyone can tell.
     pub tokens: u64,
+    /// Longest wait in place that its attempt has time for, in milliseconds; never more than [`WAIT_MAX_MS`].
+    pub wait_max_ms: u64,
+    /// Whether a place in the line is kept for it if it is told to come later: not for one that may go elsewhere then, and
+    /// would leave its ticket behind.
+    pub keeps_place: bool,
 }
+
+impl Ask {
+    /// A call that has time to wait, and comes back if it is told to.
+    pub fn new(target: Target, limit: Limit, call: Uuid, tokens: u64) -> Self {
+        Self { target, limit, call, tokens, wait_max_ms: WAIT_MAX_MS as u64, keeps_place: true }
+    }
+
+    /// See [`Self::wait_max_ms`].
+    fn wait_max(&self) -> f64 {
+        (self.wait_max_ms as f64).min(WAIT_MAX_MS)
+    }
+}
+
+/// The code of an error that says: the job's target is parked by its limit, so the job may keep its place in its lane.
+pub const PARKED: &str = "limiter_parked";
+/// The same where the target could not be parked, or is not the one that the job is claimed by.
+pub const LIMITED: &str = "limiter";
 
 /// The answer to an [`Ask`].
 #[derive(Clone, Debug, PartialEq)]

@@ -203,7 +203,7 @@ mod tests {
     fn the_longer_block_is_remembered_until_it_ends() {
         let (blocks, now) = (Blocks::default(), Instant::now());
         let target = Target { provider: "p".into(), model: "m".into(), credential: "c".into() };
-        let ask = Ask { target, limit: Limit::default(), call: Uuid::nil(), tokens: 0 };
+        let ask = Ask::new(target, Limit::default(), Uuid::nil(), 0);
         let note = |ms, reason: &str| {
             blocks.note(ask.clone(), Penalty::Rate, now + Duration::from_millis(ms), reason.to_owned());
         };

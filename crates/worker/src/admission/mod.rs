@@ -23,7 +23,7 @@ use queue_core::{
     ids::{CallId, Name},
     journal::Catalog,
     ledger::{Billed, Usage},
-    limiter::{self, Ask, Cause, Charges, InForce, Limiter, Limits, Penalty, Told, Used, Verdict},
+    limiter::{self, Ask, Cause, Charges, InForce, LIMITED, Limiter, Limits, PARKED, Penalty, Told, Used, Verdict},
     route::Target,
     stores::Stores,
     telemetry,
@@ -37,15 +37,15 @@ pub(crate) use estimate::{Alike, Answers, of_chat, of_inputs};
 use self::memory::{Blocks, Most, Paces};
 use crate::provider::CallError;
 
-/// The code of an error that says: the job's target is parked, so the job may keep its place in its lane.
-pub(crate) const PARKED: &str = "limiter_parked";
-/// The same where the target could not be parked, or is not the one that the job is claimed by.
-pub(crate) const LIMITED: &str = "limiter";
-
 /// How long a target is left alone that refused and did not say for how long.
 const RATE_WAIT_MS: u64 = 1_000;
 /// The longest wish for a pause that is obeyed: beyond it, a provider's clock is wrong.
 const RATE_WAIT_MAX_MS: u64 = 3_600_000;
+/// A target is parked for so long at least: a moment that has passed when the dispatcher hears of it would wake the target,
+/// also from what others have parked it for.
+const PARK_LEAST_MS: u64 = 250;
+/// Of the time that an attempt has left, a call waits in place for one part in so many: the others are for the call.
+const WAIT_PART: u64 = 4;
 /// How long a credential is left alone that is out of money: nobody pays a bill faster.
 const QUOTA_WAIT_MS: u64 = 15 * 60 * 1_000;
 /// Time between two looks at what may have been forgotten.
@@ -80,6 +80,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) beside: f64,
     /// How long the attempt may go on.
     pub(crate) left: Duration,
+    /// Whether it comes back if it is told to come later, and does not go to another model.
+    pub(crate) keeps_place: bool,
     pub(crate) stop: &'a CancellationToken,
 }
 
@@ -206,7 +208,12 @@ impl Gate {
         let Some(limit) = limits.of(wish.target) else {
             return Ok(Pass { reserved: None, estimate: wish.estimate });
         };
-        let ask = Ask { target: wish.target.clone(), limit, call: wish.call.0, tokens: wish.estimate.tokens() };
+        let ask = Ask {
+            // An attempt that has little time is put back, with its place in the line, and waits outside of its time.
+            wait_max_ms: u64::try_from(wish.left.as_millis()).unwrap_or(u64::MAX) / WAIT_PART,
+            keeps_place: wish.keeps_place,
+            ..Ask::new(wish.target.clone(), limit, wish.call.0, wish.estimate.tokens())
+        };
         let answer = match self.limiter.reserve(&ask).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -264,7 +271,7 @@ impl Gate {
     }
 
     async fn park(&self, target: &Name, for_ms: u64, reason: &str) -> bool {
-        let until = self.clock.now().plus(Duration::from_millis(for_ms));
+        let until = self.clock.now().plus(Duration::from_millis(for_ms.max(PARK_LEAST_MS)));
         let park = Setting::ParkTarget { target: target.clone(), until, reason: reason.to_owned() };
         match self.dispatcher.apply(park).await {
             Ok(()) => true,

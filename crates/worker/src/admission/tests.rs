@@ -52,6 +52,7 @@ impl Scene {
             estimate: Estimate { tokens_in, ..Estimate::default() },
             beside: 1.0,
             left: Duration::from_secs(60),
+            keeps_place: true,
             stop: &self.stop,
         }
     }
@@ -250,7 +251,7 @@ async fn a_larger_limit_wakes_who_waits_and_a_smaller_one_holds_at_once() {
 fn what_a_provider_counts_depends_on_how_it_ended() {
     let target = Target { provider: "p".into(), model: "m".into(), credential: "c".into() };
     let limit = |tokens_charged| Limit { tokens_charged, ..Limit::default() };
-    let ask = |limit| Ask { target: target.clone(), limit, call: uuid::Uuid::nil(), tokens: 150 };
+    let ask = |limit| Ask::new(target.clone(), limit, uuid::Uuid::nil(), 150);
     let estimate = Estimate { tokens_in: 50, tokens_out: 30, tokens_out_max: Some(100) };
     let usage = Some(Usage { tokens_in: 40, tokens_out: 20, ..Usage::default() });
     let well = Ended::well(usage, Told::default(), Duration::from_millis(5));

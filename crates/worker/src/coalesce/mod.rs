@@ -27,6 +27,7 @@ use queue_core::{
     error::{ErrorClass, JobError},
     ids::CallId,
     ledger::Billed,
+    limiter::{LIMITED, PARKED},
     route::Target,
 };
 use tokio::{
@@ -38,7 +39,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::batch::{Batch, Finished, id_of};
 pub(crate) use self::batch::{Contents, Delivery, Member};
 use crate::{
-    admission::{Ended, Estimate, LIMITED, PARKED, Pass, Wish},
+    admission::{Ended, Estimate, Pass, Wish},
     breaker::{Breakers, Entered},
     context::{Surroundings, after_refusal, count_call, note_key},
     provider::{Call, CallError, EmbedAnswer, EmbedRequest, Provider},
@@ -326,6 +327,7 @@ impl Lane {
             estimate: Estimate { tokens_in: members.iter().map(Member::tokens).sum(), ..Estimate::default() },
             beside: members.iter().map(|member| f64::from(member.beside)).fold(1.0, f64::max) / jobs,
             left: self.left(members),
+            keeps_place: true,
             stop,
         };
         match self.around.gate.admit(wish).await {

@@ -30,7 +30,7 @@ impl JobContext {
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         let request = EmbedRequest { model: model.to_owned(), input, dimensions };
-        let called = Step { name: step, call: step.to_owned(), sequence };
+        let called = Step { name: step, call: step.to_owned(), sequence, may_go_elsewhere: false };
         let asked = self.ask(&called, model, &request)?;
         let extract =
             |answer: &EmbedAnswer| Told { usage: answer.usage, request_id: answer.request_id.clone(), tier: None };

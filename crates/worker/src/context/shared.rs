@@ -58,7 +58,7 @@ impl JobContext {
     ) -> Result<ChatAnswer, JobError> {
         let Shared { wish, step, model, body, may_be_anothers } = shared;
         let request = ChatRequest { model: model.to_owned(), body: body.clone() };
-        let step = Step { name: step, call: step.to_owned(), sequence: 0 };
+        let step = Step { name: step, call: step.to_owned(), sequence: 0, may_go_elsewhere: false };
         let asked = self.ask(&step, model, &request)?;
         if self.memos.contains_key(&asked.call_id) {
             return ask.await;

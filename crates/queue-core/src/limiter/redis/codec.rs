@@ -2,9 +2,8 @@
 //! big-endian doubles, which is what Lua computes with.
 
 use redis::Value;
-use uuid::Uuid;
 
-use crate::limiter::{Answer, Cause, Lift, Penalty, REASON_MAX_BYTES, Standing, Told, Unavailable, Used, Verdict};
+use crate::limiter::{Answer, Ask, Cause, Lift, Penalty, REASON_MAX_BYTES, Standing, Told, Unavailable, Used, Verdict};
 
 /// One operation of the library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,10 +16,12 @@ impl Operation {
         Self(text)
     }
 
-    pub(super) fn reserve(call: Uuid, tokens: u64) -> Self {
+    pub(super) fn reserve(ask: &Ask) -> Self {
         let mut text = vec![b'R'];
-        text.extend_from_slice(call.as_bytes());
-        text.extend_from_slice(&(tokens as f64).to_be_bytes());
+        text.extend_from_slice(ask.call.as_bytes());
+        for number in [ask.tokens as f64, ask.wait_max(), f64::from(u8::from(ask.keeps_place))] {
+            text.extend_from_slice(&number.to_be_bytes());
+        }
         Self(text)
     }
 

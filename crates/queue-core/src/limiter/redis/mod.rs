@@ -126,7 +126,7 @@ impl RedisLimiter {
 #[async_trait]
 impl Limiter for RedisLimiter {
     async fn reserve(&self, ask: &Ask) -> Result<Answer, Unavailable> {
-        let reserve = Operation::reserve(ask.call, ask.tokens);
+        let reserve = Operation::reserve(ask);
         codec::answer(self.call(&ask.target, &ask.limit, reserve).await?)
     }
 
