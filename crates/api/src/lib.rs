@@ -33,6 +33,7 @@ use std::{sync::Arc, time::Duration};
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
+    credentials::Credentials,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
     route::Routes,
@@ -56,6 +57,8 @@ pub struct Api {
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
     pub limits: Arc<InForce>,
+    /// Whose key a call is made with.
+    pub credentials: Arc<Credentials>,
     /// What may be spent: a job that cannot fit is refused at submit.
     pub budgets: Arc<Known>,
     /// Whether calls whose price nobody knows are refused where money is limited.
@@ -79,6 +82,9 @@ pub struct Settings {
     pub max_job_bytes: usize,
     /// How long the server waits for its clients, and for how many.
     pub bounds: Bounds,
+    /// Time after which every process obeys a tenant's new credential policy: the answer to whoever sets it waits so long.
+    /// Nothing where this process is alone.
+    pub policy_settles: Duration,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -90,6 +96,7 @@ impl Default for Settings {
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),
+            policy_settles: Duration::ZERO,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -150,6 +150,11 @@ pub(crate) async fn accept(
 ) -> Result<Vec<Accepted>, Problem> {
     let app = app.clone();
     let task = tokio::spawn(async move {
+        let mut jobs = jobs;
+        for job in &mut jobs {
+            // The lane of whoever's key its calls would be made with now.
+            job.target = app.api.credentials.lane_of(&job.tenant, &job.target);
+        }
         let _held = held;
         let answers = commit_and_push(&app, jobs).await?;
         room.settle(&answers);

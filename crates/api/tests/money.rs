@@ -38,6 +38,7 @@ fn call(server: &Server, held: &Held, step: &str, cost: Option<i64>) -> CallReco
         price_version: "t".into(),
         duration_ms: 5,
         provider_request_id: None,
+        credential: "default".into(),
         at: server.stores.clock.now(),
         memo: None,
     }

@@ -10,6 +10,7 @@ mod environment;
 mod failure;
 mod greeting;
 mod logs;
+mod master_keys;
 mod metrics;
 mod output;
 mod process;
@@ -26,7 +27,10 @@ use clap::Parser;
 
 use crate::{
     client::{Access, Client},
-    commands::{Operator, bench, budget, cost, dlq, doctor, job, limit, migrate, price, queue, target, tenant, worker},
+    commands::{
+        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant,
+        worker,
+    },
     config::Flags,
     environment::Environment,
     failure::{Failure, Outcome},
@@ -98,6 +102,9 @@ enum Verb {
     /// Show what tenants use, pause and resume them
     #[command(subcommand)]
     Tenant(tenant::Verb),
+    /// Set and delete the provider keys of tenants, and look after the master keys that they are kept with
+    #[command(subcommand)]
+    Credential(credential::Verb),
     /// Show and set what tenants, keys and the installation may spend
     #[command(subcommand)]
     Budget(budget::Verb),
@@ -150,6 +157,8 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
         Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
+        Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
+        Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),

@@ -6,6 +6,7 @@ use queue_core::{
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     budget::{Counters, memory::MemoryCounters, redis::RedisCounters},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
+    credentials::Vault,
     dispatcher::{
         Dispatcher,
         memory::MemoryDispatcher,
@@ -83,13 +84,14 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Budgets + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal.clone(),
+        vault: journal.clone(),
         budgets: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,

@@ -13,7 +13,10 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
     let known = stores.catalog.tenants().await.map_err(&failed)?;
     for (tenant, settings) in &config.tenants {
         let kept = known.get(tenant).map(|kept| kept.value.clone());
-        let wanted = merged(settings, kept.clone().unwrap_or_default());
+        let mut wanted = merged(settings, kept.clone().unwrap_or_default());
+        if let Some(policy) = config.credential_policies.get(tenant) {
+            wanted.credential_policy = *policy;
+        }
         if kept.as_ref() != Some(&wanted) {
             stores.catalog.set_tenant(tenant, wanted).await.map_err(&failed)?;
         }

@@ -9,7 +9,7 @@ use crate::{
     data::{self, DataFolder},
     failure::{Failure, Outcome},
     greeting::{AdminKey, Greeting},
-    logs,
+    logs, master_keys,
     output::Output,
     process::{self, Process, Signals},
     stores::{Opening, cannot_start},
@@ -22,6 +22,8 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let mut folder = DataFolder::take(&config.data)?;
     let mut process = Process::open(config, Opening::Up { leases: folder.file("leases") }).await?;
     let admin_key = ensure_admin_key(&process, &folder).await?;
+    let source = master_keys::of_up(&process.config.master_keys, &folder, &process.credentials)?;
+    process.use_master_keys(source);
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let prepared = scheduler::prepare(&process.stores, &process.clockwork()).await;

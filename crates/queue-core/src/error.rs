@@ -25,6 +25,8 @@ pub enum ErrorClass {
     Quota,
     /// Nobody was asked: the target's breaker is open, or an operator has paused the target.
     Breaker,
+    /// Nobody was asked: the tenant has no key of its own that can be used, and may not use the operator's.
+    Credential,
     /// A budget has no room for it: nobody was asked.
     Budget,
     /// The provider refused the credential.
@@ -65,7 +67,7 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::TransportPre,
         Self::TransportMid,
         Self::Server,
@@ -73,6 +75,7 @@ impl ErrorClass {
         Self::TooBigForLimit,
         Self::Quota,
         Self::Breaker,
+        Self::Credential,
         Self::Budget,
         Self::Auth,
         Self::Config,
@@ -108,6 +111,7 @@ impl ErrorClass {
             Self::TooBigForLimit => "too_big_for_limit",
             Self::Quota => "quota",
             Self::Breaker => "breaker",
+            Self::Credential => "credential",
             Self::Budget => "budget",
             Self::Auth => "auth",
             Self::Config => "config",

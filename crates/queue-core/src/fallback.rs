@@ -21,7 +21,9 @@ impl Link {
     /// or because it is paused, stands for the failures that would have come.
     pub fn follows(&self, class: ErrorClass) -> bool {
         let is_unasked = class == ErrorClass::Breaker;
-        self.on.contains(&class) || is_unasked && self.on.iter().any(|on| UNASKED.contains(on))
+        // A key that is not used any more stands for the refusals that would have come.
+        let is_keyless = class == ErrorClass::Credential && self.on.contains(&ErrorClass::Auth);
+        self.on.contains(&class) || is_keyless || is_unasked && self.on.iter().any(|on| UNASKED.contains(on))
     }
 }
 
@@ -151,6 +153,9 @@ mod tests {
     fn an_open_breaker_stands_for_the_failures_that_opened_it() {
         for (on, follows) in [(C::Server, true), (C::TransportPre, true), (C::Rate, false), (C::Breaker, true)] {
             assert_eq!(chain(&[("b", &[on])]).after(0, C::Breaker).is_some(), follows, "{on}");
+        }
+        for (on, follows) in [(C::Auth, true), (C::Credential, true), (C::Server, false)] {
+            assert_eq!(chain(&[("b", &[on])]).after(0, C::Credential).is_some(), follows, "{on}");
         }
     }
 

@@ -6,6 +6,7 @@
 pub mod breaker;
 pub mod budget;
 pub mod cache;
+pub mod credentials;
 pub mod dispatcher;
 pub mod error;
 pub mod events;

@@ -66,7 +66,11 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     let free = rule.then == Then::Release;
     let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
     // Where nobody is asked, waiting costs the provider nothing, however long it takes.
+<<<<<<< HEAD
+    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential | ErrorClass::Budget);
+=======
     let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Budget) || error.is_of_our_limit();
+>>>>>>> main
     let is_tired = free && budget.releases >= RELEASES_MAX && !asks_nobody;
     if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;
@@ -158,10 +162,12 @@ mod tests {
     }
 
     #[test]
-    fn a_breaker_is_waited_for_as_long_as_it_takes() {
-        let breaker = error(ErrorClass::Breaker).with_retry_after(Some(10_000));
+    fn a_breaker_or_a_key_is_waited_for_as_long_as_it_takes() {
         let patient = Budget { releases: RELEASES_MAX * 10, ..budget(3) };
-        assert_eq!(decide(&breaker, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+        for class in [ErrorClass::Breaker, ErrorClass::Credential] {
+            let waits = error(class).with_retry_after(Some(10_000));
+            assert_eq!(decide(&waits, patient, NOW, 0.0), Decision::Release(NOW.plus_ms(10_000)));
+        }
     }
 
     #[test]

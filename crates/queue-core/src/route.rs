@@ -1,6 +1,9 @@
 //! Which provider serves a model: the one place that turns a model's name into a target.
 
-use crate::ids::Name;
+use crate::{credentials, ids::Name};
+
+/// The credential of the operator, whose keys the configuration names.
+pub const OPERATORS: &str = "default";
 
 /// What a job loads: the unit of limits, breakers and parking.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,14 +12,22 @@ pub struct Target {
     pub provider: Name,
     /// The model as it is sent to the provider.
     pub model: Name,
-    /// Whose key is used; `default` is the operator's.
+    /// Whose key is used: [`OPERATORS`], or a tenant's own ([`crate::credentials::own`]).
     pub credential: Name,
 }
 
 impl Target {
-    /// `provider:model:credential`, as it stands in lanes and metrics.
+    /// `provider:model:credential`, as it stands in lanes.
     pub fn name(&self) -> Name {
         Name::new(format!("{}:{}:{}", self.provider, self.model, self.credential))
+    }
+
+    /// The target as it stands in metrics, where tenants have no name: `provider:model:own` for each tenant's own key.
+    pub fn label(&self) -> Name {
+        match credentials::owner(&self.credential) {
+            None => self.name(),
+            Some(_) => Name::new(format!("{}:{}:own", self.provider, self.model)),
+        }
     }
 
     /// The credential with all its models, which share one account: `provider:*:credential`.
@@ -71,6 +82,20 @@ pub fn lane_of(targets: &[Target]) -> Name {
     }
 }
 
+/// The targets of a lane, in the order of its chain; none where it names none.
+pub fn targets_of(lane: &Name) -> Vec<Target> {
+    let targets: Option<Vec<Target>> = lane.as_str().split(NEXT).map(Target::parse).collect();
+    targets.unwrap_or_default()
+}
+
+/// The lane of the same targets with the credentials that `of` says for their providers. A lane that names no targets (of
+/// jobs that call nobody, or where a model's name looks like a chain) stays as it is.
+pub fn with_credentials(lane: &Name, of: impl Fn(&Name) -> Name) -> Name {
+    let targets = targets_of(lane).into_iter().map(|target| Target { credential: of(&target.provider), ..target });
+    let targets: Vec<_> = targets.collect();
+    if targets.is_empty() { lane.clone() } else { lane_of(&targets) }
+}
+
 /// Whether a lane is a chain's. Models whose names hold the separator look like one, which costs a read.
 pub fn is_chain(lane: &Name) -> bool {
     lane.as_str().contains(NEXT)
@@ -104,7 +129,7 @@ impl Routes {
             None => model == pattern,
         };
         let route = self.routes.iter().find(|route| route.models.is_empty() || route.models.iter().any(serves))?;
-        Some(Target { provider: route.provider.clone(), model: model.into(), credential: "default".into() })
+        Some(Target { provider: route.provider.clone(), model: model.into(), credential: OPERATORS.into() })
     }
 }
 
@@ -129,6 +154,20 @@ mod tests {
         assert_eq!(lane_of(std::slice::from_ref(&a)), a.name());
         let lane = lane_of(&[a.clone(), b]);
         assert!(lane.as_str().starts_with("p:a:c>") && is_chain(&lane) && !is_chain(&a.name()));
+    }
+
+    #[test]
+    fn a_lane_gets_other_credentials_and_keeps_its_models() {
+        let of = |provider: &Name| Name::from(if provider.as_str() == "p" { "@acme" } else { OPERATORS });
+        for (lane, expected) in [
+            ("p:a:b:default", "p:a:b:@acme"),
+            ("q:a:@acme", "q:a:default"),
+            ("q:a:default>p:b:default", "q:a:default>p:b:@acme"),
+            ("probe", "probe"),
+            ("p:a>b:default", "p:a>b:default"),
+        ] {
+            assert_eq!(with_credentials(&lane.into(), of).as_str(), expected);
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     breaker::Breakers,
     budget::Counters,
+    credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
     journal::{Budgets, Catalog, Journal, Ledger, Reads},
@@ -24,6 +25,8 @@ pub struct Stores {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// Tenants' own keys, sealed.
+    pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
     /// The order of work.

@@ -49,6 +49,9 @@ names! {
     COST_USD = "cost_usd_total", describe_counter, Unit::Count, "Spend in US dollars, by provider, model and kind.";
     COST_UNKNOWN = "cost_unknown_total", describe_counter, Unit::Count, "Calls whose price is unknown, by provider and model.";
     JOB_COST = "job_cost_usd", describe_histogram, Unit::Count, "Cost of a succeeded job in US dollars.";
+    CREDENTIAL_REFUSALS = "credential_refusals_total", describe_counter, Unit::Count, "Calls that were refused with a tenant's own key, by provider.";
+    CREDENTIALS_DISABLED = "credentials_disabled_total", describe_counter, Unit::Count, "Keys of tenants that were disabled because their provider refused them, by provider.";
+    CREDENTIALS_UNREADABLE = "credentials_unreadable", describe_gauge, Unit::Count, "Keys of tenants that this process cannot read: their master key is not here.";
     BREAKER_STATE = "breaker_state", describe_gauge, Unit::Count, "Breaker by target: 0 closed, 1 half-open, 2 open.";
     FALLBACKS = "fallbacks_total", describe_counter, Unit::Count, "Calls that went on with another model, by the class of the failure.";
     CACHE_HITS = "cache_hits_total", describe_counter, Unit::Count, "Answers that needed no call, by cache.";

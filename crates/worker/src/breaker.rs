@@ -13,6 +13,7 @@ use std::{
 
 use queue_core::{
     breaker::{Ask, By, CIRCUITS_MAX, Change, End, Ended, KNOWN_MS, Leave, ProbeId, Refusal, State},
+    credentials::{self, Credentials},
     dispatcher::Setting,
     error::{ErrorClass, JobError},
     ids::Name,
@@ -23,6 +24,8 @@ use queue_core::{
     time::Timestamp,
 };
 use tokio::task::JoinHandle;
+
+use crate::keyless::Keyless;
 
 /// How old successes may be that are told with the next call: what succeeded long ago says nothing of now.
 const TOLD_MAX_MS: i64 = 10_000;
@@ -38,6 +41,8 @@ const CALLS_PER_RETRY: u32 = 5;
 /// The circuits as this process knows them.
 pub(crate) struct Breakers {
     stores: Stores,
+    /// Lanes that sleep because a tenant has no key.
+    pub(crate) keyless: Keyless,
     known: Mutex<HashMap<Name, Known>>,
 }
 
@@ -72,8 +77,8 @@ impl Known {
 }
 
 impl Breakers {
-    pub(crate) fn new(stores: Stores) -> Self {
-        Self { stores, known: Mutex::default() }
+    pub(crate) fn new(stores: Stores, credentials: Arc<Credentials>) -> Self {
+        Self { keyless: Keyless::new(stores.clone(), credentials), stores, known: Mutex::default() }
     }
 
     /// Leave to call `target`; else why not, as an error that spends no attempt. Whoever is let through says by
@@ -164,8 +169,11 @@ impl Breakers {
         known.refused =
             refusal.map(|refusal| (refusal.clone(), refusal.wait_ms.map(|ms| now.plus(Duration::from_millis(ms)))));
         let state = if refusal.is_some() { State::Open } else { State::Closed };
-        metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(target.as_str()))
-            .set(f64::from(state.level()));
+        // The breakers of tenants' own keys are shown by the API: no tenant has a name in metrics.
+        if !credentials::is_of_tenant(target) {
+            metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(target.as_str()))
+                .set(f64::from(state.level()));
+        }
     }
 
     fn take_successes(&self, target: &Name) -> u32 {

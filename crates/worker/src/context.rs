@@ -20,6 +20,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{
     budget::Amount,
+    credentials::{Credentials, Heard, Unlocked},
     error::{ErrorClass, JobError},
     events::EventBody,
     fallback::Chain,
@@ -82,6 +83,8 @@ pub struct Surroundings {
     pub caches: Arc<Caches>,
     /// Whose questions go out together.
     pub coalescer: Arc<Coalescer>,
+    /// Whose key a call is made with.
+    pub credentials: Arc<Credentials>,
 }
 
 /// One attempt, as its handler sees it.
@@ -193,7 +196,22 @@ impl JobContext {
 
     /// Who would be asked for `model`.
     pub(crate) fn target_of(&self, model: &str) -> Option<Target> {
-        self.around.routes.resolve(model)
+        let target = self.around.routes.resolve(model)?;
+        let credential = self.around.credentials.credential_of(&self.job().tenant, &target.provider);
+        Some(Target { credential, ..target })
+    }
+
+    /// The tenant's own key for a call of this target, if it is made with one. Where there has to be one and is none, the
+    /// target's lane sleeps until there may be.
+    async fn unlock(&self, target: &Target) -> Result<Option<Unlocked>, JobError> {
+        self.around.credentials.catch_up().await;
+        match self.around.credentials.unlock(target) {
+            Ok(key) => Ok(key),
+            Err(error) => {
+                self.breakers.keyless.rest(target, &error).await;
+                Err(error)
+            }
+        }
     }
 
     /// What every attempt shares.
@@ -262,6 +280,7 @@ impl JobContext {
         if let Some(answer) = self.recall(&asked, told_of_chat, estimate) {
             return Ok(answer);
         }
+        let key = self.unlock(&asked.target).await?;
         let leave = self.breakers.enter(&asked.target).await?;
         let _wished = InFlight::enter(&self.wished);
         let alike = Alike::of(self.job(), model);
@@ -285,7 +304,7 @@ impl JobContext {
         hold.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
-            asked.provider.chat(&request, self.call(asked.call_id, &tell)).await
+            asked.provider.chat(&request, self.call(asked.call_id, key.as_ref(), &tell)).await
         };
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
@@ -298,8 +317,9 @@ impl JobContext {
         };
         // The answer is kept before breaker and limiter hear of it: it may have cost something.
         let concluded = self.conclude(asked, took, outcome, (told_of_chat, estimate), (durability, hold)).await;
-        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended));
-        concluded
+        let noted = note_key(&self.around, key.as_ref(), verdict(&concluded));
+        tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended), noted);
+        concluded.map_err(|error| after_refusal(&self.around, key.as_ref(), error))
     }
 
     /// The ledger rows of the job so far, those that the settle has yet to write included.
@@ -338,8 +358,9 @@ impl JobContext {
         self.in_flight.load(Ordering::SeqCst) > 0
     }
 
-    fn call<'a>(&self, id: CallId, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
-        Call { id, cancel: self.stop.clone(), total: self.ends.saturating_duration_since(Instant::now()), on_text }
+    fn call<'a>(&self, id: CallId, key: Option<&'a Unlocked>, on_text: &'a (dyn Fn(&str) + Send + Sync)) -> Call<'a> {
+        let total = self.ends.saturating_duration_since(Instant::now());
+        Call { id, cancel: self.stop.clone(), total, key: key.map(|key| &key.key), on_text }
     }
 
     /// Takes the money for a call.
@@ -415,7 +436,7 @@ impl JobContext {
     fn ask<'a, R: Serialize>(&self, step: &Step<'a>, model: &'a str, request: &R) -> Result<Asked<'a>, JobError> {
         let Step { name, call, sequence, may_go_elsewhere } = step;
         let nobody = || JobError::new(ErrorClass::Config, "no_provider", format!("no provider serves `{model}`"));
-        let target = self.around.routes.resolve(model).ok_or_else(nobody)?;
+        let target = self.target_of(model).ok_or_else(nobody)?;
         let provider = self.around.providers.get(target.provider.as_str()).ok_or_else(nobody)?.clone();
         let text = serde_json::to_vec(request)
             .map_err(|error| JobError::new(ErrorClass::Internal, "encode", error.to_string()))?;
@@ -591,8 +612,28 @@ impl JobContext {
             duration_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             provider_request_id: None,
             at: self.now(),
+            credential: asked.target.credential.to_string(),
             memo: None,
         }
+    }
+}
+
+/// Notes what a call said of the tenant's own key that it was made with, if it was.
+pub(crate) async fn note_key(around: &Surroundings, key: Option<&Unlocked>, outcome: Result<(), &JobError>) {
+    let Some(key) = key else { return };
+    let heard = match outcome {
+        Ok(()) => Heard::Answer,
+        Err(error) if error.class == ErrorClass::Auth => Heard::Refusal(error),
+        Err(_) => Heard::Nothing,
+    };
+    around.credentials.note(key, heard, around.stores.clock.now()).await;
+}
+
+/// What follows for a job whose call failed so: a tenant's own key that is refused may be replaced.
+pub(crate) fn after_refusal(around: &Surroundings, key: Option<&Unlocked>, error: JobError) -> JobError {
+    match key {
+        Some(key) if error.class == ErrorClass::Auth => around.credentials.after_refusal(key, error),
+        _ => error,
     }
 }
 

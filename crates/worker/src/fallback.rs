@@ -4,6 +4,7 @@
 //! an answer says, bad or good, is looked at by whoever asked.
 
 use queue_core::{
+    credentials,
     error::{ErrorClass, JobError},
     events::EventBody,
     fallback::{Chain, Link},
@@ -114,12 +115,20 @@ impl JobContext {
         if let (true, [_, _, ..], Some(wait_ms)) = (failure.lane_sleeps, targets.as_slice(), failure.retry_after_ms) {
             let until = self.now().plus_ms(i64::try_from(wait_ms).unwrap_or(i64::MAX));
             self.breakers().rest_lane(&self.job().target, until, &failure.to_string()).await;
+            if failure.class == ErrorClass::Credential {
+                self.breakers().keyless.remember(&self.job().target, &self.job().tenant);
+            }
         }
     }
 
     /// Notes on a failure to ask anybody of these whether the job's own lane waits for them.
     pub(crate) fn note_sleep(&self, targets: &[Target], failure: &mut JobError) {
+<<<<<<< HEAD
+        let is_keyless = failure.class == ErrorClass::Credential && failure.code != credentials::UNKNOWN;
+        let is_unasked = is_keyless || matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota);
+=======
         let is_unasked = matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota) || failure.is_of_our_limit();
+>>>>>>> main
         failure.lane_sleeps = is_unasked && route::lane_of(targets) == self.job().target;
     }
 }

@@ -13,6 +13,7 @@ pub mod context;
 mod fallback;
 mod flights;
 pub mod handlers;
+mod keyless;
 mod leases;
 mod meters;
 mod patience;
@@ -127,7 +128,7 @@ impl Worker {
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
-            breakers: Arc::new(Breakers::new(stores.clone())),
+            breakers: Arc::new(Breakers::new(stores.clone(), self.around.credentials.clone())),
             around: self.around,
             handlers: handlers::Handlers::new(),
             session,
@@ -144,6 +145,10 @@ impl Worker {
             let (gate, stores, end) = (pipeline.around.gate.clone(), stores.clone(), end.clone());
             async move { gate.keep(&*stores.catalog, &end).await }
         });
+        let waking = tokio::spawn({
+            let (breakers, end) = (pipeline.breakers.clone(), end.clone());
+            async move { breakers.keyless.run(&end).await }
+        });
         let paying = tokio::spawn({
             let (purse, end) = (pipeline.around.purse.clone(), end.clone());
             async move { purse.keep(&end).await }
@@ -159,7 +164,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping, paying] {
+        for task in [renewer, claiming, running, refreshing, keeping, paying, waking] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {

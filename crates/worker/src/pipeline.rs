@@ -8,7 +8,7 @@ use queue_core::{
     dispatcher::{Entry, HORIZON_MS, Suspicion},
     error::{ErrorClass, JobError},
     events::EventBody,
-    ids::SessionId,
+    ids::{Name, SessionId},
     job::{Job, Kind, Loaded},
     journal::{Outcome, Settled, Settlement},
     ledger::Nanousd,
@@ -195,9 +195,9 @@ impl Pipeline {
         let now = self.around.stores.clock.now();
         let outcome = match ended.ran {
             Ran::Returned(Ok(result)) => Outcome::Succeed { result },
-            Ran::Returned(Err(error)) => judge(job, error, now),
+            Ran::Returned(Err(error)) => self.place(job, judge(job, error, now), now),
             Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
-            Ran::GivenBack => Outcome::Release { run_at: now, error: None },
+            Ran::GivenBack => Outcome::Release { run_at: now, error: None, target: None },
             Ran::Cancelled | Ran::Lost => {
                 let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
                 self.meters.end_unsettled(job, outcome);
@@ -233,7 +233,11 @@ impl Pipeline {
         {
             self.meters.cost(job, *standing, cost);
         }
-        self.tell(job, settled)
+        let moved_to = match settlement.outcome {
+            Outcome::Release { target, .. } => target,
+            _ => None,
+        };
+        self.tell(job, settled, moved_to)
     }
 
     /// Money is never fenced: an attempt that lost its claim still writes what it spent.
@@ -244,7 +248,19 @@ impl Pipeline {
         }
     }
 
-    fn tell(&self, job: &Job, settled: Settled) -> Option<Entry> {
+    /// A job that has to wait waits in the lane of the credentials that its calls would be made with now: keys and policies
+    /// may have changed since it was submitted. One that waits for a key waits there as what comes first: its lane sleeps.
+    fn place(&self, job: &Job, outcome: Outcome, now: Timestamp) -> Outcome {
+        let Outcome::Release { run_at, error, .. } = outcome else { return outcome };
+        let lane = self.around.credentials.lane_of(&job.tenant, &job.target);
+        let target = (lane != job.target).then_some(lane);
+        let is_keyless =
+            |error: &JobError| error.class == ErrorClass::Credential && (error.lane_sleeps || target.is_some());
+        let run_at = if error.as_ref().is_some_and(is_keyless) { job.run_at.min(now) } else { run_at };
+        Outcome::Release { run_at, error, target }
+    }
+
+    fn tell(&self, job: &Job, settled: Settled, moved_to: Option<Name>) -> Option<Entry> {
         let Settled::Done { standing, epoch, run_at } = settled else {
             metrics::counter!(telemetry::SETTLE_REJECTED, "reason" => "fenced").increment(1);
             tracing::warn!(job_id = %job.id, epoch = job.epoch.0, "the settle was fenced: the job has moved on");
@@ -264,6 +280,7 @@ impl Pipeline {
             epoch,
             run_at,
             suspicion: Suspicion::None,
+            target: moved_to.unwrap_or_else(|| job.target.clone()),
             ..Entry::from(job)
         })
     }
@@ -318,9 +335,9 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
         Decision::Retry(run_at) => Outcome::Retry { run_at, error },
         // Its target or its tenant is parked, so it can keep its place in its lane: it is the first when claims go on.
         Decision::Release(_) if [PARKED, BUDGET_PARKED].contains(&error.code.as_str()) => {
-            Outcome::Release { run_at: job.run_at.min(now), error: Some(error) }
+            Outcome::Release { run_at: job.run_at.min(now), error: Some(error), target: None }
         }
-        Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error) },
+        Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error), target: None },
         Decision::Dead => Outcome::Dead { error },
     }
 }

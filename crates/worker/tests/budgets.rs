@@ -290,6 +290,7 @@ async fn what_a_dead_worker_paid_is_read_from_the_ledger() {
         price_version: "t".into(),
         duration_ms: 1,
         provider_request_id: None,
+        credential: "default".into(),
         at: rig.stores.clock.now(),
         memo: None,
     };

@@ -142,7 +142,7 @@ async fn a_cancelled_or_late_call_drops_its_connection() {
     mock.script([B::Hang, B::Hang]);
     let request = embed_request(&TEXTS);
     let cancel = CancellationToken::new();
-    let call = Call { id: call_id(1), cancel: cancel.clone(), total: LONG, on_text: &|_| {} };
+    let call = Call { id: call_id(1), cancel: cancel.clone(), total: LONG, key: None, on_text: &|_| {} };
     let stop = async {
         mock.until("the call has arrived", |calls| calls.len() == 1).await;
         cancel.cancel();
@@ -150,7 +150,7 @@ async fn a_cancelled_or_late_call_drops_its_connection() {
     let (outcome, ()) = tokio::join!(provider.embed(&request, call), stop);
     assert_eq!(outcome.unwrap_err().error.code, "cancelled");
     let total = Duration::from_millis(50);
-    let call = Call { id: call_id(2), cancel: CancellationToken::new(), total, on_text: &|_| {} };
+    let call = Call { id: call_id(2), cancel: CancellationToken::new(), total, key: None, on_text: &|_| {} };
     let failure = provider.embed(&request, call).await.unwrap_err();
     assert_eq!((failure.error.class, failure.billed), (C::Timeout, Billed::Maybe));
     mock.until("both connections are dropped", |calls| calls.iter().all(|call| call.dropped)).await;

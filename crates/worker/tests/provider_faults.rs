@@ -207,8 +207,13 @@ async fn the_text_of_a_cancelled_call_is_counted() {
         }
     };
     let provider = openai(&mock);
-    let call =
-        worker::provider::Call { id: asking::call_id(1), cancel: cancel.clone(), total: LONG, on_text: &on_text };
+    let call = worker::provider::Call {
+        id: asking::call_id(1),
+        cancel: cancel.clone(),
+        total: LONG,
+        key: None,
+        on_text: &on_text,
+    };
     let request = chat_request(json!({}));
     let failure = worker::provider::Provider::chat(&provider, &request, call).await.unwrap_err();
     assert!(failure.usage.unwrap().tokens_out >= 80, "{failure:?}");

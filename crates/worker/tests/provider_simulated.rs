@@ -28,7 +28,7 @@ fn request(prompt: &str, more: Value) -> ChatRequest {
 }
 
 async fn ask(provider: &Simulated, id: CallId, request: &ChatRequest) -> Result<ChatAnswer, CallError> {
-    let call = Call { id, cancel: CancellationToken::new(), total: LONG, on_text: &|_| {} };
+    let call = Call { id, cancel: CancellationToken::new(), total: LONG, key: None, on_text: &|_| {} };
     provider.chat(request, call).await
 }
 
@@ -128,7 +128,7 @@ async fn a_call_ends_when_its_time_or_its_caller_says() {
     let cancel = CancellationToken::new();
     let token = cancel.clone();
     let on_text = move |_: &str| token.cancel();
-    let call = Call { id: call_id(1), cancel, total: LONG, on_text: &on_text };
+    let call = Call { id: call_id(1), cancel, total: LONG, key: None, on_text: &on_text };
     let stopped = slow.chat(&request("Hello", json!({})), call).await.unwrap_err();
     assert_eq!((stopped.error.code.as_str(), stopped.billed), ("cancelled", Billed::Maybe));
     assert!(stopped.usage.unwrap().tokens_out < 8);

@@ -88,7 +88,12 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
         tokio::join!(health.journal(api), health.dispatcher(api), health.workers(api), health.outside(api));
     let unhealthy = journal.is_err();
     let mut checks = outside;
-    for (name, found) in [("journal", journal), ("dispatcher", dispatcher), ("workers", workers)] {
+    for (name, found) in [
+        ("journal", journal),
+        ("dispatcher", dispatcher),
+        ("workers", workers),
+        ("credentials", api.credentials.report().check()),
+    ] {
         checks.insert(name.to_owned(), found.err().unwrap_or_else(|| OK.to_owned()));
     }
     let (code, status) = match (unhealthy, checks.values().all(|found| found == OK)) {

@@ -306,6 +306,8 @@ pub(crate) struct CallView {
     /// The provider's request id.
     #[serde(skip_serializing_if = "Option::is_none")]
     provider_request_id: Option<String>,
+    /// Whose key it was made with: `default` is the operator's, `@tenant` the tenant's own.
+    credential: String,
     /// When it ended.
     #[schema(value_type = String, format = DateTime)]
     at: Timestamp,
@@ -329,6 +331,7 @@ impl From<CallRecord> for CallView {
             price_version: call.price_version,
             duration_ms: call.duration_ms,
             provider_request_id: call.provider_request_id,
+            credential: call.credential,
             at: call.at,
         }
     }

@@ -5,7 +5,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use queue_core::telemetry;
+use queue_core::{credentials, telemetry};
 
 use crate::{
     app::Shared,
@@ -39,7 +39,8 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Response {
         // A scrape must not fail with a store: the other metrics say what is wrong with it.
         Err(problem) => tracing::warn!(detail = problem.detail(), "queue gauges keep their last values"),
     }
-    for (circuit, view) in targets::circuits(&app).await.into_iter().flatten() {
+    let circuits = targets::circuits(&app).await.into_iter().flatten();
+    for (circuit, view) in circuits.filter(|(circuit, _)| !credentials::is_of_tenant(circuit)) {
         metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(circuit.as_str()))
             .set(f64::from(view.state.level()));
     }

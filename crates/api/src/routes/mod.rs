@@ -4,6 +4,7 @@ mod batches;
 mod budgets;
 mod bulk;
 mod costs;
+mod credentials;
 mod dead_letters;
 pub(crate) mod docs;
 mod events;
@@ -39,6 +40,7 @@ use crate::{app::Shared, auth, problem};
         (name = "queues", description = "Depths, pauses and limits."),
         (name = "targets", description = "Providers' models: pauses and breakers."),
         (name = "tenants", description = "Whose jobs they are."),
+        (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
@@ -103,6 +105,10 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))
         .routes(routes!(budgets::get_key, budgets::put_key))
         .routes(routes!(usage::usage))
+        .routes(routes!(credentials::of_tenant, credentials::put_named))
+        .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))
+        .routes(routes!(credentials::report))
+        .routes(routes!(credentials::rewrap))
         .routes(routes!(workers::list))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))

@@ -163,6 +163,7 @@ fn read_edit(app: &App, job: &Job, chain: &[Link], policy: &Policy, body: &bytes
                         spending.check(|| Quote::of(job.kind, text, around.routes), around)?;
                     }
                     let own = || body.slice_ref(raw.get().as_bytes());
+                    let target = app.api.credentials.lane_of(&job.tenant, &target);
                     Some((ruled.payload.map_or_else(own, bytes::Bytes::from), target))
                 }
             }

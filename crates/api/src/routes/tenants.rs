@@ -10,6 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use queue_core::{
+    credentials::CredentialPolicy,
     dispatcher::{Setting, WEIGHT_MAX},
     ids::Name,
     job::Kind,
@@ -52,6 +53,9 @@ pub(crate) struct TenantView {
     /// Live jobs that it may have; any number when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     backlog_max: Option<u64>,
+    /// What it may do without a usable provider key of its own: `own_only`, `own_then_default` or `default`.
+    #[schema(value_type = String)]
+    credential_policy: CredentialPolicy,
     /// Longest answer that a request may allow, in tokens; any length when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     max_tokens: Option<u64>,
@@ -77,7 +81,7 @@ fn untouched() -> Versioned<TenantSettings> {
     Versioned { version: 0, value: TenantSettings::default() }
 }
 
-fn named(text: &str) -> Result<Name, Problem> {
+pub(super) fn named(text: &str) -> Result<Name, Problem> {
     Name::checked(text).map_err(|reason| Problem::field("/path/tenant", reason))
 }
 
@@ -102,6 +106,7 @@ async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
         reason: pause.reason,
         weight: value.weight,
         backlog_max: value.backlog_max,
+        credential_policy: value.credential_policy,
         max_tokens: value.rules.max_tokens,
         kinds: value.rules.kinds.iter().map(|kind| kind.as_str()).collect(),
         models: value.rules.models,
@@ -146,6 +151,10 @@ pub(crate) struct TenantRequest {
     /// The chat model of its jobs that name none; a model or an alias.
     #[schema(max_length = 128)]
     default_model: Option<String>,
+    /// Whose provider keys its calls are made with: `own_only`, `own_then_default` or `default`. It stays as it is where it is
+    /// absent: nobody is to use the operator's keys because of an oversight.
+    #[schema(value_type = Option<String>)]
+    credential_policy: Option<CredentialPolicy>,
 }
 
 /// Most models or aliases of a tenant: they are looked through with every submit.
@@ -173,8 +182,12 @@ pub(crate) async fn put(
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
-    let value = whole(&app, json::utf8(&body)?)?;
-    set(&app, &tenant, headers, move |_| Ok(value)).await
+    let (value, policy) = whole(&app, json::utf8(&body)?)?;
+    let with_policy = move |held: TenantSettings| {
+        let credential_policy = policy.unwrap_or(held.credential_policy);
+        Ok(TenantSettings { credential_policy, ..value })
+    };
+    set(&app, &tenant, headers, with_policy).await
 }
 
 /// Changes a tenant's settings in journal and dispatcher.
@@ -188,15 +201,23 @@ async fn set(
         let (app, tenant) = (app.clone(), tenant.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
         tokio::spawn(async move {
-            let _one_at_a_time = app.settings_edits.lock().await;
+            let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "tenant")?;
+            let policy = held.value.credential_policy;
             let value = change(held.value)?;
+            let has_new_policy = value.credential_policy != policy;
             let version = app.api.stores.catalog.set_tenant(&tenant, value.clone()).await?;
             app.policies.forget();
             let setting = Setting::Tenant(tenant.clone(), Versioned { version, value });
             if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
                 tracing::warn!(%error, %tenant, "the dispatcher gets the tenant's settings from the reconciler");
+            }
+            drop(one_at_a_time);
+            if has_new_policy {
+                app.api.credentials.refresh().await?;
+                // Until then another process might still use the operator's key for a job that is submitted next.
+                tokio::time::sleep(app.api.settings.policy_settles).await;
             }
             Ok::<_, Problem>(())
         })
@@ -205,8 +226,8 @@ async fn set(
     show(app, tenant).await
 }
 
-fn whole(app: &App, text: &str) -> Result<TenantSettings, Problem> {
-    const KNOWN: [&str; 10] = [
+fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPolicy>), Problem> {
+    const KNOWN: [&str; 11] = [
         "paused",
         "until",
         "reason",
@@ -217,11 +238,12 @@ fn whole(app: &App, text: &str) -> Result<TenantSettings, Problem> {
         "models",
         "aliases",
         "default_model",
+        "credential_policy",
     ];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart(text, &KNOWN, &mut fields.errors)?;
-    let [paused, until, reason, weight, backlog_max, max_tokens, kinds, models, aliases, default_model] = given;
+    let [paused, until, reason, weight, backlog_max, max_tokens, kinds, models, aliases, default_model, policy] = given;
     let pause = Pause::default().change(&mut fields, [paused, until, reason], app.now());
     let weight = fields.integer("weight", weight, 1..=WEIGHT_MAX).unwrap_or(1);
     let backlog_max = fields.integer("backlog_max", backlog_max, 0..=u32::MAX).map(u64::from);
@@ -237,6 +259,7 @@ fn whole(app: &App, text: &str) -> Result<TenantSettings, Problem> {
     let models = fields.labels("models", models, MODELS_MAX, MODEL_MAX_BYTES);
     let aliases = read_aliases(app, &mut fields, aliases);
     let default_model = fields.label("default_model", default_model, MODEL_MAX_BYTES);
+    let policy = read_policy(&mut fields, policy);
     let rules = TenantRules { max_tokens, kinds, models, aliases, default_model };
     if let Some(model) = rules.default_model.as_deref().map(|named| rules.model(named)) {
         if app.api.routes.resolve(model).is_none() {
@@ -247,7 +270,16 @@ fn whole(app: &App, text: &str) -> Result<TenantSettings, Problem> {
     }
     fields.finish()?;
     let Pause { on: paused, until: paused_until, reason } = pause;
-    Ok(TenantSettings { backlog_max, weight, paused, paused_until, reason, rules })
+    let settings =
+        TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, ..TenantSettings::default() };
+    Ok((settings, policy))
+}
+
+fn read_policy(fields: &mut Fields, raw: Raw<'_>) -> Option<CredentialPolicy> {
+    fields.parsed("credential_policy", raw, |word| {
+        let known = || CredentialPolicy::ALL.map(CredentialPolicy::as_str).join(", ");
+        CredentialPolicy::parse(word).ok_or_else(|| format!("`{word}` is no credential policy; there are {}", known()))
+    })
 }
 
 /// A list of words that the caller checks itself.
@@ -292,9 +324,13 @@ pub(crate) struct TenantPatch {
     /// Why it is paused, for those who ask `why`.
     #[schema(max_length = 500)]
     reason: Option<String>,
+    /// What it may do without a usable provider key of its own: `own_only` (its jobs wait for one, the operator's is never
+    /// used), `own_then_default` (unless set) or `default` (the operator's always). Answered when every process obeys it.
+    #[schema(value_type = Option<String>)]
+    credential_policy: Option<CredentialPolicy>,
 }
 
-/// Pauses or resumes a tenant.
+/// Pauses or resumes a tenant, or says whose provider keys its calls are made with.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), request_body = TenantPatch,
     params(
     ("tenant" = String, Path, description = "the tenant"),
@@ -319,15 +355,19 @@ pub(crate) async fn patch(
 }
 
 fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<TenantSettings, Problem> {
-    const KNOWN: [&str; 3] = ["paused", "until", "reason"];
+    const KNOWN: [&str; 4] = ["paused", "until", "reason", "credential_policy"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
         return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN.join(", "))));
     }
+    let [paused, until, reason, policy] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason.clone() };
-    let pause = pause.change(&mut fields, given, now);
+    let pause = pause.change(&mut fields, [paused, until, reason], now);
+    let policy = read_policy(&mut fields, policy);
     fields.finish()?;
-    Ok(TenantSettings { paused: pause.on, paused_until: pause.until, reason: pause.reason, ..settings })
+    let credential_policy = policy.unwrap_or(settings.credential_policy);
+    let (paused, paused_until, reason) = (pause.on, pause.until, pause.reason);
+    Ok(TenantSettings { paused, paused_until, reason, credential_policy, ..settings })
 }

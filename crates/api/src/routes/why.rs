@@ -40,7 +40,7 @@ pub(crate) struct Why {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
     /// `delayed`, `budget`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
-    /// `target_concurrency`, `concurrency_key`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
+    /// `target_concurrency`, `concurrency_key`, `credential`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
     message: String,
@@ -126,6 +126,9 @@ impl Reason {
     }
 }
 
+/// What the reason of a lane begins with that waits for a key.
+const KEYLESS: &str = "credential: ";
+
 fn ending(until: Option<Timestamp>) -> String {
     until.map_or_else(|| "until someone resumes it".to_owned(), |until| format!("until {until}"))
 }
@@ -156,6 +159,11 @@ impl From<Wait> for Reason {
                 ..Self::new("target_tried", format!("one job is finding out whether {target} works again"))
             }
             .of(target),
+            // Its tenant has no key that can be used: the reason says what to do.
+            Wait::TargetParked { target, until, reason } if reason.starts_with(KEYLESS) => {
+                let message = reason.trim_start_matches(KEYLESS).to_owned();
+                Self { until: Some(until), reason: Some(reason), ..Self::new("credential", message) }.of(target)
+            }
             Wait::TargetParked { target, until, reason } => Self {
                 until: Some(until),
                 reason: Some(reason.clone()),

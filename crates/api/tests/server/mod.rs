@@ -15,6 +15,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
     breaker::memory::MemoryBreakers,
     budget::{Budget, Known, memory::MemoryCounters},
+    credentials::Credentials,
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
     events::{EventBody, Events, memory::MemoryEvents},
@@ -108,6 +109,7 @@ impl Server {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            vault: journal.clone(),
             budgets: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
@@ -146,6 +148,7 @@ impl Server {
             prices: Arc::new(PriceBook::shipped()),
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
+            credentials: Arc::new(Credentials::of(stores.vault.clone())),
             budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
             refuse_unpriced: true,
             checks: vec![],

@@ -7,16 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use queue_core::journal::sqlite::{MIGRATIONS, schema_version};
-use serde_json::json;
+use queue_core::{
+    credentials::MasterKeys,
+    journal::sqlite::{MIGRATIONS, schema_version},
+};
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 
 use crate::{
     client::{Access, Client},
-    config::{Config, Journal, Provider},
+    config::{Config, Journal, MasterKeySource, Provider},
     data,
     environment::Environment,
     failure::{Exit, Failure, Outcome},
-    output::{self, Output, cell},
+    master_keys,
+    output::{self, Output, cell, items},
     providers,
 };
 
@@ -69,6 +74,7 @@ pub(crate) async fn run(config: Result<Config, Failure>, access: &Access, env: &
             findings.push(ok("configuration", file));
             findings.extend(folder(&config.data));
             findings.push(journal(&config.journal));
+            findings.extend(master_keys_file(&config.master_keys));
             for provider in &config.providers {
                 findings.push(provider_answers(provider).await);
             }
@@ -177,6 +183,48 @@ fn sync_time(folder: &Path) -> io::Result<Duration> {
     measured.and_then(|time| removed.map(|()| time))
 }
 
+/// The file with the master keys of tenants' own provider keys, where one is named.
+fn master_keys_file(source: &MasterKeySource) -> Option<Finding> {
+    let what = "master keys";
+    let path = match source {
+        MasterKeySource::Unnamed => return None,
+        MasterKeySource::Given(_) => return Some(ok(what, "in LONGSHORE_MASTER_KEY")),
+        MasterKeySource::File(path) => path,
+    };
+    let shown = path.display();
+    let keys = master_keys::read(path).and_then(|text| MasterKeys::parse(text.expose_secret()));
+    Some(match (keys, data::open_to_others(path)) {
+        (Err(reason), _) => fail(
+            what,
+            reason,
+            format!("put the right one back, or make one: longshore credential master-key --file {shown}"),
+        ),
+        (Ok(_), Ok(bits)) if bits & 0o007 != 0 => {
+            warn(what, format!("{shown} is open to others ({bits:03o})"), format!("chmod 600 {shown}"))
+        }
+        (Ok(keys), _) => ok(what, keys.ids().join(", ")),
+    })
+}
+
+/// Keys of tenants that the server cannot read, and for want of which master key.
+async fn credentials(client: &Client) -> Option<Finding> {
+    let what = "credentials";
+    let report = client.get(&["v1", "credentials"], &[]).await.ok()?;
+    let unread = items(&report, "unreadable_credentials");
+    if unread.is_empty() {
+        return Some(ok(what, format!("{} keys of tenants can be read", cell(&report, "credentials"))));
+    }
+    let name = |one: &Value| format!("{}/{} ({})", cell(one, "tenant"), cell(one, "provider"), cell(one, "reason"));
+    let named = unread.iter().map(name).collect::<Vec<_>>().join("; ");
+    let (many, here) = (cell(&report, "unreadable"), cell(&report, "master_keys"));
+    let here = if here.is_empty() { "none".to_owned() } else { here };
+    Some(fail(
+        what,
+        format!("{many} cannot be read: {named}; master keys there: {here}"),
+        "put the missing master keys into the server's file (it is read again by itself), or set these keys anew",
+    ))
+}
+
 async fn provider_answers(provider: &Provider) -> Finding {
     let what = format!("provider {}", provider.name);
     if provider.is_simulated() {
@@ -241,6 +289,7 @@ async fn server(access: &Access, env: &Environment) -> Vec<Finding> {
             fail("key", failure.message.lines().next().unwrap_or_default(), "set LONGSHORE_KEY to a key of this server")
         }
     });
+    findings.extend(credentials(&client).await);
     findings
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod budget;
 pub(crate) mod cost;
+pub(crate) mod credential;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod job;

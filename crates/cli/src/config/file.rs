@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use queue_core::{
+    credentials::CredentialPolicy,
     job::Kind,
     limiter::{Away, Charges},
     time::parse_duration,
@@ -29,6 +30,7 @@ pub(crate) struct File {
     pub(crate) providers: Vec<ProviderEntry>,
     pub(crate) worker: Worker,
     pub(crate) tenants: BTreeMap<String, Tenant>,
+    pub(crate) credentials: Credentials,
     pub(crate) budget: BudgetTable,
 }
 
@@ -182,6 +184,16 @@ pub(crate) struct Worker {
 pub(crate) struct Tenant {
     pub(crate) backlog_max: Option<u64>,
     pub(crate) weight: Option<u32>,
+    pub(crate) credential_policy: Option<CredentialPolicy>,
+}
+
+/// `[credentials]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Credentials {
+    #[serde(rename = "master_key")]
+    _master_key: Option<NotHere>,
+    pub(crate) master_key_file: Option<PathBuf>,
 }
 
 /// `[budget]`.
@@ -238,8 +250,8 @@ struct NotHere;
 impl<'de> Deserialize<'de> for NotHere {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(D::Error::custom(
-            "a secret does not belong into this file: name an environment variable (`key_env`, LONGSHORE_ADMIN_KEY) \
-             or a file of its own (`key_file`, `admin_key_file`)",
+            "a secret does not belong into this file: name an environment variable (`key_env`, LONGSHORE_ADMIN_KEY, \
+             LONGSHORE_MASTER_KEY) or a file of its own (`key_file`, `admin_key_file`, `master_key_file`)",
         ))
     }
 }

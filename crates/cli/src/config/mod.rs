@@ -14,7 +14,14 @@ use std::{
     time::Duration,
 };
 
-use queue_core::{dispatcher::WEIGHT_MAX, ids::Name, job::Kind, journal::TenantSettings, ledger::PriceBook};
+use queue_core::{
+    credentials::{CredentialPolicy, MasterKeys},
+    dispatcher::WEIGHT_MAX,
+    ids::Name,
+    job::Kind,
+    journal::TenantSettings,
+    ledger::PriceBook,
+};
 use secrecy::SecretString;
 
 pub(crate) use self::{
@@ -138,8 +145,24 @@ pub(crate) struct Config {
     pub(crate) worker: Worker,
     /// Tenants for whom something is set.
     pub(crate) tenants: BTreeMap<Name, TenantSettings>,
+    /// Of them, those whose credential policy is.
+    pub(crate) credential_policies: BTreeMap<Name, CredentialPolicy>,
+    /// Where the master keys of tenants' own provider keys are.
+    pub(crate) master_keys: MasterKeySource,
     /// What calls and tenants may cost.
     pub(crate) budgets: Budgets,
+}
+
+/// Where master keys are.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum MasterKeySource {
+    /// Nobody said: `up` keeps one in its data folder.
+    #[default]
+    Unnamed,
+    /// In the environment.
+    Given(SecretString),
+    /// In this file, which is read again when it changes.
+    File(PathBuf),
 }
 
 impl Config {
@@ -210,7 +233,9 @@ impl Config {
             )?,
             budgets: budgets::budgets(&file.budget)?,
             worker: worker(flags, env, &file.worker)?,
+            credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
+            master_keys: master_keys(env, file.credentials.master_key_file)?,
             file: path,
             data,
             log,
@@ -317,6 +342,24 @@ fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worke
         drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
         timeouts: file.timeouts.iter().map(|(kind, timeout)| (*kind, timeout.0)).collect(),
     })
+}
+
+/// Master keys that are in the environment have to be right; a file may come later, and a wrong one can be put right.
+fn master_keys(env: &Environment, file: Option<PathBuf>) -> Result<MasterKeySource, String> {
+    if let Some(keys) = env.get("LONGSHORE_MASTER_KEY") {
+        MasterKeys::parse(keys).map_err(|reason| format!("LONGSHORE_MASTER_KEY: {reason}"))?;
+        return Ok(MasterKeySource::Given(keys.into()));
+    }
+    let file = env.get("LONGSHORE_CREDENTIALS_MASTER_KEY_FILE").map(PathBuf::from).or(file);
+    Ok(file.map_or(MasterKeySource::Unnamed, MasterKeySource::File))
+}
+
+fn credential_policies(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, CredentialPolicy>, String> {
+    let named = file.iter().filter_map(|(name, tenant)| Some((name, tenant.credential_policy?)));
+    let checked = |(name, policy): (&String, CredentialPolicy)| {
+        Ok((Name::checked(name).map_err(|reason| format!("tenants: `{name}` {reason}"))?, policy))
+    };
+    named.map(checked).collect()
 }
 
 fn tenants(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, TenantSettings>, String> {

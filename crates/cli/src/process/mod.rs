@@ -4,11 +4,12 @@
 mod end;
 mod ready;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
+    credentials::{Credentials, HOLDS_EVERYWHERE},
     ids::SessionId,
     journal::Role,
     keys::Secret,
@@ -30,9 +31,9 @@ use worker::{
 pub(crate) use end::Signals;
 
 use crate::{
-    config::{Budgets, Config},
+    config::{Budgets, Config, MasterKeySource},
     failure::{Failure, Outcome},
-    metrics, providers,
+    master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
     tenants,
 };
@@ -47,6 +48,8 @@ pub(crate) struct Process {
     limiter: Arc<dyn Limiter>,
     limits: Arc<InForce>,
     caches: Arc<Caches>,
+    /// Tenants' own provider keys, still sealed.
+    pub(crate) credentials: Arc<Credentials>,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -61,7 +64,10 @@ impl Process {
         let metrics = metrics::install()?;
         let stores = stores::open(&config, opening).await?;
         tenants::keep(&config, &stores).await?;
+        let credentials = Credentials::of(stores.vault.clone());
+        credentials.refresh().await.map_err(cannot_start("the journal"))?;
         Ok(Self {
+            credentials: Arc::new(credentials),
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
@@ -78,6 +84,26 @@ impl Process {
         })
     }
 
+    /// Reads the master keys of tenants' own provider keys, and keeps what is known of both fresh. Where they are missing or
+    /// wrong, all other work goes on, and `/health` says what cannot be read.
+    pub(crate) fn use_master_keys(&mut self, source: MasterKeySource) {
+        let credentials = self.credentials.clone();
+        let mut reader = master_keys::Reader::new(source);
+        reader.tell(&credentials);
+        if let Err(trouble) = credentials.report().check() {
+            tracing::error!(%trouble, "jobs of these tenants wait until their keys can be read");
+        }
+        let end = self.clockwork_end.clone();
+        // With the clockwork: jobs that drain still need their keys.
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = credentials.keep_fresh() => {}
+                () = reader.keep(&credentials) => {}
+            }
+        });
+    }
+
     /// Creates this admin key where there is none with its id.
     pub(crate) async fn add_admin_key(&self, key: &Secret) -> Result<(), Failure> {
         let row = key.to_row("default".into(), Role::Admin, "admin", self.stores.clock.now());
@@ -87,17 +113,19 @@ impl Process {
     /// The HTTP API. `probe_jobs` counts where the configuration does not say whether they are allowed.
     pub(crate) fn start_api(&mut self, listener: TcpListener, probe_jobs: bool) {
         let probe_jobs = self.config.probe_jobs.unwrap_or(probe_jobs);
+        let policy_settles = if self.config.dispatcher.is_shared() { HOLDS_EVERYWHERE } else { Duration::ZERO };
         let api = api::Api {
             stores: self.stores.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
+            credentials: self.credentials.clone(),
             budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
-            settings: api::Settings { probe_jobs, ..api::Settings::default() },
+            settings: api::Settings { probe_jobs, policy_settles, ..api::Settings::default() },
         };
         let serving = api::serve(listener, api, self.shutdown.clone());
         self.roles.spawn(async move {
@@ -126,6 +154,7 @@ impl Process {
             gate: Arc::new(Gate::new(&self.stores, self.limiter.clone(), self.limits.clone())),
             caches: self.caches.clone(),
             coalescer: Arc::new(providers::coalescer(&self.config.providers)),
+            credentials: self.credentials.clone(),
         };
         let worker = worker::Worker::new(config, around);
         let session = worker.session();

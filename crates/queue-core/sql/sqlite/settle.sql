@@ -2,7 +2,8 @@
 -- Arguments: 1 seq, 2 epoch of the claim, 3 standing after it, 4 added to epoch, 5 added to attempts, 6 whether it was
 --            given back, 7 next run_at or NULL, 8 finished_at or NULL, 9 error, 10 its class, 11 its signature,
 --            12 served_by, 13 calls, 14 tokens_in, 15 tokens_out, 16 tokens_cached, 17 tokens_cache_write,
---            18 tokens_reasoning, 19 cost_nanousd, 20 cost_unknown.
+--            18 tokens_reasoning, 19 cost_nanousd, 20 cost_unknown, 21 the target of its
+--            lane from now on or NULL.
 -- Returns:   nothing; exactly 1 row changed.
 -- Invariant: changes only a row that is live at the claimed epoch. The last error outlives a later success.
 UPDATE jobs
@@ -12,6 +13,7 @@ SET standing = ?3,
     releases = CASE WHEN ?6 THEN releases + 1 ELSE 0 END,
     recoveries = 0,
     run_at = coalesce(?7, run_at),
+    target = coalesce(?21, target),
     finished_at = ?8,
     error = coalesce(?9, error),
     error_class = coalesce(?10, error_class),

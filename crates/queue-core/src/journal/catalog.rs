@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::JournalError;
 use crate::{
+    credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     job::Kind,
     limiter::SetLimit,
@@ -63,6 +64,8 @@ pub struct TenantSettings {
     pub paused_until: Option<Timestamp>,
     /// Why it is paused.
     pub reason: Option<String>,
+    /// What it may do without a usable key of its own.
+    pub credential_policy: CredentialPolicy,
     /// What it may ask for.
     pub rules: TenantRules,
 }
@@ -116,8 +119,15 @@ impl TenantRules {
 
 impl Default for TenantSettings {
     fn default() -> Self {
-        let rules = TenantRules::default();
-        Self { backlog_max: None, weight: 1, paused: false, paused_until: None, reason: None, rules }
+        Self {
+            backlog_max: None,
+            weight: 1,
+            paused: false,
+            paused_until: None,
+            reason: None,
+            rules: TenantRules::default(),
+            credential_policy: CredentialPolicy::default(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::{
     ids::{CallId, Epoch},
     job::Kind,
     ledger::{Billed, CallRecord, Tier, Usage, UsageSource},
+    route::OPERATORS,
     time::Timestamp,
 };
 
@@ -50,6 +51,7 @@ pub(super) fn call_of(entry: &Entry, claimed: Epoch, operation: Option<String>, 
         return None;
     }
     let (provider, model) = provider_and_model(entry.target.as_str());
+    let credential = credential_of(entry.target.as_str());
     let sequence = u32::try_from(claimed.0).unwrap_or(u32::MAX);
     Some(CallRecord {
         call_id: CallId::of(entry.id, "lost", sequence),
@@ -75,6 +77,7 @@ pub(super) fn call_of(entry: &Entry, claimed: Epoch, operation: Option<String>, 
         duration_ms: 0,
         provider_request_id: None,
         at,
+        credential: credential.into(),
         memo: None,
     })
 }
@@ -85,14 +88,22 @@ fn provider_and_model(target: &str) -> (&str, &str) {
     (provider, rest.rsplit_once(':').map_or(rest, |(model, _credential)| model))
 }
 
+/// The credential of the first target of a lane.
+fn credential_of(lane: &str) -> &str {
+    let first = lane.split('>').next().unwrap_or(lane);
+    first.rsplit_once(':').map_or(OPERATORS, |(_, credential)| credential)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::provider_and_model;
+    use super::{credential_of, provider_and_model};
 
     #[test]
     fn a_model_may_contain_colons() {
         assert_eq!(provider_and_model("openai:gpt-4o-mini:default"), ("openai", "gpt-4o-mini"));
         assert_eq!(provider_and_model("local:llama3:8b:default"), ("local", "llama3:8b"));
         assert_eq!(provider_and_model("probe"), ("probe", ""));
+        assert_eq!(credential_of("local:llama3:8b:@acme>openai:gpt-4o:default"), "@acme");
+        assert_eq!(credential_of("llm"), "default");
     }
 }

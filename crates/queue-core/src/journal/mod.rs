@@ -112,6 +112,8 @@ pub enum Outcome {
         run_at: Timestamp,
         /// What it waits for, where there is an error to show.
         error: Option<JobError>,
+        /// The target in whose lane it waits from now on, where that is another than before.
+        target: Option<Name>,
     },
 }
 

@@ -218,6 +218,8 @@ pub struct CallRecord {
     pub provider_request_id: Option<String>,
     /// When it ended.
     pub at: Timestamp,
+    /// Whose key it was made with: `default` is the operator's, `@tenant` the tenant's own.
+    pub credential: String,
     /// The answer to keep; `None` where there is nothing to reuse.
     pub memo: Option<MemoBody>,
 }

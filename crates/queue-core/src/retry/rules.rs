@@ -78,6 +78,7 @@ pub fn rule(class: ErrorClass) -> Rule {
         C::Rate           => row(Release, SLOW,  No,    Answered, true),
         C::Breaker        => row(Release, SLOW,  No,    Unknown,  true),
         C::Budget         => row(Release, SLOW,  No,    Unknown,  true),
+        C::Credential     => row(Release, SLOW,  No,    Unknown,  true),
         C::Quota          => row(Release, QUOTA, No,    Answered, true),
         C::TooBigForLimit => row(Final,   SLOW,  No,    Answered, true),
         C::Auth           => row(Final,   SLOW,  No,    Answered, true),
@@ -113,7 +114,9 @@ mod tests {
     #[test]
     fn what_finds_nobody_spends_no_attempt() {
         let free: Vec<_> = ErrorClass::ALL.into_iter().filter(|class| rule(*class).then == Then::Release).collect();
-        assert_eq!(free, [ErrorClass::Rate, ErrorClass::Quota, ErrorClass::Breaker, ErrorClass::Budget]);
+        use ErrorClass as C;
+        let classes = [C::Rate, C::Quota, C::Breaker, C::Credential, C::Budget];
+        assert_eq!(free, classes);
         assert_eq!(rule(ErrorClass::Quota).wait, Wait::Fixed(Duration::from_secs(900)));
     }
 }

@@ -135,6 +135,7 @@ fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
         duration_ms: 1,
         provider_request_id: None,
         at: NOW,
+        credential: "default".into(),
         memo: Some(MemoBody { request_hash: [0; 32], body: Bytes::from_static(b"answer") }),
     }
 }
@@ -145,7 +146,7 @@ fn outcome(event: Event) -> Outcome {
     match event {
         Event::Succeed => Outcome::Succeed { result: Bytes::from_static(b"{}") },
         Event::Retry => Outcome::Retry { run_at, error },
-        Event::Release => Outcome::Release { run_at, error: None },
+        Event::Release => Outcome::Release { run_at, error: None, target: None },
         Event::Die => Outcome::Dead { error },
         other => panic!("{other:?} is no outcome"),
     }

@@ -261,7 +261,7 @@ async fn a_reader_of_the_views_reads_nothing_else() {
         assert_eq!(lines(&mut connection, view).await, 1, "{view}");
     }
     assert_eq!(lines(&mut connection, "longshore_jobs").await, 0);
-    for table in ["spend", "payloads", "jobs", "memos", "api_keys", "cost_days"] {
+    for table in ["spend", "payloads", "jobs", "memos", "api_keys", "cost_days", "credentials"] {
         let asked = sqlx::AssertSqlSafe(format!("SELECT 1 FROM {table}"));
         assert!(sqlx::query(asked).execute(&mut connection).await.is_err(), "{table}");
     }

@@ -35,9 +35,9 @@ async fn a_raise_wakes_who_sleeps_whoever_set_it() {
     let lease = claims.iter().find(|claim| claim.lease.id == alone).unwrap().lease;
     let later = scene.clock.now().plus_ms(86_400_000);
     let error = Some(JobError::new(ErrorClass::Budget, "budget_wait", "no room"));
-    scene.release(lease, session, Outcome::Release { run_at: later, error }).await;
+    scene.release(lease, session, Outcome::Release { run_at: later, error, target: None }).await;
     let back = claims.iter().find(|claim| claim.lease.id == asleep).unwrap().lease;
-    scene.release(back, session, Outcome::Release { run_at: scene.clock.now(), error: None }).await;
+    scene.release(back, session, Outcome::Release { run_at: scene.clock.now(), error: None, target: None }).await;
     scene.push(&[asleep]).await;
     let (tenant, until) = ("default".into(), later);
     let amount = Amount { usd: Nanousd(150), tokens: 0 };
@@ -82,6 +82,7 @@ async fn a_level_is_told_once_by_all_schedulers_together() {
         price_version: "t".into(),
         duration_ms: 1,
         provider_request_id: None,
+        credential: "default".into(),
         at: scene.clock.now(),
         memo: None,
     };

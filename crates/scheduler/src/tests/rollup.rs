@@ -65,6 +65,7 @@ fn call(tenant: &str) -> CallRecord {
         price_version: "t".into(),
         duration_ms: 1,
         provider_request_id: None,
+        credential: "default".into(),
         at: NOW,
         memo: None,
     }

@@ -280,8 +280,8 @@ impl Finished<'_> {
         made
     }
 
-    /// Tells each job why it has no vectors, and gives it its share of what that cost.
-    pub(super) fn fail(&self, members: Vec<Member>, batch: &Batch, failure: &CallError) {
+    /// Tells each job why it has no vectors (`told`), and gives it its share of what the failure cost.
+    pub(super) fn fail(&self, members: Vec<Member>, batch: &Batch, failure: &CallError, told: &JobError) {
         let (total, source) = match (failure.billed, failure.usage) {
             // Nothing was used, which nobody had to count.
             (Billed::No, _) => (Usage::default(), UsageSource::Provider),
@@ -301,7 +301,7 @@ impl Finished<'_> {
             row.billed = failure.billed;
             (row.usage, row.usage_source, row.cost) = (usage, source, cost);
             self.fill(&mut row, failure.request_id.as_deref(), jobs);
-            member.deliver(self.around, Err(failure.error.clone()), Some(row), 0);
+            member.deliver(self.around, Err(told.clone()), Some(row), 0);
         }
     }
 }

@@ -23,6 +23,7 @@ use std::{
 };
 
 use queue_core::{
+    credentials::Unlocked,
     error::{ErrorClass, JobError},
     ids::CallId,
     ledger::Billed,
@@ -40,7 +41,7 @@ pub(crate) use self::batch::{Contents, Delivery, Member};
 use crate::{
     admission::{Ended, Estimate, Pass, Wish},
     breaker::{Breakers, Entered},
-    context::{Surroundings, count_call},
+    context::{Surroundings, after_refusal, count_call, note_key},
     provider::{Call, CallError, EmbedAnswer, EmbedRequest, Provider},
 };
 
@@ -284,6 +285,15 @@ impl Lane {
     /// Makes one call, and delivers what came of it; or returns its halves, where each is to be asked for by itself.
     async fn call(&self, members: Vec<Member>) -> Option<[Vec<Member>; 2]> {
         let stop = CancellationToken::new();
+        self.around.credentials.catch_up().await;
+        let key = match self.around.credentials.unlock(&self.target) {
+            Ok(key) => key,
+            Err(keyless) => {
+                self.breakers.keyless.rest(&self.target, &keyless).await;
+                self.refuse(members, &keyless);
+                return None;
+            }
+        };
         let admitted = tokio::select! {
             admitted = self.admit(&members, &stop) => admitted,
             () = nobody_is_left(&members) => return None,
@@ -301,7 +311,7 @@ impl Lane {
             leave.entered.give_back().await;
             return None;
         }
-        self.make(members, leave, &stop).await
+        self.make(members, leave, key, &stop).await
     }
 
     /// Asks breaker and limiter, once for all of them.
@@ -346,7 +356,13 @@ impl Lane {
         }
     }
 
-    async fn make(&self, mut members: Vec<Member>, leave: Leave, stop: &CancellationToken) -> Option<[Vec<Member>; 2]> {
+    async fn make(
+        &self,
+        mut members: Vec<Member>,
+        leave: Leave,
+        key: Option<Unlocked>,
+        stop: &CancellationToken,
+    ) -> Option<[Vec<Member>; 2]> {
         let Leave { entered, mut pass } = leave;
         let batch = Batch::of(&members);
         let (model, input) = (self.target.model.to_string(), batch.input.clone());
@@ -355,7 +371,7 @@ impl Lane {
         let began = Instant::now();
         pass.sends();
         members.iter_mut().for_each(Member::sends);
-        let outcome = self.ask(&request, id, &members, stop).await;
+        let outcome = self.ask(&request, id, &members, key.as_ref(), stop).await;
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),
@@ -367,6 +383,10 @@ impl Lane {
         let alike = members.first().map(|first| first.alike.clone());
         let finished = Finished { around: &self.around, id, model: &request.model, took };
         let (mut made, mut halves) = (vec![], None);
+        if failed.is_some() {
+            // Before the jobs hear of it: whether they wait for another key depends on it.
+            note_key(&self.around, key.as_ref(), failed.as_ref().map_or(Ok(()), Err)).await;
+        }
         // What was paid for is handed over before breaker and limiter hear of it.
         match outcome {
             Ok(answer) => made = finished.succeed(members, &batch, answer),
@@ -374,7 +394,10 @@ impl Lane {
                 let second = members.split_off(members.len().div_ceil(2));
                 halves = Some([members, second]);
             }
-            Err(failure) => finished.fail(members, &batch, &failure),
+            Err(failure) => {
+                let told = after_refusal(&self.around, key.as_ref(), failure.error.clone());
+                finished.fail(members, &batch, &failure, &told);
+            }
         }
         let settle = async {
             if let Some(alike) = alike {
@@ -382,6 +405,9 @@ impl Lane {
             }
         };
         tokio::join!(entered.end(failed.as_ref().map_or(Ok(()), Err)), settle);
+        if failed.is_none() {
+            note_key(&self.around, key.as_ref(), Ok(())).await;
+        }
         self.around.caches.keep_vectors(made.iter().map(|(key, vector)| (*key, &vector[..]))).await;
         halves
     }
@@ -392,9 +418,11 @@ impl Lane {
         request: &EmbedRequest,
         id: CallId,
         members: &[Member],
+        key: Option<&Unlocked>,
         stop: &CancellationToken,
     ) -> Result<EmbedAnswer, CallError> {
-        let call = Call { id, cancel: stop.clone(), total: self.left(members), on_text: &|_| {} };
+        let key = key.map(|key| &key.key);
+        let call = Call { id, cancel: stop.clone(), total: self.left(members), key, on_text: &|_| {} };
         let mut asking = std::pin::pin!(self.provider.embed(request, call));
         let outcome = tokio::select! {
             outcome = &mut asking => outcome,

@@ -181,7 +181,9 @@ impl JobContext {
     ) -> Result<EmbedAnswer, JobError> {
         contents.keep_answer();
         let Contents { mut result, row, spared, hold, .. } = contents;
-        if let (Err(refused), None) = (&mut result, &row) {
+        if let Err(refused) = &mut result
+            && (row.is_none() || refused.class == ErrorClass::Credential)
+        {
             self.note_sleep(std::slice::from_ref(&asked.target), refused);
         }
         if spared > 0 {

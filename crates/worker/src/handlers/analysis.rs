@@ -201,7 +201,8 @@ fn is_lost(run: &Run<'_>, error: &JobError) -> bool {
         return false;
     }
     match error.class {
-        C::Auth | C::Config | C::Quota | C::Rate | C::Breaker | C::Budget | C::Deadline | C::Internal => false,
+        C::Auth | C::Credential | C::Config | C::Quota | C::Rate | C::Breaker | C::Budget => false,
+        C::Deadline | C::Internal => false,
         C::InvalidOutput => true,
         _ => !error.retryable || run.cx.attempt() >= run.cx.job().max_attempts,
     }

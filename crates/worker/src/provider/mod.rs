@@ -18,6 +18,7 @@ use queue_core::{
     ledger::{Billed, Usage, UsageSource},
     limiter::Told,
 };
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
@@ -103,6 +104,8 @@ pub struct Call<'a> {
     pub cancel: CancellationToken,
     /// The whole call must end by then.
     pub total: Duration,
+    /// The key that it is made with, instead of what the provider has from the operator: a tenant's own.
+    pub key: Option<&'a SecretString>,
     /// Gets each piece of text as it arrives.
     pub on_text: &'a (dyn Fn(&str) + Send + Sync),
 }

@@ -67,12 +67,12 @@ pub async fn chat_until(
 ) -> (Result<ChatAnswer, CallError>, Vec<String>) {
     let told = Mutex::new(vec![]);
     let on_text = |text: &str| told.lock().unwrap().push(text.to_owned());
-    let answer = provider.chat(request, Call { id: call_id(1), cancel, total, on_text: &on_text }).await;
+    let answer = provider.chat(request, Call { id: call_id(1), cancel, total, key: None, on_text: &on_text }).await;
     (answer, told.into_inner().unwrap())
 }
 
 pub async fn embed(provider: &dyn Provider, request: &EmbedRequest) -> Result<EmbedAnswer, CallError> {
-    let call = Call { id: call_id(1), cancel: CancellationToken::new(), total: LONG, on_text: &|_| {} };
+    let call = Call { id: call_id(1), cancel: CancellationToken::new(), total: LONG, key: None, on_text: &|_| {} };
     provider.embed(request, call).await
 }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use queue_core::{
     breaker::memory::MemoryBreakers,
     budget::{Budget, Known, memory::MemoryCounters},
+    credentials::Credentials,
     dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
@@ -71,6 +72,7 @@ impl Rig {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            vault: journal.clone(),
             budgets: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
@@ -100,6 +102,7 @@ impl Rig {
             gate: Arc::new(Gate::new(&stores, limiter.clone(), limits.clone())),
             caches: Arc::new(Caches::none()),
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
+            credentials: Arc::new(Credentials::none()),
         };
         Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }

@@ -2,6 +2,7 @@
 
 use super::{Fixture, NOW, accept_new, accepted, call, death, job, retry, row, settle, success, token};
 use crate::{
+    credentials::CredentialPolicy,
     error::ErrorClass,
     fallback::Link,
     ids::{Epoch, JobId, Name, SessionId},
@@ -166,6 +167,7 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
         paused: true,
         paused_until: Some(NOW.plus_ms(7)),
         reason: Some("a\u{0}b".into()),
+        credential_policy: CredentialPolicy::OwnOnly,
         ..TenantSettings::default()
     };
     let first = store.catalog.set_tenant(&acme, settings.clone()).await.unwrap();

@@ -1,4 +1,4 @@
-//! What every journal must do, written against the five seams only.
+//! What every journal must do, written against its seams only.
 //!
 //! A store joins with one line in its tests: `queue_core::journal_conformance!(its_fixture());`, where the expression
 //! makes a fresh, empty store that implements [`Fixture`]. Each case below becomes one test of that store.
@@ -12,6 +12,7 @@ pub mod money;
 pub mod protocol;
 pub mod reads;
 pub mod settle;
+pub mod vault;
 
 use std::sync::Arc;
 
@@ -20,6 +21,7 @@ use bytes::Bytes;
 
 use super::{Accepted, Budgets, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
 use crate::{
+    credentials::Vault,
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
@@ -27,7 +29,7 @@ use crate::{
     time::{ManualClock, Timestamp},
 };
 
-/// The five seams over one open store.
+/// The seams over one open store.
 #[derive(Clone)]
 pub struct Opened {
     /// The protocol of a job.
@@ -38,16 +40,18 @@ pub struct Opened {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// Tenants' own keys.
+    pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
 }
 
 impl Opened {
-    /// The five seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Budgets + 'static>(store: S) -> Self {
+    /// The seams of a store that implements them all.
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog: store.clone(), budgets: store }
+        Self { journal, reads, ledger, catalog: store.clone(), vault: store.clone(), budgets: store }
     }
 }
 
@@ -72,7 +76,7 @@ macro_rules! journal_conformance {
                 bodies_that_come_at_once_do_not_share_a_key, a_refused_body_leaves_its_key_free,
                 any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
             settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
-                a_release_spends_nothing, a_death_keeps_its_error, an_attempt_is_settled_once,
+                a_release_spends_nothing, a_release_may_move_to_another_lane, a_death_keeps_its_error, an_attempt_is_settled_once,
                 another_epoch_or_life_is_fenced, only_what_may_run_is_loaded, the_state_table_holds;
             money: a_call_is_counted_once, each_attempt_pays_for_itself, money_is_never_fenced, a_fenced_attempt_leaves_its_answer,
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
@@ -86,6 +90,8 @@ macro_rules! journal_conformance {
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
+            vault: a_key_is_set_over_the_one_before, a_deleted_key_leaves_its_number, refusals_disable_a_key,
+                a_rewrap_touches_one_version, changes_come_in_their_order, policies_are_told_apart;
             catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
@@ -173,7 +179,7 @@ pub fn retry() -> Outcome {
 
 /// A claim given back; due again two seconds later.
 pub fn release() -> Outcome {
-    Outcome::Release { run_at: NOW.plus_ms(2_000), error: None }
+    Outcome::Release { run_at: NOW.plus_ms(2_000), error: None, target: None }
 }
 
 /// A final failure.
@@ -211,6 +217,7 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         cost: cost.map(Nanousd),
         price_version: "2026-01".into(),
         duration_ms: 250,
+        credential: "default".into(),
         provider_request_id: Some("req_1".into()),
         at: NOW.plus_ms(15),
         memo: Some(MemoBody { request_hash: [7; 32], body: Bytes::from(format!("answer of {step}")) }),

@@ -56,7 +56,7 @@ pub async fn a_release_spends_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = accepted(&store).await;
     settle(&store, token(job.id, 0), release()).await;
-    let shown = Outcome::Release { run_at: NOW.plus_ms(5), error: Some(failure()) };
+    let shown = Outcome::Release { run_at: NOW.plus_ms(5), error: Some(failure()), target: None };
     settle(&store, token(job.id, 1), shown).await;
     let kept = row(&store, job.id).await;
     assert_eq!((kept.attempts, kept.releases, kept.epoch), (0, 2, Epoch(2)));
@@ -66,6 +66,19 @@ pub async fn a_release_spends_nothing(fixture: &dyn Fixture) {
     assert_eq!((kept.attempts, kept.releases), (1, 0));
     let numbers: Vec<_> = store.reads.attempts(job.id).await.unwrap().into_iter().map(|a| a.number).collect();
     assert_eq!(numbers, [1, 1, 1]);
+}
+
+/// A job that is given back may wait in another lane from then on; without a word it stays in its own.
+pub async fn a_release_may_move_to_another_lane(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let (job, other) = (accepted(&store).await, accepted(&store).await);
+    let moved = Outcome::Release { run_at: NOW, error: None, target: Some("simulated:small:8b:@acme".into()) };
+    settle(&store, token(job.id, 0), moved).await;
+    settle(&store, token(other.id, 0), release()).await;
+    assert_eq!(row(&store, job.id).await.target, "simulated:small:8b:@acme".into());
+    assert_eq!(row(&store, other.id).await.target, other.target);
+    settle(&store, token(job.id, 1), release()).await;
+    assert_eq!(row(&store, job.id).await.target, "simulated:small:8b:@acme".into());
 }
 
 /// A dead letter has an end and a cause.

@@ -14,6 +14,7 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
+    credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
         ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
@@ -138,7 +139,8 @@ fn tenant(row: &PgRow) -> Result<(Name, Versioned<TenantSettings>), sqlx::Error>
     let weight = u32::try_from(cells.next::<i32>()?).unwrap_or(1);
     let (paused, paused_until, reason) = (cells.next()?, cells.time_if_any()?, cells.text_if_any()?);
     let rules = cells.json()?.unwrap_or_default();
-    let value = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules };
+    let credential_policy = cells.word(CredentialPolicy::parse)?;
+    let value = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, credential_policy };
     Ok((name, Versioned { version, value }))
 }
 
@@ -239,6 +241,7 @@ impl Verb for SetTenant {
                 .bind(settings.paused_until.map(|at| at.0))
                 .bind(kept_if_any(settings.reason.as_ref()))
                 .bind(rows::rules_text(&settings.rules)?)
+                .bind(settings.credential_policy.as_str())
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

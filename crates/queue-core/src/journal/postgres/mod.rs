@@ -22,6 +22,7 @@ mod settle;
 mod sql;
 mod text;
 mod transaction;
+mod vault;
 
 #[cfg(test)]
 mod plans;

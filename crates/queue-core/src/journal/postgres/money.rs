@@ -157,6 +157,7 @@ async fn insert_spend(
         .bind(calls.iter().map(|call| kept_if_any(call.provider_request_id.as_ref())).collect::<Vec<_>>())
         .bind(numbers(|call| call.at.0))
         .bind(calls.iter().map(|call| call.key_id.as_ref().map(Name::as_str)).collect::<Vec<_>>())
+        .bind(texts(|call| &call.credential))
         .fetch_all(transaction.connection())
         .await?;
     let key = |row| {

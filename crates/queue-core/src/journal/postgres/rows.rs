@@ -309,6 +309,7 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
         provider_request_id: cells.text_if_any()?,
         at: cells.time()?,
         key_id: cells.name_if_any()?,
+        credential: cells.text()?,
         memo: None,
     })
 }

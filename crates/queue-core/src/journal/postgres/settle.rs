@@ -125,7 +125,7 @@ fn parts(outcome: &Outcome) -> (Standing, Option<Timestamp>, Option<&JobError>) 
         Outcome::Succeed { .. } => (Standing::Succeeded, None, None),
         Outcome::Dead { error } => (Standing::Dead, None, Some(error)),
         Outcome::Retry { run_at, error } => (Standing::Live, Some(*run_at), Some(error)),
-        Outcome::Release { run_at, error } => (Standing::Live, Some(*run_at), error.as_ref()),
+        Outcome::Release { run_at, error, .. } => (Standing::Live, Some(*run_at), error.as_ref()),
     }
 }
 
@@ -190,6 +190,11 @@ async fn move_on(
         errors.iter().map(|error| error.map(rows::json_text).transpose()).collect::<Result<Vec<_>, _>>()?;
     let standings: HashMap<_, _> =
         part.iter().map(|settlement| (settlement.token.id, parts(&settlement.outcome).0)).collect();
+    let target = |settlement: &&'_ Settlement| match &settlement.outcome {
+        Outcome::Release { target, .. } => target.as_ref().map(|target| target.as_str().to_owned()),
+        _ => None,
+    };
+    let targets: Vec<_> = part.iter().map(target).collect();
     let query = begin(sql::SETTLE_OTHER, part)
         .bind(part.iter().map(|settlement| standing_code(parts(&settlement.outcome).0)).collect::<Vec<_>>())
         .bind(part.iter().map(|settlement| settlement.outcome.as_str()).collect::<Vec<_>>())
@@ -197,7 +202,7 @@ async fn move_on(
         .bind(error_texts)
         .bind(errors.iter().map(|error| error.map(|error| error.class.as_str())).collect::<Vec<_>>())
         .bind(errors.iter().map(|error| kept_if_any(error.map(|error| &error.signature))).collect::<Vec<_>>());
-    let query = sum_columns(part, sums).bind(query).bind(life.0);
+    let query = sum_columns(part, sums).bind(query).bind(targets).bind(life.0);
     let mut dead = Vec::new();
     for row in query.fetch_all(transaction.connection()).await? {
         let mut cells = Cells::of(&row, 0);

@@ -11,7 +11,7 @@ macro_rules! texts {
 }
 
 /// Prepared statements that a connection keeps: more than there are.
-pub(super) const STATEMENTS_MAX: usize = 96;
+pub(super) const STATEMENTS_MAX: usize = 128;
 
 texts! {
     ACCEPT_AT_ONCE = "accept_at_once",
@@ -34,6 +34,12 @@ texts! {
     COSTS = "costs",
     COSTS_FOLD = "costs_fold",
     CREATE_PARTITIONS = "create_partitions",
+    CREDENTIALS_SINCE = "credentials_since",
+    CREDENTIAL_NOTE = "credential_note",
+    CREDENTIAL_POLICIES = "credential_policies",
+    CREDENTIAL_PUT = "credential_put",
+    CREDENTIAL_REWRAP = "credential_rewrap",
+    CREDENTIAL_SET = "credential_set",
     DEAD_GROUPS = "dead_groups",
     DROP_PARTITIONS = "drop_partitions",
     EDIT = "edit",

@@ -12,6 +12,7 @@ use super::{
     writer::Batch,
 };
 use crate::{
+    credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
         ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
@@ -139,6 +140,7 @@ fn tenants(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned
                 paused_until: cells.time_if_any()?,
                 reason: cells.next()?,
                 rules: cells.json()?.unwrap_or_default(),
+                credential_policy: cells.word(CredentialPolicy::parse)?,
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -154,6 +156,7 @@ fn set_tenant(batch: &mut Batch<'_>, (name, settings): &(Name, TenantSettings)) 
         settings.paused_until.map(|at| at.0),
         settings.reason,
         rows::rules_text(&settings.rules)?,
+        settings.credential_policy.as_str(),
     ];
     batch.sql.one(Write::TenantSet, values, |row| row.get(0))
 }

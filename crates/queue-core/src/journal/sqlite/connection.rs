@@ -17,6 +17,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0006_costs.sql"),
     include_str!("../../../../../migrations/sqlite/0007_targets.sql"),
     include_str!("../../../../../migrations/sqlite/0008_budgets.sql"),
+    include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
     include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
 ];
 
@@ -43,7 +44,7 @@ const CHECKPOINT_PAGES: i64 = 4_000;
 const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Prepared statements that a connection keeps: all that there are.
-pub(super) const STATEMENTS_MAX: usize = 96;
+pub(super) const STATEMENTS_MAX: usize = 128;
 
 /// Opens the connection that writes, and brings the schema up to this version.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {

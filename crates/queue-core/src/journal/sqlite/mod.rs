@@ -16,6 +16,7 @@ mod reads;
 mod rows;
 mod settle;
 mod sql;
+mod vault;
 mod writer;
 
 #[cfg(test)]

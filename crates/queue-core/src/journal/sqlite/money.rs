@@ -94,6 +94,7 @@ fn insert_spend(batch: &mut Batch<'_>, call: &CallRecord) -> rusqlite::Result<bo
             call.provider_request_id,
             call.at.0,
             call.key_id.as_ref().map(Name::as_str),
+            call.credential,
         ],
     )?;
     Ok(changed == 1)

@@ -288,6 +288,7 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
         provider_request_id: cells.next()?,
         at: cells.time()?,
         key_id: cells.name_if_any()?,
+        credential: cells.next()?,
         memo: None,
     })
 }

@@ -70,6 +70,8 @@ struct Move<'a> {
     run_at: Option<Timestamp>,
     error: Option<&'a JobError>,
     error_text: Option<String>,
+    /// The target of its lane from now on.
+    target: Option<&'a Name>,
 }
 
 impl<'a> Move<'a> {
@@ -78,11 +80,15 @@ impl<'a> Move<'a> {
             Outcome::Succeed { .. } => (Standing::Succeeded, None, None),
             Outcome::Dead { error } => (Standing::Dead, None, Some(error)),
             Outcome::Retry { run_at, error } => (Standing::Live, Some(*run_at), Some(error)),
-            Outcome::Release { run_at, error } => (Standing::Live, Some(*run_at), error.as_ref()),
+            Outcome::Release { run_at, error, .. } => (Standing::Live, Some(*run_at), error.as_ref()),
         };
         let released = matches!(settlement.outcome, Outcome::Release { .. });
         let error_text = error.map(rows::json_text).transpose()?;
-        Ok(Self { standing, spends_attempt: !released, released, run_at, error, error_text })
+        let target = match &settlement.outcome {
+            Outcome::Release { target, .. } => target.as_ref(),
+            _ => None,
+        };
+        Ok(Self { standing, spends_attempt: !released, released, run_at, error, error_text, target })
     }
 }
 
@@ -157,6 +163,7 @@ fn move_job(
             rows::to_integer(sums.usage.tokens_reasoning),
             sums.cost.0,
             sums.unknown,
+            to.target.map(Name::as_str),
         ],
     )?;
     if changed == 1 { Ok(()) } else { Err(rusqlite::Error::StatementChangedRows(changed)) }

@@ -142,7 +142,8 @@ async fn a_connection_whose_file_failed_is_replaced() {
 
 /// What 0006_costs.sql and the steps behind it made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP TRIGGER spend_of_keys_summed; DROP TABLE key_days; DROP TABLE budget_alerts; DROP TABLE budgets;
+    "DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
+    DROP TRIGGER spend_of_keys_summed; DROP TABLE key_days; DROP TABLE budget_alerts; DROP TABLE budgets;
     DROP VIEW job_rows; DROP INDEX jobs_over_budget; ALTER TABLE tenants DROP COLUMN rules;
     ALTER TABLE spend DROP COLUMN key_id; ALTER TABLE jobs DROP COLUMN max_cost_nanousd;
     ALTER TABLE jobs DROP COLUMN key_id; CREATE VIEW job_rows AS SELECT 1;
@@ -150,7 +151,7 @@ const WITHOUT_COSTS: &str =
     ALTER TABLE tenants DROP COLUMN paused_until; ALTER TABLE tenants DROP COLUMN reason;
     DROP VIEW longshore_jobs; DROP VIEW longshore_calls; DROP VIEW longshore_costs; DROP VIEW cost_lines;
     DROP TRIGGER spend_summed; DROP TRIGGER waste_summed; DROP TRIGGER charges_summed; DROP TABLE savings;
-    DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
+    DROP TABLE cost_days; ALTER TABLE spend DROP COLUMN credential; ALTER TABLE spend DROP COLUMN waste; ALTER TABLE spend DROP COLUMN opens_job;
     ALTER TABLE spend DROP COLUMN tier; ALTER TABLE spend DROP COLUMN tokens_audio_out;
     ALTER TABLE spend DROP COLUMN tokens_audio_in; ALTER TABLE spend DROP COLUMN tokens_cache_write_long;";
 

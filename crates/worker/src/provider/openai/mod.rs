@@ -135,7 +135,8 @@ impl OpenAi {
         arrived: &mut Assembly,
     ) -> Result<Response, CallError> {
         let id = call.id.to_string();
-        let sending = transport::post(&self.http, &self.endpoint, path, &id, body);
+        let own = call.key.map(|key| self.endpoint_with(key)).transpose()?;
+        let sending = transport::post(&self.http, own.as_ref().unwrap_or(&self.endpoint), path, &id, body);
         let response = match timeout(first_byte, sending).await {
             Ok(Ok(response)) => response,
             Ok(Err(error)) => return Err(errors::unanswered(&error)),
@@ -148,6 +149,13 @@ impl OpenAi {
         arrived.request_id = errors::request_id(response.headers());
         arrived.told = limits::told(response.headers());
         if response.status().is_success() { Ok(response) } else { Err(self.refused(response).await) }
+    }
+
+    /// The same server for a call with a tenant's own key. The operator's headers stay out of it: they name the operator's
+    /// account, and some hold its key.
+    fn endpoint_with(&self, key: &SecretString) -> Result<Endpoint, CallError> {
+        let headers = key_headers(key).map_err(|reason| CallError::unbilled(ErrorClass::Auth, "key", reason))?;
+        Ok(self.endpoint.with_headers(headers))
     }
 
     fn patience(&self) -> Patience {
@@ -174,6 +182,7 @@ impl OpenAi {
         mut failure: CallError,
         arrived: &Assembly,
         prompts: &[&str],
+        key: Option<&SecretString>,
         estimate: impl FnOnce() -> Usage,
     ) -> CallError {
         if failure.billed != Billed::No {
@@ -184,7 +193,7 @@ impl OpenAi {
         }
         failure.request_id = failure.request_id.or_else(|| arrived.request_id.clone());
         failure.told = (!arrived.told.is_empty()).then(|| Box::new(arrived.told));
-        let secrets = self.config.key.iter().chain(self.config.headers.iter().map(|(_, value)| value));
+        let secrets = self.config.key.iter().chain(key).chain(self.config.headers.iter().map(|(_, value)| value));
         let secrets: Vec<&str> = secrets.map(ExposeSecret::expose_secret).collect();
         let words = conceal::conceal(&failure.error.message, &secrets, prompts.iter().copied());
         let JobError { class, code, retryable, retry_after_ms, tries_max, .. } = failure.error;
@@ -216,7 +225,7 @@ impl Provider for OpenAi {
             Err(failure) => failure,
         };
         let prompts: Vec<&str> = request.body.values().flat_map(conceal::texts_of).collect();
-        Err(self.complete(failure, &arrived, &prompts, || so_far(request, &arrived)))
+        Err(self.complete(failure, &arrived, &prompts, call.key, || so_far(request, &arrived)))
     }
 
     async fn embed(&self, request: &EmbedRequest, call: Call<'_>) -> Result<EmbedAnswer, CallError> {
@@ -249,11 +258,11 @@ impl Provider for OpenAi {
             }),
             Ok(Decoded { vectors: Err(reason), .. }) => {
                 let failure = read::unusable("invalid_vectors", reason, Billed::Yes);
-                Err(self.complete(failure, &arrived, &[], || estimate::of_embed(request)))
+                Err(self.complete(failure, &arrived, &[], call.key, || estimate::of_embed(request)))
             }
             Err(failure) => {
                 let prompts: Vec<&str> = request.input.iter().map(String::as_str).collect();
-                Err(self.complete(failure, &arrived, &prompts, || estimate::of_embed(request)))
+                Err(self.complete(failure, &arrived, &prompts, call.key, || estimate::of_embed(request)))
             }
         }
     }
@@ -270,7 +279,7 @@ impl Provider for OpenAi {
             },
             Err(error) => errors::unanswered(&error.into()),
         };
-        Err(self.complete(failure, &Assembly::default(), &[], Usage::default))
+        Err(self.complete(failure, &Assembly::default(), &[], None, Usage::default))
     }
 }
 
@@ -379,20 +388,24 @@ fn checked_base(text: &str) -> Result<String, String> {
     Ok(text.trim().trim_end_matches('/').to_owned())
 }
 
-fn headers_of(config: &OpenAiConfig) -> Result<HeaderMap, String> {
-    let secret = |text: &str| {
-        let mut value = HeaderValue::from_str(text).ok()?;
-        value.set_sensitive(true);
-        Some(value)
-    };
-    let mut headers = HeaderMap::new();
-    if let Some(key) = &config.key {
-        let key = key.expose_secret();
-        if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("the key is empty or contains a space, a line break or something that is no ASCII".to_owned());
-        }
-        headers.insert(AUTHORIZATION, secret(&format!("Bearer {key}")).ok_or("the key cannot be sent in a header")?);
+/// A header's value that nobody prints.
+fn secret(text: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn key_headers(key: &SecretString) -> Result<HeaderMap, String> {
+    let key = key.expose_secret();
+    if key.is_empty() || !key.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("the key is empty or contains a space, a line break or something that is no ASCII".to_owned());
     }
+    let value = secret(&format!("Bearer {key}")).ok_or("the key cannot be sent in a header")?;
+    Ok(HeaderMap::from_iter([(AUTHORIZATION, value)]))
+}
+
+fn headers_of(config: &OpenAiConfig) -> Result<HeaderMap, String> {
+    let mut headers = config.key.as_ref().map_or_else(|| Ok(HeaderMap::new()), key_headers)?;
     for (name, value) in &config.headers {
         let header = HeaderName::try_from(name).map_err(|_| format!("`{name}` is not the name of a header"))?;
         let value = value.expose_secret();

@@ -37,6 +37,11 @@ impl Endpoint {
         Self { base, headers, no_key: SecretString::default() }
     }
 
+    /// The same place for one call with these headers.
+    pub(super) fn with_headers(&self, headers: HeaderMap) -> Self {
+        Self { headers, ..self.clone() }
+    }
+
     fn is_plain(&self) -> bool {
         self.base.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("http:"))
     }
