@@ -66,11 +66,8 @@ pub fn decide(error: &JobError, budget: Budget, now: Timestamp, jitter: f64) -> 
     let free = rule.then == Then::Release;
     let tries = error.tries_max.map_or(budget.max_attempts, |max| budget.max_attempts.min(u32::from(max)));
     // Where nobody is asked, waiting costs the provider nothing, however long it takes.
-<<<<<<< HEAD
-    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential | ErrorClass::Budget);
-=======
-    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Budget) || error.is_of_our_limit();
->>>>>>> main
+    let asks_nobody = matches!(error.class, ErrorClass::Breaker | ErrorClass::Credential | ErrorClass::Budget)
+        || error.is_of_our_limit();
     let is_tired = free && budget.releases >= RELEASES_MAX && !asks_nobody;
     if is_tired || !free && budget.attempt >= tries {
         return Decision::Dead;

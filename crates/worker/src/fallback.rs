@@ -123,12 +123,9 @@ impl JobContext {
 
     /// Notes on a failure to ask anybody of these whether the job's own lane waits for them.
     pub(crate) fn note_sleep(&self, targets: &[Target], failure: &mut JobError) {
-<<<<<<< HEAD
         let is_keyless = failure.class == ErrorClass::Credential && failure.code != credentials::UNKNOWN;
-        let is_unasked = is_keyless || matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota);
-=======
-        let is_unasked = matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota) || failure.is_of_our_limit();
->>>>>>> main
+        let is_unasked =
+            is_keyless || matches!(failure.class, ErrorClass::Breaker | ErrorClass::Quota) || failure.is_of_our_limit();
         failure.lane_sleeps = is_unasked && route::lane_of(targets) == self.job().target;
     }
 }
