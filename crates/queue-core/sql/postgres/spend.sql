@@ -20,7 +20,7 @@ SELECT job_id, call_id, tenant, queue, kind, operation, epoch, step, sequence, p
                                  WHERE k.job_id = ANY (ARRAY[e.job_id]) AND k.call_id = ANY (ARRAY[e.call_id])
                                    AND k.status = 'ok'))
             THEN 'superseded'
-            WHEN status = 'ok' AND EXISTS (SELECT 1 FROM jobs j WHERE j.id = ANY (ARRAY[e.job_id]) AND j.standing = 2)
+            WHEN status = 'ok' AND (SELECT j.standing FROM jobs j WHERE j.id = ANY (ARRAY[e.job_id])) = 2
             THEN 'died' END
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::bigint[], $8::text[],
             $9::bigint[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
