@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use queue_core::{
     cache::{Cache, Fence, Key, Lock, Scope, Space, memory::MemoryCache, vectors},
     ids::Name,
@@ -19,6 +20,9 @@ use crate::{flights::Flights, provider::ChatAnswer};
 /// How long a vector is kept unless the configuration says otherwise: it is right for as long as its model exists, and what
 /// nobody asked for in a week is not worth its bytes.
 pub const VECTORS_TTL: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+/// How long it is known that something was forgotten: no time at all, since then it is not there.
+const FORGET_TTL: Duration = Duration::from_secs(1);
 
 /// The caches of this process.
 #[derive(Clone)]
@@ -76,6 +80,12 @@ impl Caches {
                 self.store.put_many(entries, ttl).await;
             }
         }
+    }
+
+    /// Forgets vectors. What cannot be read is asked for again.
+    pub(crate) async fn forget_vectors(&self, keys: &[Key]) {
+        let nothing = keys.iter().map(|key| (*key, Bytes::new())).collect();
+        self.store.put_many(nothing, FORGET_TTL).await;
     }
 
     /// Where the answer to a chat request is kept: everything that it depends on is part of it.

@@ -2,7 +2,7 @@
 //! call may cost at most is reserved in all of them or in none, and becomes what it did cost once its ledger row is written.
 //!
 //! Where calls under way stand in the way, one call of each budget and process waits for room and the others behind it, for
-//! [`WAIT_MAX`] at most, while the tenant's lanes sleep. Where there will be no room before the period ends, the budget says what
+//! `WAIT_MAX` at most, while the tenant's lanes sleep. Where there will be no room before the period ends, the budget says what
 //! follows. A fleet's counters that cannot be asked let nobody pass.
 
 mod cap;
@@ -112,7 +112,7 @@ impl Wish<'_> {
 }
 
 impl Purse {
-    /// The purse of a process. `known` has to be kept fresh by [`Purse::keep`].
+    /// The purse of a process. `known` has to be kept fresh by `Purse::keep`.
     pub fn new(stores: Stores, known: Arc<Known>, prices: Arc<PriceBook>, unknown_price: UnknownPrice) -> Self {
         Self {
             stores,

@@ -321,6 +321,25 @@ async fn a_job_of_many_inputs_makes_calls_that_fit_and_keeps_their_order() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kept_vectors_of_another_length_are_asked_for_again() {
+    let oracle = Oracle::new(|_, _| Ok(()));
+    let mut rig = rig_of(oracle.alone(), Coalescing::alone(), caches(Scope::Tenant)).await;
+    let old = submit(&rig, &["a"]).await;
+    assert_eq!(result(&rig, old).await, [vector("a")]);
+    oracle.make_longer();
+    let mixed = submit(&rig, &["a", "b"]).await;
+    let longer = |text| [vector(text), vec![0.5]].concat();
+    assert_eq!(result(&rig, mixed).await, [longer("a"), longer("b")]);
+    let asked: Vec<_> = oracle.asked().into_iter().map(|(_, input)| input.concat()).collect();
+    assert_eq!(asked, ["a", "b", "ab"]);
+    assert_eq!(sum(&calls(&rig, mixed).await).0, 2 * Oracle::TOKENS, "both calls are in the ledger");
+    let again = submit(&rig, &["b", "a"]).await;
+    assert_eq!(result(&rig, again).await, [longer("b"), longer("a")]);
+    assert_eq!(oracle.asked().len(), 3, "and what is kept now fits");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_part_that_fails_does_not_throw_away_what_the_others_pay_for() {
     let fails = |_: &[String], number| match number {
         0 => Err(CallError::unbilled(ErrorClass::Server, "500", "it failed")),

@@ -2,7 +2,7 @@
 //!
 //! A key is kept in the journal, encrypted by a data key of its own, which is encrypted by a *master key* that is not in
 //! the journal (`seal.rs`). Every process knows which keys there are, still sealed (`known.rs`); only a worker opens one,
-//! for the one call that needs it. Nothing here prints a key: plain ones are [`SecretString`]s, which do not.
+//! for the one call that needs it. Nothing here prints a key: plain ones are `SecretString`s, which do not.
 //!
 //! **Whose key.** A tenant's key for a provider is the credential `@tenant` of the targets of that provider, so limits,
 //! breakers and parking are each tenant's own. A job's lane is named at submit; whose key its call is made with is decided

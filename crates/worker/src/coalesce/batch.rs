@@ -91,7 +91,8 @@ impl Member {
     ) {
         // Where no call was made, what was reserved for it goes back.
         let hold = self.hold.filter(|_| row.is_some());
-        let contents = Contents { result, row, spared, hold, request_hash: self.request_hash };
+        let (aside_id, request_hash) = (self.failed_id, self.request_hash);
+        let contents = Contents { result, row, spared, aside_id, hold, request_hash };
         let (journal, tasks) = (around.stores.journal.clone(), around.coalescer.tasks.clone());
         let delivery = Delivery { contents: Some(contents), journal, flight: self.flight, tasks };
         // What is not taken is dropped, and the drop writes it down.
@@ -131,6 +132,8 @@ pub(crate) struct Contents {
     pub(crate) row: Option<CallRecord>,
     /// Tokens of inputs that others of the same call brought as well.
     pub(crate) spared: u64,
+    /// The row's id if its answer cannot be used, and is asked for again.
+    aside_id: CallId,
     /// What the share has reserved.
     pub(crate) hold: Option<Hold>,
     request_hash: [u8; 32],
@@ -140,6 +143,10 @@ impl Contents {
     /// The answer as it is kept, in the row that pays for it.
     pub(crate) fn keep_answer(&mut self) {
         if let (Ok(answer), Some(row)) = (&self.result, &mut self.row) {
+            if !is_of_one_length(&answer.vectors) {
+                row.call_id = self.aside_id;
+                return;
+            }
             match serde_json::to_vec(answer) {
                 Ok(body) => row.memo = Some(MemoBody { request_hash: self.request_hash, body: body.into() }),
                 Err(error) => tracing::error!(%error, "an answer is not kept: another attempt pays again"),
@@ -173,6 +180,11 @@ impl Drop for Delivery {
             self.tasks.spawn_on(write, &runtime);
         }
     }
+}
+
+/// Whether vectors can be compared with each other.
+pub(crate) fn is_of_one_length(vectors: &[Vec<f32>]) -> bool {
+    vectors.windows(2).all(|pair| pair[0].len() == pair[1].len())
 }
 
 /// The inputs of a call, each once, and whose they are.

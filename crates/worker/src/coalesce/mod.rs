@@ -37,7 +37,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::batch::{Batch, Finished, id_of};
-pub(crate) use self::batch::{Contents, Delivery, Member};
+pub(crate) use self::batch::{Contents, Delivery, Member, is_of_one_length};
 use crate::{
     admission::{Ended, Estimate, Pass, Wish},
     breaker::{Breakers, Entered},

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::{Asked, Durability, InFlight, JobContext, Told, count_money, vectors::Way};
 use crate::{
     admission::{Alike, Estimate, of_inputs},
-    coalesce::{Contents, Member},
+    coalesce::{Contents, Member, is_of_one_length},
     fallback::{Step, most_hopeful},
     provider::{EmbedAnswer, EmbedRequest, estimate},
 };
@@ -40,7 +40,7 @@ impl JobContext {
         let (request, tokens) = of_inputs(request).await;
         let runs = self.around.coalescer.of(asked.target.provider.as_str()).runs(&tokens);
         if runs.len() < 2 {
-            return self.embed_at_once(asked, request, tokens, durability).await;
+            return self.embed_once(&asked, request, tokens, durability).await;
         }
         // Each to its end: a part that is dropped would throw away what it is paying for.
         let parts = runs.into_iter().enumerate().map(|(number, run)| {
@@ -78,10 +78,34 @@ impl JobContext {
         async move { self.embed(&step, sequence, model, input, dimensions, Durability::Now).await }.boxed()
     }
 
+    /// What one call can bring. Where kept vectors are of another length than new ones, the model behind the name has changed
+    /// since: they are forgotten, and all are asked for.
+    async fn embed_once(
+        &self,
+        asked: &Asked<'_>,
+        request: EmbedRequest,
+        tokens: Vec<u64>,
+        durability: Durability,
+    ) -> Result<EmbedAnswer, JobError> {
+        let answer = self.embed_at_once(asked, request.clone(), tokens.clone(), durability).await?;
+        if is_of_one_length(&answer.vectors) {
+            return Ok(answer);
+        }
+        tracing::warn!(
+            model = asked.model,
+            "kept vectors are of another length than new ones, and are asked for again"
+        );
+        let caches = &self.around.caches;
+        caches
+            .forget_vectors(&caches.vector_keys(&self.job().tenant, &asked.target, request.dimensions, &request.input))
+            .await;
+        self.embed_at_once(asked, request, tokens, durability).await
+    }
+
     /// What one call can bring, and what of it need not be asked for.
     async fn embed_at_once(
         &self,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
         request: EmbedRequest,
         tokens: Vec<u64>,
         durability: Durability,
@@ -96,7 +120,7 @@ impl JobContext {
             metrics::counter!(telemetry::CACHE_HITS, "cache" => "embedding").increment(found as u64);
             let saved =
                 known.iter().zip(&tokens).filter(|(vector, _)| vector.is_some()).map(|(_, tokens)| tokens).sum();
-            self.note_saved(&asked, SavedBy::Cache, Usage { tokens_in: saved, ..Usage::default() }, Tier::Standard);
+            self.note_saved(asked, SavedBy::Cache, Usage { tokens_in: saved, ..Usage::default() }, Tier::Standard);
             let mut missing = known.iter().map(Option::is_none);
             input.retain(|_| missing.next().unwrap_or(true));
             let mut missing = known.iter().map(Option::is_none);
@@ -112,7 +136,7 @@ impl JobContext {
                 Way::Found(vectors) => {
                     metrics::counter!(telemetry::CACHE_HITS, "cache" => "singleflight").increment(keys.len() as u64);
                     let usage = Usage { tokens_in: wanted, ..Usage::default() };
-                    self.note_saved(&asked, SavedBy::Singleflight, usage, Tier::Standard);
+                    self.note_saved(asked, SavedBy::Singleflight, usage, Tier::Standard);
                     let mut vectors = vectors.into_iter();
                     known.iter_mut().filter(|known| known.is_none()).for_each(|known| *known = vectors.next());
                     input.clear();
@@ -120,7 +144,7 @@ impl JobContext {
             }
         }
         if input.is_empty() {
-            self.note_served_by(&asked);
+            self.note_served_by(asked);
             let vectors = known.into_iter().flatten().collect();
             let (model, usage) = (asked.model.to_owned(), Some(Usage::default()));
             return Ok(EmbedAnswer { vectors, model, usage, ..EmbedAnswer::default() });
@@ -128,7 +152,7 @@ impl JobContext {
         let (asked_for, missing) = (keys.clone(), places_of_missing(&known));
         let expected = Estimate { tokens_in: tokens.iter().sum(), ..Estimate::default() };
         // Vectors of two models cannot be compared: nobody else is asked.
-        let hold = self.pay(&asked, expected, true).await?;
+        let hold = self.pay(asked, expected, true).await?;
         let _wished = InFlight::enter(&self.wished);
         // Fires also when this future is dropped: then nobody waits for the call any more.
         let stop = self.stop.child_token();
@@ -141,7 +165,7 @@ impl JobContext {
             keys,
             known,
             row: self.record_of(
-                &asked,
+                asked,
                 asked.call_id,
                 std::time::Duration::ZERO,
                 (Usage::default(), UsageSource::Provider, Tier::Standard),
@@ -164,7 +188,7 @@ impl JobContext {
             let message = "the call was stopped before it was made";
             return Err(JobError::new(ErrorClass::Internal, "cancelled", message));
         };
-        let answer = self.settle_share(&asked, contents, durability).await;
+        let answer = self.settle_share(asked, contents, durability).await;
         if let (Ok(answer), Some(leading)) = (&answer, leading) {
             let made = missing.iter().filter_map(|at| answer.vectors.get(*at).cloned()).collect();
             leading.land(&self.around.caches, &asked_for, made).await;

@@ -1,7 +1,10 @@
 //! A provider of vectors (and of one word) that remembers what it was asked for, and answers as a test says and when it says.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses its part, and may fail")]
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 use async_trait::async_trait;
 use queue_core::{ids::CallId, ledger::Usage};
@@ -17,6 +20,8 @@ pub struct Oracle {
     count: watch::Sender<usize>,
     /// Each answer takes one.
     leave: Semaphore,
+    /// Whether vectors are longer by one than they were.
+    longer: AtomicBool,
 }
 
 /// The vector of a text.
@@ -44,7 +49,8 @@ impl Oracle {
         leave: usize,
     ) -> Arc<Self> {
         let (count, leave) = (watch::Sender::new(0), Semaphore::new(leave));
-        Arc::new(Self { decides: Box::new(decides), asked: Mutex::default(), count, leave })
+        let longer = AtomicBool::new(false);
+        Arc::new(Self { decides: Box::new(decides), asked: Mutex::default(), count, leave, longer })
     }
 
     pub fn alone(self: &Arc<Self>) -> Providers {
@@ -78,6 +84,11 @@ impl Oracle {
         (self.decides)(&input, number)
     }
 
+    /// Another model answers to the name from now on.
+    pub fn make_longer(&self) {
+        self.longer.store(true, Ordering::SeqCst);
+    }
+
     /// Lets one call go.
     pub fn release(&self) {
         self.leave.add_permits(1);
@@ -105,8 +116,9 @@ impl Provider for Oracle {
 
     async fn embed(&self, request: &EmbedRequest, call: Call<'_>) -> Result<EmbedAnswer, CallError> {
         self.takes(&call, request.input.clone()).await?;
+        let more = if self.longer.load(Ordering::SeqCst) { vec![0.5] } else { vec![] };
         Ok(EmbedAnswer {
-            vectors: request.input.iter().map(|text| vector(text)).collect(),
+            vectors: request.input.iter().map(|text| [vector(text), more.clone()].concat()).collect(),
             model: request.model.clone(),
             usage: Some(Usage { tokens_in: Self::TOKENS, ..Usage::default() }),
             ..EmbedAnswer::default()

@@ -262,6 +262,8 @@ pub async fn waste_is_told_and_taken_back(fixture: &dyn Fixture) {
     store.journal.settle(end).await.unwrap();
     assert_eq!(wasted().await, 1_139, "dead again");
     assert_eq!(line(&store).await.spend, Nanousd(1_139), "and spent once");
+    store.journal.record(call(&job, "late", Some(5))).await.unwrap();
+    assert_eq!(wasted().await, 1_144, "and what comes after its death");
 }
 
 /// Whoever workers die with has spent for nothing, too.
