@@ -75,7 +75,10 @@ pub struct Purse {
     prices: Arc<PriceBook>,
     unknown_price: UnknownPrice,
     under_way: Mutex<HashMap<Uuid, UnderWay>>,
-    lines: Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who waits for what calls under way give back: one of this process asks, the others wait behind.
+    lines: Locks,
+    /// Who reads a budget's sums from the ledger. Apart from the lines: the first of a line may have to read.
+    readers: Locks,
     parked_at: Mutex<HashMap<Name, Instant>>,
 }
 
@@ -117,7 +120,8 @@ impl Purse {
             prices,
             unknown_price,
             under_way: Mutex::default(),
-            lines: Mutex::default(),
+            lines: Locks::default(),
+            readers: Locks::default(),
             parked_at: Mutex::default(),
         }
     }
@@ -173,7 +177,7 @@ impl Purse {
         }
         // What calls under way have reserved comes back as they end: nobody else is claimed for it meanwhile.
         self.rest_lanes(&wish.job.tenant, &refusal, ask.amount).await;
-        let line = self.line(&refusal.scope);
+        let line = lock_of(&self.lines, &refusal.scope);
         let left = patience.saturating_duration_since(Instant::now());
         let Ok(_first) = tokio::time::timeout(left, line.lock()).await else {
             return Err(self.refused(wish, ask, &refusal).await);
@@ -219,8 +223,8 @@ impl Purse {
                 Verdict::Unknown(scopes) => {
                     for scope in scopes {
                         // One of this process reads; the others find it read.
-                        let line = self.line(&scope);
-                        let _one = line.lock().await;
+                        let reader = lock_of(&self.readers, &scope);
+                        let _one = reader.lock().await;
                         let standing = self.stores.counters.standing(&scope).await;
                         if standing.map_err(|error| away(&error.to_string()))?.is_some_and(|standing| standing.known) {
                             continue;
@@ -231,14 +235,6 @@ impl Purse {
             }
         }
         Err(away("they are forgotten again and again"))
-    }
-
-    fn line(&self, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
-        let mut lines = locked(&self.lines);
-        if lines.len() >= REMEMBERED_MAX {
-            lines.retain(|_, line| Arc::strong_count(line) > 1);
-        }
-        lines.entry(scope.clone()).or_default().clone()
     }
 
     /// The error of a call for which there is no room; its tenant's lanes sleep where that is what follows.
@@ -339,6 +335,17 @@ impl Purse {
 fn away(why: &str) -> JobError {
     let message = format!("the budgets' counters cannot be asked: {why}");
     JobError::new(ErrorClass::Budget, BUDGET_AWAY, message).with_retry_after(Some(AWAY_WAIT_MS))
+}
+
+/// One lock for each budget.
+type Locks = Mutex<HashMap<Scope, Arc<tokio::sync::Mutex<()>>>>;
+
+fn lock_of(locks: &Locks, scope: &Scope) -> Arc<tokio::sync::Mutex<()>> {
+    let mut locks = locked(locks);
+    if locks.len() >= REMEMBERED_MAX {
+        locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+    }
+    locks.entry(scope.clone()).or_default().clone()
 }
 
 /// What was being done when a holder of the lock panicked is still whole: each critical section is one change of a map.

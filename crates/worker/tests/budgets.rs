@@ -302,3 +302,26 @@ async fn what_a_dead_worker_paid_is_read_from_the_ledger() {
     assert_eq!((standing.spent[1], standing.reserved[0]), (500, 600), "counted twice until the reservation expires");
     assert!(matches!(rig.stores.dispatcher.locate(&[job.id]).await.unwrap()[0], Place::Waiting { .. }));
 }
+
+/// A job waits for what another's call will give back, and meanwhile the counters are lost: it reads the ledger and goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_waits_for_room_outlives_a_flush() {
+    let mut rig = Rig::new(answers().alone()).await;
+    let budget = set(&rig, &acme(), month(300 * TOKEN)).await;
+    fill(&rig.stores, &acme()).await.unwrap();
+    let amount = Amount { usd: Nanousd(200 * TOKEN), tokens: 0 };
+    let another = Ask { call: Uuid::now_v7(), amount, budgets: vec![(acme(), budget)] };
+    assert_eq!(rig.stores.counters.reserve(&another).await.unwrap(), Verdict::Granted);
+    rig.work(2, Duration::from_secs(20));
+    let id = submit(&rig, 1, |_| {}).await;
+    rig.until("it waits", async || is_noted(&rig).await).await;
+    rig.counters.forget();
+    let scheduler = wake(&rig);
+    assert_eq!(rig.ended(id).await.standing, Standing::Succeeded);
+    scheduler.cancel();
+    rig.stop().await;
+}
+
+async fn is_noted(rig: &Rig) -> bool {
+    !rig.stores.counters.parked().await.unwrap().is_empty()
+}

@@ -1,5 +1,7 @@
 //! Budgets: what tenants, keys and the installation may spend in a day and a month, and how that stands.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     body::Body,
@@ -8,7 +10,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use queue_core::{
-    budget::{AtLimit, Budget, Lines, Measure, Scope, Span, Standing, USD_MAX, fill, tell_raise},
+    budget::{AtLimit, Budget, FRESH, Lines, Measure, Scope, Span, Standing, USD_MAX, fill, tell_raise},
     ids::Name,
     journal::Versioned,
     ledger::Nanousd,
@@ -221,11 +223,17 @@ async fn change(app: &Shared, scope: Scope, headers: HeaderMap, body: Body) -> R
         let (app, scope) = (app.clone(), scope.clone());
         // In a task of its own: a caller that hangs up must not leave journal and counters apart.
         tokio::spawn(async move {
-            let _one_at_a_time = app.settings_edits.lock().await;
-            check_tag(&headers, held(&app, &scope).await?.version, "budget")?;
             let stores = &app.api.stores;
+            let one_at_a_time = app.settings_edits.lock().await;
+            let before = held(&app, &scope).await?;
+            check_tag(&headers, before.version, "budget")?;
             let version = stores.budgets.set_budget(&scope, budget.clone()).await?;
             app.api.budgets.refresh().await?;
+            drop(one_at_a_time);
+            if before.value.is_empty() && !budget.is_empty() {
+                // Until every worker knows that there is a budget, some call without reserving. The answer comes when it holds.
+                tokio::time::sleep(HOLDS_AFTER).await;
+            }
             // A limit that was not there before begins with what the ledger says.
             let told = match fill(stores, &scope).await {
                 Ok(()) => tell_raise(stores, &scope, Versioned { version, value: budget }).await,
@@ -390,5 +398,8 @@ pub(crate) async fn put_key(
     let scope = key_scope(&app, &key).await?;
     change(&app, scope, headers, body).await
 }
+
+/// Workers look every [`FRESH`] for budgets: after twice as long all know a new one.
+const HOLDS_AFTER: Duration = FRESH.saturating_mul(2);
 
 const _: () = assert!(USD_MAX < i64::MAX / 1_000_000_000, "every amount that is read fits");

@@ -30,6 +30,11 @@ impl MemoryCounters {
         Self { clock, book: Mutex::new(book) }
     }
 
+    /// Forgets everything, as Redis does when it is flushed. For tests.
+    pub fn forget(&self) {
+        *self.open().0 = Book::default();
+    }
+
     /// The book, and now. What was being done when a holder of the lock panicked is whole: nothing in `book.rs` can panic
     /// halfway.
     fn open(&self) -> (MutexGuard<'_, Book>, i64) {

@@ -39,6 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 pub struct Rig {
     pub stores: Stores,
+    pub counters: Arc<MemoryCounters>,
     pub around: Surroundings,
     pub limiter: Arc<dyn Limiter>,
     pub shutdown: CancellationToken,
@@ -67,6 +68,7 @@ impl Rig {
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
         let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
         dispatcher.begin(journal.new_generation().await.unwrap()).await.unwrap();
+        let counters = Arc::new(MemoryCounters::new(clock.clone()));
         let stores = Stores {
             journal: journal.clone(),
             reads: journal.clone(),
@@ -76,7 +78,7 @@ impl Rig {
             budgets: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
-            counters: Arc::new(MemoryCounters::new(clock.clone())),
+            counters: counters.clone(),
             events: Arc::new(MemoryEvents::new()),
             clock,
         };
@@ -104,7 +106,7 @@ impl Rig {
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
             credentials: Arc::new(Credentials::none()),
         };
-        Self { stores, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
+        Self { stores, counters, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
     }
 
     /// Starts the worker.
