@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use queue_core::{
     breaker::{CALLS_MIN, End, Ended, ProbeId},
-    dispatcher::Setting,
+    dispatcher::{Setting, Wait},
     error::ErrorClass as C,
     events::EventBody,
     fallback::Link,
@@ -16,6 +16,8 @@ use queue_core::{
     job::{Job, Kind},
     journal::{BreakerMode, TargetSettings, Versioned},
     ledger::Billed,
+    limiter::{Limit, Limits, Rule},
+    route::Target,
     state::Standing,
     time::Timestamp,
 };
@@ -242,5 +244,33 @@ async fn a_chain_of_open_breakers_waits_without_spending() {
     let waits = format!("{:?}", rig.stores.dispatcher.explain(id).await.unwrap());
     assert!(waits.contains("TargetParked") && waits.contains("an operator has paused it"), "{waits}");
     assert!(row.run_at > Timestamp(rig.stores.clock.now().0), "and it looks again later");
+    rig.stop().await;
+}
+
+/// A chain of which no limit has room sleeps in its lane, unspent; and what went to the second left no place in the first's line.
+#[tokio::test]
+async fn a_chain_without_room_sleeps_and_leaves_no_tickets_behind() {
+    let script = answering(vec![(FIRST, || says("a")), (SECOND, || says("b"))]);
+    // One call at once, and another after half a minute.
+    let limit = Limit { requests_per_minute: Some(2), ..Limit::default() };
+    let limits = Limits::new(vec![Rule { provider: "script".into(), model: "*".into(), limit: limit.clone() }]);
+    let mut rig = Rig::limited(script.alone(), limits).await;
+    rig.work(1, Duration::from_secs(5));
+    let links = [link(SECOND, &[C::Rate])];
+    for by in ["script/gpt-4o-mini", "script/gpt-4o"] {
+        let id = submit(&rig, &payload(), &links).await;
+        assert_eq!(rig.ended(id).await.served_by.as_deref(), Some(by));
+    }
+    let first = Target::parse("script:gpt-4o-mini:default").unwrap();
+    assert_eq!(rig.limiter.standing(&first, &limit).await.unwrap().tickets, 0, "its call went elsewhere");
+    let waits = submit(&rig, &payload(), &links).await;
+    rig.until("a release", async || rig.row(waits).await.releases > 0).await;
+    let row = rig.row(waits).await;
+    assert_eq!((row.attempts, row.error.as_ref().unwrap().class), (0, C::Rate));
+    rig.until("its lane sleeps", async || {
+        let waits = rig.stores.dispatcher.explain(waits).await.unwrap();
+        waits.iter().any(|wait| matches!(wait, Wait::TargetParked { .. } | Wait::TargetTried { .. }))
+    })
+    .await;
     rig.stop().await;
 }

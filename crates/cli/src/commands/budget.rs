@@ -16,7 +16,7 @@ pub(crate) enum Verb {
     List,
     /// Show one budget
     Show(Whose),
-    /// Set one budget: what is not given is not limited
+    /// Set limits of one budget; those that are not given stay as they are
     Set {
         #[command(flatten)]
         whose: Whose,
@@ -26,6 +26,9 @@ pub(crate) enum Verb {
     /// Take every limit away
     Clear(Whose),
 }
+
+/// What a budget has that a change keeps.
+const KEPT: [&str; 6] = ["day_usd", "month_usd", "day_tokens", "month_tokens", "at_limit", "degrade_to"];
 
 /// Whose budget: the whole installation's unless a tenant or a key is named.
 #[derive(Debug, clap::Args)]
@@ -73,7 +76,9 @@ impl Whose {
 }
 
 impl Limits {
-    fn body(&self) -> Result<Value, Failure> {
+    /// These over what was set before.
+    fn over(&self, before: &Value) -> Result<Value, Failure> {
+        let kept = KEPT.into_iter().filter_map(|name| Some((name.to_owned(), before.get(name)?.clone())));
         let texts = [
             ("day_usd", &self.day_usd),
             ("month_usd", &self.month_usd),
@@ -83,7 +88,11 @@ impl Limits {
         let texts = texts.into_iter().filter_map(|(name, text)| Some((name, json!(text.as_ref()?))));
         let numbers = [("day_tokens", self.day_tokens), ("month_tokens", self.month_tokens)];
         let numbers = numbers.into_iter().filter_map(|(name, number)| Some((name, json!(number?))));
-        let body: Map<String, Value> = texts.chain(numbers).map(|(name, value)| (name.to_owned(), value)).collect();
+        let given = texts.chain(numbers).map(|(name, value)| (name.to_owned(), value));
+        let mut body: Map<String, Value> = kept.chain(given).collect();
+        if body.get("at_limit").is_none_or(|then| then != "degrade") && self.degrade_to.is_none() {
+            body.remove("degrade_to");
+        }
         if !body.keys().any(|name| name.ends_with("_usd") || name.ends_with("_tokens")) {
             let hint = "give a limit, such as --month-usd 100; `budget clear` takes all of them away";
             return Err(Failure::usage(hint.to_owned()));
@@ -103,7 +112,10 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             let body = operator.client.get(&whose.path(), &[]).await?;
             operator.out.show(&body, || show(&body));
         }
-        Verb::Set { whose, limits } => return change(operator, &whose, &limits.body()?).await,
+        Verb::Set { whose, limits } => {
+            let before = operator.client.get(&whose.path(), &[]).await?;
+            return change(operator, &whose, &limits.over(&before)?).await;
+        }
         Verb::Clear(whose) => return change(operator, &whose, &json!({})).await,
     }
     Ok(Exit::Ok)
@@ -149,17 +161,32 @@ fn row(budget: &Value, line: &Value) -> Vec<String> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_budget_without_a_limit_is_a_mistake() {
-        let limits = |month_usd: Option<&str>, at_limit: Option<&str>| Limits {
-            day_usd: None,
-            month_usd: month_usd.map(str::to_owned),
+    fn limits(day_usd: Option<&str>, at_limit: Option<&str>) -> Limits {
+        Limits {
+            day_usd: day_usd.map(str::to_owned),
+            month_usd: None,
             day_tokens: None,
             month_tokens: None,
             at_limit: at_limit.map(str::to_owned),
             degrade_to: None,
-        };
-        assert_eq!(limits(Some("5"), Some("fail")).body().unwrap(), json!({"month_usd": "5", "at_limit": "fail"}));
-        assert_eq!(limits(None, Some("fail")).body().unwrap_err().exit, Exit::Usage);
+        }
+    }
+
+    #[test]
+    fn a_budget_without_a_limit_is_a_mistake() {
+        let nothing = json!({"scope": "all", "at_limit": "park", "limits": []});
+        let first = limits(Some("5"), Some("fail")).over(&nothing).unwrap();
+        assert_eq!(first, json!({"day_usd": "5", "at_limit": "fail"}));
+        assert_eq!(limits(None, Some("fail")).over(&nothing).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_limit_that_is_not_given_stays() {
+        let before = json!({"scope": "tenant:acme", "month_usd": "100.00", "at_limit": "degrade", "degrade_to": "small",
+                            "limits": [], "version": 3});
+        let more = limits(Some("5"), None).over(&before).unwrap();
+        assert_eq!(more, json!({"day_usd": "5", "month_usd": "100.00", "at_limit": "degrade", "degrade_to": "small"}));
+        let parks = limits(None, Some("park")).over(&before).unwrap();
+        assert_eq!(parks, json!({"month_usd": "100.00", "at_limit": "park"}));
     }
 }
