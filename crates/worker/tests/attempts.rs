@@ -11,7 +11,7 @@ use queue_core::{
     dispatcher::{Place, Wait},
     error::ErrorClass,
     job::{Kind, NewJob},
-    journal::{Blame, Cancelled, Interrupted, QueueSettings, Recovery},
+    journal::{Blame, Interrupted, QueueSettings, Recovery},
     ledger::Billed,
     state::Standing,
 };
@@ -137,17 +137,7 @@ async fn a_cancelled_job_stops_within_its_attempt_and_leaves_it_behind() {
     rig.work(4, Duration::from_secs(10));
     let id = rig.submit(Kind::Llm, r#"{"messages":[{"role":"user","content":"How many?"}]}"#, |_| {}).await;
     rig.until("the provider is asked", async || stalling.waiting.load(Ordering::SeqCst) == 1).await;
-    // As the API does it.
-    let Place::Leased { epoch, session, started_at: Some(started_at) } =
-        rig.stores.dispatcher.withdraw(id).await.unwrap()
-    else {
-        panic!("it runs");
-    };
-    let attempt = Some(Interrupted { epoch, session, started_at });
-    let now = rig.stores.clock.now();
-    let reason = Some("enough".to_owned());
-    assert!(matches!(rig.stores.journal.cancel(id, reason, attempt, now).await.unwrap(), Cancelled::Done(_)));
-    rig.stores.dispatcher.nudge(id).await.unwrap();
+    let Interrupted { session, started_at, .. } = rig.cancel(id, Some("enough".to_owned())).await;
     rig.until("given up", async || rig.stores.dispatcher.locate(&[id]).await.unwrap()[0] == Place::Unknown).await;
     rig.stop().await;
     assert_eq!(rig.row(id).await.standing, Standing::Cancelled);

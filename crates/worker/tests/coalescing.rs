@@ -15,7 +15,6 @@ use queue_core::{
     error::ErrorClass,
     ids::{JobId, Name},
     job::Kind,
-    journal::{Cancelled, Interrupted},
     ledger::{Billed, CallRecord, Nanousd, UsageSource},
     state::Standing,
     time::SystemClock,
@@ -288,21 +287,12 @@ async fn when_nobody_is_left_the_call_is_dropped() {
     rig.stop().await;
 }
 
-/// As the API does it.
 async fn cancel(rig: &Rig, id: JobId) {
     rig.until("it runs", async || {
         matches!(rig.stores.dispatcher.locate(&[id]).await.unwrap()[0], Place::Leased { started_at: Some(_), .. })
     })
     .await;
-    let Place::Leased { epoch, session, started_at: Some(started_at) } =
-        rig.stores.dispatcher.withdraw(id).await.unwrap()
-    else {
-        panic!("it runs");
-    };
-    let attempt = Some(Interrupted { epoch, session, started_at });
-    let now = rig.stores.clock.now();
-    assert!(matches!(rig.stores.journal.cancel(id, None, attempt, now).await.unwrap(), Cancelled::Done(_)));
-    rig.stores.dispatcher.nudge(id).await.unwrap();
+    rig.cancel(id, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

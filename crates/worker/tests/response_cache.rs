@@ -13,7 +13,6 @@ use queue_core::{
     error::ErrorClass,
     ids::{JobId, Name},
     job::{Job, Kind},
-    journal::{Cancelled, Interrupted},
     ledger::Nanousd,
     state::Standing,
     time::SystemClock,
@@ -167,7 +166,7 @@ async fn a_follower_takes_over_when_its_leader_is_cancelled_or_fails() {
     for id in &others {
         rig.until("it runs", async || is_running(&rig, *id).await).await;
     }
-    cancel(&rig, first).await;
+    rig.cancel(first, None).await;
     oracle.until_asked(2).await;
     oracle.release();
     oracle.until_asked(3).await;
@@ -202,17 +201,4 @@ async fn of_two_processes_one_asks() {
 async fn is_running(rig: &Rig, id: JobId) -> bool {
     let place = rig.stores.dispatcher.locate(&[id]).await.unwrap().remove(0);
     matches!(place, Place::Leased { started_at: Some(_), .. })
-}
-
-/// As the API does it.
-async fn cancel(rig: &Rig, id: JobId) {
-    let Place::Leased { epoch, session, started_at: Some(started_at) } =
-        rig.stores.dispatcher.withdraw(id).await.unwrap()
-    else {
-        panic!("it runs");
-    };
-    let attempt = Some(Interrupted { epoch, session, started_at });
-    let now = rig.stores.clock.now();
-    assert!(matches!(rig.stores.journal.cancel(id, None, attempt, now).await.unwrap(), Cancelled::Done(_)));
-    rig.stores.dispatcher.nudge(id).await.unwrap();
 }

@@ -121,6 +121,17 @@ pub struct Sealed {
     pub ciphertext: Vec<u8>,
 }
 
+impl Sealed {
+    /// As its columns have it: all of them or none.
+    pub(crate) fn of_columns(
+        kek_id: Option<String>,
+        wrapped_key: Option<Vec<u8>>,
+        ciphertext: Option<Vec<u8>>,
+    ) -> Option<Self> {
+        Some(Self { kek_id: kek_id?, wrapped_key: wrapped_key?, ciphertext: ciphertext? })
+    }
+}
+
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Sealed({}, {} bytes)", self.kek_id, self.ciphertext.len())

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use futures::{FutureExt, future::BoxFuture};
 use queue_core::{
+    cache::Key,
     error::{ErrorClass, JobError},
     ledger::{Billed, CallRecord, SavedBy, Tier, Usage, UsageSource},
     telemetry,
@@ -87,33 +88,33 @@ impl JobContext {
         tokens: Vec<u64>,
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
-        let answer = self.embed_at_once(asked, request.clone(), tokens.clone(), durability).await?;
-        if is_of_one_length(&answer.vectors) {
+        let caches = &self.around.caches;
+        let keys = caches.vector_keys(&self.job().tenant, &asked.target, request.dimensions, &request.input);
+        let known = caches.vectors(&keys, request.dimensions).await;
+        let again = known.iter().any(Option::is_some).then(|| (request.clone(), tokens.clone(), keys.clone()));
+        let answer = self.embed_missing(asked, request, tokens, (keys, known), durability).await?;
+        let Some((request, tokens, keys)) = again.filter(|_| !is_of_one_length(&answer.vectors)) else {
             return Ok(answer);
-        }
+        };
         tracing::warn!(
             model = asked.model,
             "kept vectors are of another length than new ones, and are asked for again"
         );
-        let caches = &self.around.caches;
-        caches
-            .forget_vectors(&caches.vector_keys(&self.job().tenant, &asked.target, request.dimensions, &request.input))
-            .await;
-        self.embed_at_once(asked, request, tokens, durability).await
+        caches.forget_vectors(&keys).await;
+        self.embed_missing(asked, request, tokens, (keys, vec![]), durability).await
     }
 
-    /// What one call can bring, and what of it need not be asked for.
-    async fn embed_at_once(
+    /// The vectors that are known, and a call for the others. `keys` and what is `known` under them are in the order of the
+    /// inputs.
+    async fn embed_missing(
         &self,
         asked: &Asked<'_>,
         request: EmbedRequest,
-        tokens: Vec<u64>,
+        mut tokens: Vec<u64>,
+        (mut keys, mut known): (Vec<Key>, Vec<Option<Vec<f32>>>),
         durability: Durability,
     ) -> Result<EmbedAnswer, JobError> {
         let EmbedRequest { mut input, dimensions, .. } = request;
-        let mut tokens = tokens;
-        let mut keys = self.around.caches.vector_keys(&self.job().tenant, &asked.target, dimensions, &input);
-        let mut known = self.around.caches.vectors(&keys, dimensions).await;
         known.resize(input.len(), None);
         let found = known.iter().flatten().count();
         if found > 0 {

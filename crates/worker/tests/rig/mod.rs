@@ -10,11 +10,11 @@ use queue_core::{
     breaker::memory::MemoryBreakers,
     budget::{Budget, Known, memory::MemoryCounters},
     credentials::Credentials,
-    dispatcher::{Dispatcher, Entry, Suspicion, memory::MemoryDispatcher},
+    dispatcher::{Dispatcher, Entry, Place, Suspicion, memory::MemoryDispatcher},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
-    journal::{Accepted, Journal, sqlite::SqliteJournal},
+    journal::{Accepted, Cancelled, Interrupted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
     limiter::{InForce, Limiter, Limits, memory::MemoryLimiter},
     route::{Route, Routes},
@@ -214,6 +214,21 @@ impl Rig {
             }
         };
         tokio::time::timeout(PATIENCE, wait).await.expect("the job ends")
+    }
+
+    /// Cancels a job that runs, as the API does it, and returns the attempt that this interrupts.
+    pub async fn cancel(&self, id: JobId, reason: Option<String>) -> Interrupted {
+        let Place::Leased { epoch, session, started_at: Some(started_at) } =
+            self.stores.dispatcher.withdraw(id).await.unwrap()
+        else {
+            panic!("it runs");
+        };
+        let attempt = Interrupted { epoch, session, started_at };
+        let now = self.stores.clock.now();
+        let cancelled = self.stores.journal.cancel(id, reason, Some(attempt), now).await.unwrap();
+        assert!(matches!(cancelled, Cancelled::Done(_)));
+        self.stores.dispatcher.nudge(id).await.unwrap();
+        attempt
     }
 
     /// Waits until `holds` is true of the job's place in the dispatcher.

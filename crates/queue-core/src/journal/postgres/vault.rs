@@ -88,18 +88,13 @@ fn credential(row: &PgRow) -> Result<Credential, sqlx::Error> {
         revision,
         state,
         reason,
-        sealed: sealed(kek_id, wrapped_key, ciphertext),
+        sealed: Sealed::of_columns(kek_id, wrapped_key, ciphertext),
         hint: cells.text()?,
         failures: cells.small_count()?,
         created_at: cells.time()?,
         rotated_at: cells.time()?,
         used_at: cells.time_if_any()?,
     })
-}
-
-/// All of it or nothing (CHECK).
-fn sealed(kek_id: Option<String>, wrapped_key: Option<Vec<u8>>, ciphertext: Option<Vec<u8>>) -> Option<Sealed> {
-    Some(Sealed { kek_id: kek_id?, wrapped_key: wrapped_key?, ciphertext: ciphertext? })
 }
 
 struct Put;

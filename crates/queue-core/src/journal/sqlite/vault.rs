@@ -86,18 +86,13 @@ fn credential(row: &Row<'_>) -> rusqlite::Result<Credential> {
         revision,
         state,
         reason,
-        sealed: sealed(kek_id, wrapped_key, ciphertext),
+        sealed: Sealed::of_columns(kek_id, wrapped_key, ciphertext),
         hint: cells.next()?,
         failures: cells.count()?,
         created_at: cells.time()?,
         rotated_at: cells.time()?,
         used_at: cells.time_if_any()?,
     })
-}
-
-/// All of it or nothing (CHECK).
-fn sealed(kek_id: Option<String>, wrapped_key: Option<Vec<u8>>, ciphertext: Option<Vec<u8>>) -> Option<Sealed> {
-    Some(Sealed { kek_id: kek_id?, wrapped_key: wrapped_key?, ciphertext: ciphertext? })
 }
 
 fn put(batch: &mut Batch<'_>, new: &NewCredential) -> rusqlite::Result<bool> {
