@@ -10,7 +10,7 @@ use crate::{
     credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Budgets, Catalog, Journal, Ledger, Reads},
+    journal::{Budgets, Catalog, Journal, Ledger, Orders, Reads},
     time::Clock,
 };
 
@@ -27,6 +27,8 @@ pub struct Stores {
     pub catalog: Arc<dyn Catalog>,
     /// Tenants' own keys, sealed.
     pub vault: Arc<dyn Vault>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
     /// The order of work.

@@ -55,6 +55,7 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
