@@ -31,6 +31,12 @@ pub(crate) enum Media {
     Ndjson,
 }
 
+/// Whether a request says that it has a body.
+pub(crate) fn is_there(headers: &HeaderMap) -> bool {
+    let length = headers.get(header::CONTENT_LENGTH);
+    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
+}
+
 /// A body of one of the `allowed` types and at most `max` bytes.
 pub(crate) async fn take(
     app: &App,

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses another part of it
 
 pub mod gate;
+pub mod people;
 pub mod stream;
 
 use std::{
@@ -109,6 +110,7 @@ impl Server {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            identity: journal.clone(),
             vault: journal.clone(),
             budgets: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
@@ -120,7 +122,7 @@ impl Server {
         stores.dispatcher.begin(stores.journal.new_generation().await.unwrap()).await.unwrap();
         let secret = Secret::generate();
         let row = secret.to_row("default".into(), Role::Admin, "test", stores.clock.now());
-        stores.catalog.add_key(row).await.unwrap();
+        stores.identity.add_key(row).await.unwrap();
         Self::over(stores, secret.reveal(), Some(folder), change).await
     }
 
