@@ -11,6 +11,7 @@ use crate::{
     dispatcher::Dispatcher,
     events::Events,
     journal::{Budgets, Catalog, Journal, Ledger, Reads},
+    operations::Operations,
     time::Clock,
 };
 
@@ -29,6 +30,8 @@ pub struct Stores {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What is done to many jobs.
+    pub operations: Arc<dyn Operations>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.

@@ -6,6 +6,7 @@ mod budgets;
 mod lives;
 mod lost;
 mod missing;
+mod operations;
 mod rollup;
 mod start;
 
@@ -55,7 +56,8 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
-            budgets: journal,
+            budgets: journal.clone(),
+            operations: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),

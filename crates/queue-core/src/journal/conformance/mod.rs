@@ -9,6 +9,7 @@ pub mod accept;
 pub mod budgets;
 pub mod catalog;
 pub mod money;
+pub mod operations;
 pub mod protocol;
 pub mod reads;
 pub mod settle;
@@ -26,6 +27,7 @@ use crate::{
     ids::{CallId, Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    operations::Operations,
     time::{ManualClock, Timestamp},
 };
 
@@ -44,14 +46,17 @@ pub struct Opened {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What is done to many jobs.
+    pub operations: Arc<dyn Operations>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static>(store: S) -> Self {
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Operations + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog: store.clone(), vault: store.clone(), budgets: store }
+        let (catalog, vault, budgets) = (store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, vault, budgets, operations: store }
     }
 }
 
@@ -96,6 +101,10 @@ macro_rules! journal_conformance {
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
+            operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
+                a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
+                cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
+                a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {

@@ -14,6 +14,7 @@ mod keys;
 mod migrations;
 mod money;
 mod open;
+mod operations;
 mod partitions;
 mod protocol;
 mod reads;

@@ -142,7 +142,9 @@ async fn a_connection_whose_file_failed_is_replaced() {
 
 /// What 0006_costs.sql and the steps behind it made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
+    "DROP TRIGGER dead_letter_gone; DROP TRIGGER dead_letter_made; DROP TRIGGER dead_letter_changed;
+    DROP INDEX jobs_dead_of_cause; DROP TABLE dead_causes; DROP TABLE operations;
+    DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
     DROP TRIGGER spend_of_keys_summed; DROP TABLE key_days; DROP TABLE budget_alerts; DROP TABLE budgets;
     DROP VIEW job_rows; DROP INDEX jobs_over_budget; ALTER TABLE tenants DROP COLUMN rules;
     ALTER TABLE spend DROP COLUMN key_id; ALTER TABLE jobs DROP COLUMN max_cost_nanousd;
@@ -209,6 +211,8 @@ async fn what_was_spent_before_there_were_sums_is_in_them() {
     drop(connection);
     let journal = file.journal();
     assert_eq!(reports(&journal).await, before);
+    let causes = journal.dead_groups(None).await.unwrap();
+    assert_eq!(causes.iter().map(|cause| (cause.count, cause.cost_nanousd)).collect::<Vec<_>>(), [(1, 7)]);
 
     let connection = rusqlite::Connection::open(file.path()).unwrap();
     let seen = |sql: &str| -> Vec<String> {
