@@ -28,7 +28,7 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, op, price, queue, target, tenant,
         worker,
     },
     config::Flags,
@@ -111,6 +111,9 @@ enum Verb {
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
+    /// Show, wait for and end operations on many jobs
+    #[command(subcommand)]
+    Op(op::Verb),
     /// Show what was spent
     #[command(subcommand)]
     Cost(cost::Verb),
@@ -161,6 +164,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
+        Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),

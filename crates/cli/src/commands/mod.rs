@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod limit;
 pub(crate) mod migrate;
+pub(crate) mod op;
 pub(crate) mod price;
 pub(crate) mod queue;
 pub(crate) mod target;
