@@ -43,7 +43,7 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
                     let id = operation.id;
                     let walk = Walk::new(stores.clone(), operation, owner, shutdown.clone());
                     walks.spawn(async move {
-                        walk.to_its_end().await;
+                        walk.run().await;
                         id
                     });
                 }

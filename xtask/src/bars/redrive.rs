@@ -274,6 +274,7 @@ impl Scene {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "rows are due by the wall clock")]
 fn wall_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1_000.0
 }

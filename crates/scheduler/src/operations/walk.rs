@@ -61,7 +61,7 @@ impl Walk {
         Self { stores, operation, owner, shutdown, next_at: now, beaten_at: now }
     }
 
-    pub(crate) async fn to_its_end(mut self) {
+    pub(crate) async fn run(mut self) {
         match self.walk().await {
             Ok(()) | Err(Stop::Lost) => {}
             Err(Stop::Shutdown) => {

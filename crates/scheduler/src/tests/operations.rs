@@ -66,7 +66,7 @@ impl Scene {
     /// Walks a new operation to its end.
     async fn walked(&self, order: Order) -> Operation {
         let id = self.begin_operation(order).await;
-        self.taken(id).await.to_its_end().await;
+        self.taken(id).await.run().await;
         self.operation(id).await
     }
 
@@ -210,14 +210,14 @@ async fn a_walker_that_dies_between_commit_and_answer_is_followed_by_another() {
     scene.stores.operations = faulty.clone();
     let id = scene.begin_operation(Order { rate_per_s: 50, ..order(Action::Redrive, "queue = bulk") }).await;
     let walk = scene.taken(id).await;
-    let walker = tokio::spawn(walk.to_its_end());
+    let walker = tokio::spawn(walk.run());
     faulty.hangs.notified().await;
     walker.abort();
     assert!(walker.await.unwrap_err().is_cancelled());
     let left = scene.operation(id).await;
     assert_eq!(left.state, OperationState::Running);
     assert!(left.counts.done > 0 && left.counts.done < 60, "{:?}", left.counts);
-    scene.taken(id).await.to_its_end().await;
+    scene.taken(id).await.run().await;
     let operation = scene.operation(id).await;
     assert_eq!((operation.state, operation.counts), (OperationState::Done, done(60)));
     assert!(scene.redrives(&ids).await.iter().all(|redrives| *redrives == 1));
@@ -237,7 +237,7 @@ async fn what_nobody_walks_is_taken_and_what_somebody_walks_is_not() {
     let stopped = CancellationToken::new();
     stopped.cancel();
     scene.dead(1, "bulk").await;
-    Walk::new(scene.stores.clone(), operation, owner, stopped).to_its_end().await;
+    Walk::new(scene.stores.clone(), operation, owner, stopped).run().await;
     assert_eq!(scene.operation(id).await.owner, None, "a process that stops gives it back");
     assert_eq!(other.take(&scene.stores, 4).await.unwrap().len(), 1, "and somebody else need not wait");
 }
@@ -247,7 +247,7 @@ async fn nothing_is_done_after_an_abort() {
     let scene = Scene::new().await;
     let ids = scene.dead(50, "bulk").await;
     let id = scene.begin_operation(Order { rate_per_s: 20, ..order(Action::Redrive, "queue = bulk") }).await;
-    let walker = tokio::spawn(scene.taken(id).await.to_its_end());
+    let walker = tokio::spawn(scene.taken(id).await.run());
     while scene.operation(id).await.counts.done == 0 {
         tokio::task::yield_now().await;
     }
@@ -324,7 +324,7 @@ async fn a_drain_means_the_letters_that_were_there() {
     let id = scene.begin_operation(drain).await;
     scene.clock.advance_ms(5);
     scene.die(young[0], None).await;
-    scene.taken(id).await.to_its_end().await;
+    scene.taken(id).await.run().await;
     let operation = scene.operation(id).await;
     assert_eq!((operation.state, operation.counts.done, operation.counts.matched), (OperationState::Done, 3, 3));
     assert!(scene.stores.reads.jobs(&old).await.unwrap().iter().all(Option::is_none));
