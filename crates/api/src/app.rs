@@ -6,7 +6,10 @@ use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, waiters::Waiters};
+use crate::{
+    Api, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing, policy::Policies,
+    waiters::Waiters,
+};
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
 const WATCHERS_MAX: usize = 4_096;
@@ -23,6 +26,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<InFlight>,
     /// What tenants may ask for.
     pub(crate) policies: Policies,
+    /// Whether jobs are taken.
+    pub(crate) standing: Standing,
     /// How full the tenants' backlogs are.
     pub(crate) backlogs: Backlogs,
     /// Who waits for the end of which job.
@@ -51,6 +56,7 @@ impl App {
             keys: KeyCache::default(),
             in_flight: Arc::default(),
             policies: Policies::default(),
+            standing: Standing::default(),
             backlogs: Backlogs::default(),
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),

@@ -12,6 +12,7 @@ mod health;
 mod jobs;
 mod limits;
 mod list;
+mod maintenance;
 mod metrics;
 mod operations;
 mod queues;
@@ -114,6 +115,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(credentials::report))
         .routes(routes!(credentials::rewrap))
         .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
+        .routes(routes!(maintenance::get, maintenance::put))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))
 }

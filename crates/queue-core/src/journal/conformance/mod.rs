@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod catalog;
 pub mod money;
 pub mod operations;
+pub mod orders;
 pub mod protocol;
 pub mod reads;
 pub mod settle;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Budgets, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use super::{Accepted, Budgets, Catalog, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token};
 use crate::{
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -46,17 +47,21 @@ pub struct Opened {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Operations + 'static>(store: S) -> Self {
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Orders + Operations + 'static>(
+        store: S,
+    ) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, vault, budgets) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, vault, budgets, operations: store }
+        let (catalog, vault, budgets, orders) = (store.clone(), store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, vault, budgets, orders, operations: store }
     }
 }
 
@@ -101,6 +106,7 @@ macro_rules! journal_conformance {
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
+            orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
                 a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,

@@ -11,6 +11,7 @@ mod connection;
 mod list;
 mod money;
 mod operations;
+mod orders;
 mod protocol;
 mod readers;
 mod reads;
