@@ -6,7 +6,9 @@ use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, waiters::Waiters};
+use crate::{
+    Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, signing::Signing, waiters::Waiters,
+};
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
 const WATCHERS_MAX: usize = 4_096;
@@ -25,6 +27,8 @@ pub(crate) struct App {
     pub(crate) policies: Policies,
     /// How full the tenants' backlogs are.
     pub(crate) backlogs: Backlogs,
+    /// Which tenants have a secret to sign with.
+    pub(crate) signing: Signing,
     /// Who waits for the end of which job.
     pub(crate) waiters: Waiters,
     /// What probes found lately.
@@ -52,6 +56,7 @@ impl App {
             in_flight: Arc::default(),
             policies: Policies::default(),
             backlogs: Backlogs::default(),
+            signing: Signing::default(),
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),

@@ -23,6 +23,7 @@ mod routes;
 mod serve;
 mod settings;
 mod shape;
+mod signing;
 mod stream;
 mod submit;
 mod view;
@@ -34,6 +35,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
     credentials::Credentials,
+    egress::Allowed,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
     route::Routes,
@@ -85,6 +87,8 @@ pub struct Settings {
     /// Time after which every process obeys a tenant's new credential policy: the answer to whoever sets it waits so long.
     /// Nothing where this process is alone.
     pub policy_settles: Duration,
+    /// Where URLs that users name may lead.
+    pub outbound: Allowed,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -97,6 +101,7 @@ impl Default for Settings {
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),
             policy_settles: Duration::ZERO,
+            outbound: Allowed::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -40,6 +40,7 @@ pub(crate) enum Cause {
     IdempotencyKeyReused,
     BacklogFull,
     TooDear,
+    TooMany,
     Internal,
     Unavailable,
     Busy,
@@ -83,6 +84,7 @@ impl Cause {
             Self::TooDear => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
+            Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),

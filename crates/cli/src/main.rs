@@ -29,7 +29,7 @@ use crate::{
     client::{Access, Client},
     commands::{
         Operator, bench, budget, cost, credential, dlq, doctor, job, limit, migrate, price, queue, target, tenant,
-        worker,
+        webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -105,6 +105,9 @@ enum Verb {
     /// Set and delete the provider keys of tenants, and look after the master keys that they are kept with
     #[command(subcommand)]
     Credential(credential::Verb),
+    /// Say who is told of what by webhooks, show what was delivered, and send it again
+    #[command(subcommand)]
+    Webhook(webhook::Verb),
     /// Show and set what tenants, keys and the installation may spend
     #[command(subcommand)]
     Budget(budget::Verb),
@@ -160,6 +163,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
+        Verb::Webhook(verb) => on_one_core(webhook::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),

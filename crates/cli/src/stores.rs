@@ -21,6 +21,7 @@ use queue_core::{
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
     stores::Stores,
     time::{Clock, SystemClock},
+    webhooks::Webhooks,
 };
 use secrecy::ExposeSecret;
 use worker::caches::Caches;
@@ -84,7 +85,7 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + Webhooks + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -92,7 +93,8 @@ where
         ledger: journal.clone(),
         catalog: journal.clone(),
         vault: journal.clone(),
-        budgets: journal,
+        budgets: journal.clone(),
+        webhooks: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
         counters: open_counters(&config.dispatcher, &clock)?,

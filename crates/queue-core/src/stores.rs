@@ -12,6 +12,7 @@ use crate::{
     events::Events,
     journal::{Budgets, Catalog, Journal, Ledger, Reads},
     time::Clock,
+    webhooks::Webhooks,
 };
 
 /// Every store, behind its seam.
@@ -29,6 +30,8 @@ pub struct Stores {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// Who is told of what.
+    pub webhooks: Arc<dyn Webhooks>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.

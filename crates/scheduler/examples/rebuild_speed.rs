@@ -97,7 +97,8 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         ledger: journal.clone(),
         catalog: journal.clone(),
         vault: journal.clone(),
-        budgets: journal,
+        budgets: journal.clone(),
+        webhooks: journal,
         dispatcher: Arc::new(dispatcher),
         breakers: Arc::new(MemoryBreakers::new(clock.clone())),
         counters: Arc::new(MemoryCounters::new(clock.clone())),
@@ -131,6 +132,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: now,
     }
 }

@@ -8,6 +8,7 @@ mod lost;
 mod missing;
 mod rollup;
 mod start;
+mod webhooks;
 
 use std::{path::Path, sync::Arc};
 
@@ -55,7 +56,8 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
-            budgets: journal,
+            budgets: journal.clone(),
+            webhooks: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
@@ -126,6 +128,7 @@ impl Scene {
             fallback: vec![],
             key_id: None,
             max_cost: None,
+            webhook: None,
             accepted_at: now,
         };
         change(&mut job);

@@ -6,6 +6,7 @@ mod bulk;
 mod costs;
 mod credentials;
 mod dead_letters;
+mod deliveries;
 pub(crate) mod docs;
 mod events;
 mod health;
@@ -18,6 +19,7 @@ mod steer;
 mod targets;
 mod tenants;
 mod usage;
+mod webhooks;
 mod why;
 mod workers;
 
@@ -42,6 +44,7 @@ use crate::{app::Shared, auth, problem};
         (name = "tenants", description = "Whose jobs they are."),
         (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
+        (name = "webhooks", description = "Who is told of what, and what was delivered."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
     )
@@ -109,6 +112,13 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))
         .routes(routes!(credentials::report))
         .routes(routes!(credentials::rewrap))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::rotate_of_tenant))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::get))
+        .routes(routes!(deliveries::replay))
         .routes(routes!(workers::list))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))

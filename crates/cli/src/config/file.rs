@@ -32,6 +32,7 @@ pub(crate) struct File {
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
     pub(crate) budget: BudgetTable,
+    pub(crate) webhooks: Webhooks,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -194,6 +195,14 @@ pub(crate) struct Credentials {
     #[serde(rename = "master_key")]
     _master_key: Option<NotHere>,
     pub(crate) master_key_file: Option<PathBuf>,
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Webhooks {
+    pub(crate) allow_http: Option<bool>,
+    pub(crate) allow_networks: Vec<String>,
 }
 
 /// `[budget]`.

@@ -17,6 +17,7 @@ use std::{
 use queue_core::{
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
+    egress::Allowed,
     ids::Name,
     job::Kind,
     journal::TenantSettings,
@@ -151,6 +152,8 @@ pub(crate) struct Config {
     pub(crate) master_keys: MasterKeySource,
     /// What calls and tenants may cost.
     pub(crate) budgets: Budgets,
+    /// Where URLs that users name may lead.
+    pub(crate) outbound: Allowed,
 }
 
 /// Where master keys are.
@@ -232,6 +235,7 @@ impl Config {
                 &file.budget,
             )?,
             budgets: budgets::budgets(&file.budget)?,
+            outbound: outbound(env, &file.webhooks)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
@@ -352,6 +356,21 @@ fn master_keys(env: &Environment, file: Option<PathBuf>) -> Result<MasterKeySour
     }
     let file = env.get("LONGSHORE_CREDENTIALS_MASTER_KEY_FILE").map(PathBuf::from).or(file);
     Ok(file.map_or(MasterKeySource::Unnamed, MasterKeySource::File))
+}
+
+fn outbound(env: &Environment, file: &file::Webhooks) -> Result<Allowed, String> {
+    let http = match env.get("LONGSHORE_WEBHOOKS_ALLOW_HTTP") {
+        Some(word) => {
+            word.parse().map_err(|_| format!("LONGSHORE_WEBHOOKS_ALLOW_HTTP is `{word}`; it is true or false"))?
+        }
+        None => file.allow_http.unwrap_or(false),
+    };
+    let named: Vec<&str> = match env.get("LONGSHORE_WEBHOOKS_ALLOW_NETWORKS") {
+        Some(list) => list.split(',').map(str::trim).collect(),
+        None => file.allow_networks.iter().map(String::as_str).collect(),
+    };
+    let networks = named.into_iter().map(str::parse).collect::<Result<_, String>>();
+    Ok(Allowed { http, networks: networks.map_err(|reason| format!("webhooks.allow_networks: {reason}"))? })
 }
 
 fn credential_policies(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, CredentialPolicy>, String> {

@@ -75,7 +75,8 @@ impl Rig {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
-            budgets: journal,
+            budgets: journal.clone(),
+            webhooks: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             counters: counters.clone(),
@@ -169,6 +170,7 @@ impl Rig {
             fallback: vec![],
             key_id: None,
             max_cost: None,
+            webhook: None,
             accepted_at: now,
         };
         change(&mut job);

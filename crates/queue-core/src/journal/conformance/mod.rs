@@ -13,6 +13,7 @@ pub mod protocol;
 pub mod reads;
 pub mod settle;
 pub mod vault;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -27,6 +28,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     time::{ManualClock, Timestamp},
+    webhooks::Webhooks,
 };
 
 /// The seams over one open store.
@@ -44,14 +46,17 @@ pub struct Opened {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// Who is told of what.
+    pub webhooks: Arc<dyn Webhooks>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + 'static>(store: S) -> Self {
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Webhooks + 'static>(store: S) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog: store.clone(), vault: store.clone(), budgets: store }
+        let (catalog, vault, budgets) = (store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, vault, budgets, webhooks: store }
     }
 }
 
@@ -96,6 +101,10 @@ macro_rules! journal_conformance {
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
+            webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
+                a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
+                a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,
+                secrets_are_rotated, alerts_and_disabled_keys_are_told_once, circuits_are_told_once;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -138,6 +147,7 @@ pub fn job() -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: NOW,
     }
 }

@@ -23,6 +23,7 @@ mod sql;
 mod text;
 mod transaction;
 mod vault;
+mod webhooks;
 
 #[cfg(test)]
 mod plans;
