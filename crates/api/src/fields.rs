@@ -200,6 +200,12 @@ fn described(raw: &RawValue) -> &str {
     }
 }
 
+/// Whether a time is told in days or weeks back.
+pub(crate) fn counts_days(text: &str) -> bool {
+    let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ' ');
+    matches!(unit, "d" | "day" | "days" | "w" | "week" | "weeks")
+}
+
 /// Reads a moment that is given as RFC 3339 or as a duration before now, e.g. `7d`.
 pub(crate) fn parse_past(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     text.parse().or_else(|_| {

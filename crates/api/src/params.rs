@@ -13,7 +13,7 @@ use queue_core::{
 };
 
 use crate::{
-    fields::parse_past,
+    fields::{counts_days, parse_past},
     json,
     problem::{Cause, Problem},
 };
@@ -96,6 +96,14 @@ impl Params {
     /// A time: RFC 3339, or a duration before now.
     pub(crate) fn past(&mut self, name: &str, now: Timestamp) -> Option<Timestamp> {
         self.parsed(name, |text| parse_past(text, now))
+    }
+
+    /// A time in a report about money: as [`Params::past`], but days and weeks back are counted in whole UTC days.
+    pub(crate) fn past_day(&mut self, name: &str, now: Timestamp) -> Option<Timestamp> {
+        self.parsed(name, |text| {
+            let at = parse_past(text, now)?;
+            Ok(if counts_days(text) { at.start_of_day() } else { at })
+        })
     }
 
     /// `limit`: rows of a page.

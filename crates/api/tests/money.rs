@@ -118,6 +118,10 @@ async fn a_job_costs_what_its_attempts_cost() {
     }
     let whole_days = server.get("/v1/costs?group_by=operation&since=2020-01-01T00:00:00Z").await.expect(200);
     assert_eq!(whole_days["rows"], costs["rows"]);
+    for (asked, whole) in [("", true), ("&since=7d", true), ("&since=2weeks", true), ("&since=168h", false)] {
+        let since = server.get(&format!("/v1/costs?group_by=operation{asked}")).await.expect(200)["since"].to_string();
+        assert_eq!(since.ends_with("T00:00:00.000Z\""), whole, "days are counted whole: {asked} {since}");
+    }
     let nobody = server.get("/v1/costs?group_by=operation&tenant=nobody").await.expect(200);
     assert_eq!(nobody["rows"], json!([]));
     let by_model = server.get("/v1/costs?group_by=model").await.expect(200);

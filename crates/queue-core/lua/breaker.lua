@@ -98,12 +98,16 @@ function verbs.enter(target, account, probe, successes)
   return { 'probe', probes.failures and 1 or 0, probes.account and 1 or 0 }
 end
 
--- circuit, probe, end, milliseconds of 'exhausted', successes, reason -> 'none' | 'closed' | 'opened', until, wait, reason
+-- circuit, probe, end, milliseconds of 'exhausted', successes, reason
+--   -> 'none' | 'closed' | 'opened', until, wait, reason | 'stood open', until, wait, reason
 verbs['end'] = function(name, probe, kind, ms, successes, reason)
   local circuit = load(name)
   local failed = circuit.failed + 1
   if circuit.open then
-    if circuit.probe ~= probe then return { 'none' } end
+    if circuit.probe ~= probe then
+      if kind ~= 'failure' or now >= circuit.till or setting(name) == 'close' then return { 'none' } end
+      return { 'stood open', number(circuit.till), number(circuit.till - now), circuit.why }
+    end
     if kind == 'failure' then
       return trip(name, failed, open_ms(failed), 'the call that tried it failed: ' .. reason)
     end

@@ -16,6 +16,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
 
+/// Milliseconds of a UTC day.
+pub const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
+
 impl Timestamp {
     /// The moment `ms` milliseconds later (earlier when negative); saturates instead of wrapping.
     pub fn plus_ms(self, ms: i64) -> Self {
@@ -30,6 +33,11 @@ impl Timestamp {
     /// Milliseconds from `earlier` to `self`; 0 when `earlier` lies in the future.
     pub fn since_ms(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0).max(0)
+    }
+
+    /// The start of its UTC day.
+    pub fn start_of_day(self) -> Self {
+        Self(self.0.saturating_sub(self.0.rem_euclid(DAY_MS)))
     }
 }
 
@@ -114,6 +122,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_day_begins_at_midnight() {
+        let start = |text: &str| text.parse::<Timestamp>().unwrap().start_of_day().to_string();
+        assert_eq!(start("2026-11-21T09:30:00.125Z"), "2026-11-21T00:00:00.000Z");
+        assert_eq!(start("2026-11-21T00:00:00Z"), "2026-11-21T00:00:00.000Z");
+        assert_eq!(start("1969-12-31T23:59:59Z"), "1969-12-31T00:00:00.000Z");
+    }
 
     #[test]
     fn timestamps_round_trip_as_rfc3339() {

@@ -69,7 +69,8 @@ impl Backend for ClaimedJobs {
     fn poll_close(&mut self, _: &mut Context<'_>, _: &WorkerContext) -> Poll<Result<(), Infallible>> {
         self.claimed.close();
         while let Ok(claimed) = self.claimed.try_recv() {
-            self.leases.give_up(claimed.held.lease, Some(Entry::from(&claimed.loaded.job)));
+            let Claimed { loaded, held, slot, .. } = claimed;
+            self.leases.give_up(held.lease, Some(Entry::from(&loaded.job)), slot);
         }
         Poll::Ready(Ok(()))
     }

@@ -49,6 +49,8 @@ pub(crate) struct Breakers {
 /// What is known of a target.
 struct Known {
     learned: Option<Timestamp>,
+    /// Changes that ends of calls have told of: an answer that was on the way meanwhile is older than what they said.
+    changes: u64,
     /// Why it may not be called, and until when that holds here.
     refused: Option<(Refusal, Option<Timestamp>)>,
     /// Calls that succeeded since the store was told.
@@ -59,7 +61,7 @@ struct Known {
 
 impl Default for Known {
     fn default() -> Self {
-        Self { learned: None, refused: None, successes: 0, earned: RETRIES_MAX * CALLS_PER_RETRY }
+        Self { learned: None, changes: 0, refused: None, successes: 0, earned: RETRIES_MAX * CALLS_PER_RETRY }
     }
 }
 
@@ -90,10 +92,14 @@ impl Breakers {
         }
         let probe = ProbeId::generate();
         let successes = self.take_successes(&name);
+        let changes = self.changes(&name);
         let ask = Ask { target: name.clone(), account: account.clone(), probe, successes };
         match self.stores.breakers.enter(ask).await {
             Ok(Leave::Given) => {
-                self.learn(&name, None);
+                // Else it has opened since the store said this.
+                if self.changes(&name) == changes {
+                    self.learn(&name, None);
+                }
                 Ok(self.entered(name, account, None))
             }
             Ok(Leave::Probe { target, account: of_account }) => {
@@ -176,6 +182,15 @@ impl Breakers {
         }
     }
 
+    fn changes(&self, target: &Name) -> u64 {
+        self.known().get(target).map_or(0, |known| known.changes)
+    }
+
+    fn hear(&self, target: &Name, refusal: Option<&Refusal>) {
+        self.known().entry(target.clone()).or_default().changes += 1;
+        self.learn(target, refusal);
+    }
+
     fn take_successes(&self, target: &Name) -> u32 {
         let mut all = self.known();
         let Some(known) = all.get_mut(target) else { return 0 };
@@ -209,12 +224,14 @@ impl Breakers {
             Ok(Change::None) => {}
             Ok(Change::Opened(refusal)) => {
                 tracing::warn!(%circuit, reason = %refusal.reason, wait_ms = refusal.wait_ms, "the breaker is open");
-                self.learn(target, Some(&refusal));
+                self.hear(target, Some(&refusal));
                 self.put_to_sleep(target, &refusal).await;
             }
+            // The process that opened it has put its lanes to sleep.
+            Ok(Change::StoodOpen(refusal)) => self.hear(target, Some(&refusal)),
             Ok(Change::Closed) => {
                 tracing::info!(%circuit, "the breaker is closed again");
-                self.learn(target, None);
+                self.hear(target, None);
                 self.wake(target).await;
             }
             Err(error) => tracing::warn!(%error, %circuit, "the end of a call could not be told to the breaker"),

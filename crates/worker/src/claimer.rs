@@ -60,8 +60,10 @@ impl Claimer {
             claiming = claiming && !stop.is_cancelled();
             // Asked before the acks are taken: whoever gives a claim up leaves its ack first.
             let all_given_up = end.is_cancelled() && self.leases.count() == 0;
-            let acks = self.leases.take_acks(ACKS_MAX);
-            let slot = if claiming && work_expected { self.free_slots() } else { None };
+            // The slots before the acks: the ack of whatever made a slot free is there before it, and goes in this step.
+            let slots = if claiming && work_expected { self.free_slots() } else { None };
+            let (acks, left) = self.leases.take_acks(ACKS_MAX);
+            let slot = slots.and_then(|slots| without(slots, left));
             if acks.is_empty() && slot.is_none() {
                 if all_given_up {
                     return;
@@ -72,9 +74,12 @@ impl Claimer {
                 }
                 continue;
             }
+            let asks = slot.is_some();
             match self.step(acks, slot).await {
                 Ok(reply) => {
-                    (work_expected, next_at, pause) = (reply.full, reply.next_at, PAUSE_FIRST);
+                    (next_at, pause) = (reply.next_at, PAUSE_FIRST);
+                    // Who did not ask has learnt nothing.
+                    work_expected = if asks { reply.full } else { work_expected };
                 }
                 Err(error) => {
                     if let DispatchError::WrongGeneration = error
@@ -207,6 +212,12 @@ impl Claimer {
     }
 }
 
+/// These slots but for those whose acks this step has no room for: the dispatcher still counts them as claimed.
+fn without(mut slots: OwnedSemaphorePermit, acks_left: usize) -> Option<OwnedSemaphorePermit> {
+    drop(slots.split(acks_left.min(slots.num_permits())));
+    (slots.num_permits() > 0).then_some(slots)
+}
+
 enum Woken {
     Work,
     Drain,
@@ -252,10 +263,7 @@ impl Load {
                     runnable.push(Claimed { loaded: Arc::new(loaded), held, ready_at: claim.ready_at, slot });
                 }
                 // Settled, edited or recovered since it was pushed, or lost since it was claimed: history.
-                None => {
-                    drop(slot);
-                    self.leases.give_up(claim.lease, None);
-                }
+                None => self.leases.give_up(claim.lease, None, slot),
             }
         }
         if let Err(error) = self.stores.dispatcher.start(self.session, &started).await {
@@ -263,9 +271,9 @@ impl Load {
             tracing::warn!(%error, "starts were not noted");
         }
         for claimed in runnable {
-            let lease = claimed.held.lease;
             if let Err(closed) = self.out.send(claimed).await {
-                self.leases.give_up(lease, Some(Entry::from(&closed.0.loaded.job)));
+                let Claimed { loaded, held, slot, .. } = closed.0;
+                self.leases.give_up(held.lease, Some(Entry::from(&loaded.job)), slot);
             }
         }
     }

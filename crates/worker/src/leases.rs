@@ -11,7 +11,7 @@ use queue_core::{
     ids::JobId,
     time::Timestamp,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 /// Why an attempt is told to stop.
@@ -78,11 +78,14 @@ impl Leases {
         held
     }
 
-    /// Gives a claim up with the next step; `next` is the job's next life if it has one.
-    pub(crate) fn give_up(&self, lease: Lease, next: Option<Entry>) {
-        // The ack first: once nothing is held, the claimer may end after carrying what it finds.
+    /// Gives a claim up with the next step, and its slot with it; `next` is the job's next life if it has one.
+    pub(crate) fn give_up(&self, lease: Lease, next: Option<Entry>, slot: OwnedSemaphorePermit) {
+        // The ack first: whoever finds the slot free, or nothing held, finds the ack too. Else a claim would go out for the
+        // slot before the dispatcher knows that its last job is gone.
         lock(&self.acks).push(Ack { lease, next });
         self.forget(lease);
+        drop(slot);
+        // Last: the claimer, woken by it, must find both.
         self.changed.notify_one();
     }
 
@@ -94,13 +97,12 @@ impl Leases {
         }
     }
 
-    /// Up to `most` acks, oldest first.
-    pub(crate) fn take_acks(&self, most: usize) -> Vec<Ack> {
+    /// Up to `most` acks, oldest first, and how many are left.
+    pub(crate) fn take_acks(&self, most: usize) -> (Vec<Ack>, usize) {
         let mut acks = lock(&self.acks);
-        if acks.len() <= most {
-            return std::mem::take(&mut *acks);
-        }
-        acks.drain(..most).collect()
+        let taken = acks.len().min(most);
+        let taken = acks.drain(..taken).collect();
+        (taken, acks.len())
     }
 
     /// Puts acks back that a failed step did not carry.

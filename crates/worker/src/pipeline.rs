@@ -109,9 +109,7 @@ impl Pipeline {
             },
         };
         let next = self.finish(job, &held, started_at, ended).await;
-        // The slot first: the claimer, woken by the ack, must find it free.
-        drop(slot);
-        self.leases.give_up(held.lease, next);
+        self.leases.give_up(held.lease, next, slot);
     }
 
     /// Whether the attempt may begin now, and how long it may take.

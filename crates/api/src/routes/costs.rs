@@ -5,7 +5,7 @@ use queue_core::{
     ids::Name,
     journal::{CostColumn, CostQuery, CostRow},
     ledger::Usage,
-    time::Timestamp,
+    time::{DAY_MS, Timestamp},
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -22,8 +22,6 @@ use crate::{
 const SINCE_DEFAULT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Most columns of one report.
 const COLUMNS_MAX: usize = 3;
-/// Milliseconds of a UTC day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// A cost report.
 #[derive(Debug, Serialize, ToSchema)]
@@ -113,23 +111,23 @@ impl CostView {
 
 /// The end of a period that has none: of today, so that today is a sum and not read row by row.
 pub(crate) fn end_of_day(now: Timestamp) -> Timestamp {
-    now.plus_ms(DAY_MS - now.0.rem_euclid(DAY_MS))
+    now.start_of_day().plus_ms(DAY_MS)
 }
 
 /// Spend, charge and savings by one to three columns.
 #[utoipa::path(get, path = "/v1/costs", tag = "money", security(("key" = [])), params(
     ("group_by" = Option<String>, Query, description = "one to three of operation, model, provider, tenant, queue, \
      kind, day; separated by commas; default `operation`"),
-    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back; default `7d`"),
-    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back; default now"),
+    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back (days and weeks from the start of that UTC day); default `7d`"),
+    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back (days and weeks from the start of that UTC day); default now"),
     ("tenant" = Option<String>, Query, description = "only those of this tenant"),
 ), responses((status = 200, body = Costs), (status = 422, body = Document)))]
 pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Costs>, Problem> {
     let mut params = Params::of(&uri, &["group_by", "since", "until", "tenant"])?;
     let now = app.now();
     let columns = params.parsed("group_by", parse_columns);
-    let since = params.past("since", now).unwrap_or(now.plus_ms(-SINCE_DEFAULT_MS));
-    let given = params.past("until", now);
+    let since = params.past_day("since", now).unwrap_or(now.plus_ms(-SINCE_DEFAULT_MS).start_of_day());
+    let given = params.past_day("until", now);
     let until = given.unwrap_or(now.plus_ms(1));
     if since >= until {
         params.wrong("since", format!("is not before `until` ({until})"));

@@ -71,8 +71,8 @@ pub(crate) struct QuotaLeft {
 /// What a tenant used. One that nobody has named anywhere has used nothing.
 #[utoipa::path(get, path = "/v1/tenants/{tenant}/usage", tag = "money", security(("key" = [])), params(
     ("tenant" = String, Path, description = "the tenant"),
-    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back; default the first of this month (UTC)"),
-    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back; default now"),
+    ("since" = Option<String>, Query, description = "RFC 3339, or a duration back (days and weeks from the start of that UTC day); default the first of this month (UTC)"),
+    ("until" = Option<String>, Query, description = "RFC 3339, or a duration back (days and weeks from the start of that UTC day); default now"),
 ), responses((status = 200, body = TenantUsage), (status = 404, body = Document), (status = 422, body = Document)))]
 pub(crate) async fn usage(
     State(app): State<Shared>,
@@ -83,8 +83,8 @@ pub(crate) async fn usage(
         .map_err(|reason| Problem::new(Cause::NotFound, "no tenant has such a name").at("/path/tenant", reason))?;
     let mut params = Params::of(&uri, &["since", "until"])?;
     let now = app.now();
-    let since = params.past("since", now).unwrap_or_else(|| first_of_month(now));
-    let given = params.past("until", now);
+    let since = params.past_day("since", now).unwrap_or_else(|| first_of_month(now));
+    let given = params.past_day("until", now);
     let until = given.unwrap_or(now.plus_ms(1));
     if since >= until {
         params.wrong("since", format!("is not before `until` ({until})"));

@@ -23,10 +23,10 @@ pub(crate) struct Report {
     /// One to three of operation, model, provider, tenant, queue, kind, day, separated by commas
     #[arg(long, default_value = "model")]
     by: String,
-    /// Calls since: a time, or a duration back from now
+    /// Calls since: a time, or a duration back from now; days and weeks begin with that UTC day
     #[arg(long, default_value = "7d")]
     since: String,
-    /// Calls before: a time, or a duration back from now
+    /// Calls before: a time, or a duration back, likewise
     #[arg(long)]
     until: Option<String>,
     /// Only those of this tenant

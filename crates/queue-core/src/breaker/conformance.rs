@@ -254,8 +254,9 @@ pub async fn who_lost_its_place_decides_nothing(fixture: &dyn Fixture) {
 pub async fn late_ends_change_nothing(fixture: &dyn Fixture) {
     let store = fixture.breakers();
     let opened = open(&*store).await;
-    many(&*store, 50, End::Failure).await;
-    many(&*store, 50, End::Success).await;
+    let told = many(&*store, 50, End::Failure).await;
+    assert_eq!(told, Change::StoodOpen(opened.clone()), "whoever failed later learns that it is open");
+    assert_eq!(many(&*store, 50, End::Success).await, Change::None);
     let Leave::Refused(refusal) = anyone(&*store).await else { panic!("it is open") };
     assert_eq!(refusal.until, opened.until);
 }
@@ -298,6 +299,7 @@ pub async fn operators_hold_it_open_and_closed(fixture: &dyn Fixture) {
     open(&*store).await;
     set(&*store, 3, mode(BreakerMode::Close)).await;
     assert_eq!(anyone(&*store).await, Leave::Given, "closed by hand");
+    assert_eq!(many(&*store, 1, End::Failure).await, Change::None, "and a failure says nothing else");
     assert_eq!(many(&*store, 100, End::Failure).await, Change::None, "and it stays so");
     assert_eq!(anyone(&*store).await, Leave::Given);
     set(&*store, 4, mode(BreakerMode::Auto)).await;

@@ -180,6 +180,9 @@ impl Held {
             let is_probe = open.probe.is_some_and(|(other, _)| other == *probe);
             let failed = open.failed_probes + 1;
             return match end {
+                End::Failure if !is_probe && !ignores && now < open.until => {
+                    Change::StoodOpen(refused(by, open.until, open.reason.clone(), now))
+                }
                 _ if !is_probe => Change::None,
                 End::Success | End::Answered => {
                     *circuit = Circuit { touched: now, ..Circuit::default() };

@@ -146,6 +146,8 @@ pub enum Change {
     None,
     /// The circuit is open now.
     Opened(Refusal),
+    /// Nothing: others had opened it while this call was on the way, and it may not be called.
+    StoodOpen(Refusal),
     /// A probe has closed it.
     Closed,
 }

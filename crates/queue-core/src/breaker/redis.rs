@@ -107,6 +107,7 @@ impl Breakers for RedisBreakers {
             "none" => Change::None,
             "closed" => Change::Closed,
             "opened" => Change::Opened(refusal(by, &mut answer)?),
+            "stood open" => Change::StoodOpen(refusal(by, &mut answer)?),
             _ => return Err(strange()),
         })
     }

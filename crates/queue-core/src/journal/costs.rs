@@ -7,15 +7,12 @@ use super::JournalError;
 use crate::{
     ids::Name,
     ledger::{Nanousd, SavedBy, Usage},
-    time::Timestamp,
+    time::{DAY_MS, Timestamp},
 };
 
 /// Most lines that one [`Ledger::fold_costs`] moves: a statement of some 50 ms, so that it neither fills the log nor
 /// holds the sums of today for long.
 pub const COST_LINES_MAX: usize = 10_000;
-
-/// Milliseconds of a UTC day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Columns that costs can be grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -89,7 +86,7 @@ impl CostQuery {
     /// empty. Whole days are read as sums, parts of days row by row.
     pub(super) fn days(&self) -> Days {
         let (since, until) = (self.since.0, self.until.0.max(self.since.0));
-        let floor = |ms: i64| ms - ms.rem_euclid(DAY_MS);
+        let floor = |ms: i64| Timestamp(ms).start_of_day().0;
         let first = floor(since.saturating_add(DAY_MS - 1));
         let last = floor(until);
         if first >= last {
