@@ -1,5 +1,5 @@
 //! Webhooks over HTTP: endpoints, secrets, deliveries.
-#![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod server;
 

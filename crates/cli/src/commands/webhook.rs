@@ -21,7 +21,8 @@ pub(crate) enum Verb {
     /// Add an endpoint and print its signing secret, which is never shown again
     Create {
         /// Where messages go: https, and to the public internet, unless the configuration allows more
-        url: String,
+        #[arg(value_name = "URL")]
+        receiver: String,
         /// Told of this event, such as job.dead; may be given several times; every event unless named
         #[arg(long = "event", value_name = "EVENT")]
         events: Vec<String>,
@@ -92,8 +93,8 @@ pub(crate) enum Verb {
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::List { tenant } => list(operator, tenant).await,
-        Verb::Create { url, events, tenant, description } => {
-            let mut body = json!({"url": url});
+        Verb::Create { receiver, events, tenant, description } => {
+            let mut body = json!({"url": receiver});
             if !events.is_empty() {
                 body["events"] = json!(events);
             }
