@@ -6,4 +6,6 @@ DROP TABLE webhook_attempts;
 DROP TABLE webhook_deliveries;
 DROP TABLE signing_secrets;
 DROP TABLE webhook_endpoints;
+ALTER TABLE jobs DROP CONSTRAINT jobs_kind_check;
+ALTER TABLE jobs ADD CONSTRAINT jobs_kind_check CHECK (kind IN ('llm', 'embedding', 'analysis', 'probe'));
 ALTER TABLE jobs DROP COLUMN webhook;

@@ -3,6 +3,10 @@
 -- The job's own receiver. NULL: nobody; a column without a default writes no table anew.
 ALTER TABLE jobs ADD COLUMN webhook text COLLATE "C";
 
+-- Jobs that go to a service's URL, and those whose handler is of somebody's own program.
+ALTER TABLE jobs DROP CONSTRAINT jobs_kind_check;
+ALTER TABLE jobs ADD CONSTRAINT jobs_kind_check CHECK (kind IN ('llm', 'embedding', 'analysis', 'probe', 'http', 'custom'));
+
 -- Receivers that operators have set.
 CREATE TABLE webhook_endpoints (
     id          uuid    NOT NULL PRIMARY KEY,

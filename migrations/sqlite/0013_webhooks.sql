@@ -3,6 +3,15 @@
 -- The job's own receiver.
 ALTER TABLE jobs ADD COLUMN webhook TEXT;
 
+-- Jobs that go to a service's URL, and those whose handler is of somebody's own program. A check of a table can only be changed
+-- in its text; the table is not written anew (see "Making Other Kinds Of Table Schema Changes" in SQLite's ALTER TABLE).
+PRAGMA writable_schema = ON;
+UPDATE sqlite_schema
+SET sql = replace(sql, '(''llm'', ''embedding'', ''analysis'', ''probe'')',
+                  '(''llm'', ''embedding'', ''analysis'', ''probe'', ''http'', ''custom'')')
+WHERE type = 'table' AND name = 'jobs';
+PRAGMA writable_schema = RESET;
+
 -- Receivers that operators have set.
 CREATE TABLE webhook_endpoints (
     id          BLOB    NOT NULL PRIMARY KEY CHECK (length(id) = 16),

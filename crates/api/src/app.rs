@@ -7,7 +7,8 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, signing::Signing, waiters::Waiters,
+    Api, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing, policy::Policies,
+    signing::Signing, waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -25,6 +26,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<InFlight>,
     /// What tenants may ask for.
     pub(crate) policies: Policies,
+    /// Whether jobs are taken.
+    pub(crate) standing: Standing,
     /// How full the tenants' backlogs are.
     pub(crate) backlogs: Backlogs,
     /// Which tenants have a secret to sign with.
@@ -55,6 +58,7 @@ impl App {
             keys: KeyCache::default(),
             in_flight: Arc::default(),
             policies: Policies::default(),
+            standing: Standing::default(),
             backlogs: Backlogs::default(),
             signing: Signing::default(),
             health: Health::default(),

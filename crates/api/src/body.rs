@@ -22,6 +22,9 @@ const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// First allocation at most: a claimed length alone must not cost memory.
 const RESERVE_MAX_BYTES: usize = 64 * 1024;
 
+/// Largest body beside a payload.
+pub(crate) const SMALL_BODY_MAX_BYTES: usize = 64 * 1024;
+
 /// Media types that a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
@@ -50,6 +53,17 @@ pub(crate) async fn take(
         }
     };
     Ok((media, read(headers, pieces, max, app.api.settings.bounds.body_max).await?))
+}
+
+/// A small JSON body; `None` where there is none.
+pub(crate) async fn take_if_any(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
+    let is_empty = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
+        && !headers.contains_key(header::TRANSFER_ENCODING);
+    if is_empty {
+        return Ok(None);
+    }
+    let (_, body) = take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    Ok(Some(body))
 }
 
 impl Media {

@@ -43,6 +43,7 @@ pub(crate) enum Cause {
     TooMany,
     Internal,
     Unavailable,
+    Maintenance,
     Busy,
 }
 
@@ -87,6 +88,7 @@ impl Cause {
             Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
+            Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "The installation is in maintenance"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),
         }
     }

@@ -129,6 +129,76 @@ async fn spent_dollars_are_a_counter_to_the_last_digit() {
     assert_eq!(lines, [format!("longshore_cost_usd_total{{{labels}}} 1000.300000001")]);
 }
 
+/// Every route, in the order of the words: a route goes only with a reason in the changelog.
+#[rustfmt::skip] // a line each
+const ROUTES: &[&str] = &[
+    "DELETE /v1/tenants/{tenant}/credentials/{provider}",
+    "DELETE /v1/webhooks/{id}",
+    "GET /health",
+    "GET /livez",
+    "GET /metrics",
+    "GET /readyz",
+    "GET /startupz",
+    "GET /v1/batches/{id}",
+    "GET /v1/budget",
+    "GET /v1/budgets",
+    "GET /v1/costs",
+    "GET /v1/credentials",
+    "GET /v1/dead-letters",
+    "GET /v1/dead-letters/groups",
+    "GET /v1/dead-letters/{id}",
+    "GET /v1/jobs",
+    "GET /v1/jobs/{id}",
+    "GET /v1/jobs/{id}/attempts",
+    "GET /v1/jobs/{id}/calls",
+    "GET /v1/jobs/{id}/events",
+    "GET /v1/jobs/{id}/result",
+    "GET /v1/jobs/{id}/why",
+    "GET /v1/keys/{key}/budget",
+    "GET /v1/limits",
+    "GET /v1/limits/{target}",
+    "GET /v1/maintenance",
+    "GET /v1/queues",
+    "GET /v1/queues/metrics",
+    "GET /v1/queues/{queue}",
+    "GET /v1/targets",
+    "GET /v1/targets/{target}",
+    "GET /v1/tenants/{tenant}",
+    "GET /v1/tenants/{tenant}/budget",
+    "GET /v1/tenants/{tenant}/credentials",
+    "GET /v1/tenants/{tenant}/credentials/{provider}",
+    "GET /v1/tenants/{tenant}/usage",
+    "GET /v1/webhook-deliveries",
+    "GET /v1/webhook-deliveries/{id}",
+    "GET /v1/webhooks",
+    "GET /v1/webhooks/{id}",
+    "GET /v1/workers",
+    "PATCH /v1/jobs/{id}",
+    "PATCH /v1/queues/{queue}",
+    "PATCH /v1/targets/{target}",
+    "PATCH /v1/tenants/{tenant}",
+    "PATCH /v1/tenants/{tenant}/credentials/{provider}",
+    "PATCH /v1/webhooks/{id}",
+    "POST /v1/credentials/rewrap",
+    "POST /v1/dead-letters/{id}/redrive",
+    "POST /v1/jobs",
+    "POST /v1/jobs/bulk",
+    "POST /v1/jobs/{id}/cancel",
+    "POST /v1/tenants/{tenant}/signing-secret",
+    "POST /v1/webhook-deliveries/{id}/replay",
+    "POST /v1/webhooks",
+    "POST /v1/webhooks/{id}/rotate-secret",
+    "POST /v1/workers/{id}/drain",
+    "PUT /v1/budget",
+    "PUT /v1/keys/{key}/budget",
+    "PUT /v1/limits/{target}",
+    "PUT /v1/maintenance",
+    "PUT /v1/tenants/{tenant}",
+    "PUT /v1/tenants/{tenant}/budget",
+    "PUT /v1/tenants/{tenant}/credentials",
+    "PUT /v1/tenants/{tenant}/credentials/{provider}",
+];
+
 #[tokio::test]
 async fn the_document_has_every_route_and_every_route_answers() {
     let server = Server::start().await;
@@ -154,26 +224,7 @@ async fn the_document_has_every_route_and_every_route_answers() {
             assert_eq!(bare.status.as_u16() == 401, keyed, "{path}");
         }
     }
-    let expected = "DELETE /v1/tenants/{tenant}/credentials/{provider},GET /health,GET /livez,GET /metrics,GET /readyz,\
-        GET /startupz,GET /v1/batches/{id},GET /v1/budget,GET /v1/budgets,GET /v1/costs,GET /v1/credentials,\
-        GET /v1/dead-letters,GET /v1/dead-letters/groups,GET /v1/dead-letters/{id},GET /v1/jobs,GET /v1/jobs/{id},\
-        GET /v1/jobs/{id}/attempts,GET /v1/jobs/{id}/calls,GET /v1/jobs/{id}/events,GET /v1/jobs/{id}/result,\
-        GET /v1/jobs/{id}/why,GET /v1/keys/{key}/budget,GET /v1/limits,GET /v1/limits/{target},GET /v1/queues,\
-        GET /v1/queues/metrics,GET /v1/queues/{queue},GET /v1/targets,GET /v1/targets/{target},\
-        GET /v1/tenants/{tenant},GET /v1/tenants/{tenant}/budget,GET /v1/tenants/{tenant}/credentials,\
-        GET /v1/tenants/{tenant}/credentials/{provider},GET /v1/tenants/{tenant}/usage,GET /v1/workers,\
-        PATCH /v1/jobs/{id},PATCH /v1/queues/{queue},PATCH /v1/targets/{target},PATCH /v1/tenants/{tenant},\
-        PATCH /v1/tenants/{tenant}/credentials/{provider},POST /v1/credentials/rewrap,\
-        POST /v1/dead-letters/{id}/redrive,POST /v1/jobs,POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel,\
-        PUT /v1/budget,PUT /v1/keys/{key}/budget,PUT /v1/limits/{target},PUT /v1/tenants/{tenant},\
-        PUT /v1/tenants/{tenant}/budget,PUT /v1/tenants/{tenant}/credentials,\
-        PUT /v1/tenants/{tenant}/credentials/{provider}";
-    let of_webhooks = "DELETE /v1/webhooks/{id},GET /v1/webhook-deliveries,GET /v1/webhook-deliveries/{id},\
-        GET /v1/webhooks,GET /v1/webhooks/{id},PATCH /v1/webhooks/{id},POST /v1/tenants/{tenant}/signing-secret,\
-        POST /v1/webhook-deliveries/{id}/replay,POST /v1/webhooks,POST /v1/webhooks/{id}/rotate-secret";
-    let expected: BTreeSet<_> =
-        [expected, of_webhooks].iter().flat_map(|part| part.split(',')).map(String::from).collect();
-    assert_eq!(routes, expected);
+    assert_eq!(routes.into_iter().collect::<Vec<_>>(), ROUTES);
     every_reference_resolves(&document, &document);
 }
 

@@ -14,7 +14,7 @@ use queue_core::{
     },
     events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
-        self, Budgets, Catalog, Ledger, Reads,
+        self, Budgets, Catalog, Ledger, Orders, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
@@ -85,7 +85,7 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + Webhooks + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + Orders + Webhooks + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -93,6 +93,7 @@ where
         ledger: journal.clone(),
         catalog: journal.clone(),
         vault: journal.clone(),
+        orders: journal.clone(),
         budgets: journal.clone(),
         webhooks: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,

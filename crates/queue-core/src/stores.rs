@@ -10,7 +10,7 @@ use crate::{
     credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Budgets, Catalog, Journal, Ledger, Reads},
+    journal::{Budgets, Catalog, Journal, Ledger, Orders, Reads},
     time::Clock,
     webhooks::Webhooks,
 };
@@ -28,6 +28,8 @@ pub struct Stores {
     pub catalog: Arc<dyn Catalog>,
     /// Tenants' own keys, sealed.
     pub vault: Arc<dyn Vault>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
     /// Who is told of what.

@@ -56,6 +56,7 @@ impl Scene {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal.clone(),
             webhooks: journal,
             dispatcher: dispatcher(&clock, folder.path()),

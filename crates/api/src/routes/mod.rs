@@ -13,6 +13,7 @@ mod health;
 mod jobs;
 mod limits;
 mod list;
+mod maintenance;
 mod metrics;
 mod queues;
 mod steer;
@@ -120,6 +121,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(deliveries::get))
         .routes(routes!(deliveries::replay))
         .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
+        .routes(routes!(maintenance::get, maintenance::put))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))
 }

@@ -110,6 +110,7 @@ impl Server {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal.clone(),
             webhooks: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
@@ -183,6 +184,10 @@ impl Server {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(body)).await
     }
 
     pub async fn patch(&self, path: &str, body: &Value) -> Answer {

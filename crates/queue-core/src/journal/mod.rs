@@ -1,7 +1,7 @@
 //! The truth: every accepted job, its attempts, its answers and every cent spent.
 //!
-//! Five seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
-//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Reads`] what people ask. A method that returns `Ok` has
+//! Six seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
+//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Orders`] what they order, [`Reads`] what people ask. A method that returns `Ok` has
 //! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
 
 mod budgets;
@@ -10,6 +10,7 @@ mod catalog;
 pub mod conformance;
 mod costs;
 mod lost;
+mod orders;
 pub mod postgres;
 pub mod sqlite;
 mod totals;
@@ -25,6 +26,7 @@ pub use catalog::{
 };
 pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
 pub use lost::POISON_RECOVERIES;
+pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
 
 use crate::{

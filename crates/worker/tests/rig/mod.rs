@@ -75,6 +75,7 @@ impl Rig {
             ledger: journal.clone(),
             catalog: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal.clone(),
             webhooks: journal,
             dispatcher,

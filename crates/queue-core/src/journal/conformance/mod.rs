@@ -9,6 +9,7 @@ pub mod accept;
 pub mod budgets;
 pub mod catalog;
 pub mod money;
+pub mod orders;
 pub mod protocol;
 pub mod reads;
 pub mod settle;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Budgets, Catalog, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use super::{Accepted, Budgets, Catalog, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token};
 use crate::{
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -46,17 +47,21 @@ pub struct Opened {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Webhooks + 'static>(store: S) -> Self {
+    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Orders + Webhooks + 'static>(
+        store: S,
+    ) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, vault, budgets) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, vault, budgets, webhooks: store }
+        let (catalog, vault, budgets, orders) = (store.clone(), store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, vault, budgets, orders, webhooks: store }
     }
 }
 
@@ -101,6 +106,7 @@ macro_rules! journal_conformance {
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
+            orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,

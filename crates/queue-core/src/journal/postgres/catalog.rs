@@ -182,6 +182,7 @@ fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
         version: cells.text()?,
         slots: cells.count()?,
         started_at: cells.time()?,
+        draining: cells.next()?,
     })
 }
 

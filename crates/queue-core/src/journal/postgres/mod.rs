@@ -14,6 +14,7 @@ mod keys;
 mod migrations;
 mod money;
 mod open;
+mod orders;
 mod partitions;
 mod protocol;
 mod reads;

@@ -19,6 +19,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0008_budgets.sql"),
     include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
     include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
+    include_str!("../../../../../migrations/sqlite/0011_orders.sql"),
     include_str!("../../../../../migrations/sqlite/0013_webhooks.sql"),
 ];
 

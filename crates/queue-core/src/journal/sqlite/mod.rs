@@ -10,6 +10,7 @@ mod catalog;
 mod connection;
 mod list;
 mod money;
+mod orders;
 mod protocol;
 mod readers;
 mod reads;
