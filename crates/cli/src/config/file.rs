@@ -25,6 +25,7 @@ pub(crate) struct File {
     pub(crate) admin_key_file: Option<PathBuf>,
     pub(crate) log: Option<LogFormat>,
     pub(crate) probe_jobs: Option<bool>,
+    pub(crate) cors_origins: Vec<String>,
     pub(crate) prices_file: Option<PathBuf>,
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,
@@ -32,6 +33,7 @@ pub(crate) struct File {
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
     pub(crate) budget: BudgetTable,
+    pub(crate) webhooks: Webhooks,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -194,6 +196,14 @@ pub(crate) struct Credentials {
     #[serde(rename = "master_key")]
     _master_key: Option<NotHere>,
     pub(crate) master_key_file: Option<PathBuf>,
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Webhooks {
+    pub(crate) allow_http: Option<bool>,
+    pub(crate) allow_networks: Vec<String>,
 }
 
 /// `[budget]`.

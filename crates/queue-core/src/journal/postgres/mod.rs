@@ -26,6 +26,7 @@ mod sql;
 mod text;
 mod transaction;
 mod vault;
+mod webhooks;
 
 #[cfg(test)]
 mod plans;

@@ -6,7 +6,7 @@ use testkit::PostgresServer;
 use super::{PostgresConfig, connect, migrate, rows::Cells, sql};
 
 /// Tables that grow with the number of jobs.
-const LARGE: [&str; 11] = [
+const LARGE: [&str; 13] = [
     "jobs",
     "settled_jobs_default",
     "payloads_default",
@@ -18,6 +18,8 @@ const LARGE: [&str; 11] = [
     "idempotency_bodies",
     "idempotency_keys",
     "unique_keys",
+    "webhook_deliveries",
+    "webhook_attempts",
 ];
 
 /// The plan for any arguments, as a connection that serves for long has it.
@@ -54,7 +56,11 @@ async fn every_statement_walks_along_an_index() {
         assert!(whole.is_empty() || may, "{name} walks a whole index:\n{plan}");
         // A group of jobs joined row by row with a group of arguments costs its square.
         let squares = plan.lines().any(|line| line.contains("Materialize") || line.contains("Join Filter"));
-        assert!(!squares, "{name} compares each row of a group with each argument:\n{plan}");
+        // The deliveries of one endpoint, each with that endpoint.
+        assert!(
+            !squares || *name == "DELIVERIES_ENDPOINT",
+            "{name} compares each row of a group with each argument:\n{plan}"
+        );
         let reads_live_jobs = ["LIVE", "LIVE_FEW", "LIST_LIVE"].contains(name);
         assert!(reads_live_jobs || !plan.contains("jobs_live"), "{name} walks all live jobs:\n{plan}");
     }
