@@ -1,34 +1,135 @@
-//! Who calls: a bearer key on every route below `/v1`.
+//! Who calls: a bearer key on every route below `/v1`. What the caller may do is the table in `access.rs`.
+
+use std::sync::Arc;
 
 use axum::{
-    extract::{Request, State},
-    http::{HeaderMap, HeaderValue, header},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, HeaderValue, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use queue_core::{ids::Name, keys::Secret};
+use queue_core::{
+    ids::Name,
+    job::Job,
+    journal::{ApiKey, Grant, JobFilter, Reads, Role, Within},
+    keys::{Opened, Secret},
+    stores::Stores,
+};
 
 use crate::{
+    access,
     app::{App, Shared},
     problem::{Cause, Problem},
 };
 
-/// Who calls. There is one role so far, so a caller may do everything, for every tenant.
+/// Who calls, and what it is bound to. A handler that takes it must not look past it.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
-    /// The key's tenant: whose jobs are submitted when a job names nobody.
+    /// Its tenant: whose jobs are submitted when a job names nobody.
     pub(crate) tenant: Name,
-    /// The key's public part: whose budget what it submits falls under.
+    /// What it may do.
+    pub(crate) role: Role,
+    /// The key's public part: what it submits belongs to it, and falls under its budget.
     pub(crate) key_id: Name,
+    /// What it is narrowed to; empty: all that its role may do.
+    pub(crate) grants: Vec<Grant>,
 }
 
-/// Lets a request with a valid key pass, and tells the handler who calls.
-pub(crate) async fn require_key(State(app): State<Shared>, mut request: Request, next: Next) -> Response {
-    match identify(&app, secret_of(request.headers())).await {
-        Ok(caller) => {
-            request.extensions_mut().insert(caller);
-            next.run(request).await
+impl Caller {
+    fn with(key: &ApiKey) -> Self {
+        Self {
+            tenant: key.tenant.clone(),
+            role: key.role,
+            key_id: Name::from(key.id.as_str()),
+            grants: key.grants.clone(),
         }
+    }
+
+    /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
+    pub(crate) fn bound(&self) -> Option<&Name> {
+        self.role.is_tenant_bound().then_some(&self.tenant)
+    }
+
+    /// Whose jobs there are for it.
+    pub(crate) fn within(&self) -> Within {
+        let key_id = (self.role == Role::User).then(|| self.key_id.clone());
+        Within { tenant: self.bound().cloned(), key_id }
+    }
+
+    /// Whether there is this job for it.
+    pub(crate) fn sees(&self, job: &Job) -> bool {
+        let Within { tenant, key_id } = self.within();
+        tenant.is_none_or(|tenant| tenant == job.tenant) && (key_id.is_none() || key_id == job.key_id)
+    }
+
+    /// The filter within what there is for it; `None` where that is nothing.
+    pub(crate) fn narrowed(&self, filter: JobFilter) -> Option<JobFilter> {
+        let Within { tenant, key_id } = self.within();
+        let asked = filter.tenant.as_ref();
+        if tenant.is_some() && asked.is_some() && asked != tenant.as_ref() {
+            return None;
+        }
+        Some(JobFilter { tenant: tenant.or(filter.tenant), key_id: key_id.or(filter.key_id), ..filter })
+    }
+
+    /// What people ask, as this caller may ask it.
+    pub(crate) fn reads(&self, app: &App) -> Arc<dyn Reads> {
+        app.api.stores.reads.clone()
+    }
+
+    /// The stores, with [`Caller::reads`].
+    pub(crate) fn stores(&self, app: &App) -> Stores {
+        Stores { reads: self.reads(app), ..app.api.stores.clone() }
+    }
+
+    /// Whether a row of the table lets it pass.
+    pub(crate) fn may(&self, row: &access::Row) -> Result<(), Problem> {
+        if self.role < row.least {
+            let detail = format!("this needs the role `{}`, and the caller has `{}`", row.least, self.role);
+            return Err(Problem::new(Cause::Forbidden, detail));
+        }
+        let is_granted = |grant: &Grant| Grant::parse(row.scope).is_ok_and(|scope| grant.covers(&scope));
+        if !self.grants.is_empty() && !self.grants.iter().any(is_granted) {
+            let detail = format!("this needs the scope `{}`, which the caller's key does not have", row.scope);
+            return Err(Problem::new(Cause::Forbidden, detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses to hand out more than the caller itself has.
+    pub(crate) fn check_hands_out(&self, role: Role, grants: &[Grant]) -> Result<(), Problem> {
+        if role > self.role {
+            let detail = format!("a key of role `{role}` is more than the caller's own role `{}`", self.role);
+            return Err(Problem::new(Cause::Forbidden, detail).at("/role", "is above the caller's role"));
+        }
+        let is_own = |grant: &Grant| self.grants.iter().any(|own| own.covers(grant));
+        if !self.grants.is_empty() && (grants.is_empty() || !grants.iter().all(is_own)) {
+            let detail = "the caller's key has scopes, and a key with others would be more than it";
+            return Err(Problem::new(Cause::Forbidden, detail).at("/scopes", "are not all among the caller's"));
+        }
+        Ok(())
+    }
+}
+
+impl FromRequestParts<Shared> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Shared) -> Result<Self, Problem> {
+        let caller = parts.extensions.get::<Self>().cloned();
+        caller.ok_or_else(|| Problem::new(Cause::Internal, "a handler runs without anybody having asked who calls"))
+    }
+}
+
+/// Lets a request pass whose caller is known and may make it, and tells the handler who calls.
+pub(crate) async fn require(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    match caller_of(&app, request.headers()).await {
+        Ok(caller) => match access::permitted(&app, &caller, request).await {
+            Ok(mut request) => {
+                request.extensions_mut().insert(caller);
+                next.run(request).await
+            }
+            Err(problem) => problem.into_response(),
+        },
         Err(Refusal::Missing) => challenge(
             Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`")
                 .at("/header/Authorization", "is missing"),
@@ -58,11 +159,26 @@ fn secret_of(headers: &HeaderMap) -> Result<Secret, Refusal> {
     Secret::parse(token.trim()).map_err(Refusal::Invalid)
 }
 
-async fn identify(app: &App, secret: Result<Secret, Refusal>) -> Result<Caller, Refusal> {
-    let row = app.keys.find(&*app.api.stores.catalog, &secret?).await.map_err(|error| Refusal::Other(error.into()))?;
-    match row {
-        Some(row) => Ok(Caller { tenant: row.tenant.clone(), key_id: Name::from(row.id.as_str()) }),
-        None => Err(Refusal::Invalid("no such key".into())),
+async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
+    let secret = secret_of(headers)?;
+    let now = app.now();
+    let opened = app.keys.find(&*app.api.stores.identity, &secret, now).await;
+    match opened.map_err(|error| Refusal::Other(error.into()))? {
+        Opened::Key(key) => {
+            if app.keys.is_to_be_noted(&key, now) {
+                let (identity, key) = (app.api.stores.identity.clone(), key.clone());
+                // Nobody waits for it: about one a minute for each key.
+                tokio::spawn(async move {
+                    if let Err(error) = identity.note_key_used(&key.id, now).await {
+                        tracing::debug!(%error, "the use of a key is not written down");
+                    }
+                });
+            }
+            Ok(Caller::with(&key))
+        }
+        Opened::Nothing => Err(Refusal::Invalid("no such key".into())),
+        Opened::Expired(at) => Err(Refusal::Invalid(format!("the key has expired at {at}"))),
+        Opened::Revoked(at) => Err(Refusal::Invalid(format!("the key was revoked at {at}"))),
     }
 }
 
@@ -70,4 +186,44 @@ fn challenge(problem: Problem, how: &'static str) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caller(role: Role, grants: &[&str]) -> Caller {
+        let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
+        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants }
+    }
+
+    #[test]
+    fn nothing_that_is_asked_for_widens_what_there_is() {
+        let asked = |tenant: Option<&str>| JobFilter { tenant: tenant.map(Into::into), ..JobFilter::default() };
+        for role in [Role::User, Role::Analyst] {
+            let caller = caller(role, &[]);
+            assert!(caller.narrowed(asked(Some("globex"))).is_none());
+            for tenant in [None, Some("acme")] {
+                let filter = caller.narrowed(asked(tenant)).unwrap();
+                assert_eq!(filter.tenant, Some("acme".into()));
+                assert_eq!(filter.key_id.is_some(), role == Role::User);
+            }
+        }
+        let over = caller(Role::Operator, &[]);
+        assert_eq!(over.narrowed(asked(Some("globex"))).unwrap().tenant, Some("globex".into()));
+        assert_eq!(over.within(), Within::default());
+    }
+
+    #[test]
+    fn nobody_hands_out_more_than_it_has() {
+        let all = caller(Role::Admin, &[]);
+        all.check_hands_out(Role::Admin, &[]).unwrap();
+        assert!(caller(Role::Operator, &[]).check_hands_out(Role::Admin, &[]).is_err());
+        let keys = caller(Role::Admin, &["keys:*", "jobs:read"]);
+        let grants = |texts: &[&str]| texts.iter().map(|text| Grant::parse(text).unwrap()).collect::<Vec<_>>();
+        keys.check_hands_out(Role::Admin, &grants(&["keys:write", "jobs:read"])).unwrap();
+        for more in [&[][..], &["jobs:*"], &["keys:read", "money:read"], &["*:*"]] {
+            assert!(keys.check_hands_out(Role::User, &grants(more)).is_err(), "{more:?}");
+        }
+    }
 }

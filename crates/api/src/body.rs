@@ -57,9 +57,8 @@ pub(crate) async fn take(
 
 /// A small JSON body; `None` where there is none.
 pub(crate) async fn take_if_any(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
-    let is_empty = headers.get(header::CONTENT_LENGTH).is_none_or(|length| length == "0")
-        && !headers.contains_key(header::TRANSFER_ENCODING);
-    if is_empty {
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(None);
     }
     let (_, body) = take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;

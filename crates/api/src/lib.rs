@@ -4,6 +4,7 @@
 //! never calls a provider and never runs a job. `surface.md` in the design names the routes; `/openapi.json` is
 //! generated from this code.
 
+mod access;
 mod app;
 mod auth;
 mod backlog;

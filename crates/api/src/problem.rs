@@ -25,6 +25,7 @@ pub(crate) enum Cause {
     InvalidJson,
     InvalidFields,
     Unauthorized,
+    Forbidden,
     NotFound,
     MethodNotAllowed,
     Timeout,
@@ -36,6 +37,8 @@ pub(crate) enum Cause {
     OperationEnded,
     IdempotencyInFlight,
     UniqueKeyHeld,
+    KeyEnded,
+    LastAdminKey,
     Stale,
     TooLarge,
     UnsupportedMediaType,
@@ -57,6 +60,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "invalid-fields", "The request has invalid fields")
             }
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "A valid API key is needed"),
+            Self::Forbidden => (StatusCode::FORBIDDEN, "forbidden", "The caller may not do this"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "There is no such thing"),
             Self::MethodNotAllowed => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed here")
@@ -74,6 +78,8 @@ impl Cause {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
             }
             Self::UniqueKeyHeld => (StatusCode::CONFLICT, "unique-key-held", "A live job holds this unique key"),
+            Self::KeyEnded => (StatusCode::CONFLICT, "key-ended", "The key has ended"),
+            Self::LastAdminKey => (StatusCode::CONFLICT, "last-admin-key", "It is the last admin key that can be used"),
             Self::Stale => (StatusCode::PRECONDITION_FAILED, "stale", "It was changed since it was read"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
             Self::UnsupportedMediaType => {
@@ -101,6 +107,7 @@ impl Cause {
     fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::UNAUTHORIZED => Self::Unauthorized,
+            StatusCode::FORBIDDEN => Self::Forbidden,
             StatusCode::NOT_FOUND => Self::NotFound,
             StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
             StatusCode::REQUEST_TIMEOUT => Self::Timeout,
@@ -157,6 +164,11 @@ impl Problem {
     /// There is no job with this id.
     pub(crate) fn no_job(id: JobId) -> Self {
         Self::new(Cause::NotFound, format!("there is no job {id}"))
+    }
+
+    /// There is no tenant with this name, as far as the caller is told.
+    pub(crate) fn no_tenant(tenant: &str) -> Self {
+        Self::new(Cause::NotFound, format!("there is no tenant {tenant}")).at("/path/tenant", "is not a known tenant")
     }
 
     /// The same problem with the place and reason.

@@ -143,6 +143,8 @@ const RUN_AT_PAST_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 pub(crate) struct Origin {
     /// The key's tenant.
     pub(crate) tenant: Name,
+    /// Whether jobs of other tenants are refused.
+    pub(crate) bound: bool,
     /// The key's public part.
     pub(crate) key_id: Name,
     /// What tenants may ask for.
@@ -185,6 +187,10 @@ pub(crate) fn read(
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
     let tenant = fields.name("tenant", tenant).unwrap_or_else(|| origin.tenant.clone());
+    if origin.bound && tenant != origin.tenant {
+        let detail = format!("the caller belongs to the tenant {} and submits for no other", origin.tenant);
+        return Err(Problem::new(Cause::Forbidden, detail).at("/tenant", "is not the caller's tenant; leave it out"));
+    }
     let ruled = ruled(&mut fields, &origin.policy, (&tenant, kind), payload, fallback, around)?;
     let chain = ruled.fallback.as_deref().or(fallback.map(RawValue::get));
     let text = ruled.payload.as_deref().or(payload.map(RawValue::get));

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{app::Shared, problem::Problem, view, waiters::Waiter};
+use crate::{app::Shared, auth::Caller, problem::Problem, view, waiters::Waiter};
 
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
@@ -31,6 +31,7 @@ const REOPEN_AFTER: Duration = Duration::from_millis(20);
 /// One reader of one job.
 pub(crate) struct Reader {
     app: Shared,
+    caller: Caller,
     job: JobId,
     /// Where the reader is: the last event that it was sent.
     position: Option<u64>,
@@ -72,21 +73,24 @@ impl Drop for Open {
 /// The pieces of a stream for a reader that has seen everything up to `position`.
 pub(crate) async fn open(
     app: Shared,
+    caller: Caller,
     job: JobId,
     position: Option<u64>,
     room: OwnedSemaphorePermit,
 ) -> Result<impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static, Problem> {
-    // Before the first look at the job, so that its end between look and stream is not missed.
+    view::row(&app, &caller, job).await?;
+    // Before the look at the job that counts, so that its end between look and stream is not missed.
     let waiter = app.waiters.watch(job);
-    let mut row = view::row(&app, job).await?;
+    let mut row = view::row(&app, &caller, job).await?;
     let mut subscription = None;
     // Of a job that has ended nobody has to be asked.
     if !row.standing.is_final() {
         subscription = Some(app.api.stores.events.subscribe(job, position).await);
-        row = view::row(&app, job).await?;
+        row = view::row(&app, &caller, job).await?;
     }
     let reader = Reader {
         app,
+        caller,
         job,
         position,
         waiter,
@@ -181,7 +185,7 @@ impl Reader {
     }
 
     async fn snapshot(&self, out: &mut String, job: Job) {
-        match view::one(&self.app, job).await.map(|view| serde_json::to_string(&view)) {
+        match view::one(&self.app, &self.caller, job).await.map(|view| serde_json::to_string(&view)) {
             Ok(Ok(json)) => write_event(out, "snapshot", None, &json),
             Ok(Err(error)) => tracing::error!(%error, "a job cannot be shown"),
             Err(problem) => tracing::warn!(detail = problem.detail(), "a snapshot is left out"),
@@ -236,7 +240,7 @@ impl Reader {
 
     /// Looks at the row, and ends the stream if the job has ended.
     async fn look(&mut self, out: &mut String) {
-        if let Ok(job) = view::row(&self.app, self.job).await
+        if let Ok(job) = view::row(&self.app, &self.caller, self.job).await
             && job.standing.is_final()
         {
             self.end(out, job.standing, job.cancel_reason).await;
@@ -254,7 +258,7 @@ impl Reader {
             Standing::Cancelled => State::Cancelled,
         };
         if state == State::Succeeded {
-            match self.app.api.stores.reads.result(self.job).await {
+            match self.caller.reads(&self.app).result(self.job).await {
                 Ok(Some(result)) => write_event(out, "result", None, &String::from_utf8_lossy(&result)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(%error, "a stream ends without the result"),

@@ -84,6 +84,7 @@ impl Sender {
                 fingerprint: idempotency::fingerprint(body),
                 item: 0,
             }),
+            bound: self.caller.role.is_tenant_bound(),
             tenant: self.caller.tenant,
             key_id: self.caller.key_id,
             policy,

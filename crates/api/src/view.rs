@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, auth::Caller, problem::Problem};
 
 /// Largest result that is shown inside the job; larger ones have an address of their own.
 const INLINE_RESULT_MAX_BYTES: usize = 256 * 1024;
@@ -268,17 +268,18 @@ pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
 }
 
 /// One job as it stands now, with its result if that is small.
-pub(crate) async fn one(app: &App, job: Job) -> Result<JobView, Problem> {
+pub(crate) async fn one(app: &App, caller: &Caller, job: Job) -> Result<JobView, Problem> {
+    let reads = caller.reads(app);
     let place = app.api.stores.places(std::slice::from_ref(&job)).await.pop().unwrap_or(Place::Unknown);
     let mut view = JobView::new(job, &place, app.now());
     if is_chain(&view.target) {
-        view.fallback = app.api.stores.reads.fallback(view.id).await?;
+        view.fallback = reads.fallback(view.id).await?;
     }
     if view.state == State::Running {
         view.progress = app.api.stores.events.progress(view.id).await;
     }
     if view.state == State::Succeeded
-        && let Some(result) = app.api.stores.reads.result(view.id).await?
+        && let Some(result) = reads.result(view.id).await?
     {
         if result.len() > INLINE_RESULT_MAX_BYTES {
             view.result_url = Some(format!("/v1/jobs/{}/result", view.id));
@@ -297,8 +298,8 @@ pub(crate) fn raw_json(bytes: &[u8]) -> Result<Box<RawValue>, Problem> {
     })
 }
 
-/// The row of a job; a problem if there is none.
-pub(crate) async fn row(app: &App, id: JobId) -> Result<Job, Problem> {
-    let mut rows = app.api.stores.reads.jobs(&[id]).await?;
-    rows.pop().flatten().ok_or_else(|| Problem::no_job(id))
+/// The row of a job; a problem if there is none for the caller. Every handler that takes a job's id begins with it.
+pub(crate) async fn row(app: &App, caller: &Caller, id: JobId) -> Result<Job, Problem> {
+    let mut rows = caller.reads(app).jobs(&[id]).await?;
+    rows.pop().flatten().filter(|job| caller.sees(job)).ok_or_else(|| Problem::no_job(id))
 }

@@ -3,7 +3,7 @@
 
 mod server;
 
-use queue_core::{ids::SessionId, journal::WorkerSession};
+use queue_core::ids::SessionId;
 use reqwest::Method;
 use serde_json::json;
 use server::Server;
@@ -52,18 +52,10 @@ async fn in_maintenance_jobs_are_refused_and_reads_work() {
 #[tokio::test]
 async fn a_worker_is_ordered_to_drain_and_back() {
     let server = Server::start().await;
-    let worker = WorkerSession {
-        id: SessionId::generate(),
-        host: "host/1".into(),
-        version: "1".into(),
-        slots: 4,
-        started_at: server.stores.clock.now(),
-        draining: false,
-    };
-    server.stores.catalog.open_session(worker.clone()).await.unwrap();
-    let path = format!("/v1/workers/{}/drain", worker.id);
+    let worker = server::worker(&server.stores).await;
+    let path = format!("/v1/workers/{worker}/drain");
     let drained = server.send(server.request(Method::POST, &path)).await.expect(200);
-    assert_eq!((&drained["id"], &drained["draining"]), (&json!(worker.id.to_string()), &json!(true)));
+    assert_eq!((&drained["id"], &drained["draining"]), (&json!(worker.to_string()), &json!(true)));
     assert_eq!(server.get("/v1/workers").await.expect(200)["workers"][0]["draining"], json!(true));
     assert_eq!(server.post(&path, &json!({"on": false})).await.expect(200)["draining"], json!(false));
     let problem = server.post(&path, &json!({"off": true})).await.problem(422);

@@ -132,6 +132,8 @@ async fn spent_dollars_are_a_counter_to_the_last_digit() {
 /// Every route, in the order of the words: a route goes only with a reason in the changelog.
 #[rustfmt::skip] // a line each
 const ROUTES: &[&str] = &[
+    "DELETE /v1/keys",
+    "DELETE /v1/keys/{key}",
     "DELETE /v1/operations/{id}",
     "DELETE /v1/tenants/{tenant}/credentials/{provider}",
     "GET /health",
@@ -154,6 +156,8 @@ const ROUTES: &[&str] = &[
     "GET /v1/jobs/{id}/events",
     "GET /v1/jobs/{id}/result",
     "GET /v1/jobs/{id}/why",
+    "GET /v1/keys",
+    "GET /v1/keys/{key}",
     "GET /v1/keys/{key}/budget",
     "GET /v1/limits",
     "GET /v1/limits/{target}",
@@ -181,6 +185,8 @@ const ROUTES: &[&str] = &[
     "POST /v1/jobs",
     "POST /v1/jobs/bulk",
     "POST /v1/jobs/{id}/cancel",
+    "POST /v1/keys",
+    "POST /v1/keys/{key}/rotate",
     "POST /v1/operations",
     "POST /v1/workers/{id}/drain",
     "PUT /v1/budget",

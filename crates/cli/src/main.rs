@@ -28,8 +28,8 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, limit, maintenance, migrate, op, price, queue,
-        target, tenant, worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op, price,
+        queue, target, tenant, worker,
     },
     config::Flags,
     environment::Environment,
@@ -102,6 +102,9 @@ enum Verb {
     /// Show what tenants use, pause and resume them
     #[command(subcommand)]
     Tenant(tenant::Verb),
+    /// Make, list, rotate and revoke the keys with which this API is called
+    #[command(subcommand)]
+    Key(key::Verb),
     /// Set and delete the provider keys of tenants, and look after the master keys that they are kept with
     #[command(subcommand)]
     Credential(credential::Verb),
@@ -163,6 +166,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
         Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
+        Verb::Key(verb) => on_one_core(key::run(&operator()?, verb)),
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),

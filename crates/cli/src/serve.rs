@@ -2,9 +2,7 @@
 //! up in any order: the API accepts jobs that nobody runs yet, a worker waits until a scheduler has begun the
 //! dispatcher's life.
 
-use queue_core::journal;
 use serde_json::json;
-use tokio::net::TcpListener;
 
 use crate::{
     config::{Config, Journal},
@@ -12,7 +10,7 @@ use crate::{
     logs,
     output::{self, Output},
     process::{self, Process, Signals},
-    stores::{Opening, cannot_start},
+    stores::Opening,
 };
 
 /// A part of the product that can run by itself.
@@ -51,7 +49,10 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
     let url = process::url_of(listener.local_addr()?);
     match role {
         Role::Api => {
-            settle_admin_key(&process, &listener).await?;
+            if let Some(key) = process::given_key(&process.config)? {
+                process.add_admin_key(&key).await?;
+            }
+            process.want_admin_key(&listener).await?;
             process.start_api(listener, false);
         }
         Role::Worker => {
@@ -87,26 +88,6 @@ fn refuse_stores_of_one_process(role: Role, config: &Config) -> Result<(), Failu
         role.name(),
         missing.join(" and ")
     )))
-}
-
-/// Creates the admin key that was given. Without one, an API that others can reach wants one in the journal.
-async fn settle_admin_key(process: &Process, listener: &TcpListener) -> Result<(), Failure> {
-    if let Some(key) = process::given_key(&process.config)? {
-        return process.add_admin_key(&key).await;
-    }
-    let keys = process.stores.catalog.count_keys(journal::Role::Admin).await.map_err(cannot_start("the journal"))?;
-    let address = listener.local_addr()?;
-    match (keys, address.ip().is_loopback()) {
-        (0, false) => Err(Failure::usage(format!(
-            "{address} can be reached from elsewhere and there is no admin key yet: set LONGSHORE_ADMIN_KEY (or \
-             admin_key_file), or listen on 127.0.0.1"
-        ))),
-        (0, true) => {
-            tracing::warn!("there is no admin key, so nobody can use this API: set LONGSHORE_ADMIN_KEY");
-            Ok(())
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Says on stdout where this process listens.

@@ -14,7 +14,7 @@ use queue_core::{
     },
     events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
-        self, Budgets, Catalog, Ledger, Orders, Reads,
+        self, Budgets, Catalog, Identity, Ledger, Orders, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
@@ -85,13 +85,14 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Vault + Budgets + Orders + Operations + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal.clone(),
+        identity: journal.clone(),
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),

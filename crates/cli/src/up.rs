@@ -30,6 +30,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let prepared = prepared.map_err(cannot_start("the dispatcher"))?;
 
     let listener = process::listen(&process.config.listen).await?;
+    process.want_admin_key(&listener).await?;
     let url = process::url_of(listener.local_addr()?);
     process.start_api(listener, true);
     process.start_worker();

@@ -192,6 +192,48 @@ async fn a_first_job_runs_and_a_restart_keeps_everything() {
     assert_eq!(place.json(0, &["cost", "report", "--by", "operation"])["rows"], costs["rows"]);
 }
 
+/// Makes a key, works with it, gives it another secret, takes it back: with the exit codes that scripts rely on.
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_used_rotated_and_revoked() {
+    let place = Place::new();
+    let up = place.up(&[]).await;
+    let with = |key: &str, line: &[&str]| place.command(line).env("LONGSHORE_KEY", key).output().unwrap();
+    let made = place.run(&["key", "create", "--name", "ci", "--tenant", "acme", "--expires", "90d"]);
+    let key = String::from_utf8(made.stdout).unwrap().trim().to_owned();
+    assert!(key.starts_with("lsk_") && !key.contains(char::is_whitespace), "the secret alone: {key}");
+    assert!(String::from_utf8(made.stderr).unwrap().contains("user of acme"));
+    let submitted = with(&key, &["job", "submit", "--prompt", "Say hello", "--json", "--wait"]);
+    let job: Value = serde_json::from_slice(&submitted.stdout).unwrap();
+    assert_eq!(job["tenant"], "acme");
+    assert_eq!(with(&key, &["queue", "list"]).status.code(), Some(5), "refused");
+
+    let other = place.json(0, &["key", "create", "--name", "other", "--tenant", "acme"]);
+    let other = other["key"].as_str().unwrap();
+    assert_eq!(with(other, &["job", "get", job["id"].as_str().unwrap()]).status.code(), Some(3), "not there");
+
+    let id = &key[4..12];
+    let rotated = place.json(0, &["key", "rotate", id, "--overlap", "0s"]);
+    assert_eq!(with(&key, &["job", "list"]).status.code(), Some(5));
+    assert_eq!(with(rotated["key"].as_str().unwrap(), &["job", "list"]).status.code(), Some(0));
+
+    let listed = place.json(0, &["key", "list", "--tenant", "acme"]);
+    assert_eq!(listed["keys"].as_array().unwrap().len(), 2);
+    assert!(place.ends(0, &["key", "list"]).contains(id));
+    let planned = place.json(0, &["key", "revoke", "--tenant", "acme"]);
+    assert_eq!((&planned["dry_run"], planned["would_revoke"].as_array().unwrap().len()), (&json!(true), 2));
+    assert_eq!(with(other, &["job", "list"]).status.code(), Some(0), "only planned");
+    place.json(0, &["key", "revoke", id]);
+    let revoked = place.json(0, &["key", "revoke", "--tenant", "acme", "--yes"]);
+    assert_eq!(revoked["revoked"], json!([&other[4..12]]));
+    assert_eq!(with(other, &["job", "list"]).status.code(), Some(5));
+
+    let admin = up.greeting["admin_key"].as_str().unwrap();
+    place.ends(5, &["key", "revoke", &admin[4..12]]);
+    place.ends(3, &["key", "revoke", "nobody00"]);
+    place.ends(2, &["key", "create", "--name", "x", "--role", "root"]);
+    place.ends(2, &["key", "revoke"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ran_when_the_process_died_is_run_again() {
     let place = Place::new();

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -16,7 +16,7 @@ use subtle::ConstantTimeEq;
 
 use crate::{
     ids::Name,
-    journal::{ApiKey, Catalog, JournalError, Role},
+    journal::{ApiKey, Identity, JournalError, Role},
     time::Timestamp,
 };
 
@@ -76,14 +76,38 @@ impl Secret {
         Sha256::digest(self.secret.as_bytes()).into()
     }
 
-    /// Whether this is the key whose row is given. Takes the same time whatever differs.
-    pub fn opens(&self, row: &ApiKey) -> bool {
-        self.hash().ct_eq(&row.secret_hash).into()
+    /// Whether this is the key whose row is given, with its present secret or, until its moment, with the one before. Takes the
+    /// same time whatever differs. Says nothing about whether the key has ended.
+    pub fn opens(&self, row: &ApiKey, now: Timestamp) -> bool {
+        let hash = self.hash();
+        let (before, until) = row.previous.unwrap_or(([0; 32], Timestamp(i64::MIN)));
+        let is_present = hash.ct_eq(&row.secret_hash);
+        let is_before = hash.ct_eq(&before) & subtle::Choice::from(u8::from(until > now));
+        (is_present | is_before).into()
     }
 
-    /// The row to store for this key.
+    /// A key with the id of another one: what a rotation gives.
+    #[must_use]
+    pub fn renewed(id: &str) -> Self {
+        Self { id: id.to_owned(), ..Self::generate() }
+    }
+
+    /// The row to store for this key, without an end and with all that the role may do.
     pub fn to_row(&self, tenant: Name, role: Role, name: impl Into<String>, created_at: Timestamp) -> ApiKey {
-        ApiKey { id: self.id.clone(), secret_hash: self.hash(), tenant, role, name: name.into(), created_at }
+        ApiKey {
+            id: self.id.clone(),
+            secret_hash: self.hash(),
+            previous: None,
+            tenant,
+            role,
+            grants: vec![],
+            name: name.into(),
+            created_at,
+            expires_at: None,
+            rotated_at: None,
+            revoked_at: None,
+            last_used_at: None,
+        }
     }
 }
 
@@ -93,10 +117,26 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How long a found key is believed without asking the journal: a revoked key works at most this much longer.
-const CACHE_TTL: Duration = Duration::from_secs(5);
+/// How long a found key is believed without asking the journal: a key that another process has revoked or rotated works at
+/// most this much longer.
+pub const KEY_BELIEVED: Duration = Duration::from_secs(5);
 /// Most keys that are remembered: an installation has a few, and the bound holds whatever is tried.
 const CACHE_MAX_KEYS: usize = 1_024;
+/// How exactly it is known when a key was last used: a use within so long of the one before is not written down.
+const USED_EVERY_MS: i64 = 60_000;
+
+/// What a secret opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// This key.
+    Key(Arc<ApiKey>),
+    /// Nothing: there is no such key, or it has another secret.
+    Nothing,
+    /// Nothing any more: the key has ended by itself.
+    Expired(Timestamp),
+    /// Nothing any more: the key was taken back.
+    Revoked(Timestamp),
+}
 
 /// Looks keys up, asking the journal at most once every few seconds for each.
 ///
@@ -104,39 +144,81 @@ const CACHE_MAX_KEYS: usize = 1_024;
 /// keys that are in use.
 #[derive(Default)]
 pub struct KeyCache {
-    found: Mutex<HashMap<String, (Arc<ApiKey>, Instant)>>,
+    found: Mutex<HashMap<String, Found>>,
+}
+
+struct Found {
+    row: Arc<ApiKey>,
+    read_at: Instant,
+    /// The last use that is or will be written down.
+    noted: Option<Timestamp>,
 }
 
 impl KeyCache {
-    /// The row of the key that `secret` opens; `None` when there is no such key or the secret is wrong.
-    pub async fn find(&self, catalog: &dyn Catalog, secret: &Secret) -> Result<Option<Arc<ApiKey>>, JournalError> {
-        let now = Instant::now();
-        if let Some(row) = self.remembered(secret.id(), now) {
-            return Ok(secret.opens(&row).then_some(row));
+    /// What `secret` opens at `now`.
+    pub async fn find(&self, identity: &dyn Identity, secret: &Secret, now: Timestamp) -> Result<Opened, JournalError> {
+        let asked_at = Instant::now();
+        if let Some(row) = self.remembered(secret.id(), asked_at) {
+            return Ok(opened(row, secret, now));
         }
-        let Some(row) = catalog.key(secret.id()).await?.map(Arc::new) else {
-            return Ok(None);
+        let Some(row) = identity.key(secret.id()).await?.map(Arc::new) else {
+            // As much work as for a key that is there.
+            let _ = secret.hash().ct_eq(&[0; 32]);
+            return Ok(Opened::Nothing);
         };
-        if !secret.opens(&row) {
-            return Ok(None);
+        let opened = opened(row, secret, now);
+        if let Opened::Key(row) = &opened {
+            self.remember(row.clone(), asked_at);
         }
-        self.remember(row.clone(), now);
-        Ok(Some(row))
+        Ok(opened)
+    }
+
+    /// Whether this use of a key is to be written down: about one a minute is.
+    pub fn is_to_be_noted(&self, key: &ApiKey, now: Timestamp) -> bool {
+        let mut found = self.lock();
+        let Some(held) = found.get_mut(&key.id) else { return false };
+        let is_new = held.noted.max(key.last_used_at).is_none_or(|noted| now.since_ms(noted) >= USED_EVERY_MS);
+        if is_new {
+            held.noted = Some(now);
+        }
+        is_new
+    }
+
+    /// Keys were changed here: what they open is asked anew.
+    pub fn forget(&self) {
+        self.lock().clear();
     }
 
     fn remembered(&self, id: &str, now: Instant) -> Option<Arc<ApiKey>> {
-        let found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        found.get(id).filter(|(_, at)| now.duration_since(*at) < CACHE_TTL).map(|(row, _)| row.clone())
+        let found = self.lock();
+        found.get(id).filter(|held| now.duration_since(held.read_at) < KEY_BELIEVED).map(|held| held.row.clone())
     }
 
-    fn remember(&self, row: Arc<ApiKey>, now: Instant) {
-        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if found.len() >= CACHE_MAX_KEYS {
-            found.retain(|_, (_, at)| now.duration_since(*at) < CACHE_TTL);
+    fn remember(&self, row: Arc<ApiKey>, read_at: Instant) {
+        let mut found = self.lock();
+        if found.len() >= CACHE_MAX_KEYS && !found.contains_key(&row.id) {
+            found.retain(|_, held| read_at.duration_since(held.read_at) < KEY_BELIEVED);
         }
-        if found.len() < CACHE_MAX_KEYS {
-            found.insert(row.id.clone(), (row, now));
+        if found.len() < CACHE_MAX_KEYS || found.contains_key(&row.id) {
+            let noted = found.get(&row.id).and_then(|held| held.noted);
+            found.insert(row.id.clone(), Found { row, read_at, noted });
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Found>> {
+        // What was being done when a holder of the lock panicked is whole: each change is one insert.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn opened(row: Arc<ApiKey>, secret: &Secret, now: Timestamp) -> Opened {
+    if !secret.opens(&row, now) {
+        return Opened::Nothing;
+    }
+    match (row.revoked_at, row.expires_at) {
+        (Some(at), _) => Opened::Revoked(at),
+        (None, Some(at)) if at <= now => Opened::Expired(at),
+        _ => Opened::Key(row),
     }
 }
 
@@ -163,9 +245,24 @@ mod tests {
     fn only_the_secret_opens_the_row() {
         let key = Secret::generate();
         let row = key.to_row("default".into(), Role::Admin, "test", Timestamp(0));
-        assert!(key.opens(&row));
-        let guess = Secret { id: key.id.clone(), secret: Secret::generate().secret };
-        assert!(!guess.opens(&row));
+        assert!(key.opens(&row, Timestamp(0)));
+        assert!(!Secret::renewed(&key.id).opens(&row, Timestamp(0)));
+    }
+
+    #[test]
+    fn the_secret_before_opens_until_its_moment() {
+        let key = Secret::generate();
+        let next = Secret::renewed(key.id());
+        let row = key.to_row("default".into(), Role::User, "test", Timestamp(0));
+        let rotated = ApiKey { secret_hash: next.hash(), previous: Some((key.hash(), Timestamp(10))), ..row };
+        assert!(next.opens(&rotated, Timestamp(9)) && next.opens(&rotated, Timestamp(10)));
+        assert!(key.opens(&rotated, Timestamp(9)) && !key.opens(&rotated, Timestamp(10)));
+        let ended = ApiKey { expires_at: Some(Timestamp(5)), ..rotated.clone() };
+        assert_eq!(opened(Arc::new(ended), &next, Timestamp(5)), Opened::Expired(Timestamp(5)));
+        let revoked = ApiKey { revoked_at: Some(Timestamp(3)), ..rotated };
+        assert_eq!(opened(Arc::new(revoked.clone()), &next, Timestamp(4)), Opened::Revoked(Timestamp(3)));
+        // Who does not hold the secret learns nothing of the key.
+        assert_eq!(opened(Arc::new(revoked), &Secret::renewed(key.id()), Timestamp(4)), Opened::Nothing);
     }
 
     #[test]

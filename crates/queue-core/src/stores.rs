@@ -10,7 +10,7 @@ use crate::{
     credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Budgets, Catalog, Journal, Ledger, Orders, Reads},
+    journal::{Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads},
     operations::Operations,
     time::Clock,
 };
@@ -26,6 +26,8 @@ pub struct Stores {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// Who may call.
+    pub identity: Arc<dyn Identity>,
     /// Tenants' own keys, sealed.
     pub vault: Arc<dyn Vault>,
     /// What operators order.

@@ -96,6 +96,7 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         reads: journal.clone(),
         ledger: journal.clone(),
         catalog: journal.clone(),
+        identity: journal.clone(),
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),

@@ -55,6 +55,7 @@ impl Scene {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            identity: journal.clone(),
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),

@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
     routes::jobs::room,
@@ -42,23 +43,28 @@ pub(crate) struct Batch {
     ("id" = String, Path, description = "the batch"),
     ("wait" = Option<String>, Query, description = "wait for the end of all jobs, e.g. `30s`; at most 60 s"),
 ), responses((status = 200, body = Batch), (status = 404, body = Document)))]
-pub(crate) async fn get(State(app): State<Shared>, Segment(id): Segment, uri: Uri) -> Result<Json<Batch>, Problem> {
+pub(crate) async fn get(
+    State(app): State<Shared>,
+    caller: Caller,
+    Segment(id): Segment,
+    uri: Uri,
+) -> Result<Json<Batch>, Problem> {
     let mut params = Params::of(&uri, &["wait"])?;
     let wait = params.wait();
     params.finish()?;
     match wait {
-        Some(wait) => until_finished(&app, &id, wait).await.map(Json),
-        None => count(&app, &id).await.map(Json),
+        Some(wait) => until_finished(&app, &caller, &id, wait).await.map(Json),
+        None => count(&app, &caller, &id).await.map(Json),
     }
 }
 
-async fn until_finished(app: &App, id: &str, wait: Duration) -> Result<Batch, Problem> {
+async fn until_finished(app: &App, caller: &Caller, id: &str, wait: Duration) -> Result<Batch, Problem> {
     let ends = Instant::now() + wait;
     // Before the first look, so that an end between look and wait is not missed.
     let mut any = app.waiters.any();
     let _room = room(app)?;
     loop {
-        let batch = count(app, id).await?;
+        let batch = count(app, caller, id).await?;
         if batch.finished || Instant::now() >= ends || app.shutdown.is_cancelled() {
             return Ok(batch);
         }
@@ -75,8 +81,8 @@ async fn until_finished(app: &App, id: &str, wait: Duration) -> Result<Batch, Pr
     }
 }
 
-async fn count(app: &App, id: &str) -> Result<Batch, Problem> {
-    let counts = app.api.stores.reads.batch(id).await?;
+async fn count(app: &App, caller: &Caller, id: &str) -> Result<Batch, Problem> {
+    let counts = caller.reads(app).batch(id, &caller.within()).await?;
     if counts.is_empty() {
         return Err(Problem::new(Cause::NotFound, "no job was submitted with this batch_id")
             .at("/path/id", "is not the id of a batch"));

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     body::{self, Media},
     fields::{Fields, Raw},
     json,
@@ -136,8 +137,9 @@ fn tenant_scope(text: &str) -> Result<Scope, Problem> {
     Name::checked(text).map(Scope::Tenant).map_err(|reason| Problem::field("/path/tenant", reason))
 }
 
-async fn key_scope(app: &App, text: &str) -> Result<Scope, Problem> {
-    match app.api.stores.catalog.key(text).await? {
+async fn key_scope(app: &App, caller: &Caller, text: &str) -> Result<Scope, Problem> {
+    let key = app.api.stores.identity.key(text).await?;
+    match key.filter(|key| caller.bound().is_none_or(|tenant| *tenant == key.tenant)) {
         Some(key) => Ok(Scope::Key(Name::from(key.id.as_str()))),
         None => {
             let detail = "there is no API key with this id";
@@ -370,9 +372,14 @@ pub(crate) async fn put_tenant(
 #[utoipa::path(get, path = "/v1/keys/{key}/budget", tag = "money", security(("key" = [])), params(
     ("key" = String, Path, description = "the key's public part: the 8 characters behind `lsk_`"),
 ), responses((status = 200, body = BudgetView), (status = 404, body = Document)))]
-pub(crate) async fn get_key(State(app): State<Shared>, Segment(key): Segment, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn get_key(
+    State(app): State<Shared>,
+    caller: Caller,
+    Segment(key): Segment,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let scope = key_scope(&app, &key).await?;
+    let scope = key_scope(&app, &caller, &key).await?;
     show(&app, &scope).await
 }
 
@@ -389,13 +396,14 @@ pub(crate) async fn get_key(State(app): State<Shared>, Segment(key): Segment, ur
 ))]
 pub(crate) async fn put_key(
     State(app): State<Shared>,
+    caller: Caller,
     Segment(key): Segment,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let scope = key_scope(&app, &key).await?;
+    let scope = key_scope(&app, &caller, &key).await?;
     change(&app, scope, headers, body).await
 }
 

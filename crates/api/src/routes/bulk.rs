@@ -75,7 +75,7 @@ pub(crate) enum BulkItem {
 ))]
 pub(crate) async fn submit(
     State(app): State<Shared>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Extension(trail): Extension<Trail>,
     uri: Uri,
     headers: HeaderMap,

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::Shared,
+    auth::Caller,
     params::Params,
     problem::{Document, Problem},
     view::UsageView,
@@ -122,7 +123,7 @@ pub(crate) fn end_of_day(now: Timestamp) -> Timestamp {
     ("until" = Option<String>, Query, description = "RFC 3339, or a duration back (days and weeks from the start of that UTC day); default now"),
     ("tenant" = Option<String>, Query, description = "only those of this tenant"),
 ), responses((status = 200, body = Costs), (status = 422, body = Document)))]
-pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Costs>, Problem> {
+pub(crate) async fn costs(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<Costs>, Problem> {
     let mut params = Params::of(&uri, &["group_by", "since", "until", "tenant"])?;
     let now = app.now();
     let columns = params.parsed("group_by", parse_columns);
@@ -136,6 +137,12 @@ pub(crate) async fn costs(State(app): State<Shared>, uri: Uri) -> Result<Json<Co
     params.finish()?;
     let by = columns.unwrap_or_else(|| vec![CostColumn::Operation]);
     let group_by: Vec<_> = by.iter().map(|column| column.as_str()).collect();
+    if let (Some(bound), Some(tenant)) = (caller.bound(), &tenant)
+        && bound != tenant
+    {
+        return Ok(Json(Costs { group_by, since, until, rows: vec![] }));
+    }
+    let tenant = caller.bound().cloned().or(tenant);
     let query = CostQuery { by, since, until: given.unwrap_or_else(|| end_of_day(now)), tenant };
     let rows = app.api.stores.ledger.costs(&query).await?;
     let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();

@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
     routes::{
@@ -77,7 +78,7 @@ pub(crate) struct DeadLetterPage {
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
 ), responses((status = 200, body = DeadLetterPage), (status = 422, body = Document)))]
-pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<DeadLetterPage>, Problem> {
+pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<DeadLetterPage>, Problem> {
     let mut params = Params::of(&uri, &KNOWN)?;
     let which = list::which(&mut params, app.now());
     let mut filter = list::filter(&mut params, app.now());
@@ -89,7 +90,7 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Dea
     if let Some(which) = &which {
         filter = list::narrow(filter, which);
     }
-    let (dead_letters, next_cursor) = list::page(&app, filter, which.as_ref()).await?;
+    let (dead_letters, next_cursor) = list::page(&app, &caller, filter, which.as_ref()).await?;
     Ok(Json(DeadLetterPage { dead_letters, next_cursor }))
 }
 
@@ -114,19 +115,20 @@ pub(crate) struct DeadLetter {
 ), responses((status = 200, body = DeadLetter), (status = 404, description = "no such dead letter", body = Document)))]
 pub(crate) async fn get(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
 ) -> Result<Json<DeadLetter>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let job = view::row(&app, id).await?;
+    let job = view::row(&app, &caller, id).await?;
     if job.standing != Standing::Dead {
         return Err(Problem::new(Cause::NotFound, format!("job {id} is not a dead letter")).about(id));
     }
-    let reads = &app.api.stores.reads;
+    let reads = caller.reads(&app);
     let payload = reads.payload(id).await?.filter(|payload| payload.len() <= INLINE_PAYLOAD_MAX_BYTES);
     let payload = payload.map(|payload| view::raw_json(&payload)).transpose()?;
     let history = reads.attempts(id).await?;
-    Ok(Json(DeadLetter { job: view::one(&app, job).await?, payload, history }))
+    Ok(Json(DeadLetter { job: view::one(&app, &caller, job).await?, payload, history }))
 }
 
 /// Gives a dead letter another life: a new attempt budget; answers that were paid for are kept.
@@ -137,15 +139,21 @@ pub(crate) async fn get(
     (status = 404, body = Document),
     (status = 409, description = "it is not a dead letter", body = Document),
 ))]
-pub(crate) async fn redrive(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn redrive(
+    State(app): State<Shared>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
+    view::row(&app, &caller, id).await?;
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the job from being pushed.
         tokio::spawn(async move { redrive_and_push(&app, id).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
-    show(&app, view::row(&app, id).await?, StatusCode::OK, None).await
+    show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
 }
 
 async fn redrive_and_push(app: &App, id: JobId) -> Result<(), Problem> {
@@ -209,10 +217,10 @@ impl From<DeadGroup> for GroupView {
 #[utoipa::path(get, path = "/v1/dead-letters/groups", tag = "dead letters", security(("key" = [])), params(
     ("queue" = Option<String>, Query, description = "of this queue"),
 ), responses((status = 200, body = Groups)))]
-pub(crate) async fn groups(State(app): State<Shared>, uri: Uri) -> Result<Json<Groups>, Problem> {
+pub(crate) async fn groups(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<Groups>, Problem> {
     let mut params = Params::of(&uri, &["queue"])?;
     let queue = params.parsed("queue", Name::checked);
     params.finish()?;
-    let groups = app.api.stores.reads.dead_groups(queue.as_ref()).await?;
+    let groups = caller.reads(&app).dead_groups(queue.as_ref(), &caller.within()).await?;
     Ok(Json(Groups { groups: groups.into_iter().map(GroupView::from).collect() }))
 }

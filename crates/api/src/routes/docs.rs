@@ -13,6 +13,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_swagger_ui::Config;
 
 use crate::{
+    access,
     app::Shared,
     observe,
     problem::{Cause, Problem},
@@ -32,9 +33,10 @@ pub(crate) fn routes(document: OpenApi, version: &str) -> Router<Shared> {
         .route("/docs/{*file}", get(page))
 }
 
-/// The document with its version, and a key on every route that needs one.
+/// The document with its version, and with what each route asks of its callers.
 pub(crate) fn dressed(mut document: OpenApi, version: &str) -> OpenApi {
     document.info.version = version.to_owned();
+    access::describe(&mut document);
     document
 }
 

@@ -9,6 +9,7 @@ use axum::{
 
 use crate::{
     app::Shared,
+    auth::Caller,
     params::{JobPath, Params},
     problem::{Document, Problem},
     routes::jobs::room,
@@ -35,6 +36,7 @@ use crate::{
 ))]
 pub(crate) async fn events(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
     headers: HeaderMap,
@@ -43,7 +45,7 @@ pub(crate) async fn events(
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
     let position = last.and_then(stream::position_of);
     let room = room(&app)?;
-    let pieces = stream::open(app, id, position, room).await?;
+    let pieces = stream::open(app, caller, id, position, room).await?;
     let mut response = Body::from_stream(pieces).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));

@@ -11,7 +11,7 @@ use axum::{
 };
 use queue_core::{
     error::JobError,
-    ids::Epoch,
+    ids::{Epoch, JobId},
     job::{AttemptRecord, Job},
     ledger::{Billed, CallRecord, Nanousd, Usage},
     state::Standing,
@@ -57,7 +57,7 @@ const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
 ))]
 pub(crate) async fn submit(
     State(app): State<Shared>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     Extension(trail): Extension<Trail>,
     uri: Uri,
     headers: HeaderMap,
@@ -93,6 +93,7 @@ pub(crate) fn mark_replayed(response: &mut Response) {
 ))]
 pub(crate) async fn get(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
     headers: HeaderMap,
@@ -101,19 +102,21 @@ pub(crate) async fn get(
     let wait = params.wait();
     params.finish()?;
     let job = match wait {
-        Some(wait) => until_final(&app, id, wait).await?,
-        None => view::row(&app, id).await?,
+        Some(wait) => until_final(&app, &caller, id, wait).await?,
+        None => view::row(&app, &caller, id).await?,
     };
-    show(&app, job, StatusCode::OK, Some(&headers)).await
+    show(&app, &caller, job, StatusCode::OK, Some(&headers)).await
 }
 
-async fn until_final(app: &App, id: queue_core::ids::JobId, wait: Duration) -> Result<Job, Problem> {
+async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Job, Problem> {
+    // Nobody waits for a job that is not there.
+    view::row(app, caller, id).await?;
     let ends = Instant::now() + wait;
-    // Before the first look, so that an end between look and wait is not missed.
+    // Before the look, so that an end between look and wait is not missed.
     let waiter = app.waiters.watch(id);
     let _room = room(app)?;
     loop {
-        let job = view::row(app, id).await?;
+        let job = view::row(app, caller, id).await?;
         if job.standing.is_final() || Instant::now() >= ends || app.shutdown.is_cancelled() {
             return Ok(job);
         }
@@ -136,12 +139,13 @@ pub(crate) fn room(app: &App) -> Result<tokio::sync::OwnedSemaphorePermit, Probl
 /// A job as an answer, with its tag.
 pub(crate) async fn show(
     app: &App,
+    caller: &Caller,
     job: Job,
     status: StatusCode,
     conditions: Option<&HeaderMap>,
 ) -> Result<Response, Problem> {
     let epoch = job.epoch;
-    let view = view::one(app, job).await?;
+    let view = view::one(app, caller, job).await?;
     let body = serde_json::to_vec(&view).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
     let tag = tag_of(epoch, &body);
     let known = conditions.and_then(|headers| headers.get(header::IF_NONE_MATCH)).and_then(|value| value.to_str().ok());
@@ -172,11 +176,16 @@ pub(crate) fn epoch_of_tag(tag: &str) -> Option<Epoch> {
     (status = 404, body = Document),
     (status = 409, description = "it has not succeeded", body = Document),
 ))]
-pub(crate) async fn result(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Response, Problem> {
+pub(crate) async fn result(
+    State(app): State<Shared>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let job = view::row(&app, id).await?;
+    let job = view::row(&app, &caller, id).await?;
     if job.standing == Standing::Succeeded
-        && let Some(result) = app.api.stores.reads.result(id).await?
+        && let Some(result) = caller.reads(&app).result(id).await?
     {
         return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
     }
@@ -253,12 +262,13 @@ impl AttemptView {
 ), responses((status = 200, body = Attempts), (status = 404, body = Document)))]
 pub(crate) async fn attempts(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
 ) -> Result<Json<Attempts>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    view::row(&app, id).await?;
-    let reads = &app.api.stores.reads;
+    view::row(&app, &caller, id).await?;
+    let reads = caller.reads(&app);
     let (attempts, calls) = (reads.attempts(id).await?, reads.calls(id).await?);
     Ok(Json(Attempts { attempts: attempts.into_iter().map(|attempt| AttemptView::new(attempt, &calls)).collect() }))
 }
@@ -341,9 +351,14 @@ impl From<CallRecord> for CallView {
 #[utoipa::path(get, path = "/v1/jobs/{id}/calls", tag = "money", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
 ), responses((status = 200, body = Calls), (status = 404, body = Document)))]
-pub(crate) async fn calls(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Json<Calls>, Problem> {
+pub(crate) async fn calls(
+    State(app): State<Shared>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Json<Calls>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    view::row(&app, id).await?;
-    let calls = app.api.stores.reads.calls(id).await?.into_iter().map(CallView::from).collect();
+    view::row(&app, &caller, id).await?;
+    let calls = caller.reads(&app).calls(id).await?.into_iter().map(CallView::from).collect();
     Ok(Json(Calls { calls }))
 }

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     params::{Params, cursor},
     problem::{Cause, Problem},
     view::{self, JobView},
@@ -75,7 +76,7 @@ const KNOWN: [&str; 13] = [
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
 ), responses((status = 200, body = JobPage), (status = 422, body = crate::problem::Document)))]
-pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<JobPage>, Problem> {
+pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<JobPage>, Problem> {
     let mut params = Params::of(&uri, &KNOWN)?;
     let state = params.parsed("state", |text| {
         let words = JobState::ALL.map(JobState::as_str).join(", ");
@@ -94,12 +95,12 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Job
         filter = narrow(filter, which);
     }
     match state {
-        Some(JobState::Running) => return running(&app, &filter, which.as_ref()).await.map(Json),
+        Some(JobState::Running) => return running(&app, &caller, filter, which.as_ref()).await.map(Json),
         Some(JobState::Scheduled) => filter.due = Some((false, now)),
         Some(JobState::Ready) => filter.due = Some((true, now)),
         _ => {}
     }
-    let (mut jobs, next_cursor) = page(&app, filter, which.as_ref()).await?;
+    let (mut jobs, next_cursor) = page(&app, &caller, filter, which.as_ref()).await?;
     // The journal cannot tell waiting from running: such a page may be shorter than asked, and its cursor goes on.
     jobs.retain(|job| state.is_none_or(|state| job.state == state));
     Ok(Json(JobPage { jobs, next_cursor, incomplete: false }))
@@ -128,27 +129,29 @@ pub(crate) fn narrow(given: JobFilter, which: &Filter) -> JobFilter {
     }
 }
 
-/// A page of jobs, and the cursor of the next one.
+/// A page of those jobs that there are for the caller, and the cursor of the next one.
 pub(crate) async fn page(
     app: &App,
+    caller: &Caller,
     filter: JobFilter,
     which: Option<&Filter>,
 ) -> Result<(Vec<JobView>, Option<String>), Problem> {
+    let Some(filter) = caller.narrowed(filter) else { return Ok((vec![], None)) };
     let Some(which) = which else {
-        let (rows, next) = rows(app, filter).await?;
+        let (rows, next) = rows(app, caller, filter).await?;
         return Ok((view::many(app, rows).await, next));
     };
-    let found = app.api.stores.find(which, &filter, filter.limit).await?;
+    let found = caller.stores(app).find(which, &filter, filter.limit).await?;
     let now = app.now();
     let jobs = found.jobs.into_iter().map(|(job, place)| JobView::new(job, &place, now)).collect();
     Ok((jobs, found.next.map(cursor)))
 }
 
-async fn rows(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, Option<String>), Problem> {
+async fn rows(app: &App, caller: &Caller, mut filter: JobFilter) -> Result<(Vec<Job>, Option<String>), Problem> {
     let limit = filter.limit;
     // One more than asked tells whether there is another page.
     filter.limit = limit + 1;
-    let listed = app.api.stores.reads.list(&filter).await?;
+    let listed = caller.reads(app).list(&filter).await?;
     let mut rows = listed.jobs;
     let more = rows.len() > limit;
     rows.truncate(limit);
@@ -158,13 +161,16 @@ async fn rows(app: &App, mut filter: JobFilter) -> Result<(Vec<Job>, Option<Stri
 
 /// Running jobs: only the dispatcher knows them, and it is asked by id. They are sought among the live jobs, those
 /// that were due first before the others, until as many are found as workers hold.
-async fn running(app: &App, filter: &JobFilter, which: Option<&Filter>) -> Result<JobPage, Problem> {
-    let (found, incomplete) = leased(app, filter).await?;
+async fn running(app: &App, caller: &Caller, filter: JobFilter, which: Option<&Filter>) -> Result<JobPage, Problem> {
+    let Some(filter) = caller.narrowed(filter) else {
+        return Ok(JobPage { jobs: vec![], next_cursor: None, incomplete: false });
+    };
+    let (found, incomplete) = leased(app, &filter).await?;
     let mut jobs = Vec::new();
     for ids in found.chunks(PAGE_MAX_ROWS) {
-        let rows = app.api.stores.reads.jobs(ids).await?;
+        let rows = caller.reads(app).jobs(ids).await?;
         let meant = |job: &Job| which.is_none_or(|which| which.matches(job, JobState::Running));
-        let rows = rows.into_iter().flatten().filter(|job| matches(filter, job) && meant(job)).collect();
+        let rows = rows.into_iter().flatten().filter(|job| matches(&filter, job) && meant(job)).collect();
         jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
         if jobs.len() > filter.limit {
             break;
@@ -229,6 +235,7 @@ fn matches(filter: &JobFilter, job: &Job) -> bool {
     is(&filter.queue, &job.queue)
         && is(&filter.kind, &job.kind)
         && is(&filter.tenant, &job.tenant)
+        && is_some(&filter.key_id, &job.key_id)
         && is_some(&filter.batch_id, &job.batch_id)
         && is_some(&filter.operation, &job.operation)
         && is_some(&filter.error_class, &job.error.as_ref().map(|error| error.class.to_string()))

@@ -10,6 +10,7 @@ pub(crate) mod docs;
 mod events;
 mod health;
 mod jobs;
+mod keys;
 mod limits;
 mod list;
 mod maintenance;
@@ -42,6 +43,7 @@ use crate::{app::Shared, auth, problem};
         (name = "queues", description = "Depths, pauses and limits."),
         (name = "targets", description = "Providers' models: pauses and breakers."),
         (name = "tenants", description = "Whose jobs they are."),
+        (name = "keys", description = "Who may call this API. What each role may do stands at every route as `x-longshore-role`."),
         (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "operations", description = "One thing done to many jobs: at a rate, abortable, and whoever dies."),
@@ -68,7 +70,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// Every documented route; those below `/v1` behind a key.
 pub(crate) fn all(app: &Shared) -> OpenApiRouter<Shared> {
-    open().merge(keyed().route_layer(middleware::from_fn_with_state(app.clone(), auth::require_key)))
+    open().merge(keyed().route_layer(middleware::from_fn_with_state(app.clone(), auth::require)))
 }
 
 fn open() -> OpenApiRouter<Shared> {
@@ -109,6 +111,9 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(budgets::get_all, budgets::put_all))
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))
         .routes(routes!(budgets::get_key, budgets::put_key))
+        .routes(routes!(keys::list, keys::create, keys::revoke_all))
+        .routes(routes!(keys::get, keys::revoke))
+        .routes(routes!(keys::rotate))
         .routes(routes!(usage::usage))
         .routes(routes!(credentials::of_tenant, credentials::put_named))
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))

@@ -3,7 +3,7 @@
 use std::{str::FromStr, time::Duration};
 
 use axum::{
-    Extension, Json,
+    Json,
     body::Body,
     extract::{FromRequestParts, State},
     http::{HeaderMap, StatusCode, Uri, header, request::Parts},
@@ -219,7 +219,7 @@ pub(crate) struct OperationPage {
 ))]
 pub(crate) async fn begin(
     State(app): State<Shared>,
-    Extension(caller): Extension<Caller>,
+    caller: Caller,
     uri: Uri,
     headers: HeaderMap,
     body: Body,

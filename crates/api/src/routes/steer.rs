@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     body::{self, Media, SMALL_BODY_MAX_BYTES},
     fields::{AHEAD_MAX_MS, Fields},
     json,
@@ -64,6 +65,7 @@ pub(crate) struct JobPatch {
 ))]
 pub(crate) async fn patch(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
     headers: HeaderMap,
@@ -73,8 +75,8 @@ pub(crate) async fn patch(
     let seen = if_match(&headers)?;
     let max = app.api.settings.max_job_bytes + SMALL_BODY_MAX_BYTES;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
-    let job = view::row(&app, id).await?;
-    let chain = if is_chain(&job.target) { app.api.stores.reads.fallback(id).await? } else { Vec::new() };
+    let job = view::row(&app, &caller, id).await?;
+    let chain = if is_chain(&job.target) { caller.reads(&app).fallback(id).await? } else { Vec::new() };
     app.api.budgets.freshen().await?;
     let policy = app.policies.now(&*app.api.stores.catalog).await?;
     let edit = {
@@ -90,7 +92,7 @@ pub(crate) async fn patch(
         tokio::spawn(async move { withdraw_and_edit(&app, id, seen, edit).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
-    show(&app, view::row(&app, id).await?, StatusCode::OK, None).await
+    show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
 }
 
 async fn withdraw_and_edit(app: &App, id: JobId, seen: Option<Epoch>, edit: Edit) -> Result<(), Problem> {
@@ -120,10 +122,10 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
         return;
     }
     // If the journal does not answer now, the reconciler finds the job later.
-    if let Ok(job) = view::row(app, id).await
+    if let Ok([Some(job)]) = app.api.stores.reads.jobs(&[id]).await.as_deref()
         && !job.standing.is_final()
     {
-        submit::push_if_near(app, Entry::from(&job)).await;
+        submit::push_if_near(app, Entry::from(job)).await;
     }
 }
 
@@ -217,6 +219,7 @@ pub(crate) struct CancelRequest {
 ))]
 pub(crate) async fn cancel(
     State(app): State<Shared>,
+    caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
     headers: HeaderMap,
@@ -224,6 +227,7 @@ pub(crate) async fn cancel(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let reason = read_reason(&app, &headers, body).await?;
+    view::row(&app, &caller, id).await?;
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the worker from being told.
@@ -231,7 +235,7 @@ pub(crate) async fn cancel(
     };
     let was_running = task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     let status = if was_running { StatusCode::ACCEPTED } else { StatusCode::OK };
-    show(&app, view::row(&app, id).await?, status, None).await
+    show(&app, &caller, view::row(&app, &caller, id).await?, status, None).await
 }
 
 /// Cancels and says whether the job was running.

@@ -16,6 +16,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    auth::Caller,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
     routes::budgets,
@@ -129,6 +130,16 @@ impl Reason {
         }
     }
 
+    /// For those who may not know what all tenants together spend.
+    fn without_amounts(self) -> Self {
+        let until = self.until;
+        let message = format!(
+            "the budget of the whole installation has no room, {}",
+            ending(until).replace("someone resumes it", "a raise")
+        );
+        Self { until, budget: self.budget, left_ppm: self.left_ppm, ..Self::new("budget", message) }
+    }
+
     fn delayed(until: Timestamp) -> Self {
         Self { until: Some(until), ..Self::new("delayed", format!("it is due at {until}")) }
     }
@@ -228,9 +239,14 @@ impl Reason {
 #[utoipa::path(get, path = "/v1/jobs/{id}/why", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
 ), responses((status = 200, body = Why), (status = 404, body = Document)))]
-pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Uri) -> Result<Json<Why>, Problem> {
+pub(crate) async fn why(
+    State(app): State<Shared>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Json<Why>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let job = view::row(&app, id).await?;
+    let job = view::row(&app, &caller, id).await?;
     let now = app.now();
     let places = app.api.stores.dispatcher.locate(&[id]).await;
     let place = places.map_err(unavailable)?.pop().unwrap_or(Place::Unknown);
@@ -241,10 +257,10 @@ pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Ur
         (Standing::Live, _, _) if maintenance.is_some() => maintenance.into_iter().map(Reason::maintenance).collect(),
         (Standing::Live, _, Place::Unknown) => {
             let mut waits = vec![not_known(job.run_at, now)];
-            name_budget(&app, &job, &mut waits).await?;
+            name_budget(&app, &caller, &job, &mut waits).await?;
             waits
         }
-        (Standing::Live, _, _) => explain(&app, &job).await?,
+        (Standing::Live, _, _) => explain(&app, &caller, &job).await?,
         _ => Vec::new(),
     };
     let mut summary = match (state, since) {
@@ -261,16 +277,16 @@ pub(crate) async fn why(State(app): State<Shared>, JobPath(id): JobPath, uri: Ur
     Ok(Json(Why { id, state, summary, waits }))
 }
 
-async fn explain(app: &App, job: &Job) -> Result<Vec<Reason>, Problem> {
+async fn explain(app: &App, caller: &Caller, job: &Job) -> Result<Vec<Reason>, Problem> {
     let waits = app.api.stores.dispatcher.explain(job.id).await.map_err(unavailable)?;
     let mut waits: Vec<Reason> = waits.into_iter().map(Reason::from).collect();
-    name_budget(app, job, &mut waits).await?;
+    name_budget(app, caller, job, &mut waits).await?;
     Ok(waits)
 }
 
 /// Says which budget a job waits for, how that stands now, and until when: its lanes sleep for a while at a time, and a job
 /// that sleeps alone is due when the budget's period ends.
-async fn name_budget(app: &App, job: &Job, waits: &mut Vec<Reason>) -> Result<(), Problem> {
+async fn name_budget(app: &App, caller: &Caller, job: &Job, waits: &mut Vec<Reason>) -> Result<(), Problem> {
     let sleeps = waits.iter().any(|wait| wait.waits_for == "budget");
     let refused = job.error.as_ref().filter(|error| error.class == ErrorClass::Budget);
     let is_delayed = waits.iter().any(|wait| wait.waits_for == "delayed");
@@ -281,7 +297,10 @@ async fn name_budget(app: &App, job: &Job, waits: &mut Vec<Reason>) -> Result<()
     let mut tight: Option<Reason> = None;
     for (scope, budget) in app.api.budgets.applies(&job.tenant, job.key_id.as_ref()).0 {
         for line in budgets::lines(app, &scope, &budget.value).await? {
-            let next = line.reason(&scope);
+            let mut next = line.reason(&scope);
+            if scope == Scope::All && caller.bound().is_some() {
+                next = next.without_amounts();
+            }
             if tight.as_ref().is_none_or(|best| next.left_ppm < best.left_ppm) {
                 tight = Some(next);
             }

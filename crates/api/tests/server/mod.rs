@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)] // every test file uses another part of it
 
 pub mod gate;
+pub mod people;
 pub mod stream;
 
 use std::{
@@ -21,7 +22,7 @@ use queue_core::{
     events::{EventBody, Events, memory::MemoryEvents},
     ids::{JobId, SessionId},
     job::Loaded,
-    journal::{Outcome, Role, Settled, Settlement, Token, sqlite::SqliteJournal},
+    journal::{Outcome, Role, Settled, Settlement, Token, WorkerSession, sqlite::SqliteJournal},
     keys::Secret,
     ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
@@ -109,6 +110,7 @@ impl Server {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            identity: journal.clone(),
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
@@ -122,7 +124,7 @@ impl Server {
         stores.dispatcher.begin(stores.journal.new_generation().await.unwrap()).await.unwrap();
         let secret = Secret::generate();
         let row = secret.to_row("default".into(), Role::Admin, "test", stores.clock.now());
-        stores.catalog.add_key(row).await.unwrap();
+        stores.identity.add_key(row).await.unwrap();
         Self::over(stores, secret.reveal(), Some(folder), change).await
     }
 
@@ -312,4 +314,18 @@ impl Hand {
         };
         self.stores.dispatcher.step(step).await.unwrap();
     }
+}
+
+/// A worker process that is registered, and nothing else.
+pub async fn worker(stores: &Stores) -> SessionId {
+    let worker = WorkerSession {
+        id: SessionId::generate(),
+        host: "host/1".into(),
+        version: "1".into(),
+        slots: 4,
+        started_at: stores.clock.now(),
+        draining: false,
+    };
+    stores.catalog.open_session(worker.clone()).await.unwrap();
+    worker.id
 }

@@ -7,6 +7,7 @@ pub(crate) mod credential;
 pub(crate) mod dlq;
 pub(crate) mod doctor;
 pub(crate) mod job;
+pub(crate) mod key;
 pub(crate) mod limit;
 pub(crate) mod maintenance;
 pub(crate) mod migrate;

@@ -104,10 +104,28 @@ impl Process {
         });
     }
 
-    /// Creates this admin key where there is none with its id.
+    /// Creates this admin key where there is none with its id; one that was revoked stays so.
     pub(crate) async fn add_admin_key(&self, key: &Secret) -> Result<(), Failure> {
         let row = key.to_row("default".into(), Role::Admin, "admin", self.stores.clock.now());
-        self.stores.catalog.add_key(row).await.map_err(cannot_start("the journal"))
+        self.stores.identity.add_key(row).await.map_err(cannot_start("the journal"))
+    }
+
+    /// An API that others can reach wants an admin key that can be used.
+    pub(crate) async fn want_admin_key(&self, listener: &TcpListener) -> Result<(), Failure> {
+        let (identity, now) = (&self.stores.identity, self.stores.clock.now());
+        let keys = identity.count_keys(Role::Admin, now).await.map_err(cannot_start("the journal"))?;
+        let address = listener.local_addr()?;
+        match (keys, address.ip().is_loopback()) {
+            (0, false) => Err(Failure::usage(format!(
+                "{address} can be reached from elsewhere and there is no admin key that can be used: set \
+                 LONGSHORE_ADMIN_KEY (or admin_key_file) to a new one, or listen on 127.0.0.1"
+            ))),
+            (0, true) => {
+                tracing::warn!("there is no admin key, so nobody can use this API: set LONGSHORE_ADMIN_KEY");
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The HTTP API. `probe_jobs` counts where the configuration does not say whether they are allowed.

@@ -1,6 +1,7 @@
 -- Purpose:   a new API key.
--- Arguments: 1 id, 2 secret_hash, 3 tenant, 4 role, 5 name, 6 created_at.
+-- Arguments: 1 id, 2 secret_hash, 3 tenant, 4 role, 5 name, 6 created_at, 7 grants as JSON or NULL, 8 expires_at or NULL.
 -- Returns:   nothing.
 -- Invariant: a key that is there stays as it is.
-INSERT INTO api_keys (id, secret_hash, tenant, role, name, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO api_keys (id, secret_hash, tenant, role, name, created_at, grants, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 ON CONFLICT (id) DO NOTHING

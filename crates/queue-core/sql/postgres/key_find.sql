@@ -1,5 +1,7 @@
 -- Purpose:   the API key with an id.
 -- Arguments: 1 id.
--- Returns:   id, secret_hash, tenant, role, name, created_at.
+-- Returns:   the columns of a key, as `identity.rs` reads them.
 -- Invariant: writes nothing.
-SELECT id, secret_hash, tenant, role, name, created_at FROM api_keys WHERE id = $1
+SELECT id, secret_hash, previous_hash, previous_until, tenant, role, grants, name, created_at, expires_at, rotated_at, revoked_at,
+       last_used_at
+FROM api_keys WHERE id = $1

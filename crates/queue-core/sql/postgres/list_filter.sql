@@ -1,7 +1,8 @@
 -- Purpose:   the end of every list statement: what narrows it, and its order.
 -- Arguments: 1 the id behind which the page starts, 2 queue, 3 kind, 4 standing, 5 due by, 6 due after, 7 tenant,
 --            8 error class, 9 error signature, 10 batch, 11 operation, 12 text in lower case, 13 the text as part of an
---            id, 14 accepted at or after, 15 accepted before, 16 limit, 17 not below this id (in the statement that it ends). NULL does not narrow.
+--            id, 14 accepted at or after, 15 accepted before, 16 limit, 17 not below this id (in the statement that it ends),
+--            18 submitted with this key. NULL does not narrow.
 -- Returns:   see the statement that it ends.
 -- Invariant: at most `limit` rows. JSON may hold a NUL, and text may not: for the search it is another character.
 AND id < coalesce($1::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
@@ -11,6 +12,7 @@ AND ($4::smallint IS NULL OR standing = $4)
 AND ($5::bigint IS NULL OR run_at <= $5)
 AND ($6::bigint IS NULL OR run_at > $6)
 AND ($7::text IS NULL OR tenant = $7)
+AND ($18::text IS NULL OR key_id = $18)
 AND ($8::text IS NULL OR error_class = $8)
 AND ($9::text IS NULL OR error_signature = $9)
 AND ($10::text IS NULL OR batch_id = $10)

@@ -2,8 +2,7 @@
 -- Arguments: 1 before this id, 2 queue, 3 kind, 4 standing, 5 due by, 6 due after, 7 tenant, 8 error class,
 --            9 error signature, 10 batch, 11 operation, 12 text in lower case, 13 the same without hyphens if it may be
 --            part of an id, 14 accepted at or after, 15 accepted before, 16 limit,
---            17 not below this id (in the statement
---            that it ends). NULL does not narrow.
+--            17 not below this id (in the statement that it ends), 18 submitted with this key. NULL does not narrow.
 -- Returns:   see the statement that it ends.
 -- Invariant: at most `limit` rows.
 AND id < coalesce(?1, x'FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF')
@@ -13,6 +12,7 @@ AND (?4 IS NULL OR standing = ?4)
 AND (?5 IS NULL OR run_at <= ?5)
 AND (?6 IS NULL OR run_at > ?6)
 AND (?7 IS NULL OR tenant = ?7)
+AND (?18 IS NULL OR key_id = ?18)
 AND (?8 IS NULL OR error_class = ?8)
 AND (?9 IS NULL OR error_signature = ?9)
 AND (?10 IS NULL OR batch_id = ?10)

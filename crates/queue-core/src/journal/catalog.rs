@@ -207,45 +207,6 @@ pub struct Backlog {
     pub live: u64,
 }
 
-/// What a key may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Everything.
-    Admin,
-}
-
-impl Role {
-    /// The word of the API and of the journal.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Admin => "admin",
-        }
-    }
-
-    /// The role with this word.
-    pub fn parse(word: &str) -> Option<Self> {
-        [Self::Admin].into_iter().find(|role| role.as_str() == word)
-    }
-}
-
-/// An API key without its secret.
-#[derive(Clone, Debug)]
-pub struct ApiKey {
-    /// The public part, 8 characters.
-    pub id: String,
-    /// SHA-256 of the secret: 256 random bits need no slow hash.
-    pub secret_hash: [u8; 32],
-    /// Whose it is.
-    pub tenant: Name,
-    /// What it may do.
-    pub role: Role,
-    /// For people.
-    pub name: String,
-    /// When it was made.
-    pub created_at: Timestamp,
-}
-
 /// A worker process as the registry knows it.
 #[derive(Clone, Debug, Serialize)]
 pub struct WorkerSession {
@@ -302,15 +263,6 @@ pub trait Catalog: Send + Sync {
 
     /// How many live jobs a tenant has and may have. Cost does not depend on the number of jobs.
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError>;
-
-    /// Creates a key; a key with this id stays as it is.
-    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError>;
-
-    /// The key with this id.
-    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError>;
-
-    /// How many keys of this role there are.
-    async fn count_keys(&self, role: Role) -> Result<u64, JournalError>;
 
     /// Registers a worker process.
     async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;

@@ -1,7 +1,8 @@
 //! The truth: every accepted job, its attempts, its answers and every cent spent.
 //!
 //! Six seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
-//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Orders`] what they order, [`Reads`] what people ask. A method that returns `Ok` has
+//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Orders`] what they order, [`Identity`] who may call,
+//! [`Reads`] what people ask. A method that returns `Ok` has
 //! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
 
 mod budgets;
@@ -9,6 +10,7 @@ mod catalog;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod costs;
+mod identity;
 mod lost;
 mod orders;
 pub mod postgres;
@@ -21,10 +23,11 @@ use async_trait::async_trait;
 pub use budgets::{Alert, Budgets};
 use bytes::Bytes;
 pub use catalog::{
-    ApiKey, Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, Role, TargetSettings,
-    TenantRules, TenantSettings, Versioned, WorkerSession,
+    Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, TargetSettings, TenantRules,
+    TenantSettings, Versioned, WorkerSession,
 };
 pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
+pub use identity::{ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation};
 pub use lost::POISON_RECOVERIES;
 pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
@@ -343,6 +346,8 @@ pub struct JobFilter {
     pub due: Option<(bool, Timestamp)>,
     /// Exact tenant.
     pub tenant: Option<Name>,
+    /// Submitted with this key.
+    pub key_id: Option<Name>,
     /// Error class of the last error.
     pub error_class: Option<String>,
     /// Error signature of the last error.
@@ -361,6 +366,15 @@ pub struct JobFilter {
     pub before: Option<JobId>,
     /// At most this many, bounded by [`PAGE_MAX_ROWS`].
     pub limit: usize,
+}
+
+/// Whose jobs a question is about; nothing: everybody's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Within {
+    /// Of this tenant.
+    pub tenant: Option<Name>,
+    /// Submitted with this key.
+    pub key_id: Option<Name>,
 }
 
 /// A page of jobs.
@@ -428,13 +442,13 @@ pub trait Reads: Send + Sync {
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError>;
 
     /// Dead letters by cause, most first, at most [`PAGE_MAX_ROWS`].
-    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError>;
+    async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError>;
 
     /// Totals of every queue. Cost depends on the number of queues, not of jobs.
     async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError>;
 
-    /// Jobs of a batch by standing; empty when nobody named the batch.
-    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError>;
+    /// Jobs of a batch by standing; empty when nobody named the batch. Several tenants may use one name.
+    async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError>;
 
     /// What was accepted under an idempotency key; `None` for a key that accepted nothing. An accept that is not
     /// answered yet may be missing.

@@ -18,7 +18,7 @@ use queue_core::{
     ids::{CallId, Epoch, Incarnation, Nonce, SessionId},
     job::{Idempotency, Kind, NewJob},
     journal::{
-        Blame, Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token,
+        Blame, Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token, Within,
         conformance::{Fixture, Opened},
         sqlite::SqliteJournal,
     },
@@ -283,7 +283,7 @@ impl Subject {
         assert_eq!(counted.get("default").copied().unwrap_or_default(), live.len() as u64);
         let backlog = self.opened().catalog.backlog(&"acme".into()).await.unwrap();
         assert_eq!((backlog.max, backlog.live), (None, live.len() as u64));
-        let batch = self.reads().batch("all").await.unwrap();
+        let batch = self.reads().batch("all", &Within::default()).await.unwrap();
         for standing in Standing::ALL {
             let expected = held.iter().filter(|(_, held)| held.standing == standing).count() as u64;
             assert_eq!(batch.get(&standing).copied().unwrap_or_default(), expected, "{standing:?}");

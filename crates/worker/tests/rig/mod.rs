@@ -74,6 +74,7 @@ impl Rig {
             reads: journal.clone(),
             ledger: journal.clone(),
             catalog: journal.clone(),
+            identity: journal.clone(),
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),

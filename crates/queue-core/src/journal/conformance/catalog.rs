@@ -7,10 +7,7 @@ use crate::{
     fallback::Link,
     ids::{Epoch, JobId, Name, SessionId},
     job::{Idempotency, NewJob},
-    journal::{
-        Accepted, ApiKey, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings,
-        WorkerSession,
-    },
+    journal::{Accepted, Backlog, BreakerMode, Filling, QueueSettings, TargetSettings, TenantSettings, WorkerSession},
     ledger::Nanousd,
     limiter::{Charges, RATE_MAX, SetLimit},
     state::Standing,
@@ -41,26 +38,6 @@ pub async fn queues_exist_once_named(fixture: &dyn Fixture) {
     store.catalog.set_queue(&"early".into(), QueueSettings::default()).await.unwrap();
     let names: Vec<_> = store.catalog.queues().await.unwrap().into_keys().collect();
     assert_eq!(names, ["default".into(), "early".into()]);
-}
-
-/// A key is found by its id, and cannot be replaced by adding it again.
-pub async fn keys_stay_as_they_were_made(fixture: &dyn Fixture) {
-    let store = fixture.open().await;
-    let key = ApiKey {
-        id: "abcd1234".into(),
-        secret_hash: [9; 32],
-        tenant: "acme".into(),
-        role: Role::Admin,
-        name: "first".into(),
-        created_at: NOW,
-    };
-    assert_eq!(store.catalog.count_keys(Role::Admin).await.unwrap(), 0);
-    store.catalog.add_key(key.clone()).await.unwrap();
-    store.catalog.add_key(ApiKey { secret_hash: [1; 32], name: "thief".into(), ..key.clone() }).await.unwrap();
-    let kept = store.catalog.key("abcd1234").await.unwrap().unwrap();
-    assert_eq!(format!("{kept:?}"), format!("{key:?}"));
-    assert_eq!(store.catalog.count_keys(Role::Admin).await.unwrap(), 1);
-    assert!(store.catalog.key("other").await.unwrap().is_none());
 }
 
 /// Sessions are there from their opening to their close, both idempotent.

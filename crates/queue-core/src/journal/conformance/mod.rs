@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod budgets;
 pub mod catalog;
+pub mod identity;
 pub mod money;
 pub mod operations;
 pub mod orders;
@@ -21,7 +22,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Budgets, Catalog, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token};
+use super::{
+    Accepted, Budgets, Catalog, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
+};
 use crate::{
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -43,6 +46,8 @@ pub struct Opened {
     pub ledger: Arc<dyn Ledger>,
     /// What operators set.
     pub catalog: Arc<dyn Catalog>,
+    /// Who may call.
+    pub identity: Arc<dyn Identity>,
     /// Tenants' own keys.
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
@@ -55,13 +60,15 @@ pub struct Opened {
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Vault + Budgets + Orders + Operations + 'static>(
-        store: S,
-    ) -> Self {
+    pub fn over<S>(store: S) -> Self
+    where
+        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
+    {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, vault, budgets, orders) = (store.clone(), store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, vault, budgets, orders, operations: store }
+        let (catalog, identity, vault, budgets) = (store.clone(), store.clone(), store.clone(), store.clone());
+        let orders = store.clone();
+        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations: store }
     }
 }
 
@@ -99,11 +106,14 @@ macro_rules! journal_conformance {
                 a_cancelled_attempt_is_written_down,
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
-                totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_missing_is_not_there;
+                totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_asked_within_a_tenant_stays_in_it, what_is_missing_is_not_there;
             vault: a_key_is_set_over_the_one_before, a_deleted_key_leaves_its_number, refusals_disable_a_key,
                 a_rewrap_touches_one_version, changes_come_in_their_order, policies_are_told_apart;
-            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, keys_stay_as_they_were_made, sessions_come_and_go,
+            catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
+            identity: keys_stay_as_they_were_made, keys_are_listed_by_page, a_rotation_keeps_the_secret_before_for_a_while,
+                a_revoked_key_is_counted_no_more, the_last_admin_key_stays, the_last_admin_key_stays_whoever_asks_at_once,
+                a_use_is_noted_and_never_taken_back;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;

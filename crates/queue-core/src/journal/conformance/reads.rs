@@ -5,7 +5,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{JobId, Nonce, SessionId},
     job::{Kind, NewJob},
-    journal::{Blame, DeadGroup, JobFilter, Outcome, QueueTotals, Recovery},
+    journal::{Blame, DeadGroup, JobFilter, Outcome, QueueTotals, Recovery, Within},
     state::Standing,
 };
 
@@ -118,10 +118,10 @@ pub async fn a_batch_is_counted_by_standing(fixture: &dyn Fixture) {
     settle(&store, token(jobs[1].id, 0), death()).await;
     settle(&store, token(jobs[2].id, 0), retry()).await;
     store.journal.cancel(jobs[3].id, None, None, NOW).await.unwrap();
-    let counts = store.reads.batch("b").await.unwrap();
+    let counts = store.reads.batch("b", &Within::default()).await.unwrap();
     let expected = [(Standing::Live, 3), (Standing::Succeeded, 1), (Standing::Dead, 1), (Standing::Cancelled, 1)];
     assert_eq!(counts, expected.into());
-    assert!(store.reads.batch("nobody").await.unwrap().is_empty());
+    assert!(store.reads.batch("nobody", &Within::default()).await.unwrap().is_empty());
 }
 
 /// Every way into and out of a state moves the numbers of its queue, and of no other.
@@ -167,9 +167,9 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
         end.calls = vec![super::call(&job, "chat", Some(10))];
         store.journal.settle(end).await.unwrap();
     }
-    let unfolded = store.reads.dead_groups(None).await.unwrap();
+    let unfolded = store.reads.dead_groups(None, &Within::default()).await.unwrap();
     store.ledger.fold_costs().await.unwrap();
-    let groups = store.reads.dead_groups(None).await.unwrap();
+    let groups = store.reads.dead_groups(None, &Within::default()).await.unwrap();
     let told = |groups: &[DeadGroup]| groups.iter().map(|group| format!("{group:?}")).collect::<Vec<_>>();
     assert_eq!(told(&groups), told(&unfolded), "sums that move stay what they are");
     assert_eq!(groups.len(), 2);
@@ -177,7 +177,7 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
     assert_eq!((groups[0].first_seen, groups[0].last_seen), (NOW, NOW.plus_ms(2)));
     assert_eq!((groups[0].class.as_str(), groups[0].cost_nanousd), ("server", 30));
     assert_eq!((groups[1].signature.as_str(), groups[1].count), (other.signature.as_str(), 1));
-    let bulk = store.reads.dead_groups(Some(&"bulk".into())).await.unwrap();
+    let bulk = store.reads.dead_groups(Some(&"bulk".into()), &Within::default()).await.unwrap();
     assert_eq!(bulk.iter().map(|group| group.count).collect::<Vec<_>>(), [1, 1]);
     let of_cause = JobFilter { standing: Some(Standing::Dead), signature: Some(failure().signature), ..everything() };
     let mut page = JobFilter { limit: 2, ..of_cause };
@@ -187,7 +187,7 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
     assert_eq!((first.len(), rest.len()), (2, 1), "the letters of a cause, page by page");
     store.journal.redrive(rest[0], NOW).await.unwrap();
     store.journal.record(super::call(&job_of(&store, first[0]).await, "late", Some(7))).await.unwrap();
-    let groups = store.reads.dead_groups(None).await.unwrap();
+    let groups = store.reads.dead_groups(None, &Within::default()).await.unwrap();
     assert_eq!((groups[0].count, groups[0].cost_nanousd), (2, 27), "a redrive leaves its group, late money joins it");
 }
 
@@ -195,6 +195,45 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
 async fn job_of(store: &Opened, id: JobId) -> NewJob {
     let row = super::row(store, id).await;
     NewJob { id, queue: row.queue, ..job() }
+}
+
+/// Two tenants use one name for a batch and die of one cause; each is told its own, and a key its own of that.
+pub async fn what_is_asked_within_a_tenant_stays_in_it(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let of = |tenant: &str, key: Option<&str>| NewJob {
+        tenant: tenant.into(),
+        key_id: key.map(Into::into),
+        batch_id: Some("b".into()),
+        ..job()
+    };
+    let jobs = [of("acme", Some("k1")), of("acme", Some("k2")), of("acme", None), of("globex", Some("k1"))];
+    store.journal.accept(jobs.to_vec()).await.unwrap();
+    for job in &jobs[..2] {
+        settle(&store, token(job.id, 0), death()).await;
+    }
+    settle(&store, token(jobs[3].id, 0), death()).await;
+    settle(&store, token(jobs[2].id, 0), success()).await;
+    let within = |tenant: &str, key: Option<&str>| Within { tenant: Some(tenant.into()), key_id: key.map(Into::into) };
+    for (within, dead, all, listed_too) in [
+        (Within::default(), 3, 4, vec![3, 2, 1, 0]),
+        (within("acme", None), 2, 3, vec![2, 1, 0]),
+        (within("acme", Some("k2")), 1, 1, vec![1]),
+        (within("globex", None), 1, 1, vec![3]),
+        (within("globex", Some("k2")), 0, 0, vec![]),
+    ] {
+        let groups = store.reads.dead_groups(None, &within).await.unwrap();
+        assert_eq!(groups.iter().map(|group| group.count).sum::<u64>(), dead, "{within:?}");
+        let other = store.reads.dead_groups(Some(&"other".into()), &within).await.unwrap();
+        assert!(other.is_empty(), "{within:?}");
+        let counts = store.reads.batch("b", &within).await.unwrap();
+        assert_eq!(counts.values().sum::<u64>(), all, "{within:?}");
+        for standing in [None, Some(Standing::Dead)] {
+            let filter =
+                JobFilter { tenant: within.tenant.clone(), key_id: within.key_id.clone(), standing, ..everything() };
+            let expected = listed_too.iter().filter(|at| standing.is_none() || **at != 2).map(|at| jobs[*at].id);
+            assert_eq!(listed(&store, filter).await, expected.collect::<Vec<_>>(), "{within:?} {standing:?}");
+        }
+    }
 }
 
 /// Questions about a job that is not there are answered with nothing.
@@ -207,7 +246,7 @@ pub async fn what_is_missing_is_not_there(fixture: &dyn Fixture) {
     assert!(store.reads.result(id).await.unwrap().is_none());
     assert!(store.reads.attempts(id).await.unwrap().is_empty());
     assert!(store.reads.calls(id).await.unwrap().is_empty());
-    assert!(store.reads.dead_groups(None).await.unwrap().is_empty());
+    assert!(store.reads.dead_groups(None, &Within::default()).await.unwrap().is_empty());
     assert!(store.reads.live_counts().await.unwrap().is_empty());
     assert!(store.journal.memos(id).await.unwrap().is_empty());
     assert!(listed(&store, everything()).await.is_empty());

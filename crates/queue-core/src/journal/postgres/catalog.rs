@@ -1,4 +1,4 @@
-//! Queues, API keys and worker sessions.
+//! Queues, tenants, targets and worker sessions.
 
 use std::collections::BTreeMap;
 
@@ -17,8 +17,8 @@ use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
-        TenantSettings, Versioned, WorkerSession,
+        Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, TargetSettings, TenantSettings, Versioned,
+        WorkerSession,
     },
     limiter::{Charges, SetLimit},
 };
@@ -69,26 +69,6 @@ impl Catalog for PostgresJournal {
                 max: cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok()),
                 live: cells.count()?,
             })
-        })
-        .await
-    }
-
-    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
-        self.write::<AddKey>(key).await
-    }
-
-    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError> {
-        self.ask(|pool| async move {
-            let found = sqlx::query(sql::KEY_FIND).bind(kept(id)).fetch_optional(&pool).await?;
-            Ok(found.as_ref().map(key).transpose()?)
-        })
-        .await
-    }
-
-    async fn count_keys(&self, role: Role) -> Result<u64, JournalError> {
-        self.ask(|pool| async move {
-            let row = sqlx::query(sql::KEY_COUNT).bind(role.as_str()).fetch_one(&pool).await?;
-            Ok(Cells::of(&row, 0).count()?)
         })
         .await
     }
@@ -160,18 +140,6 @@ fn target(row: &PgRow) -> Result<(Name, Versioned<TargetSettings>), sqlx::Error>
         },
     };
     Ok((name, Versioned { version, value }))
-}
-
-fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
-    let mut cells = Cells::of(row, 0);
-    Ok(ApiKey {
-        id: cells.text()?,
-        secret_hash: cells.hash()?,
-        tenant: cells.name()?,
-        role: cells.word(Role::parse)?,
-        name: cells.text()?,
-        created_at: cells.time()?,
-    })
 }
 
 fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
@@ -278,30 +246,6 @@ impl Verb for SetTarget {
             versions.push(version);
         }
         Ok(versions)
-    }
-}
-
-struct AddKey;
-
-#[async_trait]
-impl Verb for AddKey {
-    type Input = ApiKey;
-    type Output = ();
-    const REPEATABLE: bool = true;
-
-    async fn run(transaction: &mut Transaction, keys: &[ApiKey], _again: bool) -> Result<Vec<()>, Failure> {
-        for key in keys {
-            sqlx::query(sql::KEY_ADD)
-                .bind(kept(&key.id))
-                .bind(&key.secret_hash[..])
-                .bind(key.tenant.as_str())
-                .bind(key.role.as_str())
-                .bind(kept(&key.name))
-                .bind(key.created_at.0)
-                .execute(transaction.connection())
-                .await?;
-        }
-        Ok(vec![(); keys.len()])
     }
 }
 

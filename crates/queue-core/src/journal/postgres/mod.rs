@@ -10,6 +10,7 @@ mod catalog;
 mod config;
 mod failure;
 mod group;
+mod identity;
 mod keys;
 mod migrations;
 mod money;

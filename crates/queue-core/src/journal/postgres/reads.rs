@@ -21,7 +21,7 @@ use crate::{
     job::{AttemptRecord, Job},
     journal::{
         Answered, COST_LINES_MAX, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan,
-        Loaded, PAGE_MAX_ROWS, QueueTotals, Reads, Token, costs::Days,
+        Loaded, PAGE_MAX_ROWS, QueueTotals, Reads, Token, Within, costs::Days,
     },
     ledger::{CallRecord, Memo},
     state::Standing,
@@ -149,13 +149,21 @@ impl Reads for PostgresJournal {
         self.ask(|pool| list(pool, filter)).await
     }
 
-    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError> {
+    async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError> {
         self.ask(|pool| async move {
-            let found = sqlx::query(sql::DEAD_GROUPS)
-                .bind(queue.map(Name::as_str))
-                .bind(PAGE_MAX_ROWS as i64)
-                .fetch_all(&pool)
-                .await?;
+            let sql = match (&within.tenant, &within.key_id) {
+                (None, _) => sql::DEAD_GROUPS,
+                (Some(_), None) => sql::DEAD_GROUPS_OF_TENANT,
+                (Some(_), Some(_)) => sql::DEAD_GROUPS_OF_KEY,
+            };
+            let mut asked = sqlx::query(sql).bind(queue.map(Name::as_str)).bind(PAGE_MAX_ROWS as i64);
+            if let Some(tenant) = &within.tenant {
+                asked = asked.bind(tenant.as_str());
+                if let Some(key) = &within.key_id {
+                    asked = asked.bind(key.as_str());
+                }
+            }
+            let found = asked.fetch_all(&pool).await?;
             Ok(found.iter().map(dead_group).collect::<Result<_, _>>()?)
         })
         .await
@@ -166,9 +174,14 @@ impl Reads for PostgresJournal {
         Ok(rows.into_iter().map(|(queue, totals, _)| (queue, totals)).collect())
     }
 
-    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError> {
+    async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError> {
         self.ask(|pool| async move {
-            let found = sqlx::query(sql::BATCH).bind(kept(batch_id)).fetch_all(&pool).await?;
+            let sql = if within.tenant.is_some() { sql::BATCH_OF } else { sql::BATCH };
+            let mut asked = sqlx::query(sql).bind(kept(batch_id));
+            if let Some(tenant) = &within.tenant {
+                asked = asked.bind(tenant.as_str()).bind(within.key_id.as_ref().map(Name::as_str));
+            }
+            let found = asked.fetch_all(&pool).await?;
             let read = |row| {
                 let mut cells = Cells::of(row, 0);
                 Ok((cells.standing()?, cells.count()?))
@@ -294,6 +307,7 @@ impl Search<'_> {
             .bind(filter.until.map(|at| at.0))
             .bind(limit as i64)
             .bind(down_to.map(|id| id.0))
+            .bind(filter.key_id.as_ref().map(Name::as_str))
             .fetch_all(pool)
             .await?;
         Ok(found.iter().map(rows::job).collect::<Result<_, _>>()?)

@@ -1,9 +1,9 @@
-//! Queues, API keys and worker sessions.
+//! Queues, tenants, targets and worker sessions.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 
 use super::{
     SqliteJournal,
@@ -15,8 +15,8 @@ use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        ApiKey, Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, Role, TargetSettings,
-        TenantSettings, Versioned, WorkerSession,
+        Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, TargetSettings, TenantSettings, Versioned,
+        WorkerSession,
     },
     limiter::{Charges, SetLimit},
 };
@@ -50,24 +50,6 @@ impl Catalog for SqliteJournal {
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
         let tenant = tenant.clone();
         self.readers.read(move |connection| backlog(connection, &tenant)).await
-    }
-
-    async fn add_key(&self, key: ApiKey) -> Result<(), JournalError> {
-        self.writer.submit(1, key, add_key).await
-    }
-
-    async fn key(&self, id: &str) -> Result<Option<ApiKey>, JournalError> {
-        let id = id.to_owned();
-        self.readers.read(move |connection| key(connection, &id)).await
-    }
-
-    async fn count_keys(&self, role: Role) -> Result<u64, JournalError> {
-        self.readers
-            .read(move |connection| {
-                let mut statement = connection.prepare_cached(read::KEY_COUNT)?;
-                statement.query_row([role.as_str()], |row| Cells::of(row, 0).count())
-            })
-            .await
     }
 
     async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError> {
@@ -205,31 +187,6 @@ fn backlog(connection: &Connection, tenant: &Name) -> rusqlite::Result<Backlog> 
         let max = cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok());
         Ok(Backlog { max, live: cells.count()? })
     })
-}
-
-fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
-    batch.sql.execute(
-        Write::KeyAdd,
-        params![key.id, key.secret_hash, key.tenant.as_str(), key.role.as_str(), key.name, key.created_at.0,],
-    )?;
-    Ok(())
-}
-
-fn key(connection: &Connection, id: &str) -> rusqlite::Result<Option<ApiKey>> {
-    connection
-        .prepare_cached(read::KEY_FIND)?
-        .query_row([id], |row| {
-            let mut cells = Cells::of(row, 0);
-            Ok(ApiKey {
-                id: cells.next()?,
-                secret_hash: cells.next()?,
-                tenant: cells.name()?,
-                role: cells.word(Role::parse)?,
-                name: cells.next()?,
-                created_at: cells.time()?,
-            })
-        })
-        .optional()
 }
 
 fn open_session(batch: &mut Batch<'_>, session: &WorkerSession) -> rusqlite::Result<()> {

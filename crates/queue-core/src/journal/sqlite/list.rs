@@ -152,6 +152,7 @@ impl<'f> Search<'f> {
                     filter.until.map(|at| at.0),
                     limit as i64,
                     down_to.map(|id| id.as_bytes().to_vec()),
+                    filter.key_id.as_ref().map(Name::as_str),
                 ],
                 rows::job,
             )?

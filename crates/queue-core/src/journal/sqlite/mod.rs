@@ -8,6 +8,7 @@ mod accept;
 mod budgets;
 mod catalog;
 mod connection;
+mod identity;
 mod list;
 mod money;
 mod operations;

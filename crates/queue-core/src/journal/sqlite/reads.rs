@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal, list,
@@ -18,7 +18,7 @@ use crate::{
     job::{AttemptRecord, Job},
     journal::{
         Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
-        PAGE_MAX_ROWS, QueueTotals, Reads, Token, costs::Days,
+        PAGE_MAX_ROWS, QueueTotals, Reads, Token, Within, costs::Days,
     },
     ledger::{CallRecord, Memo},
     state::Standing,
@@ -130,9 +130,9 @@ impl Reads for SqliteJournal {
         self.readers.read(move |connection| list::list(connection, &filter, &list::STEPS)).await
     }
 
-    async fn dead_groups(&self, queue: Option<&Name>) -> Result<Vec<DeadGroup>, JournalError> {
-        let queue = queue.cloned();
-        self.readers.read(move |connection| dead_groups(connection, queue.as_ref())).await
+    async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError> {
+        let (queue, within) = (queue.cloned(), within.clone());
+        self.readers.read(move |connection| dead_groups(connection, queue.as_ref(), &within)).await
     }
 
     async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError> {
@@ -140,16 +140,20 @@ impl Reads for SqliteJournal {
         Ok(rows.into_iter().map(|(queue, totals, _)| (queue, totals)).collect())
     }
 
-    async fn batch(&self, batch_id: &str) -> Result<BTreeMap<Standing, u64>, JournalError> {
-        let batch_id = batch_id.to_owned();
+    async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError> {
+        let (batch_id, within) = (batch_id.to_owned(), within.clone());
         self.readers
             .read(move |connection| {
-                let mut statement = connection.prepare_cached(read::BATCH)?;
-                let counts = statement.query_map([batch_id], |row| {
+                let read = |row: &Row<'_>| {
                     let mut cells = Cells::of(row, 0);
                     Ok((rows::standing(cells.next()?)?, cells.count()?))
-                })?;
-                counts.collect()
+                };
+                let Within { tenant, key_id } = &within;
+                let Some(tenant) = tenant else {
+                    return connection.prepare_cached(read::BATCH)?.query_map([batch_id], read)?.collect();
+                };
+                let values = params![batch_id, tenant.as_str(), key_id.as_ref().map(Name::as_str)];
+                connection.prepare_cached(read::BATCH_OF)?.query_map(values, read)?.collect()
             })
             .await
     }
@@ -165,21 +169,32 @@ impl Reads for SqliteJournal {
     }
 }
 
-fn dead_groups(connection: &Connection, queue: Option<&Name>) -> rusqlite::Result<Vec<DeadGroup>> {
-    connection
-        .prepare_cached(read::DEAD_GROUPS)?
-        .query_map(params![queue.map(Name::as_str), PAGE_MAX_ROWS as i64], |row| {
-            let mut cells = Cells::of(row, 0);
-            Ok(DeadGroup {
-                signature: cells.next()?,
-                class: cells.next()?,
-                count: cells.count()?,
-                first_seen: cells.time()?,
-                last_seen: cells.time()?,
-                cost_nanousd: cells.next()?,
-            })
-        })?
-        .collect()
+fn dead_groups(
+    connection: &Connection,
+    queue: Option<&Name>,
+    Within { tenant, key_id }: &Within,
+) -> rusqlite::Result<Vec<DeadGroup>> {
+    let read = |row: &Row<'_>| {
+        let mut cells = Cells::of(row, 0);
+        Ok(DeadGroup {
+            signature: cells.next()?,
+            class: cells.next()?,
+            count: cells.count()?,
+            first_seen: cells.time()?,
+            last_seen: cells.time()?,
+            cost_nanousd: cells.next()?,
+        })
+    };
+    let (queue, most) = (queue.map(Name::as_str), PAGE_MAX_ROWS as i64);
+    let Some(tenant) = tenant else {
+        return connection.prepare_cached(read::DEAD_GROUPS)?.query_map(params![queue, most], read)?.collect();
+    };
+    let Some(key) = key_id else {
+        let values = params![queue, most, tenant.as_str()];
+        return connection.prepare_cached(read::DEAD_GROUPS_OF_TENANT)?.query_map(values, read)?.collect();
+    };
+    let values = params![queue, most, tenant.as_str(), key.as_str()];
+    connection.prepare_cached(read::DEAD_GROUPS_OF_KEY)?.query_map(values, read)?.collect()
 }
 
 fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u64)>> {

@@ -61,6 +61,10 @@ writes! {
     QueueOpen = "queue_open",
     QueueSet = "queue_set",
     KeyAdd = "key_add",
+    KeyRotate = "key_rotate",
+    KeyUsed = "key_used",
+    KeysAdmins = "keys_admins",
+    KeysRevoke = "keys_revoke",
     SessionOpen = "session_open",
     SessionClose = "session_close",
     SessionDrain = "session_drain",
@@ -108,8 +112,11 @@ reads! {
     CALLS_OF = "calls_of",
     LIVE_FEW = "live_few",
     DEAD_GROUPS = "dead_groups",
+    DEAD_GROUPS_OF_KEY = "dead_groups_of_key",
+    DEAD_GROUPS_OF_TENANT = "dead_groups_of_tenant",
     TOTALS = "totals",
     BATCH = "batch",
+    BATCH_OF = "batch_of",
     COSTS = "costs",
     QUEUES = "queues",
     TENANTS = "tenants",
@@ -121,6 +128,7 @@ reads! {
     BUDGET_SPENT_OF_KEY = "budget_spent_of_key",
     BACKLOG = "backlog",
     KEY_FIND = "key_find",
+    KEYS_PAGE = "keys_page",
     KEY_COUNT = "key_count",
     SESSIONS = "sessions",
     MAINTENANCE = "maintenance",
@@ -166,6 +174,16 @@ impl<'c> Prepared<'c> {
         read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
         self.statement(write)?.query_row(params, read).optional()
+    }
+
+    /// Runs a statement that returns a few rows.
+    pub(super) fn all<T>(
+        &mut self,
+        write: Write,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.statement(write)?.query_map(params, read)?.collect()
     }
 
     /// Runs a statement that returns exactly one row.

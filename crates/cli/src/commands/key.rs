@@ -1,0 +1,181 @@
+//! `longshore key …`: who may call the API.
+
+use queue_core::time::Timestamp;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    commands::{Operator, parse_later},
+    failure::{Exit, Failure, Outcome},
+    output::{self, cell, items},
+};
+
+/// Most pages that a list reads: 500 keys each.
+const PAGES_MAX: usize = 200;
+
+/// What can be done with API keys.
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Verb {
+    /// Show keys, without their secrets
+    List {
+        /// Those of a tenant
+        #[arg(long)]
+        tenant: Option<String>,
+        /// Those that were taken back, too
+        #[arg(long)]
+        revoked: bool,
+    },
+    /// Make a key; its secret is shown once
+    Create(New),
+    /// Give a key another secret, which is shown once; the one before goes on for a while
+    Rotate {
+        /// Its public part: the 8 characters behind `lsk_`
+        id: String,
+        /// How long the secret before goes on [default: 24h]
+        #[arg(long, value_name = "DURATION")]
+        overlap: Option<String>,
+    },
+    /// Take a key back, or all keys of a tenant; what they submitted goes on
+    Revoke {
+        #[command(flatten)]
+        which: Which,
+        /// Do it; without it, `--tenant` only shows which keys it would be
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// A new key.
+#[derive(Debug, clap::Args)]
+pub(crate) struct New {
+    /// What it is for
+    #[arg(long)]
+    name: String,
+    /// What it may do
+    #[arg(long, value_name = "user|analyst|operator|admin", default_value = "user")]
+    role: String,
+    /// Whose [default: the tenant of the caller's key]
+    #[arg(long)]
+    tenant: Option<String>,
+    /// Narrow it to this, such as `jobs:submit`, `jobs:*` or `*:read`; several times for several
+    #[arg(long = "scope", value_name = "AREA:ACT")]
+    scopes: Vec<String>,
+    /// When it ends by itself: a time, or a duration from now such as 90d
+    #[arg(long, value_name = "WHEN")]
+    expires: Option<String>,
+}
+
+/// Which keys are taken back.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Which {
+    /// The key with this public part
+    id: Option<String>,
+    /// All keys of this tenant
+    #[arg(long)]
+    tenant: Option<String>,
+}
+
+/// Runs one of them.
+pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
+    match verb {
+        Verb::List { tenant, revoked } => {
+            let keys = all(operator, tenant, revoked).await?;
+            operator.out.show(&json!({"keys": keys}), || table(&keys));
+        }
+        Verb::Create(new) => {
+            let body = new.body().map_err(Failure::usage)?;
+            let answer = operator.client.send_json(Method::POST, &["v1", "keys"], Some(&body)).await?;
+            show_secret(operator, &answer.body);
+        }
+        Verb::Rotate { id, overlap } => {
+            let body = overlap.map(|overlap| json!({"overlap": overlap}));
+            let path = ["v1", "keys", &id, "rotate"];
+            let answer = operator.client.send_json(Method::POST, &path, body.as_ref()).await?;
+            show_secret(operator, &answer.body);
+            if let (false, Some(until)) = (operator.out.json, answer.body["previous_until"].as_str()) {
+                output::note(&format!("the secret before goes on until {until}"));
+            }
+        }
+        Verb::Revoke { which: Which { id: Some(id), .. }, .. } => {
+            operator.client.send_json(Method::DELETE, &["v1", "keys", &id], None).await?;
+            operator.out.show(&json!({"revoked": [id]}), || output::line(&format!("{id} opens nothing any more")));
+        }
+        Verb::Revoke { which: Which { tenant, .. }, yes } => {
+            return revoke_all(operator, &tenant.unwrap_or_default(), yes).await;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+impl New {
+    fn body(self) -> Result<Value, String> {
+        let mut body = json!({"name": self.name, "role": self.role});
+        if let Some(tenant) = self.tenant {
+            body["tenant"] = json!(tenant);
+        }
+        if !self.scopes.is_empty() {
+            body["scopes"] = json!(self.scopes);
+        }
+        if let Some(expires) = self.expires {
+            let at: Timestamp = parse_later(&expires)?;
+            body["expires_at"] = json!(at);
+        }
+        Ok(body)
+    }
+}
+
+/// Every page of a list.
+async fn all(operator: &Operator, tenant: Option<String>, revoked: bool) -> Result<Vec<Value>, Failure> {
+    let (mut keys, mut cursor) = (Vec::new(), None);
+    for _ in 0..PAGES_MAX {
+        let query = [
+            ("tenant", tenant.clone()),
+            ("revoked", revoked.then(|| "true".to_owned())),
+            ("limit", Some("500".to_owned())),
+            ("cursor", cursor),
+        ];
+        let page = operator.client.get(&["v1", "keys"], &query).await?;
+        keys.extend_from_slice(items(&page, "keys"));
+        cursor = page["next_cursor"].as_str().map(str::to_owned);
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(keys)
+}
+
+/// The secret alone on stdout, so that it can be piped to where it is kept.
+fn show_secret(operator: &Operator, made: &Value) {
+    operator.out.show(made, || {
+        output::line(&cell(made, "key"));
+        let (id, role, tenant) = (cell(made, "id"), cell(made, "role"), cell(made, "tenant"));
+        output::note(&format!("key {id}: {role} of {tenant}. Keep it now; it is not shown again."));
+    });
+}
+
+async fn revoke_all(operator: &Operator, tenant: &str, yes: bool) -> Outcome {
+    if !yes {
+        let keys = all(operator, Some(tenant.to_owned()), false).await?;
+        let ids: Vec<String> = keys.iter().map(|key| cell(key, "id")).collect();
+        operator.out.show(&json!({"dry_run": true, "tenant": tenant, "would_revoke": ids}), || {
+            table(&keys);
+            output::note(&format!("{} keys would be taken back; --yes does it", keys.len()));
+        });
+        return Ok(Exit::Ok);
+    }
+    let request = operator.client.request(Method::DELETE, &["v1", "keys"], &[("tenant", Some(tenant.to_owned()))]);
+    let answer = operator.client.send(request).await?;
+    operator.out.show(&answer.body, || {
+        let ids = cell(&answer.body, "revoked");
+        output::line(&if ids.is_empty() { format!("{tenant} had no key left") } else { format!("revoked: {ids}") });
+    });
+    Ok(Exit::Ok)
+}
+
+fn table(keys: &[Value]) {
+    let names = ["id", "name", "role", "tenant", "scopes", "state", "expires_at", "last_used_at"];
+    let row = |key: &Value| names.map(|name| cell(key, name)).into();
+    let headers = ["ID", "NAME", "ROLE", "TENANT", "SCOPES", "STATE", "EXPIRES", "LAST USED"];
+    output::table(&headers, keys.iter().map(row).collect());
+}

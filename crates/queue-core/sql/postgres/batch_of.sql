@@ -1,0 +1,9 @@
+-- Purpose:   the jobs of a batch by standing, within a tenant and a key.
+-- Arguments: 1 batch_id, 2 tenant, 3 key or NULL.
+-- Returns:   standing, count.
+-- Invariant: walks the jobs of the batch, whoever they belong to.
+SELECT standing, count(*)
+FROM (SELECT standing FROM jobs WHERE batch_id = $1 AND tenant = $2 AND ($3::text IS NULL OR key_id = $3)
+      UNION ALL
+      SELECT standing FROM settled_jobs WHERE batch_id = $1 AND tenant = $2 AND ($3::text IS NULL OR key_id = $3)) AS members
+GROUP BY standing
