@@ -66,8 +66,8 @@ impl Opened {
     {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, identity, vault, budgets) = (store.clone(), store.clone(), store.clone(), store.clone());
-        let orders = store.clone();
+        let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
+        let (budgets, orders) = (store.clone(), store.clone());
         Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations: store }
     }
 }

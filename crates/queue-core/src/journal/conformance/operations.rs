@@ -6,7 +6,7 @@ use super::{Fixture, NOW, Opened, accept_new, accepted, call, death, job, row, s
 use crate::{
     ids::{Epoch, JobId, OperationId, SessionId},
     job::NewJob,
-    journal::Accepted,
+    journal::{Accepted, Within},
     ledger::Nanousd,
     operations::{
         Aborted, Action, Begun, Counts, Holder, KEPT_MS, Operation, OperationState, Order, Pick, Step, Stepped,
@@ -165,7 +165,7 @@ pub async fn a_step_moves_jobs_place_and_counts_together(fixture: &dyn Fixture) 
     assert_eq!(store.journal.accept(vec![other]).await.unwrap(), [Accepted::Duplicate(unique.id)]);
     let totals = store.reads.totals().await.unwrap()["default"];
     assert_eq!((totals.dead, store.reads.live_counts().await.unwrap()["default"]), (0, 4));
-    assert!(store.reads.dead_groups(None, &crate::journal::Within::default()).await.unwrap().is_empty());
+    assert!(store.reads.dead_groups(None, &Within::default()).await.unwrap().is_empty());
     let kept = fixture.open().await.operations.operation(operation.id).await.unwrap().unwrap();
     assert_eq!(kept, after, "it survives a restart as it is");
 }
@@ -250,7 +250,7 @@ pub async fn what_is_deleted_is_gone_and_its_money_is_not(fixture: &dyn Fixture)
     assert_eq!(store.reads.calls(dead.id).await.unwrap().len(), 1, "the ledger forgets nothing");
     let totals = store.reads.totals().await.unwrap()["default"];
     assert_eq!((totals.accepted, totals.succeeded, totals.cancelled, totals.dead), (4, 1, 1, 0));
-    assert!(store.reads.dead_groups(None, &crate::journal::Within::default()).await.unwrap().is_empty());
+    assert!(store.reads.dead_groups(None, &Within::default()).await.unwrap().is_empty());
 }
 
 /// At the epoch at which they are held, and without blame.

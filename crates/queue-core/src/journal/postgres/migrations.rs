@@ -38,7 +38,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0009_limits"),
     migration!("0010_orders"),
     migration!("0011_keys"),
-    migration!("0011_operations"),
+    migration!("0012_operations"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
