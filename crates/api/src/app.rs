@@ -76,6 +76,11 @@ impl App {
 
     /// What payload checks need to know.
     pub(crate) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { routes: &self.api.routes, prices: &self.api.prices, probe_jobs: self.api.settings.probe_jobs }
+        Surroundings {
+            routes: &self.api.routes,
+            prices: &self.api.prices,
+            probe_jobs: self.api.settings.probe_jobs,
+            outbound: &self.api.settings.outbound,
+        }
     }
 }

@@ -145,6 +145,8 @@ pub(crate) enum KindWord {
     Embedding,
     Analysis,
     Probe,
+    Http,
+    Custom,
 }
 
 /// A state: waiting for its time, waiting for its turn, being worked on, or ended in one of three ways.

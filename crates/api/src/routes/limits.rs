@@ -13,7 +13,7 @@ use queue_core::{
     dispatcher::Setting,
     journal::{TargetSettings, Versioned},
     limiter::{self, Away, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
-    route::Target,
+    route::{Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -243,7 +243,9 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Lim
 ), responses((status = 200, body = LimitsView), (status = 404, body = Document), (status = 503, body = Document)))]
 pub(crate) async fn get(State(app): State<Shared>, Segment(name): Segment, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let known = |target: &Target| app.api.routes.routes.iter().any(|route| route.provider == target.provider);
+    let known = |target: &Target| {
+        is_no_provider(&target.provider) || app.api.routes.routes.iter().any(|route| route.provider == target.provider)
+    };
     let target = Target::parse(&name).filter(known).ok_or_else(|| {
         Problem::new(Cause::NotFound, "there is no such target").at(
             "/path/target",

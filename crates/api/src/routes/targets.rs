@@ -18,7 +18,7 @@ use queue_core::{
     ids::Name,
     journal::{BreakerMode, TargetSettings, Versioned},
     limiter,
-    route::Target,
+    route::{Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -264,7 +264,12 @@ fn named(app: &App, text: &str) -> Result<Target, Problem> {
 pub(crate) fn with_known_provider(app: &App, text: &str) -> Result<Target, Problem> {
     let providers: Vec<_> = app.api.routes.routes.iter().map(|route| format!("`{}`", route.provider)).collect();
     match Target::parse(text) {
-        Some(target) if app.api.routes.routes.iter().any(|route| route.provider == target.provider) => Ok(target),
+        Some(target)
+            if app.api.routes.routes.iter().any(|route| route.provider == target.provider)
+                || is_no_provider(&target.provider) =>
+        {
+            Ok(target)
+        }
         Some(target) => {
             let reason = format!("`{}` is no provider; those here are {}", target.provider, providers.join(", "));
             Err(Problem::field("/path/target", reason))
