@@ -28,8 +28,8 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, price, queue,
-        target, tenant, webhook, worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op, price,
+        queue, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -117,6 +117,9 @@ enum Verb {
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
+    /// Show, wait for and end operations on many jobs
+    #[command(subcommand)]
+    Op(op::Verb),
     /// Show what was spent
     #[command(subcommand)]
     Cost(cost::Verb),
@@ -172,6 +175,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Webhook(verb) => on_one_core(webhook::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
+        Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),

@@ -19,6 +19,7 @@ use queue_core::{
         sqlite::SqliteJournal,
     },
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
+    operations::Operations,
     stores::Stores,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
@@ -85,7 +86,17 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Webhooks + 'static,
+    J: journal::Journal
+        + Reads
+        + Ledger
+        + Catalog
+        + Identity
+        + Vault
+        + Budgets
+        + Orders
+        + Operations
+        + Webhooks
+        + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -96,6 +107,7 @@ where
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),
+        operations: journal.clone(),
         webhooks: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,

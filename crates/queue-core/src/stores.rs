@@ -17,6 +17,7 @@ use crate::{
         Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads,
         postgres::{PostgresConfig, PostgresJournal},
     },
+    operations::Operations,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
 };
@@ -40,6 +41,8 @@ pub struct Stores {
     pub orders: Arc<dyn Orders>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What is done to many jobs.
+    pub operations: Arc<dyn Operations>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
     /// The order of work.
@@ -70,6 +73,7 @@ impl Stores {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
+            operations: journal.clone(),
             webhooks: journal,
             breakers: Arc::new(RedisBreakers::open(&redis)?),
             counters: Arc::new(RedisCounters::open(&redis)?),

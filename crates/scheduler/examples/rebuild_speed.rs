@@ -100,6 +100,7 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),
+        operations: journal.clone(),
         webhooks: journal,
         dispatcher: Arc::new(dispatcher),
         breakers: Arc::new(MemoryBreakers::new(clock.clone())),

@@ -6,6 +6,7 @@ mod budgets;
 mod lives;
 mod lost;
 mod missing;
+mod operations;
 mod rollup;
 mod start;
 mod webhooks;
@@ -59,6 +60,7 @@ impl Scene {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
+            operations: journal.clone(),
             webhooks: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),

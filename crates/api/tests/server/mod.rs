@@ -114,6 +114,7 @@ impl Server {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
+            operations: journal.clone(),
             webhooks: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),

@@ -80,6 +80,7 @@ impl Rig {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
+            operations: journal.clone(),
             webhooks: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),

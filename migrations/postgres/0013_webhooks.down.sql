@@ -1,4 +1,4 @@
--- Undoes 0012_webhooks.sql. Endpoints, their secrets and what was still to be delivered are lost with it.
+-- Undoes 0013_webhooks.sql. Endpoints, their secrets and what was still to be delivered are lost with it.
 
 DROP VIEW delivery_rows;
 DROP TABLE webhook_circuits;
