@@ -11,6 +11,7 @@ mod backlog;
 mod body;
 mod connections;
 mod fields;
+mod headers;
 mod health;
 mod idempotency;
 mod json;
@@ -80,6 +81,8 @@ pub struct Api {
 pub struct Settings {
     /// Whether jobs of kind `probe` are accepted.
     pub probe_jobs: bool,
+    /// Pages of these origins (`https://app.example`) may call, with a key that they send themselves.
+    pub cors_origins: Vec<String>,
     /// Largest body of a bulk submit, in bytes.
     pub max_body_bytes: usize,
     /// Largest payload of one job, in bytes.
@@ -99,6 +102,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             probe_jobs: false,
+            cors_origins: Vec::new(),
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),

@@ -25,6 +25,7 @@ pub(crate) struct File {
     pub(crate) admin_key_file: Option<PathBuf>,
     pub(crate) log: Option<LogFormat>,
     pub(crate) probe_jobs: Option<bool>,
+    pub(crate) cors_origins: Vec<String>,
     pub(crate) prices_file: Option<PathBuf>,
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,

@@ -134,6 +134,8 @@ pub(crate) struct Config {
     pub(crate) log_filter: Option<String>,
     /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
     pub(crate) probe_jobs: Option<bool>,
+    /// Pages of these origins may call the API.
+    pub(crate) cors_origins: Vec<String>,
     /// What models cost: the shipped prices, with those of the user's file over them.
     pub(crate) prices: PriceBook,
     /// Who answers, in the order in which they are asked whether they serve a model.
@@ -245,6 +247,7 @@ impl Config {
             log,
             log_filter: env.get("RUST_LOG").map(str::to_owned),
             probe_jobs,
+            cors_origins: cors_origins(env, std::mem::take(&mut file.cors_origins))?,
             providers,
             default_model,
             embedding_model,
@@ -278,6 +281,21 @@ fn check_listen(key: &str, listen: String) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
         _ => Err(format!("{key} is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
     }
+}
+
+/// The environment's list, else the file's: each `scheme://host[:port]` as browsers write it, and never all.
+fn cors_origins(env: &Environment, file: Vec<String>) -> Result<Vec<String>, String> {
+    let split = |text: &str| text.split(',').map(|origin| origin.trim().to_owned()).collect();
+    let origins: Vec<String> = env.get("LONGSHORE_CORS_ORIGINS").map_or(file, split);
+    for origin in &origins {
+        let is_origin = reqwest::Url::parse(origin)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *origin)
+            && !origin.contains('*');
+        if !is_origin {
+            return Err(format!("cors_origins: `{origin}` is not an origin such as https://app.example"));
+        }
+    }
+    Ok(origins)
 }
 
 fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretString>, String> {

@@ -149,6 +149,7 @@ impl Process {
             metrics: self.metrics.clone(),
             settings: api::Settings {
                 probe_jobs,
+                cors_origins: self.config.cors_origins.clone(),
                 policy_settles,
                 outbound: self.config.outbound.clone(),
                 ..api::Settings::default()
