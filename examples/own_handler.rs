@@ -61,12 +61,11 @@ impl Handler for WordCount {
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let named = |name: &str| env::var(name).with_context(|| format!("set {name}"));
-    let postgres = PostgresConfig::new(named("LONGSHORE_JOURNAL")?);
-    let redis = RedisAddress::parse(&named("LONGSHORE_DISPATCHER")?).map_err(|error| anyhow!("{error}"))?;
-    let stores = Stores::shared(&postgres, RedisConfig::new(redis)).await.map_err(|error| anyhow!(error))?;
+/// Runs jobs for the handler until `shutdown` fires and those that run have ended.
+async fn work(journal: String, dispatcher: &str, shutdown: CancellationToken) -> Result<()> {
+    let redis = RedisAddress::parse(dispatcher).map_err(|error| anyhow!("{error}"))?;
+    let stores = Stores::shared(&PostgresConfig::new(journal), RedisConfig::new(redis)).await;
+    let stores = stores.map_err(|error| anyhow!(error))?;
     let handlers = Handlers::new().with("word-count", WordCount).map_err(|error| anyhow!(error))?;
     let config = Config {
         slots: 16,
@@ -78,10 +77,20 @@ async fn main() -> Result<()> {
         host: "own_handler".to_owned(),
     };
     let worker = Worker::new(config, Surroundings::without_providers(stores)).with_handlers(handlers);
-    let shutdown = CancellationToken::new();
-    let running = tokio::spawn(worker.run(shutdown.clone()));
     println!("own_handler runs; Ctrl-C ends it");
+    Ok(worker.run(shutdown).await?)
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let named = |name: &str| env::var(name).with_context(|| format!("set {name}"));
+    let (journal, dispatcher) = (named("LONGSHORE_JOURNAL")?, named("LONGSHORE_DISPATCHER")?);
+    let shutdown = CancellationToken::new();
+    let working = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { work(journal, &dispatcher, shutdown).await }
+    });
     tokio::signal::ctrl_c().await?;
     shutdown.cancel();
-    Ok(running.await??)
+    working.await?
 }

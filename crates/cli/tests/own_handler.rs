@@ -2,25 +2,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod installation;
+#[path = "../../../examples/own_handler.rs"]
+#[allow(dead_code)] // its `main`
+mod own_handler;
 
-use std::{
-    path::Path,
-    process::{Child, Command, Stdio},
-};
+use std::process::Command;
 
 use installation::Installation;
 use serde_json::{Value, json};
 use testkit::{PostgresServer, RedisServer};
-
-/// A process that does not outlive its test.
-struct Ends(Child);
-
-impl Drop for Ends {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
+use tokio_util::sync::CancellationToken;
 
 async fn ended(api: &Installation, payload: Value) -> Value {
     let id = api.submit(&json!({"kind": "custom", "payload": payload})).await;
@@ -49,17 +40,16 @@ async fn the_example_runs_jobs_of_its_own() {
         assert!(process.spawn(), "{}", process.log());
         process.until_ready().await;
     }
-    let example = Path::new(env!("CARGO_BIN_EXE_longshore")).with_file_name("examples").join("own_handler");
-    let process = Command::new(example)
-        .env("LONGSHORE_JOURNAL", &database)
-        .env("LONGSHORE_DISPATCHER", &url)
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let _example = Ends(process);
+    let shutdown = CancellationToken::new();
+    let working = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { own_handler::work(database, &url, shutdown).await }
+    });
     let job = ended(&api, json!({"handler": "word-count", "input": {"text": "one two\nthree"}})).await;
     assert_eq!((&job["state"], &job["result"]), (&json!("succeeded"), &json!({"words": 3, "lines": 2})), "{job}");
     assert_eq!((&job["target"], &job["cost_usd"]), (&json!("custom:word-count:default"), &json!("0.00")), "{job}");
     let job = ended(&api, json!({"handler": "word-count", "input": {"text": ""}})).await;
     assert_eq!((&job["state"], &job["error"]["code"]), (&json!("dead"), &json!("empty")), "{job}");
+    shutdown.cancel();
+    working.await.unwrap().unwrap();
 }
