@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
+    audit::Audit,
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
     credentials::Vault,
@@ -45,6 +46,8 @@ pub struct Stores {
     pub operations: Arc<dyn Operations>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
+    /// What was done by whom.
+    pub audit: Arc<dyn Audit>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -74,7 +77,8 @@ impl Stores {
             orders: journal.clone(),
             budgets: journal.clone(),
             operations: journal.clone(),
-            webhooks: journal,
+            webhooks: journal.clone(),
+            audit: journal,
             breakers: Arc::new(RedisBreakers::open(&redis)?),
             counters: Arc::new(RedisCounters::open(&redis)?),
             events: Arc::new(RedisEvents::open(&redis, clock.clone())?),

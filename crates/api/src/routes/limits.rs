@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -334,13 +335,14 @@ pub(crate) async fn put(
     let task = {
         let (app, target) = (app.clone(), target.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let _one_at_a_time = app.settings_edits.lock().await;
             let name = target.name();
             let held = app.api.stores.catalog.targets().await?.remove(&name);
             let Versioned { version, value } =
                 held.unwrap_or(Versioned { version: 0, value: TargetSettings::default() });
             check_tag(&headers, version, "limit")?;
+            audit::before(&value.limit);
             let jobs_before = value.limit.concurrency;
             app.api.stores.catalog.set_target(&name, TargetSettings { limit, ..value }).await?;
             tell(&app, &target, limit.concurrency, jobs_before).await

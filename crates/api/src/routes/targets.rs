@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -321,10 +322,11 @@ pub(crate) async fn patch(
     let task = {
         let (app, target, name) = (app.clone(), target.clone(), target.name());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.targets().await?.remove(&name).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "target")?;
+            audit::before(&held.value);
             let (value, opens) = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_target(&name, value.clone()).await?;
             drop(one_at_a_time);
