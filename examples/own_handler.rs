@@ -62,7 +62,7 @@ impl Handler for WordCount {
 }
 
 /// Runs jobs for the handler until `shutdown` fires and those that run have ended.
-async fn work(journal: String, dispatcher: &str, shutdown: CancellationToken) -> Result<()> {
+pub(crate) async fn work(journal: String, dispatcher: &str, shutdown: CancellationToken) -> Result<()> {
     let redis = RedisAddress::parse(dispatcher).map_err(|error| anyhow!("{error}"))?;
     let stores = Stores::shared(&PostgresConfig::new(journal), RedisConfig::new(redis)).await;
     let stores = stores.map_err(|error| anyhow!(error))?;
