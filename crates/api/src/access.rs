@@ -141,6 +141,9 @@ const TABLE: &[Row] = &[
     on("GET /v1/webhook-deliveries/{id}", Operator, "webhooks:read", Everywhere),
     on("POST /v1/webhook-deliveries/{id}/replay", Operator, "webhooks:replay", Everywhere),
 
+    on("GET /v1/audit", Admin, "audit:read", Everywhere),
+    on("GET /v1/audit/heads", Admin, "audit:read", Everywhere),
+
     on("GET /v1/keys", Admin, "keys:read", Everywhere),
     on("POST /v1/keys", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys", Admin, "keys:write", Everywhere),

@@ -7,8 +7,8 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Api, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing, policy::Policies,
-    signing::Signing, waiters::Waiters,
+    Api, audit::Refusals, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing,
+    policy::Policies, signing::Signing, waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -32,6 +32,8 @@ pub(crate) struct App {
     pub(crate) backlogs: Backlogs,
     /// Which tenants have a secret to sign with.
     pub(crate) signing: Signing,
+    /// Refused calls of late, for the audit log.
+    pub(crate) refusals: Refusals,
     /// Who waits for the end of which job.
     pub(crate) waiters: Waiters,
     /// What probes found lately.
@@ -61,6 +63,7 @@ impl App {
             standing: Standing::default(),
             backlogs: Backlogs::default(),
             signing: Signing::default(),
+            refusals: Refusals::default(),
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
@@ -76,6 +79,11 @@ impl App {
 
     /// What payload checks need to know.
     pub(crate) fn surroundings(&self) -> Surroundings<'_> {
-        Surroundings { routes: &self.api.routes, prices: &self.api.prices, probe_jobs: self.api.settings.probe_jobs }
+        Surroundings {
+            routes: &self.api.routes,
+            prices: &self.api.prices,
+            probe_jobs: self.api.settings.probe_jobs,
+            outbound: &self.api.settings.outbound,
+        }
     }
 }

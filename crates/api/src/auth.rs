@@ -19,6 +19,7 @@ use queue_core::{
 use crate::{
     access,
     app::{App, Shared},
+    audit,
     problem::{Cause, Problem},
 };
 
@@ -129,16 +130,24 @@ impl FromRequestParts<Shared> for Caller {
     }
 }
 
-/// Lets a request pass whose caller is known and may make it, and tells the handler who calls.
+/// Lets a request pass whose caller is known and may make it, and tells the handler who calls. What came of it stands in the
+/// audit log.
 pub(crate) async fn require(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    match caller_of(&app, request.headers()).await {
-        Ok(caller) => match access::permitted(&app, &caller, request).await {
-            Ok(mut request) => {
-                request.extensions_mut().insert(caller);
-                next.run(request).await
+    audit::watch(&app, request, |request| admit(&app, request, next)).await
+}
+
+async fn admit(app: &Shared, request: Request, next: Next) -> Response {
+    match caller_of(app, request.headers()).await {
+        Ok(caller) => {
+            audit::by(&caller);
+            match access::permitted(app, &caller, request).await {
+                Ok(mut request) => {
+                    request.extensions_mut().insert(caller);
+                    next.run(request).await
+                }
+                Err(problem) => problem.into_response(),
             }
-            Err(problem) => problem.into_response(),
-        },
+        }
         Err(Refusal::Missing) => challenge(
             Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`")
                 .at("/header/Authorization", "is missing"),

@@ -11,6 +11,7 @@ use futures::StreamExt;
 
 use crate::{
     app::App,
+    audit,
     problem::{Cause, Problem},
 };
 
@@ -52,7 +53,9 @@ pub(crate) async fn take(
             return Err(Problem::new(Cause::UnsupportedMediaType, detail).at("/header/Content-Type", reason));
         }
     };
-    Ok((media, read(headers, pieces, max, app.api.settings.bounds.body_max).await?))
+    let body = read(headers, pieces, max, app.api.settings.bounds.body_max).await?;
+    audit::asked(&body);
+    Ok((media, body))
 }
 
 /// A small JSON body; `None` where there is none.

@@ -5,7 +5,12 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::{Router, http::header, middleware, response::IntoResponse};
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -18,7 +23,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Bounds, observe,
+    Bounds,
+    audit::Peer,
+    observe,
     problem::{Cause, Problem},
 };
 
@@ -48,12 +55,16 @@ impl Door {
     }
 
     /// Serves one connection in a task of its own until it ends.
-    fn serve(&self, stream: TcpStream, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
+    fn serve(&self, stream: TcpStream, peer: Peer, place: OwnedSemaphorePermit, graceful: &GracefulShutdown) {
         // Answers are small and waited for: without this, each could wait for the client's delayed acknowledgement.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let service = TowerToHyperService::new(self.router.clone());
+        let router = TowerToHyperService::new(self.router.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            router.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.head_max)
@@ -79,10 +90,10 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, bounds: Bounds,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 let doors = [&open, &full];
                 if let Some((door, place)) = doors.iter().find_map(|door| Some((door, door.try_enter()?))) {
-                    door.serve(stream, place, &graceful);
+                    door.serve(stream, Peer(address), place, &graceful);
                 }
             }
             Err(error) if is_the_client_s(&error) => {}

@@ -6,6 +6,7 @@
 
 mod access;
 mod app;
+mod audit;
 mod auth;
 mod backlog;
 mod body;

@@ -32,7 +32,7 @@ pub(crate) struct JobRequest {
     /// Where it waits: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
     #[schema(default = "default", max_length = 64)]
     queue: Option<String>,
-    /// `llm`, `embedding`, `analysis` or `probe`.
+    /// `llm`, `embedding`, `analysis`, `http`, `custom` or `probe`.
     #[schema(example = "llm")]
     kind: String,
     /// What the handler of the kind reads. Of an `analysis`: `input` is `{text}` or `{items: [text or {id?, text}]}`;
@@ -301,10 +301,11 @@ pub(crate) fn check_queue(text: &str) -> Result<Name, String> {
 
 fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {
     if raw.is_none() {
-        fields.wrong("kind", "is required: llm, embedding, analysis or probe");
+        fields.wrong("kind", "is required: llm, embedding, analysis, http, custom or probe");
     }
     fields.parsed("kind", raw, |text| {
-        Kind::parse(text).ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis and probe are"))
+        Kind::parse(text)
+            .ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis, http, custom and probe are"))
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 use queue_core::{
     credentials::SealError,
     ids::Name,
-    job::NewJob,
+    job::{Kind, NewJob},
     webhooks::{Owner, SecretError, ensure_secret},
 };
 
@@ -26,7 +26,8 @@ pub(crate) struct Signing(Mutex<HashSet<Name>>);
 
 /// Sees to it that the tenants of jobs whose messages are signed have a secret. Jobs that tell nobody cost nothing.
 pub(crate) async fn ensure(app: &App, jobs: &[NewJob]) -> Result<(), Problem> {
-    let tenants: HashSet<&Name> = jobs.iter().filter(|job| job.webhook.is_some()).map(|job| &job.tenant).collect();
+    let signs = |job: &&NewJob| job.webhook.is_some() || job.kind == Kind::Http;
+    let tenants: HashSet<&Name> = jobs.iter().filter(signs).map(|job| &job.tenant).collect();
     for tenant in tenants {
         if app.signing.knows(tenant) {
             continue;

@@ -19,7 +19,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{app::Shared, auth::Caller, problem::Problem, view, waiters::Waiter};
+use crate::{app::Shared, audit, auth::Caller, problem::Problem, view, waiters::Waiter};
 
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
@@ -88,6 +88,7 @@ pub(crate) async fn open(
         subscription = Some(app.api.stores.events.subscribe(job, position).await);
         row = view::row(&app, &caller, job).await?;
     }
+    audit::reads_of(job, &row.tenant);
     let reader = Reader {
         app,
         caller,

@@ -16,7 +16,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{app::App, auth::Caller, problem::Problem};
+use crate::{app::App, audit, auth::Caller, problem::Problem};
 
 /// Largest result that is shown inside the job; larger ones have an address of their own.
 const INLINE_RESULT_MAX_BYTES: usize = 256 * 1024;
@@ -145,6 +145,8 @@ pub(crate) enum KindWord {
     Embedding,
     Analysis,
     Probe,
+    Http,
+    Custom,
 }
 
 /// A state: waiting for its time, waiting for its turn, being worked on, or ended in one of three ways.
@@ -285,6 +287,7 @@ pub(crate) async fn one(app: &App, caller: &Caller, job: Job) -> Result<JobView,
             view.result_url = Some(format!("/v1/jobs/{}/result", view.id));
         } else {
             view.result = Some(raw_json(&result)?);
+            audit::reads_of(view.id, &view.tenant);
         }
     }
     Ok(view)

@@ -93,6 +93,8 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/webhook-deliveries", Operator, Any),
     ("GET /v1/webhook-deliveries/{id}", Operator, Any),
     ("POST /v1/webhook-deliveries/{id}/replay", Operator, Any),
+    ("GET /v1/audit", Admin, Any),
+    ("GET /v1/audit/heads", Admin, Any),
     ("GET /v1/keys", Admin, Any),
     ("POST /v1/keys", Admin, Any),
     ("DELETE /v1/keys", Admin, Any),

@@ -142,6 +142,8 @@ const ROUTES: &[&str] = &[
     "GET /metrics",
     "GET /readyz",
     "GET /startupz",
+    "GET /v1/audit",
+    "GET /v1/audit/heads",
     "GET /v1/batches/{id}",
     "GET /v1/budget",
     "GET /v1/budgets",

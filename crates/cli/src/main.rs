@@ -29,8 +29,8 @@ use clap::{CommandFactory, Parser};
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op, price,
-        queue, target, tenant, webhook, worker,
+        Operator, audit, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op,
+        price, queue, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -112,6 +112,9 @@ enum Verb {
     /// Say who is told of what by webhooks, show what was delivered, and send it again
     #[command(subcommand)]
     Webhook(webhook::Verb),
+    /// Show what was done by whom, and check that nobody has changed the log since
+    #[command(subcommand)]
+    Audit(audit::Verb),
     /// Show and set what tenants, keys and the installation may spend
     #[command(subcommand)]
     Budget(budget::Verb),
@@ -179,6 +182,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
+        Verb::Audit(verb) => on_one_core(audit::run(&operator()?, verb)),
         Verb::Webhook(verb) => on_one_core(webhook::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
+    audit::Audit,
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     budget::{Counters, memory::MemoryCounters, redis::RedisCounters},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
@@ -96,6 +97,7 @@ where
         + Orders
         + Operations
         + Webhooks
+        + Audit
         + 'static,
 {
     Ok(Stores {
@@ -108,7 +110,8 @@ where
         orders: journal.clone(),
         budgets: journal.clone(),
         operations: journal.clone(),
-        webhooks: journal,
+        webhooks: journal.clone(),
+        audit: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
         counters: open_counters(&config.dispatcher, &clock)?,

@@ -15,7 +15,7 @@
 --                hear of a limit
 --     D ln       queue\0tenant\0target -> lane      D n      lane -> its record
 --     D b:<lane>:<track>:<priority>  ready entries by due time
---     D qs       queues                             D gr:<queue>    target -> ready entries * 256 + tracks that they may be in
+--     D qs       queues                             D gr:<queue>    target -> ready entries * 4096 + tracks that they may be in
 --     D q:<queue>        v version, p paused, u until, w why, c limit; a active, d due later, r ready entries; t turn, at
 --                its place, last its last lane's; o and g, tracks in which it and its targets are open; of its keys k
 --                limit, b due entries that wait behind one, kr the first key that has yet to hear of a new limit
@@ -54,10 +54,10 @@ local WAITING_BYTES = 22
 -- Its first two, and where it has epoch and nonce, and session and flags.
 local LANE_OF = '>BI4'
 local CLAIM_FROM, CLAIM_TO, HOLDER_FROM, HOLDER_TO = 15, 30, 31, 47
--- A rank is track * PRIORITIES + priority, and KEYED if the job has a concurrency key; the bit of isolated jobs is the
--- lowest of the track.
-local PRIORITIES = 16
-local ISOLATED = 16
+-- A rank is kind * PRIORITIES + priority, below 64; then ISOLATED if the job runs apart, and KEYED if it has a concurrency
+-- key. All of it has to fit into a byte.
+local PRIORITIES = PRIORITY_MAX + 1
+local ISOLATED = 64
 local KEYED = 128
 -- Those whose end is more than the end of a lease.
 local SPECIAL = ISOLATED + KEYED
@@ -69,7 +69,7 @@ local BLAMES_NOBODY, BLAMES_SHARED, BLAMES_ALONE = 0, 1, 2
 local UNMARKED = '\0\0\0\0\0\0\0\0\0'
 -- A lane: its place, entries that refer to it, tracks in use; ready entries and priorities in use of each of those;
 -- then its names.
-local LANE = '>dI4B'
+local LANE = '>dI4H'
 local LANE_TRACK = '>I4H'
 
 local settle
@@ -174,7 +174,10 @@ local function decode(id, text)
   local rank, lane, suspicion, run_at, epoch = struct.unpack(WAITING, text)
   local keyed = rank >= KEYED
   if keyed then rank = rank - KEYED end
-  local job = new_job(id, math.floor(rank / PRIORITIES), rank % PRIORITIES, suspicion, lane, epoch, run_at, keyed)
+  local isolated = rank >= ISOLATED and 1 or 0
+  rank = rank - isolated * ISOLATED
+  local track = math.floor(rank / PRIORITIES) * 2 + isolated
+  local job = new_job(id, track, rank % PRIORITIES, suspicion, lane, epoch, run_at, keyed)
   if #text > WAITING_BYTES then
     local flags
     job.leased = true
@@ -191,7 +194,9 @@ local function decode(id, text)
 end
 
 local function encode_waiting(track, priority, suspicion, lane, epoch, run_at, keyed)
-  return struct.pack(WAITING, (keyed and KEYED or 0) + track * PRIORITIES + priority, lane, suspicion, run_at, epoch)
+  local isolated = track % 2
+  local rank = (track - isolated) / 2 * PRIORITIES + priority + isolated * ISOLATED + (keyed and KEYED or 0)
+  return struct.pack(WAITING, rank, lane, suspicion, run_at, epoch)
 end
 
 local function encode(job)

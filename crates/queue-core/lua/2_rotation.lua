@@ -63,11 +63,14 @@ local function target_of(name)
   return target
 end
 
+-- What a group's tracks are below, in the number that holds them and its ready entries.
+local GROUP_TRACKS = 4096
+
 -- Ready entries of a group and the tracks that they may be in, from the text in `gr`.
 local function ready_of(text)
   local number = tonumber(text) or 0
-  local tracks = number % 256
-  return (number - tracks) / 256, tracks
+  local tracks = number % GROUP_TRACKS
+  return (number - tracks) / GROUP_TRACKS, tracks
 end
 
 -- The lanes of one target in one queue.
@@ -472,7 +475,7 @@ local function settle_group(group)
   if group.ready ~= group.was_ready or used ~= group.was_tracks then
     local counts, queues = S.D .. 'gr:' .. group.queue, S.D .. 'tq:' .. group.target
     if group.ready > 0 then
-      call('HSET', counts, group.target, number_text(group.ready * 256 + used))
+      call('HSET', counts, group.target, number_text(group.ready * GROUP_TRACKS + used))
       if group.was_ready <= 0 then call('SADD', queues, group.queue) end
     else
       call('HDEL', counts, group.target)

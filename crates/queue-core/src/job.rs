@@ -24,11 +24,15 @@ pub enum Kind {
     Analysis,
     /// Load and fault tests; runs without a provider.
     Probe,
+    /// A request to a service's URL.
+    Http,
+    /// A handler of somebody's own program.
+    Custom,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Llm, Self::Embedding, Self::Analysis, Self::Probe];
+    pub const ALL: [Self; 6] = [Self::Llm, Self::Embedding, Self::Analysis, Self::Probe, Self::Http, Self::Custom];
 
     /// The word of the API.
     pub fn as_str(self) -> &'static str {
@@ -37,6 +41,16 @@ impl Kind {
             Self::Embedding => "embedding",
             Self::Analysis => "analysis",
             Self::Probe => "probe",
+            Self::Http => "http",
+            Self::Custom => "custom",
+        }
+    }
+
+    /// Whether its attempts ask model providers, which cost money and whose answers are kept.
+    pub fn asks_providers(self) -> bool {
+        match self {
+            Self::Llm | Self::Embedding | Self::Analysis => true,
+            Self::Probe | Self::Http | Self::Custom => false,
         }
     }
 

@@ -5,6 +5,16 @@ use crate::{credentials, ids::Name};
 /// The credential of the operator, whose keys the configuration names.
 pub const OPERATORS: &str = "default";
 
+/// The provider in targets of `http` jobs: the model is the service's host. No provider may be called so.
+pub const HTTP: &str = "http";
+/// The provider in targets of `custom` jobs: the model is the handler. No provider may be called so.
+pub const CUSTOM: &str = "custom";
+
+/// Whether these targets are nobody's who answers chats and embeddings, and for whom tenants have keys.
+pub fn is_no_provider(provider: &Name) -> bool {
+    [HTTP, CUSTOM].contains(&provider.as_str())
+}
+
 /// What a job loads: the unit of limits, breakers and parking.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {

@@ -5,14 +5,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    breaker::Breakers,
-    budget::Counters,
+    audit::Audit,
+    breaker::{Breakers, redis::RedisBreakers},
+    budget::{Counters, redis::RedisCounters},
     credentials::Vault,
-    dispatcher::Dispatcher,
-    events::Events,
-    journal::{Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads},
+    dispatcher::{
+        Dispatcher,
+        redis::{RedisConfig, RedisDispatcher},
+    },
+    events::{Events, redis::RedisEvents},
+    journal::{
+        Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads,
+        postgres::{PostgresConfig, PostgresJournal},
+    },
     operations::Operations,
-    time::Clock,
+    time::{Clock, SystemClock},
     webhooks::Webhooks,
 };
 
@@ -39,6 +46,8 @@ pub struct Stores {
     pub operations: Arc<dyn Operations>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
+    /// What was done by whom.
+    pub audit: Arc<dyn Audit>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -49,6 +58,34 @@ pub struct Stores {
     pub events: Arc<dyn Events>,
     /// Now.
     pub clock: Arc<dyn Clock>,
+}
+
+impl Stores {
+    /// The stores that processes share, for a program of one's own beside them: it must be of the same version. Must be called
+    /// inside a tokio runtime. The error says which store is wrong, and what to do.
+    pub async fn shared(postgres: &PostgresConfig, redis: RedisConfig) -> Result<Self, String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = PostgresJournal::open(postgres, clock.clone()).await.map_err(|error| error.to_string())?;
+        let journal = Arc::new(journal);
+        Ok(Self {
+            journal: journal.clone(),
+            reads: journal.clone(),
+            ledger: journal.clone(),
+            catalog: journal.clone(),
+            identity: journal.clone(),
+            vault: journal.clone(),
+            orders: journal.clone(),
+            budgets: journal.clone(),
+            operations: journal.clone(),
+            webhooks: journal.clone(),
+            audit: journal,
+            breakers: Arc::new(RedisBreakers::open(&redis)?),
+            counters: Arc::new(RedisCounters::open(&redis)?),
+            events: Arc::new(RedisEvents::open(&redis, clock.clone())?),
+            dispatcher: Arc::new(RedisDispatcher::open(redis).await.map_err(|error| error.to_string())?),
+            clock,
+        })
+    }
 }
 
 /// Something outside that `/health` reports on: it degrades health and never readiness.

@@ -60,6 +60,7 @@ names! {
     BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";
     LIMITER_WAITS = "limiter_waits_total", describe_counter, Unit::Count, "Calls that had to wait for their limit, in place or as a released job, by target.";
     LIMITER_ESTIMATE_RATIO = "limiter_estimate_ratio", describe_histogram, Unit::Count, "Tokens that a call used, over those that were estimated.";
+    AUDIT_LOST = "audit_lost_total", describe_counter, Unit::Count, "Rows of the audit log that the journal did not take: each stands in the log of the process instead.";
     WEBHOOK_DELIVERIES = "webhook_deliveries_total", describe_counter, Unit::Count, "Attempts of webhook deliveries, by outcome: delivered, retry, failed (given up), dropped (the receiver is off or gone), unsigned (its secret cannot be read here).";
     WEBHOOK_DURATION = "webhook_delivery_duration_seconds", describe_histogram, Unit::Seconds, "Time of an attempt of a webhook delivery, by outcome.";
     WEBHOOK_LAG = "webhook_delivery_lag_seconds", describe_histogram, Unit::Seconds, "From an event to the attempt that delivered it.";

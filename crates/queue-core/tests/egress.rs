@@ -185,7 +185,7 @@ async fn nothing_leaves_for_any_url_of_the_corpus() {
                 match sent {
                     Err(SendError::Refused(_)) => {}
                     // There is no such place.
-                    Err(SendError::Transport(_)) if unresolved => {}
+                    Err(SendError::Transport { .. }) if unresolved => {}
                     other => panic!("{url}: {other:?}"),
                 }
             }

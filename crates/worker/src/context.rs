@@ -19,15 +19,17 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use queue_core::{
-    budget::Amount,
+    budget::{Amount, Budget, Known},
     credentials::{Credentials, Heard, Unlocked},
+    egress::{Allowed, Answer, Egress, Outgoing, SendError},
     error::{ErrorClass, JobError},
     events::EventBody,
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
-    route::{Routes, Target},
+    limiter::{InForce, Limits, Told as LimitsTold, memory::MemoryLimiter},
+    route::{HTTP, Routes, Target},
     stores::Stores,
     telemetry,
 };
@@ -39,11 +41,11 @@ use crate::{
     admission::{Alike, Ended, Estimate, Gate, Pass, Wish, of_chat},
     breaker::{Breakers, Entered},
     caches::Caches,
-    coalesce::Coalescer,
+    coalesce::{Coalescer, Coalescing},
     fallback::Step,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
-    purse::{self, Cap, Hold, Paid, Purse},
+    purse::{self, Cap, Hold, Paid, Purse, UnknownPrice},
 };
 
 pub(crate) use shared::Shared;
@@ -85,6 +87,30 @@ pub struct Surroundings {
     pub coalescer: Arc<Coalescer>,
     /// Whose key a call is made with.
     pub credentials: Arc<Credentials>,
+    /// The way to URLs that jobs name.
+    pub egress: Egress,
+}
+
+impl Surroundings {
+    /// What a program needs whose handlers ask no model: no provider, no price, no cache.
+    pub fn without_providers(stores: Stores) -> Self {
+        let limits = Arc::new(InForce::new(Limits::default(), BTreeMap::new()));
+        let limiter = Arc::new(MemoryLimiter::new(stores.clock.clone()));
+        let prices = Arc::new(PriceBook::shipped());
+        let known = Arc::new(Known::new(stores.budgets.clone(), Budget::default()));
+        Self {
+            providers: Arc::default(),
+            routes: Arc::default(),
+            purse: Arc::new(Purse::new(stores.clone(), known, prices.clone(), UnknownPrice::Refuse)),
+            prices,
+            gate: Arc::new(Gate::new(&stores, limiter, limits)),
+            caches: Arc::new(Caches::none()),
+            coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
+            credentials: Arc::new(Credentials::of(stores.vault.clone())),
+            egress: Egress::new(Allowed::default()),
+            stores,
+        }
+    }
 }
 
 /// One attempt, as its handler sees it.
@@ -296,7 +322,8 @@ impl JobContext {
                 return Err(refused);
             }
         };
-        let (leave, mut pass) = self.admit(&asked, leave, expected).await?;
+        let (leave, mut pass) =
+            self.admit(&asked.target, (asked.call_id, asked.may_go_elsewhere), leave, expected).await?;
         let stream = self.stream_of(step.name);
         let tell = |text: &str| self.tell_text(&stream, text);
         let began = Instant::now();
@@ -320,6 +347,34 @@ impl JobContext {
         let noted = note_key(&self.around, key.as_ref(), verdict(&concluded));
         tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended), noted);
         concluded.map_err(|error| after_refusal(&self.around, key.as_ref(), error))
+    }
+
+    /// Sends a job's request to a service, within its limits and past its breaker; what came of it is what `judge` says.
+    pub(crate) async fn call_service(
+        &self,
+        target: &Target,
+        request: Outgoing,
+        judge: impl FnOnce(Result<Answer, SendError>, queue_core::time::Timestamp) -> Result<Answer, JobError>,
+    ) -> Result<Answer, JobError> {
+        let leave = self.breakers.enter(target).await?;
+        let _wished = InFlight::enter(&self.wished);
+        let alike = Alike::of(self.job(), target.model.as_str());
+        let call = CallId::of(self.job().id, HTTP, 0);
+        let (leave, mut pass) = self.admit(target, (call, false), leave, Estimate::default()).await?;
+        let began = Instant::now();
+        pass.sends();
+        let outcome = judge(self.around.egress.send(request).await, self.now());
+        let took = began.elapsed();
+        let ended = match &outcome {
+            Ok(_) => Ended::well(None, LimitsTold::default(), took),
+            Err(error) => {
+                let failed = CallError::unbilled(error.class, error.code.clone(), error.message.clone());
+                let error = error.clone();
+                Ended::badly(&CallError { error, ..failed }, took)
+            }
+        };
+        tokio::join!(leave.end(verdict(&outcome)), self.around.gate.end(pass, &alike, ended));
+        outcome
     }
 
     /// The ledger rows of the job so far, those that the settle has yet to write included.
@@ -385,15 +440,21 @@ impl JobContext {
     }
 
     /// Waits for the limits of a target that may be called. A call that they do not let go tells nothing of the target.
-    async fn admit(&self, asked: &Asked<'_>, leave: Entered, estimate: Estimate) -> Result<(Entered, Pass), JobError> {
+    async fn admit(
+        &self,
+        target: &Target,
+        (call, may_go_elsewhere): (CallId, bool),
+        leave: Entered,
+        estimate: Estimate,
+    ) -> Result<(Entered, Pass), JobError> {
         let wish = Wish {
-            target: &asked.target,
+            target,
             lane_target: &self.job().target,
-            call: asked.call_id,
+            call,
             estimate,
             beside: f64::from(self.wished.load(Ordering::SeqCst)),
             left: self.ends.saturating_duration_since(Instant::now()),
-            keeps_place: !asked.may_go_elsewhere,
+            keeps_place: !may_go_elsewhere,
             stop: &self.stop,
         };
         match self.around.gate.admit(wish).await {

@@ -48,6 +48,7 @@ use crate::{
     backend::{Claimed, ClaimedJobs},
     breaker::Breakers,
     claimer::Claimer,
+    handlers::Handlers,
     leases::{Leases, Stop},
     meters::Meters,
     orders::Orders,
@@ -80,13 +81,20 @@ pub struct Config {
 pub struct Worker {
     config: Config,
     around: Surroundings,
+    handlers: Handlers,
     session: SessionId,
 }
 
 impl Worker {
     /// A worker that is not running yet.
     pub fn new(config: Config, around: Surroundings) -> Self {
-        Self { config, around, session: SessionId::generate() }
+        Self { config, around, handlers: Handlers::new(), session: SessionId::generate() }
+    }
+
+    /// With these handlers: those of this version, and one's own.
+    pub fn with_handlers(mut self, handlers: Handlers) -> Self {
+        self.handlers = handlers;
+        self
     }
 
     /// The name under which it joins the dispatcher.
@@ -134,7 +142,8 @@ impl Worker {
             stores: stores.clone(),
             session,
             queues: self.config.queues.clone(),
-            kinds: self.config.kinds.clone(),
+            // A job that nobody here can run is left to others.
+            kinds: if self.config.kinds.is_empty() { self.handlers.kinds() } else { self.config.kinds.clone() },
             slots: slots.clone(),
             slots_total,
             leases: leases.clone(),
@@ -146,7 +155,7 @@ impl Worker {
         let pipeline = Arc::new(Pipeline {
             breakers: Arc::new(Breakers::new(stores.clone(), self.around.credentials.clone())),
             around: self.around,
-            handlers: handlers::Handlers::new(),
+            handlers: self.handlers,
             session,
             leases: leases.clone(),
             timeouts: timeouts.clone(),

@@ -78,7 +78,7 @@ impl Meters {
 
     /// The job has ended, after so much over all its attempts. Kinds that call nobody cost nothing.
     pub(crate) fn cost(&self, job: &Job, standing: Standing, cost: Nanousd) {
-        if job.kind == Kind::Probe {
+        if !job.kind.asks_providers() {
             return;
         }
         let outcome = match standing {

@@ -136,7 +136,7 @@ impl Pipeline {
         let job = &loaded.job;
         let handler = self.handlers.of(job.kind);
         // A job that was never handed on cannot have left answers behind.
-        let memos = if job.epoch.0 == 0 || job.kind == Kind::Probe {
+        let memos = if job.epoch.0 == 0 || !job.kind.asks_providers() {
             vec![]
         } else {
             let ask = || self.around.stores.journal.memos(job.id);

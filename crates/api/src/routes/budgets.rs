@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     auth::Caller,
     body::{self, Media},
     fields::{Fields, Raw},
@@ -224,11 +225,12 @@ async fn change(app: &Shared, scope: Scope, headers: HeaderMap, body: Body) -> R
     let task = {
         let (app, scope) = (app.clone(), scope.clone());
         // In a task of its own: a caller that hangs up must not leave journal and counters apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let stores = &app.api.stores;
             let one_at_a_time = app.settings_edits.lock().await;
             let before = held(&app, &scope).await?;
             check_tag(&headers, before.version, "budget")?;
+            audit::before(&before.value);
             let version = stores.budgets.set_budget(&scope, budget.clone()).await?;
             app.api.budgets.refresh().await?;
             drop(one_at_a_time);

@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use super::tenants::named;
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -148,8 +149,18 @@ fn answer<T: Serialize>(value: T) -> Response {
 }
 
 fn show(app: &App, place: &Place) -> Result<Response, Problem> {
-    let found = app.api.credentials.list(&place.tenant).into_iter().find(|one| one.provider == place.provider);
-    found.map(|credential| answer(CredentialView::of(app, credential))).ok_or_else(|| missing(place))
+    known(app, place).map(|credential| answer(CredentialView::of(app, credential))).ok_or_else(|| missing(place))
+}
+
+/// How a tenant's key stood before the call, for the audit log.
+fn note_before(app: &App, place: &Place) {
+    if let Some(credential) = known(app, place) {
+        audit::before(&CredentialView::of(app, credential));
+    }
+}
+
+fn known(app: &App, place: &Place) -> Option<Credential> {
+    app.api.credentials.list(&place.tenant).into_iter().find(|one| one.provider == place.provider)
 }
 
 fn missing(Place { tenant, provider }: &Place) -> Problem {
@@ -345,6 +356,7 @@ fn read_switch(text: &str) -> Result<(CredentialState, Option<String>), Problem>
 }
 
 async fn change(app: &App, place: &Place, state: CredentialState, reason: Option<String>) -> Result<(), Problem> {
+    note_before(app, place);
     let Place { tenant, provider } = place;
     if !app.api.credentials.change(tenant, provider, state, reason).await? {
         return Err(missing(place));

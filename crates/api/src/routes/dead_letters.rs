@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     auth::Caller,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
@@ -124,6 +125,7 @@ pub(crate) async fn get(
     if job.standing != Standing::Dead {
         return Err(Problem::new(Cause::NotFound, format!("job {id} is not a dead letter")).about(id));
     }
+    audit::reads_of(id, &job.tenant);
     let reads = caller.reads(&app);
     let payload = reads.payload(id).await?.filter(|payload| payload.len() <= INLINE_PAYLOAD_MAX_BYTES);
     let payload = payload.map(|payload| view::raw_json(&payload)).transpose()?;
@@ -150,7 +152,7 @@ pub(crate) async fn redrive(
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the job from being pushed.
-        tokio::spawn(async move { redrive_and_push(&app, id).await })
+        audit::spawn(async move { redrive_and_push(&app, id).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await

@@ -23,6 +23,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     auth::Caller,
     body::{self, Media},
     idempotency,
@@ -187,6 +188,7 @@ pub(crate) async fn result(
     if job.standing == Standing::Succeeded
         && let Some(result) = caller.reads(&app).result(id).await?
     {
+        audit::reads_of(id, &job.tenant);
         return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
     }
     let detail = match (job.standing, &job.error) {

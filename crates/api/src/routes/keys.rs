@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 use crate::{
     access,
     app::{App, Shared},
+    audit,
     auth::Caller,
     body::{self, Media},
     fields::Fields,
@@ -298,6 +299,7 @@ pub(crate) async fn rotate(
     let key = found(&app, &id).await?;
     // Who gets the secret of a key gets all that it may do.
     caller.check_hands_out(key.role, &key.grants)?;
+    audit::before(&KeyView::new(key.clone(), app.now()));
     let (secret, now) = (Secret::renewed(&key.id), app.now());
     let rotation = Rotation { id: key.id, secret_hash: secret.hash(), previous_until: now.plus(overlap), at: now };
     let rotated = app.api.stores.identity.rotate_key(rotation).await?;
@@ -336,6 +338,7 @@ pub(crate) async fn revoke(
 ) -> Result<StatusCode, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let key = found(&app, &id).await?;
+    audit::before(&KeyView::new(key.clone(), app.now()));
     take_back(&app, &caller, Revocation::Key(key.id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

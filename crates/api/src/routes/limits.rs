@@ -13,7 +13,7 @@ use queue_core::{
     dispatcher::Setting,
     journal::{TargetSettings, Versioned},
     limiter::{self, Away, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
-    route::Target,
+    route::{Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -21,6 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -243,7 +244,9 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Lim
 ), responses((status = 200, body = LimitsView), (status = 404, body = Document), (status = 503, body = Document)))]
 pub(crate) async fn get(State(app): State<Shared>, Segment(name): Segment, uri: Uri) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let known = |target: &Target| app.api.routes.routes.iter().any(|route| route.provider == target.provider);
+    let known = |target: &Target| {
+        is_no_provider(&target.provider) || app.api.routes.routes.iter().any(|route| route.provider == target.provider)
+    };
     let target = Target::parse(&name).filter(known).ok_or_else(|| {
         Problem::new(Cause::NotFound, "there is no such target").at(
             "/path/target",
@@ -332,13 +335,14 @@ pub(crate) async fn put(
     let task = {
         let (app, target) = (app.clone(), target.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let _one_at_a_time = app.settings_edits.lock().await;
             let name = target.name();
             let held = app.api.stores.catalog.targets().await?.remove(&name);
             let Versioned { version, value } =
                 held.unwrap_or(Versioned { version: 0, value: TargetSettings::default() });
             check_tag(&headers, version, "limit")?;
+            audit::before(&value.limit);
             let jobs_before = value.limit.concurrency;
             app.api.stores.catalog.set_target(&name, TargetSettings { limit, ..value }).await?;
             tell(&app, &target, limit.concurrency, jobs_before).await

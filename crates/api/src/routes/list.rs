@@ -251,7 +251,8 @@ pub(crate) fn filter(params: &mut Params, now: Timestamp) -> JobFilter {
     let mut filter = JobFilter {
         queue: params.parsed("queue", Name::checked),
         kind: params.parsed("kind", |text| {
-            Kind::parse(text).ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis and probe are"))
+            Kind::parse(text)
+                .ok_or_else(|| format!("`{text}` is not a kind; llm, embedding, analysis, http, custom and probe are"))
         }),
         tenant: params.parsed("tenant", Name::checked),
         batch_id: params.label("batch_id", TEXT_MAX_BYTES),

@@ -15,6 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::Shared,
+    audit,
     body::{self, Media, SMALL_BODY_MAX_BYTES},
     fields::Fields,
     json,
@@ -93,6 +94,7 @@ pub(crate) async fn put(
     }
     fields.finish()?;
     let order = (on == Some(true)).then(|| Maintenance { since: app.now(), reason });
+    audit::before(&app.api.stores.orders.maintenance().await?);
     app.api.stores.orders.set_maintenance(order).await?;
     app.standing.forget().await;
     tracing::info!(on = on == Some(true), "maintenance");

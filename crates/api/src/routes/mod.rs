@@ -1,5 +1,6 @@
 //! The routes, by what they are about, and the document that is generated from them.
 
+mod audit;
 mod batches;
 mod budgets;
 mod bulk;
@@ -50,6 +51,7 @@ use crate::{app::Shared, auth, problem};
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "operations", description = "One thing done to many jobs: at a rate, abortable, and whoever dies."),
         (name = "webhooks", description = "Who is told of what, and what was delivered."),
+        (name = "audit", description = "What was done by whom, in a chain of hashes."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
     )
@@ -129,6 +131,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(deliveries::list))
         .routes(routes!(deliveries::get))
         .routes(routes!(deliveries::replay))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::heads))
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))

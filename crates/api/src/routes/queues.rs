@@ -20,6 +20,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -224,10 +225,11 @@ pub(crate) async fn patch(
         let app = app.clone();
         let queue = queue.clone();
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let _one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.queues().await?.remove(&queue).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "queue")?;
+            audit::before(&held.value);
             let value = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_queue(&queue, value.clone()).await?;
             let setting = Setting::Queue(queue.clone(), Versioned { version, value });

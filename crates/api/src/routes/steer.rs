@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     auth::Caller,
     body::{self, Media, SMALL_BODY_MAX_BYTES},
     fields::{AHEAD_MAX_MS, Fields},
@@ -77,6 +78,7 @@ pub(crate) async fn patch(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let job = view::row(&app, &caller, id).await?;
     let chain = if is_chain(&job.target) { caller.reads(&app).fallback(id).await? } else { Vec::new() };
+    audit::before(&JobView::new(job.clone(), &Place::Unknown, app.now()));
     app.api.budgets.freshen().await?;
     let policy = app.policies.now(&*app.api.stores.catalog).await?;
     let edit = {
@@ -89,7 +91,7 @@ pub(crate) async fn patch(
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not leave the job outside of the dispatcher.
-        tokio::spawn(async move { withdraw_and_edit(&app, id, seen, edit).await })
+        audit::spawn(async move { withdraw_and_edit(&app, id, seen, edit).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
@@ -231,7 +233,7 @@ pub(crate) async fn cancel(
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the worker from being told.
-        tokio::spawn(async move { withdraw_and_cancel(&app, id, reason).await })
+        audit::spawn(async move { withdraw_and_cancel(&app, id, reason).await })
     };
     let was_running = task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     let status = if was_running { StatusCode::ACCEPTED } else { StatusCode::OK };

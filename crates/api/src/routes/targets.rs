@@ -18,7 +18,7 @@ use queue_core::{
     ids::Name,
     journal::{BreakerMode, TargetSettings, Versioned},
     limiter,
-    route::Target,
+    route::{Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::Fields,
     json,
@@ -264,7 +265,12 @@ fn named(app: &App, text: &str) -> Result<Target, Problem> {
 pub(crate) fn with_known_provider(app: &App, text: &str) -> Result<Target, Problem> {
     let providers: Vec<_> = app.api.routes.routes.iter().map(|route| format!("`{}`", route.provider)).collect();
     match Target::parse(text) {
-        Some(target) if app.api.routes.routes.iter().any(|route| route.provider == target.provider) => Ok(target),
+        Some(target)
+            if app.api.routes.routes.iter().any(|route| route.provider == target.provider)
+                || is_no_provider(&target.provider) =>
+        {
+            Ok(target)
+        }
         Some(target) => {
             let reason = format!("`{}` is no provider; those here are {}", target.provider, providers.join(", "));
             Err(Problem::field("/path/target", reason))
@@ -316,10 +322,11 @@ pub(crate) async fn patch(
     let task = {
         let (app, target, name) = (app.clone(), target.clone(), target.name());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.targets().await?.remove(&name).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "target")?;
+            audit::before(&held.value);
             let (value, opens) = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_target(&name, value.clone()).await?;
             drop(one_at_a_time);

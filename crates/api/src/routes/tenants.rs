@@ -22,6 +22,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::{Fields, Raw},
     json,
@@ -140,7 +141,7 @@ pub(crate) struct TenantRequest {
     #[schema(minimum = 1)]
     max_tokens: Option<u32>,
     /// Kinds that it may submit; all when empty.
-    #[schema(max_items = 4)]
+    #[schema(max_items = 6)]
     kinds: Option<Vec<String>>,
     /// Models that it may ask for: names, or prefixes followed by `*`; all when empty.
     #[schema(max_items = 64)]
@@ -200,10 +201,11 @@ async fn set(
     let task = {
         let (app, tenant) = (app.clone(), tenant.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
-        tokio::spawn(async move {
+        audit::spawn(async move {
             let one_at_a_time = app.settings_edits.lock().await;
             let held = app.api.stores.catalog.tenants().await?.remove(&tenant).unwrap_or_else(untouched);
             check_tag(&headers, held.version, "tenant")?;
+            audit::before(&held.value);
             let policy = held.value.credential_policy;
             let value = change(held.value)?;
             let has_new_policy = value.credential_policy != policy;

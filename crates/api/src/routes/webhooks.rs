@@ -23,6 +23,7 @@ use uuid::Uuid;
 use super::tenants::named;
 use crate::{
     app::{App, Shared},
+    audit,
     body::{self, Media},
     fields::{Fields, Raw},
     json,
@@ -305,6 +306,7 @@ pub(crate) async fn patch(
     json::check_depth(text)?;
     let before = find(&app, id).await?;
     check_tag(&headers, before.version, "webhook")?;
+    audit::before(&WebhookView::of(before.clone(), None));
     let after = change(&app, text, before)?;
     if !app.api.stores.webhooks.change_endpoint(after.clone()).await? {
         return Err(Problem::new(Cause::Stale, "the webhook was changed at the same time; read it and try again"));
@@ -357,6 +359,8 @@ fn change(app: &App, text: &str, before: Endpoint) -> Result<Endpoint, Problem> 
 ), responses((status = 204, description = "deleted"), (status = 404, body = Document), (status = 422, body = Document)))]
 pub(crate) async fn delete(State(app): State<Shared>, IdPath(id): IdPath, uri: Uri) -> Result<StatusCode, Problem> {
     Params::of(&uri, &[])?.finish()?;
+    let before = find(&app, id).await?;
+    audit::before(&WebhookView::of(before, None));
     if !app.api.stores.webhooks.drop_endpoint(id).await? {
         return Err(missing(id));
     }

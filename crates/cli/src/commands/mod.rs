@@ -1,5 +1,6 @@
 //! The operator commands. They speak HTTP to a running installation and hold no store of their own.
 
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod budget;
 pub(crate) mod cost;

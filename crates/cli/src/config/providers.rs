@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use queue_core::{
     ids::Name,
     limiter::{Limit, Limits, RATE_MAX, Rule},
-    route::{Routes, Target},
+    route::{Routes, Target, is_no_provider},
     time::parse_duration,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -220,6 +220,9 @@ fn from_entry(flags: &Flags, env: &Environment, entry: file::ProviderEntry) -> R
         }
     };
     provider.name = Name::checked(&entry.name).map_err(|reason| format!("its name {reason}"))?;
+    if is_no_provider(&provider.name) {
+        return Err("its name is taken: it stands for jobs that call no model".to_owned());
+    }
     if entry.name.contains(':') {
         return Err("its name contains `:`, which separates the parts of a target".to_owned());
     }

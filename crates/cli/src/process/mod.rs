@@ -174,6 +174,7 @@ impl Process {
             host: host(),
         };
         let around = worker::context::Surroundings {
+            egress: self.egress.clone(),
             stores: self.stores.clone(),
             providers: self.providers.clone(),
             routes: self.routes.clone(),

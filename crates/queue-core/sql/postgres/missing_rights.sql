@@ -12,6 +12,11 @@ FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spen
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL
+SELECT name FROM unnest(ARRAY['audit_log', 'audit_heads']) AS name
+WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT'))
+UNION ALL
+SELECT 'audit_heads' WHERE NOT has_table_privilege('audit_heads', 'UPDATE')
+UNION ALL
 SELECT name FROM unnest(ARRAY['job_rows', 'cost_lines', 'delivery_rows']) AS name WHERE NOT has_table_privilege(name, 'SELECT')
 UNION ALL
 SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(bigint, integer)', 'EXECUTE')

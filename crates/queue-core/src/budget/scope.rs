@@ -147,7 +147,7 @@ impl AtLimit {
 }
 
 /// What may be spent; `None`: any amount.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Budget {
     /// In a UTC day.
     pub day_usd: Option<Nanousd>,

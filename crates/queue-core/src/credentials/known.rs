@@ -250,7 +250,11 @@ impl Credentials {
 
     /// Whose key a call of `tenant` to `provider` is made with: its own or the operator's.
     pub fn credential_of(&self, tenant: &Name, provider: &Name) -> Name {
-        if self.known().credential_is_own(tenant, provider) { own(tenant) } else { Name::from(route::OPERATORS) }
+        if !route::is_no_provider(provider) && self.known().credential_is_own(tenant, provider) {
+            own(tenant)
+        } else {
+            Name::from(route::OPERATORS)
+        }
     }
 
     /// The lane in which a job of `tenant` should wait, which waits in `lane`: the same targets, with the credentials that

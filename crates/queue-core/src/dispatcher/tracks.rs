@@ -22,6 +22,8 @@ impl Track {
             Kind::Embedding => 1,
             Kind::Analysis => 2,
             Kind::Probe => 3,
+            Kind::Http => 4,
+            Kind::Custom => 5,
         };
         Self(kind * 2 + u8::from(isolated))
     }
@@ -45,11 +47,11 @@ impl Track {
 
 /// A set of tracks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tracks(u8);
+pub(super) struct Tracks(u16);
 
 impl Tracks {
-    pub(super) const ALL: Self = Self(u8::MAX);
-    const PLAIN: Self = Self(0b0101_0101);
+    pub(super) const ALL: Self = Self((1 << TRACK_COUNT) - 1);
+    const PLAIN: Self = Self(0b0101_0101_0101);
 
     /// Those of a session that serves these kinds (none named: all).
     pub(super) fn serving(kinds: &[Kind]) -> Self {
@@ -101,7 +103,7 @@ impl Tracks {
     }
 
     /// One bit a track.
-    pub(super) fn bits(self) -> u8 {
+    pub(super) fn bits(self) -> u16 {
         self.0
     }
 

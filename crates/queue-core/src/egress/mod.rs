@@ -162,8 +162,13 @@ pub enum SendError {
     #[error("no answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The line, or who is at its end, did not work.
-    #[error("{0}")]
-    Transport(String),
+    #[error("{reason}")]
+    Transport {
+        /// Nothing of the request had been sent.
+        before_sent: bool,
+        /// What is wrong.
+        reason: String,
+    },
 }
 
 /// Sends requests to URLs that users name. Cheap to clone.
@@ -219,7 +224,10 @@ impl Egress {
 
     async fn exchange(&self, request: Outgoing) -> Result<Answer, SendError> {
         let url = self.allowed.parse(&request.url).map_err(SendError::Refused)?;
-        let client = self.client.as_ref().map_err(|reason| SendError::Transport(reason.clone()))?;
+        let client = self
+            .client
+            .as_ref()
+            .map_err(|reason| SendError::Transport { before_sent: true, reason: reason.clone() })?;
         let sent = client.request(request.method, url).headers(request.headers).body(request.body).send();
         let mut response = sent.await.map_err(failed)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -279,8 +287,9 @@ fn failed(error: reqwest::Error) -> SendError {
         }
         cause = inner.source();
     }
-    let what = if error.is_connect() { "cannot connect" } else { "the connection failed" };
-    SendError::Transport(format!("{what}: {}", innermost(&error)))
+    let before_sent = error.is_connect();
+    let what = if before_sent { "cannot connect" } else { "the connection failed" };
+    SendError::Transport { before_sent, reason: format!("{what}: {}", innermost(&error)) }
 }
 
 fn innermost(error: &(dyn Error + 'static)) -> String {

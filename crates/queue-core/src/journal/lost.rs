@@ -5,7 +5,6 @@ use crate::{
     dispatcher::{Entry, Suspicion},
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch},
-    job::Kind,
     ledger::{Billed, CallRecord, Tier, Usage, UsageSource},
     route::OPERATORS,
     time::Timestamp,
@@ -47,7 +46,7 @@ pub(super) fn poison_error() -> JobError {
 /// The ledger row of a lost attempt, which may have paid for a call that nobody heard the answer of. `entry` is the job
 /// after its recovery, `claimed` the epoch that was lost. Kinds that call no provider have none.
 pub(super) fn call_of(entry: &Entry, claimed: Epoch, operation: Option<String>, at: Timestamp) -> Option<CallRecord> {
-    if entry.kind == Kind::Probe {
+    if !entry.kind.asks_providers() {
         return None;
     }
     let (provider, model) = provider_and_model(entry.target.as_str());

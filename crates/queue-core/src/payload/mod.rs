@@ -3,8 +3,10 @@
 pub mod analysis;
 pub mod cache;
 mod chain;
+pub mod custom;
 pub mod embedding;
 mod fields;
+pub mod http;
 mod items;
 pub mod llm;
 mod messages;
@@ -25,6 +27,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    egress::Allowed,
     fallback::Link,
     ids::Name,
     job::Kind,
@@ -59,6 +62,8 @@ pub struct Surroundings<'a> {
     pub prices: &'a PriceBook,
     /// Whether `probe` jobs are allowed.
     pub probe_jobs: bool,
+    /// Where URLs of `http` jobs may lead.
+    pub outbound: &'a Allowed,
 }
 
 /// What a job loads.
@@ -98,13 +103,18 @@ pub fn validate(
     match (kind, chain) {
         (Kind::Llm, chain) => llm::validate(payload, chain, around),
         (Kind::Analysis, chain) => analysis::validate(payload, chain, around),
-        (Kind::Embedding | Kind::Probe, Some(_)) => Err(vec![FieldError::at(FALLBACK, NOT_CHAT)]),
+        (Kind::Embedding | Kind::Probe | Kind::Http | Kind::Custom, Some(_)) => {
+            Err(vec![FieldError::at(FALLBACK, NOT_CHAT)])
+        }
         (Kind::Embedding, None) => embedding::validate(payload, around).map(Loads::alone),
         (Kind::Probe, None) => probe::validate(payload, around).map(Loads::alone),
+        (Kind::Http, None) => http::validate(payload, around).map(Loads::alone),
+        (Kind::Custom, None) => custom::validate(payload).map(Loads::alone),
     }
 }
 
 /// Where a job's own chain stands.
 const FALLBACK: &str = "/fallback";
 /// Why other kinds have none.
-const NOT_CHAT: &str = "is for chat: vectors of two models cannot be compared, and a probe asks nobody. Leave it out";
+const NOT_CHAT: &str =
+    "is for chat: vectors of two models cannot be compared, and other kinds ask no model. Leave it out";

@@ -33,7 +33,7 @@ impl Quote {
             named(object).or_else(|| default.cloned())
         };
         match kind {
-            Kind::Probe => Self::default(),
+            Kind::Probe | Kind::Http | Kind::Custom => Self::default(),
             Kind::Llm => {
                 let texts = tree.get("messages").map(texts_of).unwrap_or_default();
                 let of_model = |model: String| {

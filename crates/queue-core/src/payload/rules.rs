@@ -45,7 +45,7 @@ pub fn apply(
                 pass.model(object, "/payload", default, false);
             }
             Kind::Analysis => pass.analysis(object, routes),
-            Kind::Probe => {}
+            Kind::Probe | Kind::Http | Kind::Custom => {}
         }
     }
     let payload_changed = std::mem::take(&mut pass.changed);

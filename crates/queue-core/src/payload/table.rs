@@ -30,13 +30,14 @@ fn routes() -> Routes {
 
 fn check(kind: Kind, payload: &str, routes: &Routes, probe_jobs: bool) -> Result<Name, Vec<FieldError>> {
     let prices = PriceBook::parse(BOOK).unwrap();
-    validate(kind, payload, None, Surroundings { routes, prices: &prices, probe_jobs }).map(|loads| loads.target)
+    validate(kind, payload, None, Surroundings { routes, prices: &prices, probe_jobs, outbound: &Allowed::default() })
+        .map(|loads| loads.target)
 }
 
 /// The usual payload of a kind, with `more`, and this chain beside it.
 fn chained(kind: Kind, more: Value, chain: Value) -> Result<Loads, Vec<FieldError>> {
     let prices = PriceBook::parse(BOOK).unwrap();
-    let around = Surroundings { routes: &routes(), prices: &prices, probe_jobs: true };
+    let around = Surroundings { routes: &routes(), prices: &prices, probe_jobs: true, outbound: &Allowed::default() };
     validate(kind, &with(kind, more), Some(&chain.to_string()), around)
 }
 
@@ -103,6 +104,8 @@ fn with(kind: Kind, more: Value) -> String {
         Kind::Embedding => json!({"input": ["a", "b"]}),
         Kind::Analysis => json!({"version": 1, "input": {"text": "A document."}, "map": {"prompt": "{{chunk}}"}}),
         Kind::Probe => json!({}),
+        Kind::Http => json!({"url": "https://a.example/"}),
+        Kind::Custom => json!({"handler": "own"}),
     };
     let Value::Object(more) = more else { return more.to_string() };
     payload.as_object_mut().unwrap().extend(more);

@@ -13,11 +13,13 @@ mod races;
 mod schema;
 
 use queue_core::{
+    audit::{Audit, AuditEntry, AuditPlace, Chain},
     error::{ErrorClass, JobError},
     job::NewJob,
     journal::{
         JobFilter, Journal, Outcome, Reads,
         conformance::{Opened, job, settlement, token},
+        postgres::connect,
     },
 };
 
@@ -43,4 +45,32 @@ async fn a_job_with_nul_does_not_break_a_search() {
     }
     let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
     assert_eq!((row.tags, row.operation.as_deref()), (job.tags, Some(odd)));
+}
+
+#[tokio::test]
+async fn the_audit_log_is_only_added_to_and_a_change_behind_its_back_is_named() {
+    let base = Base::fresh();
+    let journal = base.journal().await;
+    for n in 0..5 {
+        let entry = AuditEntry { subject: format!("/v1/queues/{n}"), status: 200, ..AuditEntry::default() };
+        journal.append_audit(entry).await.unwrap();
+    }
+    let mut behind = connect(&base.config).await.unwrap();
+    for refused in [
+        "UPDATE audit_log SET status = 403",
+        "DELETE FROM audit_log",
+        "TRUNCATE audit_log",
+        "DELETE FROM audit_heads",
+        "TRUNCATE audit_heads",
+    ] {
+        let error = sqlx::query(refused).execute(&mut behind).await.unwrap_err();
+        assert!(error.to_string().contains("only ever added to"), "{refused}: {error}");
+    }
+    for change in ["ALTER TABLE audit_log DISABLE TRIGGER USER", "UPDATE audit_log SET status = 201 WHERE seq = 3"] {
+        sqlx::query(change).execute(&mut behind).await.unwrap();
+    }
+    let rows = journal.audit_rows(AuditPlace { behind: (0, 0), ascending: true }, 100).await.unwrap();
+    let mut chain = Chain::default();
+    let tampered = rows.iter().find_map(|row| chain.follow(row).err()).unwrap();
+    assert_eq!((tampered.seq, chain.rows()), (3, 2), "{tampered:?}");
 }

@@ -1,7 +1,9 @@
 //! What each kind of job does with one attempt.
 
 mod analysis;
+mod custom;
 mod embedding;
+mod http;
 mod llm;
 mod probe;
 mod structured;
@@ -11,9 +13,10 @@ use std::sync::Arc;
 use queue_core::{
     error::{ErrorClass, JobError},
     job::Kind,
-    payload::FieldError,
+    payload::{FieldError, custom::check_handler},
 };
 
+pub use self::custom::input;
 use crate::context::Handler;
 
 /// The handler of each kind.
@@ -22,6 +25,8 @@ pub struct Handlers {
     embedding: Arc<dyn Handler>,
     analysis: Arc<dyn Handler>,
     probe: Arc<dyn Handler>,
+    http: Arc<dyn Handler>,
+    custom: custom::Custom,
 }
 
 impl Default for Handlers {
@@ -38,7 +43,21 @@ impl Handlers {
             embedding: Arc::new(embedding::Embedding),
             analysis: Arc::new(analysis::Analysis),
             probe: Arc::new(probe::Probe),
+            http: Arc::new(http::Http),
+            custom: custom::Custom::default(),
         }
+    }
+
+    /// With a handler of one's own, which runs jobs of kind `custom` that name it. The error says what is wrong with the name.
+    pub fn with(mut self, name: &str, handler: impl Handler + 'static) -> Result<Self, String> {
+        self.custom.0.insert(check_handler(name)?, Arc::new(handler));
+        Ok(self)
+    }
+
+    /// The kinds that these handlers can run.
+    pub fn kinds(&self) -> Vec<Kind> {
+        let runs = |kind: &Kind| *kind != Kind::Custom || !self.custom.0.is_empty();
+        Kind::ALL.into_iter().filter(runs).collect()
     }
 
     /// The handler of `kind`.
@@ -48,6 +67,8 @@ impl Handlers {
             Kind::Embedding => self.embedding.clone(),
             Kind::Analysis => self.analysis.clone(),
             Kind::Probe => self.probe.clone(),
+            Kind::Http => self.http.clone(),
+            Kind::Custom => Arc::new(self.custom.clone()),
         }
     }
 }

@@ -11,6 +11,7 @@ use queue_core::{
     budget::{Budget, Known, memory::MemoryCounters},
     credentials::Credentials,
     dispatcher::{Dispatcher, Entry, Place, Suspicion, memory::MemoryDispatcher},
+    egress::{Allowed, Egress},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
     job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
@@ -30,6 +31,7 @@ use worker::{
     caches::Caches,
     coalesce::{Coalescer, Coalescing},
     context::Surroundings,
+    handlers::Handlers,
     provider::Providers,
     purse::{Purse, UnknownPrice},
 };
@@ -79,7 +81,8 @@ impl Rig {
             orders: journal.clone(),
             budgets: journal.clone(),
             operations: journal.clone(),
-            webhooks: journal,
+            webhooks: journal.clone(),
+            audit: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             counters: counters.clone(),
@@ -100,6 +103,7 @@ impl Rig {
         let known = Arc::new(Known::new(stores.budgets.clone(), Budget::default()));
         let purse = Purse::new(stores.clone(), known, prices.clone(), UnknownPrice::Refuse);
         let around = Surroundings {
+            egress: Egress::new(Allowed { http: true, networks: vec!["127.0.0.0/8".parse().unwrap()] }),
             stores: stores.clone(),
             providers: Arc::new(providers),
             routes: Arc::new(routes),
@@ -127,7 +131,12 @@ impl Rig {
 
     /// Starts a worker that is told this.
     pub fn work_with(&mut self, config: Config) {
-        let worker = Worker::new(config, self.around.clone());
+        self.work_by(config, Handlers::new());
+    }
+
+    /// Starts a worker with these handlers.
+    pub fn work_by(&mut self, config: Config, handlers: Handlers) {
+        let worker = Worker::new(config, self.around.clone()).with_handlers(handlers);
         let shutdown = self.shutdown.clone();
         self.running = Some(tokio::spawn(async move { worker.run(shutdown).await.unwrap() }));
     }

@@ -43,7 +43,7 @@ pub async fn a_worker_serves_the_kinds_it_names(fixture: &dyn Fixture) {
     // Whoever names none serves all.
     let other = scene.another().await;
     let rest = other.claim(9).await.len() + other.claim(9).await.len();
-    assert_eq!(rest, 3, "both plain ones and one isolated");
+    assert_eq!(rest, 5, "the four plain ones and one isolated");
 }
 
 pub async fn kinds_share_turns_and_order(fixture: &dyn Fixture) {

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a suite fails by panicking; it is built for tests only
 
 pub mod accept;
+pub mod audit;
 pub mod budgets;
 pub mod catalog;
 pub mod identity;
@@ -27,6 +28,7 @@ use super::{
     Accepted, Budgets, Catalog, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
 };
 use crate::{
+    audit::Audit,
     credentials::Vault,
     error::{ErrorClass, JobError},
     ids::{CallId, Epoch, JobId, SessionId},
@@ -60,19 +62,33 @@ pub struct Opened {
     pub operations: Arc<dyn Operations>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
+    /// What was done by whom.
+    pub audit: Arc<dyn Audit>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
     pub fn over<S>(store: S) -> Self
     where
-        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + Webhooks + 'static,
+        S: Journal
+            + Reads
+            + Ledger
+            + Catalog
+            + Identity
+            + Vault
+            + Budgets
+            + Orders
+            + Operations
+            + Webhooks
+            + Audit
+            + 'static,
     {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
         let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
         let (budgets, orders, operations) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations, webhooks: store }
+        let webhooks = store.clone();
+        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations, webhooks, audit: store }
     }
 }
 
@@ -125,6 +141,7 @@ macro_rules! journal_conformance {
                 a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
                 a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
+            audit: rows_are_chained, those_who_add_at_once_make_one_chain;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,

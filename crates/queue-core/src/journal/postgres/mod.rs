@@ -5,6 +5,7 @@
 //! expects in its WHERE clause, keys are told apart by constraints, and rows are locked in one order.
 
 mod accept;
+mod audit;
 mod budgets;
 mod catalog;
 mod config;
@@ -62,6 +63,7 @@ pub struct PostgresJournal {
     accepts: Committers<Accept>,
     settles: Committers<Settle>,
     records: Committers<Record>,
+    audits: Committers<audit::Append>,
     incarnation: Incarnation,
     _partitions: Arc<partitions::Ahead>,
 }
@@ -79,6 +81,8 @@ impl PostgresJournal {
             accepts: Committers::start(&database, config.writers),
             settles: Committers::start(&database, config.writers),
             records: Committers::start(&database, 1),
+            // One transaction at a time holds the end of the chain anyway.
+            audits: Committers::start(&database, 1),
             incarnation: Incarnation(incarnation),
             _partitions: Arc::new(partitions::Ahead::start(&database)),
             database,

@@ -6,7 +6,7 @@ use testkit::PostgresServer;
 use super::{PostgresConfig, connect, migrate, rows::Cells, sql};
 
 /// Tables that grow with the number of jobs.
-const LARGE: [&str; 13] = [
+const LARGE: [&str; 14] = [
     "jobs",
     "settled_jobs_default",
     "payloads_default",
@@ -20,6 +20,7 @@ const LARGE: [&str; 13] = [
     "unique_keys",
     "webhook_deliveries",
     "webhook_attempts",
+    "audit_log",
 ];
 
 /// The plan for any arguments, as a connection that serves for long has it.

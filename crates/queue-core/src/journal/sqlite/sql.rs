@@ -108,6 +108,9 @@ writes! {
     DeliveryReplay = "delivery_replay",
     DeliveriesPrune = "deliveries_prune",
     AttemptsPrune = "attempts_prune",
+    AuditLast = "audit_last",
+    AuditAdd = "audit_add",
+    AuditHeadSet = "audit_head_set",
 }
 
 macro_rules! reads {
@@ -155,6 +158,9 @@ reads! {
     DELIVERIES_JOB = "deliveries_job",
     DELIVERIES_ONE = "deliveries_one",
     DELIVERY_ATTEMPTS = "delivery_attempts",
+    AUDIT_AFTER = "audit_after",
+    AUDIT_BEFORE = "audit_before",
+    AUDIT_HEADS = "audit_heads",
     BACKLOG = "backlog",
     KEY_FIND = "key_find",
     KEYS_PAGE = "keys_page",

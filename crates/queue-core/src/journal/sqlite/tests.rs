@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{MIGRATIONS, SqliteJournal, list, schema_version, sql::read, writer::Batch};
 use crate::{
+    audit::{AuditEntry, AuditPlace, Chain},
     ids::Epoch,
     job::NewJob,
     journal::{
@@ -351,4 +352,25 @@ async fn a_walk_stops_at_its_bound_and_goes_on_behind_it() {
         // Pages that end with a match begin a walk of their own behind it.
         assert!(ends.windows(2).all(|pair| pair[0] - pair[1] <= 9), "{ends:?}");
     }
+}
+
+#[tokio::test]
+async fn the_audit_log_is_only_added_to_and_a_change_behind_its_back_is_named() {
+    let file = File::fresh();
+    let store = file.open().await;
+    for n in 0..5 {
+        let entry = AuditEntry { subject: format!("/v1/queues/{n}"), status: 200, ..AuditEntry::default() };
+        store.audit.append_audit(entry).await.unwrap();
+    }
+    let behind = rusqlite::Connection::open(file.path()).unwrap();
+    for refused in ["UPDATE audit_log SET status = 403", "DELETE FROM audit_log", "DELETE FROM audit_heads"] {
+        let error = behind.execute(refused, []).unwrap_err();
+        assert!(error.to_string().contains("only ever added to"), "{refused}: {error}");
+    }
+    let change = "DROP TRIGGER audit_log_changed; UPDATE audit_log SET subject = '/v1/queues/x' WHERE seq = 3";
+    behind.execute_batch(change).unwrap();
+    let rows = store.audit.audit_rows(AuditPlace { behind: (0, 0), ascending: true }, 100).await.unwrap();
+    let mut chain = Chain::default();
+    let tampered = rows.iter().find_map(|row| chain.follow(row).err()).unwrap();
+    assert_eq!((tampered.seq, chain.rows()), (3, 2), "{tampered:?}");
 }

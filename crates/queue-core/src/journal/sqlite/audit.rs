@@ -1,0 +1,83 @@
+//! The audit log: rows that are only ever added, in one chain. There is one writer, so nobody comes between two rows.
+
+use async_trait::async_trait;
+use rusqlite::{Row, params};
+
+use super::{
+    SqliteJournal,
+    rows::Cells,
+    sql::{Write, read},
+    writer::Batch,
+};
+use crate::{
+    audit::{AUDIT_HEADS_MAX, AUDIT_PAGE_MAX, Audit, AuditEntry, AuditHead, AuditPlace, AuditRow},
+    journal::JournalError,
+};
+
+#[async_trait]
+impl Audit for SqliteJournal {
+    async fn append_audit(&self, entry: AuditEntry) -> Result<(), JournalError> {
+        self.writer.submit(2, entry, append).await
+    }
+
+    async fn audit_rows(&self, place: AuditPlace, limit: usize) -> Result<Vec<AuditRow>, JournalError> {
+        let limit = limit.min(AUDIT_PAGE_MAX) as i64;
+        self.readers
+            .read(move |connection| {
+                let text = if place.ascending { read::AUDIT_AFTER } else { read::AUDIT_BEFORE };
+                let (day, seq) = place.behind;
+                connection.prepare_cached(text)?.query_map(params![day, seq, limit], row)?.collect()
+            })
+            .await
+    }
+
+    async fn audit_heads(&self) -> Result<Vec<AuditHead>, JournalError> {
+        self.readers
+            .read(|connection| {
+                let limit = AUDIT_HEADS_MAX as i64;
+                connection.prepare_cached(read::AUDIT_HEADS)?.query_map([limit], head)?.collect()
+            })
+            .await
+    }
+}
+
+fn head(row: &Row<'_>) -> rusqlite::Result<AuditHead> {
+    let mut cells = Cells::of(row, 0);
+    Ok(AuditHead { day: cells.next()?, seq: cells.next()?, hash: cells.next()? })
+}
+
+fn row(row: &Row<'_>) -> rusqlite::Result<AuditRow> {
+    let mut cells = Cells::of(row, 0);
+    Ok(AuditRow {
+        day: cells.next()?,
+        seq: cells.next()?,
+        entry: AuditEntry {
+            at: cells.time()?,
+            actor: cells.next()?,
+            role: cells.next()?,
+            tenant: cells.next()?,
+            address: cells.next()?,
+            action: cells.next()?,
+            subject: cells.next()?,
+            status: cells.next()?,
+            detail: cells.next()?,
+            request_id: cells.next()?,
+        },
+        prev: cells.next()?,
+        hash: cells.next()?,
+    })
+}
+
+fn append(batch: &mut Batch<'_>, entry: &AuditEntry) -> rusqlite::Result<()> {
+    let last = batch.sql.find(Write::AuditLast, [], head)?.unwrap_or_default();
+    let (rows, head) = last.followed_by(std::slice::from_ref(entry), batch.now);
+    for AuditRow { day, seq, entry, prev, hash } in &rows {
+        let AuditEntry { at, actor, role, tenant, address, action, subject, status, detail, request_id } = entry;
+        let values = params![
+            day, seq, at.0, actor, role, tenant, address, action, subject, status, detail, request_id, prev, hash
+        ];
+        batch.sql.execute(Write::AuditAdd, values)?;
+    }
+    batch.sql.execute(Write::AuditHeadSet, params![head.day, head.seq, head.hash])?;
+    Ok(())
+}
