@@ -6,7 +6,10 @@ use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, waiters::Waiters};
+use crate::{
+    Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, tokens::believed::Believed,
+    waiters::Waiters,
+};
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
 const WATCHERS_MAX: usize = 4_096;
@@ -19,6 +22,8 @@ pub(crate) struct App {
     pub(crate) api: Api,
     /// Keys that were found lately.
     pub(crate) keys: KeyCache,
+    /// Tokens that were believed lately.
+    pub(crate) believed: Believed,
     /// Idempotency keys that are being accepted now.
     pub(crate) in_flight: Arc<InFlight>,
     /// What tenants may ask for.
@@ -49,6 +54,7 @@ impl App {
             waiters: Waiters::new(api.stores.events.clone(), api.stores.reads.clone(), shutdown.clone()),
             api,
             keys: KeyCache::default(),
+            believed: Believed::default(),
             in_flight: Arc::default(),
             policies: Policies::default(),
             backlogs: Backlogs::default(),

@@ -154,17 +154,18 @@ async fn the_document_has_every_route_and_every_route_answers() {
             assert_eq!(bare.status.as_u16() == 401, keyed, "{path}");
         }
     }
-    let expected = "DELETE /v1/keys,DELETE /v1/keys/{key},DELETE /v1/tenants/{tenant}/credentials/{provider},\
-        GET /health,GET /livez,GET /metrics,GET /readyz,GET /startupz,GET /v1/batches/{id},GET /v1/budget,\
-        GET /v1/budgets,GET /v1/costs,GET /v1/credentials,GET /v1/dead-letters,GET /v1/dead-letters/groups,\
-        GET /v1/dead-letters/{id},GET /v1/jobs,GET /v1/jobs/{id},GET /v1/jobs/{id}/attempts,GET /v1/jobs/{id}/calls,\
-        GET /v1/jobs/{id}/events,GET /v1/jobs/{id}/result,GET /v1/jobs/{id}/why,GET /v1/keys,GET /v1/keys/{key},\
-        GET /v1/keys/{key}/budget,GET /v1/limits,GET /v1/limits/{target},GET /v1/queues,GET /v1/queues/metrics,\
-        GET /v1/queues/{queue},GET /v1/targets,GET /v1/targets/{target},GET /v1/tenants/{tenant},\
-        GET /v1/tenants/{tenant}/budget,GET /v1/tenants/{tenant}/credentials,\
-        GET /v1/tenants/{tenant}/credentials/{provider},GET /v1/tenants/{tenant}/usage,GET /v1/workers,\
-        PATCH /v1/jobs/{id},PATCH /v1/queues/{queue},PATCH /v1/targets/{target},PATCH /v1/tenants/{tenant},\
-        PATCH /v1/tenants/{tenant}/credentials/{provider},POST /v1/credentials/rewrap,\
+    let expected = "DELETE /v1/auth/token,DELETE /v1/keys,DELETE /v1/keys/{key},\
+        DELETE /v1/tenants/{tenant}/credentials/{provider},GET /health,GET /livez,GET /metrics,GET /readyz,\
+        GET /startupz,GET /v1/batches/{id},GET /v1/budget,GET /v1/budgets,GET /v1/costs,GET /v1/credentials,\
+        GET /v1/dead-letters,GET /v1/dead-letters/groups,GET /v1/dead-letters/{id},GET /v1/jobs,GET /v1/jobs/{id},\
+        GET /v1/jobs/{id}/attempts,GET /v1/jobs/{id}/calls,GET /v1/jobs/{id}/events,GET /v1/jobs/{id}/result,\
+        GET /v1/jobs/{id}/why,GET /v1/keys,GET /v1/keys/{key},GET /v1/keys/{key}/budget,GET /v1/limits,\
+        GET /v1/limits/{target},GET /v1/queues,GET /v1/queues/metrics,GET /v1/queues/{queue},GET /v1/targets,\
+        GET /v1/targets/{target},GET /v1/tenants/{tenant},GET /v1/tenants/{tenant}/budget,\
+        GET /v1/tenants/{tenant}/credentials,GET /v1/tenants/{tenant}/credentials/{provider},\
+        GET /v1/tenants/{tenant}/usage,GET /v1/workers,PATCH /v1/jobs/{id},PATCH /v1/queues/{queue},\
+        PATCH /v1/targets/{target},PATCH /v1/tenants/{tenant},PATCH /v1/tenants/{tenant}/credentials/{provider},\
+        POST /v1/auth/revocations,POST /v1/auth/token,POST /v1/credentials/rewrap,\
         POST /v1/dead-letters/{id}/redrive,POST /v1/jobs,POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel,POST /v1/keys,\
         POST /v1/keys/{key}/rotate,PUT /v1/budget,PUT /v1/keys/{key}/budget,PUT /v1/limits/{target},\
         PUT /v1/tenants/{tenant},PUT /v1/tenants/{tenant}/budget,PUT /v1/tenants/{tenant}/credentials,\

@@ -7,6 +7,7 @@ use crate::failure::Failure;
 /// Variables of ours that exist; any other `LONGSHORE_…` is a mistake and is refused.
 pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_AUTH_SIGNING_KEY_FILE",
     "LONGSHORE_CACHE",
     "LONGSHORE_CONFIG",
     "LONGSHORE_CREDENTIALS_MASTER_KEY_FILE",
@@ -23,6 +24,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_PROVIDER_DEFAULT_MODEL",
     "LONGSHORE_PROVIDER_EMBEDDING_MODEL",
     "LONGSHORE_PROVIDER_URL",
+    "LONGSHORE_SIGNING_KEY",
     "LONGSHORE_URL",
     "LONGSHORE_WORKER_KINDS",
     "LONGSHORE_WORKER_QUEUES",

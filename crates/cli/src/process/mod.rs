@@ -31,11 +31,11 @@ use worker::{
 pub(crate) use end::Signals;
 
 use crate::{
-    config::{Budgets, Config, MasterKeySource},
+    config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
-    tenants,
+    tenants, tokens,
 };
 
 /// The parts that roles share, and the roles that run.
@@ -50,6 +50,8 @@ pub(crate) struct Process {
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
+    /// Whose tokens are believed.
+    tokens: Arc<api::Tokens>,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -68,6 +70,7 @@ impl Process {
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
         Ok(Self {
             credentials: Arc::new(credentials),
+            tokens: Arc::default(),
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
@@ -102,6 +105,19 @@ impl Process {
                 () = reader.keep(&credentials) => {}
             }
         });
+    }
+
+    /// Reads what tokens are signed with and whose are believed, and keeps that fresh.
+    pub(crate) fn use_tokens(&mut self, signing: KeySource) -> Result<(), Failure> {
+        let reader = tokens::Reader::start(signing, self.config.issuers.clone(), self.tokens.clone())?;
+        let end = self.clockwork_end.clone();
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = reader.keep() => {}
+            }
+        });
+        Ok(())
     }
 
     /// Creates this admin key where there is none with its id; one that was revoked stays so.
@@ -139,6 +155,7 @@ impl Process {
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
             credentials: self.credentials.clone(),
+            tokens: self.tokens.clone(),
             budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),

@@ -6,7 +6,7 @@ SELECT name::text
 FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'savings',
                   'cost_days', 'cost_tail', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
                   'queue_totals', 'targets', 'tenants', 'tenant_totals', 'credentials', 'credential_mark', 'api_keys',
-                  'sessions', 'meta']) AS name
+                  'revoked_tokens', 'sessions', 'meta']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL

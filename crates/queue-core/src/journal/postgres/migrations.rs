@@ -37,10 +37,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0008_credentials"),
     migration!("0009_limits"),
     migration!("0010_keys"),
+    migration!("0014_tenants"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 10;
+pub const SCHEMA_OLDEST: usize = 11;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

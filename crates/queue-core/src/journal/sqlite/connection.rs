@@ -20,6 +20,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
     include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
     include_str!("../../../../../migrations/sqlite/0011_keys.sql"),
+    include_str!("../../../../../migrations/sqlite/0015_tokens.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -142,7 +142,7 @@ async fn a_connection_whose_file_failed_is_replaced() {
 
 /// What 0006_costs.sql and the steps behind it made, taken away again.
 const WITHOUT_COSTS: &str =
-    "DROP INDEX jobs_dead_tenant; DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
+    "DROP TABLE revoked_tokens; DROP INDEX jobs_dead_tenant; DROP TABLE credentials; ALTER TABLE tenants DROP COLUMN credential_policy;
     DROP TRIGGER spend_of_keys_summed; DROP TABLE key_days; DROP TABLE budget_alerts; DROP TABLE budgets;
     DROP VIEW job_rows; DROP INDEX jobs_over_budget; ALTER TABLE tenants DROP COLUMN rules;
     ALTER TABLE spend DROP COLUMN key_id; ALTER TABLE jobs DROP COLUMN max_cost_nanousd;
