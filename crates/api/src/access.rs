@@ -4,7 +4,7 @@
 //! registered, the least role, the area and act that a key's scopes name, and whom it shows what:
 //!
 //! ```text
-//! on("PUT /v1/maintenance", Admin, "system:write", Everywhere),
+//! on("GET /v1/workers", Operator, "system:read", Everywhere),
 //! ```
 //!
 //! A route without a row refuses everybody, and the tests `permissions` and `isolation` name it. `Own` and `Tenant` are
@@ -111,6 +111,9 @@ const TABLE: &[Row] = &[
     on("GET /v1/limits/{target}", Operator, "targets:read", Everywhere),
     on("PUT /v1/limits/{target}", Operator, "targets:write", Everywhere),
     on("GET /v1/workers", Operator, "system:read", Everywhere),
+    on("POST /v1/workers/{id}/drain", Operator, "system:write", Everywhere),
+    on("GET /v1/maintenance", Operator, "system:read", Everywhere),
+    on("PUT /v1/maintenance", Admin, "system:write", Everywhere),
 
     on("GET /v1/tenants/{tenant}", Analyst, "tenants:read", Tenant),
     on("PUT /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),

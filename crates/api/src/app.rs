@@ -7,8 +7,8 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Api, backlog::Backlogs, health::Health, idempotency::InFlight, policy::Policies, tokens::believed::Believed,
-    waiters::Waiters,
+    Api, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing, policy::Policies,
+    tokens::believed::Believed, waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -28,6 +28,8 @@ pub(crate) struct App {
     pub(crate) in_flight: Arc<InFlight>,
     /// What tenants may ask for.
     pub(crate) policies: Policies,
+    /// Whether jobs are taken.
+    pub(crate) standing: Standing,
     /// How full the tenants' backlogs are.
     pub(crate) backlogs: Backlogs,
     /// Who waits for the end of which job.
@@ -57,6 +59,7 @@ impl App {
             believed: Believed::default(),
             in_flight: Arc::default(),
             policies: Policies::default(),
+            standing: Standing::default(),
             backlogs: Backlogs::default(),
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),

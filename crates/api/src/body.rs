@@ -22,6 +22,9 @@ const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// First allocation at most: a claimed length alone must not cost memory.
 const RESERVE_MAX_BYTES: usize = 64 * 1024;
 
+/// Largest body beside a payload.
+pub(crate) const SMALL_BODY_MAX_BYTES: usize = 64 * 1024;
+
 /// Media types that a route takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Media {
@@ -29,12 +32,6 @@ pub(crate) enum Media {
     Json,
     /// `application/x-ndjson`.
     Ndjson,
-}
-
-/// Whether a request says that it has a body.
-pub(crate) fn is_there(headers: &HeaderMap) -> bool {
-    let length = headers.get(header::CONTENT_LENGTH);
-    headers.contains_key(header::TRANSFER_ENCODING) || length.is_some_and(|length| length != "0")
 }
 
 /// A body of one of the `allowed` types and at most `max` bytes.
@@ -56,6 +53,16 @@ pub(crate) async fn take(
         }
     };
     Ok((media, read(headers, pieces, max, app.api.settings.bounds.body_max).await?))
+}
+
+/// A small JSON body; `None` where there is none.
+pub(crate) async fn take_if_any(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
+    let length = headers.get(header::CONTENT_LENGTH);
+    if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(None);
+    }
+    let (_, body) = take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    Ok(Some(body))
 }
 
 impl Media {

@@ -14,6 +14,7 @@ mod fields;
 mod health;
 mod idempotency;
 mod json;
+mod maintenance;
 mod monitor;
 mod observe;
 mod params;

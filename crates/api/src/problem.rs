@@ -45,6 +45,7 @@ pub(crate) enum Cause {
     TooDear,
     Internal,
     Unavailable,
+    Maintenance,
     Busy,
 }
 
@@ -91,6 +92,7 @@ impl Cause {
             }
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
+            Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "The installation is in maintenance"),
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy", "The service has too much to do"),
         }
     }

@@ -136,8 +136,9 @@ pub(crate) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     })
 }
 
-/// Room for new jobs in the tenant's backlog.
+/// Room for new jobs in the tenant's backlog; none at all while maintenance is on.
 pub(crate) async fn enter(app: &App, tenant: &Name, jobs: usize) -> Result<Room, Problem> {
+    app.standing.check(&*app.api.stores.orders).await?;
     Ok(app.backlogs.enter(&*app.api.stores.catalog, tenant, jobs).await?)
 }
 

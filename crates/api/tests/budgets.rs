@@ -12,10 +12,6 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use server::Server;
 
-async fn put(server: &Server, path: &str, body: &Value) -> server::Answer {
-    server.send(server.request(Method::PUT, path).json(body)).await
-}
-
 fn chat(model: &str, max_tokens: Option<u64>) -> Value {
     let mut payload = json!({"model": model, "messages": [{"role": "user", "content": "Hello"}]});
     if let Some(tokens) = max_tokens {
@@ -37,7 +33,7 @@ async fn a_budget_is_set_shown_listed_and_cleared() {
     assert_eq!((&nothing["version"], &nothing["limits"]), (&json!(0), &json!([])));
     let body = json!({"day_usd": "0.50", "month_usd": "10", "day_tokens": 5000, "at_limit": "degrade",
                       "degrade_to": "gpt-4o-mini"});
-    let set = put(&server, "/v1/tenants/acme/budget", &body).await.expect(200);
+    let set = server.put("/v1/tenants/acme/budget", &body).await.expect(200);
     assert_eq!(
         (&set["month_usd"], &set["at_limit"], &set["scope"]),
         (&json!("10.00"), &json!("degrade"), &json!("tenant:acme"))
@@ -48,10 +44,10 @@ async fn a_budget_is_set_shown_listed_and_cleared() {
         (&lines[0]["left"], &lines[0]["spent"], &lines[2]["limit"]),
         (&json!("0.50"), &json!("0.00"), &json!("5000"))
     );
-    put(&server, "/v1/budget", &json!({"month_usd": "99"})).await.expect(200);
+    server.put("/v1/budget", &json!({"month_usd": "99"})).await.expect(200);
     let id = &server.key[4..12];
-    put(&server, &format!("/v1/keys/{id}/budget"), &json!({"day_tokens": 7, "at_limit": "fail"})).await.expect(200);
-    put(&server, "/v1/keys/nobody00/budget", &json!({"day_tokens": 7})).await.expect(404);
+    server.put(&format!("/v1/keys/{id}/budget"), &json!({"day_tokens": 7, "at_limit": "fail"})).await.expect(200);
+    server.put("/v1/keys/nobody00/budget", &json!({"day_tokens": 7})).await.expect(404);
     let list = server.get("/v1/budgets").await.expect(200);
     let scopes: Vec<_> = list["budgets"].as_array().unwrap().iter().map(|one| one["scope"].clone()).collect();
     assert_eq!(scopes, [json!("all"), json!("tenant:acme"), json!(format!("key:{id}"))]);
@@ -59,7 +55,7 @@ async fn a_budget_is_set_shown_listed_and_cleared() {
     assert_eq!((&usage["quota_left"]["usd"], &usage["quota_left"]["tokens"]), (&json!("0.50"), &json!(5000)));
     let stale = server.request(Method::PUT, "/v1/budget").header("If-Match", "\"1\"").json(&json!({}));
     server.send(stale).await.expect(412);
-    put(&server, "/v1/budget", &json!({})).await.expect(200);
+    server.put("/v1/budget", &json!({})).await.expect(200);
     let list = server.get("/v1/budgets").await.expect(200);
     assert_eq!(list["budgets"].as_array().unwrap().len(), 2);
 }
@@ -79,7 +75,7 @@ async fn a_budget_that_is_none_is_refused() {
         (json!({"at_limit": "degrade", "degrade_to": "claude"}), "/degrade_to", "served by no provider"),
         (json!({"week_usd": "5"}), "/week_usd", "not a known field"),
     ] {
-        let problem = put(&server, "/v1/budget", &body).await.expect(422);
+        let problem = server.put("/v1/budget", &body).await.expect(422);
         let found = reasons(&problem);
         assert!(found.iter().any(|(at, why)| at == pointer && why.contains(reason)), "{body}: {found:?}");
     }
@@ -107,7 +103,7 @@ async fn a_job_that_cannot_fit_is_refused_with_an_estimate() {
     unknown["max_cost_usd"] = json!("5");
     let problem = server.post("/v1/jobs", &unknown).await.expect(422);
     assert_eq!(reasons(&problem)[0].0, "/payload/model");
-    put(&server, "/v1/tenants/default/budget", &json!({"day_tokens": 500})).await.expect(200);
+    server.put("/v1/tenants/default/budget", &json!({"day_tokens": 500})).await.expect(200);
     let bulk = json!([chat("gpt-4o", Some(100)), chat("gpt-4o", Some(501))]);
     let answer = server.post("/v1/jobs/bulk", &bulk).await.expect(200);
     assert!(answer["jobs"][0]["id"].is_string(), "{answer}");
@@ -125,7 +121,7 @@ async fn a_tenant_asks_only_for_what_it_may() {
     let server = Server::start().await;
     let settings = json!({"weight": 2, "backlog_max": 50, "max_tokens": 100, "kinds": ["llm"],
                           "models": ["gpt-4o-mini", "gpt-4.1*"], "aliases": {"fast": "gpt-4o-mini"}, "default_model": "fast"});
-    let set = put(&server, "/v1/tenants/default", &settings).await.expect(200);
+    let set = server.put("/v1/tenants/default", &settings).await.expect(200);
     for (name, value) in settings.as_object().unwrap() {
         assert_eq!(&set[name], value, "{name}");
     }
@@ -168,7 +164,7 @@ async fn a_tenant_asks_only_for_what_it_may() {
         (json!({"weight": 0}), "/weight"),
         (json!({"color": "red"}), "/color"),
     ] {
-        let problem = put(&server, "/v1/tenants/default", &body).await.expect(422);
+        let problem = server.put("/v1/tenants/default", &body).await.expect(422);
         assert!(reasons(&problem).iter().any(|(at, _)| at == pointer), "{body}: {problem}");
     }
 }
@@ -176,7 +172,7 @@ async fn a_tenant_asks_only_for_what_it_may() {
 #[tokio::test]
 async fn why_names_the_budget_and_how_it_stands() {
     let server = Server::start().await;
-    put(&server, "/v1/tenants/default/budget", &json!({"month_usd": "1", "day_tokens": 100000})).await.expect(200);
+    server.put("/v1/tenants/default/budget", &json!({"month_usd": "1", "day_tokens": 100000})).await.expect(200);
     let accepted = server.post("/v1/jobs", &chat("gpt-4o", Some(10))).await.expect(202);
     let id = accepted["id"].as_str().unwrap();
     let (tenant, until) = ("default".into(), server.stores.clock.now().plus_ms(20_000));
@@ -193,7 +189,7 @@ async fn why_names_the_budget_and_how_it_stands() {
     let words = why["summary"].as_str().unwrap();
     assert!(words.contains("the budget of the tenant default of $1.00 for the month"), "{words}");
     // A raise wakes it.
-    put(&server, "/v1/tenants/default/budget", &json!({"month_usd": "2"})).await.expect(200);
+    server.put("/v1/tenants/default/budget", &json!({"month_usd": "2"})).await.expect(200);
     let why = server.get(&format!("/v1/jobs/{id}/why")).await.expect(200);
     assert_ne!(why["waits"][0]["waits_for"], "budget", "{why}");
 }

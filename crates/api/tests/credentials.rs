@@ -8,7 +8,7 @@ use std::sync::Arc;
 use queue_core::credentials::{CredentialNote, Credentials, MasterKeys};
 use reqwest::Method;
 use secrecy::ExposeSecret;
-use serde_json::{Value, json};
+use serde_json::json;
 use server::Server;
 
 /// A key that must not turn up anywhere.
@@ -31,10 +31,6 @@ async fn with_master_key() -> (Server, Arc<Credentials>) {
     (server, credentials)
 }
 
-async fn put(server: &Server, path: &str, body: &Value) -> server::Answer {
-    server.send(server.request(Method::PUT, path).json(body)).await
-}
-
 async fn delete(server: &Server, path: &str) -> server::Answer {
     server.send(server.request(Method::DELETE, path)).await
 }
@@ -44,7 +40,7 @@ async fn a_key_is_set_replaced_and_deleted_and_never_shown() {
     let (server, _) = with_master_key().await;
     server.get(PLACE).await.problem(404);
     delete(&server, PLACE).await.problem(404);
-    let set = put(&server, PLACE, &json!({"key": CANARY})).await;
+    let set = server.put(PLACE, &json!({"key": CANARY})).await;
     assert_eq!(set.header("cache-control"), "no-store");
     let view = set.expect(200);
     assert_eq!(
@@ -52,7 +48,7 @@ async fn a_key_is_set_replaced_and_deleted_and_never_shown() {
         (&json!("acme"), &json!("simulated"), &json!("@acme"), &json!("WXYZ"), &json!("active"), &json!(true))
     );
     assert_eq!((&view["version"], &view["failures"], &view["kek_id"] == ""), (&json!(1), &json!(0), false));
-    let again = put(&server, PLACE, &json!({"key": format!("{CANARY}2")})).await.expect(200);
+    let again = server.put(PLACE, &json!({"key": format!("{CANARY}2")})).await.expect(200);
     assert_eq!((&again["version"], &again["created_at"]), (&json!(2), &view["created_at"]));
     let list = server.get("/v1/tenants/acme/credentials").await;
     let shown = server.get(PLACE).await;
@@ -68,13 +64,13 @@ async fn a_key_is_set_replaced_and_deleted_and_never_shown() {
     server.get(PLACE).await.problem(404);
     delete(&server, PLACE).await.problem(404);
     let all = "/v1/tenants/acme/credentials";
-    let named = put(&server, all, &json!({"provider": "simulated", "key": "sk-other"})).await.expect(200);
+    let named = server.put(all, &json!({"provider": "simulated", "key": "sk-other"})).await.expect(200);
     assert_eq!((&named["provider"], &named["version"]), (&json!("simulated"), &json!(4)));
     for body in [json!({"key": CANARY}), json!({"key": CANARY, "provider": "nobody"})] {
-        let problem = put(&server, all, &body).await.problem(422);
+        let problem = server.put(all, &body).await.problem(422);
         assert!(problem["errors"][0]["pointer"] == "/provider" && !problem.to_string().contains("canary"), "{problem}");
     }
-    let after = put(&server, PLACE, &json!({"key": "sk-short"})).await.expect(200);
+    let after = server.put(PLACE, &json!({"key": "sk-short"})).await.expect(200);
     assert_eq!((&after["version"], &after["last4"]), (&json!(5), &json!("")), "a short key is not hinted at");
 }
 
@@ -82,16 +78,16 @@ async fn a_key_is_set_replaced_and_deleted_and_never_shown() {
 async fn a_wrong_key_is_refused_and_not_repeated() {
     let (server, _) = with_master_key().await;
     for key in [json!("sk-canary a"), json!("sk-canary\n"), json!(""), json!("ü-canary"), json!("x".repeat(3_000))] {
-        let problem = put(&server, PLACE, &json!({"key": key})).await.problem(422);
+        let problem = server.put(PLACE, &json!({"key": key})).await.problem(422);
         assert_eq!(problem["errors"][0]["pointer"], "/key");
         assert!(!problem.to_string().contains("canary"), "{problem}");
     }
     for body in [json!({"key": 1234567890}), json!({"key": {"canary": 1}}), json!({}), json!({"key": null})] {
-        let problem = put(&server, PLACE, &body).await.problem(422);
+        let problem = server.put(PLACE, &body).await.problem(422);
         assert!(!problem.to_string().contains("canary") && !problem.to_string().contains("12345"), "{problem}");
     }
-    put(&server, "/v1/tenants/acme/credentials/nobody", &json!({"key": CANARY})).await.problem(404);
-    put(&server, "/v1/tenants/a%20b/credentials/simulated", &json!({"key": CANARY})).await.problem(422);
+    server.put("/v1/tenants/acme/credentials/nobody", &json!({"key": CANARY})).await.problem(404);
+    server.put("/v1/tenants/a%20b/credentials/simulated", &json!({"key": CANARY})).await.problem(422);
     let text = server.request(Method::PUT, PLACE).body(CANARY);
     assert!(!server.send(text).await.text.contains("canary"));
     let broken = format!("{{\"key\": \"{CANARY}\"");
@@ -104,7 +100,7 @@ async fn a_wrong_key_is_refused_and_not_repeated() {
 #[tokio::test]
 async fn without_a_master_key_nothing_is_kept_and_the_report_says_so() {
     let server = Server::start().await;
-    let problem = put(&server, PLACE, &json!({"key": CANARY})).await.problem(503);
+    let problem = server.put(PLACE, &json!({"key": CANARY})).await.problem(503);
     assert!(problem["detail"].as_str().unwrap().contains("master-key"), "{problem}");
     let report = server.get("/v1/credentials").await.expect(200);
     assert_eq!((&report["credentials"], &report["master_keys"]), (&json!(0), &json!([])));
@@ -115,7 +111,7 @@ async fn without_a_master_key_nothing_is_kept_and_the_report_says_so() {
 async fn a_key_is_switched_off_and_on() {
     let (server, credentials) = with_master_key().await;
     server.patch(PLACE, &json!({"enabled": false})).await.problem(404);
-    put(&server, PLACE, &json!({"key": CANARY})).await.expect(200);
+    server.put(PLACE, &json!({"key": CANARY})).await.expect(200);
     let off = server.patch(PLACE, &json!({"enabled": false, "reason": "their audit"})).await.expect(200);
     assert_eq!((&off["state"], &off["reason"]), (&json!("disabled"), &json!("their audit")));
     for body in [json!({}), json!({"enabled": 1}), json!({"enabled": true, "reason": "x"}), json!({"key": CANARY})] {
@@ -156,14 +152,14 @@ async fn a_policy_decides_in_which_lane_a_job_waits() {
     assert_eq!(target().await, "simulated:gpt-4o-mini:@acme");
     server.patch(tenant, &json!({"credential_policy": "own_then_default"})).await.expect(200);
     assert_eq!(target().await, "simulated:gpt-4o-mini:default");
-    put(&server, PLACE, &json!({"key": CANARY})).await.expect(200);
+    server.put(PLACE, &json!({"key": CANARY})).await.expect(200);
     assert_eq!(target().await, "simulated:gpt-4o-mini:@acme");
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_named_and_a_rewrap_is_told_step_by_step() {
     let (server, credentials) = with_master_key().await;
-    put(&server, PLACE, &json!({"key": CANARY})).await.expect(200);
+    server.put(PLACE, &json!({"key": CANARY})).await.expect(200);
     let health = async || server.get("/health").await.json()["checks"]["credentials"].as_str().unwrap().to_owned();
     assert_eq!(health().await, "ok");
     let needed = server.get(PLACE).await.expect(200)["kek_id"].as_str().unwrap().to_owned();
@@ -177,7 +173,7 @@ async fn what_cannot_be_read_is_named_and_a_rewrap_is_told_step_by_step() {
     let current = report["master_keys"][0].clone();
     assert_eq!(step, json!({"done": 0, "left": 1, "unreadable": 1, "master_key": current}));
     // Set anew, it is kept with the key that is there.
-    put(&server, PLACE, &json!({"key": CANARY})).await.expect(200);
+    server.put(PLACE, &json!({"key": CANARY})).await.expect(200);
     assert_eq!(health().await, "ok");
     let step = server.send(server.request(Method::POST, "/v1/credentials/rewrap")).await.expect(200);
     assert_eq!(step, json!({"done": 0, "left": 0, "unreadable": 0, "master_key": current}));

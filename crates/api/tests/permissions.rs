@@ -61,6 +61,9 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/limits/{target}", Operator, Any),
     ("PUT /v1/limits/{target}", Operator, Any),
     ("GET /v1/workers", Operator, Any),
+    ("POST /v1/workers/{id}/drain", Operator, Any),
+    ("GET /v1/maintenance", Operator, Any),
+    ("PUT /v1/maintenance", Admin, Any),
     ("GET /v1/tenants/{tenant}", Analyst, Acme),
     ("PUT /v1/tenants/{tenant}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}", Admin, Acme),
@@ -104,6 +107,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         }
         "GET /v1/jobs/{id}/result" => people.succeeded(&user).await.to_string(),
         "PATCH /v1/jobs/{id}" | "POST /v1/jobs/{id}/cancel" => people.later(&user, json!({})).await.to_string(),
+        "POST /v1/workers/{id}/drain" => server::worker(&people.server.stores).await.to_string(),
         _ if path.contains("{id}") => people.dead(&user).await.to_string(),
         _ => String::new(),
     };
@@ -120,6 +124,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PUT /v1/tenants/{tenant}/credentials" => Some(json!({"provider": "simulated", "key": "sk-of-acme"})),
         "PUT /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"key": "sk-of-acme"})),
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),
+        "PUT /v1/maintenance" => Some(json!({"on": false})),
         "POST /v1/keys" => Some(json!({"name": "new"})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
         "DELETE /v1/keys" => {

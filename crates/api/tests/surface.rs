@@ -129,6 +129,75 @@ async fn spent_dollars_are_a_counter_to_the_last_digit() {
     assert_eq!(lines, [format!("longshore_cost_usd_total{{{labels}}} 1000.300000001")]);
 }
 
+/// Every route, in the order of the words: a route goes only with a reason in the changelog.
+#[rustfmt::skip] // a line each
+const ROUTES: &[&str] = &[
+    "DELETE /v1/auth/token",
+    "DELETE /v1/keys",
+    "DELETE /v1/keys/{key}",
+    "DELETE /v1/tenants/{tenant}/credentials/{provider}",
+    "GET /health",
+    "GET /livez",
+    "GET /metrics",
+    "GET /readyz",
+    "GET /startupz",
+    "GET /v1/batches/{id}",
+    "GET /v1/budget",
+    "GET /v1/budgets",
+    "GET /v1/costs",
+    "GET /v1/credentials",
+    "GET /v1/dead-letters",
+    "GET /v1/dead-letters/groups",
+    "GET /v1/dead-letters/{id}",
+    "GET /v1/jobs",
+    "GET /v1/jobs/{id}",
+    "GET /v1/jobs/{id}/attempts",
+    "GET /v1/jobs/{id}/calls",
+    "GET /v1/jobs/{id}/events",
+    "GET /v1/jobs/{id}/result",
+    "GET /v1/jobs/{id}/why",
+    "GET /v1/keys",
+    "GET /v1/keys/{key}",
+    "GET /v1/keys/{key}/budget",
+    "GET /v1/limits",
+    "GET /v1/limits/{target}",
+    "GET /v1/maintenance",
+    "GET /v1/queues",
+    "GET /v1/queues/metrics",
+    "GET /v1/queues/{queue}",
+    "GET /v1/targets",
+    "GET /v1/targets/{target}",
+    "GET /v1/tenants/{tenant}",
+    "GET /v1/tenants/{tenant}/budget",
+    "GET /v1/tenants/{tenant}/credentials",
+    "GET /v1/tenants/{tenant}/credentials/{provider}",
+    "GET /v1/tenants/{tenant}/usage",
+    "GET /v1/workers",
+    "PATCH /v1/jobs/{id}",
+    "PATCH /v1/queues/{queue}",
+    "PATCH /v1/targets/{target}",
+    "PATCH /v1/tenants/{tenant}",
+    "PATCH /v1/tenants/{tenant}/credentials/{provider}",
+    "POST /v1/auth/revocations",
+    "POST /v1/auth/token",
+    "POST /v1/credentials/rewrap",
+    "POST /v1/dead-letters/{id}/redrive",
+    "POST /v1/jobs",
+    "POST /v1/jobs/bulk",
+    "POST /v1/jobs/{id}/cancel",
+    "POST /v1/keys",
+    "POST /v1/keys/{key}/rotate",
+    "POST /v1/workers/{id}/drain",
+    "PUT /v1/budget",
+    "PUT /v1/keys/{key}/budget",
+    "PUT /v1/limits/{target}",
+    "PUT /v1/maintenance",
+    "PUT /v1/tenants/{tenant}",
+    "PUT /v1/tenants/{tenant}/budget",
+    "PUT /v1/tenants/{tenant}/credentials",
+    "PUT /v1/tenants/{tenant}/credentials/{provider}",
+];
+
 #[tokio::test]
 async fn the_document_has_every_route_and_every_route_answers() {
     let server = Server::start().await;
@@ -154,23 +223,7 @@ async fn the_document_has_every_route_and_every_route_answers() {
             assert_eq!(bare.status.as_u16() == 401, keyed, "{path}");
         }
     }
-    let expected = "DELETE /v1/auth/token,DELETE /v1/keys,DELETE /v1/keys/{key},\
-        DELETE /v1/tenants/{tenant}/credentials/{provider},GET /health,GET /livez,GET /metrics,GET /readyz,\
-        GET /startupz,GET /v1/batches/{id},GET /v1/budget,GET /v1/budgets,GET /v1/costs,GET /v1/credentials,\
-        GET /v1/dead-letters,GET /v1/dead-letters/groups,GET /v1/dead-letters/{id},GET /v1/jobs,GET /v1/jobs/{id},\
-        GET /v1/jobs/{id}/attempts,GET /v1/jobs/{id}/calls,GET /v1/jobs/{id}/events,GET /v1/jobs/{id}/result,\
-        GET /v1/jobs/{id}/why,GET /v1/keys,GET /v1/keys/{key},GET /v1/keys/{key}/budget,GET /v1/limits,\
-        GET /v1/limits/{target},GET /v1/queues,GET /v1/queues/metrics,GET /v1/queues/{queue},GET /v1/targets,\
-        GET /v1/targets/{target},GET /v1/tenants/{tenant},GET /v1/tenants/{tenant}/budget,\
-        GET /v1/tenants/{tenant}/credentials,GET /v1/tenants/{tenant}/credentials/{provider},\
-        GET /v1/tenants/{tenant}/usage,GET /v1/workers,PATCH /v1/jobs/{id},PATCH /v1/queues/{queue},\
-        PATCH /v1/targets/{target},PATCH /v1/tenants/{tenant},PATCH /v1/tenants/{tenant}/credentials/{provider},\
-        POST /v1/auth/revocations,POST /v1/auth/token,POST /v1/credentials/rewrap,\
-        POST /v1/dead-letters/{id}/redrive,POST /v1/jobs,POST /v1/jobs/bulk,POST /v1/jobs/{id}/cancel,POST /v1/keys,\
-        POST /v1/keys/{key}/rotate,PUT /v1/budget,PUT /v1/keys/{key}/budget,PUT /v1/limits/{target},\
-        PUT /v1/tenants/{tenant},PUT /v1/tenants/{tenant}/budget,PUT /v1/tenants/{tenant}/credentials,\
-        PUT /v1/tenants/{tenant}/credentials/{provider}";
-    assert_eq!(routes.into_iter().collect::<Vec<_>>().join(","), expected);
+    assert_eq!(routes.into_iter().collect::<Vec<_>>(), ROUTES);
     every_reference_resolves(&document, &document);
 }
 

@@ -29,8 +29,8 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, migrate, price, queue, target, tenant,
-        worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, price, queue,
+        target, tenant, worker,
     },
     config::Flags,
     environment::Environment,
@@ -121,7 +121,10 @@ enum Verb {
     /// Show, check and import what models cost
     #[command(subcommand)]
     Price(price::Verb),
-    /// Show worker processes
+    /// Take and begin no jobs while something below is worked on
+    #[command(subcommand)]
+    Maintenance(maintenance::Verb),
+    /// Show worker processes, and let them drain
     #[command(subcommand)]
     Worker(worker::Verb),
     /// Show what targets may take, and how they stand
@@ -169,6 +172,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
+        Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),

@@ -14,7 +14,7 @@ use queue_core::{
     },
     events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
-        self, Budgets, Catalog, Identity, Ledger, Reads,
+        self, Budgets, Catalog, Identity, Ledger, Orders, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
@@ -84,7 +84,7 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -93,6 +93,7 @@ where
         catalog: journal.clone(),
         identity: journal.clone(),
         vault: journal.clone(),
+        orders: journal.clone(),
         budgets: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,

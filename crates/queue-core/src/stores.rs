@@ -10,7 +10,7 @@ use crate::{
     credentials::Vault,
     dispatcher::Dispatcher,
     events::Events,
-    journal::{Budgets, Catalog, Identity, Journal, Ledger, Reads},
+    journal::{Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads},
     time::Clock,
 };
 
@@ -29,6 +29,8 @@ pub struct Stores {
     pub identity: Arc<dyn Identity>,
     /// Tenants' own keys, sealed.
     pub vault: Arc<dyn Vault>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
     /// The order of work.

@@ -98,6 +98,7 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         catalog: journal.clone(),
         identity: journal.clone(),
         vault: journal.clone(),
+        orders: journal.clone(),
         budgets: journal,
         dispatcher: Arc::new(dispatcher),
         breakers: Arc::new(MemoryBreakers::new(clock.clone())),
@@ -139,7 +140,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
 async fn register(stores: &Stores) -> Result<SessionId, Failure> {
     let id = SessionId::generate();
     let (host, version) = ("speed".to_owned(), "0".to_owned());
-    let session = WorkerSession { id, host, version, slots: 1, started_at: stores.clock.now() };
+    let session = WorkerSession { id, host, version, slots: 1, started_at: stores.clock.now(), draining: false };
     stores.catalog.open_session(session).await?;
     stores.dispatcher.join(id, vec![]).await?;
     Ok(id)

@@ -56,6 +56,7 @@ impl Scene {
             catalog: journal.clone(),
             identity: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),

@@ -20,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     backend::Claimed,
     leases::{Leases, Stop},
+    orders::Orders,
     patience::until_available,
     renewer,
 };
@@ -39,6 +40,7 @@ pub(crate) struct Claimer {
     pub(crate) slots: Arc<Semaphore>,
     pub(crate) slots_total: usize,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) orders: Arc<Orders>,
     pub(crate) out: mpsc::Sender<Claimed>,
     /// Loads that run beside the next step; each holds the slots of its jobs, so their number is bounded.
     pub(crate) loads: TaskTracker,
@@ -61,7 +63,8 @@ impl Claimer {
             // Asked before the acks are taken: whoever gives a claim up leaves its ack first.
             let all_given_up = end.is_cancelled() && self.leases.count() == 0;
             // The slots before the acks: the ack of whatever made a slot free is there before it, and goes in this step.
-            let slots = if claiming && work_expected { self.free_slots() } else { None };
+            let may_claim = claiming && work_expected && !self.orders.hold();
+            let slots = if may_claim { self.free_slots() } else { None };
             let (acks, left) = self.leases.take_acks(ACKS_MAX);
             let slot = slots.and_then(|slots| without(slots, left));
             if acks.is_empty() && slot.is_none() {
@@ -95,7 +98,7 @@ impl Claimer {
                 }
             }
             while let Ok(signal) = signals.try_recv() {
-                work_expected |= self.heed(signal, &mut claiming);
+                work_expected |= self.heed(signal);
             }
         }
     }
@@ -113,7 +116,7 @@ impl Claimer {
         &self,
         signals: &mut mpsc::Receiver<Signal>,
         next_at: Option<Timestamp>,
-        mut claiming: bool,
+        claiming: bool,
         stop: &CancellationToken,
     ) -> Woken {
         let now = self.stores.clock.now();
@@ -125,8 +128,8 @@ impl Claimer {
             () = stop.cancelled(), if claiming => Woken::Drain,
             signal = signals.recv() => match signal {
                 Some(signal) => {
-                    self.heed(signal, &mut claiming);
-                    if claiming { Woken::Work } else { Woken::Drain }
+                    self.heed(signal);
+                    Woken::Work
                 }
                 // The dispatcher dropped us; the renewer joins again, the poll goes on meanwhile.
                 None => {
@@ -138,11 +141,10 @@ impl Claimer {
     }
 
     /// Whether the signal says that there is work.
-    fn heed(&self, signal: Signal, claiming: &mut bool) -> bool {
+    fn heed(&self, signal: Signal) -> bool {
         match signal {
             Signal::Work => return true,
             Signal::Cancel(id) => self.leases.stop(id, Stop::Cancelled),
-            Signal::Drain => *claiming = false,
         }
         false
     }

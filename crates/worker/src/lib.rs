@@ -16,6 +16,7 @@ pub mod handlers;
 mod keyless;
 mod leases;
 mod meters;
+mod orders;
 mod patience;
 mod pipeline;
 pub mod provider;
@@ -49,6 +50,7 @@ use crate::{
     claimer::Claimer,
     leases::{Leases, Stop},
     meters::Meters,
+    orders::Orders,
     patience::until_available,
     pipeline::Pipeline,
     timeouts::Timeouts,
@@ -110,6 +112,12 @@ impl Worker {
         }
 
         let leases = Arc::new(Leases::default());
+        // Before the first claim: maintenance may have begun before this process.
+        let orders = Arc::new(Orders::default());
+        let hear = || orders.hear(&stores, session, &leases);
+        if until_available("orders", hear, &shutdown).await.is_none() {
+            return Ok(());
+        }
         let slots = Arc::new(Semaphore::new(slots_total));
         let end = CancellationToken::new();
         // As many places as slots: a send never waits, since each claimed job holds a slot.
@@ -123,6 +131,7 @@ impl Worker {
             slots: slots.clone(),
             slots_total,
             leases: leases.clone(),
+            orders: orders.clone(),
             out,
             loads: TaskTracker::new(),
         };
@@ -145,6 +154,10 @@ impl Worker {
             let (gate, stores, end) = (pipeline.around.gate.clone(), stores.clone(), end.clone());
             async move { gate.keep(&*stores.catalog, &end).await }
         });
+        let hearing = tokio::spawn({
+            let (stores, leases, end) = (stores.clone(), leases.clone(), end.clone());
+            async move { orders.keep(&stores, session, &leases, &end).await }
+        });
         let waking = tokio::spawn({
             let (breakers, end) = (pipeline.breakers.clone(), end.clone());
             async move { breakers.keyless.run(&end).await }
@@ -164,7 +177,7 @@ impl Worker {
             claiming.abort();
             running.abort();
         }
-        for task in [renewer, claiming, running, refreshing, keeping, paying, waking] {
+        for task in [renewer, claiming, running, refreshing, keeping, hearing, paying, waking] {
             if let Err(error) = task.await
                 && !error.is_cancelled()
             {
@@ -190,6 +203,7 @@ impl Worker {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             slots: slots as u32,
             started_at: stores.clock.now(),
+            draining: false,
         };
         until_available("open_session", || stores.catalog.open_session(entry.clone()), shutdown).await?;
         loop {

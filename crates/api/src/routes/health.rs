@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use queue_core::time::Timestamp;
+use queue_core::{journal::Maintenance, time::Timestamp};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -87,6 +87,8 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
     let (journal, dispatcher, workers, outside) =
         tokio::join!(health.journal(api), health.dispatcher(api), health.workers(api), health.outside(api));
     let unhealthy = journal.is_err();
+    // Whoever cannot read it is unhealthy already.
+    let maintenance = app.standing.now(&*api.stores.orders).await.ok().flatten();
     let mut checks = outside;
     for (name, found) in [
         ("journal", journal),
@@ -95,6 +97,10 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
         ("credentials", api.credentials.report().check()),
     ] {
         checks.insert(name.to_owned(), found.err().unwrap_or_else(|| OK.to_owned()));
+    }
+    if let Some(Maintenance { since, reason }) = maintenance {
+        let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
+        checks.insert("maintenance".to_owned(), format!("on since {since}{why}"));
     }
     let (code, status) = match (unhealthy, checks.values().all(|found| found == OK)) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),

@@ -297,12 +297,9 @@ pub(crate) async fn rotate(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let overlap = match body::is_there(&headers) {
-        true => {
-            let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
-            read_overlap(json::utf8(&body)?)?
-        }
-        false => OVERLAP_DEFAULT,
+    let overlap = match body::take_if_any(&app, &headers, body).await? {
+        Some(body) => read_overlap(json::utf8(&body)?)?,
+        None => OVERLAP_DEFAULT,
     };
     let key = found(&app, &id).await?;
     // Who gets the secret of a key gets all that it may do.

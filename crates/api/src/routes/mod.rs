@@ -13,6 +13,7 @@ mod jobs;
 mod keys;
 mod limits;
 mod list;
+mod maintenance;
 mod metrics;
 mod queues;
 mod steer;
@@ -119,6 +120,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(credentials::report))
         .routes(routes!(credentials::rewrap))
         .routes(routes!(workers::list))
+        .routes(routes!(workers::drain))
+        .routes(routes!(maintenance::get, maintenance::put))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))
 }

@@ -23,7 +23,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::Caller,
-    body::{self, Media},
+    body::{self, Media, SMALL_BODY_MAX_BYTES},
     fields::{AHEAD_MAX_MS, Fields},
     json,
     params::{JobPath, Params},
@@ -34,8 +34,6 @@ use crate::{
     view::{self, JobView},
 };
 
-/// Largest body beside a payload.
-const SMALL_BODY_MAX_BYTES: usize = 64 * 1024;
 /// Longest reason of a cancel, in bytes: it is kept with the job.
 const REASON_MAX_BYTES: usize = 500;
 
@@ -272,10 +270,7 @@ async fn withdraw_and_cancel(app: &App, id: JobId, reason: Option<String>) -> Re
 }
 
 async fn read_reason(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<String>, Problem> {
-    if !body::is_there(headers) {
-        return Ok(None);
-    }
-    let (_, body) = body::take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let Some(body) = body::take_if_any(app, headers, body).await? else { return Ok(None) };
     let mut fields = Fields::default();
     let [reason] = json::take_apart(json::utf8(&body)?, &["reason"], &mut fields.errors)?;
     let reason = fields.label("reason", reason, REASON_MAX_BYTES);

@@ -92,12 +92,9 @@ pub(crate) async fn create(
     if caller.token.is_some() {
         return Err(Problem::new(Cause::Forbidden, "a token buys no other: send the key"));
     }
-    let wish = match body::is_there(&headers) {
-        true => {
-            let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
-            read_wish(json::utf8(&body)?)?
-        }
-        false => Wish { life_s: LIFE_DEFAULT_S, role: None, grants: None },
+    let wish = match body::take_if_any(&app, &headers, body).await? {
+        Some(body) => read_wish(json::utf8(&body)?)?,
+        None => Wish { life_s: LIFE_DEFAULT_S, role: None, grants: None },
     };
     let key = app.keys.key(&*app.api.stores.identity, caller.key_id.as_str()).await?;
     let key = key.ok_or_else(|| Problem::new(Cause::KeyEnded, "the key has ended meanwhile"))?;

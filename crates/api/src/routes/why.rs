@@ -7,6 +7,7 @@ use queue_core::{
     error::ErrorClass,
     ids::JobId,
     job::Job,
+    journal::Maintenance,
     state::{self, Standing, State as JobState},
     time::Timestamp,
 };
@@ -40,7 +41,7 @@ pub(crate) struct Why {
 /// One thing that a job waits for.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// `delayed`, `budget`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
+    /// `maintenance`, `delayed`, `budget`, `queue_paused`, `tenant_paused`, `target_paused`, `target_parked`, `target_tried`, `queue_concurrency`,
     /// `target_concurrency`, `concurrency_key`, `credential`, `other_isolated`, `no_worker`, `turn` or `hand_over`.
     waits_for: &'static str,
     /// For people.
@@ -119,6 +120,13 @@ impl Reason {
             budget: Some(scope.to_string()),
             left_ppm,
             ..Self::new("budget", message)
+        }
+    }
+
+    fn maintenance(Maintenance { since, reason }: Maintenance) -> Self {
+        Self {
+            reason,
+            ..Self::new("maintenance", format!("nothing begins: the installation is in maintenance since {since}"))
         }
     }
 
@@ -243,8 +251,10 @@ pub(crate) async fn why(
     let places = app.api.stores.dispatcher.locate(&[id]).await;
     let place = places.map_err(unavailable)?.pop().unwrap_or(Place::Unknown);
     let (state, since) = state::of(&job, &place, now);
+    let maintenance = app.standing.now(&*app.api.stores.orders).await?;
     let waits: Vec<Reason> = match (job.standing, state, &place) {
         (Standing::Live, JobState::Running, _) => Vec::new(),
+        (Standing::Live, _, _) if maintenance.is_some() => maintenance.into_iter().map(Reason::maintenance).collect(),
         (Standing::Live, _, Place::Unknown) => {
             let mut waits = vec![not_known(job.run_at, now)];
             name_budget(&app, &caller, &job, &mut waits).await?;

@@ -22,7 +22,7 @@ use queue_core::{
     events::{EventBody, Events, memory::MemoryEvents},
     ids::{JobId, SessionId},
     job::Loaded,
-    journal::{Outcome, Role, Settled, Settlement, Token, sqlite::SqliteJournal},
+    journal::{Outcome, Role, Settled, Settlement, Token, WorkerSession, sqlite::SqliteJournal},
     keys::Secret,
     ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
@@ -112,6 +112,7 @@ impl Server {
             catalog: journal.clone(),
             identity: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal,
             dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
@@ -190,6 +191,10 @@ impl Server {
 
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::PUT, path).json(body)).await
     }
 
     pub async fn patch(&self, path: &str, body: &Value) -> Answer {
@@ -314,4 +319,18 @@ impl Hand {
         };
         self.stores.dispatcher.step(step).await.unwrap();
     }
+}
+
+/// A worker process that is registered, and nothing else.
+pub async fn worker(stores: &Stores) -> SessionId {
+    let worker = WorkerSession {
+        id: SessionId::generate(),
+        host: "host/1".into(),
+        version: "1".into(),
+        slots: 4,
+        started_at: stores.clock.now(),
+        draining: false,
+    };
+    stores.catalog.open_session(worker.clone()).await.unwrap();
+    worker.id
 }

@@ -9,6 +9,7 @@ pub(crate) mod doctor;
 pub(crate) mod job;
 pub(crate) mod key;
 pub(crate) mod limit;
+pub(crate) mod maintenance;
 pub(crate) mod migrate;
 pub(crate) mod price;
 pub(crate) mod queue;

@@ -206,8 +206,6 @@ pub enum Signal {
     Work,
     /// This job was cancelled: drop what you do for it.
     Cancel(JobId),
-    /// Claim no more, finish what you hold.
-    Drain,
 }
 
 /// Where a job is.

@@ -220,6 +220,8 @@ pub struct WorkerSession {
     pub slots: u32,
     /// When it began.
     pub started_at: Timestamp,
+    /// Whether it was ordered to claim no more ([`Orders::order_drain`](super::Orders::order_drain)).
+    pub draining: bool,
 }
 
 /// How far the dispatcher's life is filled, as the scheduler that fills it has noted.

@@ -1,7 +1,7 @@
 //! The truth: every accepted job, its attempts, its answers and every cent spent.
 //!
 //! Six seams over one store, so that each reader holds no more than it needs: [`Journal`] is the protocol of a job,
-//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Identity`] who may call,
+//! [`Ledger`] the money, [`Budgets`] what may be spent of it, [`Catalog`] what operators set, [`Orders`] what they order, [`Identity`] who may call,
 //! [`Reads`] what people ask. A method that returns `Ok` has
 //! committed durably; one that returns [`JournalError::Unavailable`] may or may not have, and must be asked again.
 
@@ -12,6 +12,7 @@ pub mod conformance;
 mod costs;
 mod identity;
 mod lost;
+mod orders;
 pub mod postgres;
 pub mod sqlite;
 mod totals;
@@ -30,6 +31,7 @@ pub use identity::{
     ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation,
 };
 pub use lost::POISON_RECOVERIES;
+pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
 
 use crate::{

@@ -95,7 +95,7 @@ fn who_is_waited_for_later_has_as_long_and_who_was_before_is_not_again() {
 
 async fn register(scene: &Scene) -> SessionId {
     let (id, host, version) = (SessionId::generate(), "host".to_owned(), "1".to_owned());
-    let worker = WorkerSession { id, host, version, slots: 1, started_at: scene.stores.clock.now() };
+    let worker = WorkerSession { id, host, version, slots: 1, started_at: scene.stores.clock.now(), draining: false };
     scene.stores.catalog.open_session(worker).await.unwrap();
     id
 }

@@ -60,7 +60,12 @@ async fn who_is_in_the_life_before_has_not_come_back_to_this_one() {
     drop(prepare(&scene.stores, &config).await.unwrap());
     let worker = SessionId::generate();
     let (host, version, started_at) = ("host".to_owned(), "1".to_owned(), scene.stores.clock.now());
-    scene.stores.catalog.open_session(WorkerSession { id: worker, host, version, slots: 1, started_at }).await.unwrap();
+    scene
+        .stores
+        .catalog
+        .open_session(WorkerSession { id: worker, host, version, slots: 1, started_at, draining: false })
+        .await
+        .unwrap();
     let _signals = scene.stores.dispatcher.join(worker, vec![]).await.unwrap();
 
     let (mut watch, began) = (Watch::default(), Instant::now());

@@ -153,7 +153,8 @@ async fn only_old_workers_that_nobody_hears_are_struck_off() {
     let alive = scene.worker().await;
     let open = async |id: SessionId| {
         let (host, version) = ("host".to_owned(), "1".to_owned());
-        let worker = WorkerSession { id, host, version, slots: 1, started_at: scene.stores.clock.now() };
+        let worker =
+            WorkerSession { id, host, version, slots: 1, started_at: scene.stores.clock.now(), draining: false };
         scene.stores.catalog.open_session(worker).await.unwrap();
     };
     let dead = SessionId::generate();

@@ -118,6 +118,7 @@ async fn a_dispatcher_that_others_use_is_filled_when_they_are_back() {
             version: "1".into(),
             slots: 1,
             started_at: scene.stores.clock.now(),
+            draining: false,
         };
         scene.stores.catalog.open_session(worker.clone()).await.unwrap();
         let prepared = prepare(&scene.stores, &Config { alone, ..Config::default() }).await.unwrap();

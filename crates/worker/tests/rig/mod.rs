@@ -76,6 +76,7 @@ impl Rig {
             catalog: journal.clone(),
             identity: journal.clone(),
             vault: journal.clone(),
+            orders: journal.clone(),
             budgets: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),

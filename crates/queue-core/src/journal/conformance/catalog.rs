@@ -49,6 +49,7 @@ pub async fn sessions_come_and_go(fixture: &dyn Fixture) {
         version: "0.1.0".into(),
         slots: 64,
         started_at: NOW.plus_ms(started),
+        draining: false,
     };
     let (first, second) = (session(0), session(1));
     for session in [&first, &second, &first] {

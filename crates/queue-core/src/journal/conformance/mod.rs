@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod catalog;
 pub mod identity;
 pub mod money;
+pub mod orders;
 pub mod protocol;
 pub mod reads;
 pub mod settle;
@@ -20,7 +21,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{Accepted, Budgets, Catalog, Identity, Journal, Ledger, Outcome, Reads, Settled, Settlement, Token};
+use super::{
+    Accepted, Budgets, Catalog, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
+};
 use crate::{
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -47,15 +50,20 @@ pub struct Opened {
     pub vault: Arc<dyn Vault>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What operators order.
+    pub orders: Arc<dyn Orders>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + 'static>(store: S) -> Self {
+    pub fn over<S>(store: S) -> Self
+    where
+        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + 'static,
+    {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, identity, vault, budgets: store }
+        let (catalog, identity, vault, budgets) = (store.clone(), store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders: store }
     }
 }
 
@@ -104,6 +112,7 @@ macro_rules! journal_conformance {
                 a_revoked_token_stays_so_until_its_end;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
+            orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {

@@ -150,6 +150,7 @@ fn session(row: &PgRow) -> Result<WorkerSession, sqlx::Error> {
         version: cells.text()?,
         slots: cells.count()?,
         started_at: cells.time()?,
+        draining: cells.next()?,
     })
 }
 

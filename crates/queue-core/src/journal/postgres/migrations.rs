@@ -36,12 +36,13 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0007_budgets"),
     migration!("0008_credentials"),
     migration!("0009_limits"),
-    migration!("0010_keys"),
-    migration!("0014_tenants"),
+    migration!("0010_orders"),
+    migration!("0011_keys"),
+    migration!("0012_tenants"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 11;
+pub const SCHEMA_OLDEST: usize = 12;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

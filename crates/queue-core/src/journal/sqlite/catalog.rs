@@ -213,6 +213,7 @@ fn sessions(connection: &Connection) -> rusqlite::Result<Vec<WorkerSession>> {
                 version: cells.next()?,
                 slots: cells.next()?,
                 started_at: cells.time()?,
+                draining: cells.next()?,
             })
         })?
         .collect()

@@ -19,8 +19,9 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0008_budgets.sql"),
     include_str!("../../../../../migrations/sqlite/0009_credentials.sql"),
     include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
-    include_str!("../../../../../migrations/sqlite/0011_keys.sql"),
-    include_str!("../../../../../migrations/sqlite/0015_tokens.sql"),
+    include_str!("../../../../../migrations/sqlite/0011_orders.sql"),
+    include_str!("../../../../../migrations/sqlite/0012_keys.sql"),
+    include_str!("../../../../../migrations/sqlite/0013_tokens.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

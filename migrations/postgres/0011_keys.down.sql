@@ -1,4 +1,4 @@
--- Undoes 0010_keys.sql. What the program before it cannot tell from an admin key goes: it would open everything.
+-- Undoes 0011_keys.sql. What the program before it cannot tell from an admin key goes: it would open everything.
 
 DELETE FROM api_keys WHERE role <> 'admin' OR grants IS NOT NULL OR expires_at IS NOT NULL OR revoked_at IS NOT NULL;
 DROP INDEX jobs_dead_tenant;

@@ -1,0 +1,6 @@
+-- Purpose:   begins or ends maintenance.
+-- Arguments: 1 since when (NULL: it ends), 2 why.
+-- Returns:   nothing.
+-- Invariant: one that is on keeps its first moment.
+UPDATE meta
+SET maintenance_since = CASE WHEN ?1 IS NULL THEN NULL ELSE coalesce(maintenance_since, ?1) END, maintenance_reason = ?2

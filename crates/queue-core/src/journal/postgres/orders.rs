@@ -1,0 +1,87 @@
+//! What operators order: maintenance, and workers that drain.
+
+use async_trait::async_trait;
+
+use super::{
+    PostgresJournal,
+    failure::Failure,
+    rows::Cells,
+    sql,
+    text::kept_if_any,
+    transaction::{Transaction, Verb},
+};
+use crate::{
+    ids::SessionId,
+    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+};
+
+#[async_trait]
+impl Orders for PostgresJournal {
+    async fn maintenance(&self) -> Result<Option<Maintenance>, JournalError> {
+        self.ask(|pool| async move {
+            let row = sqlx::query(sql::MAINTENANCE).fetch_one(&pool).await?;
+            Ok(maintenance(&mut Cells::of(&row, 0))?)
+        })
+        .await
+    }
+
+    async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError> {
+        self.write::<SetMaintenance>(maintenance).await
+    }
+
+    async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
+        self.write::<OrderDrain>((worker, drain)).await
+    }
+
+    async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {
+        self.ask(|pool| async move {
+            let row = sqlx::query(sql::ORDERS).bind(worker.0).fetch_one(&pool).await?;
+            let mut cells = Cells::of(&row, 0);
+            Ok(WorkerOrders { maintenance: maintenance(&mut cells)?, drain: cells.next()? })
+        })
+        .await
+    }
+}
+
+fn maintenance(cells: &mut Cells<'_>) -> Result<Option<Maintenance>, sqlx::Error> {
+    let (since, reason) = (cells.time_if_any()?, cells.text_if_any()?);
+    Ok(since.map(|since| Maintenance { since, reason }))
+}
+
+struct SetMaintenance;
+
+#[async_trait]
+impl Verb for SetMaintenance {
+    type Input = Option<Maintenance>;
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, orders: &[Self::Input], _again: bool) -> Result<Vec<()>, Failure> {
+        for order in orders {
+            sqlx::query(sql::MAINTENANCE_SET)
+                .bind(order.as_ref().map(|order| order.since.0))
+                .bind(kept_if_any(order.as_ref().and_then(|order| order.reason.as_ref())))
+                .execute(transaction.connection())
+                .await?;
+        }
+        Ok(vec![(); orders.len()])
+    }
+}
+
+struct OrderDrain;
+
+#[async_trait]
+impl Verb for OrderDrain {
+    type Input = (SessionId, bool);
+    type Output = bool;
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, orders: &[Self::Input], _again: bool) -> Result<Vec<bool>, Failure> {
+        let mut found = Vec::new();
+        for (worker, drain) in orders {
+            let query = sqlx::query(sql::SESSION_DRAIN).bind(worker.0).bind(drain);
+            found.push(query.execute(transaction.connection()).await?.rows_affected() > 0);
+        }
+        Ok(found)
+    }
+}

@@ -1,0 +1,62 @@
+//! What operators order: maintenance, and workers that drain.
+
+use async_trait::async_trait;
+use rusqlite::params;
+
+use super::{
+    SqliteJournal,
+    rows::Cells,
+    sql::{Write, read},
+    writer::Batch,
+};
+use crate::{
+    ids::SessionId,
+    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+};
+
+#[async_trait]
+impl Orders for SqliteJournal {
+    async fn maintenance(&self) -> Result<Option<Maintenance>, JournalError> {
+        self.readers
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(read::MAINTENANCE)?;
+                statement.query_row([], |row| maintenance(&mut Cells::of(row, 0)))
+            })
+            .await
+    }
+
+    async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError> {
+        self.writer.submit(1, maintenance, set_maintenance).await
+    }
+
+    async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
+        self.writer.submit(1, (worker, drain), order_drain).await
+    }
+
+    async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::ORDERS)?;
+                statement.query_row([worker.0.as_bytes()], |row| {
+                    let mut cells = Cells::of(row, 0);
+                    Ok(WorkerOrders { maintenance: maintenance(&mut cells)?, drain: cells.next()? })
+                })
+            })
+            .await
+    }
+}
+
+fn maintenance(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Maintenance>> {
+    let (since, reason) = (cells.time_if_any()?, cells.next()?);
+    Ok(since.map(|since| Maintenance { since, reason }))
+}
+
+fn set_maintenance(batch: &mut Batch<'_>, order: &Option<Maintenance>) -> rusqlite::Result<()> {
+    let (since, reason) = order.as_ref().map(|order| (order.since.0, order.reason.as_deref())).unzip();
+    batch.sql.execute(Write::MaintenanceSet, params![since, reason.flatten()])?;
+    Ok(())
+}
+
+fn order_drain(batch: &mut Batch<'_>, (worker, drain): &(SessionId, bool)) -> rusqlite::Result<bool> {
+    Ok(batch.sql.execute(Write::SessionDrain, params![worker.0.as_bytes(), drain])? > 0)
+}
