@@ -33,6 +33,8 @@ pub(crate) enum Cause {
     Running,
     NotFinished,
     NotDead,
+    OperationRunning,
+    OperationEnded,
     IdempotencyInFlight,
     UniqueKeyHeld,
     KeyEnded,
@@ -68,6 +70,10 @@ impl Cause {
             Self::Running => (StatusCode::CONFLICT, "running", "The job is running"),
             Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
+            Self::OperationRunning => {
+                (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
+            }
+            Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
             }

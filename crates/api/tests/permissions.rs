@@ -8,7 +8,10 @@ mod server;
 
 use std::collections::BTreeSet;
 
-use queue_core::journal::Role::{self, Admin, Analyst, Operator, User};
+use queue_core::{
+    ids::JobId,
+    journal::Role::{self, Admin, Analyst, Operator, User},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::people::{People, Person, far_job};
@@ -64,6 +67,10 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/workers/{id}/drain", Operator, Any),
     ("GET /v1/maintenance", Operator, Any),
     ("PUT /v1/maintenance", Admin, Any),
+    ("GET /v1/operations", Operator, Any),
+    ("POST /v1/operations", Operator, Any),
+    ("GET /v1/operations/{id}", Operator, Any),
+    ("DELETE /v1/operations/{id}", Operator, Any),
     ("GET /v1/tenants/{tenant}", Analyst, Acme),
     ("PUT /v1/tenants/{tenant}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}", Admin, Acme),
@@ -107,6 +114,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         }
         "GET /v1/jobs/{id}/result" => people.succeeded(&user).await.to_string(),
         "PATCH /v1/jobs/{id}" | "POST /v1/jobs/{id}/cancel" => people.later(&user, json!({})).await.to_string(),
+        "GET /v1/operations/{id}" | "DELETE /v1/operations/{id}" => operation(people).await,
         "POST /v1/workers/{id}/drain" => server::worker(&people.server.stores).await.to_string(),
         _ if path.contains("{id}") => people.dead(&user).await.to_string(),
         _ => String::new(),
@@ -124,6 +132,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PUT /v1/tenants/{tenant}/credentials" => Some(json!({"provider": "simulated", "key": "sk-of-acme"})),
         "PUT /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"key": "sk-of-acme"})),
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),
+        "POST /v1/operations" => Some(an_operation()),
         "PUT /v1/maintenance" => Some(json!({"on": false})),
         "POST /v1/keys" => Some(json!({"name": "new"})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
@@ -152,6 +161,17 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
     let path = filled.iter().fold(path.to_owned(), |path, (name, value)| path.replace(name, value));
     assert!(!path.contains('{'), "{path}: a new parameter needs a value here");
     (method.parse().unwrap(), path + query, body)
+}
+
+/// Of a queue of its own: of one action and queue only one may run.
+fn an_operation() -> Value {
+    let filter = format!("queue = \"q-{}\"", JobId::generate());
+    json!({"action": "cancel", "filter": filter})
+}
+
+async fn operation(people: &People) -> String {
+    let begun = people.ask(&people.admin, Method::POST, "/v1/operations", Some(&an_operation())).await.expect(202);
+    begun["id"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

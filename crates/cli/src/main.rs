@@ -29,8 +29,8 @@ use clap::Parser;
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, price, queue,
-        target, tenant, worker,
+        Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op, price,
+        queue, target, tenant, worker,
     },
     config::Flags,
     environment::Environment,
@@ -115,6 +115,9 @@ enum Verb {
     /// Show dead letters and give them another life
     #[command(subcommand)]
     Dlq(dlq::Verb),
+    /// Show, wait for and end operations on many jobs
+    #[command(subcommand)]
+    Op(op::Verb),
     /// Show what was spent
     #[command(subcommand)]
     Cost(cost::Verb),
@@ -170,6 +173,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
+        Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),

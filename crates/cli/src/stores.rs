@@ -19,6 +19,7 @@ use queue_core::{
         sqlite::SqliteJournal,
     },
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
+    operations::Operations,
     stores::Stores,
     time::{Clock, SystemClock},
 };
@@ -84,7 +85,7 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + 'static,
+    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -94,7 +95,8 @@ where
         identity: journal.clone(),
         vault: journal.clone(),
         orders: journal.clone(),
-        budgets: journal,
+        budgets: journal.clone(),
+        operations: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
         counters: open_counters(&config.dispatcher, &clock)?,

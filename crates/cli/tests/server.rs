@@ -307,9 +307,13 @@ async fn dead_letters_are_grouped_and_get_another_life() {
     let dry = place.json(0, &["dlq", "retry", "--group", signature]);
     assert_eq!((&dry["dry_run"], &dry["count"]), (&Value::Bool(true), &Value::from(2)));
     assert_eq!(place.json(0, &["dlq", "groups"])["groups"][0]["count"], 2, "a dry run changes nothing");
+    let canary = place.json(1, &["dlq", "retry", "--group", signature, "--canary", "1", "--yes"]);
+    assert_eq!((&canary["redriven"], &canary["dead"]), (&Value::from(1), &Value::from(1)), "it fails as it did");
     let done = place.json(0, &["dlq", "retry", "--group", signature, "--yes"]);
-    assert_eq!(done["redriven"], 2);
+    assert_eq!((&done["state"], &done["done"]), (&Value::from("done"), &Value::from(2)));
     place.ends(3, &["dlq", "retry", "--group", "no such signature"]);
+    place.ends(2, &["dlq", "retry"]);
+    place.ends(2, &["dlq", "drain", "--to", "delete"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

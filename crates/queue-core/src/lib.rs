@@ -18,6 +18,7 @@ pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod limiter;
+pub mod operations;
 pub mod payload;
 pub mod retry;
 pub mod route;

@@ -11,6 +11,7 @@ use crate::{
     dispatcher::Dispatcher,
     events::Events,
     journal::{Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads},
+    operations::Operations,
     time::Clock,
 };
 
@@ -33,6 +34,8 @@ pub struct Stores {
     pub orders: Arc<dyn Orders>,
     /// What may be spent.
     pub budgets: Arc<dyn Budgets>,
+    /// What is done to many jobs.
+    pub operations: Arc<dyn Operations>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.

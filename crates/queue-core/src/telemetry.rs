@@ -35,6 +35,7 @@ names! {
     RECOVERIES = "recoveries_total", describe_counter, Unit::Count, "Leases that ended without a settle, by reason.";
     JOURNAL_COMMIT = "journal_commit_seconds", describe_histogram, Unit::Seconds, "Time of one journal transaction.";
     JOURNAL_BATCH = "journal_batch_rows", describe_histogram, Unit::Count, "Requests in one journal transaction.";
+    OPERATION_JOBS = "operation_jobs_total", describe_counter, Unit::Count, "Jobs that operations were done to, by action.";
     RECONCILED = "reconciled_total", describe_counter, Unit::Count, "Live jobs that the dispatcher did not know.";
     REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
     RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";

@@ -5,6 +5,7 @@
 mod absent;
 mod budgets;
 mod generation;
+mod operations;
 mod promote;
 mod reap;
 mod rebuild;
@@ -50,6 +51,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         sessions::run(stores.clone(), shutdown.clone()),
         rollup::run(stores.clone(), shutdown.clone()),
         budgets::run(stores.clone(), known, shutdown.clone()),
+        operations::run(stores.clone(), shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

@@ -6,6 +6,7 @@ mod budgets;
 mod lives;
 mod lost;
 mod missing;
+mod operations;
 mod rollup;
 mod start;
 
@@ -57,7 +58,8 @@ impl Scene {
             identity: journal.clone(),
             vault: journal.clone(),
             orders: journal.clone(),
-            budgets: journal,
+            budgets: journal.clone(),
+            operations: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),

@@ -2,6 +2,7 @@
 //! waiting jobs, the rebuild after a flush, and fairness; each figure beside its bar.
 
 mod payload;
+mod redrive;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -33,6 +34,12 @@ pub(crate) struct Arguments {
     /// Calls of the ledger that reports are asked of.
     #[arg(long, default_value_t = 1_000_000)]
     calls: usize,
+    /// Dead letters that are redriven.
+    #[arg(long, default_value_t = 100_000)]
+    letters: usize,
+    /// Dead letters of which pages are asked for.
+    #[arg(long, default_value_t = 1_000_000)]
+    page_letters: usize,
     /// Measure only this [default: everything].
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -52,6 +59,8 @@ enum Part {
     Rebuild,
     /// Cost reports over a large ledger.
     Costs,
+    /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
+    Redrive,
 }
 
 /// Measures and prints.
@@ -80,6 +89,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if let Some(program) = costs {
             judged.extend(of_costs(&program, arguments.calls).await?);
+        }
+        if measures(Part::Redrive) {
+            judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);
         }
         Ok(judged)
     })?;

@@ -15,6 +15,7 @@ mod limits;
 mod list;
 mod maintenance;
 mod metrics;
+mod operations;
 mod queues;
 mod steer;
 mod targets;
@@ -46,6 +47,7 @@ use crate::{app::Shared, auth, problem};
         (name = "keys", description = "Who may call this API. What each role may do stands at every route as `x-longshore-role`."),
         (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
+        (name = "operations", description = "One thing done to many jobs: at a rate, abortable, and whoever dies."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
     )
@@ -100,6 +102,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(operations::list, operations::begin))
+        .routes(routes!(operations::get, operations::abort))
         .routes(routes!(batches::get))
         .routes(routes!(costs::costs))
         .routes(routes!(targets::list))

@@ -1,19 +1,19 @@
-//! `longshore dlq …`: jobs that ended without a result, and giving them another life.
+//! `longshore dlq …`: jobs that ended without a result, and what becomes of them.
+
+mod canary;
 
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{Operator, job::show},
+    commands::{
+        Operator,
+        job::show,
+        op::{self, Manner, quoted},
+    },
     failure::{Exit, Failure, Outcome},
     output::{self, cell, items},
 };
-
-/// Dead letters on one page while a group is redriven.
-const PAGE: usize = 500;
-
-/// Ids that a dry run names.
-const SAMPLE: usize = 5;
 
 /// What can be done with dead letters.
 #[derive(Debug, clap::Subcommand)]
@@ -49,26 +49,73 @@ pub(crate) enum Verb {
     },
     /// Give dead letters another life: new attempts, answers that were paid for are kept
     Retry(Retry),
+    /// Forget dead letters, with all that was kept of them but their money; only says what it would do unless --yes
+    Delete {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        manner: Manner,
+    },
+    /// Empty the set of dead letters as it is now; only says what it would do unless --yes
+    Drain {
+        /// Where they go: redrive or delete
+        #[arg(long)]
+        to: String,
+        /// All of them
+        #[arg(long, conflicts_with_all = ["filter", "group", "queue"])]
+        all: bool,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        manner: Manner,
+    },
+}
+
+/// Several dead letters; what is given must all hold.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Which {
+    /// That meet this: 'queue = llm and error.class in (server, rate) and ended_age > 1h'
+    #[arg(long)]
+    filter: Option<String>,
+    /// Of this error signature, as `dlq groups` prints it
+    #[arg(long)]
+    group: Option<String>,
+    /// Of this queue
+    #[arg(long)]
+    queue: Option<String>,
+}
+
+impl Which {
+    /// The filter that means them; `None` where nothing is named.
+    fn filter(&self) -> Option<String> {
+        let named = [
+            self.filter.clone(),
+            self.group.as_ref().map(|signature| format!("error.signature = {}", quoted(signature))),
+            self.queue.as_ref().map(|queue| format!("queue = {}", quoted(queue))),
+        ];
+        let named: Vec<_> = named.into_iter().flatten().collect();
+        (!named.is_empty()).then(|| named.join(" and "))
+    }
+
+    /// Likewise, and nothing named is a mistake.
+    fn required(&self) -> Result<String, Failure> {
+        self.filter().ok_or_else(|| Failure::usage("say which dead letters: --filter, --group or --queue"))
+    }
 }
 
 /// Which dead letters get another life.
 #[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("which").required(true).args(["id", "group"]))]
 pub(crate) struct Retry {
-    /// One dead letter
+    /// One dead letter; several by --filter, --group and --queue, which only say what they would do unless --yes
+    #[arg(conflicts_with_all = ["filter", "group", "queue"])]
     id: Option<String>,
-    /// All of this error signature; only says what it would do unless --yes
-    #[arg(long)]
-    group: Option<String>,
-    /// Of this queue, with --group
-    #[arg(long, requires = "group")]
-    queue: Option<String>,
-    /// Only this many, to see whether they pass now
-    #[arg(long, requires = "group")]
+    #[command(flatten)]
+    which: Which,
+    /// Only this many, the newest ones; waits for what becomes of them
+    #[arg(long, conflicts_with = "id")]
     canary: Option<usize>,
-    /// Do it
-    #[arg(long)]
-    yes: bool,
+    #[command(flatten)]
+    manner: Manner,
 }
 
 /// Runs one of them.
@@ -84,7 +131,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             ];
             let page = operator.client.get(&["v1", "dead-letters"], &query).await?;
             operator.out.show(&page, || {
-                show::jobs(letters(&page));
+                show::jobs(items(&page, "dead_letters"));
                 show::next_page(&page);
             });
             Ok(Exit::Ok)
@@ -95,21 +142,37 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             operator.out.show(&letter, || show::letter(&letter));
             Ok(Exit::Ok)
         }
-        Verb::Retry(retry) => match (retry.id.clone(), retry.group.clone()) {
-            (Some(id), _) => {
-                let answer = redrive(operator, &id).await?;
+        Verb::Retry(retry) => match &retry.id {
+            Some(id) => {
+                let answer = redrive(operator, id).await?;
                 operator.out.show(&answer, || output::line(&format!("{id} is {}", cell(&answer, "state"))));
                 Ok(Exit::Ok)
             }
-            (None, Some(signature)) => retry_group(operator, &signature, retry).await,
-            (None, None) => Err(Failure::usage("dlq retry needs an id or --group")),
+            None => several(operator, retry).await,
         },
+        Verb::Delete { which, manner } => {
+            let filter = format!("state = dead and {}", which.required()?);
+            op::perform(operator, json!({"action": "delete", "filter": filter}), manner).await
+        }
+        Verb::Drain { to, all, which, manner } => {
+            let filter = if all { "state = dead".to_owned() } else { drained(&which)? };
+            op::perform(operator, json!({"action": "drain", "to": to, "filter": filter}), manner).await
+        }
     }
 }
 
-/// The jobs of a page of dead letters.
-fn letters(page: &Value) -> &[Value] {
-    items(page, if page.get("dead_letters").is_some() { "dead_letters" } else { "jobs" })
+fn drained(which: &Which) -> Result<String, Failure> {
+    which.filter().ok_or_else(|| Failure::usage("say which dead letters: --queue, --filter, --group or --all"))
+}
+
+async fn several(operator: &Operator, retry: Retry) -> Outcome {
+    let Some(filter) = retry.which.filter() else {
+        return Err(Failure::usage("dlq retry needs an id, or --filter, --group or --queue"));
+    };
+    match retry.canary.filter(|_| retry.manner.yes) {
+        Some(most) => canary::run(operator, &filter, most).await,
+        None => op::perform(operator, json!({"action": "redrive", "filter": filter}), retry.manner).await,
+    }
 }
 
 async fn groups(operator: &Operator, queue: Option<String>) -> Outcome {
@@ -129,61 +192,19 @@ async fn redrive(operator: &Operator, id: &str) -> Result<Value, Failure> {
     Ok(operator.client.send_json(Method::POST, &["v1", "dead-letters", id, "redrive"], None).await?.body)
 }
 
-async fn retry_group(operator: &Operator, signature: &str, retry: Retry) -> Outcome {
-    let ids = ids_of_group(operator, signature, &retry).await?;
-    if ids.is_empty() {
-        return Err(Failure {
-            exit: Exit::NotFound,
-            message: format!("no dead letter has the signature `{signature}`; `longshore dlq groups` lists them"),
-            problem: None,
-        });
-    }
-    if !retry.yes {
-        let sample = &ids[..ids.len().min(SAMPLE)];
-        operator.out.show(&json!({"dry_run": true, "count": ids.len(), "sample": sample}), || {
-            output::line(&format!("would redrive {} dead letters, e.g. {}", ids.len(), sample.join(" ")));
-            output::note("nothing was done; --yes does it");
-        });
-        return Ok(Exit::Ok);
-    }
-    let (mut done, mut errors) = (0_usize, Vec::new());
-    for id in &ids {
-        match redrive(operator, id).await {
-            Ok(_) => done += 1,
-            Err(failure) => errors.push(json!({"id": id, "error": failure.message})),
-        }
-    }
-    operator.out.show(&json!({"redriven": done, "errors": errors}), || {
-        output::line(&format!("redriven {done} of {}", ids.len()));
-        for error in &errors {
-            output::note(&format!("{}: {}", cell(error, "id"), cell(error, "error")));
-        }
-    });
-    Ok(match (done, errors.len()) {
-        (_, 0) => Exit::Ok,
-        (0, _) => Exit::Error,
-        _ => Exit::Partial,
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The ids of a group, all pages of it, before any of them moves: a redrive changes what the pages show.
-async fn ids_of_group(operator: &Operator, signature: &str, retry: &Retry) -> Result<Vec<String>, Failure> {
-    let wanted = retry.canary.unwrap_or(usize::MAX);
-    let (mut ids, mut cursor) = (Vec::new(), None);
-    loop {
-        let query = [
-            ("signature", Some(signature.to_owned())),
-            ("queue", retry.queue.clone()),
-            ("limit", Some(wanted.min(PAGE).to_string())),
-            ("cursor", cursor),
-        ];
-        let page = operator.client.get(&["v1", "dead-letters"], &query).await?;
-        ids.extend(letters(&page).iter().map(|letter| cell(letter, "id")));
-        let next = cell(&page, "next_cursor");
-        if next.is_empty() || ids.len() >= wanted {
-            ids.truncate(wanted);
-            return Ok(ids);
-        }
-        cursor = Some(next);
+    #[test]
+    fn what_is_named_must_all_hold() {
+        let which = Which {
+            filter: Some("ended_age > 1h".into()),
+            group: Some(r#"server:503: "no""#.into()),
+            queue: Some("bulk".into()),
+        };
+        let expected = r#"ended_age > 1h and error.signature = "server:503: \"no\"" and queue = "bulk""#;
+        assert_eq!(which.filter().as_deref(), Some(expected));
+        assert_eq!(Which::default().required().unwrap_err().exit, Exit::Usage);
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod key;
 pub(crate) mod limit;
 pub(crate) mod maintenance;
 pub(crate) mod migrate;
+pub(crate) mod op;
 pub(crate) mod price;
 pub(crate) mod queue;
 pub(crate) mod target;

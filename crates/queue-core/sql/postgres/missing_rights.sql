@@ -4,7 +4,8 @@
 -- Invariant: writes nothing.
 SELECT name::text
 FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spend', 'charges', 'savings',
-                  'cost_days', 'cost_tail', 'key_days', 'key_tail', 'budgets', 'budget_alerts', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
+                  'cost_days', 'cost_tail', 'key_days', 'key_tail', 'budgets', 'budget_alerts', 'dead_causes', 'dead_tail',
+                  'operations', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
                   'queue_totals', 'targets', 'tenants', 'tenant_totals', 'credentials', 'credential_mark', 'api_keys',
                   'revoked_tokens', 'sessions', 'meta']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')

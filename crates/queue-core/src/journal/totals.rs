@@ -19,6 +19,8 @@ impl TotalsChange {
     pub(super) const ACCEPTED: Self = Self { accepted: 1, succeeded: 0, cancelled: 0, dead: 0, live: 1 };
     /// A dead letter lives again.
     pub(super) const REDRIVEN: Self = Self { accepted: 0, succeeded: 0, cancelled: 0, dead: -1, live: 1 };
+    /// A dead letter is forgotten.
+    pub(super) const DELETED_DEAD: Self = Self { accepted: 0, succeeded: 0, cancelled: 0, dead: -1, live: 0 };
 
     /// A job stands so now, and was live before; `None` where it still is.
     pub(super) fn of_end(standing: Standing) -> Option<Self> {

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use queue_core::{
-    ids::Epoch,
+    ids::{Epoch, OperationId},
     job::NewJob,
     journal::{
         Accepted, Journal, JournalError, Reads, Settled,
@@ -11,6 +11,7 @@ use queue_core::{
         postgres::{PostgresConfig, PostgresJournal, connect, migrate},
     },
     ledger::Nanousd,
+    operations::{Action, Begun, Order, Pick, Step, Stepped},
     state::Standing,
     time::ManualClock,
 };
@@ -182,4 +183,56 @@ async fn a_crash_of_postgres_loses_nothing_that_was_answered() {
     assert!(matches!(journal.settle(end).await.unwrap(), Settled::Done { .. }));
     drop((journal, store));
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
+/// Whether the answer, the commit or both are lost: effects, place and counts are there together, or none of them is.
+#[tokio::test]
+async fn a_step_whose_commit_is_not_answered_is_done_whole_or_not_at_all() {
+    let (proxy, journal) = through_proxy().await;
+    let store = Opened::over(journal.clone());
+    for fault in FAULTS {
+        let mut picks = Vec::new();
+        for _ in 0..3 {
+            let job = job();
+            journal.accept(vec![job.clone()]).await.unwrap();
+            journal.settle(settlement(&store, token(job.id, 0), death())).await.unwrap();
+            picks.push(Pick { id: job.id, cost: None, holder: None });
+        }
+        let (id, owner) = (OperationId::generate(), uuid::Uuid::now_v7());
+        let order = Order {
+            action: Action::Redrive,
+            goal: None,
+            filter: "state = dead".into(),
+            queue: None,
+            dry_run: false,
+            rate_per_s: 1,
+            max_jobs: None,
+            max_cost: None,
+            force: false,
+            reason: None,
+            asked_by: "abcd1234".into(),
+        };
+        let Begun::New(operation) = store.operations.begin(id, order, NOW).await.unwrap() else { panic!() };
+        let operation = store.operations.take(id, operation.beat, Some(owner)).await.unwrap().unwrap();
+        let ids: Vec<_> = picks.iter().map(|pick| pick.id).collect();
+        let step = Step { picks, behind: Some(ids[0]), ..Step::beat(&operation, owner) };
+        proxy.arm(fault);
+        let answer = store.operations.step(step.clone(), NOW).await;
+        assert!(matches!(answer, Err(JournalError::Unavailable(_))), "{fault:?}: nobody knows, and it says so");
+        // Until whatever was on its way has arrived: a commit that comes late holds the row until then.
+        let after = store.operations.take(id, operation.beat, Some(owner)).await.unwrap();
+        let after = match after {
+            Some(untouched) => untouched,
+            None => store.operations.operation(id).await.unwrap().unwrap(),
+        };
+        let redriven = journal.jobs(&ids).await.unwrap().into_iter().flatten().filter(|job| job.redrives == 1).count();
+        assert_eq!(after.counts.done, redriven as u64, "{fault:?}");
+        assert!(redriven == 0 || redriven == 3, "{fault:?}: {redriven}");
+        assert_eq!(after.behind, (redriven == 3).then_some(ids[0]), "{fault:?}");
+        let rest = Step { beat: after.beat, ..step };
+        let Stepped::Done { operation, .. } = store.operations.step(rest, NOW).await.unwrap() else { panic!() };
+        assert_eq!(operation.counts.done, 3, "{fault:?}: its walker goes on with what the row says");
+        store.operations.abort(id, NOW).await.unwrap();
+    }
+    assert_eq!(proxy.happened(), FAULTS.len());
 }

@@ -10,6 +10,7 @@ pub mod budgets;
 pub mod catalog;
 pub mod identity;
 pub mod money;
+pub mod operations;
 pub mod orders;
 pub mod protocol;
 pub mod reads;
@@ -30,6 +31,7 @@ use crate::{
     ids::{CallId, Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    operations::Operations,
     time::{ManualClock, Timestamp},
 };
 
@@ -52,18 +54,21 @@ pub struct Opened {
     pub budgets: Arc<dyn Budgets>,
     /// What operators order.
     pub orders: Arc<dyn Orders>,
+    /// What is done to many jobs.
+    pub operations: Arc<dyn Operations>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
     pub fn over<S>(store: S) -> Self
     where
-        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + 'static,
+        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
     {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
-        let (catalog, identity, vault, budgets) = (store.clone(), store.clone(), store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders: store }
+        let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
+        let (budgets, orders) = (store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations: store }
     }
 }
 
@@ -113,6 +118,10 @@ macro_rules! journal_conformance {
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
+            operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
+                a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
+                cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
+                a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {

@@ -5,7 +5,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::{JobId, Nonce, SessionId},
     job::{Kind, NewJob},
-    journal::{Blame, JobFilter, Outcome, QueueTotals, Recovery, Within},
+    journal::{Blame, DeadGroup, JobFilter, Outcome, QueueTotals, Recovery, Within},
     state::Standing,
 };
 
@@ -167,7 +167,11 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
         end.calls = vec![super::call(&job, "chat", Some(10))];
         store.journal.settle(end).await.unwrap();
     }
+    let unfolded = store.reads.dead_groups(None, &Within::default()).await.unwrap();
+    store.ledger.fold_costs().await.unwrap();
     let groups = store.reads.dead_groups(None, &Within::default()).await.unwrap();
+    let told = |groups: &[DeadGroup]| groups.iter().map(|group| format!("{group:?}")).collect::<Vec<_>>();
+    assert_eq!(told(&groups), told(&unfolded), "sums that move stay what they are");
     assert_eq!(groups.len(), 2);
     assert_eq!((groups[0].signature.as_str(), groups[0].count), (failure().signature.as_str(), 3));
     assert_eq!((groups[0].first_seen, groups[0].last_seen), (NOW, NOW.plus_ms(2)));
@@ -175,6 +179,22 @@ pub async fn dead_letters_are_grouped_by_cause(fixture: &dyn Fixture) {
     assert_eq!((groups[1].signature.as_str(), groups[1].count), (other.signature.as_str(), 1));
     let bulk = store.reads.dead_groups(Some(&"bulk".into()), &Within::default()).await.unwrap();
     assert_eq!(bulk.iter().map(|group| group.count).collect::<Vec<_>>(), [1, 1]);
+    let of_cause = JobFilter { standing: Some(Standing::Dead), signature: Some(failure().signature), ..everything() };
+    let mut page = JobFilter { limit: 2, ..of_cause };
+    let first = listed(&store, page.clone()).await;
+    page.before = first.last().copied();
+    let rest = listed(&store, page).await;
+    assert_eq!((first.len(), rest.len()), (2, 1), "the letters of a cause, page by page");
+    store.journal.redrive(rest[0], NOW).await.unwrap();
+    store.journal.record(super::call(&job_of(&store, first[0]).await, "late", Some(7))).await.unwrap();
+    let groups = store.reads.dead_groups(None, &Within::default()).await.unwrap();
+    assert_eq!((groups[0].count, groups[0].cost_nanousd), (2, 27), "a redrive leaves its group, late money joins it");
+}
+
+/// The labels of a job that is there.
+async fn job_of(store: &Opened, id: JobId) -> NewJob {
+    let row = super::row(store, id).await;
+    NewJob { id, queue: row.queue, ..job() }
 }
 
 /// Two tenants use one name for a batch and die of one cause; each is told its own, and a key its own of that.

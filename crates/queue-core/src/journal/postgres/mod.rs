@@ -15,6 +15,7 @@ mod keys;
 mod migrations;
 mod money;
 mod open;
+mod operations;
 mod orders;
 mod partitions;
 mod protocol;

@@ -44,14 +44,19 @@ impl Verb for Recover {
     ) -> Result<Vec<Vec<Recovered>>, Failure> {
         let mut answers = Vec::new();
         for recoveries in inputs {
-            let mut recovered = vec![Recovered::Moved; recoveries.len()];
-            for places in rounds(recoveries, |recovery| recovery.token.id) {
-                recover_round(transaction, recoveries, &places, &mut recovered).await?;
-            }
-            answers.push(recovered);
+            answers.push(recover(transaction, recoveries).await?);
         }
         Ok(answers)
     }
+}
+
+/// Hands on these jobs, within a transaction.
+pub(super) async fn recover(transaction: &mut Transaction, recoveries: &[Recovery]) -> Result<Vec<Recovered>, Failure> {
+    let mut recovered = vec![Recovered::Moved; recoveries.len()];
+    for places in rounds(recoveries, |recovery| recovery.token.id) {
+        recover_round(transaction, recoveries, &places, &mut recovered).await?;
+    }
+    Ok(recovered)
 }
 
 /// The places of the items, in parts that one statement can do: each job once, in the order of the ids.
@@ -193,29 +198,37 @@ impl Verb for Cancel {
     ) -> Result<Vec<Cancelled>, Failure> {
         let mut answers = Vec::new();
         for (id, reason, attempt, now) in inputs {
-            let cancelled = sqlx::query(sql::CANCEL)
-                .bind(id.0)
-                .bind(now.0)
-                .bind(kept_if_any(reason.as_ref()))
-                .bind(attempt.map(|attempt| attempt.epoch.0))
-                .bind(attempt.map(|attempt| attempt.session.0))
-                .bind(attempt.map(|attempt| attempt.started_at.0))
-                .fetch_optional(transaction.connection())
-                .await?;
-            answers.push(match &cancelled {
-                Some(row) => {
-                    let mut cells = Cells::of(row, 0);
-                    let (epoch, queue, tenant) = (cells.next::<i64>()?, cells.name()?, cells.name()?);
-                    count_end(transaction, &queue, &tenant, Standing::Cancelled);
-                    Cancelled::Done(Epoch(epoch - 1))
-                }
-                None => standing(transaction, *id)
-                    .await?
-                    .map_or(Cancelled::Missing, |(standing, _)| Cancelled::Final(standing)),
-            });
+            answers.push(cancel(transaction, *id, reason.as_ref(), *attempt, *now).await?);
         }
         Ok(answers)
     }
+}
+
+/// Ends this job, within a transaction.
+pub(super) async fn cancel(
+    transaction: &mut Transaction,
+    id: JobId,
+    reason: Option<&String>,
+    attempt: Option<Interrupted>,
+    now: Timestamp,
+) -> Result<Cancelled, Failure> {
+    let cancelled = sqlx::query(sql::CANCEL)
+        .bind(id.0)
+        .bind(now.0)
+        .bind(kept_if_any(reason))
+        .bind(attempt.map(|attempt| attempt.epoch.0))
+        .bind(attempt.map(|attempt| attempt.session.0))
+        .bind(attempt.map(|attempt| attempt.started_at.0))
+        .fetch_optional(transaction.connection())
+        .await?;
+    let Some(row) = cancelled else {
+        let found = standing(transaction, id).await?;
+        return Ok(found.map_or(Cancelled::Missing, |(standing, _)| Cancelled::Final(standing)));
+    };
+    let mut cells = Cells::of(&row, 0);
+    let (epoch, queue, tenant) = (cells.next::<i64>()?, cells.name()?, cells.name()?);
+    count_end(transaction, &queue, &tenant, Standing::Cancelled);
+    Ok(Cancelled::Done(Epoch(epoch - 1)))
 }
 
 /// Changes live jobs.

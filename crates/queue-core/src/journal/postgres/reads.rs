@@ -275,6 +275,7 @@ pub(super) async fn list<'f>(
     let mut search = Search { filter, sql: sql::LIST_NEWEST, standing, due_by, due_after };
     search.sql = match standing {
         _ if filter.batch_id.is_some() => sql::LIST_BATCH,
+        Some(Standing::Dead) if filter.signature.is_some() => sql::LIST_CAUSE,
         Some(Standing::Dead) => sql::LIST_DEAD,
         Some(Standing::Live) if few_are_live(pages, due_by, due_after).await? => {
             search.sql = sql::LIST_LIVE;
@@ -286,14 +287,7 @@ pub(super) async fn list<'f>(
     let mut found = Listed { jobs: Vec::new(), go_on_behind: filter.before };
     for step in STEPS {
         let before = found.go_on_behind;
-        let end = sqlx::query_scalar::<_, Uuid>(sql::WALK)
-            .bind(before.map(|id| id.0))
-            .bind(step - 1)
-            .bind(kept_if_any(filter.batch_id.as_ref()))
-            .bind(filter.batch_id.is_none() && standing == Some(Standing::Dead))
-            .fetch_optional(pages)
-            .await?
-            .map(JobId);
+        let end = search.end_of_step(pages, before, step).await?;
         found.jobs.extend(rows(Page { search, before, down_to: end, limit: limit - found.jobs.len() }).await?);
         if end.is_none() || found.jobs.len() >= limit {
             found.go_on_behind = None;
@@ -312,6 +306,21 @@ struct Search<'f> {
     standing: Option<Standing>,
     due_by: Option<i64>,
     due_after: Option<i64>,
+}
+
+impl Search<'_> {
+    /// The last row of a step of `step` rows behind `before`; `None` where fewer are left.
+    async fn end_of_step(&self, pool: &PgPool, before: Option<JobId>, step: i64) -> Result<Option<JobId>, Failure> {
+        let of_cause = self.sql == sql::LIST_CAUSE;
+        let before = before.map(|id| id.0);
+        let asked = sqlx::query_scalar::<_, Uuid>(if of_cause { sql::WALK_CAUSE } else { sql::WALK });
+        let asked = asked.bind(before).bind(step - 1);
+        let asked = match of_cause {
+            true => asked.bind(kept_if_any(self.filter.signature.as_ref())),
+            false => asked.bind(kept_if_any(self.filter.batch_id.as_ref())).bind(self.sql == sql::LIST_DEAD),
+        };
+        Ok(asked.fetch_optional(pool).await?.map(JobId))
+    }
 }
 
 impl Page<'_> {
@@ -420,5 +429,7 @@ pub(super) async fn costs(from: impl PgExecutor<'_>, query: &CostQuery) -> Resul
 async fn fold_costs(pool: PgPool) -> Result<u64, Failure> {
     let moved: i64 = sqlx::query_scalar(sql::COSTS_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
     let of_keys: i64 = sqlx::query_scalar(sql::KEYS_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
-    Ok(u64::try_from(moved.max(of_keys)).unwrap_or_default())
+    let of_dead: i64 = sqlx::query_scalar(sql::DEAD_FOLD).bind(COST_LINES_MAX as i64).fetch_one(&pool).await?;
+    sqlx::query(sql::DEAD_FORGET).execute(&pool).await?;
+    Ok(u64::try_from(moved.max(of_keys).max(of_dead)).unwrap_or_default())
 }

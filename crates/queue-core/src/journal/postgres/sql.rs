@@ -11,7 +11,7 @@ macro_rules! texts {
 }
 
 /// Prepared statements that a connection keeps: more than there are.
-pub(super) const STATEMENTS_MAX: usize = 128;
+pub(super) const STATEMENTS_MAX: usize = 160;
 
 texts! {
     ACCEPT_AT_ONCE = "accept_at_once",
@@ -41,8 +41,13 @@ texts! {
     CREDENTIAL_PUT = "credential_put",
     CREDENTIAL_REWRAP = "credential_rewrap",
     CREDENTIAL_SET = "credential_set",
+    DEAD_FOLD = "dead_fold",
+    DEAD_FORGET = "dead_forget",
     DEAD_GROUPS = "dead_groups",
     DEAD_GROUPS_OF = "dead_groups_of",
+    DELETE_BODIES = "delete_bodies",
+    DELETE_DEAD = "delete_dead",
+    DELETE_SETTLED = "delete_settled",
     DROP_PARTITIONS = "drop_partitions",
     EDIT = "edit",
     EDIT_PAYLOAD = "edit_payload",
@@ -70,6 +75,7 @@ texts! {
     KEY_USED = "key_used",
     KNOWN_JOBS = "known_jobs",
     LIST_BATCH = "list_batch" and "list_filter",
+    LIST_CAUSE = "list_cause" and "list_filter",
     LIST_DEAD = "list_dead" and "list_filter",
     LIST_LIVE = "list_live" and "list_filter",
     LIST_NEWEST = "list_newest" and "list_filter",
@@ -82,6 +88,15 @@ texts! {
     MAINTENANCE = "maintenance",
     MAINTENANCE_SET = "maintenance_set",
     ORDERS = "orders",
+    OPERATION = "operation",
+    OPERATION_ABORT = "operation_abort",
+    OPERATION_BEGIN = "operation_begin",
+    OPERATION_HOLD = "operation_hold",
+    OPERATION_IN_THE_WAY = "operation_in_the_way",
+    OPERATION_PRUNE = "operation_prune",
+    OPERATION_STEP = "operation_step",
+    OPERATION_TAKE = "operation_take",
+    OPERATIONS = "operations",
     PAYLOAD_OF = "payload_of",
     QUEUES = "queues",
     QUEUES_OPEN = "queues_open",
@@ -89,6 +104,7 @@ texts! {
     RECONCILE = "reconcile",
     RECOVER = "recover",
     REDRIVE = "redrive",
+    REDRIVE_MANY = "redrive_many",
     RESULT_OF = "result_of",
     SAVINGS = "savings",
     SESSION = "session",
@@ -118,7 +134,9 @@ texts! {
     TOTALS_ADD = "totals_add",
     WASTE = "waste",
     WASTE_NOT = "waste_not",
+    WASTE_NOT_MANY = "waste_not_many",
     WALK = "walk",
+    WALK_CAUSE = "walk_cause",
     UNIQUE_CLAIM = "unique_claim",
     UNIQUE_FIND = "unique_find",
     UNIQUE_FREE = "unique_free",

@@ -21,7 +21,8 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0010_limits.sql"),
     include_str!("../../../../../migrations/sqlite/0011_orders.sql"),
     include_str!("../../../../../migrations/sqlite/0012_keys.sql"),
-    include_str!("../../../../../migrations/sqlite/0013_tokens.sql"),
+    include_str!("../../../../../migrations/sqlite/0013_operations.sql"),
+    include_str!("../../../../../migrations/sqlite/0014_tokens.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -24,6 +24,8 @@ enum Path {
     Batch,
     /// Dead letters.
     Dead,
+    /// Dead letters of one signature.
+    Cause,
     /// Live rows in the range of due times, sorted: they are few.
     FewLive,
     /// All ids.
@@ -35,6 +37,7 @@ impl Path {
         match self {
             Self::Batch => read::LIST_BATCH,
             Self::Dead => read::LIST_DEAD,
+            Self::Cause => read::LIST_CAUSE,
             Self::FewLive => read::LIST_LIVE,
             Self::Newest => read::LIST_NEWEST,
         }
@@ -88,6 +91,7 @@ impl<'f> Search<'f> {
         let standing = if filter.due.is_some() { Some(Standing::Live) } else { filter.standing };
         let path = match standing {
             _ if filter.batch_id.is_some() => Path::Batch,
+            Some(Standing::Dead) if filter.signature.is_some() => Path::Cause,
             Some(Standing::Dead) => Path::Dead,
             Some(Standing::Live) if few_are_live(connection, due_by, due_after)? => Path::FewLive,
             _ => Path::Newest,
@@ -112,6 +116,7 @@ impl<'f> Search<'f> {
         match self.path {
             Path::Batch => walk(read::WALK_BATCH)?.query_row(params![before, skip, self.filter.batch_id], id),
             Path::Dead => walk(read::WALK_DEAD)?.query_row(params![before, skip], id),
+            Path::Cause => walk(read::WALK_CAUSE)?.query_row(params![before, skip, self.filter.signature], id),
             Path::FewLive | Path::Newest => walk(read::WALK_NEWEST)?.query_row(params![before, skip], id),
         }
         .optional()

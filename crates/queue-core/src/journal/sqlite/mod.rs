@@ -11,6 +11,7 @@ mod connection;
 mod identity;
 mod list;
 mod money;
+mod operations;
 mod orders;
 mod protocol;
 mod readers;

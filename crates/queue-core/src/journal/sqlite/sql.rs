@@ -77,6 +77,19 @@ writes! {
     BudgetSet = "budget_set",
     BudgetWake = "budget_wake",
     BudgetAlert = "budget_alert",
+    DeleteJob = "delete_job",
+    DeletePayload = "delete_payload",
+    DeleteResult = "delete_result",
+    DeleteAttempts = "delete_attempts",
+    DeleteMemos = "delete_memos",
+    Operation = "operation",
+    OperationAbort = "operation_abort",
+    OperationBegin = "operation_begin",
+    OperationHold = "operation_hold",
+    OperationInTheWay = "operation_in_the_way",
+    OperationPrune = "operation_prune",
+    OperationStep = "operation_step",
+    OperationTake = "operation_take",
 }
 
 macro_rules! reads {
@@ -127,9 +140,13 @@ reads! {
     WALK_NEWEST = "walk_newest",
     WALK_DEAD = "walk_dead",
     WALK_BATCH = "walk_batch",
+    WALK_CAUSE = "walk_cause",
+    OPERATION = "operation",
+    OPERATIONS = "operations",
     LIST_NEWEST = "list_newest" and "list_filter",
     LIST_LIVE = "list_live" and "list_filter",
     LIST_DEAD = "list_dead" and "list_filter",
+    LIST_CAUSE = "list_cause" and "list_filter",
     LIST_BATCH = "list_batch" and "list_filter",
 }
 

@@ -14,7 +14,7 @@ use crate::{
     ids::Epoch,
     job::NewJob,
     journal::{
-        Accepted, Catalog, CostColumn, CostQuery, CostRow, JobFilter, Journal, JournalError, Ledger, Reads,
+        Accepted, Catalog, CostColumn, CostQuery, CostRow, JobFilter, Journal, JournalError, Ledger, Reads, Within,
         conformance::{Fixture, NOW, Opened, call, death, job, settlement, success, token},
     },
     ledger::CallRecord,
@@ -220,6 +220,8 @@ async fn what_was_spent_before_there_were_sums_is_in_them() {
     take_back(&file, 5);
     let journal = file.journal();
     assert_eq!(reports(&journal).await, before);
+    let causes = journal.dead_groups(None, &Within::default()).await.unwrap();
+    assert_eq!(causes.iter().map(|cause| (cause.count, cause.cost_nanousd)).collect::<Vec<_>>(), [(1, 7)]);
 
     let connection = rusqlite::Connection::open(file.path()).unwrap();
     let seen = |sql: &str| -> Vec<String> {

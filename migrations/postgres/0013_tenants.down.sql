@@ -1,4 +1,4 @@
--- Undoes 0012_tenants.sql. The two roles stay: other databases of the server may use them. Tokens that were
+-- Undoes 0013_tenants.sql. The two roles stay: other databases of the server may use them. Tokens that were
 -- taken back are believed again by a program that knows of tokens; the one before it knows none.
 
 DO $$
