@@ -97,7 +97,7 @@ pub(crate) async fn create(
         None => Wish { life_s: LIFE_DEFAULT_S, role: None, grants: None },
     };
     let key = app.keys.key(&*app.api.stores.identity, caller.key_id.as_str()).await?;
-    let key = key.ok_or_else(|| Problem::new(Cause::KeyEnded, "the key has ended meanwhile"))?;
+    let (key, _) = key.ok_or_else(|| Problem::new(Cause::KeyEnded, "the key has ended meanwhile"))?;
     let role = wish.role.unwrap_or(caller.role);
     let grants = wish.grants.unwrap_or_else(|| caller.grants.clone());
     caller.check_hands_out(role, &grants)?;

@@ -57,10 +57,12 @@ impl Believed {
         if stores.identity.is_token_revoked(&verified.issuer, &verified.jti).await? {
             return Ok(Belief::Refused("it was revoked".into()));
         }
-        if let Some(reason) = outlived(&verified, keys, stores, now).await? {
-            return Ok(Belief::Refused(reason.into()));
-        }
-        self.remember(hash, verified.clone(), asked_at);
+        // What was known of the key before counts from then: one revocation must not be waited for twice.
+        let known_at = match outlived(&verified, keys, stores, now).await? {
+            Ok(known_at) => known_at.unwrap_or(asked_at).min(asked_at),
+            Err(reason) => return Ok(Belief::Refused(reason.into())),
+        };
+        self.remember(hash, verified.clone(), known_at);
         Ok(Belief::Bearer(verified))
     }
 
@@ -90,23 +92,23 @@ impl Believed {
     }
 }
 
-/// Why one of our own tokens has ended with the key that it was made from, if it has.
+/// Whether one of our own tokens has ended with the key that it was made from: if not, when that key was read.
 async fn outlived(
     token: &Verified,
     keys: &KeyCache,
     stores: &Stores,
     now: Timestamp,
-) -> Result<Option<&'static str>, JournalError> {
-    let Some(id) = &token.key else { return Ok(None) };
-    let Some(key) = keys.key(&*stores.identity, id).await? else { return Ok(Some("its key is gone")) };
+) -> Result<Result<Option<Instant>, &'static str>, JournalError> {
+    let Some(id) = &token.key else { return Ok(Ok(None)) };
+    let Some((key, read_at)) = keys.key(&*stores.identity, id).await? else { return Ok(Err("its key is gone")) };
     if !key.is_usable(now) {
-        return Ok(Some("its key has ended"));
+        return Ok(Err("its key has ended"));
     }
     if key.tenant != token.tenant || key.role < token.role {
-        return Ok(Some("its key may not do what it says"));
+        return Ok(Err("its key may not do what it says"));
     }
     // Whoever rotates a key without overlap wants nothing of before to go on.
     let is_older = key.rotated_at.is_some_and(|at| token.issued_at.plus_ms(1_000) <= at);
     let overlaps = key.previous.is_some_and(|(_, until)| until > now);
-    Ok((is_older && !overlaps).then_some("its key has another secret now"))
+    Ok(if is_older && !overlaps { Err("its key has another secret now") } else { Ok(Some(read_at)) })
 }

@@ -123,7 +123,9 @@ impl Reads for OfTenant {
     }
 
     async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError> {
-        let asked = Arc::new((queue.cloned(), within.clone()));
+        // The sums by cause are over all tenants, and behind the wall there are none of them: a tenant's are counted.
+        let within = Within { tenant: within.tenant.clone().or(Some(self.tenant.clone())), ..within.clone() };
+        let asked = Arc::new((queue.cloned(), within));
         self.ask(move |connection| {
             let asked = asked.clone();
             Box::pin(async move { reads::dead_groups(connection, asked.0.as_ref(), &asked.1).await })
