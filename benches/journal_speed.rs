@@ -152,6 +152,7 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: now,
     }
 }

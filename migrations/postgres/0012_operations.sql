@@ -47,15 +47,16 @@ CREATE TABLE operations (
 CREATE UNIQUE INDEX operations_running ON operations (action, queue, dry_run) WHERE state = 'running';
 CREATE INDEX operations_ended ON operations (finished_at) WHERE finished_at IS NOT NULL;
 
--- Dead letters by cause and queue. Who makes, changes or takes away a dead letter leaves a line in `dead_tail`, as part of
+-- Dead letters by cause, queue and tenant. Who makes, changes or takes away a dead letter leaves a line in `dead_tail`, as part of
 -- the same statement; the scheduler moves lines from there to `dead_causes`. Whoever asks reads both.
 CREATE TABLE dead_causes (
     signature    text   NOT NULL COLLATE "C",
     class        text   NOT NULL COLLATE "C",
     queue        text   NOT NULL COLLATE "C",
+    tenant       text   NOT NULL COLLATE "C",
     letters      bigint NOT NULL,
     cost_nanousd bigint NOT NULL,
-    PRIMARY KEY (signature, class, queue)
+    PRIMARY KEY (signature, class, queue, tenant)
 )
 WITH (fillfactor = 70);
 
@@ -67,20 +68,20 @@ WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
       autovacuum_vacuum_cost_delay = 0, vacuum_truncate = FALSE);
 
 INSERT INTO dead_causes
-SELECT error_signature, error_class, queue, count(*), sum(cost_nanousd)
+SELECT error_signature, error_class, queue, tenant, count(*), sum(cost_nanousd)
 FROM jobs
 WHERE standing = 2
-GROUP BY 1, 2, 3;
+GROUP BY 1, 2, 3, 4;
 
 CREATE FUNCTION note_dead() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP <> 'INSERT' AND OLD.standing = 2 THEN
-        INSERT INTO dead_tail (signature, class, queue, letters, cost_nanousd)
-        VALUES (OLD.error_signature, OLD.error_class, OLD.queue, -1, -OLD.cost_nanousd);
+        INSERT INTO dead_tail (signature, class, queue, tenant, letters, cost_nanousd)
+        VALUES (OLD.error_signature, OLD.error_class, OLD.queue, OLD.tenant, -1, -OLD.cost_nanousd);
     END IF;
     IF TG_OP <> 'DELETE' AND NEW.standing = 2 THEN
-        INSERT INTO dead_tail (signature, class, queue, letters, cost_nanousd)
-        VALUES (NEW.error_signature, NEW.error_class, NEW.queue, 1, NEW.cost_nanousd);
+        INSERT INTO dead_tail (signature, class, queue, tenant, letters, cost_nanousd)
+        VALUES (NEW.error_signature, NEW.error_class, NEW.queue, NEW.tenant, 1, NEW.cost_nanousd);
     END IF;
     RETURN NULL;
 END $$;
@@ -96,5 +97,9 @@ FOR EACH ROW WHEN (OLD.standing = 2) EXECUTE FUNCTION note_dead();
 -- The first and the last of each cause are at the ends of its part of this index.
 DROP INDEX jobs_dead_cause;
 CREATE INDEX jobs_dead_cause ON jobs (error_signature, error_class, queue, finished_at) WHERE standing = 2;
+-- Likewise within a tenant.
+DROP INDEX jobs_dead_tenant;
+CREATE INDEX jobs_dead_tenant ON jobs (tenant, error_signature, error_class, queue, finished_at)
+    INCLUDE (cost_nanousd, key_id) WHERE standing = 2;
 -- Lists of one cause.
 CREATE INDEX jobs_dead_of_cause ON jobs (error_signature, id) WHERE standing = 2;

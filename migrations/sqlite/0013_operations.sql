@@ -47,48 +47,51 @@ CREATE TABLE operations (
 CREATE UNIQUE INDEX operations_running ON operations (action, queue, dry_run) WHERE state = 'running';
 CREATE INDEX operations_ended ON operations (finished_at) WHERE finished_at IS NOT NULL;
 
--- Dead letters by cause and queue, kept by the rows' own triggers: one thread writes this file.
+-- Dead letters by cause, queue and tenant, kept by the rows' own triggers: one thread writes this file.
 CREATE TABLE dead_causes (
     signature    TEXT    NOT NULL,
     class        TEXT    NOT NULL,
     queue        TEXT    NOT NULL,
+    tenant       TEXT    NOT NULL,
     letters      INTEGER NOT NULL,
     cost_nanousd INTEGER NOT NULL,
-    PRIMARY KEY (signature, class, queue)
+    PRIMARY KEY (signature, class, queue, tenant)
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO dead_causes
-SELECT error_signature, error_class, queue, count(*), sum(cost_nanousd)
+SELECT error_signature, error_class, queue, tenant, count(*), sum(cost_nanousd)
 FROM jobs
 WHERE standing = 2
-GROUP BY 1, 2, 3;
+GROUP BY 1, 2, 3, 4;
 
 CREATE TRIGGER dead_letter_changed AFTER UPDATE OF standing, cost_nanousd ON jobs
 WHEN old.standing = 2 OR new.standing = 2 BEGIN
     UPDATE dead_causes SET letters = letters - 1, cost_nanousd = cost_nanousd - old.cost_nanousd
-    WHERE old.standing = 2 AND signature = old.error_signature AND class = old.error_class AND queue = old.queue;
-    INSERT INTO dead_causes (signature, class, queue, letters, cost_nanousd)
-    SELECT new.error_signature, new.error_class, new.queue, 1, new.cost_nanousd WHERE new.standing = 2
-    ON CONFLICT (signature, class, queue) DO UPDATE
+    WHERE old.standing = 2 AND signature = old.error_signature AND class = old.error_class AND queue = old.queue
+      AND tenant = old.tenant;
+    INSERT INTO dead_causes (signature, class, queue, tenant, letters, cost_nanousd)
+    SELECT new.error_signature, new.error_class, new.queue, new.tenant, 1, new.cost_nanousd WHERE new.standing = 2
+    ON CONFLICT (signature, class, queue, tenant) DO UPDATE
     SET letters = letters + 1, cost_nanousd = cost_nanousd + excluded.cost_nanousd;
     DELETE FROM dead_causes
     WHERE letters <= 0 AND old.standing = 2 AND signature = old.error_signature AND class = old.error_class
-      AND queue = old.queue;
+      AND queue = old.queue AND tenant = old.tenant;
 END;
 
 CREATE TRIGGER dead_letter_made AFTER INSERT ON jobs WHEN new.standing = 2 BEGIN
-    INSERT INTO dead_causes (signature, class, queue, letters, cost_nanousd)
-    VALUES (new.error_signature, new.error_class, new.queue, 1, new.cost_nanousd)
-    ON CONFLICT (signature, class, queue) DO UPDATE
+    INSERT INTO dead_causes (signature, class, queue, tenant, letters, cost_nanousd)
+    VALUES (new.error_signature, new.error_class, new.queue, new.tenant, 1, new.cost_nanousd)
+    ON CONFLICT (signature, class, queue, tenant) DO UPDATE
     SET letters = letters + 1, cost_nanousd = cost_nanousd + excluded.cost_nanousd;
 END;
 
 CREATE TRIGGER dead_letter_gone AFTER DELETE ON jobs WHEN old.standing = 2 BEGIN
     UPDATE dead_causes SET letters = letters - 1, cost_nanousd = cost_nanousd - old.cost_nanousd
-    WHERE signature = old.error_signature AND class = old.error_class AND queue = old.queue;
+    WHERE signature = old.error_signature AND class = old.error_class AND queue = old.queue
+      AND tenant = old.tenant;
     DELETE FROM dead_causes
     WHERE letters <= 0 AND old.standing = 2 AND signature = old.error_signature AND class = old.error_class
-      AND queue = old.queue;
+      AND queue = old.queue AND tenant = old.tenant;
 END;
 
 -- The first and the last of each cause are at the ends of its part of this index.

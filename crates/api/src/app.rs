@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Api, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing, policy::Policies,
-    tokens::believed::Believed, waiters::Waiters,
+    signing::Signing, tokens::believed::Believed, waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -32,6 +32,8 @@ pub(crate) struct App {
     pub(crate) standing: Standing,
     /// How full the tenants' backlogs are.
     pub(crate) backlogs: Backlogs,
+    /// Which tenants have a secret to sign with.
+    pub(crate) signing: Signing,
     /// Who waits for the end of which job.
     pub(crate) waiters: Waiters,
     /// What probes found lately.
@@ -61,6 +63,7 @@ impl App {
             policies: Policies::default(),
             standing: Standing::default(),
             backlogs: Backlogs::default(),
+            signing: Signing::default(),
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),

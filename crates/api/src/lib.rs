@@ -11,6 +11,7 @@ mod backlog;
 mod body;
 mod connections;
 mod fields;
+mod headers;
 mod health;
 mod idempotency;
 mod json;
@@ -25,6 +26,7 @@ mod routes;
 mod serve;
 mod settings;
 mod shape;
+mod signing;
 mod stream;
 mod submit;
 mod tokens;
@@ -37,6 +39,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
     credentials::Credentials,
+    egress::Allowed,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
     route::Routes,
@@ -82,6 +85,8 @@ pub struct Api {
 pub struct Settings {
     /// Whether jobs of kind `probe` are accepted.
     pub probe_jobs: bool,
+    /// Pages of these origins (`https://app.example`) may call, with a key that they send themselves.
+    pub cors_origins: Vec<String>,
     /// Largest body of a bulk submit, in bytes.
     pub max_body_bytes: usize,
     /// Largest payload of one job, in bytes.
@@ -91,6 +96,8 @@ pub struct Settings {
     /// Time after which every process obeys a tenant's new credential policy: the answer to whoever sets it waits so long.
     /// Nothing where this process is alone.
     pub policy_settles: Duration,
+    /// Where URLs that users name may lead.
+    pub outbound: Allowed,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -99,10 +106,12 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             probe_jobs: false,
+            cors_origins: Vec::new(),
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),
             policy_settles: Duration::ZERO,
+            outbound: Allowed::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -11,7 +11,10 @@ use axum::{
 use queue_core::telemetry;
 use uuid::Uuid;
 
-use crate::problem::{self, Cause, Problem};
+use crate::{
+    headers,
+    problem::{self, Cause, Problem},
+};
 
 /// Longest request id that a caller may give, in bytes: it is stored with the job.
 const REQUEST_ID_MAX_BYTES: usize = 128;
@@ -45,7 +48,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers::dress(headers);
     if keyed {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

@@ -45,6 +45,7 @@ pub(crate) enum Cause {
     IdempotencyKeyReused,
     BacklogFull,
     TooDear,
+    TooMany,
     Internal,
     Unavailable,
     Maintenance,
@@ -96,6 +97,7 @@ impl Cause {
             Self::TooDear => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
+            Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "The installation is in maintenance"),

@@ -11,7 +11,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Api,
     app::{App, Shared},
-    connections, observe, routes,
+    connections, headers, observe, routes,
 };
 
 /// How often the metrics' histograms are drained when nobody scrapes them: they would grow for ever.
@@ -53,11 +53,16 @@ pub(crate) async fn upkeep(handle: metrics_exporter_prometheus::PrometheusHandle
 
 fn routed(app: Shared) -> Router {
     let (router, document) = routes::all(&app).split_for_parts();
-    router
+    let router = router
         .merge(routes::docs::routes(document, &app.api.settings.version))
         .fallback(observe::no_route)
         .method_not_allowed_fallback(observe::no_method)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
-        .with_state(app)
+        .layer(headers::compression());
+    let router = match headers::cors(&app.api.settings.cors_origins) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    };
+    router.with_state(app)
 }

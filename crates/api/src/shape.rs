@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 use queue_core::{
+    egress::Allowed,
     ids::{JobId, Name},
     job::{self, Idempotency, Kind, NewJob},
     payload::{
-        self, Loads, Surroundings,
+        self, FieldError, Loads, Surroundings,
         quote::Quote,
         rules::{self, Ruled},
     },
@@ -83,10 +84,21 @@ pub(crate) struct JobRequest {
     /// Whose job it is; the key's tenant when absent.
     #[schema(max_length = 64)]
     tenant: Option<String>,
+    /// Who is told of its end, in a signed message: `{"url": "https://…"}`.
+    webhook: Option<JobWebhook>,
     /// What all its calls together may cost at most, in US dollars. Before each call, what it may cost at most must still
     /// fit; a job that cannot go on is a dead letter, unless its fallback chain names a model for `budget`.
     #[schema(example = "0.05")]
     max_cost_usd: Option<String>,
+}
+
+/// Who is told of a job's end.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // as above
+pub(crate) struct JobWebhook {
+    /// Where the message goes: https, and to the public internet, unless the configuration allows more.
+    #[schema(example = "https://hooks.example.com/longshore", max_length = 2048)]
+    url: String,
 }
 
 /// A further model, and the failures before it after which it is asked.
@@ -121,8 +133,8 @@ const KNOWN: [&str; 20] = [
     "fallback",
     "cache",
     "max_cost_usd",
-    "result_ttl",
     "webhook",
+    "result_ttl",
 ];
 
 /// Longest unique key, in bytes: it stands in an index.
@@ -182,7 +194,7 @@ pub(crate) fn read(
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
     let [unique_key, operation, batch_id, tags, tenant, concurrency_key, rest @ ..] = rest;
-    let [fallback, cache, max_cost, unsupported @ ..] = rest;
+    let [fallback, cache, max_cost, webhook, unsupported @ ..] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
@@ -206,6 +218,7 @@ pub(crate) fn read(
     let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
     let with_cache = read_cache(&mut fields, kind, text, cache);
     let max_cost = fields.parsed("max_cost_usd", max_cost, str::parse);
+    let webhook = read_webhook(&mut fields, webhook, &api.settings.outbound)?;
     refuse_unsupported(&mut fields, unsupported);
     fields.finish()?;
 
@@ -248,6 +261,7 @@ pub(crate) fn read(
         fallback,
         key_id: Some(origin.key_id.clone()),
         max_cost,
+        webhook,
         accepted_at: origin.now,
     };
     Ok(Intake { job, named_run_at: times.run_at })
@@ -349,6 +363,25 @@ fn read_cache(fields: &mut Fields, kind: Option<Kind>, payload: Option<&str>, ca
     }
 }
 
+/// The URL that is told of the job's end.
+fn read_webhook(fields: &mut Fields, raw: Raw<'_>, allowed: &Allowed) -> Result<Option<String>, Problem> {
+    let Some(raw) = raw else { return Ok(None) };
+    if !raw.get().starts_with('{') {
+        fields.wrong("webhook", "must be an object such as {\"url\": \"https://…\"}");
+        return Ok(None);
+    }
+    let mut inner = Fields::default();
+    let [url] = json::take_apart(raw.get(), &["url"], &mut inner.errors)?;
+    if url.is_none() {
+        inner.wrong("url", "is required");
+    }
+    let url = inner.parsed("url", url, |text| allowed.check(text));
+    for error in inner.errors {
+        json::push(&mut fields.errors, || FieldError::at(format!("/webhook{}", error.pointer), error.reason));
+    }
+    Ok(url)
+}
+
 struct Times {
     run_at: Option<Timestamp>,
     start_by: Option<Timestamp>,
@@ -371,7 +404,7 @@ impl Times {
 }
 
 /// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 2]) {
+fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 1]) {
     for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
         fields.unsupported(name, raw);
     }
@@ -387,7 +420,7 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..18].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN[..19].iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);

@@ -28,6 +28,7 @@ use crate::{
     problem::{Cause, Problem},
     replay::Earlier,
     shape::{self, Intake, Origin},
+    signing,
 };
 
 /// Larger bodies are read on a thread of their own: counting the tokens of a long prompt takes milliseconds, and
@@ -150,6 +151,7 @@ pub(crate) async fn accept(
     held: Option<Entered>,
     room: Room,
 ) -> Result<Vec<Accepted>, Problem> {
+    signing::ensure(app, &jobs).await?;
     let app = app.clone();
     let task = tokio::spawn(async move {
         let mut jobs = jobs;

@@ -152,7 +152,11 @@ fn fields() -> Vec<Case> {
         field("money of words", json!({"max_cost_usd": "much"}), "/max_cost_usd", "US dollars"),
         field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
         field("fallback", json!({"fallback": []}), "/fallback", "is for chat"),
-        field("webhook", json!({"webhook": {"url": "https://example.com"}}), "/webhook", "not supported yet"),
+        field("webhook text", json!({"webhook": "https://example.com"}), "/webhook", "must be an object"),
+        field("webhook http", json!({"webhook": {"url": "http://example.com"}}), "/webhook/url", "allow_http"),
+        field("webhook home", json!({"webhook": {"url": "https://127.0.0.1/"}}), "/webhook/url", "loopback"),
+        field("webhook more", json!({"webhook": {"url": "https://a.b/", "x": 1}}), "/webhook/x", "not a known field"),
+        field("webhook less", json!({"webhook": {}}), "/webhook/url", "is required"),
         field("a cache for a probe", json!({"cache": {"ttl": "1h"}}), "/cache", "for llm and analysis jobs"),
     ]
 }

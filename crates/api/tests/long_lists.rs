@@ -39,6 +39,7 @@ async fn fill(server: &Server, jobs: usize) {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: now,
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {

@@ -9,8 +9,9 @@ mod server;
 use std::collections::BTreeSet;
 
 use queue_core::{
-    ids::JobId,
+    ids::{JobId, Name},
     journal::Role::{self, Admin, Analyst, Operator, User},
+    webhooks::{CircuitTold, Listing},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -82,6 +83,16 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("PUT /v1/tenants/{tenant}/credentials/{provider}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}/credentials/{provider}", Admin, Acme),
     ("DELETE /v1/tenants/{tenant}/credentials/{provider}", Admin, Acme),
+    ("GET /v1/webhooks", Operator, Any),
+    ("POST /v1/webhooks", Admin, Any),
+    ("GET /v1/webhooks/{id}", Operator, Any),
+    ("PATCH /v1/webhooks/{id}", Admin, Any),
+    ("DELETE /v1/webhooks/{id}", Admin, Any),
+    ("POST /v1/webhooks/{id}/rotate-secret", Admin, Any),
+    ("POST /v1/tenants/{tenant}/signing-secret", Admin, Acme),
+    ("GET /v1/webhook-deliveries", Operator, Any),
+    ("GET /v1/webhook-deliveries/{id}", Operator, Any),
+    ("POST /v1/webhook-deliveries/{id}/replay", Operator, Any),
     ("GET /v1/keys", Admin, Any),
     ("POST /v1/keys", Admin, Any),
     ("DELETE /v1/keys", Admin, Any),
@@ -103,6 +114,24 @@ fn expected(least: Role, about: About, person: &Person) -> u16 {
     }
 }
 
+/// An endpoint that nobody has deleted.
+async fn webhook(people: &People) -> String {
+    let new = json!({"url": "https://receiver.example/"});
+    let made = people.ask(&people.admin, Method::POST, "/v1/webhooks", Some(&new)).await.expect(201);
+    made["id"].as_str().unwrap().to_owned()
+}
+
+/// A delivery to such an endpoint.
+async fn delivery(people: &People) -> String {
+    let id = webhook(people).await.parse().unwrap();
+    let (webhooks, now) = (&people.server.stores.webhooks, people.server.stores.clock.now());
+    let body = "{}".to_owned();
+    let told = CircuitTold { circuit: Name::new(format!("a:{id}:b")), open: true, tenant: None, body, at: now };
+    assert!(webhooks.tell_circuit(told).await.unwrap());
+    let found = webhooks.deliveries(Listing::Endpoint(id), i64::MAX, 1).await.unwrap();
+    found[0].id.to_string()
+}
+
 /// A request that succeeds for whoever may make it, with things of Acme that nobody has used up.
 async fn request(people: &mut People, route: &str) -> (Method, String, Option<Value>) {
     let (method, path) = route.split_once(' ').unwrap();
@@ -116,6 +145,8 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PATCH /v1/jobs/{id}" | "POST /v1/jobs/{id}/cancel" => people.later(&user, json!({})).await.to_string(),
         "GET /v1/operations/{id}" | "DELETE /v1/operations/{id}" => operation(people).await,
         "POST /v1/workers/{id}/drain" => server::worker(&people.server.stores).await.to_string(),
+        _ if path.contains("/webhooks/{id}") => webhook(people).await,
+        _ if path.contains("/webhook-deliveries/{id}") => delivery(people).await,
         _ if path.contains("{id}") => people.dead(&user).await.to_string(),
         _ => String::new(),
     };
@@ -134,6 +165,9 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),
         "POST /v1/operations" => Some(an_operation()),
         "PUT /v1/maintenance" => Some(json!({"on": false})),
+        "POST /v1/webhooks" => Some(json!({"url": "https://receiver.example/"})),
+        "PATCH /v1/webhooks/{id}" => Some(json!({"enabled": true})),
+        "POST /v1/webhooks/{id}/rotate-secret" | "POST /v1/tenants/{tenant}/signing-secret" => Some(json!({})),
         "POST /v1/keys" => Some(json!({"name": "new"})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
         "DELETE /v1/keys" => {

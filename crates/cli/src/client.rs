@@ -10,6 +10,7 @@ use crate::{
     data::{self, DATA_DEFAULT},
     environment::Environment,
     failure::Failure,
+    profile,
 };
 
 /// Where a server is when nobody says otherwise.
@@ -30,6 +31,9 @@ pub(crate) struct Access {
     /// The data folder of `longshore up`, which holds the admin key [env: LONGSHORE_DATA] [default: ./longshore-data]
     #[arg(long, global = true, value_name = "DIR", help_heading = "Server")]
     pub(crate) data: Option<String>,
+    /// An installation of ~/.config/longshore/config.toml [env: LONGSHORE_PROFILE] [default: its `default`]
+    #[arg(long, global = true, value_name = "NAME", help_heading = "Server")]
+    pub(crate) profile: Option<String>,
     /// Print JSON instead of tables
     #[arg(long, global = true, help_heading = "Output")]
     pub(crate) json: bool,
@@ -63,10 +67,26 @@ pub(crate) struct Answer {
 pub(crate) type Query<'a> = &'a [(&'a str, Option<String>)];
 
 impl Client {
-    /// Finds server and key: flags, then the environment, then what `up` left in the data folder.
+    /// Finds server and key: flags, then the environment, then a profile, then what `up` left in the data folder. Whoever names
+    /// an address or a data folder means no default profile.
     pub(crate) fn find(access: &Access, env: &Environment) -> Result<Self, Failure> {
         let folder = access.data_folder(env);
         let named = access.url.as_deref().or_else(|| env.get("LONGSHORE_URL")).map(str::to_owned);
+        // An address as a flag is nearer than a profile in the environment.
+        let usual = || env.get("LONGSHORE_PROFILE").filter(|_| access.url.is_none());
+        let profile = access.profile.as_deref().or_else(usual);
+        let elsewhere = named.is_some() || access.data.is_some() || env.get("LONGSHORE_DATA").is_some();
+        if profile.is_some() || !elsewhere {
+            if let (Some(name), Some(url)) = (&access.profile, &access.url) {
+                return Err(Failure::usage(format!(
+                    "--profile {name} has an address of its own; leave --url {url} out"
+                )));
+            }
+            if let Some(profile) = profile::find(profile, env)? {
+                let key = env.get("LONGSHORE_KEY").map(SecretString::from).or(profile.key);
+                return Self::new(&profile.url, key);
+            }
+        }
         let url = named.or_else(|| data::running_url(folder)).unwrap_or_else(|| URL_DEFAULT.to_owned());
         let key = match env.get("LONGSHORE_KEY") {
             Some(key) => Some(key.to_owned()),
@@ -208,6 +228,37 @@ mod tests {
         for url in ["nonsense", "ftp://host", "unix:/x"] {
             assert_eq!(Client::new(url, None).unwrap_err().exit, crate::failure::Exit::Usage, "{url}");
         }
+    }
+
+    #[test]
+    fn a_profile_is_named_or_the_default_where_nothing_else_is() {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(home.path().join("longshore")).unwrap();
+        let text = "default = \"a\"\n[profiles.a]\nurl = \"http://a\"\n[profiles.b]\nurl = \"http://b\"";
+        std::fs::write(home.path().join("longshore/config.toml"), text).unwrap();
+        let home = home.path().to_str().unwrap();
+        let access = |url: Option<&str>, profile: Option<&str>, data: Option<&str>| Access {
+            url: url.map(str::to_owned),
+            profile: profile.map(str::to_owned),
+            data: data.map(str::to_owned),
+            json: false,
+        };
+        let found = |access: Access, more: &[(&str, &str)]| {
+            let env = Environment::of(&[&[("XDG_CONFIG_HOME", home)], more].concat());
+            Client::find(&access, &env).map(|client| client.base().to_owned())
+        };
+        for (access, env, base) in [
+            (access(None, None, None), &[][..], "http://a"),
+            (access(None, Some("b"), None), &[("LONGSHORE_URL", "http://env")][..], "http://b"),
+            (access(None, None, None), &[("LONGSHORE_PROFILE", "b")], "http://b"),
+            (access(None, None, None), &[("LONGSHORE_URL", "http://env")], "http://env"),
+            (access(Some("http://flag"), None, None), &[("LONGSHORE_PROFILE", "b")], "http://flag"),
+            (access(None, None, Some("/nowhere")), &[], URL_DEFAULT),
+        ] {
+            assert_eq!(found(access, env).unwrap(), base, "{env:?}");
+        }
+        assert!(found(access(Some("http://flag"), Some("b"), None), &[]).is_err(), "two addresses");
+        assert!(found(access(None, Some("c"), None), &[]).is_err(), "no such profile");
     }
 
     #[test]

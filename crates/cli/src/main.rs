@@ -14,6 +14,7 @@ mod master_keys;
 mod metrics;
 mod output;
 mod process;
+mod profile;
 mod providers;
 mod serve;
 mod sse;
@@ -22,19 +23,19 @@ mod tenants;
 mod tokens;
 mod up;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, io::Write, process::ExitCode};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::{
     client::{Access, Client},
     commands::{
         Operator, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op, price,
-        queue, target, tenant, worker,
+        queue, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
-    failure::{Failure, Outcome},
+    failure::{Exit, Failure, Outcome},
     output::Output,
 };
 
@@ -109,6 +110,9 @@ enum Verb {
     /// Set and delete the provider keys of tenants, and look after the master keys that they are kept with
     #[command(subcommand)]
     Credential(credential::Verb),
+    /// Say who is told of what by webhooks, show what was delivered, and send it again
+    #[command(subcommand)]
+    Webhook(webhook::Verb),
     /// Show and set what tenants, keys and the installation may spend
     #[command(subcommand)]
     Budget(budget::Verb),
@@ -133,6 +137,11 @@ enum Verb {
     /// Show what targets may take, and how they stand
     #[command(subcommand)]
     Limit(limit::Verb),
+    /// Print the completions of a shell, e.g. `longshore completions bash > /etc/bash_completion.d/longshore`
+    Completions {
+        /// Which
+        shell: clap_complete::Shell,
+    },
     /// Submit and drain probe jobs on a running installation and print rates and latencies
     Bench(bench::Args),
 }
@@ -172,6 +181,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),
         Verb::Budget(verb) => on_one_core(budget::run(&operator()?, verb)),
+        Verb::Webhook(verb) => on_one_core(webhook::run(&operator()?, verb)),
         Verb::Dlq(verb) => on_one_core(dlq::run(&operator()?, verb)),
         Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
@@ -179,8 +189,16 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
+        Verb::Completions { shell } => completions(shell),
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
     }
+}
+
+fn completions(shell: clap_complete::Shell) -> Outcome {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "longshore", &mut script);
+    std::io::stdout().write_all(&script)?;
+    Ok(Exit::Ok)
 }
 
 /// Prices are those of this configuration; only their check asks a server.
@@ -211,10 +229,22 @@ fn on_all_cores(work: impl Future<Output = Outcome>) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_shell_gets_completions_of_every_verb() {
+        for shell in <clap_complete::Shell as clap::ValueEnum>::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "longshore", &mut script);
+            let script = String::from_utf8_lossy(&script);
+            for verb in Cli::command().get_subcommands() {
+                assert!(script.contains(verb.get_name()), "{shell}: {}", verb.get_name());
+            }
+        }
     }
 }

@@ -40,9 +40,8 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
     refuse_stores_of_one_process(role, &config)?;
     let signals = Signals::listen()?;
     let mut process = Process::open(config, Opening::Serve).await?;
-    if role != Role::Scheduler {
-        process.use_master_keys(process.config.master_keys.clone());
-    }
+    // A scheduler signs webhooks with secrets that the master key opens.
+    process.use_master_keys(process.config.master_keys.clone());
 
     let address = if role == Role::Api { &process.config.listen } else { &process.config.metrics_listen };
     let listener = process::listen(address).await?;

@@ -22,6 +22,7 @@ use queue_core::{
     operations::Operations,
     stores::Stores,
     time::{Clock, SystemClock},
+    webhooks::Webhooks,
 };
 use secrecy::ExposeSecret;
 use worker::caches::Caches;
@@ -85,7 +86,17 @@ async fn open_postgres(
 
 async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
 where
-    J: journal::Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
+    J: journal::Journal
+        + Reads
+        + Ledger
+        + Catalog
+        + Identity
+        + Vault
+        + Budgets
+        + Orders
+        + Operations
+        + Webhooks
+        + 'static,
 {
     Ok(Stores {
         journal: journal.clone(),
@@ -96,7 +107,8 @@ where
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),
-        operations: journal,
+        operations: journal.clone(),
+        webhooks: journal,
         dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
         breakers: open_breakers(&config.dispatcher, &clock)?,
         counters: open_counters(&config.dispatcher, &clock)?,

@@ -109,6 +109,8 @@ pub struct NewJob {
     pub key_id: Option<Name>,
     /// What all its calls together may cost at most.
     pub max_cost: Option<Nanousd>,
+    /// The URL that is told of its end, checked and normalised (see [`Allowed::check`](crate::egress::Allowed::check)).
+    pub webhook: Option<String>,
     /// When the submitter's side received it.
     pub accepted_at: Timestamp,
 }

@@ -1,13 +1,14 @@
 //! What every part of Longshore agrees on: the job, its one state table, and the seams to the stores.
 //!
 //! The *journal* is the truth, the *dispatcher* is an index that can be lost at any moment. `api`, `worker` and
-//! `scheduler` depend on this crate and never on each other. Nothing here calls a provider or speaks HTTP.
+//! `scheduler` depend on this crate and never on each other. Nothing here calls a provider, and only `egress` speaks HTTP.
 
 pub mod breaker;
 pub mod budget;
 pub mod cache;
 pub mod credentials;
 pub mod dispatcher;
+pub mod egress;
 pub mod error;
 pub mod events;
 pub mod fallback;
@@ -26,3 +27,4 @@ pub mod state;
 pub mod stores;
 pub mod telemetry;
 pub mod time;
+pub mod webhooks;

@@ -13,6 +13,7 @@ use crate::{
     journal::{Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads},
     operations::Operations,
     time::Clock,
+    webhooks::Webhooks,
 };
 
 /// Every store, behind its seam.
@@ -36,6 +37,8 @@ pub struct Stores {
     pub budgets: Arc<dyn Budgets>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
+    /// Who is told of what.
+    pub webhooks: Arc<dyn Webhooks>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.

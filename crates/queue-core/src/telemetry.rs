@@ -60,6 +60,9 @@ names! {
     BILLED_MAYBE = "provider_calls_billed_maybe_total", describe_counter, Unit::Count, "Calls that may have been billed without an answer.";
     LIMITER_WAITS = "limiter_waits_total", describe_counter, Unit::Count, "Calls that had to wait for their limit, in place or as a released job, by target.";
     LIMITER_ESTIMATE_RATIO = "limiter_estimate_ratio", describe_histogram, Unit::Count, "Tokens that a call used, over those that were estimated.";
+    WEBHOOK_DELIVERIES = "webhook_deliveries_total", describe_counter, Unit::Count, "Attempts of webhook deliveries, by outcome: delivered, retry, failed (given up), dropped (the receiver is off or gone), unsigned (its secret cannot be read here).";
+    WEBHOOK_DURATION = "webhook_delivery_duration_seconds", describe_histogram, Unit::Seconds, "Time of an attempt of a webhook delivery, by outcome.";
+    WEBHOOK_LAG = "webhook_delivery_lag_seconds", describe_histogram, Unit::Seconds, "From an event to the attempt that delivered it.";
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
     HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";

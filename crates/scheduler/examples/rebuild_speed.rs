@@ -100,7 +100,8 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
         vault: journal.clone(),
         orders: journal.clone(),
         budgets: journal.clone(),
-        operations: journal,
+        operations: journal.clone(),
+        webhooks: journal,
         dispatcher: Arc::new(dispatcher),
         breakers: Arc::new(MemoryBreakers::new(clock.clone())),
         counters: Arc::new(MemoryCounters::new(clock.clone())),
@@ -134,6 +135,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: now,
     }
 }

@@ -14,11 +14,14 @@ mod rollup;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use queue_core::{
     budget::{Budget, Known},
+    credentials::Credentials,
+    egress::Egress,
     ids::Name,
     stores::Stores,
 };
@@ -36,12 +39,24 @@ pub struct Config {
     pub target_concurrency: BTreeMap<Name, u32>,
     /// The budget of tenants that have none of their own.
     pub each_tenant: Budget,
+    /// How webhooks are sent; `None`: not from this process.
+    pub outbound: Option<Outbound>,
+}
+
+/// What sends webhooks.
+#[derive(Clone, Debug)]
+pub struct Outbound {
+    /// The way out.
+    pub egress: Egress,
+    /// The master keys, for the secrets that messages are signed with.
+    pub credentials: Arc<Credentials>,
 }
 
 /// Runs every role until `shutdown` fires. `prepared` comes from [`prepare`], which must have ended before any worker
 /// or API of this process begins.
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
+    let outbound = config.outbound.clone();
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -52,6 +67,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         rollup::run(stores.clone(), shutdown.clone()),
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
+        webhooks::run(stores.clone(), outbound, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

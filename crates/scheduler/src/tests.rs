@@ -9,6 +9,7 @@ mod missing;
 mod operations;
 mod rollup;
 mod start;
+mod webhooks;
 
 use std::{path::Path, sync::Arc};
 
@@ -59,7 +60,8 @@ impl Scene {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
-            operations: journal,
+            operations: journal.clone(),
+            webhooks: journal,
             dispatcher: dispatcher(&clock, folder.path()),
             breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
             counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
@@ -130,6 +132,7 @@ impl Scene {
             fallback: vec![],
             key_id: None,
             max_cost: None,
+            webhook: None,
             accepted_at: now,
         };
         change(&mut job);

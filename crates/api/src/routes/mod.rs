@@ -6,6 +6,7 @@ mod bulk;
 mod costs;
 mod credentials;
 mod dead_letters;
+mod deliveries;
 pub(crate) mod docs;
 mod events;
 mod health;
@@ -22,6 +23,7 @@ mod targets;
 mod tenants;
 mod tokens;
 mod usage;
+mod webhooks;
 mod why;
 mod workers;
 
@@ -48,6 +50,7 @@ use crate::{app::Shared, auth, problem};
         (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "operations", description = "One thing done to many jobs: at a rate, abortable, and whoever dies."),
+        (name = "webhooks", description = "Who is told of what, and what was delivered."),
         (name = "money", description = "What was spent, and on what."),
         (name = "system", description = "Workers, health, metrics and this document."),
     )
@@ -123,6 +126,13 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))
         .routes(routes!(credentials::report))
         .routes(routes!(credentials::rewrap))
+        .routes(routes!(webhooks::list, webhooks::create))
+        .routes(routes!(webhooks::get, webhooks::patch, webhooks::delete))
+        .routes(routes!(webhooks::rotate_secret))
+        .routes(routes!(webhooks::rotate_of_tenant))
+        .routes(routes!(deliveries::list))
+        .routes(routes!(deliveries::get))
+        .routes(routes!(deliveries::replay))
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))

@@ -16,6 +16,7 @@ pub(crate) mod price;
 pub(crate) mod queue;
 pub(crate) mod target;
 pub(crate) mod tenant;
+pub(crate) mod webhook;
 pub(crate) mod worker;
 
 use queue_core::time::{Clock, SystemClock, Timestamp, parse_duration};

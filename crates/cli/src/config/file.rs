@@ -25,6 +25,7 @@ pub(crate) struct File {
     pub(crate) admin_key_file: Option<PathBuf>,
     pub(crate) log: Option<LogFormat>,
     pub(crate) probe_jobs: Option<bool>,
+    pub(crate) cors_origins: Vec<String>,
     pub(crate) prices_file: Option<PathBuf>,
     pub(crate) provider: Provider,
     pub(crate) providers: Vec<ProviderEntry>,
@@ -33,6 +34,7 @@ pub(crate) struct File {
     pub(crate) credentials: Credentials,
     pub(crate) auth: Auth,
     pub(crate) budget: BudgetTable,
+    pub(crate) webhooks: Webhooks,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -219,6 +221,14 @@ pub(crate) struct AuthIssuer {
     pub(crate) max_role: Option<String>,
     #[serde(default)]
     pub(crate) tenants: Vec<String>,
+}
+
+/// `[webhooks]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Webhooks {
+    pub(crate) allow_http: Option<bool>,
+    pub(crate) allow_networks: Vec<String>,
 }
 
 /// `[budget]`.

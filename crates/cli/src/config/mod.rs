@@ -18,6 +18,7 @@ use std::{
 use queue_core::{
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
+    egress::Allowed,
     ids::Name,
     job::Kind,
     journal::TenantSettings,
@@ -135,6 +136,8 @@ pub(crate) struct Config {
     pub(crate) log_filter: Option<String>,
     /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
     pub(crate) probe_jobs: Option<bool>,
+    /// Pages of these origins may call the API.
+    pub(crate) cors_origins: Vec<String>,
     /// What models cost: the shipped prices, with those of the user's file over them.
     pub(crate) prices: PriceBook,
     /// Who answers, in the order in which they are asked whether they serve a model.
@@ -157,6 +160,8 @@ pub(crate) struct Config {
     pub(crate) issuers: Vec<(api::IssuerRules, PathBuf)>,
     /// What calls and tenants may cost.
     pub(crate) budgets: Budgets,
+    /// Where URLs that users name may lead.
+    pub(crate) outbound: Allowed,
 }
 
 /// Where master keys are.
@@ -238,6 +243,7 @@ impl Config {
                 &file.budget,
             )?,
             budgets: budgets::budgets(&file.budget)?,
+            outbound: outbound(env, &file.webhooks)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
@@ -249,6 +255,7 @@ impl Config {
             log,
             log_filter: env.get("RUST_LOG").map(str::to_owned),
             probe_jobs,
+            cors_origins: cors_origins(env, std::mem::take(&mut file.cors_origins))?,
             providers,
             default_model,
             embedding_model,
@@ -282,6 +289,21 @@ fn check_listen(key: &str, listen: String) -> Result<String, String> {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
         _ => Err(format!("{key} is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
     }
+}
+
+/// The environment's list, else the file's: each `scheme://host[:port]` as browsers write it, and never all.
+fn cors_origins(env: &Environment, file: Vec<String>) -> Result<Vec<String>, String> {
+    let split = |text: &str| text.split(',').map(|origin| origin.trim().to_owned()).collect();
+    let origins: Vec<String> = env.get("LONGSHORE_CORS_ORIGINS").map_or(file, split);
+    for origin in &origins {
+        let is_origin = reqwest::Url::parse(origin)
+            .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.origin().ascii_serialization() == *origin)
+            && !origin.contains('*');
+        if !is_origin {
+            return Err(format!("cors_origins: `{origin}` is not an origin such as https://app.example"));
+        }
+    }
+    Ok(origins)
 }
 
 fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretString>, String> {
@@ -360,6 +382,21 @@ fn master_keys(env: &Environment, file: Option<PathBuf>) -> Result<MasterKeySour
     }
     let file = env.get("LONGSHORE_CREDENTIALS_MASTER_KEY_FILE").map(PathBuf::from).or(file);
     Ok(file.map_or(MasterKeySource::Unnamed, MasterKeySource::File))
+}
+
+fn outbound(env: &Environment, file: &file::Webhooks) -> Result<Allowed, String> {
+    let http = match env.get("LONGSHORE_WEBHOOKS_ALLOW_HTTP") {
+        Some(word) => {
+            word.parse().map_err(|_| format!("LONGSHORE_WEBHOOKS_ALLOW_HTTP is `{word}`; it is true or false"))?
+        }
+        None => file.allow_http.unwrap_or(false),
+    };
+    let named: Vec<&str> = match env.get("LONGSHORE_WEBHOOKS_ALLOW_NETWORKS") {
+        Some(list) => list.split(',').map(str::trim).collect(),
+        None => file.allow_networks.iter().map(String::as_str).collect(),
+    };
+    let networks = named.into_iter().map(str::parse).collect::<Result<_, String>>();
+    Ok(Allowed { http, networks: networks.map_err(|reason| format!("webhooks.allow_networks: {reason}"))? })
 }
 
 fn credential_policies(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, CredentialPolicy>, String> {

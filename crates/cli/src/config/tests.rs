@@ -53,6 +53,20 @@ fn where_metrics_are_shown_is_chosen_by_the_environment_or_the_file() {
 }
 
 #[test]
+fn pages_that_may_call_are_named_as_browsers_name_them() {
+    let origins = |env: &[(&str, &str)]| {
+        load("cors_origins = [\"https://a.example\"]", Flags::default(), env).unwrap().cors_origins
+    };
+    assert_eq!(origins(&[]), ["https://a.example"]);
+    assert_eq!(origins(&[("LONGSHORE_CORS_ORIGINS", "http://b:81, https://c")]), ["http://b:81", "https://c"]);
+    for wrong in ["*", "null", "a.example", "https://a.example/", "https://a.example/x", "https://*.example", "ftp://a"]
+    {
+        let said = error(&format!("cors_origins = [{wrong:?}]"), Flags::default(), &[]);
+        assert!(said.contains("is not an origin"), "{wrong}: {said}");
+    }
+}
+
+#[test]
 fn a_flag_beats_the_environment_and_that_beats_the_file() {
     let file = "listen = \"127.0.0.1:1\"\n[worker]\nslots = 1\n[provider]\ndefault_model = \"file\"";
     let env = [("LONGSHORE_LISTEN", "127.0.0.1:2"), ("LONGSHORE_WORKER_SLOTS", "2")];

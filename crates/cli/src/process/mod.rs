@@ -10,6 +10,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use queue_core::{
     budget::Known,
     credentials::{Credentials, HOLDS_EVERYWHERE},
+    egress::Egress,
     ids::SessionId,
     journal::Role,
     keys::Secret,
@@ -52,6 +53,8 @@ pub(crate) struct Process {
     pub(crate) credentials: Arc<Credentials>,
     /// Whose tokens are believed.
     tokens: Arc<api::Tokens>,
+    /// The way to URLs that users name.
+    egress: Egress,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -77,6 +80,7 @@ impl Process {
             limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
             limits: Arc::new(InForce::new(providers::limits(&config), providers::concurrency(&config))),
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
+            egress: Egress::new(config.outbound.clone()),
             roles: JoinSet::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
@@ -160,7 +164,13 @@ impl Process {
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
-            settings: api::Settings { probe_jobs, policy_settles, ..api::Settings::default() },
+            settings: api::Settings {
+                probe_jobs,
+                cors_origins: self.config.cors_origins.clone(),
+                policy_settles,
+                outbound: self.config.outbound.clone(),
+                ..api::Settings::default()
+            },
         };
         let serving = api::serve(listener, api, self.shutdown.clone());
         self.roles.spawn(async move {
@@ -213,6 +223,7 @@ impl Process {
             alone: !self.config.dispatcher.is_shared(),
             target_concurrency: providers::concurrency(&self.config),
             each_tenant: self.config.budgets.each_tenant.clone(),
+            outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
         }
     }
 

@@ -11,11 +11,11 @@ WITH carried AS (
 ), made AS (
     INSERT INTO jobs (id, tenant, queue, kind, target, priority, max_attempts, run_at, start_by, deadline, timeout_ms,
                       accepted_at, unique_key, operation, batch_id, tags, request_id, traceparent, concurrency_key,
-                      key_id, max_cost_nanousd)
+                      key_id, max_cost_nanousd, webhook)
     SELECT * FROM unnest($7::uuid[], $8::text[], $9::text[], $10::text[], $11::text[], $12::smallint[], $13::integer[],
                          $14::bigint[], $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::text[],
                          $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
-                         $26::text[], $27::bigint[])
+                         $26::text[], $27::bigint[], $28::text[])
 ), opened AS (
     INSERT INTO queues (name) SELECT * FROM unnest($2::text[]) ON CONFLICT (name) DO NOTHING
 ), backlogs AS (

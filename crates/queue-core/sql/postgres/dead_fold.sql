@@ -12,12 +12,12 @@ WITH taken AS (
     ))
     RETURNING *
 ), folded AS (
-    INSERT INTO dead_causes AS d (signature, class, queue, letters, cost_nanousd)
-    SELECT signature, class, queue, sum(letters), sum(cost_nanousd)
+    INSERT INTO dead_causes AS d (signature, class, queue, tenant, letters, cost_nanousd)
+    SELECT signature, class, queue, tenant, sum(letters), sum(cost_nanousd)
     FROM taken
-    GROUP BY signature, class, queue
-    ORDER BY signature, class, queue
-    ON CONFLICT (signature, class, queue) DO UPDATE
+    GROUP BY signature, class, queue, tenant
+    ORDER BY signature, class, queue, tenant
+    ON CONFLICT (signature, class, queue, tenant) DO UPDATE
     SET letters = d.letters + excluded.letters, cost_nanousd = d.cost_nanousd + excluded.cost_nanousd
 )
 SELECT count(*) FROM taken

@@ -7,10 +7,11 @@ FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spen
                   'cost_days', 'cost_tail', 'key_days', 'key_tail', 'budgets', 'budget_alerts', 'dead_causes', 'dead_tail',
                   'operations', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
                   'queue_totals', 'targets', 'tenants', 'tenant_totals', 'credentials', 'credential_mark', 'api_keys',
-                  'revoked_tokens', 'sessions', 'meta']) AS name
+                  'sessions', 'meta', 'webhook_endpoints', 'webhook_deliveries', 'webhook_attempts', 'webhook_circuits',
+                  'signing_secrets', 'revoked_tokens']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL
-SELECT name FROM unnest(ARRAY['job_rows', 'cost_lines']) AS name WHERE NOT has_table_privilege(name, 'SELECT')
+SELECT name FROM unnest(ARRAY['job_rows', 'cost_lines', 'delivery_rows']) AS name WHERE NOT has_table_privilege(name, 'SELECT')
 UNION ALL
 SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(bigint, integer)', 'EXECUTE')

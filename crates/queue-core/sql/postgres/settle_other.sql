@@ -38,12 +38,25 @@ WITH done AS (
                cost_nanousd, cost_unknown, target)
     WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
       AND EXISTS (SELECT 1 FROM meta WHERE incarnation = $22)
-    RETURNING j.id, j.tenant, j.queue, j.run_at, j.epoch, j.unique_key, e.epoch AS claimed_epoch,
+    RETURNING j.id, j.tenant, j.queue, j.webhook, '' AS everybody, j.run_at, j.epoch, j.unique_key, e.epoch AS claimed_epoch,
               j.attempts + (e.outcome = 'release')::integer AS number, e.outcome, e.session, e.started_at,
               e.finished_at AS ended_at, e.error AS this_error, e.standing
 ), noted AS (
     INSERT INTO attempts (job_id, tenant, epoch, number, outcome, session, started_at, finished_at, error)
     SELECT id, tenant, claimed_epoch, number, outcome, session, started_at, ended_at, this_error FROM done
+), told AS (
+    INSERT INTO webhook_deliveries (endpoint_id, url, lane, tenant, event, job_id, at, due_at)
+    SELECT e.id, NULL, e.id::text, d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
+    FROM done d JOIN webhook_endpoints e ON e.tenant = d.tenant
+    WHERE e.enabled AND e.events & 2 <> 0 AND d.standing = 2
+    UNION ALL
+    SELECT e.id, NULL, e.id::text, d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
+    FROM done d JOIN webhook_endpoints e ON e.tenant = d.everybody
+    WHERE e.enabled AND e.events & 2 <> 0 AND d.standing = 2
+    UNION ALL
+    SELECT NULL, d.webhook, 'own ' || split_part(d.webhook, '/', 3), d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
+    FROM done d
+    WHERE d.webhook IS NOT NULL AND d.standing = 2
 ), freed AS (
     DELETE FROM unique_keys k USING done d
     WHERE d.standing = 2 AND d.unique_key IS NOT NULL

@@ -4,7 +4,7 @@
 -- Invariant: writes nothing.
 SELECT CASE
     WHEN to_regrole('longshore_tenant') IS NULL
-        THEN 'this server has no role longshore_tenant: make it and longshore_switch as 0013_tenants.sql does'
+        THEN 'this server has no role longshore_tenant: make it and longshore_switch as 0014_tenants.sql does'
     WHEN NOT pg_has_role(me.rolname, 'longshore_tenant', 'MEMBER')
         THEN format('it may not become longshore_tenant: GRANT longshore_switch TO %I', me.rolname)
     WHEN pg_has_role(me.rolname, 'longshore_tenant', 'USAGE') AND NOT me.rolsuper AND NOT me.rolbypassrls

@@ -239,7 +239,8 @@ impl Credentials {
         self.known.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn master(&self) -> Arc<MasterKeys> {
+    /// The master keys of this process: they also keep the secrets that webhooks are signed with.
+    pub fn master_keys(&self) -> Arc<MasterKeys> {
         self.master.read().unwrap_or_else(PoisonError::into_inner).keys.clone()
     }
 
@@ -297,7 +298,7 @@ impl Credentials {
             }
             _ => return Err(missing()),
         };
-        let key = self.master().open(name_of(credential), sealed).map_err(|reason| {
+        let key = self.master_keys().open(name_of(credential), sealed).map_err(|reason| {
             waits(UNREADABLE, format!("the key of {tenant} for {provider} cannot be read: {reason}"))
         })?;
         Ok(Some(Unlocked { key, id: id_of(credential), failures: credential.failures }))

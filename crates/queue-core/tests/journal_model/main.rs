@@ -103,6 +103,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: NOW,
     }
 }

@@ -115,6 +115,7 @@ async fn raw_statements_of_the_bound_role_see_their_tenant_and_write_nothing() {
         "spend",
         "charges",
         "cost_tail",
+        "dead_tail",
         "longshore_tenant.job_rows",
         "longshore_tenant.cost_lines",
     ];

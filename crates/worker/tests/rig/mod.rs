@@ -78,7 +78,8 @@ impl Rig {
             vault: journal.clone(),
             orders: journal.clone(),
             budgets: journal.clone(),
-            operations: journal,
+            operations: journal.clone(),
+            webhooks: journal,
             dispatcher,
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             counters: counters.clone(),
@@ -172,6 +173,7 @@ impl Rig {
             fallback: vec![],
             key_id: None,
             max_cost: None,
+            webhook: None,
             accepted_at: now,
         };
         change(&mut job);

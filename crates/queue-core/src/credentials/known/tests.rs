@@ -120,7 +120,7 @@ async fn what_is_stale_is_not_acted_on() {
 async fn two_processes_hear_of_each_others_changes() {
     let place = Place::new().await;
     let other = Credentials::of(place.journal.clone());
-    other.set_master_keys(Ok(place.credentials.master().as_ref().clone()));
+    other.set_master_keys(Ok(place.credentials.master_keys().as_ref().clone()));
     other.refresh().await.unwrap();
     let mut changes = other.changes();
     changes.mark_unchanged();

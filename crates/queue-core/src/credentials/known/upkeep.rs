@@ -115,7 +115,7 @@ impl Credentials {
 
     /// Whether the data key of a credential can be opened here.
     pub fn is_readable(&self, credential: &Credential) -> bool {
-        let check = |sealed| self.master().check(name_of(credential), sealed);
+        let check = |sealed| self.master_keys().check(name_of(credential), sealed);
         credential.sealed.as_ref().is_some_and(|sealed| check(sealed).is_ok())
     }
 
@@ -130,7 +130,7 @@ impl Credentials {
                 tenant: tenant.clone(),
                 provider: provider.clone(),
                 version,
-                sealed: self.master().seal(name, key)?,
+                sealed: self.master_keys().seal(name, key)?,
                 hint: hint_of(key.expose_secret()),
                 at,
             };
@@ -161,7 +161,7 @@ impl Credentials {
     pub async fn rewrap(&self) -> Result<Rewrapped, SetError> {
         let Some(vault) = &self.vault else { return Err(SealError::NoMasterKey.into()) };
         self.refresh().await?;
-        let master = self.master();
+        let master = self.master_keys();
         if master.current().is_none() {
             return Err(SealError::NoMasterKey.into());
         }

@@ -16,6 +16,7 @@ pub mod protocol;
 pub mod reads;
 pub mod settle;
 pub mod vault;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -33,6 +34,7 @@ use crate::{
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
     time::{ManualClock, Timestamp},
+    webhooks::Webhooks,
 };
 
 /// The seams over one open store.
@@ -56,19 +58,21 @@ pub struct Opened {
     pub orders: Arc<dyn Orders>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
+    /// Who is told of what.
+    pub webhooks: Arc<dyn Webhooks>,
 }
 
 impl Opened {
     /// The seams of a store that implements them all.
     pub fn over<S>(store: S) -> Self
     where
-        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + 'static,
+        S: Journal + Reads + Ledger + Catalog + Identity + Vault + Budgets + Orders + Operations + Webhooks + 'static,
     {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
         let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
-        let (budgets, orders) = (store.clone(), store.clone());
-        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations: store }
+        let (budgets, orders, operations) = (store.clone(), store.clone(), store.clone());
+        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations, webhooks: store }
     }
 }
 
@@ -122,6 +126,10 @@ macro_rules! journal_conformance {
                 a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
                 a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
+            webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
+                a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
+                a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,
+                secrets_are_rotated, alerts_and_disabled_keys_are_told_once, circuits_are_told_once;
         }
     };
     (@cases $fixture:expr; $($module:ident: $($case:ident),+;)+) => {
@@ -164,6 +172,7 @@ pub fn job() -> NewJob {
         fallback: vec![],
         key_id: None,
         max_cost: None,
+        webhook: None,
         accepted_at: NOW,
     }
 }

@@ -214,5 +214,6 @@ fn bind_jobs<'q>(query: Query<'q>, jobs: &[&'q NewJob]) -> Result<Query<'q>, Fai
         .bind(texts(|job| job.traceparent.as_ref()))
         .bind(jobs.iter().map(|job| job.concurrency_key.as_ref().map(Name::as_str)).collect::<Vec<_>>())
         .bind(jobs.iter().map(|job| job.key_id.as_ref().map(Name::as_str)).collect::<Vec<_>>())
-        .bind(times(|job| job.max_cost.map(|cost| cost.0))))
+        .bind(times(|job| job.max_cost.map(|cost| cost.0)))
+        .bind(texts(|job| job.webhook.as_ref())))
 }

@@ -20,6 +20,7 @@ use crate::{
     journal::{Alert, Budgets, JournalError, Versioned},
     ledger::Nanousd,
     time::Timestamp,
+    webhooks::budget_body,
 };
 
 #[async_trait]
@@ -149,7 +150,12 @@ impl Verb for NoteAlert {
     async fn run(transaction: &mut Transaction, alerts: &[Alert], _again: bool) -> Result<Vec<bool>, Failure> {
         let mut noted = Vec::new();
         for alert in alerts {
-            let done = sqlx::query(sql::BUDGET_ALERT)
+            let (tenant, key) = match &alert.scope {
+                Scope::All => (None, None),
+                Scope::Tenant(tenant) => (Some(tenant), None),
+                Scope::Key(key) => (None, Some(key)),
+            };
+            let first: i64 = sqlx::query_scalar(sql::BUDGET_ALERT)
                 .bind(alert.scope.to_string())
                 .bind(alert.measure.as_str())
                 .bind(alert.period.as_str())
@@ -158,9 +164,12 @@ impl Verb for NoteAlert {
                 .bind(alert.spent)
                 .bind(alert.budget)
                 .bind(alert.at.0)
-                .execute(transaction.connection())
+                .bind(tenant.map_or("", Name::as_str))
+                .bind(key.map(Name::as_str))
+                .bind(budget_body(alert))
+                .fetch_one(transaction.connection())
                 .await?;
-            noted.push(done.rows_affected() > 0);
+            noted.push(first > 0);
         }
         Ok(noted)
     }

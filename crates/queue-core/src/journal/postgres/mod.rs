@@ -27,6 +27,7 @@ mod tenant;
 mod text;
 mod transaction;
 mod vault;
+mod webhooks;
 
 #[cfg(test)]
 mod plans;

@@ -137,10 +137,17 @@ pub(super) async fn dead_groups(
     queue: Option<&Name>,
     within: &Within,
 ) -> Result<Vec<DeadGroup>, Failure> {
-    let sql = if within.tenant.is_some() { sql::DEAD_GROUPS_OF } else { sql::DEAD_GROUPS };
+    let sql = match (&within.tenant, &within.key_id) {
+        (None, _) => sql::DEAD_GROUPS,
+        (Some(_), None) => sql::DEAD_GROUPS_OF_TENANT,
+        (Some(_), Some(_)) => sql::DEAD_GROUPS_OF_KEY,
+    };
     let mut asked = sqlx::query(sql).bind(queue.map(Name::as_str)).bind(PAGE_MAX_ROWS as i64);
     if let Some(tenant) = &within.tenant {
-        asked = asked.bind(tenant.as_str()).bind(within.key_id.as_ref().map(Name::as_str));
+        asked = asked.bind(tenant.as_str());
+        if let Some(key) = &within.key_id {
+            asked = asked.bind(key.as_str());
+        }
     }
     let found = asked.fetch_all(from).await?;
     Ok(found.iter().map(dead_group).collect::<Result<_, _>>()?)

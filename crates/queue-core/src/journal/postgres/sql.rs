@@ -11,7 +11,7 @@ macro_rules! texts {
 }
 
 /// Prepared statements that a connection keeps: more than there are.
-pub(super) const STATEMENTS_MAX: usize = 160;
+pub(super) const STATEMENTS_MAX: usize = 256;
 
 texts! {
     ACCEPT_AT_ONCE = "accept_at_once",
@@ -31,6 +31,8 @@ texts! {
     CALLS_OF = "calls_of",
     CANCEL = "cancel",
     CHECK = "check",
+    CIRCUIT_CLOSE = "circuit_close",
+    CIRCUIT_OPEN = "circuit_open",
     CONVICT = "convict",
     COSTS = "costs",
     COSTS_FOLD = "costs_fold",
@@ -44,10 +46,20 @@ texts! {
     DEAD_FOLD = "dead_fold",
     DEAD_FORGET = "dead_forget",
     DEAD_GROUPS = "dead_groups",
-    DEAD_GROUPS_OF = "dead_groups_of",
+    DEAD_GROUPS_OF_KEY = "dead_groups_of_key",
+    DEAD_GROUPS_OF_TENANT = "dead_groups_of_tenant",
     DELETE_BODIES = "delete_bodies",
     DELETE_DEAD = "delete_dead",
     DELETE_SETTLED = "delete_settled",
+    DELIVERIES_ALL = "deliveries_all",
+    DELIVERIES_CLAIM = "deliveries_claim",
+    DELIVERIES_ENDPOINT = "deliveries_endpoint",
+    DELIVERIES_JOB = "deliveries_job",
+    DELIVERIES_ONE = "deliveries_one",
+    DELIVERIES_PRUNE = "deliveries_prune",
+    DELIVERY_ATTEMPTS = "delivery_attempts",
+    DELIVERY_NOTE = "delivery_note",
+    DELIVERY_REPLAY = "delivery_replay",
     DROP_PARTITIONS = "drop_partitions",
     EDIT = "edit",
     EDIT_PAYLOAD = "edit_payload",
@@ -116,6 +128,8 @@ texts! {
     SETTLED_LOCK = "settled_lock",
     SETTLE_OTHER = "settle_other",
     SETTLE_SUCCEED = "settle_succeed",
+    SIGNING_SECRETS = "signing_secrets",
+    SIGNING_SECRET_PUT = "signing_secret_put",
     SPEND = "spend",
     SPEND_SUMS = "spend_sums",
     SPEND_SUMS_SETTLED = "spend_sums_settled",
@@ -137,6 +151,11 @@ texts! {
     WASTE_NOT_MANY = "waste_not_many",
     WALK = "walk",
     WALK_CAUSE = "walk_cause",
+    WEBHOOK_ADD = "webhook_add",
+    WEBHOOK_CHANGE = "webhook_change",
+    WEBHOOK_CIRCUITS = "webhook_circuits",
+    WEBHOOK_DROP = "webhook_drop",
+    WEBHOOK_ENDPOINTS = "webhook_endpoints",
     UNIQUE_CLAIM = "unique_claim",
     UNIQUE_FIND = "unique_find",
     UNIQUE_FREE = "unique_free",

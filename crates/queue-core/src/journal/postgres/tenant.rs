@@ -1,5 +1,5 @@
 //! What a caller of a tenant reads, behind the second wall: in transactions of the role `longshore_tenant` that say whose they
-//! are, so that row-level security shows that tenant's rows and no other. `0013_tenants.sql` is the wall.
+//! are, so that row-level security shows that tenant's rows and no other. `0014_tenants.sql` is the wall.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -123,9 +123,7 @@ impl Reads for OfTenant {
     }
 
     async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError> {
-        // The sums by cause are over all tenants, and behind the wall there are none of them: a tenant's are counted.
-        let within = Within { tenant: within.tenant.clone().or(Some(self.tenant.clone())), ..within.clone() };
-        let asked = Arc::new((queue.cloned(), within));
+        let asked = Arc::new((queue.cloned(), within.clone()));
         self.ask(move |connection| {
             let asked = asked.clone();
             Box::pin(async move { reads::dead_groups(connection, asked.0.as_ref(), &asked.1).await })

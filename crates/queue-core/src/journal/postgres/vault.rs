@@ -10,7 +10,7 @@ use super::{
     failure::Failure,
     rows::Cells,
     sql,
-    text::kept_if_any,
+    text::{kept, kept_if_any},
     transaction::{Transaction, Verb},
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
     ids::Name,
     journal::JournalError,
     time::Timestamp,
+    webhooks::credential_body,
 };
 
 #[async_trait]
@@ -206,6 +207,7 @@ impl Verb for Note {
                 .bind(note.as_str())
                 .bind(max)
                 .bind(kept_if_any(reason))
+                .bind(kept(&credential_body(id, reason.map_or("", String::as_str), *at)))
                 .fetch_optional(transaction.connection())
                 .await?;
             let read = |row: &PgRow| {

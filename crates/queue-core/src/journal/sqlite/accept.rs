@@ -84,6 +84,7 @@ fn insert_job(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<usize> {
         job.concurrency_key.as_ref().map(Name::as_str),
         job.key_id.as_ref().map(Name::as_str),
         job.max_cost.map(|cost| cost.0),
+        job.webhook,
     ];
     batch.sql.execute(Write::AcceptJob, values)
 }

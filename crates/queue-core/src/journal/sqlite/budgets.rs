@@ -9,6 +9,7 @@ use super::{
     SqliteJournal,
     rows::{self, Cells},
     sql::{Write, read},
+    webhooks,
     writer::Batch,
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     journal::{Alert, Budgets, JournalError, Versioned},
     ledger::Nanousd,
     time::Timestamp,
+    webhooks::{EventKind, budget_body},
 };
 
 #[async_trait]
@@ -107,5 +109,14 @@ fn wake(batch: &mut Batch<'_>, (scope, now, limit): &(Scope, Timestamp, usize)) 
 fn note_alert(batch: &mut Batch<'_>, alert: &Alert) -> rusqlite::Result<bool> {
     let Alert { scope, measure, period, since, level, spent, budget, at } = alert;
     let values = params![scope.to_string(), measure.as_str(), period.as_str(), since, level, spent, budget, at.0];
-    Ok(batch.sql.execute(Write::BudgetAlert, values)? > 0)
+    if batch.sql.execute(Write::BudgetAlert, values)? == 0 {
+        return Ok(false);
+    }
+    let tenant = match scope {
+        Scope::All => None,
+        Scope::Tenant(tenant) => Some(tenant.clone()),
+        Scope::Key(key) => batch.sql.find(Write::KeyTenant, [key.as_str()], |row| Cells::of(row, 0).name())?,
+    };
+    webhooks::tell(batch, EventKind::BudgetAlert, tenant.as_ref(), *at, &budget_body(alert))?;
+    Ok(true)
 }

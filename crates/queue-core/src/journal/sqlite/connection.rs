@@ -22,7 +22,8 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0011_orders.sql"),
     include_str!("../../../../../migrations/sqlite/0012_keys.sql"),
     include_str!("../../../../../migrations/sqlite/0013_operations.sql"),
-    include_str!("../../../../../migrations/sqlite/0014_tokens.sql"),
+    include_str!("../../../../../migrations/sqlite/0014_webhooks.sql"),
+    include_str!("../../../../../migrations/sqlite/0015_tokens.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.
@@ -48,7 +49,7 @@ const CHECKPOINT_PAGES: i64 = 4_000;
 const WAL_KEEP_BYTES: i64 = 64 * 1024 * 1024;
 
 /// Prepared statements that a connection keeps: all that there are.
-pub(super) const STATEMENTS_MAX: usize = 128;
+pub(super) const STATEMENTS_MAX: usize = 256;
 
 /// Opens the connection that writes, and brings the schema up to this version.
 pub(super) fn open_writer(path: &Path) -> Result<Connection, JournalError> {

@@ -20,6 +20,7 @@ mod rows;
 mod settle;
 mod sql;
 mod vault;
+mod webhooks;
 mod writer;
 
 #[cfg(test)]

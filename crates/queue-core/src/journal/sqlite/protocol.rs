@@ -7,6 +7,7 @@ use super::{
     rows::{self, Cells, ENTRY_COLUMNS, RECOVERIES_COLUMN},
     settle::free_unique_key,
     sql::Write,
+    webhooks,
     writer::Batch,
 };
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     journal::{Cancelled, Changed, Edit, Interrupted, Recovered, Recovery, Token, lost, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
+    webhooks::EventKind,
 };
 
 /// Hands on jobs whose worker was lost.
@@ -30,6 +32,7 @@ struct Lost {
     attempts: u32,
     operation: Option<String>,
     unique_key: Option<String>,
+    webhook: Option<String>,
 }
 
 impl Lost {
@@ -42,6 +45,7 @@ impl Lost {
             attempts: cells.count()?,
             operation: cells.next()?,
             unique_key: cells.next()?,
+            webhook: cells.next()?,
         })
     }
 }
@@ -94,6 +98,8 @@ fn convict(batch: &mut Batch<'_>, lost: &Lost) -> rusqlite::Result<()> {
     )?;
     money::mark_wasted(batch, lost.entry.id)?;
     free_unique_key(batch, lost.entry.id, &lost.entry.tenant, lost.unique_key.as_deref())?;
+    let of = (lost.entry.id, &lost.entry.tenant);
+    webhooks::tell_end(batch, EventKind::JobDead, of, lost.webhook.as_deref(), batch.now)?;
     count_end(batch, &lost.entry.queue, &lost.entry.tenant, Standing::Dead);
     Ok(())
 }
@@ -141,6 +147,8 @@ pub(super) fn cancel(
         )?;
     }
     free_unique_key(batch, *id, &row.tenant, row.unique_key.as_deref())?;
+    let of = (*id, &row.tenant);
+    webhooks::tell_end(batch, EventKind::JobCancelled, of, row.webhook.as_deref(), *now)?;
     count_end(batch, &row.queue, &row.tenant, Standing::Cancelled);
     Ok(Cancelled::Done(before))
 }
@@ -153,6 +161,7 @@ struct CancelledRow {
     unique_key: Option<String>,
     seq: i64,
     attempts: i64,
+    webhook: Option<String>,
 }
 
 impl CancelledRow {
@@ -165,6 +174,7 @@ impl CancelledRow {
             unique_key: cells.next()?,
             seq: cells.next()?,
             attempts: cells.next()?,
+            webhook: cells.next()?,
         })
     }
 }

@@ -194,8 +194,12 @@ fn dead_groups(
     let Some(tenant) = tenant else {
         return connection.prepare_cached(read::DEAD_GROUPS)?.query_map(params![queue, most], read)?.collect();
     };
-    let values = params![queue, most, tenant.as_str(), key_id.as_ref().map(Name::as_str)];
-    connection.prepare_cached(read::DEAD_GROUPS_OF)?.query_map(values, read)?.collect()
+    let Some(key) = key_id else {
+        let values = params![queue, most, tenant.as_str()];
+        return connection.prepare_cached(read::DEAD_GROUPS_OF_TENANT)?.query_map(values, read)?.collect();
+    };
+    let values = params![queue, most, tenant.as_str(), key.as_str()];
+    connection.prepare_cached(read::DEAD_GROUPS_OF_KEY)?.query_map(values, read)?.collect()
 }
 
 fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u64)>> {

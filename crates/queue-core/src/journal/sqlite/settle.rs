@@ -6,6 +6,7 @@ use super::{
     money,
     rows::{self, Cells},
     sql::Write,
+    webhooks,
     writer::Batch,
 };
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
     ledger::Sums,
     state::Standing,
     time::Timestamp,
+    webhooks::EventKind,
 };
 
 /// Settles once: money first, because it is stored whether or not the claim still holds.
@@ -38,6 +40,9 @@ pub(super) fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> rusqlite
     }
     if to.standing == Standing::Dead {
         money::mark_wasted(batch, id)?;
+    }
+    if let Some(event) = EventKind::of_end(to.standing) {
+        webhooks::tell_end(batch, event, (id, &claimed.tenant), claimed.webhook.as_deref(), settlement.finished_at)?;
     }
     if to.standing.is_final() {
         free_unique_key(batch, id, &claimed.tenant, claimed.unique_key.as_deref())?;
@@ -104,6 +109,7 @@ struct Claimed {
     run_at: Timestamp,
     calls: i64,
     cost_nanousd: i64,
+    webhook: Option<String>,
 }
 
 impl Claimed {
@@ -120,6 +126,7 @@ impl Claimed {
             run_at: cells.time()?,
             calls: cells.next()?,
             cost_nanousd: cells.next()?,
+            webhook: cells.next()?,
         })
     }
 }

@@ -9,6 +9,7 @@ use super::{
     SqliteJournal,
     rows::Cells,
     sql::{Write, read},
+    webhooks,
     writer::Batch,
 };
 use crate::{
@@ -19,6 +20,7 @@ use crate::{
     ids::Name,
     journal::JournalError,
     time::Timestamp,
+    webhooks::{EventKind, credential_body},
 };
 
 #[async_trait]
@@ -130,15 +132,21 @@ fn set(
 
 fn take_note(
     batch: &mut Batch<'_>,
-    (CredentialId { tenant, provider, version }, note, at): &(CredentialId, CredentialNote, Timestamp),
+    (id, note, at): &(CredentialId, CredentialNote, Timestamp),
 ) -> rusqlite::Result<Option<Noted>> {
+    let CredentialId { tenant, provider, version } = id;
     let (reason, max) = match note {
         CredentialNote::Refused { reason, max } => (Some(reason), i64::from(*max)),
         CredentialNote::Used | CredentialNote::Worked => (None, i64::MAX),
     };
     let values = params![tenant.as_str(), provider.as_str(), version, at.0, note.as_str(), max, reason];
-    batch.sql.find(Write::CredentialNote, values, |row| {
+    let noted = batch.sql.find(Write::CredentialNote, values, |row| {
         let mut cells = Cells::of(row, 0);
         Ok(Noted { failures: cells.count()?, state: cells.word(CredentialState::parse)? })
-    })
+    })?;
+    if noted.is_some_and(|noted| noted.state == CredentialState::Disabled) {
+        let body = credential_body(id, reason.map_or("", String::as_str), *at);
+        webhooks::tell(batch, EventKind::CredentialDisabled, Some(tenant), *at, &body)?;
+    }
+    Ok(noted)
 }

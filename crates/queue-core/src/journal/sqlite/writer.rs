@@ -51,12 +51,14 @@ pub(super) struct Batch<'c> {
     totals: HashMap<Name, TotalsChange>,
     /// What it does to the live jobs of tenants.
     backlogs: HashMap<Name, i64>,
+    /// Whether anybody wants to hear of anything, once it was asked in this transaction.
+    pub(super) is_listened_to: Option<bool>,
 }
 
 impl<'c> Batch<'c> {
     fn on(connection: &'c Connection, incarnation: Incarnation) -> Self {
         let (now, totals, backlogs) = (Timestamp::default(), HashMap::new(), HashMap::new());
-        Self { sql: Prepared::on(connection), now, incarnation, connection, totals, backlogs }
+        Self { sql: Prepared::on(connection), now, incarnation, connection, totals, backlogs, is_listened_to: None }
     }
 
     /// The number of the row that the last insert made.
@@ -105,6 +107,7 @@ impl<'c> Batch<'c> {
         self.now = now;
         self.totals.clear();
         self.backlogs.clear();
+        self.is_listened_to = None;
         self.connection.execute_batch("BEGIN IMMEDIATE")?;
         for request in group {
             request.run(self)?;

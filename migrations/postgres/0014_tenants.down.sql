@@ -1,4 +1,4 @@
--- Undoes 0013_tenants.sql. The two roles stay: other databases of the server may use them. Tokens that were
+-- Undoes 0014_tenants.sql. The two roles stay: other databases of the server may use them. Tokens that were
 -- taken back are believed again by a program that knows of tokens; the one before it knows none.
 
 DO $$
@@ -17,7 +17,8 @@ BEGIN
     DROP VIEW longshore_tenant.cost_lines;
     REVOKE USAGE ON SCHEMA longshore_tenant FROM longshore_tenant;
     DROP SCHEMA longshore_tenant;
-    REVOKE SELECT ON jobs, settled_jobs, payloads, attempts, spend, charges, savings, cost_days, cost_tail FROM longshore_tenant;
+    REVOKE SELECT ON jobs, settled_jobs, payloads, attempts, spend, charges, savings, cost_days, cost_tail, dead_causes,
+                     dead_tail FROM longshore_tenant;
     EXECUTE format('REVOKE USAGE ON SCHEMA %I FROM longshore_tenant', current_schema());
 END $$;
 

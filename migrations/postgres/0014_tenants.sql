@@ -84,7 +84,8 @@ BEGIN
     END LOOP;
 
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO longshore_tenant', current_schema());
-    GRANT SELECT ON jobs, settled_jobs, payloads, attempts, spend, charges, savings, cost_days, cost_tail TO longshore_tenant;
+    GRANT SELECT ON jobs, settled_jobs, payloads, attempts, spend, charges, savings, cost_days, cost_tail, dead_causes,
+                    dead_tail TO longshore_tenant;
     CREATE SCHEMA IF NOT EXISTS longshore_tenant;
     -- Only whoever may make something there can become its owner.
     GRANT USAGE, CREATE ON SCHEMA longshore_tenant TO longshore_tenant;

@@ -1,10 +1,10 @@
--- Purpose:   the dead letters of a tenant, and of a key of it, by cause, most first.
--- Arguments: 1 queue or NULL, 2 limit, 3 tenant, 4 key or NULL.
+-- Purpose:   the dead letters of a tenant's key by cause, most first.
+-- Arguments: 1 queue or NULL, 2 limit, 3 tenant, 4 key.
 -- Returns:   signature, class, count, first and last finished_at, cost_nanousd.
 -- Invariant: walks the tenant's dead letters alone (a range, so that only the index that begins with the tenant has the order).
 SELECT error_signature, error_class, count(*), min(finished_at), max(finished_at), sum(cost_nanousd)::bigint
 FROM jobs
-WHERE standing = 2 AND tenant BETWEEN $3 AND $3 AND ($1::text IS NULL OR queue = $1) AND ($4::text IS NULL OR key_id = $4)
+WHERE standing = 2 AND tenant BETWEEN $3 AND $3 AND ($1::text IS NULL OR queue = $1) AND key_id = $4
 GROUP BY tenant, error_signature, error_class
 ORDER BY count(*) DESC, error_signature, error_class
 LIMIT $2

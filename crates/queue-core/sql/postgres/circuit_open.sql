@@ -1,0 +1,13 @@
+-- Purpose:   notes that a circuit is open, and tells it.
+-- Arguments: 1 circuit, 2 now, 3 whose it is ('' for the installation's), 4 message.
+-- Returns:   1 for whoever came first, 0 for everybody else.
+-- Invariant: a circuit that opens is told once, until it has closed.
+WITH noted AS (
+    INSERT INTO webhook_circuits (circuit, at) VALUES ($1, $2) ON CONFLICT (circuit) DO NOTHING RETURNING circuit
+), told AS (
+    INSERT INTO webhook_deliveries (endpoint_id, lane, tenant, event, at, due_at, body)
+    SELECT e.id, e.id::text, $3::text, 'breaker.opened', $2::bigint, $2::bigint, $4::text
+    FROM webhook_endpoints e
+    WHERE e.enabled AND e.events & 16 <> 0 AND e.tenant IN ($3::text, '') AND EXISTS (SELECT 1 FROM noted)
+)
+SELECT count(*) FROM noted

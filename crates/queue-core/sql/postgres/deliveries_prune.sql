@@ -1,0 +1,14 @@
+-- Purpose:   deletes deliveries that have ended and happened long ago, with their attempts.
+-- Arguments: 1 moment before which they happened, 2 rows at most.
+-- Returns:   how many.
+-- Invariant: what is still to be delivered stays.
+WITH old AS (
+    DELETE FROM webhook_deliveries
+    WHERE seq = ANY (ARRAY(
+        SELECT seq FROM webhook_deliveries WHERE state > 0 AND at < $1::bigint ORDER BY at LIMIT $2::bigint
+    ))
+    RETURNING seq
+), gone AS (
+    DELETE FROM webhook_attempts a USING old WHERE a.delivery = ANY (ARRAY[old.seq])
+)
+SELECT count(*) FROM old
