@@ -47,14 +47,18 @@ fn links(file: &str, text: &str, findings: &mut Vec<String>) {
     }
 }
 
-/// Every `longshore_…` word must be a metric in the telemetry contract, or a view of the schema.
+/// Every `longshore_…` word must be a metric in the telemetry contract, or a view or role of the schema.
 fn metrics(file: &str, text: &str, telemetry: &str, schema: &str, findings: &mut Vec<String>) {
     let word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
     for name in text.split(|c| !word(c)).filter_map(|name| name.strip_prefix("longshore_")) {
         let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
-        let is_view = schema.contains(&format!("CREATE VIEW longshore_{name} "));
-        if !is_view && !telemetry.contains(&format!("\"{base}\"")) && !telemetry.contains(&format!("\"{name}\"")) {
-            findings.push(format!("{file}: there is no metric and no view `longshore_{name}`"));
+        let is_made = |what| schema.contains(&format!("CREATE {what} longshore_{name} "));
+        if !is_made("VIEW")
+            && !is_made("ROLE")
+            && !telemetry.contains(&format!("\"{base}\""))
+            && !telemetry.contains(&format!("\"{name}\""))
+        {
+            findings.push(format!("{file}: there is no metric, view or role `longshore_{name}`"));
         }
     }
 }

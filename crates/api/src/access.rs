@@ -150,6 +150,9 @@ const TABLE: &[Row] = &[
     on("GET /v1/keys/{key}", Admin, "keys:read", Everywhere),
     on("DELETE /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("POST /v1/keys/{key}/rotate", Admin, "keys:write", Everywhere),
+    on("POST /v1/auth/token", User, "auth:token", Own),
+    on("DELETE /v1/auth/token", User, "auth:token", Own),
+    on("POST /v1/auth/revocations", Admin, "auth:write", Everywhere),
 ];
 
 static BY_ROUTE: LazyLock<HashMap<(&'static str, &'static str), &'static Row>> =

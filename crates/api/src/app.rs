@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     Api, audit::Refusals, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing,
-    policy::Policies, signing::Signing, waiters::Waiters,
+    policy::Policies, signing::Signing, tokens::believed::Believed, waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -22,6 +22,8 @@ pub(crate) struct App {
     pub(crate) api: Api,
     /// Keys that were found lately.
     pub(crate) keys: KeyCache,
+    /// Tokens that were believed lately.
+    pub(crate) believed: Believed,
     /// Idempotency keys that are being accepted now.
     pub(crate) in_flight: Arc<InFlight>,
     /// What tenants may ask for.
@@ -58,6 +60,7 @@ impl App {
             waiters: Waiters::new(api.stores.events.clone(), api.stores.reads.clone(), shutdown.clone()),
             api,
             keys: KeyCache::default(),
+            believed: Believed::default(),
             in_flight: Arc::default(),
             policies: Policies::default(),
             standing: Standing::default(),

@@ -1,4 +1,4 @@
-//! Who calls: a bearer key on every route below `/v1`. What the caller may do is the table in `access.rs`.
+//! Who calls: a bearer key or token on every route below `/v1`. What the caller may do is the table in `access.rs`.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use axum::{
 use queue_core::{
     ids::Name,
     job::Job,
-    journal::{ApiKey, Grant, JobFilter, Reads, Role, Within},
+    journal::{ApiKey, Grant, JobFilter, Ledger, Reads, Role, Within},
     keys::{Opened, Secret},
     stores::Stores,
 };
@@ -21,6 +21,7 @@ use crate::{
     app::{App, Shared},
     audit,
     problem::{Cause, Problem},
+    tokens::{Tokens, Verified, believed::Belief},
 };
 
 /// Who calls, and what it is bound to. A handler that takes it must not look past it.
@@ -30,8 +31,11 @@ pub(crate) struct Caller {
     pub(crate) tenant: Name,
     /// What it may do.
     pub(crate) role: Role,
-    /// The key's public part: what it submits belongs to it, and falls under its budget.
+    /// The key's public part, or `sub:…` for the bearer of an issuer's token: what it submits belongs to it, and falls under its
+    /// budget.
     pub(crate) key_id: Name,
+    /// The token that it came with, if it came with one.
+    pub(crate) token: Option<Arc<Verified>>,
     /// What it is narrowed to; empty: all that its role may do.
     pub(crate) grants: Vec<Grant>,
 }
@@ -43,6 +47,7 @@ impl Caller {
             role: key.role,
             key_id: Name::from(key.id.as_str()),
             grants: key.grants.clone(),
+            token: None,
         }
     }
 
@@ -53,6 +58,19 @@ impl Caller {
             Role::User => Name::new(format!("{}\u{1f}{}", self.tenant, self.key_id)),
             _ => self.tenant.clone(),
         }
+    }
+
+    fn bearing(token: Arc<Verified>) -> Self {
+        let key_id = match &token.key {
+            Some(key) => Name::from(key.as_str()),
+            None => {
+                // Subjects are of any length and any letters, and two issuers may have the same.
+                let whole = format!("{}\0{}", token.issuer, token.subject);
+                Name::new(format!("sub:{}", &blake3::hash(whole.as_bytes()).to_hex()[..32]))
+            }
+        };
+        let (tenant, role, grants) = (token.tenant.clone(), token.role, token.grants.clone());
+        Self { tenant, role, key_id, grants, token: Some(token) }
     }
 
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
@@ -82,9 +100,16 @@ impl Caller {
         Some(JobFilter { tenant: tenant.or(filter.tenant), key_id: key_id.or(filter.key_id), ..filter })
     }
 
-    /// What people ask, as this caller may ask it.
+    /// What people ask, as this caller may ask it: behind the store's own wall, if it is bound to a tenant.
     pub(crate) fn reads(&self, app: &App) -> Arc<dyn Reads> {
-        app.api.stores.reads.clone()
+        let reads = &app.api.stores.reads;
+        self.bound().map_or_else(|| reads.clone(), |tenant| reads.bound_to(tenant))
+    }
+
+    /// The money, likewise.
+    pub(crate) fn ledger(&self, app: &App) -> Arc<dyn Ledger> {
+        let ledger = &app.api.stores.ledger;
+        self.bound().map_or_else(|| ledger.clone(), |tenant| ledger.bound_to(tenant))
     }
 
     /// The stores, with [`Caller::reads`].
@@ -149,12 +174,12 @@ async fn admit(app: &Shared, request: Request, next: Next) -> Response {
             }
         }
         Err(Refusal::Missing) => challenge(
-            Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`")
+            Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`, or a token")
                 .at("/header/Authorization", "is missing"),
             "Bearer realm=\"longshore\"",
         ),
         Err(Refusal::Invalid(reason)) => challenge(
-            Problem::new(Cause::Unauthorized, "the key is not valid").at("/header/Authorization", reason),
+            Problem::new(Cause::Unauthorized, "the key or token is not valid").at("/header/Authorization", reason),
             "Bearer realm=\"longshore\", error=\"invalid_token\"",
         ),
         Err(Refusal::Other(problem)) => problem.into_response(),
@@ -167,19 +192,27 @@ enum Refusal {
     Other(Problem),
 }
 
-fn secret_of(headers: &HeaderMap) -> Result<Secret, Refusal> {
+fn bearer_of(headers: &HeaderMap) -> Result<&str, Refusal> {
     let header = headers.get(header::AUTHORIZATION).ok_or(Refusal::Missing)?;
     let text = header.to_str().map_err(|_| Refusal::Invalid("is not ASCII".into()))?;
-    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
+    let (scheme, bearer) = text.split_once(' ').unwrap_or((text, ""));
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(Refusal::Invalid("the scheme is not `Bearer`".into()));
     }
-    Secret::parse(token.trim()).map_err(Refusal::Invalid)
+    Ok(bearer.trim())
 }
 
 async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
-    let secret = secret_of(headers)?;
-    let now = app.now();
+    let (bearer, now) = (bearer_of(headers)?, app.now());
+    if Tokens::is_one(bearer) {
+        let stores = &app.api.stores;
+        let belief = app.believed.look(&app.api.tokens, &app.keys, stores, bearer, now).await;
+        return match belief.map_err(|error| Refusal::Other(error.into()))? {
+            Belief::Bearer(token) => Ok(Caller::bearing(token)),
+            Belief::Refused(reason) => Err(Refusal::Invalid(format!("the token is not valid: {reason}"))),
+        };
+    }
+    let secret = Secret::parse(bearer).map_err(Refusal::Invalid)?;
     let opened = app.keys.find(&*app.api.stores.identity, &secret, now).await;
     match opened.map_err(|error| Refusal::Other(error.into()))? {
         Opened::Key(key) => {
@@ -212,7 +245,7 @@ mod tests {
 
     fn caller(role: Role, grants: &[&str]) -> Caller {
         let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
-        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants }
+        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants, token: None }
     }
 
     #[test]

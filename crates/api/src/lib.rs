@@ -30,6 +30,7 @@ mod shape;
 mod signing;
 mod stream;
 mod submit;
+mod tokens;
 mod view;
 mod waiters;
 
@@ -49,6 +50,7 @@ use queue_core::{
 pub use monitor::{Monitor, serve_monitor};
 pub use routes::openapi;
 pub use serve::{router, serve};
+pub use tokens::{Issuer, IssuerRules, SigningKeys, Tokens};
 
 /// Everything that the API works with.
 #[derive(Clone)]
@@ -65,6 +67,8 @@ pub struct Api {
     pub limits: Arc<InForce>,
     /// Whose key a call is made with.
     pub credentials: Arc<Credentials>,
+    /// Whose tokens are believed besides keys.
+    pub tokens: Arc<Tokens>,
     /// What may be spent: a job that cannot fit is refused at submit.
     pub budgets: Arc<Known>,
     /// Whether calls whose price nobody knows are refused where money is limited.

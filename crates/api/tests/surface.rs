@@ -132,6 +132,7 @@ async fn spent_dollars_are_a_counter_to_the_last_digit() {
 /// Every route, in the order of the words: a route goes only with a reason in the changelog.
 #[rustfmt::skip] // a line each
 const ROUTES: &[&str] = &[
+    "DELETE /v1/auth/token",
     "DELETE /v1/keys",
     "DELETE /v1/keys/{key}",
     "DELETE /v1/operations/{id}",
@@ -188,6 +189,8 @@ const ROUTES: &[&str] = &[
     "PATCH /v1/tenants/{tenant}",
     "PATCH /v1/tenants/{tenant}/credentials/{provider}",
     "PATCH /v1/webhooks/{id}",
+    "POST /v1/auth/revocations",
+    "POST /v1/auth/token",
     "POST /v1/credentials/rewrap",
     "POST /v1/dead-letters/{id}/redrive",
     "POST /v1/jobs",

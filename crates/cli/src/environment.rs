@@ -7,6 +7,7 @@ use crate::failure::Failure;
 /// Variables of ours that exist; any other `LONGSHORE_…` is a mistake and is refused.
 pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_AUTH_SIGNING_KEY_FILE",
     "LONGSHORE_CACHE",
     "LONGSHORE_CONFIG",
     "LONGSHORE_CORS_ORIGINS",
@@ -25,6 +26,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_PROVIDER_DEFAULT_MODEL",
     "LONGSHORE_PROVIDER_EMBEDDING_MODEL",
     "LONGSHORE_PROVIDER_URL",
+    "LONGSHORE_SIGNING_KEY",
     "LONGSHORE_URL",
     "LONGSHORE_WEBHOOKS_ALLOW_HTTP",
     "LONGSHORE_WEBHOOKS_ALLOW_NETWORKS",

@@ -20,6 +20,7 @@ mod serve;
 mod sse;
 mod stores;
 mod tenants;
+mod tokens;
 mod up;
 
 use std::{future::Future, io::Write, process::ExitCode};
@@ -178,6 +179,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
         Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
+        Verb::Key(key::Verb::SigningKey(args)) => key::signing_key(&args, out),
         Verb::Key(verb) => on_one_core(key::run(&operator()?, verb)),
         Verb::Credential(credential::Verb::MasterKey(args)) => credential::master_key(&args, out),
         Verb::Credential(verb) => on_one_core(credential::run(&operator()?, &env, verb)),

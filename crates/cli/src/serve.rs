@@ -52,6 +52,7 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
                 process.add_admin_key(&key).await?;
             }
             process.want_admin_key(&listener).await?;
+            process.use_tokens(process.config.signing_keys.clone())?;
             process.start_api(listener, false);
         }
         Role::Worker => {

@@ -13,6 +13,7 @@ use crate::{
     output::Output,
     process::{self, Process, Signals},
     stores::{Opening, cannot_start},
+    tokens,
 };
 
 /// Runs everything until a signal comes or a role breaks.
@@ -24,6 +25,8 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let admin_key = ensure_admin_key(&process, &folder).await?;
     let source = master_keys::of_up(&process.config.master_keys, &folder, &process.credentials)?;
     process.use_master_keys(source);
+    let signing = tokens::of_up(&process.config.signing_keys, &folder)?;
+    process.use_tokens(signing)?;
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let prepared = scheduler::prepare(&process.stores, &process.clockwork()).await;

@@ -118,7 +118,8 @@ pub struct NewJob {
     pub payload: Bytes,
     /// Models that its chat calls may go to when the first does not answer.
     pub fallback: Vec<Link>,
-    /// The public part of the API key that submitted it: whose budget it falls under, besides its tenant's.
+    /// Who submitted it: the public part of an API key, or `sub:…` for the bearer of an issuer's token. Whose budget it falls under,
+    /// besides its tenant's, and who sees it, if that is all that it may see.
     pub key_id: Option<Name>,
     /// What all its calls together may cost at most.
     pub max_cost: Option<Nanousd>,

@@ -186,6 +186,18 @@ impl KeyCache {
         Ok(opened)
     }
 
+    /// The key with this id and when that was read, for whoever holds something that only its holder could get; also a key that
+    /// has ended.
+    pub async fn key(&self, identity: &dyn Identity, id: &str) -> Result<Option<(Arc<ApiKey>, Instant)>, JournalError> {
+        let asked_at = Instant::now();
+        if let Some(held) = self.held(id, asked_at) {
+            return Ok(Some(held));
+        }
+        let Some(row) = identity.key(id).await?.map(Arc::new) else { return Ok(None) };
+        self.remember(row.clone(), asked_at);
+        Ok(Some((row, asked_at)))
+    }
+
     /// Whether this use of a key is to be written down: about one a minute is.
     pub fn is_to_be_noted(&self, key: &ApiKey, now: Timestamp) -> bool {
         let mut found = self.lock();
@@ -204,8 +216,13 @@ impl KeyCache {
     }
 
     fn remembered(&self, id: &str, now: Instant) -> Option<Arc<ApiKey>> {
+        self.held(id, now).map(|(row, _)| row)
+    }
+
+    fn held(&self, id: &str, now: Instant) -> Option<(Arc<ApiKey>, Instant)> {
         let found = self.lock();
-        found.get(id).filter(|held| now.duration_since(held.read_at) < KEY_BELIEVED).map(|held| held.row.clone())
+        let held = found.get(id).filter(|held| now.duration_since(held.read_at) < KEY_BELIEVED)?;
+        Some((held.row.clone(), held.read_at))
     }
 
     fn remember(&self, row: Arc<ApiKey>, read_at: Instant) {

@@ -144,7 +144,7 @@ pub(crate) async fn costs(State(app): State<Shared>, caller: Caller, uri: Uri) -
     }
     let tenant = caller.bound().cloned().or(tenant);
     let query = CostQuery { by, since, until: given.unwrap_or_else(|| end_of_day(now)), tenant };
-    let rows = app.api.stores.ledger.costs(&query).await?;
+    let rows = caller.ledger(&app).costs(&query).await?;
     let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();
     Ok(Json(Costs { group_by, since, until, rows }))
 }

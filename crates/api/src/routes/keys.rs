@@ -24,7 +24,7 @@ use crate::{
     audit,
     auth::Caller,
     body::{self, Media},
-    fields::Fields,
+    fields::{Fields, Raw},
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
@@ -244,23 +244,29 @@ fn read_new(caller: &Caller, secret: &Secret, text: &str, now: Timestamp) -> Res
             .ok_or_else(|| format!("`{word}` is no role; there are {}", Role::ALL.map(Role::as_str).join(", ")))
     });
     let tenant = fields.name("tenant", tenant);
-    let named_scopes = scopes.is_some();
-    let scopes = fields.labels("scopes", scopes, GRANTS_MAX, SCOPE_MAX_BYTES);
-    if named_scopes && scopes.is_empty() && fields.errors.is_empty() {
-        fields.wrong("scopes", "must not be empty: leave it out for all that the role may do");
-    }
-    let mut grants = Vec::new();
-    for scope in scopes {
-        match access::check_grant(&scope) {
-            Ok(grant) => grants.push(grant),
-            Err(reason) => fields.wrong("scopes", reason),
-        }
-    }
+    let grants = read_scopes(&mut fields, scopes);
     let expires_at = fields.moment("expires_at", expires_at, now, now.plus_ms(1));
     fields.finish()?;
     let tenant = tenant.unwrap_or_else(|| caller.tenant.clone());
     let row = secret.to_row(tenant, role.unwrap_or(Role::User), name.unwrap_or_default(), now);
     Ok(ApiKey { grants, expires_at, ..row })
+}
+
+/// Scopes, none of which is made up. Not given: none; an empty list is a mistake, since none means all.
+pub(super) fn read_scopes(fields: &mut Fields, scopes: Raw<'_>) -> Vec<Grant> {
+    let before = fields.errors.len();
+    let words = fields.labels("scopes", scopes, GRANTS_MAX, SCOPE_MAX_BYTES);
+    if scopes.is_some() && words.is_empty() && fields.errors.len() == before {
+        fields.wrong("scopes", "must not be empty: leave it out for all that the role may do");
+    }
+    let mut grants = Vec::new();
+    for scope in words {
+        match access::check_grant(&scope) {
+            Ok(grant) => grants.push(grant),
+            Err(reason) => fields.wrong("scopes", reason),
+        }
+    }
+    grants
 }
 
 /// How a key is rotated.
@@ -306,6 +312,7 @@ pub(crate) async fn rotate(
     let key = rotated
         .ok_or_else(|| Problem::new(Cause::KeyEnded, "a key that has ended gets no other secret; make a new one"))?;
     app.keys.forget();
+    app.believed.forget();
     tracing::info!(key_id = key.id, by = %caller.key_id, "an API key got another secret");
     Ok(made(StatusCode::OK, &secret, key, now))
 }
@@ -378,6 +385,7 @@ async fn take_back(app: &App, caller: &Caller, which: Revocation) -> Result<Vec<
     match app.api.stores.identity.revoke_keys(which, app.now()).await? {
         Revoked::Done(ids) => {
             app.keys.forget();
+            app.believed.forget();
             tracing::info!(keys = ids.join(" "), by = %caller.key_id, "API keys were revoked");
             Ok(ids)
         }

@@ -22,6 +22,7 @@ mod queues;
 mod steer;
 mod targets;
 mod tenants;
+mod tokens;
 mod usage;
 mod webhooks;
 mod why;
@@ -62,7 +63,8 @@ struct Bearer;
 
 impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lsk_<id>_<secret>").build();
+        let scheme =
+            HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("lsk_<id>_<secret>, or a JWT").build();
         let components = document.components.get_or_insert_default();
         components.add_security_scheme("key", SecurityScheme::Http(scheme));
     }
@@ -119,6 +121,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::list, keys::create, keys::revoke_all))
         .routes(routes!(keys::get, keys::revoke))
         .routes(routes!(keys::rotate))
+        .routes(routes!(tokens::create, tokens::end))
+        .routes(routes!(tokens::revoke))
         .routes(routes!(usage::usage))
         .routes(routes!(credentials::of_tenant, credentials::put_named))
         .routes(routes!(credentials::get, credentials::put, credentials::patch, credentials::delete))

@@ -14,6 +14,7 @@ use utoipa::ToSchema;
 use super::{budgets, costs::end_of_day};
 use crate::{
     app::Shared,
+    auth::Caller,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
     view::UsageView,
@@ -76,6 +77,7 @@ pub(crate) struct QuotaLeft {
 ), responses((status = 200, body = TenantUsage), (status = 404, body = Document), (status = 422, body = Document)))]
 pub(crate) async fn usage(
     State(app): State<Shared>,
+    caller: Caller,
     Segment(tenant): Segment,
     uri: Uri,
 ) -> Result<Json<TenantUsage>, Problem> {
@@ -97,7 +99,7 @@ pub(crate) async fn usage(
         until: given.unwrap_or_else(|| end_of_day(now)),
         tenant: Some(tenant.clone()),
     };
-    let line = stores.ledger.costs(&query).await?.into_iter().next();
+    let line = caller.ledger(&app).costs(&query).await?.into_iter().next();
     let backlog = stores.catalog.backlog(&tenant).await?;
     let (usd, tokens) = budgets::left(&app, &Scope::Tenant(tenant.clone())).await?;
     let of = |number: fn(&CostRow) -> u64| line.as_ref().map(number).unwrap_or_default();

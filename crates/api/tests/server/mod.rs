@@ -143,6 +143,11 @@ impl Server {
         Self::over(Stores { events, ..self.stores.clone() }, self.key.clone(), None, |_| {}).await
     }
 
+    /// Another server over the same stores, whose parts `change` may replace.
+    pub async fn beside_with(&self, change: impl FnOnce(&mut Api)) -> Self {
+        Self::over(self.stores.clone(), self.key.clone(), None, change).await
+    }
+
     async fn over(stores: Stores, key: String, folder: Option<TempDir>, change: impl FnOnce(&mut Api)) -> Self {
         let mut api = Api {
             stores: stores.clone(),
@@ -155,6 +160,7 @@ impl Server {
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
             credentials: Arc::new(Credentials::of(stores.vault.clone())),
+            tokens: Arc::default(),
             budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
             refuse_unpriced: true,
             checks: vec![],

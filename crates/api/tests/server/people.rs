@@ -1,10 +1,14 @@
 //! Callers of every kind, and things that belong to the first of them.
 
+use api::SigningKeys;
+use aws_lc_rs::signature::Ed25519KeyPair;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use queue_core::{
     credentials::MasterKeys,
     ids::JobId,
     journal::{ApiKey, Revocation, Role},
     keys::Secret,
+    time::{Clock, SystemClock},
 };
 use reqwest::Method;
 use secrecy::ExposeSecret;
@@ -43,11 +47,16 @@ pub struct People {
     pub admin: Person,
     pub expired: Person,
     pub revoked: Person,
+    /// With a token that claims to be an admin's, under the name of the key that signs here.
+    pub forged: Person,
 }
 
 impl People {
     pub async fn meet() -> Self {
-        let server = Server::start_with(|api| {
+        let signing = SigningKeys::parse(SigningKeys::generate().unwrap().expose_secret()).unwrap();
+        let kid = signing.ids()[0].to_owned();
+        let server = Server::start_with(move |api| {
+            api.tokens.set_signing_keys(signing);
             let masters = MasterKeys::parse(MasterKeys::generate().unwrap().expose_secret());
             api.credentials.set_master_keys(Ok(masters.unwrap()));
         })
@@ -71,6 +80,7 @@ impl People {
         let which = Revocation::Key(revoked.id().to_owned());
         server.stores.identity.revoke_keys(which, server.stores.clock.now()).await.unwrap();
         let nobody = Person { name: "nobody", key: None, standing: None };
+        let forged = Person { name: "forged", key: Some(forged(&kid, admin.id())), standing: None };
         let hand = Hand::join(&server.stores).await;
         Self {
             server,
@@ -85,6 +95,7 @@ impl People {
             admin,
             expired,
             revoked,
+            forged,
         }
     }
 
@@ -158,4 +169,15 @@ impl People {
 pub fn far_job(people: &People) -> Value {
     let run_at = people.server.stores.clock.now().plus_ms(3_600_000).to_string();
     json!({"kind": "probe", "payload": {}, "run_at": run_at})
+}
+
+/// A token for an admin's key, whole and right but for who signed it.
+fn forged(kid: &str, admin: &str) -> String {
+    let pair = Ed25519KeyPair::generate().unwrap();
+    let key = EncodingKey::from_ed_der(pair.to_pkcs8().unwrap().as_ref());
+    let now = SystemClock.now().0 / 1_000;
+    let claims = json!({"iss": "longshore", "aud": "longshore", "sub": admin, "key": admin, "jti": "forged", "iat": now,
+                        "nbf": now, "exp": now + 900, "tenant": "default", "role": "admin"});
+    let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
+    jsonwebtoken::encode(&header, &claims, &key).unwrap()
 }

@@ -9,7 +9,10 @@ use std::{
 
 use queue_core::{
     credentials::MasterKeys,
-    journal::sqlite::{MIGRATIONS, schema_version},
+    journal::{
+        postgres,
+        sqlite::{MIGRATIONS, schema_version},
+    },
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -22,7 +25,7 @@ use crate::{
     failure::{Exit, Failure, Outcome},
     master_keys,
     output::{self, Output, cell, items},
-    providers,
+    providers, stores,
 };
 
 /// Durable writes that the disk is asked for.
@@ -73,7 +76,7 @@ pub(crate) async fn run(config: Result<Config, Failure>, access: &Access, env: &
             let file = config.file.as_deref().map_or("no file, defaults".to_owned(), |file| file.display().to_string());
             findings.push(ok("configuration", file));
             findings.extend(folder(&config.data));
-            findings.push(journal(&config.journal));
+            findings.push(journal(&config.journal).await);
             findings.extend(master_keys_file(&config.master_keys));
             for provider in &config.providers {
                 findings.push(provider_answers(provider).await);
@@ -145,10 +148,17 @@ fn folder(path: &Path) -> Vec<Finding> {
     findings
 }
 
-fn journal(journal: &Journal) -> Finding {
+async fn journal(journal: &Journal) -> Finding {
     let what = "journal";
-    let Journal::Sqlite(path) = journal else {
-        return ok(what, "a Postgres server; `longshore migrate --dry-run` reaches it and shows what is pending");
+    let path = match journal {
+        Journal::Sqlite(path) => path,
+        Journal::Postgres(server) => {
+            let checked = async { postgres::check(&mut postgres::connect(&stores::postgres(server)).await?).await };
+            return match checked.await {
+                Ok(version) => ok(what, format!("a Postgres server with schema version {version}")),
+                Err(why) => fail(what, why.to_string(), "do what it says, and ask again"),
+            };
+        }
     };
     let (shown, knows) = (path.display(), MIGRATIONS.len());
     match schema_version(path) {

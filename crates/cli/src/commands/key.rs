@@ -1,13 +1,17 @@
 //! `longshore key …`: who may call the API.
 
+use std::path::PathBuf;
+
 use queue_core::time::Timestamp;
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::{
     commands::{Operator, parse_later},
     failure::{Exit, Failure, Outcome},
-    output::{self, cell, items},
+    output::{self, Output, cell, items},
+    tokens,
 };
 
 /// Most pages that a list reads: 500 keys each.
@@ -43,6 +47,39 @@ pub(crate) enum Verb {
         #[arg(long, short)]
         yes: bool,
     },
+    /// Trade the caller's key for a token that lives for a short time, for where a key must not be
+    Token {
+        /// How long it lives, at most 24h
+        #[arg(long, value_name = "DURATION", default_value = "15m")]
+        expires_in: String,
+        /// Less than the key's own role
+        #[arg(long)]
+        role: Option<String>,
+        /// Narrow it to this; several times for several
+        #[arg(long = "scope", value_name = "AREA:ACT")]
+        scopes: Vec<String>,
+    },
+    /// Take a token back before its end
+    RevokeToken {
+        /// Its id, as it says (`jti`)
+        jti: String,
+        /// Who made it, as it says (`iss`) [default: this installation]
+        #[arg(long)]
+        issuer: Option<String>,
+    },
+    /// Make a key that tokens are signed with: in a new file, before those of one (--add), or on the standard output
+    SigningKey(SigningKey),
+}
+
+/// How to make a signing key.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SigningKey {
+    /// The file, which only its owner may read; without it the key is printed
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Put it before the keys that are in the file: it signs from now on, and tokens of the others are believed
+    #[arg(long, requires = "file")]
+    add: bool,
 }
 
 /// A new key.
@@ -104,7 +141,45 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         Verb::Revoke { which: Which { tenant, .. }, yes } => {
             return revoke_all(operator, &tenant.unwrap_or_default(), yes).await;
         }
+        Verb::Token { expires_in, role, scopes } => {
+            let mut body = json!({"expires_in": expires_in});
+            if let Some(role) = role {
+                body["role"] = json!(role);
+            }
+            if !scopes.is_empty() {
+                body["scopes"] = json!(scopes);
+            }
+            let answer = operator.client.send_json(Method::POST, &["v1", "auth", "token"], Some(&body)).await?;
+            operator.out.show(&answer.body, || {
+                output::line(&cell(&answer.body, "token"));
+                let (until, jti) = (cell(&answer.body, "expires_at"), cell(&answer.body, "jti"));
+                output::note(&format!("until {until}; `key revoke-token {jti}` ends it before"));
+            });
+        }
+        Verb::RevokeToken { jti, issuer } => {
+            let mut body = json!({"jti": jti});
+            if let Some(issuer) = issuer {
+                body["issuer"] = json!(issuer);
+            }
+            operator.client.send_json(Method::POST, &["v1", "auth", "revocations"], Some(&body)).await?;
+            operator.out.show(&body, || output::line(&format!("{jti} opens nothing any more")));
+        }
+        Verb::SigningKey(args) => return signing_key(&args, operator.out),
     }
+    Ok(Exit::Ok)
+}
+
+/// Makes a key that tokens are signed with; asks no server.
+pub(crate) fn signing_key(SigningKey { file, add }: &SigningKey, out: Output) -> Outcome {
+    let Some(path) = file else {
+        let (key, name) = tokens::fresh()?;
+        out.show(&json!({"key": key.expose_secret(), "kid": name}), || output::line(key.expose_secret()));
+        return Ok(Exit::Ok);
+    };
+    let names = if *add { tokens::add(path)? } else { vec![tokens::create(path)?] };
+    out.show(&json!({"file": path, "kids": names}), || {
+        output::line(&format!("{} signs from now on ({})", names.first().map_or("", String::as_str), path.display()));
+    });
     Ok(Exit::Ok)
 }
 

@@ -32,6 +32,7 @@ pub(crate) struct File {
     pub(crate) worker: Worker,
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
+    pub(crate) auth: Auth,
     pub(crate) budget: BudgetTable,
     pub(crate) webhooks: Webhooks,
 }
@@ -198,6 +199,30 @@ pub(crate) struct Credentials {
     pub(crate) master_key_file: Option<PathBuf>,
 }
 
+/// `[auth]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Auth {
+    #[serde(rename = "signing_key")]
+    _signing_key: Option<NotHere>,
+    pub(crate) signing_key_file: Option<PathBuf>,
+    pub(crate) issuers: Vec<AuthIssuer>,
+}
+
+/// One of `[[auth.issuers]]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AuthIssuer {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) keys_file: PathBuf,
+    pub(crate) tenant_claim: Option<String>,
+    pub(crate) role_claim: Option<String>,
+    pub(crate) max_role: Option<String>,
+    #[serde(default)]
+    pub(crate) tenants: Vec<String>,
+}
+
 /// `[webhooks]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -261,7 +286,8 @@ impl<'de> Deserialize<'de> for NotHere {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(D::Error::custom(
             "a secret does not belong into this file: name an environment variable (`key_env`, LONGSHORE_ADMIN_KEY, \
-             LONGSHORE_MASTER_KEY) or a file of its own (`key_file`, `admin_key_file`, `master_key_file`)",
+             LONGSHORE_MASTER_KEY, LONGSHORE_SIGNING_KEY) or a file of its own (`key_file`, `admin_key_file`, \
+             `master_key_file`, `signing_key_file`)",
         ))
     }
 }

@@ -1,5 +1,6 @@
 //! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
 
+mod auth;
 mod budgets;
 pub(crate) mod file;
 mod providers;
@@ -26,6 +27,7 @@ use queue_core::{
 use secrecy::SecretString;
 
 pub(crate) use self::{
+    auth::KeySource,
     budgets::Budgets,
     file::LogFormat,
     providers::{Backend, Provider, routes},
@@ -152,6 +154,10 @@ pub(crate) struct Config {
     pub(crate) credential_policies: BTreeMap<Name, CredentialPolicy>,
     /// Where the master keys of tenants' own provider keys are.
     pub(crate) master_keys: MasterKeySource,
+    /// Where the keys are that our own tokens are signed with.
+    pub(crate) signing_keys: KeySource,
+    /// Who else makes tokens that are believed, each with the file of its public keys.
+    pub(crate) issuers: Vec<(api::IssuerRules, PathBuf)>,
     /// What calls and tenants may cost.
     pub(crate) budgets: Budgets,
     /// Where URLs that users name may lead.
@@ -242,6 +248,8 @@ impl Config {
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
             master_keys: master_keys(env, file.credentials.master_key_file)?,
+            signing_keys: auth::signing_keys(env, file.auth.signing_key_file)?,
+            issuers: auth::issuers(file.auth.issuers)?,
             file: path,
             data,
             log,
@@ -326,7 +334,7 @@ fn prices(path: Option<PathBuf>) -> Result<PriceBook, String> {
 }
 
 /// The text of a file, unless it is too large to be one of ours.
-fn read_bounded(path: &Path) -> io::Result<String> {
+pub(crate) fn read_bounded(path: &Path) -> io::Result<String> {
     let size = std::fs::metadata(path)?.len();
     if size > FILE_MAX_BYTES {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("{size} bytes are too many")));

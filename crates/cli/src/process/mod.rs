@@ -32,11 +32,11 @@ use worker::{
 pub(crate) use end::Signals;
 
 use crate::{
-    config::{Budgets, Config, MasterKeySource},
+    config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
-    tenants,
+    tenants, tokens,
 };
 
 /// The parts that roles share, and the roles that run.
@@ -51,6 +51,8 @@ pub(crate) struct Process {
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
+    /// Whose tokens are believed.
+    tokens: Arc<api::Tokens>,
     /// The way to URLs that users name.
     egress: Egress,
     metrics: PrometheusHandle,
@@ -71,6 +73,7 @@ impl Process {
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
         Ok(Self {
             credentials: Arc::new(credentials),
+            tokens: Arc::default(),
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),
             prices: Arc::new(config.prices.clone()),
@@ -108,6 +111,19 @@ impl Process {
         });
     }
 
+    /// Reads what tokens are signed with and whose are believed, and keeps that fresh.
+    pub(crate) fn use_tokens(&mut self, signing: KeySource) -> Result<(), Failure> {
+        let reader = tokens::Reader::start(signing, self.config.issuers.clone(), self.tokens.clone())?;
+        let end = self.clockwork_end.clone();
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = reader.keep() => {}
+            }
+        });
+        Ok(())
+    }
+
     /// Creates this admin key where there is none with its id; one that was revoked stays so.
     pub(crate) async fn add_admin_key(&self, key: &Secret) -> Result<(), Failure> {
         let row = key.to_row("default".into(), Role::Admin, "admin", self.stores.clock.now());
@@ -143,6 +159,7 @@ impl Process {
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
             credentials: self.credentials.clone(),
+            tokens: self.tokens.clone(),
             budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),

@@ -1,5 +1,7 @@
 //! Asks the money: what was spent, charged and saved, by whom and on what.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -152,6 +154,9 @@ pub struct CostRow {
 /// [`Journal::settle`](super::Journal::settle), and their sums with them.
 #[async_trait]
 pub trait Ledger: Send + Sync {
+    /// The same for a caller of a tenant, see [`Reads::bound_to`](super::Reads::bound_to).
+    fn bound_to(&self, tenant: &Name) -> Arc<dyn Ledger>;
+
     /// Spend, charge and savings of a period, dearest first, at most [`PAGE_MAX_ROWS`](super::PAGE_MAX_ROWS). Exact at any
     /// moment, also while sums are being folded. Its cost grows with the labels of whole days and with the calls of at
     /// most two parts of days, not with the ledger.

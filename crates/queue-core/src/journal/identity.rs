@@ -173,6 +173,17 @@ pub enum Revoked {
     LastAdmin,
 }
 
+/// A token that is taken back before its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenRevocation {
+    /// Who made it.
+    pub issuer: String,
+    /// Its id, among those of its issuer.
+    pub jti: String,
+    /// When nobody would believe it any more: the note may go then.
+    pub expires_at: Timestamp,
+}
+
 /// Whether a revocation would take every admin key that can be used; `admins` are those, with their tenants.
 pub(super) fn spares_no_admin(which: &Revocation, admins: &[(String, Name)]) -> bool {
     let is_meant = |(id, tenant): &(String, Name)| match which {
@@ -214,6 +225,12 @@ pub trait Identity: Send + Sync {
 
     /// Notes that a key was used. A note that a crash loses is a line of a list.
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError>;
+
+    /// Takes a token back, and forgets those that have ended by themselves before `now`.
+    async fn revoke_token(&self, revocation: TokenRevocation, now: Timestamp) -> Result<(), JournalError>;
+
+    /// Whether a token was taken back.
+    async fn is_token_revoked(&self, issuer: &str, jti: &str) -> Result<bool, JournalError>;
 }
 
 #[cfg(test)]

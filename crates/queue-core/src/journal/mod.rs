@@ -17,7 +17,7 @@ pub mod postgres;
 pub mod sqlite;
 mod totals;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 pub use budgets::{Alert, Budgets};
@@ -27,7 +27,9 @@ pub use catalog::{
     TenantSettings, Versioned, WorkerSession,
 };
 pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
-pub use identity::{ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation};
+pub use identity::{
+    ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation,
+};
 pub use lost::POISON_RECOVERIES;
 pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
@@ -420,6 +422,10 @@ pub struct DeadGroup {
 /// What people ask. Never writes; every answer is bounded.
 #[async_trait]
 pub trait Reads: Send + Sync {
+    /// The same for a caller of a tenant: where the store has a second wall (row-level security in Postgres), nothing of
+    /// another tenant is read behind it, whatever is asked for. It is no substitute for asking within a tenant.
+    fn bound_to(&self, tenant: &Name) -> Arc<dyn Reads>;
+
     /// The rows of these jobs, in order; `None` where there is none.
     async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError>;
 

@@ -96,6 +96,13 @@ async fn a_role_needs_rights_on_rows_and_no_more() {
     assert!(reason.contains("settled_jobs") && reason.contains("create_partitions"), "{reason}");
     server.run(&name, "GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service");
     server.run(&name, "GRANT EXECUTE ON FUNCTION create_partitions(bigint, integer) TO service");
+    let OpenError::Rights { reason } = refusal(&url).await else { panic!("it may not read as a tenant's caller") };
+    assert!(reason.contains("GRANT longshore_switch TO service"), "{reason}");
+    // Whoever inherits from the role that row-level security binds is bound itself, and would see no job at all.
+    server.run(&name, "GRANT longshore_tenant TO service");
+    let OpenError::Rights { reason } = refusal(&url).await else { panic!("it would see nothing") };
+    assert!(reason.contains("REVOKE longshore_tenant FROM service"), "{reason}");
+    server.run(&name, "REVOKE longshore_tenant FROM service; GRANT longshore_switch TO service");
     let journal = opened(&url).await.unwrap();
     journal.accept(vec![job()]).await.unwrap();
     assert!(journal.prune(NOW).await.is_err(), "dropping days is a right of its own");

@@ -2,7 +2,7 @@
 
 use super::{Fixture, NOW};
 use crate::{
-    journal::{ApiKey, Grant, KeyPage, Revocation, Revoked, Role, Rotation},
+    journal::{ApiKey, Grant, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation},
     time::Timestamp,
 };
 
@@ -166,4 +166,26 @@ pub async fn a_use_is_noted_and_never_taken_back(fixture: &dyn Fixture) {
         assert_eq!(last, Some(NOW.plus_ms(expected)));
     }
     store.identity.note_key_used("nobody", NOW).await.unwrap();
+}
+
+/// A revocation is of one token of one issuer, and is forgotten when the token would have ended.
+pub async fn a_revoked_token_stays_so_until_its_end(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let revocation = |jti: &str, ends: i64| TokenRevocation {
+        issuer: "longshore".into(),
+        jti: jti.into(),
+        expires_at: NOW.plus_ms(ends),
+    };
+    let revoked = |jti: &'static str| store.identity.is_token_revoked("longshore", jti);
+    assert!(!revoked("a").await.unwrap());
+    // Twice is once, and the later end stays.
+    for ends in [100, 100, 50] {
+        store.identity.revoke_token(revocation("a", ends), NOW).await.unwrap();
+    }
+    assert!(revoked("a").await.unwrap() && !revoked("b").await.unwrap());
+    assert!(!store.identity.is_token_revoked("other", "a").await.unwrap());
+    store.identity.revoke_token(revocation("b", 500), NOW.plus_ms(100)).await.unwrap();
+    assert!(revoked("a").await.unwrap(), "it ends at this moment");
+    store.identity.revoke_token(revocation("c", 500), NOW.plus_ms(101)).await.unwrap();
+    assert!(!revoked("a").await.unwrap() && revoked("b").await.unwrap());
 }

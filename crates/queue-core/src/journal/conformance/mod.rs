@@ -133,7 +133,8 @@ macro_rules! journal_conformance {
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             identity: keys_stay_as_they_were_made, keys_are_listed_by_page, a_rotation_keeps_the_secret_before_for_a_while,
                 a_revoked_key_is_counted_no_more, the_last_admin_key_stays, the_last_admin_key_stays_whoever_asks_at_once,
-                a_use_is_noted_and_never_taken_back;
+                a_use_is_noted_and_never_taken_back,
+                a_revoked_token_stays_so_until_its_end;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;

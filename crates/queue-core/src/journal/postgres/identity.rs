@@ -1,4 +1,4 @@
-//! API keys.
+//! API keys, and tokens that were taken back.
 
 use async_trait::async_trait;
 use sqlx::{Row, postgres::PgRow};
@@ -15,6 +15,7 @@ use crate::{
     ids::Name,
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
+        TokenRevocation,
         identity::{grants_text, spares_no_admin},
     },
     time::Timestamp,
@@ -66,6 +67,19 @@ impl Identity for PostgresJournal {
 
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError> {
         self.write::<NoteUsed>((id.to_owned(), at)).await
+    }
+
+    async fn revoke_token(&self, revocation: TokenRevocation, now: Timestamp) -> Result<(), JournalError> {
+        self.write::<RevokeToken>((revocation, now)).await
+    }
+
+    async fn is_token_revoked(&self, issuer: &str, jti: &str) -> Result<bool, JournalError> {
+        self.ask(|pool| async move {
+            let found =
+                sqlx::query(sql::TOKEN_REVOKED).bind(kept(issuer)).bind(kept(jti)).fetch_optional(&pool).await?;
+            Ok(found.is_some())
+        })
+        .await
     }
 }
 
@@ -193,5 +207,27 @@ impl Verb for NoteUsed {
             sqlx::query(sql::KEY_USED).bind(kept(id)).bind(at.0).execute(transaction.connection()).await?;
         }
         Ok(vec![(); notes.len()])
+    }
+}
+
+struct RevokeToken;
+
+#[async_trait]
+impl Verb for RevokeToken {
+    type Input = (TokenRevocation, Timestamp);
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<()>, Failure> {
+        for (revocation, now) in inputs {
+            sqlx::query(sql::TOKEN_REVOKE)
+                .bind(kept(&revocation.issuer))
+                .bind(kept(&revocation.jti))
+                .bind(revocation.expires_at.0)
+                .execute(transaction.connection())
+                .await?;
+            sqlx::query(sql::TOKENS_FORGET).bind(now.0).execute(transaction.connection()).await?;
+        }
+        Ok(vec![(); inputs.len()])
     }
 }

@@ -41,10 +41,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0012_operations"),
     migration!("0013_webhooks"),
     migration!("0014_audit"),
+    migration!("0015_tenants"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 14;
+pub const SCHEMA_OLDEST: usize = 15;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

@@ -24,6 +24,7 @@ mod reads;
 mod rows;
 mod settle;
 mod sql;
+mod tenant;
 mod text;
 mod transaction;
 mod vault;
@@ -52,7 +53,7 @@ use failure::Failure;
 use group::Committers;
 pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
 use money::Record;
-pub use open::{OpenError, connect};
+pub use open::{OpenError, check, connect};
 use settle::Settle;
 use transaction::{Database, Verb};
 
@@ -65,6 +66,8 @@ pub struct PostgresJournal {
     records: Committers<Record>,
     audits: Committers<audit::Append>,
     incarnation: Incarnation,
+    /// Connections for callers of a tenant.
+    bound: sqlx::PgPool,
     _partitions: Arc<partitions::Ahead>,
 }
 
@@ -75,8 +78,8 @@ impl PostgresJournal {
     /// Opens the journal, whose schema [`migrate`] has made. Must be called inside a tokio runtime, which its tasks
     /// run on.
     pub async fn open(config: &PostgresConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
-        let (pool, incarnation) = open::open_pool(config, &clock).await?;
-        let database = Database { pool, clock };
+        let (pools, incarnation) = open::open_pools(config, &clock).await?;
+        let database = Database { pool: pools.own, clock };
         Ok(Self {
             accepts: Committers::start(&database, config.writers),
             settles: Committers::start(&database, config.writers),
@@ -84,6 +87,7 @@ impl PostgresJournal {
             // One transaction at a time holds the end of the chain anyway.
             audits: Committers::start(&database, 1),
             incarnation: Incarnation(incarnation),
+            bound: pools.bound,
             _partitions: Arc::new(partitions::Ahead::start(&database)),
             database,
         })

@@ -240,11 +240,39 @@ async fn check_rights(connection: &mut PgConnection) -> Result<(), OpenError> {
     if missing.is_empty() { Ok(()) } else { Err(OpenError::Rights { reason: format!("on {}", missing.join(", ")) }) }
 }
 
-/// Opens the pool, once a single connection has shown that everything is as the journal needs it.
-pub(super) async fn open_pool(config: &PostgresConfig, clock: &Arc<dyn Clock>) -> Result<(PgPool, i64), OpenError> {
+/// Whether the second wall between tenants can be used, and does not stand in the journal's own way.
+async fn check_wall(connection: &mut PgConnection) -> Result<(), OpenError> {
+    let wrong: Option<String> =
+        sqlx::query_scalar(sql::TENANT_WALL).fetch_one(connection).await.map_err(OpenError::of)?;
+    wrong.map_or(Ok(()), |reason| Err(OpenError::Rights { reason }))
+}
+
+/// Whether a journal could be opened over this connection: schema, rights, and the wall between tenants. Returns the schema's
+/// version and writes nothing.
+pub async fn check(connection: &mut PgConnection) -> Result<usize, OpenError> {
+    let version = migrations::schema_version(connection).await?;
+    migrations::check_version(version)?;
+    check_rights(connection).await?;
+    check_wall(connection).await?;
+    Ok(version)
+}
+
+/// Connections of a process to the journal.
+pub(super) struct Pools {
+    /// For everything that is not bound to a tenant.
+    pub(super) own: PgPool,
+    /// For callers of a tenant: row-level security binds them. None is open before the first such caller.
+    pub(super) bound: PgPool,
+}
+
+/// Connections for callers of a tenant, for each four of the others and at least two: people's questions, a few
+/// milliseconds each.
+const BOUND_SHARE: u32 = 4;
+
+/// Opens the pools, once a single connection has shown that everything is as the journal needs it.
+pub(super) async fn open_pools(config: &PostgresConfig, clock: &Arc<dyn Clock>) -> Result<(Pools, i64), OpenError> {
     let mut first = connect(config).await?;
-    migrations::check_version(migrations::schema_version(&mut first).await?)?;
-    check_rights(&mut first).await?;
+    check(&mut first).await?;
     let incarnation = sqlx::query_scalar(sql::INCARNATION).fetch_one(&mut first).await.map_err(OpenError::of)?;
     sqlx::query(sql::CREATE_PARTITIONS)
         .bind(clock.now().0)
@@ -254,9 +282,16 @@ pub(super) async fn open_pool(config: &PostgresConfig, clock: &Arc<dyn Clock>) -
         .map_err(OpenError::of)?;
     // A connection that does not say goodbye is only slower to end.
     let _ = first.close().await;
+    let own = pool(config, config.pool_size, false)?;
+    let bound = pool(config, (config.pool_size / BOUND_SHARE).max(2), true)?;
+    Ok((Pools { own, bound }, incarnation))
+}
+
+/// A pool whose connections open as they are needed.
+fn pool(config: &PostgresConfig, size: u32, bound: bool) -> Result<PgPool, OpenError> {
     let limits = [config.statement_timeout, config.lock_timeout].map(|limit| limit.as_millis().to_string());
     let pool = PgPoolOptions::new()
-        .max_connections(config.pool_size)
+        .max_connections(size)
         .acquire_timeout(config.acquire_timeout)
         .idle_timeout(config.idle_timeout)
         .max_lifetime(config.recycle)
@@ -272,12 +307,15 @@ pub(super) async fn open_pool(config: &PostgresConfig, clock: &Arc<dyn Clock>) -
         .after_connect(move |connection, _| {
             let [statement, lock] = limits.clone();
             Box::pin(async move {
-                sqlx::query(sql::SESSION).bind(statement).bind(lock).execute(connection).await?;
+                sqlx::query(sql::SESSION).bind(statement).bind(lock).execute(&mut *connection).await?;
+                if bound {
+                    sqlx::query(sql::TENANT_SESSION).execute(connection).await?;
+                }
                 Ok(())
             })
         })
         .connect_lazy_with(options(config)?);
-    Ok((pool, incarnation))
+    Ok(pool)
 }
 
 #[cfg(test)]

@@ -1,10 +1,14 @@
 //! What is read: for workers and the scheduler, for people, and for the bill.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use sqlx::{PgPool, postgres::PgRow};
+use futures::future::BoxFuture;
+use sqlx::{PgExecutor, PgPool, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{
@@ -95,78 +99,120 @@ pub(super) async fn live(pool: PgPool, scan: LiveScan, limit: usize) -> Result<V
 
 /// The kept answers of a job.
 pub(super) async fn memos(pool: PgPool, id: JobId) -> Result<Vec<Memo>, Failure> {
-    of_job(pool, sql::MEMOS, id, rows::memo).await
+    of_job(&pool, sql::MEMOS, id, rows::memo).await
 }
 
-async fn of_job<T>(
-    pool: PgPool,
+/// What a statement finds about one job.
+pub(super) async fn of_job<T>(
+    from: impl PgExecutor<'_>,
     sql: &'static str,
     id: JobId,
     read: fn(&PgRow) -> Result<T, sqlx::Error>,
 ) -> Result<Vec<T>, Failure> {
-    let found = sqlx::query(sql).bind(id.0).fetch_all(&pool).await?;
+    let found = sqlx::query(sql).bind(id.0).fetch_all(from).await?;
     Ok(found.iter().map(read).collect::<Result<_, _>>()?)
 }
 
-fn body(row: &PgRow) -> Result<Bytes, sqlx::Error> {
+/// A row of one body.
+pub(super) fn body(row: &PgRow) -> Result<Bytes, sqlx::Error> {
     Cells::of(row, 0).bytes()
+}
+
+/// A row of one chain.
+pub(super) fn chain(row: &PgRow) -> Result<Option<Vec<Link>>, sqlx::Error> {
+    Cells::of(row, 0).json()
+}
+
+/// The rows of these jobs.
+pub(super) async fn jobs(from: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec<Option<Job>>, Failure> {
+    let asked: Vec<_> = ids.iter().map(|id| id.0).collect();
+    let found = sqlx::query(sql::JOBS_OF).bind(asked).fetch_all(from).await?;
+    let read = |row: &PgRow| Ok((Cells::of(row, JOB_COLUMNS).next()?, rows::job(row)?));
+    in_places(ids.len(), found.iter().map(read))
+}
+
+/// Dead letters by cause.
+pub(super) async fn dead_groups(
+    from: impl PgExecutor<'_>,
+    queue: Option<&Name>,
+    within: &Within,
+) -> Result<Vec<DeadGroup>, Failure> {
+    let sql = match (&within.tenant, &within.key_id) {
+        (None, _) => sql::DEAD_GROUPS,
+        (Some(_), None) => sql::DEAD_GROUPS_OF_TENANT,
+        (Some(_), Some(_)) => sql::DEAD_GROUPS_OF_KEY,
+    };
+    let mut asked = sqlx::query(sql).bind(queue.map(Name::as_str)).bind(PAGE_MAX_ROWS as i64);
+    if let Some(tenant) = &within.tenant {
+        asked = asked.bind(tenant.as_str());
+        if let Some(key) = &within.key_id {
+            asked = asked.bind(key.as_str());
+        }
+    }
+    let found = asked.fetch_all(from).await?;
+    Ok(found.iter().map(dead_group).collect::<Result<_, _>>()?)
+}
+
+/// Jobs of a batch by standing.
+pub(super) async fn batch(
+    from: impl PgExecutor<'_>,
+    batch_id: &str,
+    within: &Within,
+) -> Result<BTreeMap<Standing, u64>, Failure> {
+    let sql = if within.tenant.is_some() { sql::BATCH_OF } else { sql::BATCH };
+    let mut asked = sqlx::query(sql).bind(kept(batch_id));
+    if let Some(tenant) = &within.tenant {
+        asked = asked.bind(tenant.as_str()).bind(within.key_id.as_ref().map(Name::as_str));
+    }
+    let found = asked.fetch_all(from).await?;
+    let read = |row| {
+        let mut cells = Cells::of(row, 0);
+        Ok((cells.standing()?, cells.count()?))
+    };
+    found.iter().map(read).collect()
 }
 
 #[async_trait]
 impl Reads for PostgresJournal {
+    fn bound_to(&self, tenant: &Name) -> Arc<dyn Reads> {
+        Arc::new(self.of_tenant(tenant))
+    }
+
     async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError> {
-        self.ask(|pool| async move {
-            let asked: Vec<_> = ids.iter().map(|id| id.0).collect();
-            let found = sqlx::query(sql::JOBS_OF).bind(asked).fetch_all(&pool).await?;
-            let read = |row: &PgRow| Ok((Cells::of(row, JOB_COLUMNS).next()?, rows::job(row)?));
-            in_places(ids.len(), found.iter().map(read))
-        })
-        .await
+        self.ask(|pool| async move { jobs(&pool, ids).await }).await
     }
 
     async fn payload(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
-        Ok(self.ask(|pool| of_job(pool, sql::PAYLOAD_OF, id, body)).await?.pop())
+        Ok(self.ask(|pool| async move { of_job(&pool, sql::PAYLOAD_OF, id, body).await }).await?.pop())
     }
 
     async fn fallback(&self, id: JobId) -> Result<Vec<Link>, JournalError> {
-        let read = |row: &PgRow| Cells::of(row, 0).json::<Vec<Link>>();
-        Ok(self.ask(|pool| of_job(pool, sql::FALLBACK_OF, id, read)).await?.pop().flatten().unwrap_or_default())
+        let mut found = self.ask(|pool| async move { of_job(&pool, sql::FALLBACK_OF, id, chain).await }).await?;
+        Ok(found.pop().flatten().unwrap_or_default())
     }
 
     async fn result(&self, id: JobId) -> Result<Option<Bytes>, JournalError> {
-        Ok(self.ask(|pool| of_job(pool, sql::RESULT_OF, id, body)).await?.pop())
+        Ok(self.ask(|pool| async move { of_job(&pool, sql::RESULT_OF, id, body).await }).await?.pop())
     }
 
     async fn attempts(&self, id: JobId) -> Result<Vec<AttemptRecord>, JournalError> {
-        self.ask(|pool| of_job(pool, sql::ATTEMPTS_OF, id, rows::attempt)).await
+        self.ask(|pool| async move { of_job(&pool, sql::ATTEMPTS_OF, id, rows::attempt).await }).await
     }
 
     async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError> {
-        self.ask(|pool| of_job(pool, sql::CALLS_OF, id, rows::call)).await
+        self.ask(|pool| async move { of_job(&pool, sql::CALLS_OF, id, rows::call).await }).await
     }
 
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
-        self.ask(|pool| list(pool, filter)).await
+        self.ask(|pool| async move {
+            let (pages, pool) = (&pool, &pool);
+            list(pages, filter, |page| Box::pin(async move { page.rows(pool).await })).await
+        })
+        .await
     }
 
     async fn dead_groups(&self, queue: Option<&Name>, within: &Within) -> Result<Vec<DeadGroup>, JournalError> {
-        self.ask(|pool| async move {
-            let sql = match (&within.tenant, &within.key_id) {
-                (None, _) => sql::DEAD_GROUPS,
-                (Some(_), None) => sql::DEAD_GROUPS_OF_TENANT,
-                (Some(_), Some(_)) => sql::DEAD_GROUPS_OF_KEY,
-            };
-            let mut asked = sqlx::query(sql).bind(queue.map(Name::as_str)).bind(PAGE_MAX_ROWS as i64);
-            if let Some(tenant) = &within.tenant {
-                asked = asked.bind(tenant.as_str());
-                if let Some(key) = &within.key_id {
-                    asked = asked.bind(key.as_str());
-                }
-            }
-            let found = asked.fetch_all(&pool).await?;
-            Ok(found.iter().map(dead_group).collect::<Result<_, _>>()?)
-        })
-        .await
+        self.ask(|pool| async move { dead_groups(&pool, queue, within).await }).await
     }
 
     async fn totals(&self) -> Result<BTreeMap<Name, QueueTotals>, JournalError> {
@@ -175,20 +221,7 @@ impl Reads for PostgresJournal {
     }
 
     async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError> {
-        self.ask(|pool| async move {
-            let sql = if within.tenant.is_some() { sql::BATCH_OF } else { sql::BATCH };
-            let mut asked = sqlx::query(sql).bind(kept(batch_id));
-            if let Some(tenant) = &within.tenant {
-                asked = asked.bind(tenant.as_str()).bind(within.key_id.as_ref().map(Name::as_str));
-            }
-            let found = asked.fetch_all(&pool).await?;
-            let read = |row| {
-                let mut cells = Cells::of(row, 0);
-                Ok((cells.standing()?, cells.count()?))
-            };
-            found.iter().map(read).collect()
-        })
-        .await
+        self.ask(|pool| async move { batch(&pool, batch_id, within).await }).await
     }
 
     async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
@@ -219,7 +252,23 @@ const LIVE_FEW: i64 = 10_000;
 /// must not cost a walk over all of them.
 const STEPS: [i64; 3] = [1_000, 9_000, 40_000];
 
-async fn list(pool: PgPool, filter: &JobFilter) -> Result<Listed, Failure> {
+/// A page of matching rows that is about to be read.
+pub(super) struct Page<'f> {
+    search: Search<'f>,
+    /// From behind this job.
+    before: Option<JobId>,
+    /// Down to this one.
+    down_to: Option<JobId>,
+    limit: usize,
+}
+
+/// A page of jobs, which `rows` reads. How far each step of it goes is found out from `pages`, over the jobs of everybody: whose
+/// they are is told to nobody, and the cost of a step is the same for each tenant.
+pub(super) async fn list<'f>(
+    pages: &PgPool,
+    filter: &'f JobFilter,
+    rows: impl Fn(Page<'f>) -> BoxFuture<'f, Result<Vec<Job>, Failure>>,
+) -> Result<Listed, Failure> {
     if filter.due.is_some() && filter.standing.is_some_and(Standing::is_final) {
         return Ok(Listed::default());
     }
@@ -235,17 +284,18 @@ async fn list(pool: PgPool, filter: &JobFilter) -> Result<Listed, Failure> {
         _ if filter.batch_id.is_some() => sql::LIST_BATCH,
         Some(Standing::Dead) if filter.signature.is_some() => sql::LIST_CAUSE,
         Some(Standing::Dead) => sql::LIST_DEAD,
-        Some(Standing::Live) if few_are_live(&pool, due_by, due_after).await? => {
+        Some(Standing::Live) if few_are_live(pages, due_by, due_after).await? => {
             search.sql = sql::LIST_LIVE;
-            return Ok(Listed { jobs: search.rows(&pool, filter.before, None, limit).await?, go_on_behind: None });
+            let page = Page { search, before: filter.before, down_to: None, limit };
+            return Ok(Listed { jobs: rows(page).await?, go_on_behind: None });
         }
         _ => sql::LIST_NEWEST,
     };
     let mut found = Listed { jobs: Vec::new(), go_on_behind: filter.before };
     for step in STEPS {
         let before = found.go_on_behind;
-        let end = search.end_of_step(&pool, before, step).await?;
-        found.jobs.extend(search.rows(&pool, before, end, limit - found.jobs.len()).await?);
+        let end = search.end_of_step(pages, before, step).await?;
+        found.jobs.extend(rows(Page { search, before, down_to: end, limit: limit - found.jobs.len() }).await?);
         if end.is_none() || found.jobs.len() >= limit {
             found.go_on_behind = None;
             break;
@@ -256,6 +306,7 @@ async fn list(pool: PgPool, filter: &JobFilter) -> Result<Listed, Failure> {
 }
 
 /// A filter with what was decided about it.
+#[derive(Clone, Copy)]
 struct Search<'f> {
     filter: &'f JobFilter,
     sql: &'static str,
@@ -277,25 +328,21 @@ impl Search<'_> {
         };
         Ok(asked.fetch_optional(pool).await?.map(JobId))
     }
+}
 
-    /// At most `limit` matching rows, from behind `before` down to `down_to`.
-    async fn rows(
-        &self,
-        pool: &PgPool,
-        before: Option<JobId>,
-        down_to: Option<JobId>,
-        limit: usize,
-    ) -> Result<Vec<Job>, Failure> {
-        let filter = self.filter;
+impl Page<'_> {
+    /// The matching rows.
+    pub(super) async fn rows(&self, from: impl PgExecutor<'_>) -> Result<Vec<Job>, Failure> {
+        let Search { filter, sql, standing, due_by, due_after } = self.search;
         let text = filter.text.as_ref().map(|text| text.to_ascii_lowercase());
         let id_part = text.as_ref().filter(|text| text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-'));
-        let found = sqlx::query(self.sql)
-            .bind(before.map(|id| id.0))
+        let found = sqlx::query(sql)
+            .bind(self.before.map(|id| id.0))
             .bind(filter.queue.as_ref().map(Name::as_str))
             .bind(filter.kind.map(|kind| kind.as_str()))
-            .bind(self.standing.map(super::settle::standing_code))
-            .bind(self.due_by)
-            .bind(self.due_after)
+            .bind(standing.map(super::settle::standing_code))
+            .bind(due_by)
+            .bind(due_after)
             .bind(filter.tenant.as_ref().map(Name::as_str))
             .bind(kept_if_any(filter.error_class.as_ref()))
             .bind(kept_if_any(filter.signature.as_ref()))
@@ -305,10 +352,10 @@ impl Search<'_> {
             .bind(id_part.map(|text| text.replace('-', "")))
             .bind(filter.since.map(|at| at.0))
             .bind(filter.until.map(|at| at.0))
-            .bind(limit as i64)
-            .bind(down_to.map(|id| id.0))
+            .bind(self.limit as i64)
+            .bind(self.down_to.map(|id| id.0))
             .bind(filter.key_id.as_ref().map(Name::as_str))
-            .fetch_all(pool)
+            .fetch_all(from)
             .await?;
         Ok(found.iter().map(rows::job).collect::<Result<_, _>>()?)
     }
@@ -350,8 +397,12 @@ async fn totals(pool: PgPool) -> Result<Vec<(Name, QueueTotals, u64)>, Failure> 
 
 #[async_trait]
 impl Ledger for PostgresJournal {
+    fn bound_to(&self, tenant: &Name) -> Arc<dyn Ledger> {
+        Arc::new(self.of_tenant(tenant))
+    }
+
     async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
-        self.ask(|pool| costs(pool, query)).await
+        self.ask(|pool| async move { costs(&pool, query).await }).await
     }
 
     async fn fold_costs(&self) -> Result<u64, JournalError> {
@@ -359,7 +410,8 @@ impl Ledger for PostgresJournal {
     }
 }
 
-async fn costs(pool: PgPool, query: &CostQuery) -> Result<Vec<CostRow>, Failure> {
+/// A cost report.
+pub(super) async fn costs(from: impl PgExecutor<'_>, query: &CostQuery) -> Result<Vec<CostRow>, Failure> {
     let Days { whole, before, behind } = query.days();
     let found = sqlx::query(sql::COSTS)
         .bind(query.word(0))
@@ -374,7 +426,7 @@ async fn costs(pool: PgPool, query: &CostQuery) -> Result<Vec<CostRow>, Failure>
         .bind(query.tells_charges())
         .bind(query.tenant.as_ref().map(Name::as_str))
         .bind(PAGE_MAX_ROWS as i64)
-        .fetch_all(&pool)
+        .fetch_all(from)
         .await?;
     Ok(found.iter().map(|row| rows::costs(row, query)).collect::<Result<_, _>>()?)
 }

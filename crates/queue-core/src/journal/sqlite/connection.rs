@@ -24,6 +24,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0013_operations.sql"),
     include_str!("../../../../../migrations/sqlite/0014_webhooks.sql"),
     include_str!("../../../../../migrations/sqlite/0015_audit.sql"),
+    include_str!("../../../../../migrations/sqlite/0016_tokens.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -1,4 +1,4 @@
-//! API keys.
+//! API keys, and tokens that were taken back.
 
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -13,6 +13,7 @@ use crate::{
     ids::Name,
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
+        TokenRevocation,
         identity::{grants_text, spares_no_admin},
     },
     time::Timestamp,
@@ -55,6 +56,16 @@ impl Identity for SqliteJournal {
 
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError> {
         self.writer.submit(1, (id.to_owned(), at), note_key_used).await
+    }
+
+    async fn revoke_token(&self, revocation: TokenRevocation, now: Timestamp) -> Result<(), JournalError> {
+        self.writer.submit(1, (revocation, now), revoke_token).await
+    }
+
+    async fn is_token_revoked(&self, issuer: &str, jti: &str) -> Result<bool, JournalError> {
+        let (issuer, jti) = (issuer.to_owned(), jti.to_owned());
+        let find = move |connection: &Connection| connection.prepare_cached(read::TOKEN_REVOKED)?.exists([issuer, jti]);
+        self.readers.read(find).await
     }
 }
 
@@ -127,5 +138,12 @@ fn revoke_keys(batch: &mut Batch<'_>, (which, now): &(Revocation, Timestamp)) ->
 
 fn note_key_used(batch: &mut Batch<'_>, (id, at): &(String, Timestamp)) -> rusqlite::Result<()> {
     batch.sql.execute(Write::KeyUsed, params![id, at.0])?;
+    Ok(())
+}
+
+fn revoke_token(batch: &mut Batch<'_>, (revocation, now): &(TokenRevocation, Timestamp)) -> rusqlite::Result<()> {
+    let TokenRevocation { issuer, jti, expires_at } = revocation;
+    batch.sql.execute(Write::TokenRevoke, params![issuer, jti, expires_at.0])?;
+    batch.sql.execute(Write::TokensForget, [now.0])?;
     Ok(())
 }

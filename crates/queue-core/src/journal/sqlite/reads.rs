@@ -1,6 +1,6 @@
 //! What is read: for workers and the scheduler, for people, and for the bill.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -79,6 +79,11 @@ fn body(connection: &Connection, sql: &'static str, id: JobId) -> rusqlite::Resu
 
 #[async_trait]
 impl Reads for SqliteJournal {
+    /// A file has no second wall.
+    fn bound_to(&self, _tenant: &Name) -> Arc<dyn Reads> {
+        Arc::new(self.clone())
+    }
+
     async fn jobs(&self, ids: &[JobId]) -> Result<Vec<Option<Job>>, JournalError> {
         let ids = ids.to_vec();
         self.readers
@@ -216,6 +221,11 @@ fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u
 
 #[async_trait]
 impl Ledger for SqliteJournal {
+    /// A file has no second wall.
+    fn bound_to(&self, _tenant: &Name) -> Arc<dyn Ledger> {
+        Arc::new(self.clone())
+    }
+
     async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
         let query = query.clone();
         self.readers.read(move |connection| costs(connection, &query)).await

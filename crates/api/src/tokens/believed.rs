@@ -1,0 +1,114 @@
+//! Tokens that were believed lately, so that a signature is checked, and the journal asked whether the token was taken back, once
+//! every few seconds for each.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use queue_core::{
+    journal::JournalError,
+    keys::{KEY_BELIEVED, KeyCache},
+    stores::Stores,
+    time::Timestamp,
+};
+
+use super::{LEEWAY_S, Tokens, Verified};
+
+/// Most tokens that are remembered: people who are at work at the same moment.
+const BELIEVED_MAX: usize = 8_192;
+
+/// What a text came to that has the form of a token.
+pub(crate) enum Belief {
+    /// Its bearer is this.
+    Bearer(Arc<Verified>),
+    /// It opens nothing, for this reason.
+    Refused(String),
+}
+
+/// The tokens by their hashes.
+#[derive(Default)]
+pub(crate) struct Believed {
+    found: Mutex<HashMap<blake3::Hash, (Arc<Verified>, Instant)>>,
+}
+
+impl Believed {
+    /// What a token says, if it holds now.
+    pub(crate) async fn look(
+        &self,
+        tokens: &Tokens,
+        keys: &KeyCache,
+        stores: &Stores,
+        token: &str,
+        now: Timestamp,
+    ) -> Result<Belief, JournalError> {
+        let (hash, asked_at) = (blake3::hash(token.as_bytes()), Instant::now());
+        if let Some(found) = self.remembered(&hash, asked_at) {
+            if found.expires_at.plus_ms(LEEWAY_S * 1_000) <= now {
+                return Ok(Belief::Refused("it has expired".into()));
+            }
+            return Ok(Belief::Bearer(found));
+        }
+        let verified = match tokens.verify(token, now) {
+            Ok(verified) => Arc::new(verified),
+            Err(reason) => return Ok(Belief::Refused(reason)),
+        };
+        if stores.identity.is_token_revoked(&verified.issuer, &verified.jti).await? {
+            return Ok(Belief::Refused("it was revoked".into()));
+        }
+        // What was known of the key before counts from then: one revocation must not be waited for twice.
+        let known_at = match outlived(&verified, keys, stores, now).await? {
+            Ok(known_at) => known_at.unwrap_or(asked_at).min(asked_at),
+            Err(reason) => return Ok(Belief::Refused(reason.into())),
+        };
+        self.remember(hash, verified.clone(), known_at);
+        Ok(Belief::Bearer(verified))
+    }
+
+    /// Something was taken back here: everything is looked at anew.
+    pub(crate) fn forget(&self) {
+        self.lock().clear();
+    }
+
+    fn remembered(&self, hash: &blake3::Hash, now: Instant) -> Option<Arc<Verified>> {
+        let found = self.lock();
+        found.get(hash).filter(|(_, at)| now.duration_since(*at) < KEY_BELIEVED).map(|(one, _)| one.clone())
+    }
+
+    fn remember(&self, hash: blake3::Hash, verified: Arc<Verified>, at: Instant) {
+        let mut found = self.lock();
+        if found.len() >= BELIEVED_MAX {
+            found.retain(|_, (_, then)| at.duration_since(*then) < KEY_BELIEVED);
+        }
+        if found.len() < BELIEVED_MAX {
+            found.insert(hash, (verified, at));
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<blake3::Hash, (Arc<Verified>, Instant)>> {
+        // What was being done when a holder of the lock panicked is whole: each change is one insert.
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether one of our own tokens has ended with the key that it was made from: if not, when that key was read.
+async fn outlived(
+    token: &Verified,
+    keys: &KeyCache,
+    stores: &Stores,
+    now: Timestamp,
+) -> Result<Result<Option<Instant>, &'static str>, JournalError> {
+    let Some(id) = &token.key else { return Ok(Ok(None)) };
+    let Some((key, read_at)) = keys.key(&*stores.identity, id).await? else { return Ok(Err("its key is gone")) };
+    if !key.is_usable(now) {
+        return Ok(Err("its key has ended"));
+    }
+    if key.tenant != token.tenant || key.role < token.role {
+        return Ok(Err("its key may not do what it says"));
+    }
+    // Whoever rotates a key without overlap wants nothing of before to go on.
+    let is_older = key.rotated_at.is_some_and(|at| token.issued_at.plus_ms(1_000) <= at);
+    let overlaps = key.previous.is_some_and(|(_, until)| until > now);
+    Ok(if is_older && !overlaps { Err("its key has another secret now") } else { Ok(Some(read_at)) })
+}

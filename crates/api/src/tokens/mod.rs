@@ -1,0 +1,271 @@
+//! Tokens: JWTs that this installation has made from a key, or that an issuer has made whom the configuration names.
+//!
+//! EdDSA and RS256 only, and each key is for one of them: what a token says of its algorithm chooses nothing. A token must say who
+//! made it and for whom, whose it is, when it was made and when it ends (at most 24 h later), and its id, by which it can be
+//! taken back. Nothing in a token is believed before its signature is right.
+
+pub(crate) mod believed;
+mod keys;
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use jsonwebtoken::{Algorithm, Header, Validation};
+pub use keys::{Issuer, IssuerRules, SigningKeys};
+use queue_core::{
+    ids::Name,
+    journal::{ApiKey, Grant, Role},
+    time::Timestamp,
+};
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use self::keys::VerifyingKey;
+
+/// Who makes our own tokens, and whom they are for.
+pub(crate) const OWN: &str = "longshore";
+/// Longest life of a token, from when it was made.
+pub(crate) const LIFE_MAX_S: i64 = 24 * 60 * 60;
+/// How far clocks may differ.
+pub(crate) const LEEWAY_S: i64 = 60;
+/// Longest token, in bytes: those of identity providers with many groups have some thousands.
+const TOKEN_MAX_BYTES: usize = 8 * 1024;
+/// Longest subject, in bytes.
+const SUBJECT_MAX_BYTES: usize = 256;
+/// Longest id of a token, in bytes: it is a key of the list of those that were taken back.
+pub(crate) const JTI_MAX_BYTES: usize = 128;
+
+/// Whose tokens are believed, and what our own are signed with. Both may change while the API runs.
+#[derive(Debug, Default)]
+pub struct Tokens {
+    trust: RwLock<Arc<Trust>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Trust {
+    signing: SigningKeys,
+    issuers: Vec<Issuer>,
+}
+
+/// What a token says, once it is believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Verified {
+    /// Who made it.
+    pub(crate) issuer: String,
+    /// Its id.
+    pub(crate) jti: String,
+    /// Who its bearer is, in the issuer's words.
+    pub(crate) subject: String,
+    /// Whose.
+    pub(crate) tenant: Name,
+    /// What it may do.
+    pub(crate) role: Role,
+    /// What it is narrowed to.
+    pub(crate) grants: Vec<Grant>,
+    /// The key that it was made from, if it is ours.
+    pub(crate) key: Option<String>,
+    /// When it was made.
+    pub(crate) issued_at: Timestamp,
+    /// When it ends.
+    pub(crate) expires_at: Timestamp,
+}
+
+/// A token that was made.
+pub(crate) struct Minted {
+    /// The token.
+    pub(crate) token: String,
+    /// Its id.
+    pub(crate) jti: String,
+    /// When it ends.
+    pub(crate) expires_at: Timestamp,
+}
+
+impl Tokens {
+    /// Signs and believes with these keys from now on.
+    pub fn set_signing_keys(&self, signing: SigningKeys) {
+        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        *trust = Arc::new(Trust { signing, issuers: trust.issuers.clone() });
+    }
+
+    /// Believes these issuers from now on, and no other.
+    pub fn set_issuers(&self, issuers: Vec<Issuer>) {
+        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        *trust = Arc::new(Trust { signing: trust.signing.clone(), issuers });
+    }
+
+    fn trust(&self) -> Arc<Trust> {
+        self.trust.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a text has the form of a token.
+    pub(crate) fn is_one(text: &str) -> bool {
+        text.len() <= TOKEN_MAX_BYTES && text.bytes().filter(|byte| *byte == b'.').count() == 2
+    }
+
+    /// A token that may do what this says, from a key; `None` where there is nothing to sign it with.
+    pub(crate) fn mint(
+        &self,
+        key: &ApiKey,
+        role: Role,
+        grants: &[Grant],
+        life_s: i64,
+        now: Timestamp,
+    ) -> Option<Minted> {
+        let trust = self.trust();
+        let signer = trust.signing.current()?;
+        let (jti, at) = (Uuid::now_v7().simple().to_string(), now.0.div_euclid(1_000));
+        let mut claims = json!({
+            "iss": OWN, "aud": OWN, "sub": key.id, "key": key.id, "jti": jti, "iat": at, "nbf": at, "exp": at + life_s,
+            "tenant": key.tenant.as_str(), "role": role.as_str(),
+        });
+        if !grants.is_empty() {
+            claims["scope"] = grants.iter().map(Grant::as_str).collect::<Vec<_>>().join(" ").into();
+        }
+        let header = Header { kid: Some(signer.kid.clone()), ..Header::new(Algorithm::EdDSA) };
+        let token = jsonwebtoken::encode(&header, &claims, &signer.signs).ok()?;
+        Some(Minted { token, jti, expires_at: Timestamp((at + life_s) * 1_000) })
+    }
+
+    /// What a token says. The error says why it is not believed, and nothing of what stands in it.
+    pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, String> {
+        let header =
+            jsonwebtoken::decode_header(token).map_err(|_| "its header is none of a token that is known here")?;
+        if header
+            .typ
+            .as_deref()
+            .is_some_and(|typ| !typ.eq_ignore_ascii_case("jwt") && !typ.eq_ignore_ascii_case("at+jwt"))
+        {
+            return Err("it is not of the type JWT".into());
+        }
+        let kid = header.kid.as_deref().ok_or("it does not say which key has signed it (kid)")?;
+        let trust = self.trust();
+        let own = trust.signing.verifying(kid).map(|key| (key, Rules::own()));
+        let others = trust.issuers.iter().filter_map(|issuer| Some((issuer.key(kid)?, Rules::of(issuer))));
+        // Two issuers may call their keys alike: whose signature it is decides.
+        let mut why = "its key (kid) is not known here".to_owned();
+        for (key, rules) in own.into_iter().chain(others) {
+            match signed(token, key, &rules) {
+                Ok(claims) => return rules.read(&claims, now),
+                Err(reason) => why = reason,
+            }
+        }
+        Err(why)
+    }
+}
+
+/// The claims of a token that this key has signed, for the issuer's audience.
+fn signed(token: &str, key: &VerifyingKey, rules: &Rules<'_>) -> Result<Map<String, Value>, String> {
+    let mut validation = Validation::new(key.algorithm);
+    validation.set_issuer(&[rules.issuer]);
+    validation.set_audience(&[rules.audience]);
+    validation.set_required_spec_claims(&["exp", "iss", "aud", "sub"]);
+    // Times are ours to check: by the store's clock.
+    validation.validate_exp = false;
+    validation.validate_nbf = false;
+    let decoded = jsonwebtoken::decode::<Map<String, Value>>(token, &key.verifies, &validation);
+    decoded.map(|token| token.claims).map_err(|error| {
+        use jsonwebtoken::errors::ErrorKind;
+        match error.kind() {
+            ErrorKind::InvalidAlgorithm => "its algorithm is not that of its key".to_owned(),
+            ErrorKind::InvalidIssuer => "its issuer is not the one whose key has signed it".to_owned(),
+            ErrorKind::InvalidAudience => "it is not for this audience".to_owned(),
+            ErrorKind::MissingRequiredClaim(claim) => format!("it does not say `{claim}`"),
+            _ => "its signature is not right".to_owned(),
+        }
+    })
+}
+
+/// What is asked of the tokens of one issuer.
+struct Rules<'i> {
+    issuer: &'i str,
+    audience: &'i str,
+    tenant_claim: &'i str,
+    role_claim: &'i str,
+    max_role: Role,
+    tenants: &'i [Name],
+    is_own: bool,
+}
+
+impl<'i> Rules<'i> {
+    fn own() -> Rules<'static> {
+        Rules {
+            issuer: OWN,
+            audience: OWN,
+            tenant_claim: "tenant",
+            role_claim: "role",
+            max_role: Role::Admin,
+            tenants: &[],
+            is_own: true,
+        }
+    }
+
+    fn of(issuer: &'i Issuer) -> Self {
+        let rules = &issuer.rules;
+        Self {
+            issuer: &rules.issuer,
+            audience: &rules.audience,
+            tenant_claim: &rules.tenant_claim,
+            role_claim: &rules.role_claim,
+            max_role: rules.max_role,
+            tenants: &rules.tenants,
+            is_own: false,
+        }
+    }
+
+    fn read(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Verified, String> {
+        let (issued_at, expires_at) = times(claims, now)?;
+        let text = |name: &str, max: usize| match claims.get(name) {
+            Some(Value::String(text)) if (1..=max).contains(&text.len()) && !text.chars().any(char::is_control) => {
+                Ok(text.clone())
+            }
+            _ => Err(format!("its `{name}` is no text of 1 to {max} bytes")),
+        };
+        // An issuer is one text: a list of them could name several.
+        if claims.get("iss").and_then(Value::as_str) != Some(self.issuer) {
+            return Err("its issuer is not the one whose key has signed it".into());
+        }
+        let tenant = text(self.tenant_claim, queue_core::ids::NAME_MAX_BYTES)?;
+        let tenant = Name::checked(&tenant).map_err(|reason| format!("its `{}` {reason}", self.tenant_claim))?;
+        if !self.tenants.is_empty() && !self.tenants.contains(&tenant) {
+            return Err("its issuer does not speak for its tenant".into());
+        }
+        let role =
+            Role::parse(&text(self.role_claim, 16)?).ok_or_else(|| format!("its `{}` is no role", self.role_claim))?;
+        if role > self.max_role {
+            return Err(format!("its issuer makes nobody more than `{}`", self.max_role));
+        }
+        let grants = match claims.get("scope").filter(|_| self.is_own) {
+            None => vec![],
+            Some(Value::String(words)) => words.split(' ').map(Grant::parse).collect::<Result<_, _>>()?,
+            Some(_) => return Err("its `scope` is no text".into()),
+        };
+        let key = if self.is_own { Some(text("key", queue_core::keys::ID_CHARS)?) } else { None };
+        let (jti, subject) = (text("jti", JTI_MAX_BYTES)?, text("sub", SUBJECT_MAX_BYTES)?);
+        Ok(Verified { issuer: self.issuer.to_owned(), jti, subject, tenant, role, grants, key, issued_at, expires_at })
+    }
+}
+
+/// When a token was made and when it ends, if that is now.
+fn times(claims: &Map<String, Value>, now: Timestamp) -> Result<(Timestamp, Timestamp), String> {
+    let moment = |name: &str| match claims.get(name) {
+        None => Ok(None),
+        // Moments before 1970 and after 9999 are nobody's.
+        Some(value) => match value.as_i64().filter(|at| (0..=253_402_300_799).contains(at)) {
+            Some(at) => Ok(Some(at)),
+            None => Err(format!("its `{name}` is no whole number of seconds")),
+        },
+    };
+    let now = now.0.div_euclid(1_000);
+    let expires = moment("exp")?.ok_or("it does not say when it ends (exp)")?;
+    let issued = moment("iat")?.ok_or("it does not say when it was made (iat)")?;
+    let begins = moment("nbf")?.unwrap_or(issued);
+    if expires + LEEWAY_S <= now {
+        return Err("it has expired".into());
+    }
+    if begins.max(issued) > now + LEEWAY_S {
+        return Err("it is not valid yet".into());
+    }
+    if expires <= issued || expires - issued > LIFE_MAX_S {
+        return Err("it is made for longer than 24 h, or for no time".into());
+    }
+    Ok((Timestamp(issued * 1_000), Timestamp(expires * 1_000)))
+}

@@ -1,0 +1,59 @@
+//! Whose tokens are believed, and what our own are signed with.
+
+use std::path::PathBuf;
+
+use api::{IssuerRules, SigningKeys};
+use queue_core::{ids::Name, journal::Role};
+use secrecy::SecretString;
+
+use super::file;
+use crate::environment::Environment;
+
+/// Where keys are that this process keeps to itself.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum KeySource {
+    /// Nobody said: `up` keeps one in its data folder.
+    #[default]
+    Unnamed,
+    /// In the environment.
+    Given(SecretString),
+    /// In this file, which is read again when it changes.
+    File(PathBuf),
+}
+
+/// Signing keys that are in the environment have to be right.
+pub(super) fn signing_keys(env: &Environment, file: Option<PathBuf>) -> Result<KeySource, String> {
+    if let Some(keys) = env.get("LONGSHORE_SIGNING_KEY") {
+        SigningKeys::parse(keys).map_err(|reason| format!("LONGSHORE_SIGNING_KEY: {reason}"))?;
+        return Ok(KeySource::Given(keys.into()));
+    }
+    let file = env.get("LONGSHORE_AUTH_SIGNING_KEY_FILE").map(PathBuf::from).or(file);
+    Ok(file.map_or(KeySource::Unnamed, KeySource::File))
+}
+
+/// The issuers, each with the file of its public keys.
+pub(super) fn issuers(listed: Vec<file::AuthIssuer>) -> Result<Vec<(IssuerRules, PathBuf)>, String> {
+    let read = |one: file::AuthIssuer| {
+        let place = format!("auth.issuers: `{}`", one.issuer);
+        let role = |word: String| {
+            let known = || Role::ALL.map(Role::as_str).join(", ");
+            Role::parse(&word).ok_or_else(|| format!("{place}: max_role is `{word}`; roles are {}", known()))
+        };
+        let tenant =
+            |name: &String| Name::checked(name).map_err(|reason| format!("{place}: tenants: `{name}` {reason}"));
+        if one.issuer.is_empty() || one.audience.is_empty() {
+            return Err(format!("{place}: issuer and audience must not be empty"));
+        }
+        let rules = IssuerRules {
+            tenants: one.tenants.iter().map(tenant).collect::<Result<_, _>>()?,
+            // Whoever may make admins is trusted with everything: that is said, not assumed.
+            max_role: one.max_role.map(role).transpose()?.unwrap_or(Role::Analyst),
+            issuer: one.issuer,
+            audience: one.audience,
+            tenant_claim: one.tenant_claim.unwrap_or_else(|| "tenant".to_owned()),
+            role_claim: one.role_claim.unwrap_or_else(|| "role".to_owned()),
+        };
+        Ok((rules, one.keys_file))
+    };
+    listed.into_iter().map(read).collect()
+}
