@@ -9,6 +9,7 @@ mod dead_letters;
 pub(crate) mod docs;
 mod events;
 mod health;
+mod inspect;
 mod jobs;
 mod keys;
 mod limits;
@@ -96,6 +97,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(queues::list))
         .routes(routes!(queues::metrics))
         .routes(routes!(queues::get, queues::patch))
+        .routes(routes!(inspect::inspect))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::get))

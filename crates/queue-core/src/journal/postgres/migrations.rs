@@ -39,10 +39,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0010_orders"),
     migration!("0011_keys"),
     migration!("0012_operations"),
+    migration!("0015_draining"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 12;
+pub const SCHEMA_OLDEST: usize = 13;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

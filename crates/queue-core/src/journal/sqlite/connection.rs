@@ -22,6 +22,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0011_orders.sql"),
     include_str!("../../../../../migrations/sqlite/0012_keys.sql"),
     include_str!("../../../../../migrations/sqlite/0013_operations.sql"),
+    include_str!("../../../../../migrations/sqlite/0016_draining.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.
