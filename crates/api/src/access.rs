@@ -103,6 +103,7 @@ const TABLE: &[Row] = &[
     on("GET /v1/queues", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/metrics", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/{queue}", Operator, "queues:read", Everywhere),
+    on("GET /v1/queues/{queue}/inspect", Operator, "queues:read", Everywhere),
     on("PATCH /v1/queues/{queue}", Operator, "queues:write", Everywhere),
     on("GET /v1/targets", Operator, "targets:read", Everywhere),
     on("GET /v1/targets/{target}", Operator, "targets:read", Everywhere),

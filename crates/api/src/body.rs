@@ -60,11 +60,21 @@ pub(crate) async fn take(
 
 /// A small JSON body; `None` where there is none.
 pub(crate) async fn take_if_any(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
+    take_if_any_of(app, headers, body, SMALL_BODY_MAX_BYTES).await
+}
+
+/// A JSON body of at most `max` bytes; `None` where there is none.
+pub(crate) async fn take_if_any_of(
+    app: &App,
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+) -> Result<Option<Bytes>, Problem> {
     let length = headers.get(header::CONTENT_LENGTH);
     if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(None);
     }
-    let (_, body) = take(app, headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let (_, body) = take(app, headers, body, &[Media::Json], max).await?;
     Ok(Some(body))
 }
 

@@ -2,7 +2,7 @@
 //! and budgets. A job that cannot fit is refused with an estimate, before anybody waits for it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -25,9 +25,15 @@ use crate::problem::{Cause, Problem};
 /// Age at which settings are read anew.
 const FRESH: Duration = Duration::from_secs(1);
 
-type All = BTreeMap<Name, Versioned<TenantSettings>>;
+/// What operators have set.
+#[derive(Debug, Default)]
+struct All {
+    tenants: BTreeMap<Name, Versioned<TenantSettings>>,
+    /// Queues that take no jobs.
+    draining: BTreeSet<Name>,
+}
 
-/// The settings of tenants as this process read them last.
+/// The settings of tenants and queues as this process read them last.
 #[derive(Default)]
 pub(crate) struct Policies {
     held: Mutex<Option<(Arc<All>, Instant)>>,
@@ -52,7 +58,9 @@ impl Policies {
             return Ok(Policy(all));
         }
         let read_at = Instant::now();
-        let all = Arc::new(catalog.tenants().await?);
+        let (tenants, queues) = tokio::try_join!(catalog.tenants(), catalog.queues())?;
+        let draining = queues.into_iter().filter(|(_, settings)| settings.value.draining).map(|(queue, _)| queue);
+        let all = Arc::new(All { tenants, draining: draining.collect() });
         *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((all.clone(), read_at));
         Ok(Policy(all))
     }
@@ -70,7 +78,18 @@ pub(crate) struct Policy(Arc<All>);
 impl Policy {
     /// What was set for a tenant; `None` where it may ask for anything.
     pub(crate) fn rules(&self, tenant: &Name) -> Option<&TenantRules> {
-        self.0.get(tenant).map(|settings| &settings.value.rules).filter(|rules| !rules.is_empty())
+        self.0.tenants.get(tenant).map(|settings| &settings.value.rules).filter(|rules| !rules.is_empty())
+    }
+}
+
+impl Policy {
+    /// Refuses a job for a queue that is to run empty.
+    pub(crate) fn check_queue(&self, queue: &Name) -> Result<(), Problem> {
+        if !self.0.draining.contains(queue) {
+            return Ok(());
+        }
+        let detail = format!("the queue {queue} runs empty and takes no jobs; another queue may");
+        Err(Problem::new(Cause::QueueDraining, detail).at("/queue", "takes no jobs until it is resumed"))
     }
 }
 

@@ -35,6 +35,7 @@ pub(crate) enum Cause {
     NotDead,
     OperationRunning,
     OperationEnded,
+    QueueDraining,
     IdempotencyInFlight,
     UniqueKeyHeld,
     KeyEnded,
@@ -74,6 +75,7 @@ impl Cause {
             Self::OperationRunning => {
                 (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
             }
+            Self::QueueDraining => (StatusCode::CONFLICT, "queue-draining", "The queue takes no jobs"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")

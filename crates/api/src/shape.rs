@@ -225,6 +225,8 @@ pub(crate) fn read(
     let (Some(kind), Some(payload), Some(loads)) = (kind, payload, loads) else {
         return Err(Problem::new(Cause::Internal, "a job passed its checks without kind, payload and target"));
     };
+    let queue = queue.unwrap_or_else(|| Name::from("default"));
+    origin.policy.check_queue(&queue)?;
     let Loads { target, fallback, max_cost: of_payload } = loads;
     let max_cost = [max_cost, of_payload].into_iter().flatten().min();
     let spending = Spending {
@@ -239,7 +241,7 @@ pub(crate) fn read(
     let job = NewJob {
         id: JobId::generate(),
         tenant,
-        queue: queue.unwrap_or_else(|| Name::from("default")),
+        queue,
         kind,
         target,
         priority: priority.map_or(job::PRIORITY_DEFAULT, |value| value as u8),

@@ -57,6 +57,7 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/queues", Operator, Any),
     ("GET /v1/queues/metrics", Operator, Any),
     ("GET /v1/queues/{queue}", Operator, Any),
+    ("GET /v1/queues/{queue}/inspect", Operator, Any),
     ("PATCH /v1/queues/{queue}", Operator, Any),
     ("GET /v1/targets", Operator, Any),
     ("GET /v1/targets/{target}", Operator, Any),

@@ -171,6 +171,7 @@ const ROUTES: &[&str] = &[
     "GET /v1/queues",
     "GET /v1/queues/metrics",
     "GET /v1/queues/{queue}",
+    "GET /v1/queues/{queue}/inspect",
     "GET /v1/targets",
     "GET /v1/targets/{target}",
     "GET /v1/tenants/{tenant}",

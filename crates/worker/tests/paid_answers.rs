@@ -95,6 +95,10 @@ impl Journal for Away {
         self.inner.incarnation()
     }
 
+    async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Answer<Changed> {
+        self.inner.redrive_with(id, payload, now).await
+    }
+
     async fn new_generation(&self) -> Answer<Generation> {
         self.inner.new_generation().await
     }

@@ -2,10 +2,12 @@
 
 use axum::{
     Json,
+    body::Body,
     extract::State,
-    http::{StatusCode, Uri},
+    http::{HeaderMap, StatusCode, Uri},
     response::Response,
 };
+use bytes::Bytes;
 use queue_core::{
     ids::{JobId, Name},
     job::AttemptRecord,
@@ -14,7 +16,7 @@ use queue_core::{
     state::Standing,
     time::Timestamp,
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
@@ -22,11 +24,12 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
+    body,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
     routes::{
         jobs::{AttemptView, show},
-        list,
+        list, steer,
     },
     submit,
     view::{self, JobView},
@@ -133,33 +136,57 @@ pub(crate) async fn get(
     Ok(Json(DeadLetter { job: view::one(&app, &caller, job).await?, payload, history }))
 }
 
-/// Gives a dead letter another life: a new attempt budget; answers that were paid for are kept.
-#[utoipa::path(post, path = "/v1/dead-letters/{id}/redrive", tag = "dead letters", security(("key" = [])), params(
+/// What a dead letter may be given for its next life.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the schema of what `steer::edited_payload` takes apart by hand
+pub(crate) struct RedriveRequest {
+    /// A new payload.
+    #[schema(value_type = Object)]
+    payload: serde_json::Value,
+}
+
+/// Gives a dead letter another life, with another payload if there is one: a new attempt budget; answers that were paid for
+/// are kept, and found by calls that are still the same.
+#[utoipa::path(post, path = "/v1/dead-letters/{id}/redrive", tag = "dead letters", security(("key" = [])),
+    request_body(content = Option<RedriveRequest>), params(
     ("id" = String, Path, description = "the job"),
 ), responses(
     (status = 200, description = "it is live again", body = JobView),
     (status = 404, body = Document),
     (status = 409, description = "it is not a dead letter", body = Document),
+    (status = 422, description = "the payload is wrong", body = Document),
 ))]
 pub(crate) async fn redrive(
     State(app): State<Shared>,
     caller: Caller,
     JobPath(id): JobPath,
     uri: Uri,
+    headers: HeaderMap,
+    body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    view::row(&app, &caller, id).await?;
+    let job = view::row(&app, &caller, id).await?;
+    let max = app.api.settings.max_job_bytes + body::SMALL_BODY_MAX_BYTES;
+    let payload = match body::take_if_any_of(&app, &headers, body, max).await? {
+        Some(body) => Some(steer::edited_payload(&app, &caller, &job, body).await?),
+        None => None,
+    };
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the job from being pushed.
-        audit::spawn(async move { redrive_and_push(&app, id).await })
+        audit::spawn(async move { redrive_and_push(&app, id, payload).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
 }
 
-async fn redrive_and_push(app: &App, id: JobId) -> Result<(), Problem> {
-    match app.api.stores.journal.redrive(id, app.now()).await? {
+async fn redrive_and_push(app: &App, id: JobId, payload: Option<(Bytes, Name)>) -> Result<(), Problem> {
+    let journal = &app.api.stores.journal;
+    let redriven = match payload {
+        Some(payload) => journal.redrive_with(id, payload, app.now()).await?,
+        None => journal.redrive(id, app.now()).await?,
+    };
+    match redriven {
         Changed::Done(entry) => {
             submit::push_if_near(app, entry).await;
             Ok(())

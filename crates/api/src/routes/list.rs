@@ -169,8 +169,12 @@ async fn running(app: &App, caller: &Caller, filter: JobFilter, which: Option<&F
     let mut jobs = Vec::new();
     for ids in found.chunks(PAGE_MAX_ROWS) {
         let rows = caller.reads(app).jobs(ids).await?;
-        let meant = |job: &Job| which.is_none_or(|which| which.matches(job, JobState::Running));
-        let rows = rows.into_iter().flatten().filter(|job| matches(&filter, job) && meant(job)).collect();
+        let rows: Vec<Job> = rows.into_iter().flatten().collect();
+        let places = app.api.stores.places(&rows).await;
+        let meant = |(job, place): &(Job, Place)| {
+            matches(&filter, job) && which.is_none_or(|which| which.matches(job, JobState::Running, place))
+        };
+        let rows = rows.into_iter().zip(places).filter(meant).map(|(job, _)| job).collect();
         jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
         if jobs.len() > filter.limit {
             break;

@@ -11,6 +11,7 @@ mod deliveries;
 pub(crate) mod docs;
 mod events;
 mod health;
+mod inspect;
 mod jobs;
 mod keys;
 mod limits;
@@ -103,6 +104,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(queues::list))
         .routes(routes!(queues::metrics))
         .routes(routes!(queues::get, queues::patch))
+        .routes(routes!(inspect::inspect))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::get))

@@ -81,6 +81,8 @@ pub(crate) struct QueueView {
     /// Why it is paused.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// Whether new jobs are refused (409), so that it runs empty.
+    draining: bool,
     /// Jobs of it that may run at once, over all workers; any number when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     concurrency: Option<u32>,
@@ -108,6 +110,7 @@ impl QueueView {
             paused,
             until: value.paused_until.filter(|_| paused),
             reason: value.reason.filter(|_| paused),
+            draining: value.draining,
             concurrency: value.concurrency,
             key_concurrency,
             timeout: value.timeout_ms.map(view::duration_text),
@@ -190,6 +193,8 @@ pub(crate) struct QueuePatch {
     /// Why it is paused, for those who ask `why`.
     #[schema(max_length = 500)]
     reason: Option<String>,
+    /// Whether new jobs are refused, so that it runs empty. What waits and runs goes on.
+    draining: Option<bool>,
     /// Jobs of it that may run at once, over all workers.
     #[schema(minimum = 1, maximum = 1_000_000)]
     concurrency: Option<u32>,
@@ -232,6 +237,7 @@ pub(crate) async fn patch(
             audit::before(&held.value);
             let value = change(held.value, json::utf8(&body)?, app.now())?;
             let version = app.api.stores.catalog.set_queue(&queue, value.clone()).await?;
+            app.policies.forget();
             let setting = Setting::Queue(queue.clone(), Versioned { version, value });
             if let Err(error) = app.api.stores.dispatcher.apply(setting).await {
                 tracing::warn!(%error, %queue, "the dispatcher gets the queue's settings from the reconciler");
@@ -244,18 +250,19 @@ pub(crate) async fn patch(
 }
 
 fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<QueueSettings, Problem> {
-    const KNOWN: [&str; 8] =
-        ["paused", "until", "reason", "concurrency", "key_concurrency", "timeout", "rate", "retention"];
+    const KNOWN: [&str; 9] =
+        ["paused", "until", "reason", "draining", "concurrency", "key_concurrency", "timeout", "rate", "retention"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
-        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..6].join(", "))));
+        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..7].join(", "))));
     }
-    let [paused, until, reason, concurrency, key_concurrency, timeout, rate, retention] = given;
+    let [paused, until, reason, draining, concurrency, key_concurrency, timeout, rate, retention] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason };
     let pause = pause.change(&mut fields, [paused, until, reason], now);
     (settings.paused, settings.paused_until, settings.reason) = (pause.on, pause.until, pause.reason);
+    settings.draining = fields.boolean("draining", draining).unwrap_or(settings.draining);
     if concurrency.is_some() {
         let given = concurrency.filter(|_| is_value(concurrency));
         settings.concurrency = fields.integer("concurrency", given, 1..=CONCURRENCY_MAX);

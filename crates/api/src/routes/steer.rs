@@ -10,7 +10,7 @@ use queue_core::{
     dispatcher::{Entry, Place},
     events::EventBody,
     fallback::Link,
-    ids::{Epoch, JobId},
+    ids::{Epoch, JobId, Name},
     job::{self, Job},
     journal::{Cancelled, Changed, Edit, Interrupted},
     payload::{Loads, quote::Quote},
@@ -129,6 +129,29 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
     {
         submit::push_if_near(app, Entry::from(job)).await;
     }
+}
+
+/// The new payload of a job, and the target that it loads: of a body with nothing but a payload.
+pub(crate) async fn edited_payload(
+    app: &Shared,
+    caller: &Caller,
+    job: &Job,
+    body: bytes::Bytes,
+) -> Result<(bytes::Bytes, Name), Problem> {
+    let mut fields = Fields::default();
+    let [payload] = json::take_apart(json::utf8(&body)?, &["payload"], &mut fields.errors)?;
+    if payload.is_none() {
+        fields.wrong("payload", "is required where there is a body");
+    }
+    fields.finish()?;
+    let chain = if is_chain(&job.target) { caller.reads(app).fallback(job.id).await? } else { Vec::new() };
+    app.api.budgets.freshen().await?;
+    let policy = app.policies.now(&*app.api.stores.catalog).await?;
+    let edit = {
+        let (app, job) = (app.clone(), job.clone());
+        submit::aside(move || read_edit(&app, &job, &chain, &policy, &body)).await??
+    };
+    edit.payload.ok_or_else(|| Problem::new(Cause::Internal, "an edit passed its checks without a payload"))
 }
 
 fn read_edit(app: &App, job: &Job, chain: &[Link], policy: &Policy, body: &bytes::Bytes) -> Result<Edit, Problem> {

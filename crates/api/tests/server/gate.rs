@@ -6,9 +6,10 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use queue_core::{
     dispatcher::Entry,
-    ids::{Epoch, Generation, Incarnation, JobId},
+    ids::{Epoch, Generation, Incarnation, JobId, Name},
     job::{Loaded, NewJob},
     journal::{
         Accepted, Cancelled, Changed, Edit, Interrupted, Journal, JournalError, LiveScan, Recovered, Recovery, Settled,
@@ -93,6 +94,10 @@ impl Journal for Gate {
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Answer<Changed> {
         self.inner.redrive(id, now).await
+    }
+
+    async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Answer<Changed> {
+        self.inner.redrive_with(id, payload, now).await
     }
 
     fn incarnation(&self) -> Incarnation {

@@ -2,6 +2,8 @@
 
 mod canary;
 
+use std::path::{Path, PathBuf};
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -111,6 +113,9 @@ pub(crate) struct Retry {
     id: Option<String>,
     #[command(flatten)]
     which: Which,
+    /// Give it this payload, a JSON file, for its next life
+    #[arg(long, value_name = "FILE", requires = "id")]
+    edit_payload: Option<PathBuf>,
     /// Only this many, the newest ones; waits for what becomes of them
     #[arg(long, conflicts_with = "id")]
     canary: Option<usize>,
@@ -144,7 +149,8 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         }
         Verb::Retry(retry) => match &retry.id {
             Some(id) => {
-                let answer = redrive(operator, id).await?;
+                let payload = retry.edit_payload.as_deref().map(payload_of).transpose()?;
+                let answer = redrive(operator, id, payload.as_ref()).await?;
                 operator.out.show(&answer, || output::line(&format!("{id} is {}", cell(&answer, "state"))));
                 Ok(Exit::Ok)
             }
@@ -188,8 +194,16 @@ async fn groups(operator: &Operator, queue: Option<String>) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn redrive(operator: &Operator, id: &str) -> Result<Value, Failure> {
-    Ok(operator.client.send_json(Method::POST, &["v1", "dead-letters", id, "redrive"], None).await?.body)
+async fn redrive(operator: &Operator, id: &str, body: Option<&Value>) -> Result<Value, Failure> {
+    Ok(operator.client.send_json(Method::POST, &["v1", "dead-letters", id, "redrive"], body).await?.body)
+}
+
+/// The request for another life with the payload in this file.
+fn payload_of(path: &Path) -> Result<Value, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::usage(format!("{}: {error}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error))?;
+    let payload: Value = serde_json::from_str(&text).map_err(|error| wrong(&error))?;
+    Ok(json!({"payload": payload}))
 }
 
 #[cfg(test)]

@@ -1,10 +1,18 @@
 //! `longshore queue …`: what waits where, and stopping or starting it.
 
+mod inspect;
+
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{Operator, pause_body},
+    commands::{
+        Operator,
+        op::{self, Manner, quoted},
+        pause_body,
+    },
     failure::{Exit, Outcome},
     output::{self, cell},
 };
@@ -14,10 +22,13 @@ use crate::{
 pub(crate) enum Verb {
     /// Show every queue with its numbers
     List,
-    /// Show one queue: settings and numbers
+    /// Look at one queue closely: depth, rates, who holds its jobs, whose they are, causes of its dead letters
     Inspect {
         /// The queue
         queue: String,
+        /// Measure rates over this time, at most 30s
+        #[arg(long, default_value = "2s")]
+        over: String,
     },
     /// Stop claims from a queue; what runs goes on
     Pause {
@@ -30,10 +41,45 @@ pub(crate) enum Verb {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Start claims again
+    /// Start claims again, and take jobs again
     Resume {
         /// The queue
         queue: String,
+    },
+    /// Let a queue run empty while new submits are refused (409), and wait until it is; `resume` takes jobs again
+    Drain {
+        /// The queue
+        queue: String,
+        /// Do not wait
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Forget jobs that ended long ago, with all that was kept of them but their money; only says what it would do unless --yes
+    Clean {
+        /// The queue
+        queue: String,
+        /// That ended longer ago than this, such as 24h
+        #[arg(long)]
+        grace: String,
+        /// In these states: succeeded, cancelled or dead
+        #[arg(long, value_delimiter = ',', default_values_t = ["succeeded".to_owned(), "cancelled".to_owned()])]
+        state: Vec<String>,
+        #[command(flatten)]
+        manner: Manner,
+    },
+    /// Give jobs that run for too long to other workers: a new epoch, and whoever still runs them is fenced; only says what it
+    /// would do unless --yes
+    ClearStuck {
+        /// The queue
+        queue: String,
+        /// That run for longer than this, such as 1h
+        #[arg(long)]
+        older_than: String,
+        /// Also what living workers hold: they lose what they have done
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        manner: Manner,
     },
 }
 
@@ -41,9 +87,21 @@ pub(crate) enum Verb {
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::List => list(operator).await,
-        Verb::Inspect { queue } => inspect(operator, &queue).await,
+        Verb::Inspect { queue, over } => inspect::run(operator, &queue, over).await,
         Verb::Pause { queue, until, reason } => change(operator, &queue, &pause_body(until, reason)?, "paused").await,
-        Verb::Resume { queue } => change(operator, &queue, &json!({"paused": false}), "resumed").await,
+        Verb::Resume { queue } => {
+            change(operator, &queue, &json!({"paused": false, "draining": false}), "resumed").await
+        }
+        Verb::Drain { queue, detach } => drain(operator, &queue, detach).await,
+        Verb::Clean { queue, grace, state, manner } => {
+            let states = state.iter().map(|state| quoted(state)).collect::<Vec<_>>().join(", ");
+            let filter = format!("queue = {} and state in ({states}) and ended_age > {grace}", quoted(&queue));
+            op::perform(operator, json!({"action": "delete", "filter": filter}), manner).await
+        }
+        Verb::ClearStuck { queue, older_than, force, manner } => {
+            let filter = format!("queue = {} and state = running and running_age > {older_than}", quoted(&queue));
+            op::perform(operator, json!({"action": "reclaim", "filter": filter, "force": force}), manner).await
+        }
     }
 }
 
@@ -62,41 +120,33 @@ async fn list(operator: &Operator) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn inspect(operator: &Operator, queue: &str) -> Outcome {
-    let view = operator.client.get(&["v1", "queues", queue], &[]).await?;
-    operator.out.show(&view, || output::fields(&flatten(&view)));
-    Ok(Exit::Ok)
-}
+/// Between two looks at a queue that runs empty.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The members of a view and of the objects in it, one level deep, for a list of names and values.
-fn flatten(view: &Value) -> Vec<(&str, String)> {
-    let mut pairs = Vec::new();
-    for (name, value) in view.as_object().into_iter().flatten() {
-        match value.as_object() {
-            Some(inner) => pairs.extend(inner.keys().map(|name| (name.as_str(), cell(value, name)))),
-            None => pairs.push((name.as_str(), cell(view, name))),
-        }
+async fn drain(operator: &Operator, queue: &str, detach: bool) -> Outcome {
+    let answer =
+        operator.client.send_json(Method::PATCH, &["v1", "queues", queue], Some(&json!({"draining": true}))).await?;
+    if detach {
+        operator.out.show(&answer.body, || output::line(&format!("{queue} takes no jobs and runs empty")));
+        return Ok(Exit::Ok);
     }
-    pairs
+    output::note(&format!("{queue} takes no jobs; it runs empty without this command, too"));
+    loop {
+        let view = operator.client.get(&["v1", "queues", queue], &[]).await?;
+        let count = |name: &str| view["metrics"][name].as_u64().unwrap_or(0);
+        let left: u64 = ["waiting", "active", "scheduled", "parked"].map(count).iter().sum();
+        if left == 0 {
+            operator.out.show(&view, || {
+                output::line(&format!("{queue} is empty; `longshore queue resume {queue}` takes jobs again"))
+            });
+            return Ok(Exit::Ok);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn change(operator: &Operator, queue: &str, body: &Value, done: &str) -> Outcome {
     let answer = operator.client.send_json(Method::PATCH, &["v1", "queues", queue], Some(body)).await?;
     operator.out.show(&answer.body, || output::line(&format!("{queue} {done}")));
     Ok(Exit::Ok)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_view_is_flattened_by_one_level() {
-        let view = json!({"queue": "q", "metrics": {"waiting": 3}});
-        let pairs = flatten(&view);
-        assert!(
-            pairs.contains(&("queue", "q".to_owned())) && pairs.contains(&("waiting", "3".to_owned())),
-            "{pairs:?}"
-        );
-    }
 }

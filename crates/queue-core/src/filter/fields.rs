@@ -2,6 +2,7 @@
 
 use super::Value;
 use crate::{
+    dispatcher::Place,
     error::ErrorClass,
     job::{Job, Kind},
     ledger::Nanousd,
@@ -58,6 +59,8 @@ pub enum Field {
     FinishedAt,
     /// `run_at`.
     RunAt,
+    /// `started_at` of the attempt that runs, and `running_age` counted back.
+    StartedAt,
 }
 
 /// How a field's values read.
@@ -77,7 +80,7 @@ pub(super) enum Form {
 
 impl Field {
     /// Every field.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Id,
         Self::Queue,
         Self::Kind,
@@ -101,6 +104,7 @@ impl Field {
         Self::AcceptedAt,
         Self::FinishedAt,
         Self::RunAt,
+        Self::StartedAt,
     ];
 
     /// How it is written.
@@ -129,6 +133,7 @@ impl Field {
             Self::AcceptedAt => "accepted_at",
             Self::FinishedAt => "finished_at",
             Self::RunAt => "run_at",
+            Self::StartedAt => "started_at",
         }
     }
 
@@ -142,7 +147,7 @@ impl Field {
             Self::Kind | Self::State | Self::ErrorClass => Form::Word,
             Self::Priority | Self::Attempts | Self::Redrives => Form::Count,
             Self::Cost => Form::Usd,
-            Self::AcceptedAt | Self::FinishedAt | Self::RunAt => Form::Time,
+            Self::AcceptedAt | Self::FinishedAt | Self::RunAt | Self::StartedAt => Form::Time,
             _ => Form::Text,
         }
     }
@@ -185,12 +190,13 @@ impl Field {
             | Self::Cost
             | Self::AcceptedAt
             | Self::FinishedAt
-            | Self::RunAt => vec![],
+            | Self::RunAt
+            | Self::StartedAt => vec![],
         }
     }
 
     /// The number of a job: a count, nano-USD, or milliseconds since 1970.
-    pub(super) fn number(self, job: &Job) -> Option<i64> {
+    pub(super) fn number(self, job: &Job, place: &Place) -> Option<i64> {
         match self {
             Self::Priority => Some(job.priority.into()),
             Self::Attempts => Some(job.attempts.into()),
@@ -199,6 +205,10 @@ impl Field {
             Self::AcceptedAt => Some(job.accepted_at.0),
             Self::FinishedAt => job.finished_at.map(|at| at.0),
             Self::RunAt => Some(job.run_at.0),
+            Self::StartedAt => match place {
+                Place::Leased { started_at, .. } => started_at.map(|at| at.0),
+                Place::Unknown | Place::Waiting { .. } => None,
+            },
             _ => None,
         }
     }

@@ -8,7 +8,8 @@
 //! whatever the case); numbers, money and times by `<`, `<=`, `>` and `>=`. Values with anything but letters, digits and
 //! `_ - . : / @ * #` stand in double quotes, with `\"` and `\\`.
 //!
-//! `age` is the time since a job was accepted, `ended_age` the time since it ended. Both are read once, as moments: a filter
+//! `age` is the time since a job was accepted, `ended_age` the time since it ended, `running_age` the time since the attempt that
+//! runs has begun. They are read once, as moments: a filter
 //! that is kept means tomorrow what it meant today. A field that a job does not have equals nothing and lies on no side of
 //! anything, so only `!=` and `not in` hold.
 
@@ -26,7 +27,7 @@ pub use self::{
     search::Found,
 };
 use self::{fields::Form, parse::quoted};
-use crate::{ids::Name, job::Job, job::Kind, journal::JobFilter, state::State, time::Timestamp};
+use crate::{dispatcher::Place, ids::Name, job::Job, job::Kind, journal::JobFilter, state::State, time::Timestamp};
 
 /// Which jobs: all that meet each condition. Never without a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,9 +96,9 @@ impl Filter {
         self
     }
 
-    /// Whether a job in this state is meant.
-    pub fn matches(&self, job: &Job, state: State) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(job, state))
+    /// Whether a job in this state is meant, which is here in the dispatcher.
+    pub fn matches(&self, job: &Job, state: State, place: &Place) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(job, state, place))
     }
 
     /// The only value that a field may have, where the filter says so.
@@ -154,10 +155,10 @@ impl Filter {
 }
 
 impl Condition {
-    fn holds(&self, job: &Job, state: State) -> bool {
+    fn holds(&self, job: &Job, state: State, place: &Place) -> bool {
         match self.field.form() {
             Form::Text | Form::Word => self.meets_texts(&self.field.texts(job, state)),
-            Form::Count | Form::Usd | Form::Time => self.meets_number(self.field.number(job)),
+            Form::Count | Form::Usd | Form::Time => self.meets_number(self.field.number(job, place)),
         }
     }
 

@@ -182,12 +182,18 @@ impl<I: Iterator<Item = Placed>> Reader<I> {
             Some((at, Token::Word(word))) => match word.as_str() {
                 "age" => Ok(Subject::Since(Field::AcceptedAt)),
                 "ended_age" => Ok(Subject::Since(Field::FinishedAt)),
-                word => Field::parse(word)
-                    .map(Subject::Field)
-                    .ok_or_else(|| error(at, format!("`{word}` is not a field; age, ended_age, {} are", fields()))),
+                "running_age" => Ok(Subject::Since(Field::StartedAt)),
+                word => Field::parse(word).map(Subject::Field).ok_or_else(|| {
+                    error(at, format!("`{word}` is not a field; age, ended_age, running_age, {} are", fields()))
+                }),
             },
-            Some((at, _)) => Err(error(at, format!("here a field must stand: age, ended_age, {}", fields()))),
-            None => Err(error(self.end, format!("a condition is missing: a field is age, ended_age, {}", fields()))),
+            Some((at, _)) => {
+                Err(error(at, format!("here a field must stand: age, ended_age, running_age, {}", fields())))
+            }
+            None => Err(error(
+                self.end,
+                format!("a condition is missing: a field is age, ended_age, running_age, {}", fields()),
+            )),
         }
     }
 

@@ -40,7 +40,7 @@ impl Stores {
             let places = self.places(&listed.jobs).await;
             let now = self.clock.now();
             for (job, place) in listed.jobs.into_iter().zip(places) {
-                if !which.matches(&job, state::of(&job, &place, now).0) {
+                if !which.matches(&job, state::of(&job, &place, now).0, &place) {
                     continue;
                 }
                 if found.jobs.len() == most {

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    dispatcher::Place,
     error::{ErrorClass, JobError},
     ids::Epoch,
     ledger::{Nanousd, Usage},
@@ -71,7 +72,7 @@ fn a_job_is_found_by_each_of_its_fields() {
         "state not in (ready, running)",
     ];
     for text in holds {
-        assert!(read(text).matches(&job, State::Dead), "{text}");
+        assert!(read(text).matches(&job, State::Dead, &Place::Unknown), "{text}");
     }
     let fails = [
         "queue = embed",
@@ -87,13 +88,16 @@ fn a_job_is_found_by_each_of_its_fields() {
         "ended_age > 11m",
     ];
     for text in fails {
-        assert!(!read(text).matches(&job, State::Dead), "{text}");
+        assert!(!read(text).matches(&job, State::Dead, &Place::Unknown), "{text}");
     }
     let unpriced = Job { cost: None, finished_at: None, ..job };
     for text in ["cost >= 0", "cost < 1", "ended_age > 1s", "ended_age < 1000d"] {
-        assert!(!read(text).matches(&unpriced, State::Dead), "{text}: what a job has not lies nowhere");
+        assert!(
+            !read(text).matches(&unpriced, State::Dead, &Place::Unknown),
+            "{text}: what a job has not lies nowhere"
+        );
     }
-    assert!(read("cost != 0.05").matches(&unpriced, State::Dead));
+    assert!(read("cost != 0.05").matches(&unpriced, State::Dead, &Place::Unknown));
 }
 
 #[test]
@@ -101,7 +105,7 @@ fn a_bad_filter_says_where_and_what_would_be_right() {
     let table = [
         ("", 1, "a condition is missing"),
         ("   ", 4, "a condition is missing"),
-        ("colour = red", 1, "`colour` is not a field; age, ended_age, id, queue"),
+        ("colour = red", 1, "`colour` is not a field; age, ended_age, running_age, id, queue"),
         ("queue", 6, "=, !=, ~"),
         ("queue =", 8, "a value is missing"),
         ("queue llm", 7, "=, !=, ~"),
@@ -175,8 +179,8 @@ fn the_journal_narrows_by_what_is_certain() {
 fn a_callers_own_bounds_are_not_widened() {
     let job = dead_letter();
     let bound = read("state = dead and tenant in (acme, other)").and(Field::Tenant, "other");
-    assert!(!bound.matches(&job, State::Dead));
-    assert!(read("state = dead").and(Field::Tenant, "acme").matches(&job, State::Dead));
+    assert!(!bound.matches(&job, State::Dead, &Place::Unknown));
+    assert!(read("state = dead").and(Field::Tenant, "acme").matches(&job, State::Dead, &Place::Unknown));
     assert!(read("state = dead and state = ready").states().is_empty());
 }
 
@@ -226,7 +230,7 @@ proptest! {
     fn no_text_makes_the_reader_panic(text in "\\PC{0,80}|[a-z.=<>!~\"\\\\(), ]{0,80}") {
         if let Ok(filter) = Filter::parse(&text, NOW) {
             prop_assert!(!filter.conditions().is_empty());
-            filter.matches(&dead_letter(), State::Dead);
+            filter.matches(&dead_letter(), State::Dead, &Place::Unknown);
         }
     }
 
@@ -234,12 +238,25 @@ proptest! {
     fn the_journal_finds_every_job_that_matches(condition in condition(), state in prop::sample::select(State::ALL.to_vec())) {
         let job = Job { standing: state.standing(), ..dead_letter() };
         let filter = Filter { conditions: vec![condition] };
-        if filter.matches(&job, state) {
+        if filter.matches(&job, state, &Place::Unknown) {
             let narrowed = filter.narrowed();
             prop_assert!(narrowed.queue.is_none_or(|queue| queue == job.queue));
             prop_assert!(narrowed.standing.is_none_or(|standing| standing == job.standing));
             prop_assert!(narrowed.since.is_none_or(|since| job.accepted_at >= since));
             prop_assert!(narrowed.until.is_none_or(|until| job.accepted_at < until));
         }
+    }
+}
+
+#[test]
+fn an_attempt_has_an_age_while_it_runs() {
+    let job = Job { standing: Standing::Live, finished_at: None, ..dead_letter() };
+    let session = crate::ids::SessionId::generate();
+    let held = |started_at| Place::Leased { epoch: Epoch(3), session, started_at };
+    let long = held(Some(NOW.plus_ms(-3_700_000)));
+    assert!(read("state = running and running_age > 1h").matches(&job, State::Running, &long));
+    assert!(!read("running_age < 1h").matches(&job, State::Running, &long));
+    for place in [held(None), Place::Unknown] {
+        assert!(!read("running_age > 0s").matches(&job, State::Running, &place), "{place:?}");
     }
 }

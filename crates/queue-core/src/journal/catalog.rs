@@ -23,6 +23,8 @@ pub struct QueueSettings {
     pub paused_until: Option<Timestamp>,
     /// Why it is paused.
     pub reason: Option<String>,
+    /// Whether new jobs are refused, so that it runs empty.
+    pub draining: bool,
     /// Jobs of it that may run at once, over all workers.
     pub concurrency: Option<u32>,
     /// Jobs of one tenant with the same concurrency key that may run at once; [`KEY_CONCURRENCY_DEFAULT`] unless set.

@@ -325,6 +325,10 @@ pub trait Journal: Send + Sync {
     /// Gives a dead letter another life: new attempt budget, recoveries forgotten, memos kept.
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError>;
 
+    /// Likewise, with a new payload and the target that it loads, in one transaction: nobody can claim the old one. Kept
+    /// answers stay, and are found by calls that are still the same.
+    async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError>;
+
     /// The journal's life.
     fn incarnation(&self) -> Incarnation;
 

@@ -34,7 +34,7 @@ pub(super) async fn run(operator: &Operator, filter: &str, most: usize) -> Outco
     let mut errors = Vec::new();
     let mut redriven = Vec::new();
     for id in ids {
-        match redrive(operator, &id).await {
+        match redrive(operator, &id, None).await {
             Ok(_) => redriven.push(id),
             Err(failure) => errors.push(json!({"id": id, "error": failure.message})),
         }

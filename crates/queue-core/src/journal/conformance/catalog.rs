@@ -27,6 +27,7 @@ pub async fn queues_exist_once_named(fixture: &dyn Fixture) {
         concurrency: Some(3),
         timeout_ms: Some(9_000),
         key_concurrency: Some(2),
+        draining: true,
     };
     let first = store.catalog.set_queue(&"default".into(), settings.clone()).await.unwrap();
     assert!(first > queues["default"].version);

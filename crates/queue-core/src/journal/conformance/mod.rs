@@ -124,7 +124,8 @@ macro_rules! journal_conformance {
                 a_lost_provider_call_is_counted, shared_blame_isolates, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
                 a_cancelled_attempt_is_written_down,
-                a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life;
+                a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life,
+                a_dead_letter_may_get_another_payload;
             reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_asked_within_a_tenant_stays_in_it, what_is_missing_is_not_there;
             vault: a_key_is_set_over_the_one_before, a_deleted_key_leaves_its_number, refusals_disable_a_key,

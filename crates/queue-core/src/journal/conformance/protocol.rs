@@ -321,3 +321,23 @@ pub async fn a_dead_letter_gets_another_life(fixture: &dyn Fixture) {
     let dead = JobFilter { standing: Some(Standing::Dead), limit: 10, ..JobFilter::default() };
     assert!(store.reads.list(&dead).await.unwrap().jobs.is_empty());
 }
+
+/// Its new payload is what the next claim loads, in the lane of what that loads; what was paid for stays.
+pub async fn a_dead_letter_may_get_another_payload(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = job();
+    accept_new(&store, &job).await;
+    let mut end = settlement(&store, token(job.id, 0), death());
+    end.calls = vec![call(&job, "chat", Some(11))];
+    store.journal.settle(end).await.unwrap();
+    let payload = (bytes::Bytes::from_static(br#"{"messages":["mended"]}"#), "simulated:large:default".into());
+    let changed = store.journal.redrive_with(job.id, payload.clone(), NOW).await.unwrap();
+    let Changed::Done(entry) = changed else { panic!("{changed:?}") };
+    assert_eq!((entry.epoch, &entry.target), (Epoch(1), &payload.1));
+    let loaded = store.journal.load(&[token(job.id, 1)], NOW).await.unwrap().remove(0).unwrap();
+    assert_eq!((loaded.payload, loaded.job.target, loaded.job.redrives), (payload.0.clone(), payload.1.clone(), 1));
+    assert_eq!(store.journal.memos(job.id).await.unwrap().len(), 1);
+    let refused = store.journal.redrive_with(job.id, payload.clone(), NOW).await.unwrap();
+    assert!(matches!(refused, Changed::Refused(Standing::Live)), "{refused:?}");
+    assert!(matches!(store.journal.redrive_with(JobId::generate(), payload, NOW).await.unwrap(), Changed::Missing));
+}

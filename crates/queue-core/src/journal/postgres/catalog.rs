@@ -108,6 +108,7 @@ fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
         concurrency: cells.next::<Option<i64>>()?.and_then(|slots| u32::try_from(slots).ok()),
         timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
         key_concurrency: cells.next::<Option<i64>>()?.and_then(|jobs| u32::try_from(jobs).ok()),
+        draining: cells.next()?,
     };
     Ok((name, Versioned { version, value }))
 }
@@ -182,6 +183,7 @@ impl Verb for SetQueue {
                 .bind(settings.concurrency.map(i64::from))
                 .bind(settings.timeout_ms.map(rows::to_bigint))
                 .bind(settings.key_concurrency.map(i64::from))
+                .bind(settings.draining)
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

@@ -36,6 +36,7 @@ mod plans;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
     Accepted, Cancelled, Changed, Edit, Journal, JournalError, LiveScan, Loaded, NewJob, PAGE_MAX_ROWS, Recovered,
@@ -43,7 +44,7 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
-    ids::{Epoch, Generation, Incarnation, JobId},
+    ids::{Epoch, Generation, Incarnation, JobId, Name},
     ledger::{CallRecord, Memo},
     time::{Clock, Timestamp},
 };
@@ -157,7 +158,11 @@ impl Journal for PostgresJournal {
     }
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
-        self.write::<protocol::Redrive>((id, now)).await
+        self.write::<protocol::Redrive>((id, None, now)).await
+    }
+
+    async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError> {
+        self.write::<protocol::Redrive>((id, Some(payload), now)).await
     }
 
     fn incarnation(&self) -> Incarnation {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use sqlx::postgres::PgRow;
 
 use super::{
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
-    ids::{Epoch, Generation, JobId},
+    ids::{Epoch, Generation, JobId, Name},
     journal::{Cancelled, Changed, Edit, Interrupted, Recovered, Recovery, Token, lost, totals::TotalsChange},
     state::Standing,
     time::Timestamp,
@@ -281,18 +282,23 @@ pub(super) struct Redrive;
 
 #[async_trait]
 impl Verb for Redrive {
-    type Input = (JobId, Timestamp);
+    type Input = (JobId, Option<(Bytes, Name)>, Timestamp);
     type Output = Changed;
     const REPEATABLE: bool = false;
 
     async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<Changed>, Failure> {
         let mut answers = Vec::new();
-        for (id, now) in inputs {
-            let risen =
-                sqlx::query(sql::REDRIVE).bind(id.0).bind(now.0).fetch_optional(transaction.connection()).await?;
+        for (id, payload, now) in inputs {
+            let target = payload.as_ref().map(|(_, target)| target.as_str());
+            let asked = sqlx::query(sql::REDRIVE).bind(id.0).bind(now.0).bind(target);
+            let risen = asked.fetch_optional(transaction.connection()).await?;
             answers.push(match &risen {
                 Some(row) => {
                     let entry = rows::entry(row)?;
+                    if let Some((body, _)) = payload {
+                        let edited = sqlx::query(sql::EDIT_PAYLOAD).bind(id.0).bind(&**body);
+                        edited.execute(transaction.connection()).await?;
+                    }
                     sqlx::query(sql::WASTE_NOT).bind(id.0).execute(transaction.connection()).await?;
                     transaction.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);
                     Changed::Done(entry)

@@ -86,6 +86,7 @@ fn queues(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<
                 concurrency: cells.next()?,
                 timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
                 key_concurrency: cells.next()?,
+                draining: cells.next()?,
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -103,6 +104,7 @@ fn set_queue(batch: &mut Batch<'_>, (name, settings): &(Name, QueueSettings)) ->
             settings.concurrency,
             settings.timeout_ms.map(rows::to_integer),
             settings.key_concurrency,
+            settings.draining,
         ],
         |row| row.get(0),
     )

@@ -30,6 +30,7 @@ mod tests;
 use std::{path::Path, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 
 use super::{
     Accepted, Cancelled, Changed, Edit, Interrupted, Journal, JournalError, LiveScan, Loaded, NewJob, PAGE_MAX_ROWS,
@@ -37,7 +38,7 @@ use super::{
 };
 use crate::{
     dispatcher::Entry,
-    ids::{Epoch, Generation, Incarnation, JobId},
+    ids::{Epoch, Generation, Incarnation, JobId, Name},
     ledger::{CallRecord, Memo},
     time::{Clock, Timestamp},
 };
@@ -123,7 +124,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
-        self.writer.submit(1, (id, now), protocol::redrive).await
+        self.writer.submit(1, (id, None, now), protocol::redrive).await
+    }
+
+    async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError> {
+        self.writer.submit(1, (id, Some(payload), now), protocol::redrive).await
     }
 
     fn incarnation(&self) -> Incarnation {

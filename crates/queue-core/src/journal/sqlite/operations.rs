@@ -199,7 +199,7 @@ enum Effect {
 
 fn affect(batch: &mut Batch<'_>, order: &Order, pick: &Pick, now: Timestamp) -> rusqlite::Result<Effect> {
     match order.effect() {
-        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, now))? {
+        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, None, now))? {
             Changed::Done(entry) => Effect::Live(Box::new(entry)),
             _ => Effect::None,
         }),

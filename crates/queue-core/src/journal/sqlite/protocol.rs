@@ -1,5 +1,6 @@
 //! What happens to jobs besides attempts: recoveries, reconciles, cancels, edits and redrives.
 
+use bytes::Bytes;
 use rusqlite::{Row, params};
 
 use super::{
@@ -210,15 +211,23 @@ pub(super) fn edit(
 }
 
 /// Gives a dead letter another life. Its unique key comes back where no other job took it meanwhile.
-pub(super) fn redrive(batch: &mut Batch<'_>, (id, now): &(JobId, Timestamp)) -> rusqlite::Result<Changed> {
-    let redriven = batch.sql.find(Write::Redrive, params![id.as_bytes(), now.0], |row| {
-        Ok((rows::entry(row)?, row.get::<_, Option<String>>(ENTRY_COLUMNS)?))
+pub(super) fn redrive(
+    batch: &mut Batch<'_>,
+    (id, payload, now): &(JobId, Option<(Bytes, Name)>, Timestamp),
+) -> rusqlite::Result<Changed> {
+    let target = payload.as_ref().map(|(_, target)| target.as_str());
+    let redriven = batch.sql.find(Write::Redrive, params![id.as_bytes(), now.0, target], |row| {
+        let mut cells = Cells::of(row, ENTRY_COLUMNS);
+        Ok((rows::entry(row)?, cells.next::<Option<String>>()?, cells.next::<i64>()?))
     })?;
-    let Some((entry, unique_key)) = redriven else {
+    let Some((entry, unique_key, seq)) = redriven else {
         return Ok(standing(batch, *id)?.map_or(Changed::Missing, |(standing, _)| Changed::Refused(standing)));
     };
     if let Some(key) = unique_key {
         batch.sql.execute(Write::UniqueTake, params![entry.tenant.as_str(), key, id.as_bytes()])?;
+    }
+    if let Some((body, _)) = payload {
+        batch.sql.execute(Write::EditPayload, params![seq, &**body])?;
     }
     batch.sql.execute(Write::WasteNot, [id.as_bytes()])?;
     batch.count(&entry.queue, &entry.tenant, TotalsChange::REDRIVEN);

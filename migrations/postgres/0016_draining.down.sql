@@ -1,0 +1,2 @@
+-- Queues that were to run empty take jobs again.
+ALTER TABLE queues DROP COLUMN draining;
