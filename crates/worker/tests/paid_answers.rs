@@ -10,9 +10,10 @@ use std::sync::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use queue_core::{
     dispatcher::Entry,
-    ids::{Epoch, Generation, Incarnation, JobId},
+    ids::{Epoch, Generation, Incarnation, JobId, Name},
     job::{Kind, Loaded, NewJob},
     journal::{
         Accepted, Cancelled, Changed, Edit, Interrupted, Journal, JournalError, LiveScan, Recovered, Recovery, Settled,
