@@ -138,7 +138,7 @@ fn header(name: &str, value: &Value) -> Result<(HeaderName, HeaderValue), String
 pub fn target_of(url: &str) -> Target {
     let authority = url.split('/').nth(2).unwrap_or_default();
     // A colon separates in the names of targets: a port stands behind an underscore, as does each part of an IPv6 address.
-    let host = authority.replace(':', "_").replace('>', "_");
+    let host = authority.replace([':', '>'], "_");
     Target { provider: HTTP.into(), model: Name::new(host), credential: crate::route::OPERATORS.into() }
 }
 
