@@ -46,6 +46,15 @@ impl Caller {
         }
     }
 
+    /// Whose idempotency keys its requests use: those of the tenant; of who sees only what it has submitted itself, its own.
+    pub(crate) fn owner_of_keys(&self) -> Name {
+        match self.role {
+            // No name has such a letter.
+            Role::User => Name::new(format!("{}\u{1f}{}", self.tenant, self.key_id)),
+            _ => self.tenant.clone(),
+        }
+    }
+
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
     pub(crate) fn bound(&self) -> Option<&Name> {
         self.role.is_tenant_bound().then_some(&self.tenant)

@@ -10,25 +10,27 @@ use crate::problem::{Cause, Problem};
 /// When a client that was refused should come again, in seconds: nobody knows when maintenance ends.
 const RETRY_AFTER_S: u32 = 30;
 
+/// What the journal has answered.
+type Heard = Result<Option<Maintenance>, JournalError>;
+
 /// What this process has heard last.
 #[derive(Default)]
 pub(crate) struct Standing {
-    heard: Mutex<Option<(Option<Maintenance>, Instant)>>,
+    heard: Mutex<Option<(Heard, Instant)>>,
 }
 
 impl Standing {
-    /// The maintenance that is on. One request asks the journal; the others wait for its answer.
-    pub(crate) async fn now(&self, orders: &dyn Orders) -> Result<Option<Maintenance>, JournalError> {
+    /// The maintenance that is on. One request asks the journal; the others wait for its answer, also for one that it is away.
+    pub(crate) async fn now(&self, orders: &dyn Orders) -> Heard {
         let mut heard = self.heard.lock().await;
         if let Some((maintenance, at)) = &*heard
             && at.elapsed() < ORDERS_EVERY
         {
-            return Ok(maintenance.clone());
+            return maintenance.clone();
         }
-        let asked_at = Instant::now();
-        let maintenance = orders.maintenance().await?;
-        *heard = Some((maintenance.clone(), asked_at));
-        Ok(maintenance)
+        let maintenance = orders.maintenance().await;
+        *heard = Some((maintenance.clone(), Instant::now()));
+        maintenance
     }
 
     /// Something was ordered here: it holds with the next request.

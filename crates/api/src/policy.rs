@@ -8,7 +8,7 @@ use std::{
 };
 
 use queue_core::{
-    budget::{Applies, Lines, Measure},
+    budget::{Applies, Lines, Measure, Scope},
     error::ErrorClass,
     fallback::Link,
     ids::Name,
@@ -122,8 +122,10 @@ impl Spending<'_> {
                 if least > limit {
                     let (least, limit) = (measure.show(least), measure.show(limit));
                     let of = format!("the {} budget of {}", period.adjective(), scope.words());
-                    let detail = format!("the job needs {least} at the least, and {of} is {limit}");
-                    let reason = format!("needs {least} at the least: more than {of} ever has ({limit})");
+                    // What all tenants together may spend is the operators' business.
+                    let of = if *scope == Scope::All { of } else { format!("{of} ({limit})") };
+                    let detail = format!("the job needs {least} at the least: more than {of} ever has");
+                    let reason = format!("needs {least} at the least: more than {of} ever has");
                     return Err(Problem::new(Cause::TooDear, detail).estimated(cost).at("/payload", reason));
                 }
             }

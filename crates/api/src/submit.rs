@@ -80,7 +80,7 @@ impl Sender {
         let policy = app.policies.now(&*app.api.stores.catalog).await?;
         Ok(Origin {
             idempotency: self.key.map(|key| Idempotency {
-                owner: self.caller.tenant.clone(),
+                owner: self.caller.owner_of_keys(),
                 key,
                 fingerprint: idempotency::fingerprint(body),
                 item: 0,
@@ -118,7 +118,7 @@ pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Ans
 
 /// Keeps a second request with the same key out until this one is accepted.
 pub(crate) fn hold(app: &Shared, sender: &Sender) -> Result<Option<Entered>, Problem> {
-    sender.key.as_ref().map(|key| app.in_flight.enter(&sender.caller.tenant, key)).transpose()
+    sender.key.as_ref().map(|key| app.in_flight.enter(&sender.caller.owner_of_keys(), key)).transpose()
 }
 
 async fn read(app: &Shared, origin: Origin, body: Bytes) -> Result<Intake, Problem> {

@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How the operator commands find the server.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Access {
-    /// The server [env: LONGSHORE_URL] [default: the one that runs on the data folder, else http://127.0.0.1:8080]
+    /// The server [env: LONGSHORE_URL] [default: a profile, the one that runs on the data folder, else http://127.0.0.1:8080]
     #[arg(long, global = true, value_name = "URL", help_heading = "Server")]
     pub(crate) url: Option<String>,
     /// The data folder of `longshore up`, which holds the admin key [env: LONGSHORE_DATA] [default: ./longshore-data]
@@ -83,7 +83,8 @@ impl Client {
                 )));
             }
             if let Some(profile) = profile::find(profile, env)? {
-                let key = env.get("LONGSHORE_KEY").map(SecretString::from).or(profile.key);
+                // The key of another installation stays here.
+                let key = profile.key.or_else(|| env.get("LONGSHORE_KEY").map(SecretString::from));
                 return Self::new(&profile.url, key);
             }
         }

@@ -84,7 +84,7 @@ async fn a_redrive_goes_on_after_a_crash_and_ends_with_an_abort() {
     let mut up = Installation::start(&folder.path().join("data"), &[]).await;
     dead_letters(&up, "bulk", 120).await;
     // So slow that it is not over before the crash, and that there is something to abort after it.
-    let line = ["dlq", "retry", "--queue", "bulk", "--rate", "10", "--yes", "--detach"];
+    let line = ["dlq", "retry", "--queue", "bulk", "--rate", "2", "--yes", "--detach"];
     let (code, begun) = run(&up, &line);
     assert_eq!((code, &begun["state"]), (0, &json!("running")));
     assert_eq!(run(&up, &line).0, 5, "one of an action and queue runs at a time");

@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -145,6 +148,8 @@ pub enum Opened {
 #[derive(Default)]
 pub struct KeyCache {
     found: Mutex<HashMap<String, Found>>,
+    /// Times that keys were changed here.
+    changes: AtomicU64,
 }
 
 struct Found {
@@ -158,8 +163,13 @@ impl KeyCache {
     /// What `secret` opens at `now`.
     pub async fn find(&self, identity: &dyn Identity, secret: &Secret, now: Timestamp) -> Result<Opened, JournalError> {
         let asked_at = Instant::now();
+        let changes = self.changes.load(Ordering::Acquire);
         if let Some(row) = self.remembered(secret.id(), asked_at) {
-            return Ok(opened(row, secret, now));
+            match opened(row, secret, now) {
+                // Another process may have given the key another secret since.
+                Opened::Nothing => {}
+                opened => return Ok(opened),
+            }
         }
         let Some(row) = identity.key(secret.id()).await?.map(Arc::new) else {
             // As much work as for a key that is there.
@@ -167,7 +177,10 @@ impl KeyCache {
             return Ok(Opened::Nothing);
         };
         let opened = opened(row, secret, now);
-        if let Opened::Key(row) = &opened {
+        // What was read before a change here is not believed after it.
+        if let Opened::Key(row) = &opened
+            && self.changes.load(Ordering::Acquire) == changes
+        {
             self.remember(row.clone(), asked_at);
         }
         Ok(opened)
@@ -186,6 +199,7 @@ impl KeyCache {
 
     /// Keys were changed here: what they open is asked anew.
     pub fn forget(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.lock().clear();
     }
 

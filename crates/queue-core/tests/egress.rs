@@ -199,9 +199,14 @@ async fn nothing_leaves_for_any_url_of_the_corpus() {
 /// address that was checked, and the next connection is checked anew.
 #[tokio::test]
 async fn a_name_that_answers_differently_a_moment_later_gains_nothing() {
-    let good =
-        Witness::on("127.0.0.2", "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
-    let listener = TcpListener::bind(("127.0.0.1", good.port)).await.unwrap();
+    // A port that is free on both: somebody else's test may have this one on the other address.
+    let (good, listener) = loop {
+        let answer = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok";
+        let good = Witness::on("127.0.0.2", answer).await.unwrap();
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", good.port)).await {
+            break (good, listener);
+        }
+    };
     let rebinds: &[&[&str]] = &[&["127.0.0.2"], &["127.0.0.1"]];
     let names = Script::of(&[("rebind.example", rebinds)]);
     // Only the first address is allowed: it stands for a public one, which a test may not reach.

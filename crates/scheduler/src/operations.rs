@@ -22,8 +22,9 @@ use walk::Walk;
 const EVERY: Duration = Duration::from_millis(500);
 /// A walker that shows no sign of life for so long is taken for dead: three of its beats.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Operations that one process walks at once: each holds a connection of the journal now and then.
-const WALKED_MAX: usize = 4;
+/// Operations that one process walks at once: each holds a connection of the journal now and then, and sleeps for the rest. Slow
+/// ones must not keep a cancel waiting that is urgent.
+const WALKED_MAX: usize = 32;
 /// Operations that one look sees; the others have their turn when some of these have ended.
 const SEEN_MAX: usize = 100;
 

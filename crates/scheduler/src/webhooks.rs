@@ -45,10 +45,14 @@ const PRUNE_EVERY: Duration = Duration::from_secs(60);
 const KEPT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
 /// Most rows that one look forgets.
 const PRUNE_MAX: usize = 5_000;
+/// Statements of one round of it.
+const PRUNES_MAX: usize = 20;
 /// Messages under way at once in this process: each is a task and a connection.
 const UNDER_WAY_MAX: usize = 64;
 /// Of them, those of one lane: so one slow receiver leaves room for the others.
 const LANE_MAX: usize = 8;
+/// Messages of a lane that one round takes.
+const PER_ROUND_MAX: usize = LANE_MAX / 2;
 /// Longest time of one attempt.
 const ATTEMPT_MAX: Duration = Duration::from_secs(15);
 /// When others may take a delivery that was claimed: longer than an attempt and its note take.
@@ -113,7 +117,8 @@ struct Lane {
 
 impl Lane {
     fn takes_none(&self, now: Instant) -> bool {
-        self.under_way >= LANE_MAX || self.rests_until.is_some_and(|until| until > now)
+        // A round may take as many of it again.
+        self.under_way + PER_ROUND_MAX > LANE_MAX || self.rests_until.is_some_and(|until| until > now)
     }
 }
 
@@ -169,7 +174,7 @@ impl Sender {
         let claim = ClaimDeliveries {
             behind: std::mem::take(&mut self.behind),
             except: except.collect(),
-            per_lane: LANE_MAX / 2,
+            per_lane: PER_ROUND_MAX,
             limit: room,
             now,
             until: now.plus_ms(CLAIM_MS),
@@ -336,6 +341,8 @@ impl Message {
         let later = |error: String| Verdict {
             wait_ms: UNREADABLE_WAIT_MS,
             error: Some(error),
+            // Nothing of this lane can be sent here, so it rests.
+            works: Some(false),
             ..Verdict::new("unsigned", DeliveryState::Pending)
         };
         let body = match self.body().await {
@@ -481,8 +488,15 @@ async fn prune(stores: Stores, shutdown: CancellationToken) {
             () = tokio::time::sleep(PRUNE_EVERY) => {}
         }
         let before = stores.clock.now().plus_ms(-KEPT_MS);
-        if let Err(error) = stores.webhooks.prune_deliveries(before, PRUNE_MAX).await {
-            tracing::warn!(%error, "old webhook deliveries could not be forgotten");
+        for _ in 0..PRUNES_MAX {
+            match stores.webhooks.prune_deliveries(before, PRUNE_MAX).await {
+                Ok(forgotten) if (forgotten as usize) < PRUNE_MAX => break,
+                Ok(_) => tokio::task::yield_now().await,
+                Err(error) => {
+                    tracing::warn!(%error, "old webhook deliveries could not be forgotten");
+                    break;
+                }
+            }
         }
     }
 }

@@ -96,10 +96,7 @@ impl Breakers {
         let ask = Ask { target: name.clone(), account: account.clone(), probe, successes };
         match self.stores.breakers.enter(ask).await {
             Ok(Leave::Given) => {
-                // Else it has opened since the store said this.
-                if self.changes(&name) == changes {
-                    self.learn(&name, None);
-                }
+                self.learn_unless_changed(&name, None, changes);
                 Ok(self.entered(name, account, None))
             }
             Ok(Leave::Probe { target, account: of_account }) => {
@@ -109,8 +106,8 @@ impl Breakers {
                 Ok(self.entered(name, account, Some(Probe::begin(self.stores.clone(), probe, circuits))))
             }
             Ok(Leave::Refused(refusal)) => {
-                self.learn(&name, Some(&refusal));
-                if refusal.by != By::Operator {
+                let is_news = self.learn_unless_changed(&name, Some(&refusal), changes);
+                if is_news && refusal.by != By::Operator {
                     self.put_to_sleep(&name, &refusal).await;
                 }
                 Err(refused(target, &refusal))
@@ -167,9 +164,26 @@ impl Breakers {
         }
     }
 
-    fn learn(&self, target: &Name, refusal: Option<&Refusal>) {
+    /// Learns what the store has answered, unless the end of a call has told something newer meanwhile.
+    fn learn_unless_changed(&self, target: &Name, refusal: Option<&Refusal>, changes: u64) -> bool {
         let mut all = self.known();
         let known = all.entry(target.clone()).or_default();
+        let is_news = known.changes == changes;
+        if is_news {
+            self.note(target, known, refusal);
+        }
+        is_news
+    }
+
+    /// Learns what the end of a call has told.
+    fn hear(&self, target: &Name, refusal: Option<&Refusal>) {
+        let mut all = self.known();
+        let known = all.entry(target.clone()).or_default();
+        known.changes += 1;
+        self.note(target, known, refusal);
+    }
+
+    fn note(&self, target: &Name, known: &mut Known, refusal: Option<&Refusal>) {
         let now = self.stores.clock.now();
         known.learned = Some(now);
         known.refused =
@@ -184,11 +198,6 @@ impl Breakers {
 
     fn changes(&self, target: &Name) -> u64 {
         self.known().get(target).map_or(0, |known| known.changes)
-    }
-
-    fn hear(&self, target: &Name, refusal: Option<&Refusal>) {
-        self.known().entry(target.clone()).or_default().changes += 1;
-        self.learn(target, refusal);
     }
 
     fn take_successes(&self, target: &Name) -> u32 {

@@ -71,10 +71,13 @@ impl Claimer {
                 if all_given_up {
                     return;
                 }
-                match self.idle(&mut signals, next_at, claiming, &stop).await {
+                // What is due is none of the business of one that may not claim.
+                let due = next_at.filter(|_| may_claim);
+                match self.idle(&mut signals, due, claiming, &stop).await {
                     Woken::Work => work_expected = true,
                     Woken::Drain => claiming = false,
                 }
+                self.note_progress();
                 continue;
             }
             let asks = slot.is_some();
@@ -149,6 +152,11 @@ impl Claimer {
         false
     }
 
+    /// The loop goes round, whether there is anything to claim or not.
+    fn note_progress(&self) {
+        metrics::gauge!(telemetry::CLAIM_PROGRESS).set(self.stores.clock.now().0 as f64 / 1_000.0);
+    }
+
     async fn step(&self, acks: Vec<Ack>, slot: Option<OwnedSemaphorePermit>) -> Result<Stepped, DispatchError> {
         let slots = slot.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let step = Step {
@@ -166,8 +174,7 @@ impl Claimer {
                 return Err(error);
             }
         };
-        let now = self.stores.clock.now();
-        metrics::gauge!(telemetry::CLAIM_PROGRESS).set(now.0 as f64 / 1_000.0);
+        self.note_progress();
         let StepReply { claims, next_at } = reply;
         let full = slots > 0 && claims.len() == slots;
         if let (Some(slot), false) = (slot, claims.is_empty()) {

@@ -108,7 +108,15 @@ impl Worker {
         let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
         let stores = self.around.stores.clone();
         let session = self.session;
-        let Some(signals) = self.join(slots_total, &shutdown).await else { return Ok(()) };
+        let entry = WorkerSession {
+            id: session,
+            host: self.config.host.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            slots: slots_total as u32,
+            started_at: stores.clock.now(),
+            draining: false,
+        };
+        let Some(signals) = self.join(&entry, &shutdown).await else { return leave(&stores, session).await };
         let timeouts = Arc::new(Timeouts::new(self.config.timeouts.clone()));
         timeouts.refresh(&stores).await;
         // Before the first claim: a limit that an operator has set outlives whoever heard of it.
@@ -116,15 +124,14 @@ impl Worker {
         // Nobody spends before it is known what may be spent.
         let known = self.around.purse.known();
         if until_available("budgets", || known.refresh(), &shutdown).await.is_none() {
-            return Ok(());
+            return leave(&stores, session).await;
         }
 
         let leases = Arc::new(Leases::default());
         // Before the first claim: maintenance may have begun before this process.
-        let orders = Arc::new(Orders::default());
-        let hear = || orders.hear(&stores, session, &leases);
-        if until_available("orders", hear, &shutdown).await.is_none() {
-            return Ok(());
+        let orders = Arc::new(Orders::of(entry));
+        if until_available("orders", || orders.hear(&stores, &leases), &shutdown).await.is_none() {
+            return leave(&stores, session).await;
         }
         let slots = Arc::new(Semaphore::new(slots_total));
         let end = CancellationToken::new();
@@ -165,7 +172,7 @@ impl Worker {
         });
         let hearing = tokio::spawn({
             let (stores, leases, end) = (stores.clone(), leases.clone(), end.clone());
-            async move { orders.keep(&stores, session, &leases, &end).await }
+            async move { orders.keep(&stores, &leases, &end).await }
         });
         let waking = tokio::spawn({
             let (breakers, end) = (pipeline.breakers.clone(), end.clone());
@@ -194,26 +201,15 @@ impl Worker {
             }
         }
         coalescer.finish().await;
-        if let Err(error) = stores.dispatcher.leave(session).await {
-            tracing::warn!(%error, "the worker's session ends by itself");
-        }
-        stores.catalog.close_session(session).await
+        leave(&stores, session).await
     }
 
     async fn join(
         &self,
-        slots: usize,
+        entry: &WorkerSession,
         shutdown: &CancellationToken,
     ) -> Option<mpsc::Receiver<queue_core::dispatcher::Signal>> {
         let (stores, session) = (&self.around.stores, self.session);
-        let entry = WorkerSession {
-            id: session,
-            host: self.config.host.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            slots: slots as u32,
-            started_at: stores.clock.now(),
-            draining: false,
-        };
         until_available("open_session", || stores.catalog.open_session(entry.clone()), shutdown).await?;
         loop {
             match stores.dispatcher.join(session, vec![]).await {
@@ -226,6 +222,14 @@ impl Worker {
             }
         }
     }
+}
+
+/// Ends the session everywhere: nobody waits for this worker.
+async fn leave(stores: &queue_core::stores::Stores, session: SessionId) -> Result<(), JournalError> {
+    if let Err(error) = stores.dispatcher.leave(session).await {
+        tracing::warn!(%error, "the worker's session ends by itself");
+    }
+    stores.catalog.close_session(session).await
 }
 
 /// apalis runs the loop: one task a job; a panic of our own code inside it is caught and costs that job its lease, not

@@ -31,7 +31,7 @@ WITH done AS (
     FROM done d JOIN webhook_endpoints e ON e.tenant = d.everybody
     WHERE e.enabled AND e.events & 4 <> 0
     UNION ALL
-    SELECT NULL, d.webhook, 'own ' || split_part(d.webhook, '/', 3), d.tenant, 'job.cancelled', d.id, d.ended_at, d.ended_at
+    SELECT NULL, d.webhook, 'own ' || d.tenant || ' ' || split_part(d.webhook, '/', 3), d.tenant, 'job.cancelled', d.id, d.ended_at, d.ended_at
     FROM done d
     WHERE d.webhook IS NOT NULL
 ), freed AS (

@@ -16,7 +16,7 @@ WITH convicted AS (
     FROM convicted d JOIN webhook_endpoints e ON e.tenant = d.everybody
     WHERE e.enabled AND e.events & 2 <> 0
     UNION ALL
-    SELECT NULL, d.webhook, 'own ' || split_part(d.webhook, '/', 3), d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
+    SELECT NULL, d.webhook, 'own ' || d.tenant || ' ' || split_part(d.webhook, '/', 3), d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
     FROM convicted d
     WHERE d.webhook IS NOT NULL
 )

@@ -2,7 +2,8 @@
 -- Arguments: 1 lane behind which to begin, 2 lanes that are left alone, 3 lanes at most, 4 now, 5 of one lane at most, 6 in
 --            all at most, 7 when others may take them, 8 who takes them.
 -- Returns:   the columns of delivery_rows.
--- Invariant: walks from lane to lane along the index, so that what waits in one costs the others nothing. Rows that somebody
+-- Invariant: walks from lane to lane along the index, so that what waits in one costs the others nothing; lanes of which
+--            nothing is due are not among those at most. Rows that somebody
 --            else takes at this moment are passed over.
 WITH RECURSIVE lanes AS (
     (SELECT lane FROM webhook_deliveries WHERE state = 0 AND lane > $1::text ORDER BY lane LIMIT 1)
@@ -11,7 +12,10 @@ WITH RECURSIVE lanes AS (
     FROM lanes l
     WHERE l.lane IS NOT NULL
 ), few AS (
-    SELECT lane FROM lanes WHERE lane IS NOT NULL AND lane <> ALL ($2::text[]) LIMIT $3::bigint
+    SELECT lane FROM lanes
+    WHERE lane IS NOT NULL AND lane <> ALL ($2::text[])
+      AND (SELECT min(f.due_at) FROM webhook_deliveries f WHERE f.state = 0 AND f.lane = lanes.lane) <= $4::bigint
+    LIMIT $3::bigint
 ), due AS (
     SELECT d.seq
     FROM few CROSS JOIN LATERAL (

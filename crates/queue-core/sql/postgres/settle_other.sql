@@ -54,7 +54,7 @@ WITH done AS (
     FROM done d JOIN webhook_endpoints e ON e.tenant = d.everybody
     WHERE e.enabled AND e.events & 2 <> 0 AND d.standing = 2
     UNION ALL
-    SELECT NULL, d.webhook, 'own ' || split_part(d.webhook, '/', 3), d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
+    SELECT NULL, d.webhook, 'own ' || d.tenant || ' ' || split_part(d.webhook, '/', 3), d.tenant, 'job.dead', d.id, d.ended_at, d.ended_at
     FROM done d
     WHERE d.webhook IS NOT NULL AND d.standing = 2
 ), freed AS (

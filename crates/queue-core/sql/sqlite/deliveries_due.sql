@@ -12,6 +12,7 @@ WITH RECURSIVE lanes (lane) AS (
 ), few AS (
     SELECT lane FROM lanes
     WHERE lane IS NOT NULL AND lane NOT IN (SELECT value FROM json_each(?2))
+      AND (SELECT min(f.due_at) FROM webhook_deliveries f WHERE f.state = 0 AND f.lane = lanes.lane) <= ?4
     LIMIT ?3
 )
 SELECT d.seq

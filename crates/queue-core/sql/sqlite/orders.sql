@@ -1,5 +1,5 @@
 -- Purpose:   what operators have ordered that concerns a worker.
 -- Arguments: 1 its session.
--- Returns:   maintenance since, reason, whether it drains.
+-- Returns:   maintenance since, reason, whether it drains (NULL: it is not registered).
 -- Invariant: one row, also for a worker that is not registered.
-SELECT maintenance_since, maintenance_reason, EXISTS (SELECT 1 FROM sessions WHERE id = ?1 AND draining) FROM meta
+SELECT maintenance_since, maintenance_reason, (SELECT draining FROM sessions WHERE id = ?1) FROM meta

@@ -137,9 +137,13 @@ impl Refusal {
         is_used_up(self.limit, self.spent)
     }
 
-    /// For people.
+    /// For people, tenants among them: what all tenants together may spend and have spent is the operators' business.
     pub fn words(&self) -> String {
         let show = |number: i64| self.measure.show(number);
+        if self.scope == Scope::All {
+            let (period, of, asked) = (self.period.adjective(), self.scope.words(), show(self.asked));
+            return format!("the {period} budget of {of} has no room for {asked} more");
+        }
         format!(
             "the {} budget of {} of {} has no room for {} more: {} spent, {} reserved by calls under way",
             self.period.adjective(),

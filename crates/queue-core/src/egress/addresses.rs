@@ -100,11 +100,15 @@ const OUTSIDE_6: [([u16; 3], u8, &str); 5] = [
 
 /// Why nobody is sent to this address; `None`: it is public, or in a network that is allowed.
 pub(super) fn refusal(address: IpAddr, allowed: &[Network]) -> Option<&'static str> {
-    if METADATA.contains(&address) {
+    let is_allowed = |address: IpAddr| allowed.iter().any(|network| network.contains(address));
+    let inner = inner_of(address);
+    if METADATA.contains(&address) || inner.is_some_and(|inner| METADATA.contains(&inner.into())) {
         return Some("where a cloud keeps its credentials");
     }
-    if allowed.iter().any(|network| network.contains(address)) {
-        return None;
+    if is_allowed(address) {
+        // Whoever allows a network of disguises does not allow whatever hides in it.
+        let hidden = inner.filter(|inner| !is_allowed((*inner).into()));
+        return hidden.and_then(|inner| refusal(inner.into(), allowed));
     }
     match address {
         IpAddr::V4(address) => first(&NOT_PUBLIC_4, |(base, bits)| {
@@ -112,6 +116,20 @@ pub(super) fn refusal(address: IpAddr, allowed: &[Network]) -> Option<&'static s
         }),
         IpAddr::V6(address) => refusal_of_6(address),
     }
+}
+
+/// The address of IPv4 that an address of IPv6 stands for: mapped or compatible, NAT64, 6to4.
+fn inner_of(address: IpAddr) -> Option<Ipv4Addr> {
+    let IpAddr::V6(address) = address else { return None };
+    let [a, b, c, _, _, _, g, h] = address.segments();
+    match (a, b) {
+        // ::1 and :: are IPv6's own.
+        (0, 0) if address.segments()[..5] == [0; 5] && address.to_bits() > 1 => {}
+        (0x0064, 0xff9b) => {}
+        (0x2002, _) => return Some(Ipv4Addr::from_bits(u32::from(b) << 16 | u32::from(c))),
+        _ => return None,
+    }
+    Some(Ipv4Addr::from_bits(u32::from(g) << 16 | u32::from(h)))
 }
 
 fn refusal_of_6(address: Ipv6Addr) -> Option<&'static str> {
@@ -203,6 +221,16 @@ mod tests {
         for metadata in ["169.254.169.254", "fd00:ec2::254", "100.100.100.200"] {
             assert!(refused(metadata, &["0.0.0.0/0", "::/0"]).is_some(), "{metadata}");
         }
+        for (disguise, network) in [
+            ("64:ff9b::a9fe:a9fe", "64:ff9b::/96"),
+            ("64:ff9b::a00:5", "64:ff9b::/96"),
+            ("::ffff:169.254.169.254", "::/0"),
+            ("2002:7f00:1::", "2002::/16"),
+        ] {
+            assert!(refused(disguise, &[network]).is_some(), "{disguise}");
+        }
+        assert_eq!(refused("64:ff9b::101:101", &["64:ff9b::/96"]), None);
+        assert_eq!(refused("64:ff9b::a00:5", &["64:ff9b::/96", "10.0.0.0/8"]), None);
         // The disguised form of an allowed address is not the allowed address.
         assert!(refused("::ffff:10.0.0.1", &["10.0.0.0/8"]).is_some());
     }

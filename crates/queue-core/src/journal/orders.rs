@@ -28,8 +28,8 @@ pub struct Maintenance {
 pub struct WorkerOrders {
     /// Nobody claims.
     pub maintenance: Option<Maintenance>,
-    /// It claims no more and finishes what it runs.
-    pub drain: bool,
+    /// It claims no more and finishes what it runs; `None` where it is not registered: the last order stands.
+    pub drain: Option<bool>,
 }
 
 /// What operators order. It outlives every process; whoever is concerned looks every [`ORDERS_EVERY`].
@@ -44,6 +44,6 @@ pub trait Orders: Send + Sync {
     /// Orders a worker to drain, or to claim again; `false`: no such worker is registered.
     async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError>;
 
-    /// What holds for a worker; one that is not registered has no order of its own.
+    /// What holds for a worker.
     async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError>;
 }

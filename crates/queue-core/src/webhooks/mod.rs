@@ -444,10 +444,10 @@ pub trait Webhooks: Send + Sync {
     async fn prune_deliveries(&self, before: Timestamp, limit: usize) -> Result<u64, JournalError>;
 }
 
-/// The lane of a job's own URL: its host and port.
-pub fn own_lane(url: &str) -> String {
+/// The lane of a job's own URL: its tenant, host and port.
+pub fn own_lane(tenant: &str, url: &str) -> String {
     let authority = url.split('/').nth(2).unwrap_or_default();
-    format!("own {authority}")
+    format!("own {tenant} {authority}")
 }
 
 #[cfg(test)]
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn jobs_of_one_host_share_a_lane() {
-        assert_eq!(own_lane("https://a.example/x?y=/z"), "own a.example");
-        assert_eq!(own_lane("https://a.example:8443/"), "own a.example:8443");
+        assert_eq!(own_lane("acme", "https://a.example/x?y=/z"), "own acme a.example");
+        assert_eq!(own_lane("acme", "https://a.example:8443/"), "own acme a.example:8443");
     }
 }

@@ -128,7 +128,7 @@ impl Walk {
     async fn find(&mut self, meaning: &Meaning) -> Result<Found, Stop> {
         let most = match self.operation.order.dry_run {
             true => PAGE_MAX_ROWS,
-            false => (self.operation.order.rate_per_s as usize).clamp(STEP_MAX_JOBS / 10, PAGE_MAX_ROWS),
+            false => (self.operation.order.rate_per_s as usize).clamp(2, PAGE_MAX_ROWS),
         };
         let narrowed = JobFilter { before: self.operation.behind, ..meaning.narrowed.clone() };
         loop {

@@ -18,7 +18,7 @@ pub async fn maintenance_keeps_its_first_moment(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     assert_eq!(store.orders.maintenance().await.unwrap(), order(0, None));
     let anybody = store.orders.orders(SessionId::generate()).await.unwrap();
-    assert_eq!(anybody, WorkerOrders { maintenance: order(0, None), drain: false });
+    assert_eq!(anybody, WorkerOrders { maintenance: order(0, None), drain: None });
     store.orders.set_maintenance(None).await.unwrap();
     assert_eq!(store.orders.maintenance().await.unwrap(), None);
     store.orders.set_maintenance(order(9, Some("again"))).await.unwrap();
@@ -41,12 +41,12 @@ pub async fn a_worker_is_ordered_to_drain(fixture: &dyn Fixture) {
         store.catalog.open_session(session.clone()).await.unwrap();
     }
     assert!(store.orders.order_drain(one.id, true).await.unwrap());
-    assert!(store.orders.orders(one.id).await.unwrap().drain);
-    assert!(!store.orders.orders(other.id).await.unwrap().drain);
+    assert_eq!(store.orders.orders(one.id).await.unwrap().drain, Some(true));
+    assert_eq!(store.orders.orders(other.id).await.unwrap().drain, Some(false));
     let draining = store.catalog.sessions().await.unwrap().into_iter().filter(|session| session.draining);
     assert_eq!(draining.map(|session| session.id).collect::<Vec<_>>(), [one.id]);
     assert!(store.orders.order_drain(one.id, false).await.unwrap());
-    assert_eq!(store.orders.orders(one.id).await.unwrap(), WorkerOrders::default());
+    assert_eq!(store.orders.orders(one.id).await.unwrap().drain, Some(false));
     store.catalog.close_session(one.id).await.unwrap();
     assert!(!store.orders.order_drain(one.id, true).await.unwrap(), "it is gone");
 }

@@ -102,7 +102,7 @@ pub async fn an_end_is_told_to_whom_it_concerns(fixture: &dyn Fixture) {
         assert_eq!((delivery.url.as_deref(), delivery.enabled, &delivery.body), (Some(url), true, &None));
     }
     let lanes: std::collections::BTreeSet<_> = told.iter().map(|delivery| delivery.lane.as_str()).collect();
-    assert!(lanes.len() == 3 && lanes.contains("own job.example:8443"), "{lanes:?}");
+    assert!(lanes.len() == 3 && lanes.contains("own acme job.example:8443"), "{lanes:?}");
     let of_job = store.webhooks.deliveries(Listing::Job(own.id), i64::MAX, 9).await.unwrap();
     assert_eq!(of_job.len(), 3);
     let of_endpoint = store.webhooks.deliveries(Listing::Endpoint(everybody), i64::MAX, 9).await.unwrap();
@@ -206,12 +206,12 @@ pub async fn a_full_lane_holds_nobody_up(fixture: &dyn Fixture) {
         lanes
     };
     let few = lanes(ClaimDeliveries { per_lane: 1, ..claim(now) }).await;
-    assert_eq!(few, ["own a.example", "own b.example", "own c.example"]);
-    let except = ClaimDeliveries { except: vec!["own a.example".into()], per_lane: 1, ..claim(now) };
-    assert_eq!(lanes(except).await, ["own b.example"]);
-    let behind = ClaimDeliveries { behind: "own a.example".into(), ..claim(now) };
+    assert_eq!(few, ["own acme a.example", "own acme b.example", "own acme c.example"]);
+    let except = ClaimDeliveries { except: vec!["own acme a.example".into()], per_lane: 1, ..claim(now) };
+    assert_eq!(lanes(except).await, ["own acme b.example"]);
+    let behind = ClaimDeliveries { behind: "own acme a.example".into(), ..claim(now) };
     assert!(lanes(behind).await.is_empty());
-    assert_eq!(lanes(ClaimDeliveries { limit: 3, ..claim(now) }).await, ["own a.example"; 3]);
+    assert_eq!(lanes(ClaimDeliveries { limit: 3, ..claim(now) }).await, ["own acme a.example"; 3]);
 }
 
 fn attempt(seq: i64, owner: SessionId) -> DeliveryAttempt {

@@ -32,7 +32,7 @@ pub(super) fn tell_end(
 ) -> rusqlite::Result<()> {
     let tenant = tenant.as_str();
     if let Some(url) = own {
-        let values = params![tenant, url, own_lane(url), event.as_str(), id.as_bytes(), at.0];
+        let values = params![tenant, url, own_lane(tenant, url), event.as_str(), id.as_bytes(), at.0];
         batch.sql.execute(Write::WebhookTellOwn, values)?;
     }
     if is_listened_to(batch)? {
