@@ -15,7 +15,7 @@ use axum::{
     body::{Body, HttpBody},
     extract::Request,
     http::{Method, StatusCode},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use queue_core::{
     audit::AuditEntry,
@@ -29,7 +29,7 @@ use crate::{
     app::{App, Shared},
     auth::Caller,
     observe::Trail,
-    problem::Problem,
+    problem::{Cause, Problem},
 };
 
 /// Largest body, of a request or an answer, that is looked at.
@@ -217,15 +217,31 @@ fn claimed_key(headers: &axum::http::HeaderMap) -> Option<String> {
 }
 
 /// Handles a call and writes its row.
-pub(crate) async fn watch<F>(app: &Shared, request: Request, handle: impl FnOnce(Request) -> F) -> Response
+pub(crate) async fn watch<F>(
+    app: Shared,
+    request: Request,
+    handle: impl FnOnce(Shared, Request) -> F + Send + 'static,
+) -> Response
 where
-    F: Future<Output = Response>,
+    F: Future<Output = Response> + Send + 'static,
 {
     let call = Call::of(&request);
-    let notes = Arc::new(Mutex::new(Notes { wants_request: call.changes(), ..Notes::default() }));
-    let response = NOTES.scope(notes.clone(), handle(request)).await;
-    let notes = std::mem::take(&mut *held(&notes));
-    record(app, call, notes, response).await
+    let changes = call.changes();
+    let handled = async move {
+        let notes = Arc::new(Mutex::new(Notes { wants_request: changes, ..Notes::default() }));
+        let response = NOTES.scope(notes.clone(), handle(app.clone(), request)).await;
+        let notes = std::mem::take(&mut *held(&notes));
+        record(&app, call, notes, response).await
+    };
+    if !changes {
+        return handled.await;
+    }
+    // In a task of its own: a caller that hangs up must not leave a change without its row.
+    match tokio::spawn(handled).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(response) => response,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(error)) => Problem::new(Cause::Internal, error.to_string()).into_response(),
+    }
 }
 
 /// Whether the call has a row.

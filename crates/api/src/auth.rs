@@ -158,14 +158,14 @@ impl FromRequestParts<Shared> for Caller {
 /// Lets a request pass whose caller is known and may make it, and tells the handler who calls. What came of it stands in the
 /// audit log.
 pub(crate) async fn require(State(app): State<Shared>, request: Request, next: Next) -> Response {
-    audit::watch(&app, request, |request| admit(&app, request, next)).await
+    audit::watch(app, request, |app, request| admit(app, request, next)).await
 }
 
-async fn admit(app: &Shared, request: Request, next: Next) -> Response {
-    match caller_of(app, request.headers()).await {
+async fn admit(app: Shared, request: Request, next: Next) -> Response {
+    match caller_of(&app, request.headers()).await {
         Ok(caller) => {
             audit::by(&caller);
-            match access::permitted(app, &caller, request).await {
+            match access::permitted(&app, &caller, request).await {
                 Ok(mut request) => {
                     request.extensions_mut().insert(caller);
                     next.run(request).await

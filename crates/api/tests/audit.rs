@@ -46,7 +46,7 @@ async fn each_change_has_one_row_with_what_was_before() {
             200,
         ),
         (admin, Method::PUT, "/v1/tenants/acme/budget".to_owned(), Some(json!({"day_usd": "5"})), 200),
-        (admin, Method::PATCH, "/v1/tenants/acme".to_owned(), Some(json!({"weight": 3})), 200),
+        (admin, Method::PATCH, "/v1/tenants/acme".to_owned(), Some(json!({"paused": true})), 200),
         (
             admin,
             Method::POST,
@@ -60,7 +60,7 @@ async fn each_change_has_one_row_with_what_was_before() {
             operator,
             Method::POST,
             "/v1/operations".to_owned(),
-            Some(json!({"action": "cancel", "filter": {"queue": "x"}})),
+            Some(json!({"action": "cancel", "filter": "queue = x"})),
             0,
         ),
     ];
@@ -194,4 +194,29 @@ async fn the_log_is_one_chain_and_paged() {
     let heads = people.get(&people.admin, "/v1/audit/heads").await.expect(200);
     assert_eq!(heads["heads"][0]["seq"], 30);
     people.get(&people.operator, "/v1/audit").await.problem(403);
+}
+
+/// The change goes on when its caller hangs up, so its row is written.
+#[tokio::test]
+async fn who_hangs_up_leaves_a_row() {
+    let people = People::meet().await;
+    let body = json!({"day_usd": "5"}).to_string();
+    let request = format!(
+        "PUT /v1/tenants/acme/budget HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\nx-request-id: gone\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        people.admin.key.as_deref().unwrap(),
+        body.len()
+    );
+    let address = people.server.url.strip_prefix("http://").unwrap();
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.unwrap();
+    // The answer waits until the budget holds everywhere: the call is taken, and not answered yet.
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    drop(stream);
+    let ends = tokio::time::Instant::now() + server::PATIENCE;
+    while of(&people, "gone").await.is_empty() {
+        assert!(tokio::time::Instant::now() < ends, "no row");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(of(&people, "gone").await[0]["status"], 200);
 }

@@ -6,9 +6,9 @@ mod server;
 use std::sync::Arc;
 
 use queue_core::{
-    credentials::{Credentials, MasterKeys},
+    credentials::{Credentials, MasterKeys, Rewrapped},
     egress::Allowed,
-    webhooks::{Listing, Owner},
+    webhooks::{Listing, Owner, SealedSecret, open_all, rewrap, unreadable},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -174,4 +174,52 @@ async fn without_a_master_key_nothing_is_promised_that_could_not_be_signed() {
     let job = json!({"kind": "probe", "payload": {}, "webhook": {"url": "https://x.example/"}});
     server.post("/v1/jobs", &job).await.problem(503);
     server.post("/v1/jobs", &json!({"kind": "probe", "payload": {}})).await.expect(202);
+}
+
+/// A master key that is taken out after a rewrap is missed by no signing secret.
+#[tokio::test]
+async fn signing_secrets_follow_the_master_key() {
+    let server = server().await;
+    let made = server.post("/v1/webhooks", &json!({"url": "https://x.example/"})).await.expect(201);
+    let owner = Owner::Endpoint(made["id"].as_str().unwrap().parse().unwrap());
+    let now = server.stores.clock.now();
+    let kek = |found: &[SealedSecret]| found[0].sealed.kek_id.clone();
+    let before = server.stores.webhooks.secrets(&owner, now).await.unwrap();
+    let report = server.get("/v1/credentials").await.expect(200);
+    assert_eq!((&report["to_rewrap"], &report["unreadable"]), (&json!(0), &json!(0)));
+    assert_eq!(report["master_keys"], json!([kek(&before)]));
+
+    // Another process has a new key and no longer the old one: it says what it cannot read, and leaves it.
+    let new = MasterKeys::generate().unwrap();
+    let only_new = MasterKeys::parse(new.expose_secret()).unwrap();
+    let store = &*server.stores.webhooks;
+    assert_eq!(rewrap(store, &only_new).await.unwrap(), Rewrapped { done: 0, left: 1, unreadable: 1 });
+    let (behind, lost) = unreadable(store, &only_new).await.unwrap();
+    assert_eq!((behind, &lost[0].0, &lost[0].1), (1, &owner.to_string(), &kek(&before)));
+    assert!(open_all(&only_new, &owner, &before).is_err());
+}
+
+#[tokio::test]
+async fn a_rewrap_covers_signing_secrets() {
+    let (old, new) = (MasterKeys::generate().unwrap(), MasterKeys::generate().unwrap());
+    let both = format!("{}\n{}", new.expose_secret(), old.expose_secret());
+    let held = Arc::new(std::sync::OnceLock::<Arc<Credentials>>::new());
+    let keep = held.clone();
+    let server = Server::start_with(move |api| {
+        let credentials = Arc::new(Credentials::of(api.stores.vault.clone()));
+        credentials.set_master_keys(MasterKeys::parse(old.expose_secret()));
+        api.credentials = credentials.clone();
+        keep.set(credentials).ok();
+    })
+    .await;
+    let made = server.post("/v1/webhooks", &json!({"url": "https://x.example/"})).await.expect(201);
+    let owner = Owner::Endpoint(made["id"].as_str().unwrap().parse().unwrap());
+    held.get().unwrap().set_master_keys(MasterKeys::parse(&both));
+    assert_eq!(server.get("/v1/credentials").await.expect(200)["to_rewrap"], 1);
+    let step = server.send(server.request(reqwest::Method::POST, "/v1/credentials/rewrap")).await.expect(200);
+    assert_eq!((&step["done"], &step["left"]), (&json!(1), &json!(0)));
+    assert_eq!(server.get("/v1/credentials").await.expect(200)["to_rewrap"], 0);
+    let sealed = server.stores.webhooks.secrets(&owner, server.stores.clock.now()).await.unwrap();
+    let opened = open_all(&MasterKeys::parse(new.expose_secret()).unwrap(), &owner, &sealed).unwrap();
+    assert_eq!(opened[0].expose_secret(), made["secret"].as_str().unwrap());
 }

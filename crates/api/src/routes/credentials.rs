@@ -13,6 +13,7 @@ use queue_core::{
     credentials::{Credential, CredentialPolicy, CredentialState, Report, SealError, SetError, check_key, own},
     ids::Name,
     time::Timestamp,
+    webhooks,
 };
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -28,10 +29,13 @@ use crate::{
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
     settings::REASON_MAX_BYTES,
+    signing,
 };
 
 /// Largest body of a change.
 const BODY_MAX_BYTES: usize = 16 * 1024;
+/// Signing secrets that a report names.
+const SECRETS_NAMED_MAX: usize = 100;
 
 /// A tenant's key for a provider, without the key.
 #[derive(Debug, Serialize, ToSchema)]
@@ -384,9 +388,9 @@ pub(crate) struct CredentialReport {
     credentials: usize,
     /// Of them, those that are switched off.
     disabled: usize,
-    /// Of them, those that another master key than the current one opens.
+    /// Those that another master key than the current one opens, signing secrets of webhooks included.
     to_rewrap: usize,
-    /// Of them, those whose master key this server does not have.
+    /// Those whose master key this server does not have, signing secrets of webhooks included.
     unreadable: usize,
     /// The first of them.
     unreadable_credentials: Vec<UnreadView>,
@@ -418,18 +422,25 @@ pub(crate) async fn report(State(app): State<Shared>, uri: Uri) -> Result<Respon
     app.api.credentials.refresh().await?;
     let report = Arc::unwrap_or_clone(app.api.credentials.report());
     let Report { credentials, disabled, to_rewrap, unreadable, named, master_keys, trouble } = report;
+    let (behind, lost) = webhooks::unreadable(&*app.api.stores.webhooks, &app.api.credentials.master_keys()).await?;
+    let secrets = lost.iter().take(SECRETS_NAMED_MAX).map(|(owner, kek_id, reason)| UnreadView {
+        tenant: owner.clone(),
+        provider: "webhook signing".to_owned(),
+        kek_id: kek_id.clone(),
+        reason: reason.to_string(),
+    });
     let unread = |one: queue_core::credentials::Unread| UnreadView {
         tenant: one.tenant.to_string(),
         provider: one.provider.to_string(),
         kek_id: one.kek_id,
         reason: one.reason.to_string(),
     };
-    let unreadable_credentials = named.into_iter().map(unread).collect();
+    let unreadable_credentials = named.into_iter().map(unread).chain(secrets).collect();
     Ok(answer(CredentialReport {
         credentials,
         disabled,
-        to_rewrap,
-        unreadable,
+        to_rewrap: to_rewrap + behind,
+        unreadable: unreadable + lost.len(),
         unreadable_credentials,
         master_keys,
         trouble,
@@ -449,7 +460,7 @@ pub(crate) struct RewrapStep {
     master_key: Option<String>,
 }
 
-/// Wraps the data keys of up to 100 keys anew, for the current master key. Ask again until nothing is left but what cannot be
+/// Wraps the data keys of up to 100 keys, and of up to 100 signing secrets of webhooks, anew, for the current master key. Ask again until nothing is left but what cannot be
 /// read; it may be broken off and done twice.
 #[utoipa::path(post, path = "/v1/credentials/rewrap", tag = "credentials", security(("key" = [])), responses(
     (status = 200, body = RewrapStep),
@@ -461,6 +472,13 @@ pub(crate) async fn rewrap(State(app): State<Shared>, uri: Uri) -> Result<Respon
         SetError::Journal(error) => error.into(),
         other => Problem::new(Cause::Unavailable, other.to_string()),
     })?;
+    let secrets = webhooks::rewrap(&*app.api.stores.webhooks, &app.api.credentials.master_keys()).await;
+    let secrets = secrets.map_err(signing::problem)?;
     let master_key = app.api.credentials.report().master_keys.first().cloned();
-    Ok(answer(RewrapStep { done: step.done, left: step.left, unreadable: step.unreadable, master_key }))
+    Ok(answer(RewrapStep {
+        done: step.done + secrets.done,
+        left: step.left + secrets.left,
+        unreadable: step.unreadable + secrets.unreadable,
+        master_key,
+    }))
 }

@@ -21,7 +21,9 @@ use uuid::Uuid;
 
 pub(crate) use body::{budget_body, credential_body};
 pub use body::{circuit_body, job_body, message};
-pub use secrets::{OVERLAP_MAX_MS, OVERLAP_MS, Owner, SecretError, ensure_secret, first_secret, open_all, rotate};
+pub use secrets::{
+    OVERLAP_MAX_MS, OVERLAP_MS, Owner, SecretError, ensure_secret, first_secret, open_all, rewrap, rotate, unreadable,
+};
 pub use sign::{generate as generate_secret, request_headers, signature};
 
 use crate::{
@@ -34,6 +36,8 @@ use crate::{
 
 /// Endpoints of an installation at most: all of them are read for a list, and joined with each group of ends.
 pub const ENDPOINTS_MAX: usize = 1_000;
+/// Secrets that one rewrap looks at.
+pub(crate) const SECRETS_MAX: usize = 10_000;
 /// Lanes that one claim looks at; the next one goes on behind them.
 pub const LANES_MAX: usize = 200;
 /// Most deliveries of one page.
@@ -405,6 +409,12 @@ pub trait Webhooks: Send + Sync {
     /// Adds a secret and limits the one before it; those before that are gone. `false` where the version is there already:
     /// somebody was faster.
     async fn put_secret(&self, secret: NewSecret) -> Result<bool, JournalError>;
+
+    /// The secrets that another master key than this one wraps, with the text of their owner: 10,000 at most.
+    async fn secrets_behind(&self, kek_id: &str) -> Result<Vec<(String, SealedSecret)>, JournalError>;
+
+    /// Replaces a secret's wrapped data key. `false` where that version is not wrapped so any more.
+    async fn rewrap_secret(&self, owner: String, version: i64, from: String, to: Sealed) -> Result<bool, JournalError>;
 
     /// Notes that a circuit is open or closed, and if that is news, writes the deliveries of its message in the same commit.
     /// `true` for whoever came first.

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{NewSecret, SealedSecret, Webhooks, sign};
 use crate::{
-    credentials::{MasterKeys, SealError, Sealed, SecretName},
+    credentials::{AT_ONCE, MasterKeys, Rewrapped, SealError, Sealed, SecretName},
     ids::Name,
     journal::JournalError,
     time::Timestamp,
@@ -69,6 +69,42 @@ pub enum SecretError {
 pub fn open_all(keys: &MasterKeys, owner: &Owner, sealed: &[SealedSecret]) -> Result<Vec<SecretString>, SealError> {
     let text = owner.to_string();
     sealed.iter().map(|one| keys.open(Owner::seal_name(&text, one.version), &one.sealed)).collect()
+}
+
+/// Wraps up to [`AT_ONCE`] data keys of secrets anew, for the current master key. It may be broken off and done twice.
+pub async fn rewrap(webhooks: &dyn Webhooks, keys: &MasterKeys) -> Result<Rewrapped, SecretError> {
+    let current = keys.current().ok_or(SealError::NoMasterKey)?;
+    let (mut step, mut tried) = (Rewrapped::default(), 0);
+    for (owner, SealedSecret { version, sealed, .. }) in webhooks.secrets_behind(current).await? {
+        match keys.rewrap(Owner::seal_name(&owner, version), &sealed) {
+            Ok(None) => {}
+            Ok(Some(_)) if tried == AT_ONCE => step.left += 1,
+            Ok(Some(to)) => {
+                tried += 1;
+                // One that has moved on since is looked at again by the next step.
+                let done = webhooks.rewrap_secret(owner, version, sealed.kek_id, to).await?;
+                *(if done { &mut step.done } else { &mut step.left }) += 1;
+            }
+            Err(_) => {
+                step.left += 1;
+                step.unreadable += 1;
+            }
+        }
+    }
+    Ok(step)
+}
+
+/// The secrets that the current master key does not wrap, and of them, those that no master key of this process opens.
+pub async fn unreadable(
+    webhooks: &dyn Webhooks,
+    keys: &MasterKeys,
+) -> Result<(usize, Vec<(String, String, SealError)>), JournalError> {
+    let behind = webhooks.secrets_behind(keys.current().unwrap_or_default()).await?;
+    let lost = behind.iter().filter_map(|(owner, SealedSecret { version, sealed, .. })| {
+        let error = keys.check(Owner::seal_name(owner, *version), sealed).err()?;
+        Some((owner.clone(), sealed.kek_id.clone(), error))
+    });
+    Ok((behind.len(), lost.collect()))
 }
 
 /// The first secret of an owner that is about to be made.

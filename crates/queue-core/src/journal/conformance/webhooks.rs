@@ -380,6 +380,19 @@ pub async fn secrets_are_rotated(fixture: &dyn Fixture) {
     assert!(put(3, 200).await);
     assert_eq!(versions(50).await, [3, 2], "the first is gone");
     assert!(store.webhooks.secrets(&Owner::Tenant("acm".into()), NOW).await.unwrap().is_empty());
+    let behind = store.webhooks.secrets_behind("another").await.unwrap();
+    let (text, newest) = behind.last().unwrap();
+    let kek = newest.sealed.kek_id.clone();
+    assert_eq!(text, &owner.to_string());
+    assert_eq!(store.webhooks.secrets_behind(&kek).await.unwrap().len(), behind.len() - 1);
+    let to = Sealed { kek_id: "another".into(), wrapped_key: vec![7], ciphertext: Vec::new() };
+    for done in [true, false] {
+        let rewrapped = store.webhooks.rewrap_secret(text.clone(), newest.version, kek.clone(), to.clone()).await;
+        assert_eq!(rewrapped.unwrap(), done);
+    }
+    let moved = store.webhooks.secrets(&owner, NOW).await.unwrap();
+    let moved = moved.iter().find(|one| one.version == newest.version).unwrap();
+    assert_eq!(moved.sealed, Sealed { ciphertext: newest.sealed.ciphertext.clone(), ..to });
     let id = added(&store, None, &EventKind::ALL).await;
     let of_endpoint = Owner::Endpoint(id);
     assert_eq!(store.webhooks.secrets(&of_endpoint, NOW).await.unwrap().len(), 1);

@@ -19,8 +19,8 @@ use crate::{
     time::Timestamp,
     webhooks::{
         ATTEMPTS_SHOWN_MAX, AttemptView, CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt,
-        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SealedSecret,
-        Webhooks,
+        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SECRETS_MAX,
+        SealedSecret, Webhooks,
     },
 };
 
@@ -54,7 +54,7 @@ impl Webhooks for PostgresJournal {
             let owner = owner.clone();
             async move {
                 let found = sqlx::query(sql::SIGNING_SECRETS).bind(owner).bind(now.0).fetch_all(&pool).await?;
-                Ok(found.iter().map(secret).collect::<Result<_, _>>()?)
+                Ok(found.iter().map(|row| secret(row, 0)).collect::<Result<_, _>>()?)
             }
         })
         .await
@@ -62,6 +62,23 @@ impl Webhooks for PostgresJournal {
 
     async fn put_secret(&self, secret: NewSecret) -> Result<bool, JournalError> {
         self.write::<PutSecret>(secret).await
+    }
+
+    async fn secrets_behind(&self, kek_id: &str) -> Result<Vec<(String, SealedSecret)>, JournalError> {
+        let kek_id = kek_id.to_owned();
+        self.ask(|pool| {
+            let kek_id = kek_id.clone();
+            async move {
+                let asked = sqlx::query(sql::SIGNING_SECRETS_BEHIND).bind(kek_id).bind(SECRETS_MAX as i64);
+                let owned = |row: &PgRow| Ok((Cells::of(row, 0).text()?, secret(row, 1)?));
+                Ok(asked.fetch_all(&pool).await?.iter().map(owned).collect::<Result<_, sqlx::Error>>()?)
+            }
+        })
+        .await
+    }
+
+    async fn rewrap_secret(&self, owner: String, version: i64, from: String, to: Sealed) -> Result<bool, JournalError> {
+        self.write::<RewrapSecret>((owner, version, from, to)).await
     }
 
     async fn tell_circuit(&self, told: CircuitTold) -> Result<bool, JournalError> {
@@ -138,8 +155,8 @@ fn owner_of(tenant: Name) -> Option<Name> {
     (!tenant.as_str().is_empty()).then_some(tenant)
 }
 
-fn secret(row: &PgRow) -> Result<SealedSecret, sqlx::Error> {
-    let mut cells = Cells::of(row, 0);
+fn secret(row: &PgRow, at: usize) -> Result<SealedSecret, sqlx::Error> {
+    let mut cells = Cells::of(row, at);
     Ok(SealedSecret {
         version: cells.next()?,
         sealed: Sealed { kek_id: cells.next()?, wrapped_key: cells.next()?, ciphertext: cells.next()? },
@@ -283,6 +300,32 @@ impl Verb for PutSecret {
             put.push(added > 0);
         }
         Ok(put)
+    }
+}
+
+struct RewrapSecret;
+
+#[async_trait]
+impl Verb for RewrapSecret {
+    type Input = (String, i64, String, Sealed);
+    type Output = bool;
+    /// A repeat finds the other master key: the step that follows finds nothing to do.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<bool>, Failure> {
+        let mut rewrapped = Vec::new();
+        for (owner, version, from, to) in inputs {
+            let done = sqlx::query(sql::SIGNING_SECRET_REWRAP)
+                .bind(owner)
+                .bind(version)
+                .bind(from)
+                .bind(&to.kek_id)
+                .bind(&to.wrapped_key)
+                .execute(transaction.connection())
+                .await?;
+            rewrapped.push(done.rows_affected() > 0);
+        }
+        Ok(rewrapped)
     }
 }
 

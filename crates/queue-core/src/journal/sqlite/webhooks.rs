@@ -17,8 +17,8 @@ use crate::{
     time::Timestamp,
     webhooks::{
         ATTEMPTS_SHOWN_MAX, AttemptView, CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt,
-        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SealedSecret,
-        Webhooks, own_lane,
+        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SECRETS_MAX,
+        SealedSecret, Webhooks, own_lane,
     },
 };
 
@@ -93,13 +93,34 @@ impl Webhooks for SqliteJournal {
         let owner = owner.to_string();
         self.readers
             .read(move |connection| {
-                connection.prepare_cached(read::SIGNING_SECRETS)?.query_map(params![owner, now.0], secret)?.collect()
+                connection
+                    .prepare_cached(read::SIGNING_SECRETS)?
+                    .query_map(params![owner, now.0], |row| secret(row, 0))?
+                    .collect()
             })
             .await
     }
 
     async fn put_secret(&self, secret: NewSecret) -> Result<bool, JournalError> {
         self.writer.submit(1, secret, put_secret).await
+    }
+
+    async fn secrets_behind(&self, kek_id: &str) -> Result<Vec<(String, SealedSecret)>, JournalError> {
+        let kek_id = kek_id.to_owned();
+        self.readers
+            .read(move |connection| {
+                let owned = |row: &Row<'_>| Ok((Cells::of(row, 0).next()?, secret(row, 1)?));
+                let limit = SECRETS_MAX as i64;
+                connection
+                    .prepare_cached(read::SIGNING_SECRETS_BEHIND)?
+                    .query_map(params![kek_id, limit], owned)?
+                    .collect()
+            })
+            .await
+    }
+
+    async fn rewrap_secret(&self, owner: String, version: i64, from: String, to: Sealed) -> Result<bool, JournalError> {
+        self.writer.submit(1, (owner, version, from, to), rewrap_secret).await
     }
 
     async fn tell_circuit(&self, told: CircuitTold) -> Result<bool, JournalError> {
@@ -198,8 +219,8 @@ fn owner_of(tenant: Name) -> Option<Name> {
     (!tenant.as_str().is_empty()).then_some(tenant)
 }
 
-fn secret(row: &Row<'_>) -> rusqlite::Result<SealedSecret> {
-    let mut cells = Cells::of(row, 0);
+fn secret(row: &Row<'_>, at: usize) -> rusqlite::Result<SealedSecret> {
+    let mut cells = Cells::of(row, at);
     Ok(SealedSecret {
         version: cells.next()?,
         sealed: Sealed { kek_id: cells.next()?, wrapped_key: cells.next()?, ciphertext: cells.next()? },
@@ -291,6 +312,14 @@ fn put_secret(batch: &mut Batch<'_>, new: &NewSecret) -> rusqlite::Result<bool> 
     batch.sql.execute(Write::SigningSecretsLimit, params![owner, new.version - 1, new.former_until.0])?;
     batch.sql.execute(Write::SigningSecretsDrop, params![owner, new.version - 1])?;
     Ok(true)
+}
+
+fn rewrap_secret(
+    batch: &mut Batch<'_>,
+    (owner, version, from, to): &(String, i64, String, Sealed),
+) -> rusqlite::Result<bool> {
+    let values = params![owner, version, from, to.kek_id, to.wrapped_key];
+    Ok(batch.sql.execute(Write::SigningSecretRewrap, values)? > 0)
 }
 
 fn tell_circuit(batch: &mut Batch<'_>, told: &CircuitTold) -> rusqlite::Result<bool> {
