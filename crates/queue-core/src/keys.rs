@@ -190,11 +190,14 @@ impl KeyCache {
     /// has ended.
     pub async fn key(&self, identity: &dyn Identity, id: &str) -> Result<Option<(Arc<ApiKey>, Instant)>, JournalError> {
         let asked_at = Instant::now();
+        let changes = self.changes.load(Ordering::Acquire);
         if let Some(held) = self.held(id, asked_at) {
             return Ok(Some(held));
         }
         let Some(row) = identity.key(id).await?.map(Arc::new) else { return Ok(None) };
-        self.remember(row.clone(), asked_at);
+        if self.changes.load(Ordering::Acquire) == changes {
+            self.remember(row.clone(), asked_at);
+        }
         Ok(Some((row, asked_at)))
     }
 

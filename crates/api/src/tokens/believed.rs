@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -31,6 +34,8 @@ pub(crate) enum Belief {
 #[derive(Default)]
 pub(crate) struct Believed {
     found: Mutex<HashMap<blake3::Hash, (Arc<Verified>, Instant)>>,
+    /// Times that something was taken back here.
+    changes: AtomicU64,
 }
 
 impl Believed {
@@ -44,6 +49,7 @@ impl Believed {
         now: Timestamp,
     ) -> Result<Belief, JournalError> {
         let (hash, asked_at) = (blake3::hash(token.as_bytes()), Instant::now());
+        let changes = self.changes.load(Ordering::Acquire);
         if let Some(found) = self.remembered(&hash, asked_at) {
             if found.expires_at.plus_ms(LEEWAY_S * 1_000) <= now {
                 return Ok(Belief::Refused("it has expired".into()));
@@ -62,12 +68,16 @@ impl Believed {
             Ok(known_at) => known_at.unwrap_or(asked_at).min(asked_at),
             Err(reason) => return Ok(Belief::Refused(reason.into())),
         };
-        self.remember(hash, verified.clone(), known_at);
+        // What was read before a change here is not believed after it.
+        if self.changes.load(Ordering::Acquire) == changes {
+            self.remember(hash, verified.clone(), known_at);
+        }
         Ok(Belief::Bearer(verified))
     }
 
     /// Something was taken back here: everything is looked at anew.
     pub(crate) fn forget(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
         self.lock().clear();
     }
 

@@ -1,5 +1,5 @@
 //! What a caller of a tenant reads, behind the second wall: in transactions of the role `longshore_tenant` that say whose they
-//! are, so that row-level security shows that tenant's rows and no other. `0015_tenants.sql` is the wall.
+//! are, so that row-level security shows that tenant's rows and no other. `0014_tenants.sql` is the wall.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -147,7 +147,8 @@ impl Reads for OfTenant {
 
     /// Keys of requests belong to the tenant that sent them; of others nothing is told.
     async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
-        if *owner != self.tenant {
+        // A tenant's, or those of one of its keys: tenant, separator, key.
+        if owner.as_str().split('\u{1f}').next() != Some(self.tenant.as_str()) {
             return Ok(None);
         }
         self.journal.answered(owner, key).await
