@@ -4,6 +4,7 @@
 //! again, keeps the new answer before anyone looks at it, and writes the ledger row either way.
 
 mod embed;
+mod service;
 mod shared;
 mod vectors;
 
@@ -21,15 +22,15 @@ use bytes::Bytes;
 use queue_core::{
     budget::{Amount, Budget, Known},
     credentials::{Credentials, Heard, Unlocked},
-    egress::{Allowed, Answer, Egress, Outgoing, SendError},
+    egress::{Allowed, Egress},
     error::{ErrorClass, JobError},
     events::EventBody,
     fallback::Chain,
     ids::CallId,
     job::{Job, Loaded},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, PriceBook, SavedBy, Saving, Tier, Usage, UsageSource},
-    limiter::{InForce, Limits, Told as LimitsTold, memory::MemoryLimiter},
-    route::{HTTP, Routes, Target},
+    limiter::{InForce, Limits, memory::MemoryLimiter},
+    route::{Routes, Target},
     stores::Stores,
     telemetry,
 };
@@ -347,34 +348,6 @@ impl JobContext {
         let noted = note_key(&self.around, key.as_ref(), verdict(&concluded));
         tokio::join!(leave.end(verdict(&concluded)), self.around.gate.end(pass, &alike, ended), noted);
         concluded.map_err(|error| after_refusal(&self.around, key.as_ref(), error))
-    }
-
-    /// Sends a job's request to a service, within its limits and past its breaker; what came of it is what `judge` says.
-    pub(crate) async fn call_service(
-        &self,
-        target: &Target,
-        request: Outgoing,
-        judge: impl FnOnce(Result<Answer, SendError>, queue_core::time::Timestamp) -> Result<Answer, JobError>,
-    ) -> Result<Answer, JobError> {
-        let leave = self.breakers.enter(target).await?;
-        let _wished = InFlight::enter(&self.wished);
-        let alike = Alike::of(self.job(), target.model.as_str());
-        let call = CallId::of(self.job().id, HTTP, 0);
-        let (leave, mut pass) = self.admit(target, (call, false), leave, Estimate::default()).await?;
-        let began = Instant::now();
-        pass.sends();
-        let outcome = judge(self.around.egress.send(request).await, self.now());
-        let took = began.elapsed();
-        let ended = match &outcome {
-            Ok(_) => Ended::well(None, LimitsTold::default(), took),
-            Err(error) => {
-                let failed = CallError::unbilled(error.class, error.code.clone(), error.message.clone());
-                let error = error.clone();
-                Ended::badly(&CallError { error, ..failed }, took)
-            }
-        };
-        tokio::join!(leave.end(verdict(&outcome)), self.around.gate.end(pass, &alike, ended));
-        outcome
     }
 
     /// The ledger rows of the job so far, those that the settle has yet to write included.
