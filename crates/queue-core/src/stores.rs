@@ -51,6 +51,55 @@ pub struct Stores {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A store of the whole truth: one type behind every seam of the journal.
+pub trait Truth:
+    Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + 'static
+{
+}
+
+impl<T> Truth for T where
+    T: Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + 'static
+{
+}
+
+/// What stands beside the journal.
+pub struct Beside {
+    /// See [`Stores::dispatcher`]; likewise for the others.
+    pub dispatcher: Arc<dyn Dispatcher>,
+    /// Who may be called.
+    pub breakers: Arc<dyn Breakers>,
+    /// What is spent and reserved of budgets.
+    pub counters: Arc<dyn Counters>,
+    /// What happens while a job runs.
+    pub events: Arc<dyn Events>,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Stores {
+    /// One journal behind all of its seams, and what stands beside it.
+    pub fn over(journal: Arc<impl Truth>, beside: Beside) -> Self {
+        let Beside { dispatcher, breakers, counters, events, clock } = beside;
+        Self {
+            journal: journal.clone(),
+            reads: journal.clone(),
+            ledger: journal.clone(),
+            catalog: journal.clone(),
+            identity: journal.clone(),
+            vault: journal.clone(),
+            orders: journal.clone(),
+            budgets: journal.clone(),
+            operations: journal.clone(),
+            webhooks: journal,
+            dispatcher,
+            breakers,
+            counters,
+            events,
+            clock,
+        }
+    }
+}
+
 /// Something outside that `/health` reports on: it degrades health and never readiness.
 #[async_trait]
 pub trait Check: Send + Sync {
