@@ -200,6 +200,24 @@ fn described(raw: &RawValue) -> &str {
     }
 }
 
+/// The body of a rotation: how long the former secret goes on beside the new one; `None` where it does not say. `too_long` says
+/// what is wrong with a time that is longer than `longest`.
+pub(crate) fn read_overlap(
+    text: &str,
+    longest: Duration,
+    too_long: impl FnOnce(&str) -> String,
+) -> Result<Option<Duration>, Problem> {
+    json::check_depth(text)?;
+    let mut fields = Fields::default();
+    let [overlap] = json::take_apart(text, &["overlap"], &mut fields.errors)?;
+    let overlap = fields.parsed("overlap", overlap, |text| match parse_duration(text)? {
+        overlap if overlap <= longest => Ok(overlap),
+        _ => Err(too_long(text)),
+    });
+    fields.finish()?;
+    Ok(overlap)
+}
+
 /// Whether a time is told in days or weeks back.
 pub(crate) fn counts_days(text: &str) -> bool {
     let unit = text.trim_start_matches(|letter: char| letter.is_ascii_digit() || letter == ' ');

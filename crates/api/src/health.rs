@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use queue_core::stores::Check;
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::Api;
+use crate::{Api, lately::Lately};
 
 /// How long the journal's last answer stands: several probes a second are one write.
 const JOURNAL_TTL: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ pub(crate) const OK: &str = "ok";
 /// The last findings.
 #[derive(Default)]
 pub(crate) struct Health {
-    journal: Mutex<Option<(Instant, Result<(), String>)>>,
+    journal: Lately<Result<(), String>>,
     outside: Arc<Mutex<Outside>>,
 }
 
@@ -34,18 +34,13 @@ struct Outside {
 impl Health {
     /// Whether the journal takes writes. One check at a time; the others wait for its answer.
     pub(crate) async fn journal(&self, api: &Api) -> Result<(), String> {
-        let mut last = self.journal.lock().await;
-        if let Some((at, found)) = &*last
-            && at.elapsed() < JOURNAL_TTL
-        {
-            return found.clone();
-        }
-        let found = match tokio::time::timeout(CHECK_MAX, api.stores.journal.check()).await {
-            Ok(answer) => answer.map_err(|error| error.to_string()),
-            Err(_) => Err(format!("the journal did not answer within {} seconds", CHECK_MAX.as_secs())),
+        let ask = || async {
+            match tokio::time::timeout(CHECK_MAX, api.stores.journal.check()).await {
+                Ok(answer) => answer.map_err(|error| error.to_string()),
+                Err(_) => Err(format!("the journal did not answer within {} seconds", CHECK_MAX.as_secs())),
+            }
         };
-        *last = Some((Instant::now(), found.clone()));
-        found
+        self.journal.get(JOURNAL_TTL, ask).await
     }
 
     /// Whether the dispatcher has begun its life and answers.

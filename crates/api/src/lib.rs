@@ -16,6 +16,7 @@ mod headers;
 mod health;
 mod idempotency;
 mod json;
+mod lately;
 mod maintenance;
 mod monitor;
 mod observe;

@@ -11,6 +11,7 @@ use queue_core::{
     payload::FieldError,
     time::{Timestamp, parse_duration},
 };
+use uuid::Uuid;
 
 use crate::{
     fields::{counts_days, parse_past},
@@ -146,16 +147,21 @@ impl<S: Send + Sync> FromRequestParts<S> for JobPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Segment::from_request_parts(parts, state).await?.0;
-        // Hyphenated only: one id, one address.
-        match JobId::from_str(&text).ok().filter(|_| text.len() == 36) {
-            Some(id) => Ok(Self(id)),
-            None => {
-                Err(Problem::new(Cause::NotFound, "no job has this id")
-                    .at("/path/id", "is not a job id, which is a UUID"))
-            }
-        }
+        let id = id_of(parts, state, "no job has this id", "is not a job id, which is a UUID").await?;
+        Ok(Self(JobId(id)))
     }
+}
+
+/// The id in a path. Hyphenated only: one id, one address. Any other text names nothing, and is told so.
+pub(crate) async fn id_of<S: Send + Sync>(
+    parts: &mut Parts,
+    state: &S,
+    detail: &'static str,
+    reason: &'static str,
+) -> Result<Uuid, Problem> {
+    let text = Segment::from_request_parts(parts, state).await?.0;
+    let id = Uuid::from_str(&text).ok().filter(|_| text.len() == 36);
+    id.ok_or_else(|| Problem::new(Cause::NotFound, detail).at("/path/id", reason))
 }
 
 /// The one variable segment of a path, as text.

@@ -3,11 +3,9 @@
 use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
-    audit::Audit,
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     budget::{Counters, memory::MemoryCounters, redis::RedisCounters},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
-    credentials::Vault,
     dispatcher::{
         Dispatcher,
         memory::MemoryDispatcher,
@@ -15,15 +13,12 @@ use queue_core::{
     },
     events::{Events, memory::MemoryEvents, redis::RedisEvents},
     journal::{
-        self, Budgets, Catalog, Identity, Ledger, Orders, Reads,
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
         sqlite::SqliteJournal,
     },
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
-    operations::Operations,
-    stores::Stores,
+    stores::{Beside, Stores, Truth},
     time::{Clock, SystemClock},
-    webhooks::Webhooks,
 };
 use secrecy::ExposeSecret;
 use worker::caches::Caches;
@@ -85,39 +80,22 @@ async fn open_postgres(
     PostgresJournal::open(&config, clock).await
 }
 
-async fn with<J>(journal: Arc<J>, config: &Config, opening: Opening, clock: Arc<dyn Clock>) -> Result<Stores, Failure>
-where
-    J: journal::Journal
-        + Reads
-        + Ledger
-        + Catalog
-        + Identity
-        + Vault
-        + Budgets
-        + Orders
-        + Operations
-        + Webhooks
-        + Audit
-        + 'static,
-{
-    Ok(Stores {
-        journal: journal.clone(),
-        reads: journal.clone(),
-        ledger: journal.clone(),
-        catalog: journal.clone(),
-        identity: journal.clone(),
-        vault: journal.clone(),
-        orders: journal.clone(),
-        budgets: journal.clone(),
-        operations: journal.clone(),
-        webhooks: journal.clone(),
-        audit: journal,
-        dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
-        breakers: open_breakers(&config.dispatcher, &clock)?,
-        counters: open_counters(&config.dispatcher, &clock)?,
-        events: open_events(&config.dispatcher, &clock)?,
-        clock,
-    })
+async fn with(
+    journal: Arc<impl Truth>,
+    config: &Config,
+    opening: Opening,
+    clock: Arc<dyn Clock>,
+) -> Result<Stores, Failure> {
+    Ok(Stores::over(
+        journal,
+        Beside {
+            dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
+            breakers: open_breakers(&config.dispatcher, &clock)?,
+            counters: open_counters(&config.dispatcher, &clock)?,
+            events: open_events(&config.dispatcher, &clock)?,
+            clock,
+        },
+    ))
 }
 
 async fn open_dispatcher(

@@ -147,6 +147,11 @@ impl Name {
         Self(text.into())
     }
 
+    /// The name, unless it is empty: a column that is never NULL says nobody so.
+    pub fn if_any(self) -> Option<Self> {
+        (!self.as_str().is_empty()).then_some(self)
+    }
+
     /// A name that a user chose: 1 to 64 of `a-z A-Z 0-9 _ - . :`.
     pub fn checked(text: &str) -> Result<Self, String> {
         if text.is_empty() {

@@ -60,14 +60,47 @@ pub struct Stores {
     pub clock: Arc<dyn Clock>,
 }
 
+/// A store of the whole truth: one type behind every seam of the journal.
+pub trait Truth:
+    Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + Audit + 'static
+{
+}
+
+impl<T> Truth for T where
+    T: Journal
+        + Reads
+        + Ledger
+        + Catalog
+        + Identity
+        + Vault
+        + Orders
+        + Budgets
+        + Operations
+        + Webhooks
+        + Audit
+        + 'static
+{
+}
+
+/// What stands beside the journal.
+pub struct Beside {
+    /// See [`Stores::dispatcher`]; likewise for the others.
+    pub dispatcher: Arc<dyn Dispatcher>,
+    /// Who may be called.
+    pub breakers: Arc<dyn Breakers>,
+    /// What is spent and reserved of budgets.
+    pub counters: Arc<dyn Counters>,
+    /// What happens while a job runs.
+    pub events: Arc<dyn Events>,
+    /// Now.
+    pub clock: Arc<dyn Clock>,
+}
+
 impl Stores {
-    /// The stores that processes share, for a program of one's own beside them: it must be of the same version. Must be called
-    /// inside a tokio runtime. The error says which store is wrong, and what to do.
-    pub async fn shared(postgres: &PostgresConfig, redis: RedisConfig) -> Result<Self, String> {
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let journal = PostgresJournal::open(postgres, clock.clone()).await.map_err(|error| error.to_string())?;
-        let journal = Arc::new(journal);
-        Ok(Self {
+    /// One journal behind all of its seams, and what stands beside it.
+    pub fn over(journal: Arc<impl Truth>, beside: Beside) -> Self {
+        let Beside { dispatcher, breakers, counters, events, clock } = beside;
+        Self {
             journal: journal.clone(),
             reads: journal.clone(),
             ledger: journal.clone(),
@@ -79,12 +112,27 @@ impl Stores {
             operations: journal.clone(),
             webhooks: journal.clone(),
             audit: journal,
+            dispatcher,
+            breakers,
+            counters,
+            events,
+            clock,
+        }
+    }
+
+    /// The stores that processes share, for a program of one's own beside them: it must be of the same version. Must be called
+    /// inside a tokio runtime. The error says which store is wrong, and what to do.
+    pub async fn shared(postgres: &PostgresConfig, redis: RedisConfig) -> Result<Self, String> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let journal = PostgresJournal::open(postgres, clock.clone()).await.map_err(|error| error.to_string())?;
+        let beside = Beside {
             breakers: Arc::new(RedisBreakers::open(&redis)?),
             counters: Arc::new(RedisCounters::open(&redis)?),
             events: Arc::new(RedisEvents::open(&redis, clock.clone())?),
             dispatcher: Arc::new(RedisDispatcher::open(redis).await.map_err(|error| error.to_string())?),
             clock,
-        })
+        };
+        Ok(Self::over(Arc::new(journal), beside))
     }
 }
 

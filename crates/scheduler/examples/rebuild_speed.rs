@@ -25,7 +25,7 @@ use queue_core::{
         WorkerSession,
         postgres::{self, PostgresConfig, PostgresJournal},
     },
-    stores::Stores,
+    stores::{Beside, Stores},
     time::{SystemClock, Timestamp},
 };
 use testkit::{PostgresServer, RedisServer};
@@ -91,24 +91,16 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
     let clock = Arc::new(SystemClock);
     let journal = Arc::new(PostgresJournal::open(&config, clock.clone()).await?);
     let dispatcher = RedisDispatcher::open(RedisConfig::new(RedisAddress::parse(&redis.url())?)).await?;
-    Ok(Stores {
-        journal: journal.clone(),
-        reads: journal.clone(),
-        ledger: journal.clone(),
-        catalog: journal.clone(),
-        identity: journal.clone(),
-        vault: journal.clone(),
-        orders: journal.clone(),
-        budgets: journal.clone(),
-        operations: journal.clone(),
-        webhooks: journal.clone(),
-        audit: journal,
-        dispatcher: Arc::new(dispatcher),
-        breakers: Arc::new(MemoryBreakers::new(clock.clone())),
-        counters: Arc::new(MemoryCounters::new(clock.clone())),
-        events: Arc::new(MemoryEvents::new()),
-        clock,
-    })
+    Ok(Stores::over(
+        journal,
+        Beside {
+            dispatcher: Arc::new(dispatcher),
+            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+            counters: Arc::new(MemoryCounters::new(clock.clone())),
+            events: Arc::new(MemoryEvents::new()),
+            clock,
+        },
+    ))
 }
 
 fn job(n: usize, now: Timestamp) -> NewJob {

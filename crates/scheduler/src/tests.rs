@@ -21,7 +21,7 @@ use queue_core::{
     ids::{Epoch, JobId, SessionId},
     job::{Job, Kind, NewJob},
     journal::{Accepted, Outcome, Settled, Settlement, Token, sqlite::SqliteJournal},
-    stores::Stores,
+    stores::{Beside, Stores},
     time::{Clock, ManualClock, Timestamp},
 };
 use tempfile::TempDir;
@@ -51,24 +51,16 @@ impl Scene {
         let (folder, clock) = (tempfile::tempdir().unwrap(), ManualClock::at(NOW));
         let journal =
             Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), Arc::new(clock.clone())).unwrap());
-        let stores = Stores {
-            journal: journal.clone(),
-            reads: journal.clone(),
-            ledger: journal.clone(),
-            catalog: journal.clone(),
-            identity: journal.clone(),
-            vault: journal.clone(),
-            orders: journal.clone(),
-            budgets: journal.clone(),
-            operations: journal.clone(),
-            webhooks: journal.clone(),
-            audit: journal,
-            dispatcher: dispatcher(&clock, folder.path()),
-            breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
-            counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
-            events: Arc::new(MemoryEvents::new()),
-            clock: Arc::new(clock.clone()),
-        };
+        let stores = Stores::over(
+            journal,
+            Beside {
+                dispatcher: dispatcher(&clock, folder.path()),
+                breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
+                counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
+                events: Arc::new(MemoryEvents::new()),
+                clock: Arc::new(clock.clone()),
+            },
+        );
         Self { stores, clock, folder }
     }
 

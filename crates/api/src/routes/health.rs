@@ -8,7 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use queue_core::{journal::Maintenance, time::Timestamp};
+use queue_core::time::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -98,9 +98,8 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
     ] {
         checks.insert(name.to_owned(), found.err().unwrap_or_else(|| OK.to_owned()));
     }
-    if let Some(Maintenance { since, reason }) = maintenance {
-        let why = reason.map_or_else(String::new, |reason| format!(": {reason}"));
-        checks.insert("maintenance".to_owned(), format!("on since {since}{why}"));
+    if let Some(maintenance) = maintenance {
+        checks.insert("maintenance".to_owned(), format!("on {maintenance}"));
     }
     let (code, status) = match (unhealthy, checks.values().all(|found| found == OK)) {
         (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),

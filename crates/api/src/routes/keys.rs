@@ -13,7 +13,7 @@ use queue_core::{
     ids::Name,
     journal::{ApiKey, GRANTS_MAX, Grant, KeyPage, Revocation, Revoked, Role, Rotation},
     keys::Secret,
-    time::{Timestamp, parse_duration},
+    time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -24,7 +24,7 @@ use crate::{
     audit,
     auth::Caller,
     body::{self, Media},
-    fields::{Fields, Raw},
+    fields::{self, Fields, Raw},
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
@@ -318,15 +318,8 @@ pub(crate) async fn rotate(
 }
 
 fn read_overlap(text: &str) -> Result<Duration, Problem> {
-    json::check_depth(text)?;
-    let mut fields = Fields::default();
-    let [overlap] = json::take_apart(text, &["overlap"], &mut fields.errors)?;
-    let overlap = fields.parsed("overlap", overlap, |text| match parse_duration(text)? {
-        overlap if overlap <= OVERLAP_MAX => Ok(overlap),
-        _ => Err("is longer than 30 days; make a second key instead".into()),
-    });
-    fields.finish()?;
-    Ok(overlap.unwrap_or(OVERLAP_DEFAULT))
+    let too_long = |_: &str| "is longer than 30 days; make a second key instead".to_owned();
+    Ok(fields::read_overlap(text, OVERLAP_MAX, too_long)?.unwrap_or(OVERLAP_DEFAULT))
 }
 
 /// Takes an API key back: at once in this process, within 5 s in every other. What it submitted goes on.

@@ -25,7 +25,7 @@ use crate::{
     body::{self, Media},
     fields::Fields,
     json,
-    params::{Params, Segment},
+    params::{self, Params},
     problem::{Cause, Document, Problem},
     routes::jobs::room,
     settings::REASON_MAX_BYTES,
@@ -433,13 +433,9 @@ impl<S: Send + Sync> FromRequestParts<S> for OperationPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Segment::from_request_parts(parts, state).await?.0;
-        // Hyphenated only: one id, one address.
-        match OperationId::from_str(&text).ok().filter(|_| text.len() == 36) {
-            Some(id) => Ok(Self(id)),
-            None => Err(Problem::new(Cause::NotFound, "no operation has this id")
-                .at("/path/id", "is not the id of an operation, which is a UUID")),
-        }
+        let reason = "is not the id of an operation, which is a UUID";
+        let id = params::id_of(parts, state, "no operation has this id", reason).await?;
+        Ok(Self(OperationId(id)))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Webhook endpoints: who is told of what, and the secrets that messages are signed with.
 
-use std::{str::FromStr, time::Duration};
+use std::time::Duration;
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use axum::{
 };
 use queue_core::{
     ids::Name,
-    time::{Timestamp, parse_duration},
+    time::Timestamp,
     webhooks::{ENDPOINTS_MAX, Endpoint, EventKind, OVERLAP_MAX_MS, OVERLAP_MS, Owner, first_secret, rotate},
 };
 use secrecy::ExposeSecret;
@@ -25,9 +25,9 @@ use crate::{
     app::{App, Shared},
     audit,
     body::{self, Media},
-    fields::{Fields, Raw},
+    fields::{self, Fields, Raw},
     json,
-    params::{Params, Segment},
+    params::{self, Params, Segment},
     problem::{Cause, Document, Problem},
     settings::{REASON_MAX_BYTES, check_tag, is_value, tag_of},
     signing,
@@ -132,13 +132,8 @@ impl<S: Send + Sync> FromRequestParts<S> for IdPath {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let text = Segment::from_request_parts(parts, state).await?.0;
-        // Hyphenated only: one id, one address.
-        match Uuid::from_str(&text).ok().filter(|_| text.len() == 36) {
-            Some(id) => Ok(Self(id)),
-            None => Err(Problem::new(Cause::NotFound, "there is no such thing")
-                .at("/path/id", "is not an id of this kind, which is a UUID")),
-        }
+        let reason = "is not an id of this kind, which is a UUID";
+        params::id_of(parts, state, "there is no such thing", reason).await.map(Self)
     }
 }
 
@@ -378,19 +373,10 @@ pub(crate) struct Rotation {
 }
 
 fn read_overlap(text: &str) -> Result<i64, Problem> {
-    json::check_depth(text)?;
-    let mut fields = Fields::default();
-    let [overlap] = json::take_apart(text, &["overlap"], &mut fields.errors)?;
     let longest = Duration::from_millis(OVERLAP_MAX_MS.unsigned_abs());
-    let overlap = fields.parsed("overlap", overlap, |text| {
-        let overlap = parse_duration(text)?;
-        if overlap > longest {
-            return Err(format!("`{text}` is out of range: at most 30 days are allowed"));
-        }
-        Ok(i64::try_from(overlap.as_millis()).unwrap_or(OVERLAP_MAX_MS))
-    });
-    fields.finish()?;
-    Ok(overlap.unwrap_or(OVERLAP_MS))
+    let too_long = |text: &str| format!("`{text}` is out of range: at most 30 days are allowed");
+    let overlap = fields::read_overlap(text, longest, too_long)?;
+    Ok(overlap.map_or(OVERLAP_MS, |overlap| i64::try_from(overlap.as_millis()).unwrap_or(OVERLAP_MAX_MS)))
 }
 
 async fn renew(app: &App, owner: Owner, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {

@@ -28,7 +28,7 @@ use queue_core::{
     limiter::memory::MemoryLimiter,
     route::{Route, Routes},
     state::State,
-    stores::Stores,
+    stores::{Beside, Stores},
     time::{Clock, SystemClock},
 };
 use reqwest::{Method, RequestBuilder, StatusCode, header::HeaderMap};
@@ -105,24 +105,18 @@ impl Server {
     pub async fn start_at(clock: Arc<dyn Clock>, change: impl FnOnce(&mut Api)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let journal = Arc::new(SqliteJournal::open(&folder.path().join("journal.db"), clock.clone()).unwrap());
-        let stores = Stores {
-            journal: journal.clone(),
-            reads: journal.clone(),
-            ledger: journal.clone(),
-            catalog: journal.clone(),
-            identity: journal.clone(),
-            vault: journal.clone(),
-            orders: journal.clone(),
-            budgets: journal.clone(),
-            operations: journal.clone(),
-            webhooks: journal.clone(),
-            audit: journal,
-            dispatcher: Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap()),
-            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
-            counters: Arc::new(MemoryCounters::new(clock.clone())),
-            events: Arc::new(MemoryEvents::new()),
-            clock,
-        };
+        let stores = Stores::over(
+            journal,
+            Beside {
+                dispatcher: Arc::new(
+                    MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap(),
+                ),
+                breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+                counters: Arc::new(MemoryCounters::new(clock.clone())),
+                events: Arc::new(MemoryEvents::new()),
+                clock,
+            },
+        );
         stores.dispatcher.begin(stores.journal.new_generation().await.unwrap()).await.unwrap();
         let secret = Secret::generate();
         let row = secret.to_row("default".into(), Role::Admin, "test", stores.clock.now());

@@ -4,12 +4,14 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::Name, ledger::Nanousd, time::Timestamp};
+use crate::{
+    ids::Name,
+    ledger::Nanousd,
+    time::{DAY_MS, Timestamp},
+};
 
 /// Largest limit in US dollars: up to here, nano-USD are whole numbers in a double, which is what Lua computes with.
 pub const USD_MAX: i64 = 9_000_000;
-/// Milliseconds of a UTC day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 /// What part of a limit counts as nothing: a fiftieth.
 const NOTHING: i64 = 50;
 

@@ -1,6 +1,6 @@
 //! What operators order of the whole installation and of single workers.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
 use serde::Serialize;
@@ -21,6 +21,13 @@ pub struct Maintenance {
     pub since: Timestamp,
     /// Why.
     pub reason: Option<String>,
+}
+
+impl fmt::Display for Maintenance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "since {}", self.since)?;
+        self.reason.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
 }
 
 /// What holds for one worker.

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 
 use super::{Nanousd, Usage};
-use crate::time::Timestamp;
+use crate::time::{DAY_MS, Timestamp};
 
 /// The prices that ship with this version.
 const SHIPPED: &str = include_str!("../../prices.toml");
@@ -18,9 +18,6 @@ const PRICE_MAX: u64 = 1_000_000_000_000;
 
 /// Highest fee of a call that is believed, in pico-USD: a thousand dollars.
 const FEE_MAX: u64 = 1_000 * PRICE_MAX;
-
-/// Milliseconds of a day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// Pico-USD of one nano-USD.
 const PICO_PER_NANO: i128 = 1_000;

@@ -19,7 +19,7 @@ use queue_core::{
     ledger::PriceBook,
     limiter::{InForce, Limiter, Limits, memory::MemoryLimiter},
     route::{Route, Routes},
-    stores::Stores,
+    stores::{Beside, Stores},
     time::{Clock, SystemClock},
 };
 use tempfile::TempDir;
@@ -71,24 +71,16 @@ impl Rig {
         let dispatcher = Arc::new(MemoryDispatcher::open(clock.clone(), Some(folder.path().join("leases"))).unwrap());
         dispatcher.begin(journal.new_generation().await.unwrap()).await.unwrap();
         let counters = Arc::new(MemoryCounters::new(clock.clone()));
-        let stores = Stores {
-            journal: journal.clone(),
-            reads: journal.clone(),
-            ledger: journal.clone(),
-            catalog: journal.clone(),
-            identity: journal.clone(),
-            vault: journal.clone(),
-            orders: journal.clone(),
-            budgets: journal.clone(),
-            operations: journal.clone(),
-            webhooks: journal.clone(),
-            audit: journal,
-            dispatcher,
-            breakers: Arc::new(MemoryBreakers::new(clock.clone())),
-            counters: counters.clone(),
-            events: Arc::new(MemoryEvents::new()),
-            clock,
-        };
+        let stores = Stores::over(
+            journal,
+            Beside {
+                dispatcher,
+                breakers: Arc::new(MemoryBreakers::new(clock.clone())),
+                counters: counters.clone(),
+                events: Arc::new(MemoryEvents::new()),
+                clock,
+            },
+        );
         let limits = Arc::new(InForce::new(limits, BTreeMap::new()));
         let limiter: Arc<dyn Limiter> = Arc::new(MemoryLimiter::new(stores.clock.clone()));
         let routes = Routes {

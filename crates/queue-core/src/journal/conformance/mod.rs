@@ -35,6 +35,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
+    stores::Truth,
     time::{ManualClock, Timestamp},
     webhooks::Webhooks,
 };
@@ -68,21 +69,7 @@ pub struct Opened {
 
 impl Opened {
     /// The seams of a store that implements them all.
-    pub fn over<S>(store: S) -> Self
-    where
-        S: Journal
-            + Reads
-            + Ledger
-            + Catalog
-            + Identity
-            + Vault
-            + Budgets
-            + Orders
-            + Operations
-            + Webhooks
-            + Audit
-            + 'static,
-    {
+    pub fn over(store: impl Truth) -> Self {
         let store = Arc::new(store);
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
         let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());

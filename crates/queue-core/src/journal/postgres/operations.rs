@@ -75,7 +75,7 @@ fn operation(row: &PgRow) -> Result<Operation, sqlx::Error> {
     let mut cells = Cells::of(row, 0);
     let id = OperationId(cells.next()?);
     let (action, goal) = (cells.word(Action::parse)?, cells.word_if_any(Action::parse)?);
-    let queue = Some(cells.name()?).filter(|queue| !queue.as_str().is_empty());
+    let queue = cells.name()?.if_any();
     let (dry_run, filter) = (cells.next()?, cells.text()?);
     let order = Order {
         action,

@@ -139,7 +139,7 @@ fn endpoint(row: &PgRow) -> Result<Endpoint, sqlx::Error> {
     let mut cells = Cells::of(row, 0);
     Ok(Endpoint {
         id: cells.next()?,
-        tenant: owner_of(cells.name()?),
+        tenant: cells.name()?.if_any(),
         url: cells.text()?,
         events: EventKind::of_bits(cells.next()?),
         enabled: cells.next()?,
@@ -148,11 +148,6 @@ fn endpoint(row: &PgRow) -> Result<Endpoint, sqlx::Error> {
         version: cells.next()?,
         created_at: cells.time()?,
     })
-}
-
-/// A tenant as rows have it: nobody's name is empty.
-fn owner_of(tenant: Name) -> Option<Name> {
-    (!tenant.as_str().is_empty()).then_some(tenant)
 }
 
 fn secret(row: &PgRow, at: usize) -> Result<SealedSecret, sqlx::Error> {
@@ -172,7 +167,7 @@ fn delivery(row: &PgRow) -> Result<Delivery, sqlx::Error> {
         id: cells.next()?,
         endpoint: cells.next()?,
         lane: cells.next()?,
-        tenant: owner_of(cells.name()?),
+        tenant: cells.name()?.if_any(),
         event: cells.word(EventKind::parse)?,
         job: cells.next::<Option<Uuid>>()?.map(JobId),
         at: cells.time()?,

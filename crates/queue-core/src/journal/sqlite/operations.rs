@@ -77,7 +77,7 @@ fn operation(row: &Row<'_>) -> rusqlite::Result<Operation> {
     let mut cells = Cells::of(row, 0);
     let id = OperationId(cells.id()?);
     let (action, goal) = (cells.word(Action::parse)?, cells.word_if_any(Action::parse)?);
-    let queue = Some(cells.name()?).filter(|queue| !queue.as_str().is_empty());
+    let queue = cells.name()?.if_any();
     let (dry_run, filter) = (cells.next()?, cells.next()?);
     let order = Order {
         action,

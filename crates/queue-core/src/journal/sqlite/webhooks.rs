@@ -203,7 +203,7 @@ fn endpoint(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
     let mut cells = Cells::of(row, 0);
     Ok(Endpoint {
         id: cells.id()?,
-        tenant: owner_of(cells.name()?),
+        tenant: cells.name()?.if_any(),
         url: cells.next()?,
         events: EventKind::of_bits(cells.next()?),
         enabled: cells.next()?,
@@ -212,11 +212,6 @@ fn endpoint(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
         version: cells.next()?,
         created_at: cells.time()?,
     })
-}
-
-/// A tenant as rows have it: nobody's name is empty.
-fn owner_of(tenant: Name) -> Option<Name> {
-    (!tenant.as_str().is_empty()).then_some(tenant)
 }
 
 fn secret(row: &Row<'_>, at: usize) -> rusqlite::Result<SealedSecret> {
@@ -237,7 +232,7 @@ fn delivery(row: &Row<'_>) -> rusqlite::Result<Delivery> {
         id: cells.id()?,
         endpoint: id_if_any(cells.next()?),
         lane: cells.next()?,
-        tenant: owner_of(cells.name()?),
+        tenant: cells.name()?.if_any(),
         event: cells.word(EventKind::parse)?,
         job: id_if_any(cells.next()?).map(JobId),
         at: cells.time()?,
