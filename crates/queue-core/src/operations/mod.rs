@@ -238,6 +238,9 @@ pub enum Aborted {
 pub struct Pick {
     /// The job.
     pub id: JobId,
+    /// The epoch at which the filter met it. A page may be a second old: what has moved on meanwhile is not redriven, deleted
+    /// or archived, although it may be dead again. A cancel holds at any epoch, and a reclaim at its holder's.
+    pub epoch: Epoch,
     /// What it is expected to cost again; `None`: nobody knows.
     pub cost: Option<Nanousd>,
     /// The claim that a worker has on it.
@@ -414,7 +417,7 @@ mod tests {
         };
         let ids: Vec<_> = (0..4).map(|_| JobId::generate()).collect();
         let costs = [Some(Nanousd(5)), None, Some(Nanousd(7)), Some(Nanousd(9))];
-        let picks = ids.iter().zip(costs).map(|(&id, cost)| Pick { id, cost, holder: None }).collect();
+        let picks = ids.iter().zip(costs).map(|(&id, cost)| Pick { id, epoch: Epoch(0), cost, holder: None }).collect();
         let step = Step {
             id: OperationId::generate(),
             owner: Uuid::nil(),

@@ -209,7 +209,7 @@ impl Walk {
                 (judged.is_capped, judged.last) = (true, before);
                 return judged;
             }
-            judged.picks.push(Pick { id: job.id, cost, holder });
+            judged.picks.push(Pick { id: job.id, epoch: job.epoch, cost, holder });
         }
         judged
     }

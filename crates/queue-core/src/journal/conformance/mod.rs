@@ -127,7 +127,7 @@ macro_rules! journal_conformance {
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
-                a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
+                a_step_moves_jobs_place_and_counts_together, what_had_another_life_is_left_alone, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
                 a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
             audit: rows_are_chained, those_who_add_at_once_make_one_chain;

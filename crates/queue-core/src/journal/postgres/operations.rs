@@ -279,14 +279,16 @@ async fn affect(transaction: &mut Transaction, order: &Order, picks: &[Pick], no
     }
 }
 
-fn ids_of(picks: &[Pick]) -> Vec<Uuid> {
-    picks.iter().map(|pick| pick.id.0).collect()
+/// Ids and epochs, as arrays of one length.
+fn lives_of(picks: &[Pick]) -> (Vec<Uuid>, Vec<i64>) {
+    picks.iter().map(|pick| (pick.id.0, pick.epoch.0)).unzip()
 }
 
 async fn redrive(transaction: &mut Transaction, picks: &[Pick], now: Timestamp) -> Result<Done, Failure> {
-    let ids = ids_of(picks);
+    let (ids, epochs) = lives_of(picks);
     sqlx::query(sql::JOBS_LOCK).bind(&ids).execute(transaction.connection()).await?;
-    let risen = sqlx::query(sql::REDRIVE_MANY).bind(&ids).bind(now.0).fetch_all(transaction.connection()).await?;
+    let asked = sqlx::query(sql::REDRIVE_MANY).bind(&ids).bind(now.0).bind(&epochs);
+    let risen = asked.fetch_all(transaction.connection()).await?;
     let entries: Vec<Entry> = risen.iter().map(rows::entry).collect::<Result<_, _>>()?;
     let risen: Vec<Uuid> = entries.iter().map(|entry| entry.id.0).collect();
     sqlx::query(sql::WASTE_NOT_MANY).bind(risen).execute(transaction.connection()).await?;
@@ -297,9 +299,9 @@ async fn redrive(transaction: &mut Transaction, picks: &[Pick], now: Timestamp) 
 }
 
 async fn delete(transaction: &mut Transaction, picks: &[Pick]) -> Result<Done, Failure> {
-    let ids = ids_of(picks);
+    let (ids, epochs) = lives_of(picks);
     sqlx::query(sql::JOBS_LOCK).bind(&ids).execute(transaction.connection()).await?;
-    let dead = sqlx::query(sql::DELETE_DEAD).bind(&ids).fetch_all(transaction.connection()).await?;
+    let dead = sqlx::query(sql::DELETE_DEAD).bind(&ids).bind(&epochs).fetch_all(transaction.connection()).await?;
     let mut changed = Vec::new();
     for row in &dead {
         let mut cells = Cells::of(row, 0);
@@ -309,7 +311,8 @@ async fn delete(transaction: &mut Transaction, picks: &[Pick]) -> Result<Done, F
     }
     if changed.len() < picks.len() {
         sqlx::query(sql::SETTLED_LOCK).bind(&ids).execute(transaction.connection()).await?;
-        let settled = sqlx::query(sql::DELETE_SETTLED).bind(&ids).fetch_all(transaction.connection()).await?;
+        let asked = sqlx::query(sql::DELETE_SETTLED).bind(&ids).bind(&epochs);
+        let settled = asked.fetch_all(transaction.connection()).await?;
         for row in &settled {
             changed.push(Cells::of(row, 0).job_id()?);
         }

@@ -124,11 +124,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
-        self.writer.submit(1, (id, None, now), protocol::redrive).await
+        self.writer.submit(1, (id, None, None, now), protocol::redrive).await
     }
 
     async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError> {
-        self.writer.submit(1, (id, Some(payload), now), protocol::redrive).await
+        self.writer.submit(1, (id, None, Some(payload), now), protocol::redrive).await
     }
 
     fn incarnation(&self) -> Incarnation {

@@ -199,11 +199,11 @@ enum Effect {
 
 fn affect(batch: &mut Batch<'_>, order: &Order, pick: &Pick, now: Timestamp) -> rusqlite::Result<Effect> {
     match order.effect() {
-        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, None, now))? {
+        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, Some(pick.epoch), None, now))? {
             Changed::Done(entry) => Effect::Live(Box::new(entry)),
             _ => Effect::None,
         }),
-        Action::Delete | Action::Archive => delete(batch, pick.id),
+        Action::Delete | Action::Archive => delete(batch, pick),
         Action::Cancel => {
             let attempt = pick.holder.and_then(|holder| {
                 let started_at = holder.started_at?;
@@ -220,8 +220,8 @@ fn affect(batch: &mut Batch<'_>, order: &Order, pick: &Pick, now: Timestamp) -> 
     }
 }
 
-fn delete(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Effect> {
-    let gone = batch.sql.find(Write::DeleteJob, [id.as_bytes()], |row| {
+fn delete(batch: &mut Batch<'_>, pick: &Pick) -> rusqlite::Result<Effect> {
+    let gone = batch.sql.find(Write::DeleteJob, params![pick.id.as_bytes(), pick.epoch.0], |row| {
         let mut cells = Cells::of(row, 0);
         let (seq, queue, tenant): (i64, Name, Name) = (cells.next()?, cells.name()?, cells.name()?);
         Ok((seq, queue, tenant, rows::standing(cells.next()?)?))
@@ -230,7 +230,7 @@ fn delete(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Effect> {
     for rest in [Write::DeletePayload, Write::DeleteResult, Write::DeleteAttempts] {
         batch.sql.execute(rest, [seq])?;
     }
-    batch.sql.execute(Write::DeleteMemos, [id.as_bytes()])?;
+    batch.sql.execute(Write::DeleteMemos, [pick.id.as_bytes()])?;
     if standing == Standing::Dead {
         batch.count(&queue, &tenant, TotalsChange::DELETED_DEAD);
     }
