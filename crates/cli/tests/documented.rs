@@ -40,7 +40,12 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
     up.until("a worker is there", async |up| up.get("/v1/workers").await["workers"].as_array().unwrap().len() == 1)
         .await;
     let worker = up.get("/v1/workers").await["workers"][0]["id"].as_str().unwrap().to_owned();
-    vec![("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("WORKER", worker)]
+    let buried = up.submit(&json!({"kind": "probe", "queue": "old", "payload": {"fail": "permanent"}})).await;
+    up.ended(&buried).await;
+    let order = json!({"action": "archive", "filter": "queue = old"});
+    let archive = up.post("/v1/operations", &order).await["id"].as_str().unwrap().to_owned();
+    up.until("it is archived", async |up| up.get(&format!("/v1/operations/{archive}")).await["state"] == "done").await;
+    vec![("ARCHIVE", archive), ("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("WORKER", worker)]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -52,7 +52,7 @@ async fn stepped(store: &Opened, step: Step) -> (Operation, Vec<JobId>, Vec<JobI
         Stepped::Done { operation, entries, changed } => {
             (*operation, entries.into_iter().map(|entry| entry.id).collect(), changed)
         }
-        Stepped::Lost => panic!("the step was not done"),
+        Stepped::Lost | Stepped::Moved => panic!("the step was not done"),
     }
 }
 

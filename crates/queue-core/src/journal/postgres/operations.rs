@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    PostgresJournal,
+    PostgresJournal, archives,
     failure::Failure,
     protocol,
     rows::{self, Cells, to_bigint},
@@ -229,6 +229,12 @@ async fn walk(transaction: &mut Transaction, step: &Step, now: Timestamp) -> Res
     let held = sqlx::query(sql::OPERATION_HOLD).bind(step.id.0).bind(step.owner).bind(step.beat);
     let Some(row) = held.fetch_optional(transaction.connection()).await? else { return Ok(Stepped::Lost) };
     let order = operation(&row)?.order;
+    if order.takes_objects() && !step.picks.is_empty() {
+        if !archives::is_ready(transaction, step).await? {
+            return Ok(Stepped::Moved);
+        }
+        archives::note(transaction, step).await?;
+    }
     let done = if order.dry_run { Done::default() } else { affect(transaction, &order, &step.picks, now).await? };
     let changed: HashSet<JobId> = done.changed.iter().copied().collect();
     let counts = counted(&order, step, |id| changed.contains(&id));

@@ -5,6 +5,7 @@
 //! from inside the process; readers work on WAL snapshots and see everything that was answered before they began.
 
 mod accept;
+mod archives;
 mod audit;
 mod budgets;
 mod catalog;

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{
-    SqliteJournal, protocol,
+    SqliteJournal, archives, protocol,
     rows::{self, Cells},
     sql::{Write, read},
     writer::Batch,
@@ -156,6 +156,12 @@ fn walk(batch: &mut Batch<'_>, (step, now): &(Step, Timestamp)) -> rusqlite::Res
     let values = params![step.id.0.as_bytes(), step.owner.as_bytes(), step.beat];
     let Some(held) = batch.sql.find(Write::OperationHold, values, operation)? else { return Ok(Stepped::Lost) };
     let order = held.order;
+    if order.takes_objects() && !step.picks.is_empty() {
+        if !archives::is_ready(batch, step)? {
+            return Ok(Stepped::Moved);
+        }
+        archives::note(batch, step)?;
+    }
     let (mut entries, mut changed) = (Vec::new(), Vec::new());
     for pick in step.picks.iter().filter(|_| !order.dry_run) {
         match affect(batch, &order, pick, *now)? {
