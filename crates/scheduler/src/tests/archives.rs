@@ -8,6 +8,7 @@ use queue_core::{
     ledger::Nanousd,
     operations::{Aborted, Action, Counts, OperationState, Order},
     state::Standing,
+    time::Clock,
 };
 
 use super::{
