@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Api, audit::Refusals, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing,
@@ -50,6 +50,8 @@ pub(crate) struct App {
     pub(crate) unpacking: Semaphore,
     /// Settings are read, changed and written back: one change at a time.
     pub(crate) settings_edits: Mutex<()>,
+    /// Changes that are being made and written into the audit log.
+    pub(crate) changes: TaskTracker,
     /// Fires when the server stops.
     pub(crate) shutdown: CancellationToken,
 }
@@ -76,6 +78,7 @@ impl App {
             bulk: Semaphore::new(BULK_MAX),
             unpacking: Semaphore::new(UNPACKED_MAX),
             settings_edits: Mutex::new(()),
+            changes: TaskTracker::new(),
             shutdown,
         })
     }

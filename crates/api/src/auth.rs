@@ -36,13 +36,16 @@ pub(crate) struct Caller {
     pub(crate) key_id: Name,
     /// The token that it came with, if it came with one.
     pub(crate) token: Option<Arc<Verified>>,
+    /// The hash of the secret of the key that it came with, if it came with one.
+    pub(crate) secret_hash: Option<[u8; 32]>,
     /// What it is narrowed to; empty: all that its role may do.
     pub(crate) grants: Vec<Grant>,
 }
 
 impl Caller {
-    fn with(key: &ApiKey) -> Self {
+    fn with(key: &ApiKey, secret: &Secret) -> Self {
         Self {
+            secret_hash: Some(secret.hash()),
             tenant: key.tenant.clone(),
             role: key.role,
             key_id: Name::from(key.id.as_str()),
@@ -62,7 +65,7 @@ impl Caller {
 
     fn bearing(token: Arc<Verified>) -> Self {
         let key_id = match &token.key {
-            Some(key) => Name::from(key.as_str()),
+            Some(key) => Name::from(key.id.as_str()),
             None => {
                 // Subjects are of any length and any letters, and two issuers may have the same.
                 let whole = format!("{}\0{}", token.issuer, token.subject);
@@ -70,7 +73,7 @@ impl Caller {
             }
         };
         let (tenant, role, grants) = (token.tenant.clone(), token.role, token.grants.clone());
-        Self { tenant, role, key_id, grants, token: Some(token) }
+        Self { tenant, role, key_id, grants, secret_hash: None, token: Some(token) }
     }
 
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
@@ -122,6 +125,10 @@ impl Caller {
         if self.role < row.least {
             let detail = format!("this needs the role `{}`, and the caller has `{}`", row.least, self.role);
             return Err(Problem::new(Cause::Forbidden, detail));
+        }
+        // Whoever signs out takes nothing but its own right away.
+        if row.is_signing_out() {
+            return Ok(());
         }
         let is_granted = |grant: &Grant| Grant::parse(row.scope).is_ok_and(|scope| grant.covers(&scope));
         if !self.grants.is_empty() && !self.grants.iter().any(is_granted) {
@@ -225,7 +232,7 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
                     }
                 });
             }
-            Ok(Caller::with(&key))
+            Ok(Caller::with(&key, &secret))
         }
         Opened::Nothing => Err(Refusal::Invalid("no such key".into())),
         Opened::Expired(at) => Err(Refusal::Invalid(format!("the key has expired at {at}"))),
@@ -245,7 +252,7 @@ mod tests {
 
     fn caller(role: Role, grants: &[&str]) -> Caller {
         let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
-        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants, token: None }
+        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants, secret_hash: None, token: None }
     }
 
     #[test]
