@@ -156,6 +156,7 @@ impl Server {
             limits: Arc::default(),
             credentials: Arc::new(Credentials::of(stores.vault.clone())),
             tokens: Arc::default(),
+            tls: None,
             budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
             refuse_unpriced: true,
             checks: vec![],
