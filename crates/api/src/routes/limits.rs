@@ -334,7 +334,8 @@ pub(crate) async fn put(
     let target = settable(&app, &name)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let limit = read(json::utf8(&body)?)?;
-    if target.provider == CUSTOM.into() && limit != (SetLimit { concurrency: limit.concurrency, ..SetLimit::default() }) {
+    if target.provider == CUSTOM.into() && limit != (SetLimit { concurrency: limit.concurrency, ..SetLimit::default() })
+    {
         // The handlers are programs of others, which no limiter stands before.
         let reason = "of a handler of one's own only `concurrency` can be limited";
         return Err(Problem::field("/requests_per_minute", reason));
