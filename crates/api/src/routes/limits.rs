@@ -13,7 +13,7 @@ use queue_core::{
     dispatcher::Setting,
     journal::{TargetSettings, Versioned},
     limiter::{self, Away, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
-    route::{Target, is_no_provider},
+    route::{CUSTOM, Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -50,11 +50,11 @@ pub(crate) struct LimitsView {
     version: i64,
     /// The rest; absent for a pattern, which stands for several.
     #[serde(flatten)]
-    standing: Option<StandingView>,
+    standing: StandingView,
 }
 
-/// What is left of a target's limits.
-#[derive(Debug, Serialize, ToSchema)]
+/// What is left of a target's limits; nothing is said of a pattern.
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Standing)]
 pub(crate) struct StandingView {
     /// What holds; absent where nobody says anything.
@@ -67,7 +67,8 @@ pub(crate) struct StandingView {
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<BucketView>,
     /// What refusals have left of the rates: 1 is all.
-    factor: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
     /// Until when nobody asks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -76,7 +77,8 @@ pub(crate) struct StandingView {
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked_reason: Option<String>,
     /// Calls that were told to come later and have a place in the line.
-    tickets: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tickets: Option<usize>,
     /// Calls that should be under way at once; absent where nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pace: Option<u32>,
@@ -262,8 +264,8 @@ async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let name = target.name();
     let (version, own) = settings.remove(&name).map_or((0, SetLimit::default()), |of| (of.version, of.value.limit));
     let standing = match target.is_pattern() {
-        true => None,
-        false => Some(standing(app, &app.api.limits.now(), target).await.map_err(unavailable)?),
+        true => StandingView::default(),
+        false => standing(app, &app.api.limits.now(), target).await.map_err(unavailable)?,
     };
     let view = LimitsView {
         target: name.to_string(),
@@ -332,6 +334,12 @@ pub(crate) async fn put(
     let target = settable(&app, &name)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let limit = read(json::utf8(&body)?)?;
+    if target.provider == CUSTOM.into() && limit != (SetLimit { concurrency: limit.concurrency, ..SetLimit::default() })
+    {
+        // The handlers are programs of others, which no limiter stands before.
+        let reason = "of a handler of one's own only `concurrency` can be limited";
+        return Err(Problem::field("/requests_per_minute", reason));
+    }
     let task = {
         let (app, target) = (app.clone(), target.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
@@ -427,10 +435,10 @@ pub(crate) async fn standing(app: &App, limits: &Limits, target: &Target) -> Res
         limit: LimitView::of(limits, target),
         requests: bucket(requests, requests_per_minute),
         tokens: bucket(tokens, tokens_per_minute),
-        factor: rounded(factor),
+        factor: Some(rounded(factor)),
         blocked_until,
         blocked_reason,
-        tickets,
+        tickets: Some(tickets),
         pace,
     })
 }
