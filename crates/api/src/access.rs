@@ -30,6 +30,7 @@ use crate::{
     app::Shared,
     auth::Caller,
     problem::{self, Cause, Problem},
+    request_limits,
 };
 
 /// Whom a route shows what.
@@ -149,6 +150,7 @@ const TABLE: &[Row] = &[
     on("POST /v1/keys", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys", Admin, "keys:write", Everywhere),
     on("GET /v1/keys/{key}", Admin, "keys:read", Everywhere),
+    on("PATCH /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("POST /v1/keys/{key}/rotate", Admin, "keys:write", Everywhere),
     on("POST /v1/auth/token", User, "auth:token", Own),
@@ -214,6 +216,7 @@ pub(crate) fn describe(document: &mut OpenApi) {
             for (status, description) in [
                 ("401", "no key, or one that is not valid"),
                 ("403", &*needed),
+                ("429", "the key or the tenant asks too often"),
                 ("default", "a rejection of another kind: a problem document, as all are"),
             ] {
                 let response = || {
@@ -222,6 +225,7 @@ pub(crate) fn describe(document: &mut OpenApi) {
                 };
                 operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response()));
             }
+            request_limits::describe(&mut operation.responses.responses);
         }
     }
 }

@@ -250,8 +250,8 @@ fn is_recorded(call: &Call, notes: &Notes, status: StatusCode) -> bool {
         return true;
     }
     if call.changes() && notes.caller.is_some() {
-        // What could not be read has changed nothing.
-        let unread = [400, 405, 408, 413, 415, 422];
+        // What could not be read, or came too often, has changed nothing.
+        let unread = [400, 405, 408, 413, 415, 422, 429];
         return !unread.contains(&status.as_u16());
     }
     let Notes { caller: Some(caller), shown: Some((_, tenant)), .. } = notes else { return false };

@@ -13,6 +13,7 @@ use queue_core::{
     job::Job,
     journal::{ApiKey, Grant, JobFilter, Ledger, Reads, Role, Within},
     keys::{Opened, Secret},
+    request_limits::Rates,
     stores::Stores,
 };
 
@@ -21,6 +22,7 @@ use crate::{
     app::{App, Shared},
     audit,
     problem::{Cause, Problem},
+    request_limits,
     tokens::{Tokens, Verified, believed::Belief},
 };
 
@@ -38,6 +40,10 @@ pub(crate) struct Caller {
     pub(crate) token: Option<Arc<Verified>>,
     /// What it is narrowed to; empty: all that its role may do.
     pub(crate) grants: Vec<Grant>,
+    /// The role whose limits of requests are its own: of a token those of the key that it was made from.
+    pub(crate) limited_as: Role,
+    /// What was set for its key instead.
+    pub(crate) rates: Rates,
 }
 
 impl Caller {
@@ -48,6 +54,8 @@ impl Caller {
             key_id: Name::from(key.id.as_str()),
             grants: key.grants.clone(),
             token: None,
+            limited_as: key.role,
+            rates: key.rates,
         }
     }
 
@@ -70,7 +78,12 @@ impl Caller {
             }
         };
         let (tenant, role, grants) = (token.tenant.clone(), token.role, token.grants.clone());
-        Self { tenant, role, key_id, grants, token: Some(token) }
+        Self { tenant, role, key_id, grants, token: Some(token), limited_as: role, rates: Rates::default() }
+    }
+
+    /// The bearer of a token that was made from this key: both together ask no more often than the key may.
+    fn limited_by(self, key: &ApiKey) -> Self {
+        Self { limited_as: key.role, rates: key.rates, ..self }
     }
 
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
@@ -165,13 +178,16 @@ async fn admit(app: Shared, request: Request, next: Next) -> Response {
     match caller_of(&app, request.headers()).await {
         Ok(caller) => {
             audit::by(&caller);
-            match access::permitted(&app, &caller, request).await {
-                Ok(mut request) => {
-                    request.extensions_mut().insert(caller);
-                    next.run(request).await
+            request_limits::around(&app, &caller, request, async |request| {
+                match access::permitted(&app, &caller, request).await {
+                    Ok(mut request) => {
+                        request.extensions_mut().insert(caller.clone());
+                        next.run(request).await
+                    }
+                    Err(problem) => problem.into_response(),
                 }
-                Err(problem) => problem.into_response(),
-            }
+            })
+            .await
         }
         Err(Refusal::Missing) => challenge(
             Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`, or a token")
@@ -208,7 +224,7 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let stores = &app.api.stores;
         let belief = app.believed.look(&app.api.tokens, &app.keys, stores, bearer, now).await;
         return match belief.map_err(|error| Refusal::Other(error.into()))? {
-            Belief::Bearer(token) => Ok(Caller::bearing(token)),
+            Belief::Bearer(token) => bearer_of_token(app, token).await,
             Belief::Refused(reason) => Err(Refusal::Invalid(format!("the token is not valid: {reason}"))),
         };
     }
@@ -233,6 +249,15 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
     }
 }
 
+async fn bearer_of_token(app: &App, token: Arc<Verified>) -> Result<Caller, Refusal> {
+    let Some(id) = token.key.clone() else { return Ok(Caller::bearing(token)) };
+    let found = app.keys.key(&*app.api.stores.identity, &id).await.map_err(|error| Refusal::Other(error.into()))?;
+    match found {
+        Some((key, _)) => Ok(Caller::bearing(token).limited_by(&key)),
+        None => Err(Refusal::Invalid("the token is not valid: its key is gone".into())),
+    }
+}
+
 fn challenge(problem: Problem, how: &'static str) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
@@ -245,7 +270,8 @@ mod tests {
 
     fn caller(role: Role, grants: &[&str]) -> Caller {
         let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
-        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants, token: None }
+        let (tenant, key_id) = ("acme".into(), "abcd1234".into());
+        Caller { tenant, role, key_id, grants, token: None, limited_as: role, rates: Rates::default() }
     }
 
     #[test]

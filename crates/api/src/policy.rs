@@ -18,6 +18,7 @@ use queue_core::{
         Surroundings,
         quote::{Quote, Unpriced},
     },
+    request_limits::Rates,
 };
 
 use crate::problem::{Cause, Problem};
@@ -79,6 +80,11 @@ impl Policy {
     /// What was set for a tenant; `None` where it may ask for anything.
     pub(crate) fn rules(&self, tenant: &Name) -> Option<&TenantRules> {
         self.0.tenants.get(tenant).map(|settings| &settings.value.rules).filter(|rules| !rules.is_empty())
+    }
+
+    /// How often a tenant may ask, as far as somebody set it.
+    pub(crate) fn rates(&self, tenant: &Name) -> Rates {
+        self.0.tenants.get(tenant).map_or_else(Rates::default, |settings| settings.value.rates)
     }
 }
 

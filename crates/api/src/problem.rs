@@ -45,6 +45,7 @@ pub(crate) enum Cause {
     UnsupportedMediaType,
     IdempotencyKeyReused,
     BacklogFull,
+    RateLimited,
     TooDear,
     TooMany,
     Internal,
@@ -96,6 +97,9 @@ impl Cause {
             Self::BacklogFull => {
                 (StatusCode::TOO_MANY_REQUESTS, "backlog-full", "The tenant has as many live jobs as it may")
             }
+            Self::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "The caller asks more often than it may")
+            }
             Self::TooDear => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
@@ -135,6 +139,7 @@ pub(crate) struct Problem {
     retry_after_s: Option<u32>,
     backlog: Option<BacklogView>,
     estimate_usd: Option<String>,
+    violated: Vec<&'static str>,
 }
 
 impl Problem {
@@ -148,6 +153,7 @@ impl Problem {
             retry_after_s: None,
             backlog: None,
             estimate_usd: None,
+            violated: Vec::new(),
         }
     }
 
@@ -199,6 +205,12 @@ impl Problem {
         self
     }
 
+    /// The same problem with the limits of requests that stand in the way.
+    pub(crate) fn violating(mut self, limits: Vec<&'static str>) -> Self {
+        self.violated = limits;
+        self
+    }
+
     /// The same problem with the advice to ask again after this many seconds.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
@@ -228,6 +240,7 @@ impl Problem {
             retry_after_seconds: self.retry_after_s,
             backlog: self.backlog.clone(),
             estimate_usd: self.estimate_usd.clone(),
+            violated_policies: self.violated.clone(),
             request_id: request_id.map(str::to_owned),
         }
     }
@@ -284,6 +297,10 @@ pub(crate) struct Document {
     /// What the job costs at the least, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) estimate_usd: Option<String>,
+    /// The limits of requests that stand in the way, as the header `RateLimit-Policy` names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) violated_policies: Vec<&'static str>,
     /// The request, as in the header `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<String>,

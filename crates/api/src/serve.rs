@@ -30,9 +30,12 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     announce_build(&api.settings.version);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));
     let bounds = api.settings.bounds.clone();
+    let limits = api.request_limits.clone();
+    let attending = tokio::spawn(async move { limits.attend().await });
     let router = routed(App::new(api, shutdown.clone()));
     connections::serve(listener, router, bounds, shutdown).await;
     upkeep.abort();
+    attending.abort();
 }
 
 /// The gauge that says which version runs.

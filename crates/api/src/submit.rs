@@ -3,7 +3,7 @@
 //! The answer says what the journal committed. A push that fails changes nothing about it: the reconciler finds the
 //! job and hands it on.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use queue_core::{
@@ -27,6 +27,7 @@ use crate::{
     observe::Trail,
     problem::{Cause, Problem},
     replay::Earlier,
+    request_limits::Charge,
     shape::{self, Intake, Origin},
     signing,
 };
@@ -71,6 +72,8 @@ pub(crate) struct Sender {
     pub(crate) trail: Trail,
     /// The idempotency key, if there is one.
     pub(crate) key: Option<String>,
+    /// What the request takes from its caller's limits: paid before anything is accepted.
+    pub(crate) charge: Arc<Charge>,
 }
 
 impl Sender {
@@ -98,14 +101,18 @@ impl Sender {
 
 /// Submits the one job that `body` describes.
 pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Answer, Problem> {
-    let held = hold(app, &sender)?;
+    let (held, charge) = (hold(app, &sender)?, sender.charge.clone());
     let origin = sender.origin(app, &body).await?;
     // Before any check: a request that comes again gets its first answer although its times have passed since.
     let earlier = Earlier::of(app, &origin).await?;
     if let Some(answer) = earlier.answer(0, json::utf8(&body)?) {
+        // It is a request, and submits nothing.
+        charge.pay(app, (0, 0)).await?;
         return answer;
     }
     let intake = read(app, origin, body).await?;
+    let asks = u32::from(intake.job.kind.asks_providers());
+    charge.pay(app, (asks, asks)).await?;
     let brief = Brief::of(&intake);
     let room = enter(app, &intake.job.tenant, 1).await?;
     if let Some(problem) = room.refusal() {

@@ -100,6 +100,7 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/keys", Admin, Any),
     ("DELETE /v1/keys", Admin, Any),
     ("GET /v1/keys/{key}", Admin, Acme),
+    ("PATCH /v1/keys/{key}", Admin, Acme),
     ("DELETE /v1/keys/{key}", Admin, Acme),
     ("POST /v1/keys/{key}/rotate", Admin, Acme),
     ("POST /v1/auth/token", User, Any),
@@ -172,6 +173,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PATCH /v1/webhooks/{id}" => Some(json!({"enabled": true})),
         "POST /v1/webhooks/{id}/rotate-secret" | "POST /v1/tenants/{tenant}/signing-secret" => Some(json!({})),
         "POST /v1/keys" => Some(json!({"name": "new"})),
+        "PATCH /v1/keys/{key}" => Some(json!({"requests_per_minute": 9})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
         "DELETE /v1/keys" => {
             people.spare_key("doomed").await;

@@ -24,9 +24,11 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
     Ok(())
 }
 
-/// What the configuration says, and the pause that an operator has set: a restart resumes nobody.
+/// What the configuration says, and the pause that an operator has set: a restart resumes nobody. How often a tenant may ask is
+/// as it was set, where the configuration does not say it.
 fn merged(configured: &TenantSettings, kept: TenantSettings) -> TenantSettings {
-    TenantSettings { backlog_max: configured.backlog_max, weight: configured.weight, ..kept }
+    let rates = configured.rates.or(kept.rates);
+    TenantSettings { backlog_max: configured.backlog_max, weight: configured.weight, rates, ..kept }
 }
 
 #[cfg(test)]

@@ -40,7 +40,8 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
     up.until("a worker is there", async |up| up.get("/v1/workers").await["workers"].as_array().unwrap().len() == 1)
         .await;
     let worker = up.get("/v1/workers").await["workers"][0]["id"].as_str().unwrap().to_owned();
-    vec![("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("WORKER", worker)]
+    let key = up.post("/v1/keys", &json!({"name": "app", "tenant": "acme"})).await["id"].as_str().unwrap().to_owned();
+    vec![("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("WORKER", worker), ("KEY", key)]
 }
 
 #[tokio::test(flavor = "multi_thread")]

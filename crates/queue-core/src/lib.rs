@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod limiter;
 pub mod operations;
 pub mod payload;
+pub mod request_limits;
 pub mod retry;
 pub mod route;
 pub mod state;

@@ -1,6 +1,6 @@
 //! `POST /v1/jobs/bulk`: up to 10,000 jobs in one request, each with its own answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -28,6 +28,7 @@ use crate::{
     params::Params,
     problem::{Cause, Document, Problem},
     replay::Earlier,
+    request_limits::{Charge, Granted},
     routes::jobs::mark_replayed,
     shape::{self, Intake, JobRequest, Origin},
     submit::{self, AcceptedView, Answer, Brief, Sender},
@@ -64,7 +65,8 @@ pub(crate) enum BulkItem {
      answered as they were, jobs that it refused are tried again")),
     responses(
     (status = 200, description = "each job's own answer, in order; jobs for which the tenant's backlog has no room are \
-     refused with `backlog-full`, the first ones come in", body = BulkAnswer, headers(
+     refused with `backlog-full`, jobs that ask model providers and are more than the caller may submit in a minute with \
+     `rate-limited`; the first ones come in", body = BulkAnswer, headers(
         ("Retry-After" = Option<u32>, description = "seconds after which refused jobs may be sent again"))),
     (status = 400, description = "not a JSON array", body = Document),
     (status = 409, description = "the idempotency key is in flight", body = Document),
@@ -77,6 +79,7 @@ pub(crate) async fn submit(
     State(app): State<Shared>,
     caller: Caller,
     Extension(trail): Extension<Trail>,
+    Extension(charge): Extension<Arc<Charge>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -91,7 +94,7 @@ pub(crate) async fn submit(
     let allowed = [Media::Json, Media::Ndjson];
     let (media, body) = body::take(&app, &headers, body, &allowed, app.api.settings.max_body_bytes).await?;
     let tenant = caller.tenant.clone();
-    let sender = Sender { caller, trail, key };
+    let sender = Sender { caller, trail, key, charge: charge.clone() };
     let held = submit::hold(&app, &sender)?;
 
     let origin = sender.origin(&app, &body).await?;
@@ -100,6 +103,10 @@ pub(crate) async fn submit(
         let app = app.clone();
         submit::aside(move || read_all(&app, &origin, &earlier, media, &body)).await??
     };
+    let asking = items.iter().filter(|item| item.asks_providers()).count();
+    // Each is refused by itself: some may come in, and the others later.
+    let granted = charge.pay(&app, (0, u32::try_from(asking).unwrap_or(u32::MAX))).await?;
+    let items = granted_of(items, granted);
     let new = items.iter().filter(|item| matches!(item, Item::New(_))).count();
     if new == 0 {
         return answer(&app, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
@@ -121,12 +128,33 @@ enum Item {
 }
 
 impl Item {
+    /// Whether it is a new job that asks model providers.
+    fn asks_providers(&self) -> bool {
+        matches!(self, Self::New(intake) if intake.job.kind.asks_providers())
+    }
+
     fn part(self) -> (Slot, Option<NewJob>) {
         match self {
             Self::Answered(answer) => (Slot::Answered(answer), None),
             Self::New(intake) => (Slot::Asked(Brief::of(&intake)), Some(intake.job)),
         }
     }
+}
+
+/// Refuses the new jobs that ask model providers and are more than the caller may submit now, the last ones.
+fn granted_of(items: Vec<Item>, granted: Granted) -> Vec<Item> {
+    let Granted { jobs: mut left, refusal: Some(problem) } = granted else { return items };
+    let admit = |item: Item| {
+        if !item.asks_providers() {
+            return item;
+        }
+        if left == 0 {
+            return Item::Answered(Err(problem.clone()));
+        }
+        left -= 1;
+        item
+    };
+    items.into_iter().map(admit).collect()
 }
 
 /// Refuses the new jobs for which there is no room, the last ones.

@@ -1,6 +1,6 @@
 //! One job: submit it, look at it, wait for it, read what it left behind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -30,6 +30,7 @@ use crate::{
     observe::Trail,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
+    request_limits::Charge,
     shape::JobRequest,
     submit::{self, AcceptedView, Sender},
     view::{self, ErrorView, JobView, UsageView},
@@ -52,14 +53,15 @@ const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
     (status = 413, description = "too large", body = Document),
     (status = 415, description = "not `application/json`", body = Document),
     (status = 422, description = "wrong fields, or the idempotency key was used with another body", body = Document),
-    (status = 429, description = "the tenant has as many live jobs as it may", body = Document, headers(
-        ("Retry-After" = u32, description = "seconds"))),
+    (status = 429, description = "the key or tenant asks too often (`rate-limited`), or the tenant has as many live jobs as it \
+     may (`backlog-full`)", body = Document),
     (status = 503, description = "the journal takes no writes", body = Document),
 ))]
 pub(crate) async fn submit(
     State(app): State<Shared>,
     caller: Caller,
     Extension(trail): Extension<Trail>,
+    Extension(charge): Extension<Arc<Charge>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -68,7 +70,7 @@ pub(crate) async fn submit(
     let max = app.api.settings.max_job_bytes + AROUND_PAYLOAD_MAX_BYTES;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let key = idempotency::key_of(&headers)?;
-    let answer = submit::one(&app, Sender { caller, trail, key }, body).await?;
+    let answer = submit::one(&app, Sender { caller, trail, key, charge }, body).await?;
     let location = format!("/v1/jobs/{}", answer.accepted.id);
     let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer.accepted)).into_response();
     if answer.replayed {

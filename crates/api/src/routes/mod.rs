@@ -121,7 +121,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))
         .routes(routes!(budgets::get_key, budgets::put_key))
         .routes(routes!(keys::list, keys::create, keys::revoke_all))
-        .routes(routes!(keys::get, keys::revoke))
+        .routes(routes!(keys::get, keys::patch, keys::revoke))
         .routes(routes!(keys::rotate))
         .routes(routes!(tokens::create, tokens::end))
         .routes(routes!(tokens::revoke))

@@ -4,7 +4,10 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{Operator, pause_body},
+    commands::{
+        Operator, pause_body,
+        rates::{Rates, rates_of},
+    },
     failure::{Exit, Outcome},
     output::{self, cell},
 };
@@ -33,6 +36,13 @@ pub(crate) enum Verb {
         /// Why, for those who ask `job why`
         #[arg(long)]
         reason: Option<String>,
+    },
+    /// Say how often a tenant's users and analysts may ask, all together. What is not named stays as it is
+    Limit {
+        /// The tenant
+        tenant: String,
+        #[command(flatten)]
+        rates: Rates,
     },
     /// Start them again
     Resume {
@@ -64,6 +74,12 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
         Verb::Usage { tenant, since, until } => usage(operator, &tenant, since, until).await,
         Verb::Pause { tenant, until, reason } => change(operator, &tenant, &pause_body(until, reason)?, "paused").await,
+        Verb::Limit { tenant, rates } => {
+            let path = ["v1", "tenants", &tenant];
+            let answer = operator.client.send_json(Method::PATCH, &path, Some(&rates.body())).await?;
+            operator.out.show(&answer.body, || output::line(&format!("{tenant} may ask {}", rates_of(&answer.body))));
+            Ok(Exit::Ok)
+        }
         Verb::Resume { tenant } => change(operator, &tenant, &json!({"paused": false}), "resumed").await,
     }
 }

@@ -16,6 +16,7 @@ use queue_core::{
     keys::Secret,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    request_limits::RequestLimits,
     route::Routes,
     stores::Stores,
 };
@@ -48,6 +49,7 @@ pub(crate) struct Process {
     prices: Arc<PriceBook>,
     limiter: Arc<dyn Limiter>,
     limits: Arc<InForce>,
+    request_limits: Arc<dyn RequestLimits>,
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
@@ -79,6 +81,7 @@ impl Process {
             prices: Arc::new(config.prices.clone()),
             limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
             limits: Arc::new(InForce::new(providers::limits(&config), providers::concurrency(&config))),
+            request_limits: stores::open_request_limits(&config.dispatcher, &stores.clock)?,
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
             roles: JoinSet::new(),
@@ -158,6 +161,7 @@ impl Process {
             prices: self.prices.clone(),
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
+            request_limits: self.request_limits.clone(),
             credentials: self.credentials.clone(),
             tokens: self.tokens.clone(),
             budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
@@ -168,6 +172,7 @@ impl Process {
                 probe_jobs,
                 cors_origins: self.config.cors_origins.clone(),
                 policy_settles,
+                request_limits: self.config.request_limits.clone(),
                 outbound: self.config.outbound.clone(),
                 ..api::Settings::default()
             },

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::JournalError;
-use crate::{ids::Name, time::Timestamp};
+use crate::{ids::Name, request_limits::Rates, time::Timestamp};
 
 /// What a caller may do. Each may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +117,8 @@ pub struct ApiKey {
     pub revoked_at: Option<Timestamp>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<Timestamp>,
+    /// How often it may ask; where nothing is said, as its role may.
+    pub rates: Rates,
 }
 
 /// Most grants of a key: they are looked through with every request.
@@ -222,6 +224,9 @@ pub trait Identity: Send + Sync {
     /// Takes keys back, all of them or none: never the last admin key that can be used at `now`, whoever asks for others at
     /// the same time.
     async fn revoke_keys(&self, which: Revocation, now: Timestamp) -> Result<Revoked, JournalError>;
+
+    /// Sets how often a key may ask, and returns the key; `None` for one that there is not. Asking again changes nothing.
+    async fn limit_key(&self, id: &str, rates: Rates) -> Result<Option<ApiKey>, JournalError>;
 
     /// Notes that a key was used. A note that a crash loses is a line of a list.
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError>;

@@ -3,6 +3,7 @@
 use super::{Fixture, NOW};
 use crate::{
     journal::{ApiKey, Grant, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation},
+    request_limits::{RATE_MAX, Rates},
     time::Timestamp,
 };
 
@@ -20,6 +21,7 @@ fn key(id: &str, tenant: &str, role: Role) -> ApiKey {
         rotated_at: None,
         revoked_at: None,
         last_used_at: None,
+        rates: Rates::default(),
     }
 }
 
@@ -35,6 +37,7 @@ pub async fn keys_stay_as_they_were_made(fixture: &dyn Fixture) {
         let made = ApiKey {
             grants: if role == Role::Analyst { grants.to_vec() } else { vec![] },
             expires_at: (role == Role::Analyst).then_some(NOW.plus_ms(5)),
+            rates: Rates { requests_per_minute: (role == Role::User).then_some(7), llm_submits_per_minute: None },
             ..key(role.as_str(), "acme", role)
         };
         assert_eq!(store.identity.count_keys(role, NOW).await.unwrap(), 0);
@@ -99,6 +102,27 @@ pub async fn a_rotation_keeps_the_secret_before_for_a_while(fixture: &dyn Fixtur
     assert_eq!(store.identity.rotate_key(rotation(5, 200, 100)).await.unwrap(), None, "it has ended");
     store.identity.revoke_keys(Revocation::Key("a".into()), NOW.plus_ms(40)).await.unwrap();
     assert_eq!(store.identity.rotate_key(rotation(5, 60, 41)).await.unwrap(), None, "it was taken back");
+}
+
+/// What a key may ask for in a minute is replaced as a whole; nothing else of it changes, also when it gets another secret.
+pub async fn a_key_is_limited_and_let_go_again(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let made = key("a", "acme", Role::User);
+    store.identity.add_key(made.clone()).await.unwrap();
+    let rates = |requests, submits| Rates { requests_per_minute: requests, llm_submits_per_minute: submits };
+    for rates in [rates(Some(1), Some(RATE_MAX)), rates(Some(5), None), rates(None, Some(3)), rates(None, None)] {
+        for _ in 0..2 {
+            let limited = store.identity.limit_key("a", rates).await.unwrap();
+            assert_eq!(limited, Some(ApiKey { rates, ..made.clone() }));
+        }
+        assert_eq!(store.identity.key("a").await.unwrap().unwrap().rates, rates);
+        let page = KeyPage { limit: 1, ..KeyPage::default() };
+        assert_eq!(store.identity.keys(&page).await.unwrap()[0].rates, rates);
+    }
+    store.identity.limit_key("a", rates(Some(9), None)).await.unwrap();
+    let rotation = Rotation { id: "a".into(), secret_hash: [2; 32], previous_until: NOW, at: NOW };
+    assert_eq!(store.identity.rotate_key(rotation).await.unwrap().unwrap().rates, rates(Some(9), None));
+    assert_eq!(store.identity.limit_key("nobody", rates(Some(1), None)).await.unwrap(), None);
 }
 
 /// A revoked key stays as a row with its moment, and counts no more.

@@ -90,6 +90,7 @@ texts! {
     KEYS_REVOKE = "keys_revoke",
     KEY_COUNT = "key_count",
     KEY_FIND = "key_find",
+    KEY_LIMIT = "key_limit",
     KEY_ROTATE = "key_rotate",
     KEY_USED = "key_used",
     KNOWN_JOBS = "known_jobs",

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal,
-    rows::Cells,
+    rows::{self, Cells},
     sql::{Write, read},
     writer::Batch,
 };
@@ -16,6 +16,7 @@ use crate::{
         TokenRevocation,
         identity::{grants_text, spares_no_admin},
     },
+    request_limits::Rates,
     time::Timestamp,
 };
 
@@ -54,6 +55,10 @@ impl Identity for SqliteJournal {
         self.writer.submit(1, (which, now), revoke_keys).await
     }
 
+    async fn limit_key(&self, id: &str, rates: Rates) -> Result<Option<ApiKey>, JournalError> {
+        self.writer.submit(1, (id.to_owned(), rates), limit_key).await
+    }
+
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError> {
         self.writer.submit(1, (id.to_owned(), at), note_key_used).await
     }
@@ -87,6 +92,7 @@ fn key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         rotated_at: cells.time_if_any()?,
         revoked_at: cells.time_if_any()?,
         last_used_at: cells.time_if_any()?,
+        rates: rows::rates(&mut cells)?,
     })
 }
 
@@ -110,6 +116,8 @@ fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
         key.created_at.0,
         grants_text(&key.grants),
         key.expires_at.map(|at| at.0),
+        key.rates.requests_per_minute,
+        key.rates.llm_submits_per_minute,
     ];
     batch.sql.execute(Write::KeyAdd, values)?;
     Ok(())
@@ -118,6 +126,11 @@ fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
 fn rotate_key(batch: &mut Batch<'_>, rotation: &Rotation) -> rusqlite::Result<Option<ApiKey>> {
     let values = params![rotation.id, rotation.secret_hash, rotation.previous_until.0, rotation.at.0];
     batch.sql.find(Write::KeyRotate, values, key)
+}
+
+fn limit_key(batch: &mut Batch<'_>, (id, rates): &(String, Rates)) -> rusqlite::Result<Option<ApiKey>> {
+    let values = params![id, rates.requests_per_minute, rates.llm_submits_per_minute];
+    batch.sql.find(Write::KeyLimit, values, key)
 }
 
 fn revoke_keys(batch: &mut Batch<'_>, (which, now): &(Revocation, Timestamp)) -> rusqlite::Result<Revoked> {

@@ -61,6 +61,7 @@ writes! {
     QueueOpen = "queue_open",
     QueueSet = "queue_set",
     KeyAdd = "key_add",
+    KeyLimit = "key_limit",
     KeyRotate = "key_rotate",
     KeyUsed = "key_used",
     KeysAdmins = "keys_admins",
