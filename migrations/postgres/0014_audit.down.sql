@@ -3,3 +3,4 @@
 DROP TABLE audit_heads;
 DROP TABLE audit_log;
 DROP FUNCTION audit_refuse();
+DROP FUNCTION audit_forward();

@@ -32,6 +32,16 @@ BEGIN
     RAISE EXCEPTION 'the audit log is only ever added to';
 END $$;
 
+-- A head only goes forward: set back, every row that follows would be refused.
+CREATE FUNCTION audit_forward() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.day <> OLD.day OR NEW.seq <= OLD.seq THEN
+        RAISE EXCEPTION 'the end of the audit log only goes forward';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER audit_heads_forward BEFORE UPDATE ON audit_heads FOR EACH ROW EXECUTE FUNCTION audit_forward();
 CREATE TRIGGER audit_log_rows BEFORE UPDATE OR DELETE ON audit_log FOR EACH ROW EXECUTE FUNCTION audit_refuse();
 CREATE TRIGGER audit_log_whole BEFORE TRUNCATE ON audit_log FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse();
 CREATE TRIGGER audit_heads_rows BEFORE DELETE ON audit_heads FOR EACH ROW EXECUTE FUNCTION audit_refuse();

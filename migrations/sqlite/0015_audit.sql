@@ -33,6 +33,9 @@ END;
 CREATE TRIGGER audit_log_deleted BEFORE DELETE ON audit_log BEGIN
     SELECT RAISE(ABORT, 'the audit log is only ever added to');
 END;
+CREATE TRIGGER audit_heads_forward BEFORE UPDATE ON audit_heads WHEN NEW.day <> OLD.day OR NEW.seq <= OLD.seq BEGIN
+    SELECT RAISE(ABORT, 'the end of the audit log only goes forward');
+END;
 CREATE TRIGGER audit_heads_deleted BEFORE DELETE ON audit_heads BEGIN
     SELECT RAISE(ABORT, 'the audit log is only ever added to');
 END;

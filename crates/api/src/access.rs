@@ -67,6 +67,13 @@ pub(crate) struct Row {
     pub(crate) bound: Bound,
 }
 
+impl Row {
+    /// Whether it ends the token that it is called with, and nothing else.
+    pub(crate) fn is_signing_out(&self) -> bool {
+        self.route == "DELETE /v1/auth/token"
+    }
+}
+
 const fn on(route: &'static str, least: Role, scope: &'static str, bound: Bound) -> Row {
     Row { route, least, scope, bound }
 }

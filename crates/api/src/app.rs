@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     Api, audit::Refusals, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing,
@@ -46,6 +46,8 @@ pub(crate) struct App {
     pub(crate) bulk: Semaphore,
     /// Settings are read, changed and written back: one change at a time.
     pub(crate) settings_edits: Mutex<()>,
+    /// Changes that are being made and written into the audit log.
+    pub(crate) changes: TaskTracker,
     /// Fires when the server stops.
     pub(crate) shutdown: CancellationToken,
 }
@@ -71,6 +73,7 @@ impl App {
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
             settings_edits: Mutex::new(()),
+            changes: TaskTracker::new(),
             shutdown,
         })
     }

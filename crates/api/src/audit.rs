@@ -7,6 +7,7 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use axum::{
     http::{Method, StatusCode},
     response::{IntoResponse, Response},
 };
+use futures::FutureExt;
 use queue_core::{
     audit::AuditEntry,
     ids::{JobId, Name},
@@ -30,6 +32,7 @@ use crate::{
     auth::Caller,
     observe::Trail,
     problem::{Cause, Problem},
+    tokens::Verified,
 };
 
 /// Largest body, of a request or an answer, that is looked at.
@@ -40,9 +43,11 @@ const DETAIL_MAX_BYTES: usize = 16 * 1024;
 const TEXT_MAX_CHARS: usize = 500;
 /// Longest path and query that are kept.
 const SUBJECT_MAX_BYTES: usize = 1_024;
-/// Refusals that are written one by one in a minute of this process; those beyond it are counted by the next one that is
-/// written. Whoever guesses keys must not fill the journal.
+/// Refusals of known callers that are written one by one in a minute of this process; those beyond it are counted by the next one
+/// that is written.
 const REFUSALS_A_MINUTE: u32 = 600;
+/// Likewise for callers that nobody knows: whoever guesses keys must neither fill the journal nor hide what others were refused.
+const STRANGERS_A_MINUTE: u32 = 30;
 /// How long it is tried to write a row, and the pause between two tries.
 const WRITE_MAX: Duration = Duration::from_secs(3);
 const TRY_PAUSE: Duration = Duration::from_millis(200);
@@ -133,7 +138,10 @@ pub(crate) fn reads_of(job: JobId, tenant: &Name) {
 
 /// Refusals of this minute.
 #[derive(Debug, Default)]
-pub(crate) struct Refusals(Mutex<Minute>);
+pub(crate) struct Refusals {
+    known: Mutex<Minute>,
+    strangers: Mutex<Minute>,
+}
 
 #[derive(Debug, Default)]
 struct Minute {
@@ -143,18 +151,29 @@ struct Minute {
 }
 
 impl Refusals {
+    fn of(&self, is_known: bool) -> (MutexGuard<'_, Minute>, u32) {
+        let (minute, most) =
+            if is_known { (&self.known, REFUSALS_A_MINUTE) } else { (&self.strangers, STRANGERS_A_MINUTE) };
+        (minute.lock().unwrap_or_else(PoisonError::into_inner), most)
+    }
+
     /// How many before this one were left out, if this one is written.
-    fn admit(&self, now: Instant) -> Option<u64> {
-        let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn admit(&self, is_known: bool, now: Instant) -> Option<u64> {
+        let (mut minute, most) = self.of(is_known);
         if minute.began.is_none_or(|began| now.duration_since(began) >= Duration::from_secs(60)) {
             (minute.began, minute.written) = (Some(now), 0);
         }
-        if minute.written >= REFUSALS_A_MINUTE {
+        if minute.written >= most {
             minute.left_out += 1;
             return None;
         }
         minute.written += 1;
         Some(std::mem::take(&mut minute.left_out))
+    }
+
+    /// Some that were admitted were not written after all.
+    fn leave_out(&self, is_known: bool, refusals: u64) {
+        self.of(is_known).0.left_out += refusals;
     }
 }
 
@@ -226,33 +245,36 @@ where
     F: Future<Output = Response> + Send + 'static,
 {
     let call = Call::of(&request);
-    let changes = call.changes();
+    let (changes, tracked) = (call.changes(), app.changes.clone());
     let handled = async move {
         let notes = Arc::new(Mutex::new(Notes { wants_request: changes, ..Notes::default() }));
-        let response = NOTES.scope(notes.clone(), handle(app.clone(), request)).await;
+        let answered = NOTES.scope(notes.clone(), handle(app.clone(), request));
+        // What a handler did before it panicked has its row, too. Nothing of what it held is used again.
+        let response = AssertUnwindSafe(answered).catch_unwind().await.unwrap_or_else(|_| {
+            Problem::new(Cause::Internal, "the handler of this request has failed; the log says where").into_response()
+        });
         let notes = std::mem::take(&mut *held(&notes));
         record(&app, call, notes, response).await
     };
     if !changes {
         return handled.await;
     }
-    // In a task of its own: a caller that hangs up must not leave a change without its row.
-    match tokio::spawn(handled).await.map_err(tokio::task::JoinError::try_into_panic) {
+    // In a task of its own, which the end of the process waits for: a caller that hangs up must not leave a change without its row.
+    match tracked.spawn(handled).await {
         Ok(response) => response,
-        Err(Ok(panic)) => std::panic::resume_unwind(panic),
-        Err(Err(error)) => Problem::new(Cause::Internal, error.to_string()).into_response(),
+        Err(error) => Problem::new(Cause::Internal, error.to_string()).into_response(),
     }
 }
 
 /// Whether the call has a row.
-fn is_recorded(call: &Call, notes: &Notes, status: StatusCode) -> bool {
+fn is_recorded(call: &Call, notes: &Notes, response: &Response) -> bool {
+    let (status, problem) = (response.status(), response.extensions().get::<Problem>());
     if [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status) {
         return true;
     }
     if call.changes() && notes.caller.is_some() {
         // What could not be read, or came too often, has changed nothing.
-        let unread = [400, 405, 408, 413, 415, 422, 429];
-        return !unread.contains(&status.as_u16());
+        return !problem.is_some_and(Problem::is_of_reading);
     }
     let Notes { caller: Some(caller), shown: Some((_, tenant)), .. } = notes else { return false };
     let over_tenants = caller.role == Role::Operator || *tenant != caller.tenant;
@@ -261,11 +283,12 @@ fn is_recorded(call: &Call, notes: &Notes, status: StatusCode) -> bool {
 
 async fn record(app: &App, call: Call, notes: Notes, response: Response) -> Response {
     let status = response.status();
-    if !is_recorded(&call, &notes, status) {
+    if !is_recorded(&call, &notes, &response) {
         return response;
     }
     let is_refusal = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN].contains(&status);
-    let left_out = if is_refusal { app.refusals.admit(Instant::now()) } else { Some(0) };
+    let (is_known, shows) = (notes.caller.is_some(), !call.changes() && !is_refusal);
+    let left_out = if is_refusal { app.refusals.admit(is_known, Instant::now()) } else { Some(0) };
     let Some(left_out) = left_out else { return response };
     let (response, answer) = if call.changes() { looked_at(response).await } else { (response, None) };
     let detail = detail(&notes, response.extensions().get::<Problem>(), answer, left_out);
@@ -286,12 +309,29 @@ async fn record(app: &App, call: Call, notes: Notes, response: Response) -> Resp
         detail,
         request_id: call.request_id,
     };
-    write(app, entry).await;
-    response
+    match write(app, entry).await {
+        Written::Yes => response,
+        Written::No if is_refusal => {
+            app.refusals.leave_out(is_known, left_out + 1);
+            response
+        }
+        // Nothing was done yet: what nobody would know of is not shown.
+        Written::No if shows => {
+            let detail = "that it was shown cannot be written into the audit log now";
+            Problem::new(Cause::Unavailable, detail).retry_after(1).into_response()
+        }
+        Written::No => response,
+    }
 }
 
-/// Writes a row. What was done is done: a journal that is away for longer than the tries leaves a line in the log, and counts.
-async fn write(app: &App, entry: AuditEntry) {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Yes,
+    No,
+}
+
+/// Writes a row. What was changed is changed: a journal that is away for longer than the tries leaves a line in the log, and counts.
+async fn write(app: &App, entry: AuditEntry) -> Written {
     let written = async {
         while let Err(error) = app.api.stores.audit.append_audit(entry.clone()).await {
             tracing::warn!(%error, action = entry.action, "a row of the audit log is not written yet");
@@ -299,11 +339,12 @@ async fn write(app: &App, entry: AuditEntry) {
         }
     };
     if tokio::time::timeout(WRITE_MAX, written).await.is_ok() {
-        return;
+        return Written::Yes;
     }
     let AuditEntry { action, subject, actor, status, request_id, .. } = &entry;
     tracing::error!(action, subject, actor, status, request_id, "a row of the audit log is lost");
     metrics::counter!(telemetry::AUDIT_LOST).increment(1);
+    Written::No
 }
 
 /// The answer's body, where it is a small one, and the answer with it.
@@ -334,6 +375,7 @@ fn detail(notes: &Notes, problem: Option<&Problem>, answer: Option<Value>, left_
         }
     };
     put("reason", problem.map(|problem| json!(cut(problem.detail(), TEXT_MAX_CHARS))));
+    put("via", notes.caller.as_ref().and_then(|caller| caller.token.as_deref()).map(via));
     put("job", notes.shown.as_ref().map(|(id, tenant)| json!({"id": id, "tenant": tenant})));
     put("left_out", (left_out > 0).then(|| json!(left_out)));
     put("before", notes.before.clone());
@@ -349,6 +391,11 @@ fn detail(notes: &Notes, problem: Option<&Problem>, answer: Option<Value>, left_
     Value::Object(detail).to_string()
 }
 
+/// The token that a caller came with: by its id it can be taken back.
+fn via(token: &Verified) -> Value {
+    json!({"jti": token.jti, "issuer": token.issuer, "subject": cut(&token.subject, TEXT_MAX_CHARS)})
+}
+
 /// Takes out what is secret or somebody's content, and cuts what is long.
 fn conceal(value: &mut Value) {
     match value {
@@ -357,10 +404,12 @@ fn conceal(value: &mut Value) {
                 match member {
                     Value::Null | Value::Bool(_) | Value::Number(_) => {}
                     _ if CONCEALED.contains(&name.to_ascii_lowercase().as_str()) => *member = json!("…"),
-                    // Receivers' tokens stand there.
+                    // Receivers' tokens stand in the path, too.
                     Value::String(url) if name == "url" => {
-                        if let Some((before, _)) = url.split_once('?') {
-                            *url = format!("{before}?…");
+                        let host_end = url.match_indices('/').nth(2).map_or(url.len(), |(at, _)| at);
+                        let host_end = url.find('?').map_or(host_end, |at| at.min(host_end));
+                        if host_end < url.len() {
+                            *url = format!("{}/…", &url[..host_end]);
                         }
                     }
                     _ => conceal(member),
@@ -395,7 +444,8 @@ mod tests {
     #[test]
     fn what_is_secret_is_taken_out_wherever_it_stands() {
         let mut value = json!({"key": "sk-canary", "deep": [{"Secret": "canary", "keep": "yes"}], "payload": {"a": 1},
-                               "enabled": true, "url": "https://a.example/b?token=canary", "long": "x".repeat(1_000)});
+                               "enabled": true, "url": "https://a.example/canary/b?token=canary", "hooks": [{"url": "https://b.example?canary"}],
+                               "long": "x".repeat(1_000)});
         conceal(&mut value);
         let text = value.to_string();
         assert!(!text.contains("canary") && !text.contains("\"a\"") && text.contains("yes"), "{text}");
@@ -405,10 +455,13 @@ mod tests {
     #[test]
     fn whoever_guesses_keys_does_not_fill_the_journal() {
         let (refusals, now) = (Refusals::default(), Instant::now());
-        let written = (0..REFUSALS_A_MINUTE + 50).filter(|_| refusals.admit(now).is_some()).count();
-        assert_eq!(written, REFUSALS_A_MINUTE as usize);
-        assert_eq!(refusals.admit(now + Duration::from_secs(61)), Some(50));
-        assert_eq!(refusals.admit(now + Duration::from_secs(62)), Some(0));
+        for (is_known, most) in [(false, STRANGERS_A_MINUTE), (true, REFUSALS_A_MINUTE)] {
+            let written = (0..most + 50).filter(|_| refusals.admit(is_known, now).is_some()).count();
+            assert_eq!(written, most as usize, "strangers hide nobody else");
+            assert_eq!(refusals.admit(is_known, now + Duration::from_secs(61)), Some(50));
+            refusals.leave_out(is_known, 51);
+            assert_eq!(refusals.admit(is_known, now + Duration::from_secs(62)), Some(51));
+        }
     }
 
     #[test]

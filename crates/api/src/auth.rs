@@ -38,6 +38,8 @@ pub(crate) struct Caller {
     pub(crate) key_id: Name,
     /// The token that it came with, if it came with one.
     pub(crate) token: Option<Arc<Verified>>,
+    /// The hash of the secret of the key that it came with, if it came with one.
+    pub(crate) secret_hash: Option<[u8; 32]>,
     /// What it is narrowed to; empty: all that its role may do.
     pub(crate) grants: Vec<Grant>,
     /// The role whose limits of requests are its own: of a token those of the key that it was made from.
@@ -47,8 +49,9 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    fn with(key: &ApiKey) -> Self {
+    fn with(key: &ApiKey, secret: &Secret) -> Self {
         Self {
+            secret_hash: Some(secret.hash()),
             tenant: key.tenant.clone(),
             role: key.role,
             key_id: Name::from(key.id.as_str()),
@@ -70,7 +73,7 @@ impl Caller {
 
     fn bearing(token: Arc<Verified>) -> Self {
         let key_id = match &token.key {
-            Some(key) => Name::from(key.as_str()),
+            Some(key) => Name::from(key.id.as_str()),
             None => {
                 // Subjects are of any length and any letters, and two issuers may have the same.
                 let whole = format!("{}\0{}", token.issuer, token.subject);
@@ -78,7 +81,16 @@ impl Caller {
             }
         };
         let (tenant, role, grants) = (token.tenant.clone(), token.role, token.grants.clone());
-        Self { tenant, role, key_id, grants, token: Some(token), limited_as: role, rates: Rates::default() }
+        Self {
+            tenant,
+            role,
+            key_id,
+            grants,
+            secret_hash: None,
+            token: Some(token),
+            limited_as: role,
+            rates: Rates::default(),
+        }
     }
 
     /// The bearer of a token that was made from this key: both together ask no more often than the key may.
@@ -135,6 +147,10 @@ impl Caller {
         if self.role < row.least {
             let detail = format!("this needs the role `{}`, and the caller has `{}`", row.least, self.role);
             return Err(Problem::new(Cause::Forbidden, detail));
+        }
+        // Whoever signs out takes nothing but its own right away.
+        if row.is_signing_out() {
+            return Ok(());
         }
         let is_granted = |grant: &Grant| Grant::parse(row.scope).is_ok_and(|scope| grant.covers(&scope));
         if !self.grants.is_empty() && !self.grants.iter().any(is_granted) {
@@ -241,7 +257,7 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
                     }
                 });
             }
-            Ok(Caller::with(&key))
+            Ok(Caller::with(&key, &secret))
         }
         Opened::Nothing => Err(Refusal::Invalid("no such key".into())),
         Opened::Expired(at) => Err(Refusal::Invalid(format!("the key has expired at {at}"))),
@@ -270,8 +286,16 @@ mod tests {
 
     fn caller(role: Role, grants: &[&str]) -> Caller {
         let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
-        let (tenant, key_id) = ("acme".into(), "abcd1234".into());
-        Caller { tenant, role, key_id, grants, token: None, limited_as: role, rates: Rates::default() }
+        Caller {
+            tenant: "acme".into(),
+            role,
+            key_id: "abcd1234".into(),
+            grants,
+            secret_hash: None,
+            token: None,
+            limited_as: role,
+            rates: Rates::default(),
+        }
     }
 
     #[test]

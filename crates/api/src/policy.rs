@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -37,16 +37,27 @@ struct All {
 /// The settings of tenants and queues as this process read them last.
 #[derive(Default)]
 pub(crate) struct Policies {
-    held: Mutex<Option<(Arc<All>, Instant)>>,
+    held: Mutex<Held>,
     /// Held by whoever reads the journal: one at a time.
     reading: tokio::sync::Mutex<()>,
 }
 
+/// What was read last, and when.
+#[derive(Default)]
+struct Held {
+    read: Option<(Arc<All>, Instant)>,
+    /// Changes that were made here: what was read before one is older than it.
+    changes: u64,
+}
+
 impl Policies {
     fn fresh(&self) -> Option<Arc<All>> {
-        // What was being done when a holder of the lock panicked is whole: it is one assignment.
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.as_ref().filter(|(_, at)| at.elapsed() < FRESH).map(|(all, _)| all.clone())
+        self.held().read.as_ref().filter(|(_, at)| at.elapsed() < FRESH).map(|(all, _)| all.clone())
+    }
+
+    fn held(&self) -> MutexGuard<'_, Held> {
+        // What was being done when a holder of the lock panicked is whole: assignments.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What holds now.
@@ -58,17 +69,22 @@ impl Policies {
         if let Some(all) = self.fresh() {
             return Ok(Policy(all));
         }
-        let read_at = Instant::now();
+        let (read_at, changes) = (Instant::now(), self.held().changes);
         let (tenants, queues) = tokio::try_join!(catalog.tenants(), catalog.queues())?;
         let draining = queues.into_iter().filter(|(_, settings)| settings.value.draining).map(|(queue, _)| queue);
         let all = Arc::new(All { tenants, draining: draining.collect() });
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = Some((all.clone(), read_at));
+        let mut held = self.held();
+        if held.changes == changes {
+            held.read = Some((all.clone(), read_at));
+        }
         Ok(Policy(all))
     }
 
     /// Something was changed here: it holds with the next request.
     pub(crate) fn forget(&self) {
-        *self.held.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        let mut held = self.held();
+        held.read = None;
+        held.changes += 1;
     }
 }
 

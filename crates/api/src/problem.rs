@@ -111,6 +111,25 @@ impl Cause {
         }
     }
 
+    /// Whether the request could not be read, or came too often to be read, so that it has asked for nothing.
+    fn is_of_reading(self) -> bool {
+        use Cause::{
+            BadRequest, InvalidFields, InvalidJson, MethodNotAllowed, RateLimited, Timeout, TooLarge,
+            UnsupportedMediaType,
+        };
+        matches!(
+            self,
+            BadRequest
+                | InvalidJson
+                | InvalidFields
+                | MethodNotAllowed
+                | RateLimited
+                | Timeout
+                | TooLarge
+                | UnsupportedMediaType
+        )
+    }
+
     /// The cause that stands for a status which some layer answered without one.
     fn of_status(status: StatusCode) -> Self {
         match status {
@@ -143,6 +162,11 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
+    /// See [`Cause::is_of_reading`].
+    pub(crate) fn is_of_reading(&self) -> bool {
+        self.cause.is_of_reading()
+    }
+
     /// A problem in one sentence.
     pub(crate) fn new(cause: Cause, detail: impl Into<String>) -> Self {
         Self {

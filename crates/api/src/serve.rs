@@ -17,6 +17,9 @@ use crate::{
 /// How often the metrics' histograms are drained when nobody scrapes them: they would grow for ever.
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How long changes may go on whose connections have ended: a write into the audit log is tried for 3 s.
+const CHANGES_MAX: Duration = Duration::from_secs(5);
+
 /// The API as a service, for those who bring their own server. It never learns that it should stop.
 pub fn router(api: Api) -> Router {
     routed(App::new(api, CancellationToken::new()))
@@ -32,8 +35,14 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     let bounds = api.settings.bounds.clone();
     let limits = api.request_limits.clone();
     let attending = tokio::spawn(async move { limits.attend().await });
-    let router = routed(App::new(api, shutdown.clone()));
-    connections::serve(listener, router, bounds, shutdown).await;
+    let app = App::new(api, shutdown.clone());
+    let changes = app.changes.clone();
+    connections::serve(listener, routed(app), bounds, shutdown).await;
+    // Those whose callers have hung up, too: they have their rows in the audit log before the process ends.
+    changes.close();
+    if tokio::time::timeout(CHANGES_MAX, changes.wait()).await.is_err() {
+        tracing::error!("changes that did not end within {} seconds are dropped", CHANGES_MAX.as_secs());
+    }
     upkeep.abort();
     attending.abort();
 }

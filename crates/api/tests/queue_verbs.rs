@@ -42,7 +42,7 @@ async fn a_queue_is_looked_at_closely() {
         submit(&server, "q").await.expect(202);
     }
     let seen = server.get("/v1/queues/q/inspect?over=50ms").await.expect(200);
-    assert_eq!((&seen["queue"], &seen["depth"]["waiting"]), (&json!("q"), &json!(3)));
+    assert_eq!((&seen["queue"], &seen["metrics"]["waiting"]), (&json!("q"), &json!(3)));
     assert_eq!((&seen["difference"]["journal"], &seen["difference"]["dispatcher"]), (&json!(3), &json!(3)));
     assert_eq!((&seen["difference"]["unknown"], &seen["difference"]["complete"]), (&json!(0), &json!(true)));
     assert_eq!(seen["rates"]["ended"], json!(0.0));

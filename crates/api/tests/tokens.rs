@@ -205,22 +205,42 @@ async fn a_token_may_do_less_than_its_key_and_never_more() {
 
 #[tokio::test]
 async fn a_token_ends_with_its_key() {
-    let Place { server, clock, .. } = place().await;
+    let Place { server, .. } = place().await;
     let (user, id) = key(&server, "acme", Role::User).await;
-    let token = traded(&server, &user, None).await["token"].as_str().unwrap().to_owned();
-    get(&server, &token, "/v1/jobs").await.expect(200);
-    clock.advance_ms(2_000);
-    // A rotation with overlap leaves it alone; one without ends it.
+    let bought = async |key: &str| traded(&server, key, None).await["token"].as_str().unwrap().to_owned();
+    let first = bought(&user).await;
+    get(&server, &first, "/v1/jobs").await.expect(200);
+    // A rotation with overlap leaves it alone, as it leaves the secret that bought it; one without ends it, also what was
+    // bought in the same second.
     let rotate = format!("/v1/keys/{id}/rotate");
-    server.post(&rotate, &json!({"overlap": "1h"})).await.expect(200);
-    get(&server, &token, "/v1/jobs").await.expect(200);
+    let next = server.post(&rotate, &json!({"overlap": "1h"})).await.expect(200);
+    get(&server, &first, "/v1/jobs").await.expect(200);
+    let (former, second) = (bought(&user).await, bought(next["key"].as_str().unwrap()).await);
+    let next = server.post(&rotate, &json!({"overlap": "1h"})).await.expect(200);
+    for token in [&first, &former] {
+        get(&server, token, "/v1/jobs").await.problem(401);
+    }
+    get(&server, &second, "/v1/jobs").await.expect(200);
+    server.post(&rotate, &json!({"overlap": "0s"})).await.expect(200);
+    get(&server, &second, "/v1/jobs").await.problem(401);
+    ask(&server, Method::POST, next["key"].as_str().unwrap(), "/v1/auth/token", None).await.problem(401);
     let next = server.post(&rotate, &json!({"overlap": "0s"})).await.expect(200);
-    get(&server, &token, "/v1/jobs").await.problem(401);
-    clock.advance_ms(2_000);
-    let token = traded(&server, next["key"].as_str().unwrap(), None).await["token"].as_str().unwrap().to_owned();
-    get(&server, &token, "/v1/jobs").await.expect(200);
+    let last = bought(next["key"].as_str().unwrap()).await;
+    get(&server, &last, "/v1/jobs").await.expect(200);
     server.send(server.request(Method::DELETE, "/v1/keys?tenant=acme")).await.expect(200);
-    get(&server, &token, "/v1/jobs").await.problem(401);
+    get(&server, &last, "/v1/jobs").await.problem(401);
+}
+
+/// What another process remembers of a key buys nothing once the key has another secret.
+#[tokio::test]
+async fn a_secret_that_was_replaced_elsewhere_buys_no_token() {
+    let Place { server, tokens, .. } = place().await;
+    let (user, id) = key(&server, "acme", Role::User).await;
+    let other = server.beside_with(|api| api.tokens = tokens).await;
+    get(&other, &user, "/v1/jobs").await.expect(200);
+    server.post(&format!("/v1/keys/{id}/rotate"), &json!({"overlap": "0s"})).await.expect(200);
+    get(&other, &user, "/v1/jobs").await.expect(200);
+    ask(&other, Method::POST, &user, "/v1/auth/token", None).await.problem(409);
 }
 
 #[tokio::test]
@@ -232,6 +252,11 @@ async fn a_token_is_taken_back_for_good() {
     assert_eq!(ask(&server, Method::DELETE, &signed_out, "/v1/auth/token", None).await.status.as_u16(), 204);
     get(&server, &signed_out, "/v1/jobs").await.problem(401);
     ask(&server, Method::DELETE, &user, "/v1/auth/token", None).await.problem(422);
+    // Nobody needs a scope to give up what it has.
+    let narrow =
+        traded(&server, &user, Some(json!({"scopes": ["jobs:read"]}))).await["token"].as_str().unwrap().to_owned();
+    assert_eq!(ask(&server, Method::DELETE, &narrow, "/v1/auth/token", None).await.status.as_u16(), 204);
+    get(&server, &narrow, "/v1/jobs").await.problem(401);
 
     let stolen = traded(&server, &user, None).await;
     let token = stolen["token"].as_str().unwrap();

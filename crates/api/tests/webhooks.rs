@@ -111,6 +111,8 @@ async fn a_secret_is_rotated_and_shown_once() {
     let first = server.post("/v1/tenants/acme/signing-secret", &json!({})).await.expect(200);
     assert!(first.get("former_until").is_none(), "{first}");
     assert_eq!(first["version"], 1);
+    assert!(first["jobs_secret"].is_string() && first["jobs_secret"] != first["secret"], "{first}");
+    assert!(second.get("jobs_secret").is_none(), "an endpoint is sent no jobs");
 }
 
 #[tokio::test]

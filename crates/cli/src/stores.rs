@@ -180,7 +180,7 @@ pub(crate) fn open_caches(cache: &config::Cache, clock: &Arc<dyn Clock>) -> Resu
 }
 
 /// The Redis that a dispatcher is in, if it is in one.
-fn redis(dispatcher: &config::Dispatcher) -> Result<Option<RedisConfig>, Failure> {
+pub(crate) fn redis(dispatcher: &config::Dispatcher) -> Result<Option<RedisConfig>, Failure> {
     match dispatcher {
         config::Dispatcher::Memory => Ok(None),
         config::Dispatcher::Redis(redis) => {

@@ -51,6 +51,18 @@ async fn verify_names_the_row_that_was_changed() {
     );
     // The copy is as it was.
     assert_eq!(cli(&up, &["audit", "verify", "--file", copy]).0, Some(0));
+    assert_eq!(cli(&up, &["audit", "verify", "--file", copy, "--since", copy]).0, Some(0));
+    let shorter = folder.path().join("shorter.jsonl");
+    let text = std::fs::read_to_string(copy).unwrap();
+    let mut rows: Vec<&str> = text.lines().collect();
+    let end: Value = serde_json::from_str(rows[3]).unwrap();
+    let end = json!({"head": {"day": end["day"], "seq": end["seq"], "hash": end["hash"]}}).to_string();
+    rows.splice(4.., [end.as_str()]);
+    std::fs::write(&shorter, rows.join("\n")).unwrap();
+    let shorter = shorter.to_str().unwrap();
+    assert_eq!(cli(&up, &["audit", "verify", "--file", shorter]).0, Some(0), "it fits in itself");
+    let (code, verified) = cli(&up, &["audit", "verify", "--file", shorter, "--since", copy]);
+    assert_eq!((code, &verified["tampered"]["seq"]), (Some(1), &json!(5)), "and not with what was known: {verified}");
     let text = std::fs::read_to_string(copy).unwrap();
     let lines: Vec<_> = text.lines().collect();
     assert_eq!(lines.len(), 6, "five rows and the end");

@@ -58,7 +58,7 @@ pub struct AuditRow {
 }
 
 /// The end of a day's rows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AuditHead {
     /// The UTC day, counted from 1970.
     pub day: i32,
@@ -151,9 +151,17 @@ pub struct Tampered {
 pub struct Chain {
     last: Option<AuditHead>,
     rows: u64,
+    /// Whether the first row that is looked at must be the first of all.
+    is_whole: bool,
 }
 
 impl Chain {
+    /// Follows a whole log: its first row is the first of all. [`Chain::default`] takes the first row for what follows rows that
+    /// are not here.
+    pub fn from_the_beginning() -> Self {
+        Self { is_whole: true, ..Self::default() }
+    }
+
     /// Rows that fitted so far.
     pub fn rows(&self) -> u64 {
         self.rows
@@ -164,7 +172,7 @@ impl Chain {
         self.last
     }
 
-    /// Looks at the next row. The first row that is looked at is taken for what follows rows that are not here.
+    /// Looks at the next row.
     pub fn follow(&mut self, row: &AuditRow) -> Result<(), Tampered> {
         let AuditRow { day, seq, entry, prev, hash } = row;
         let wrong = |reason: String| Err(Tampered { day: *day, seq: *seq, reason });
@@ -184,6 +192,9 @@ impl Chain {
                     "it does not follow the row before it: that one was changed, or rows between were taken out";
                 return wrong(reason.into());
             }
+        }
+        if self.last.is_none() && self.is_whole && (*seq, *prev) != (1, [0; 32]) {
+            return wrong("it is not the first row of all, and those before it are missing".into());
         }
         self.last = Some(AuditHead { day: *day, seq: *seq, hash: *hash });
         self.rows += 1;
@@ -218,7 +229,7 @@ mod tests {
     }
 
     fn check(rows: &[AuditRow], head: AuditHead) -> Result<(), Tampered> {
-        let mut chain = Chain::default();
+        let mut chain = Chain::from_the_beginning();
         rows.iter().try_for_each(|row| chain.follow(row))?;
         chain.end(Some(head))
     }
@@ -244,7 +255,11 @@ mod tests {
         assert_eq!(found(&|rows| drop(rows.remove(2))), Err((6, 1)), "the link to it is broken");
         assert_eq!(found(&|rows| drop(rows.remove(1))), Err((5, 3)));
         assert_eq!(found(&|rows| drop(rows.pop())), Err((6, 3)), "the end is missing");
-        assert_eq!(found(&|rows| rows.swap(0, 1)), Err((5, 1)));
+        assert_eq!(found(&|rows| drop(rows.remove(0))), Err((5, 2)), "the beginning is missing");
+        assert_eq!(found(&|rows| drop(rows.drain(..3))), Err((6, 1)), "so is a whole day");
+        let mut part = Chain::default();
+        rows[3..].iter().try_for_each(|row| part.follow(row)).unwrap();
+        assert_eq!(found(&|rows| rows.swap(0, 1)), Err((5, 2)));
         // Whoever changes a row and hashes it anew has to change all that follow.
         let forged = |rows: &mut Vec<AuditRow>| {
             rows[3].entry.status = 418;

@@ -80,14 +80,9 @@ impl Secret {
         Sha256::digest(self.secret.as_bytes()).into()
     }
 
-    /// Whether this is the key whose row is given, with its present secret or, until its moment, with the one before. Takes the
-    /// same time whatever differs. Says nothing about whether the key has ended.
+    /// Whether this is the key whose row is given. See [`hash_opens`].
     pub fn opens(&self, row: &ApiKey, now: Timestamp) -> bool {
-        let hash = self.hash();
-        let (before, until) = row.previous.unwrap_or(([0; 32], Timestamp(i64::MIN)));
-        let is_present = hash.ct_eq(&row.secret_hash);
-        let is_before = hash.ct_eq(&before) & subtle::Choice::from(u8::from(until > now));
-        (is_present | is_before).into()
+        hash_opens(&self.hash(), row, now)
     }
 
     /// A key with the id of another one: what a rotation gives.
@@ -114,6 +109,15 @@ impl Secret {
             rates: Rates::default(),
         }
     }
+}
+
+/// Whether the secret with this hash is the row's present one or, until its moment, the one before. Takes the same time whatever
+/// differs. Says nothing about whether the key has ended.
+pub fn hash_opens(hash: &[u8; 32], row: &ApiKey, now: Timestamp) -> bool {
+    let (before, until) = row.previous.unwrap_or(([0; 32], Timestamp(i64::MIN)));
+    let is_present = hash.ct_eq(&row.secret_hash);
+    let is_before = hash.ct_eq(&before) & subtle::Choice::from(u8::from(until > now));
+    (is_present | is_before).into()
 }
 
 impl fmt::Debug for Secret {

@@ -326,7 +326,8 @@ async fn a_probe_does_what_it_is_told() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payload_that_does_not_read_is_a_final_error() {
     let mut rig = rig(simulated()).await;
-    for kind in Kind::ALL {
+    // Jobs of handlers of one's own are left to workers that have some.
+    for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Custom) {
         let id = rig.submit(kind, r#"{"nonsense": [1, {"#, |_| {}).await;
         let row = rig.ended(id).await;
         assert_dead(&row, ErrorClass::BadRequest, 1);

@@ -21,7 +21,7 @@ use queue_core::{
     journal::TargetSettings,
     payload::http::target_of,
     state::Standing,
-    webhooks::{Owner, rotate, signature},
+    webhooks::{Owner, for_jobs, rotate, signature},
 };
 use rig::Rig;
 use secrecy::{ExposeSecret, SecretString};
@@ -111,7 +111,7 @@ async fn rig() -> (Rig, SecretString) {
     rig.around.credentials = Arc::new(credentials);
     let (webhooks, now) = (&*rig.stores.webhooks, rig.stores.clock.now());
     let (secret, _) = rotate(webhooks, &keys, &Owner::Tenant("default".into()), 0, now).await.unwrap();
-    (rig, secret)
+    (rig, for_jobs(&secret).unwrap())
 }
 
 async fn submit(rig: &Rig, payload: &Value, change: impl FnOnce(&mut NewJob)) -> JobId {
@@ -187,6 +187,38 @@ async fn what_passes_by_itself_is_tried_again_and_the_rest_is_final() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let id = submit(&rig, &json!({"url": format!("http://{closed}/")}), |job| job.max_attempts = 1).await;
     assert_eq!(rig.ended(id).await.error.unwrap().class, ErrorClass::TransportPre);
+}
+
+/// What a service says is for its own job: others hear only that it does not work.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_words_of_a_service_reach_no_other_job() {
+    let (mut rig, _) = rig().await;
+    rig.work(1, Duration::from_secs(5));
+    let service = Service::start(&[(500, "", "the words of one")]).await;
+    let payload = json!({"url": service.url});
+    let told = async |id| {
+        let waits = rig.stores.dispatcher.explain(id).await.unwrap();
+        waits.into_iter().find_map(|wait| match wait {
+            Wait::TargetParked { reason, .. } | Wait::TargetTried { reason, .. } => Some(reason),
+            _ => None,
+        })
+    };
+    // A service that only fails is left alone after some calls.
+    let mut parked = None;
+    for _ in 0..50 {
+        let id = submit(&rig, &payload, |job| job.max_attempts = 1).await;
+        rig.until("ended or left alone", async || rig.row(id).await.standing.is_final() || told(id).await.is_some())
+            .await;
+        let row = rig.row(id).await;
+        if !row.standing.is_final() {
+            parked = told(id).await;
+            break;
+        }
+        let error = row.error.unwrap();
+        assert!(error.message.contains("the words of one"), "its own job has them: {error}");
+    }
+    let reason = parked.expect("a service that only fails is left alone");
+    assert!(reason.contains("500") && !reason.contains("words"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -140,9 +140,9 @@ pub(crate) async fn get(
 #[derive(Debug, Deserialize, ToSchema)]
 #[allow(dead_code)] // the schema of what `steer::edited_payload` takes apart by hand
 pub(crate) struct RedriveRequest {
-    /// A new payload.
-    #[schema(value_type = Object)]
-    payload: serde_json::Value,
+    /// A new payload; absent: as it was.
+    #[schema(value_type = Option<Object>)]
+    payload: Option<serde_json::Value>,
 }
 
 /// Gives a dead letter another life, with another payload if there is one: a new attempt budget; answers that were paid for
@@ -168,7 +168,7 @@ pub(crate) async fn redrive(
     let job = view::row(&app, &caller, id).await?;
     let max = app.api.settings.max_job_bytes + body::SMALL_BODY_MAX_BYTES;
     let payload = match body::take_if_any_of(&app, &headers, body, max).await? {
-        Some(body) => Some(steer::edited_payload(&app, &caller, &job, body).await?),
+        Some(body) => steer::edited_payload(&app, &caller, &job, body).await?,
         None => None,
     };
     let task = {

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::{
     dead_letters::GroupView,
-    queues::{self, QueueMetrics},
+    queues::{self, QueueView},
 };
 use crate::{
     app::{App, Shared},
@@ -44,10 +44,9 @@ const TOP: usize = 10;
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = QueueInspection)]
 pub(crate) struct Inspection {
-    /// Its name.
-    queue: String,
-    /// How many jobs are in which state, and how old the oldest claimable one is.
-    depth: QueueMetrics,
+    /// Its settings and numbers.
+    #[serde(flatten)]
+    queue: QueueView,
     /// What came and went while this was looked at.
     rates: Rates,
     /// When what waits and runs will have ended at this rate; absent where nothing ends.
@@ -136,20 +135,16 @@ pub(crate) async fn inspect(
     params.finish()?;
     let queue = shape::check_queue(&queue).map_err(|reason| Problem::field("/path/queue", reason))?;
     let _room = room(&app)?;
-    let Some(depth) = queues::numbers(&app).await?.remove(&queue) else {
-        let detail = format!("nobody has named the queue {queue} yet");
-        return Err(Problem::new(Cause::NotFound, detail).at("/path/queue", "is not the name of a queue"));
-    };
+    let view = queues::find(&app, &queue).await?;
     let rates = rates(&app, &queue, over.unwrap_or(OVER_DEFAULT)).await?;
     let scan = Scan::of(&app, &queue).await?;
     let errors = app.api.stores.reads.dead_groups(Some(&queue), &Within::default()).await?;
-    let left = (depth.waiting + depth.active) as f64;
+    let left = (view.metrics.waiting + view.metrics.active) as f64;
     let journal = app.api.stores.reads.live_counts().await?.get(&queue).copied().unwrap_or(0);
     let dispatcher = held(&app, &queue).await?;
     Ok(Json(Inspection {
-        queue: queue.to_string(),
+        queue: view,
         eta_seconds: (rates.ended > 0.0).then(|| left / rates.ended),
-        depth,
         rates,
         leases: leases(&app, &scan).await?,
         tenants: scan.top_tenants(),
@@ -202,6 +197,12 @@ fn unavailable(error: queue_core::dispatcher::DispatchError) -> Problem {
     Problem::new(Cause::Unavailable, error.to_string()).retry_after(1)
 }
 
+/// Whether a job may still be on its way to the dispatcher: its id begins with the time at which it was accepted.
+fn is_young(id: JobId, now: Timestamp) -> bool {
+    let accepted_s = id.0.get_timestamp().map_or(0, |at| at.to_unix().0);
+    now.0 / 1_000 < i64::try_from(accepted_s).unwrap_or(i64::MAX) + YOUNG_MS / 1_000 + 1
+}
+
 /// What the live rows of a queue say, those that are due first before the others.
 #[derive(Default)]
 struct Scan {
@@ -218,7 +219,7 @@ impl Scan {
         let now = app.now();
         let due_by = now.plus_ms(HORIZON_MS);
         let mut found = Self::default();
-        let mut scan = LiveScan { after: None, due_by, accepted_by: now.plus_ms(-YOUNG_MS), limit: SCAN_ROWS };
+        let mut scan = LiveScan { after: None, due_by, accepted_by: now, limit: SCAN_ROWS };
         for _ in 0..SCAN_MAX_ROWS / SCAN_ROWS {
             let rows = stores.journal.live(scan).await?;
             let last = rows.last().filter(|_| rows.len() == SCAN_ROWS).map(|last| (last.run_at, last.id));
@@ -226,7 +227,7 @@ impl Scan {
             let ids: Vec<JobId> = of_queue.iter().map(|row| row.id).collect();
             let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
             for (row, place) in of_queue.into_iter().zip(places) {
-                found.add(row.tenant, &place);
+                found.add(row.tenant, &place, is_young(row.id, now));
             }
             if last.is_none() {
                 found.complete = true;
@@ -237,11 +238,11 @@ impl Scan {
         Ok(found)
     }
 
-    fn add(&mut self, tenant: Name, place: &Place) {
+    fn add(&mut self, tenant: Name, place: &Place, is_young: bool) {
         self.looked_at += 1;
         *self.tenants.entry(tenant).or_default() += 1;
         match place {
-            Place::Unknown => self.unknown += 1,
+            Place::Unknown => self.unknown += u64::from(!is_young),
             Place::Waiting { .. } => {}
             Place::Leased { session, started_at, .. } => {
                 let (jobs, oldest) = self.holders.entry(*session).or_default();

@@ -95,8 +95,8 @@ pub(crate) struct QueueView {
     timeout: Option<String>,
     /// Grows with every change of the settings; 0 before the first.
     version: i64,
-    /// Its numbers.
-    metrics: QueueMetrics,
+    /// How many jobs are in which state, and how old the oldest claimable one is.
+    pub(super) metrics: QueueMetrics,
 }
 
 impl QueueView {
@@ -161,16 +161,20 @@ pub(crate) async fn get(State(app): State<Shared>, Segment(queue): Segment, uri:
 }
 
 async fn show(app: &App, queue: &Name) -> Result<Response, Problem> {
+    let view = find(app, queue).await?;
+    let tag = tag_of(view.version);
+    Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
+}
+
+/// A queue that somebody has named.
+pub(super) async fn find(app: &App, queue: &Name) -> Result<QueueView, Problem> {
     let settings = app.api.stores.catalog.queues().await?.remove(queue);
     let metrics = numbers(app).await?.remove(queue);
     if settings.is_none() && metrics.is_none() {
         let detail = format!("nobody has named the queue {queue} yet");
         return Err(Problem::new(Cause::NotFound, detail).at("/path/queue", "is not the name of a queue"));
     }
-    let settings = settings.unwrap_or_else(untouched);
-    let tag = tag_of(settings.version);
-    let view = QueueView::new(queue, settings, metrics.unwrap_or_default(), app.now());
-    Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
+    Ok(QueueView::new(queue, settings.unwrap_or_else(untouched), metrics.unwrap_or_default(), app.now()))
 }
 
 fn named(text: &str) -> Result<Name, Problem> {

@@ -131,19 +131,19 @@ async fn put_back(app: &App, id: JobId, place: &Place) {
     }
 }
 
-/// The new payload of a job, and the target that it loads: of a body with nothing but a payload.
+/// The new payload of a job, and the target that it loads: of a body with a payload or nothing.
 pub(crate) async fn edited_payload(
     app: &Shared,
     caller: &Caller,
     job: &Job,
     body: bytes::Bytes,
-) -> Result<(bytes::Bytes, Name), Problem> {
+) -> Result<Option<(bytes::Bytes, Name)>, Problem> {
     let mut fields = Fields::default();
     let [payload] = json::take_apart(json::utf8(&body)?, &["payload"], &mut fields.errors)?;
-    if payload.is_none() {
-        fields.wrong("payload", "is required where there is a body");
-    }
     fields.finish()?;
+    if payload.is_none() {
+        return Ok(None);
+    }
     let chain = if is_chain(&job.target) { caller.reads(app).fallback(job.id).await? } else { Vec::new() };
     app.api.budgets.freshen().await?;
     let policy = app.policies.now(&*app.api.stores.catalog).await?;
@@ -151,7 +151,7 @@ pub(crate) async fn edited_payload(
         let (app, job) = (app.clone(), job.clone());
         submit::aside(move || read_edit(&app, &job, &chain, &policy, &body)).await??
     };
-    edit.payload.ok_or_else(|| Problem::new(Cause::Internal, "an edit passed its checks without a payload"))
+    Ok(edit.payload)
 }
 
 fn read_edit(app: &App, job: &Job, chain: &[Link], policy: &Policy, body: &bytes::Bytes) -> Result<Edit, Problem> {

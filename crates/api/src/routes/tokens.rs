@@ -9,7 +9,8 @@ use axum::{
 };
 use queue_core::{
     ids::Name,
-    journal::{Grant, Role, TokenRevocation},
+    journal::{ApiKey, Grant, Role, TokenRevocation},
+    keys::hash_opens,
     time::{Timestamp, parse_duration},
 };
 use serde::{Deserialize, Serialize};
@@ -89,22 +90,24 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    if caller.token.is_some() {
+    let Some(secret_hash) = &caller.secret_hash else {
         return Err(Problem::new(Cause::Forbidden, "a token buys no other: send the key"));
-    }
+    };
     let wish = match body::take_if_any(&app, &headers, body).await? {
         Some(body) => read_wish(json::utf8(&body)?)?,
         None => Wish { life_s: LIFE_DEFAULT_S, role: None, grants: None },
     };
-    let key = app.keys.key(&*app.api.stores.identity, caller.key_id.as_str()).await?;
-    let (key, _) = key.ok_or_else(|| Problem::new(Cause::KeyEnded, "the key has ended meanwhile"))?;
+    // Not what this process remembers of the key: it may have been revoked or rotated elsewhere a moment ago.
+    let key = app.api.stores.identity.key(caller.key_id.as_str()).await?;
+    let still_opens = |key: &ApiKey| key.is_usable(app.now()) && hash_opens(secret_hash, key, app.now());
+    let key = key.filter(still_opens).ok_or_else(|| Problem::new(Cause::KeyEnded, "the key has ended meanwhile"))?;
     let role = wish.role.unwrap_or(caller.role);
     let grants = wish.grants.unwrap_or_else(|| caller.grants.clone());
     caller.check_hands_out(role, &grants)?;
     let now = app.now();
     let left_s = key.expires_at.map_or(i64::MAX, |end| end.since_ms(now) / 1_000);
     let life_s = wish.life_s.min(left_s).max(1);
-    let minted = app.api.tokens.mint(&key, role, &grants, life_s, now).ok_or_else(|| {
+    let minted = app.api.tokens.mint((&key, secret_hash), role, &grants, life_s, now).ok_or_else(|| {
         let detail = "this server has no signing key, so it makes no tokens; `longshore key signing-key` makes one, \
                       `auth.signing_key_file` names it";
         Problem::new(Cause::Unavailable, detail)

@@ -12,7 +12,7 @@ use axum::{
 use queue_core::{
     ids::Name,
     time::Timestamp,
-    webhooks::{ENDPOINTS_MAX, Endpoint, EventKind, OVERLAP_MAX_MS, OVERLAP_MS, Owner, first_secret, rotate},
+    webhooks::{ENDPOINTS_MAX, Endpoint, EventKind, OVERLAP_MAX_MS, OVERLAP_MS, Owner, first_secret, for_jobs, rotate},
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,10 @@ pub(crate) struct SigningSecret {
     /// What messages are signed with from now on: shown here and never again.
     #[schema(example = "whsec_…")]
     secret: String,
+    /// What the tenant's `http` jobs are signed with: shown here and never again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "whsec_…")]
+    jobs_secret: Option<String>,
     /// Its number.
     version: i64,
     /// Until when messages carry a signature by the former one as well.
@@ -387,7 +391,13 @@ async fn renew(app: &App, owner: Owner, headers: &HeaderMap, body: Body) -> Resu
     let (secret, version) = rotated.map_err(signing::problem)?;
     tracing::info!(%owner, version, "a signing secret was rotated");
     let former_until = (version > 1).then(|| now.plus_ms(overlap_ms));
-    let view = SigningSecret { secret: secret.expose_secret().to_owned(), version, former_until };
+    let for_jobs = matches!(owner, Owner::Tenant(_)).then(|| for_jobs(&secret)).flatten();
+    let view = SigningSecret {
+        secret: secret.expose_secret().to_owned(),
+        jobs_secret: for_jobs.map(|secret| secret.expose_secret().to_owned()),
+        version,
+        former_until,
+    };
     Ok((StatusCode::OK, [(header::CACHE_CONTROL, "no-store")], Json(view)).into_response())
 }
 

@@ -17,7 +17,7 @@ use queue_core::{
     time::Timestamp,
 };
 
-use super::{LEEWAY_S, Tokens, Verified};
+use super::{LEEWAY_S, Tokens, Verified, mark_of};
 
 /// Most tokens that are remembered: people who are at work at the same moment.
 const BELIEVED_MAX: usize = 8_192;
@@ -109,16 +109,18 @@ async fn outlived(
     stores: &Stores,
     now: Timestamp,
 ) -> Result<Result<Option<Instant>, &'static str>, JournalError> {
-    let Some(id) = &token.key else { return Ok(Ok(None)) };
-    let Some((key, read_at)) = keys.key(&*stores.identity, id).await? else { return Ok(Err("its key is gone")) };
+    let Some(source) = &token.key else { return Ok(Ok(None)) };
+    let Some((key, read_at)) = keys.key(&*stores.identity, &source.id).await? else {
+        return Ok(Err("its key is gone"));
+    };
     if !key.is_usable(now) {
         return Ok(Err("its key has ended"));
     }
     if key.tenant != token.tenant || key.role < token.role {
         return Ok(Err("its key may not do what it says"));
     }
-    // Whoever rotates a key without overlap wants nothing of before to go on.
-    let is_older = key.rotated_at.is_some_and(|at| token.issued_at.plus_ms(1_000) <= at);
-    let overlaps = key.previous.is_some_and(|(_, until)| until > now);
-    Ok(if is_older && !overlaps { Err("its key has another secret now") } else { Ok(Some(read_at)) })
+    // What a former secret has bought ends with that secret.
+    let is_of = |hash: &[u8; 32]| mark_of(hash) == source.mark;
+    let holds = is_of(&key.secret_hash) || key.previous.is_some_and(|(hash, until)| until > now && is_of(&hash));
+    Ok(if holds { Ok(Some(read_at)) } else { Err("its key has another secret now") })
 }

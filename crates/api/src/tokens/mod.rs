@@ -29,6 +29,8 @@ pub(crate) const LIFE_MAX_S: i64 = 24 * 60 * 60;
 pub(crate) const LEEWAY_S: i64 = 60;
 /// Longest token, in bytes: those of identity providers with many groups have some thousands.
 const TOKEN_MAX_BYTES: usize = 8 * 1024;
+/// Bytes of the mark of a secret: two of one key do not have the same.
+const MARK_BYTES: usize = 8;
 /// Longest subject, in bytes.
 const SUBJECT_MAX_BYTES: usize = 256;
 /// Longest id of a token, in bytes: it is a key of the list of those that were taken back.
@@ -62,11 +64,27 @@ pub(crate) struct Verified {
     /// What it is narrowed to.
     pub(crate) grants: Vec<Grant>,
     /// The key that it was made from, if it is ours.
-    pub(crate) key: Option<String>,
-    /// When it was made.
-    pub(crate) issued_at: Timestamp,
+    pub(crate) key: Option<Source>,
     /// When it ends.
     pub(crate) expires_at: Timestamp,
+}
+
+/// What a token of ours was made from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Source {
+    /// The key.
+    pub(crate) id: String,
+    /// Which of its secrets bought it: [`mark_of`] that.
+    pub(crate) mark: String,
+}
+
+/// What a token says of the secret that bought it: enough to tell it from the key's other secrets, and nothing to open anything
+/// with.
+pub(crate) fn mark_of(secret_hash: &[u8; 32]) -> String {
+    blake3::derive_key("longshore 2026-11 the secret that bought a token", secret_hash)[..MARK_BYTES]
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A token that was made.
@@ -101,10 +119,11 @@ impl Tokens {
         text.len() <= TOKEN_MAX_BYTES && text.bytes().filter(|byte| *byte == b'.').count() == 2
     }
 
-    /// A token that may do what this says, from a key; `None` where there is nothing to sign it with.
+    /// A token that may do what this says, from a key and the secret with this hash; `None` where there is nothing to sign it
+    /// with.
     pub(crate) fn mint(
         &self,
-        key: &ApiKey,
+        (key, secret_hash): (&ApiKey, &[u8; 32]),
         role: Role,
         grants: &[Grant],
         life_s: i64,
@@ -114,7 +133,7 @@ impl Tokens {
         let signer = trust.signing.current()?;
         let (jti, at) = (Uuid::now_v7().simple().to_string(), now.0.div_euclid(1_000));
         let mut claims = json!({
-            "iss": OWN, "aud": OWN, "sub": key.id, "key": key.id, "jti": jti, "iat": at, "nbf": at, "exp": at + life_s,
+            "iss": OWN, "aud": OWN, "sub": key.id, "key": key.id, "secret": mark_of(secret_hash), "jti": jti, "iat": at, "nbf": at, "exp": at + life_s,
             "tenant": key.tenant.as_str(), "role": role.as_str(),
         });
         if !grants.is_empty() {
@@ -212,7 +231,7 @@ impl<'i> Rules<'i> {
     }
 
     fn read(&self, claims: &Map<String, Value>, now: Timestamp) -> Result<Verified, String> {
-        let (issued_at, expires_at) = times(claims, now)?;
+        let expires_at = end_of(claims, now)?;
         let text = |name: &str, max: usize| match claims.get(name) {
             Some(Value::String(text)) if (1..=max).contains(&text.len()) && !text.chars().any(char::is_control) => {
                 Ok(text.clone())
@@ -238,14 +257,20 @@ impl<'i> Rules<'i> {
             Some(Value::String(words)) => words.split(' ').map(Grant::parse).collect::<Result<_, _>>()?,
             Some(_) => return Err("its `scope` is no text".into()),
         };
-        let key = if self.is_own { Some(text("key", queue_core::keys::ID_CHARS)?) } else { None };
+        let source = || {
+            Ok::<_, String>(Source {
+                id: text("key", queue_core::keys::ID_CHARS)?,
+                mark: text("secret", 2 * MARK_BYTES)?,
+            })
+        };
+        let key = self.is_own.then(source).transpose()?;
         let (jti, subject) = (text("jti", JTI_MAX_BYTES)?, text("sub", SUBJECT_MAX_BYTES)?);
-        Ok(Verified { issuer: self.issuer.to_owned(), jti, subject, tenant, role, grants, key, issued_at, expires_at })
+        Ok(Verified { issuer: self.issuer.to_owned(), jti, subject, tenant, role, grants, key, expires_at })
     }
 }
 
-/// When a token was made and when it ends, if that is now.
-fn times(claims: &Map<String, Value>, now: Timestamp) -> Result<(Timestamp, Timestamp), String> {
+/// When a token ends that holds now.
+fn end_of(claims: &Map<String, Value>, now: Timestamp) -> Result<Timestamp, String> {
     let moment = |name: &str| match claims.get(name) {
         None => Ok(None),
         // Moments before 1970 and after 9999 are nobody's.
@@ -267,5 +292,5 @@ fn times(claims: &Map<String, Value>, now: Timestamp) -> Result<(Timestamp, Time
     if expires <= issued || expires - issued > LIFE_MAX_S {
         return Err("it is made for longer than 24 h, or for no time".into());
     }
-    Ok((Timestamp(issued * 1_000), Timestamp(expires * 1_000)))
+    Ok(Timestamp(expires * 1_000))
 }

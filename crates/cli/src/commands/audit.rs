@@ -54,6 +54,9 @@ pub(crate) enum Verb {
         /// Of an exported file instead of the server's log
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// And that the last row of this earlier export is still there as it was
+        #[arg(long, value_name = "FILE")]
+        since: Option<PathBuf>,
     },
     /// Write all rows, oldest first, one JSON object a line: `audit verify --file` checks them
     Export {
@@ -77,12 +80,13 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             ];
             list(operator, &query, limit).await
         }
-        Verb::Verify { file } => {
-            let (chain, ended) = match &file {
-                Some(path) => of_file(path)?,
-                None => of_server(operator).await?,
+        Verb::Verify { file, since } => {
+            let mut check = Check::new(since.as_deref().map(end_of_file).transpose()?.flatten());
+            let ended = match &file {
+                Some(path) => of_file(path, &mut check)?,
+                None => of_server(operator, &mut check, None).await?,
             };
-            Ok(told(operator, &chain, ended))
+            Ok(told(operator, &check.chain, ended))
         }
         Verb::Export { to } => export(operator, &to).await,
     }
@@ -114,29 +118,71 @@ async fn list(operator: &Operator, query: &[(&str, Option<String>)], limit: usiz
     Ok(Exit::Ok)
 }
 
-/// What a chain came to, and what was wrong with it.
-type Checked = (Chain, Result<(), Tampered>);
+/// A log that is looked at from its beginning.
+struct Check {
+    chain: Chain,
+    /// The end of an earlier export, until its row has come by.
+    earlier: Option<AuditHead>,
+}
 
-async fn of_server(operator: &Operator) -> Result<Checked, Failure> {
-    let (mut chain, mut cursor) = (Chain::default(), None);
+impl Check {
+    fn new(earlier: Option<AuditHead>) -> Self {
+        Self { chain: Chain::from_the_beginning(), earlier }
+    }
+
+    fn follow(&mut self, row: &AuditRow) -> Result<(), Tampered> {
+        self.chain.follow(row)?;
+        let here = |head: &AuditHead| (head.day, head.seq) == (row.day, row.seq);
+        match self.earlier.take_if(|head| here(head)) {
+            Some(head) if head.hash != row.hash => Err(Tampered {
+                day: row.day,
+                seq: row.seq,
+                reason: "it was another row at the time of the earlier export: the log was written anew".into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// At the end, which the journal knows as `head`.
+    fn end(&self, head: Option<AuditHead>) -> Result<(), Tampered> {
+        self.chain.end(head)?;
+        self.earlier.map_or(Ok(()), |AuditHead { day, seq, .. }| {
+            let reason = "it was the last row of the earlier export and is not there: the log was written anew".into();
+            Err(Tampered { day, seq, reason })
+        })
+    }
+}
+
+/// What takes rows as they came.
+type Sink<'s> = dyn FnMut(&Value) -> Result<(), Failure> + 's;
+
+/// Looks at the server's log, and hands on its rows as they came.
+async fn of_server(
+    operator: &Operator,
+    check: &mut Check,
+    mut to: Option<&mut Sink<'_>>,
+) -> Result<Result<(), Tampered>, Failure> {
     // The end before the rows: what is added meanwhile lies behind it.
     let head = head_of_server(operator).await?;
+    let (mut cursor, mut wrong) = (None, None);
     loop {
         let query = [("order", Some("asc".to_owned())), ("limit", Some(PAGE.to_string())), ("cursor", cursor)];
         let body = operator.client.get(&["v1", "audit"], &query).await?;
         for row in items(&body, "rows") {
-            if let Err(tampered) = chain.follow(&read_row(row)?) {
-                return Ok((chain, Err(tampered)));
+            if let Some(to) = &mut to {
+                to(row)?;
             }
-            if head.is_some() && chain.last() == head {
-                let ended = chain.end(head);
-                return Ok((chain, ended));
+            if wrong.is_none() {
+                wrong = check.follow(&read_row(row)?).err();
+            }
+            let is_last = head.is_some_and(|head| row["day"] == head.day && row["seq"] == head.seq);
+            if is_last || (wrong.is_some() && to.is_none()) {
+                return Ok(wrong.map_or_else(|| check.end(head), Err));
             }
         }
         cursor = body["next_cursor"].as_str().map(str::to_owned);
         if cursor.is_none() {
-            let ended = chain.end(head);
-            return Ok((chain, ended));
+            return Ok(wrong.map_or_else(|| check.end(head), Err));
         }
     }
 }
@@ -146,27 +192,42 @@ async fn head_of_server(operator: &Operator) -> Result<Option<AuditHead>, Failur
     items(&body, "heads").first().map(read_head).transpose()
 }
 
-fn of_file(path: &Path) -> Result<Checked, Failure> {
-    let failed = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
+/// The lines of an exported file: rows, and the end that the journal knew behind them.
+fn lines_of(path: &Path) -> Result<impl Iterator<Item = Result<Value, Failure>>, Failure> {
+    let shown = path.display().to_string();
+    let failed = move |reason: String| Failure::usage(format!("{shown}: {reason}"));
     let file = File::open(path).map_err(|error| failed(error.to_string()))?;
-    let mut chain = Chain::default();
-    let mut head = None;
-    for line in BufReader::new(file).lines() {
+    Ok(BufReader::new(file).lines().map(move |line| {
         let line = line.map_err(|error| failed(error.to_string()))?;
         if line.len() > LINE_MAX_BYTES {
             return Err(failed("a line is too long to be a row".to_owned()));
         }
-        let value: Value = serde_json::from_str(&line).map_err(|error| failed(error.to_string()))?;
-        if let Some(end) = value.get("head") {
-            head = Some(read_head(end)?);
-            continue;
-        }
-        if let Err(tampered) = chain.follow(&read_row(&value)?) {
-            return Ok((chain, Err(tampered)));
+        serde_json::from_str(&line).map_err(|error| failed(error.to_string()))
+    }))
+}
+
+fn end_of_file(path: &Path) -> Result<Option<AuditHead>, Failure> {
+    let mut end = None;
+    for line in lines_of(path)? {
+        end = line?.get("head").map(read_head).transpose()?.or(end);
+    }
+    Ok(end)
+}
+
+fn of_file(path: &Path, check: &mut Check) -> Result<Result<(), Tampered>, Failure> {
+    let mut head = None;
+    for line in lines_of(path)? {
+        let line = line?;
+        match line.get("head") {
+            Some(end) => head = Some(read_head(end)?),
+            None => {
+                if let Err(tampered) = check.follow(&read_row(&line)?) {
+                    return Ok(Err(tampered));
+                }
+            }
         }
     }
-    let ended = chain.end(head);
-    Ok((chain, ended))
+    Ok(check.end(head))
 }
 
 fn told(operator: &Operator, chain: &Chain, ended: Result<(), Tampered>) -> Exit {
@@ -193,25 +254,22 @@ fn told(operator: &Operator, chain: &Chain, ended: Result<(), Tampered>) -> Exit
 async fn export(operator: &Operator, to: &Path) -> Outcome {
     let failed = |error: std::io::Error| Failure::error(format!("{}: {error}", to.display()));
     let mut file = BufWriter::new(File::create_new(to).map_err(failed)?);
-    let (mut rows, mut cursor, mut last) = (0_u64, None, None);
-    loop {
-        let query = [("order", Some("asc".to_owned())), ("limit", Some(PAGE.to_string())), ("cursor", cursor)];
-        let body = operator.client.get(&["v1", "audit"], &query).await?;
-        for row in items(&body, "rows") {
-            writeln!(file, "{row}").map_err(failed)?;
-            rows += 1;
-            last = Some(json!({"day": row["day"], "seq": row["seq"], "hash": row["hash"]}));
-        }
-        cursor = body["next_cursor"].as_str().map(str::to_owned);
-        if cursor.is_none() {
-            break;
-        }
-    }
-    if let Some(last) = last {
-        writeln!(file, "{}", json!({"head": last})).map_err(failed)?;
+    // What the journal knows as the end, and not what came: a log whose end was cut must not certify itself.
+    let head = head_of_server(operator).await?;
+    let (mut rows, mut check) = (0_u64, Check::new(None));
+    let mut keep = |row: &Value| {
+        rows += 1;
+        writeln!(file, "{row}").map_err(failed)
+    };
+    let ended = of_server(operator, &mut check, Some(&mut keep)).await?;
+    if let Some(AuditHead { day, seq, hash }) = check.chain.last().max(head) {
+        writeln!(file, "{}", json!({"head": {"day": day, "seq": seq, "hash": hex(&hash)}})).map_err(failed)?;
     }
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
+    if ended.is_err() {
+        return Ok(told(operator, &check.chain, ended));
+    }
     operator.out.show(&json!({"file": to.display().to_string(), "rows": rows}), || {
         output::line(&format!("{}: {rows} rows", to.display()));
     });

@@ -1,5 +1,7 @@
 //! `longshore doctor`: looks at everything that a start or a job needs, and says what to do about what is wrong.
 
+mod stores;
+
 use std::{
     fs::{self, OpenOptions},
     io::{self, Write},
@@ -9,23 +11,20 @@ use std::{
 
 use queue_core::{
     credentials::MasterKeys,
-    journal::{
-        postgres,
-        sqlite::{MIGRATIONS, schema_version},
-    },
+    time::{Clock, SystemClock, Timestamp},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::{
     client::{Access, Client},
-    config::{Config, Journal, MasterKeySource, Provider},
+    config::{Config, MasterKeySource, Provider},
     data,
     environment::Environment,
     failure::{Exit, Failure, Outcome},
     master_keys,
     output::{self, Output, cell, items},
-    providers, stores,
+    providers,
 };
 
 /// Durable writes that the disk is asked for.
@@ -36,6 +35,9 @@ const SYNC_SLOW: Duration = Duration::from_millis(20);
 
 /// Files and connections below this run out under load: a slot that calls a provider holds one, and so does a client.
 const OPEN_FILES_MIN: u64 = 4_096;
+
+/// Times of one job are compared with the clocks of several machines: due times, deadlines, the ends of keys and tokens.
+const SKEW_MAX_MS: i64 = 1_000;
 
 /// Longest wait for a provider's answer to a cheap question.
 const PROVIDER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -76,7 +78,8 @@ pub(crate) async fn run(config: Result<Config, Failure>, access: &Access, env: &
             let file = config.file.as_deref().map_or("no file, defaults".to_owned(), |file| file.display().to_string());
             findings.push(ok("configuration", file));
             findings.extend(folder(&config.data));
-            findings.push(journal(&config.journal).await);
+            findings.extend(stores::journal(&config.journal).await);
+            findings.extend(stores::dispatcher(&config.dispatcher).await);
             findings.extend(master_keys_file(&config.master_keys));
             for provider in &config.providers {
                 findings.push(provider_answers(provider).await);
@@ -146,32 +149,6 @@ fn folder(path: &Path) -> Vec<Finding> {
         Err(failure) => fail("admin key", failure.message, "remove the file; the next start makes a new key"),
     });
     findings
-}
-
-async fn journal(journal: &Journal) -> Finding {
-    let what = "journal";
-    let path = match journal {
-        Journal::Sqlite(path) => path,
-        Journal::Postgres(server) => {
-            let checked = async { postgres::check(&mut postgres::connect(&stores::postgres(server)).await?).await };
-            return match checked.await {
-                Ok(version) => ok(what, format!("a Postgres server with schema version {version}")),
-                Err(why) => fail(what, why.to_string(), "do what it says, and ask again"),
-            };
-        }
-    };
-    let (shown, knows) = (path.display(), MIGRATIONS.len());
-    match schema_version(path) {
-        Ok(None) => ok(what, format!("{shown} is not there yet; `longshore up` creates it")),
-        Ok(Some(version)) if version < knows => {
-            ok(what, format!("{shown} has schema version {version}; the next start brings it to {knows}"))
-        }
-        Ok(Some(version)) if version == knows => ok(what, format!("{shown} has schema version {version}")),
-        Ok(Some(version)) => {
-            fail(what, format!("{shown} has schema version {version}, newer than {knows}"), "use a newer program")
-        }
-        Err(error) => fail(what, format!("{shown}: {error}"), "restore it from a backup, or name another file"),
-    }
 }
 
 /// The median time of a small durable write.
@@ -274,6 +251,7 @@ async fn server(access: &Access, env: &Environment) -> Vec<Finding> {
         Ok(client) => client,
         Err(failure) => return vec![fail("server", failure.message, "mend LONGSHORE_URL or --url")],
     };
+    let asked = SystemClock.now();
     let health = match client.get(&["health"], &[]).await {
         Ok(health) => health,
         Err(Failure { problem: Some(report), message, .. }) => {
@@ -292,6 +270,11 @@ async fn server(access: &Access, env: &Environment) -> Vec<Finding> {
         "healthy" => ok("server", answers),
         _ => warn("server", answers, format!("checks: {}", cell(&health, "checks"))),
     }];
+    let told = health.get("timestamp").and_then(|at| serde_json::from_value(at.clone()).ok());
+    if let Some(at) = told {
+        findings.push(clock("clock of the server", asked, at));
+    }
+    findings.extend(versions(&client, &cell(&health, "version")).await);
     findings.push(match (client.has_key(), client.get(&["v1", "queues"], &[]).await) {
         (_, Ok(_)) => ok("key", "the server takes it"),
         (false, Err(_)) => fail("key", "none was found", "set LONGSHORE_KEY, or name the data folder with --data"),
@@ -301,6 +284,44 @@ async fn server(access: &Access, env: &Environment) -> Vec<Finding> {
     });
     findings.extend(credentials(&client).await);
     findings
+}
+
+/// How far another clock, read at some time since `asked`, is from ours.
+fn clock(what: &str, asked: Timestamp, theirs: Timestamp) -> Finding {
+    let ours = SystemClock.now();
+    let (ahead, behind) = (theirs.0 - ours.0, asked.0 - theirs.0);
+    match ahead.max(behind) {
+        skew if skew > SKEW_MAX_MS => warn(
+            what,
+            format!("{skew} ms {} of this machine's", if ahead > behind { "ahead" } else { "behind" }),
+            "let each machine follow one time server (chrony, systemd-timesyncd)",
+        ),
+        _ => ok(what, "agrees with this machine's"),
+    }
+}
+
+/// Whether all processes are of one version.
+async fn versions(client: &Client, server: &str) -> Option<Finding> {
+    let what = "versions";
+    let report = client.get(&["v1", "workers"], &[]).await.ok()?;
+    let alive = items(&report, "workers").iter().filter(|worker| worker["alive"] == true);
+    let mut others: Vec<_> = alive.map(|worker| cell(worker, "version")).filter(|version| version != server).collect();
+    let many = others.len();
+    others.sort_unstable();
+    others.dedup();
+    Some(match (others.as_slice(), env!("CARGO_PKG_VERSION") == server) {
+        ([], true) => ok(what, format!("server, workers and this program are of {server}")),
+        ([], false) => warn(
+            what,
+            format!("the server is of {server}, this program of {}", env!("CARGO_PKG_VERSION")),
+            "use the program of the server's version",
+        ),
+        (others, _) => warn(
+            what,
+            format!("the server is of {server}, {many} workers of {}", others.join(", ")),
+            "finish the rollout: two versions side by side are meant for its time only",
+        ),
+    })
 }
 
 #[cfg(test)]
@@ -314,6 +335,15 @@ mod tests {
         assert_eq!(open_files(Some(&limits("1024"))).verdict, Verdict::Warn);
         assert_eq!(open_files(Some(&limits("65536"))).verdict, Verdict::Ok);
         assert_eq!(open_files(Some(&limits("unlimited"))).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_clock_that_is_wrong_is_a_warning_and_a_slow_answer_is_not() {
+        let now = SystemClock.now();
+        let at = |ms: i64| Timestamp(now.0 + ms);
+        assert_eq!(clock("clock", at(-30_000), at(-20_000)).verdict, Verdict::Ok, "read while we waited");
+        assert!(clock("clock", now, at(60_000)).detail.contains("ahead"));
+        assert!(clock("clock", now, at(-60_000)).detail.contains("behind"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 mod inspect;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -120,6 +120,9 @@ async fn list(operator: &Operator) -> Outcome {
     Ok(Exit::Ok)
 }
 
+/// All processes refuse jobs within this, and those that had begun to accept one are done.
+const HEARD_WITHIN: Duration = Duration::from_secs(2);
+
 /// Between two looks at a queue that runs empty.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -131,15 +134,30 @@ async fn drain(operator: &Operator, queue: &str, detach: bool) -> Outcome {
         return Ok(Exit::Ok);
     }
     output::note(&format!("{queue} takes no jobs; it runs empty without this command, too"));
+    let refused_by_all = Instant::now() + HEARD_WITHIN;
     loop {
         let view = operator.client.get(&["v1", "queues", queue], &[]).await?;
-        let count = |name: &str| view["metrics"][name].as_u64().unwrap_or(0);
-        let left: u64 = ["waiting", "active", "scheduled", "parked"].map(count).iter().sum();
-        if left == 0 {
-            operator.out.show(&view, || {
-                output::line(&format!("{queue} is empty; `longshore queue resume {queue}` takes jobs again"))
-            });
-            return Ok(Exit::Ok);
+        let [waiting, active, scheduled, parked] =
+            ["waiting", "active", "scheduled", "parked"].map(|name| view["metrics"][name].as_u64().unwrap_or(0));
+        let is_paused = view["paused"] == true;
+        let done = match (waiting + active, scheduled + parked) {
+            (0, 0) => format!("{queue} is empty; `longshore queue resume {queue}` takes jobs again"),
+            (_, _) if active == 0 && is_paused => {
+                let left = waiting + scheduled + parked;
+                format!(
+                    "{queue} is paused and does not run empty: {left} jobs are left; lift the pause, or cancel them"
+                )
+            }
+            (0, _) => format!(
+                "nothing of {queue} can run now: {scheduled} jobs are due later, {parked} wait for their target or tenant; \
+                 they run when they can, or cancel them"
+            ),
+            _ => String::new(),
+        };
+        // Other processes accept jobs for a moment longer.
+        if !done.is_empty() && Instant::now() >= refused_by_all {
+            operator.out.show(&view, || output::line(&done));
+            return Ok(if waiting + active + scheduled + parked == 0 { Exit::Ok } else { Exit::Partial });
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

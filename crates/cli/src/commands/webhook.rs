@@ -142,6 +142,9 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             let answer = operator.client.send_json(Method::POST, &path, Some(&body)).await?.body;
             operator.out.show(&answer, || {
                 output::line(&cell(&answer, "secret"));
+                if answer["jobs_secret"].is_string() {
+                    output::line(&format!("{} (for http jobs)", cell(&answer, "jobs_secret")));
+                }
                 output::note("keep it: it is never shown again");
             });
             Ok(Exit::Ok)

@@ -44,10 +44,17 @@ pub(super) fn issuers(listed: Vec<file::AuthIssuer>) -> Result<Vec<(IssuerRules,
         if one.issuer.is_empty() || one.audience.is_empty() {
             return Err(format!("{place}: issuer and audience must not be empty"));
         }
+        // Whoever may make admins is trusted with everything: that is said, not assumed.
+        let max_role = one.max_role.map(role).transpose()?.unwrap_or(Role::Analyst);
+        if !one.tenants.is_empty() && !max_role.is_tenant_bound() {
+            let most = Role::Analyst;
+            return Err(format!(
+                "{place}: `{max_role}` is a role over all tenants; with `tenants`, max_role is at most `{most}`"
+            ));
+        }
         let rules = IssuerRules {
             tenants: one.tenants.iter().map(tenant).collect::<Result<_, _>>()?,
-            // Whoever may make admins is trusted with everything: that is said, not assumed.
-            max_role: one.max_role.map(role).transpose()?.unwrap_or(Role::Analyst),
+            max_role,
             issuer: one.issuer,
             audience: one.audience,
             tenant_claim: one.tenant_claim.unwrap_or_else(|| "tenant".to_owned()),

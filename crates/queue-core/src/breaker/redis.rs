@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Changes with the layout of the keys.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
     let constants = format!(

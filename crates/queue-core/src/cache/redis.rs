@@ -14,7 +14,7 @@ use super::{CHUNK_MAX_KEYS, Cache, Fence, Key, Lock, REST, VALUE_MAX_BYTES, WAIT
 use crate::dispatcher::redis::{RedisConfig, library::Library, link::Link};
 
 /// Changes with the form of what is kept: another version's data is not read.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 
 static LIBRARY: LazyLock<Library> =
     LazyLock::new(|| Library::of(&format!("longshore_cache_{VERSION}"), include_str!("../../lua/cache.lua")));

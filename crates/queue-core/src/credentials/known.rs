@@ -250,11 +250,7 @@ impl Credentials {
 
     /// Whose key a call of `tenant` to `provider` is made with: its own or the operator's.
     pub fn credential_of(&self, tenant: &Name, provider: &Name) -> Name {
-        if !route::is_no_provider(provider) && self.known().credential_is_own(tenant, provider) {
-            own(tenant)
-        } else {
-            Name::from(route::OPERATORS)
-        }
+        self.known().credential_of(tenant, provider)
     }
 
     /// The lane in which a job of `tenant` should wait, which waits in `lane`: the same targets, with the credentials that
@@ -264,9 +260,7 @@ impl Credentials {
         if known.of.is_empty() && known.policies.is_empty() {
             return lane.clone();
         }
-        route::with_credentials(lane, |provider| {
-            if known.credential_is_own(tenant, provider) { own(tenant) } else { Name::from(route::OPERATORS) }
-        })
+        route::with_credentials(lane, |provider| known.credential_of(tenant, provider))
     }
 
     /// The key for a call of this target: `None` for the operator's, which its provider has. Else why nobody may be asked,
@@ -375,6 +369,12 @@ impl Credentials {
 impl Known {
     fn policy(&self, tenant: &Name) -> CredentialPolicy {
         self.policies.get(tenant).copied().unwrap_or_default()
+    }
+
+    fn credential_of(&self, tenant: &Name, provider: &Name) -> Name {
+        // Nobody has a key for services and handlers.
+        let is_own = !route::is_no_provider(provider) && self.credential_is_own(tenant, provider);
+        if is_own { own(tenant) } else { Name::from(route::OPERATORS) }
     }
 
     fn credential_is_own(&self, tenant: &Name, provider: &Name) -> bool {

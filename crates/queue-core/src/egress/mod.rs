@@ -75,6 +75,9 @@ impl Allowed {
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or("has no host")?;
         if let Ok(address) = host.trim_matches(['[', ']']).parse() {
             check_address(self, host, address).map_err(|refused| refused.0)?;
+        } else if let Some(odd) = host.chars().find(|&c| !c.is_ascii_alphanumeric() && !"-._".contains(c)) {
+            // Such a name leads nowhere, and where targets are named after hosts it would mean more than one.
+            return Err(format!("has a host with `{odd}` in its name"));
         }
         Ok(url)
     }

@@ -156,6 +156,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::egress::Allowed;
 
     #[test]
     fn a_request_is_read_whole() {
@@ -190,6 +191,21 @@ mod tests {
         ] {
             let errors = Http::read(&payload.to_string()).unwrap_err();
             assert_eq!(errors[0].pointer, pointer, "{payload}: {errors:?}");
+        }
+    }
+
+    /// A target of this name would be that of every service, or a pattern.
+    #[test]
+    fn no_service_is_named_after_all_of_them() {
+        let allowed = Allowed { http: true, networks: vec![] };
+        for url in ["https://*/", "https://a*/", "https://a.*:8443/x", "http://a>b/", "https://a'b/", "https://a,b/"] {
+            assert!(allowed.check(url).is_err(), "{url}");
+        }
+        for url in
+            ["https://a-1.example_2/", "https://xn--bcher-kva.example/", "https://[2a00::1]:8/", "https://8.8.8.8/"]
+        {
+            let target = target_of(&allowed.check(url).unwrap());
+            assert!(!target.is_pattern() && target.name() != target.account(), "{url}");
         }
     }
 

@@ -24,7 +24,7 @@ pub use body::{circuit_body, job_body, message};
 pub use secrets::{
     OVERLAP_MAX_MS, OVERLAP_MS, Owner, SecretError, ensure_secret, first_secret, open_all, rewrap, rotate, unreadable,
 };
-pub use sign::{generate as generate_secret, request_headers, signature};
+pub use sign::{for_jobs, generate as generate_secret, request_headers, signature};
 
 use crate::{
     credentials::Sealed,

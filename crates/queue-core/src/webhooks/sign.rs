@@ -26,6 +26,14 @@ pub fn generate() -> Option<SecretString> {
     Some(SecretString::from(text.as_str()))
 }
 
+/// The secret that a tenant's `http` jobs are signed with. Whoever may submit jobs chooses what they say: signed with the
+/// secret of our own messages, they could pass for them.
+pub fn for_jobs(secret: &SecretString) -> Option<SecretString> {
+    let key = Zeroizing::new(STANDARD.decode(secret.expose_secret().strip_prefix(PREFIX)?).ok()?);
+    let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &key), b"longshore http jobs 1");
+    Some(SecretString::from(format!("{PREFIX}{}", STANDARD.encode(derived))))
+}
+
 /// The value of `webhook-signature`: one signature for each secret. A secret that is none signs nothing.
 pub fn signature(secrets: &[SecretString], id: &str, timestamp_s: i64, body: &[u8]) -> String {
     let mut signatures = Vec::new();

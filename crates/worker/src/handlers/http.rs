@@ -9,7 +9,7 @@ use queue_core::{
     error::{ErrorClass, JobError},
     ids::CallId,
     payload::http::{Http as Payload, TIMEOUT_MAX, target_of},
-    webhooks::{Owner, open_all, request_headers},
+    webhooks::{Owner, for_jobs, open_all, request_headers},
 };
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ impl Handler for Http {
 }
 
 /// The job's own headers, and those that say who sends it and what. The message's id is the same in every attempt of one life of
-/// the job, so that a service can tell that it has seen it.
+/// the job that sends the same, so that a service can tell that it has seen it.
 async fn headers(
     cx: &JobContext,
     payload: &Payload,
@@ -55,7 +55,8 @@ async fn headers(
     body: &[u8],
 ) -> Result<HeaderMap, JobError> {
     let job = cx.job();
-    let id = format!("msg_{}", CallId::of(job.id, "http", job.redrives).0.simple());
+    let sends = blake3::hash(cx.payload()).to_hex();
+    let id = format!("msg_{}", CallId::of(job.id, &format!("http {sends}"), job.redrives).0.simple());
     let (webhooks, now) = (&cx.around().stores.webhooks, cx.now());
     let owner = Owner::Tenant(job.tenant.clone());
     let unsigned = |reason: String| {
@@ -68,6 +69,7 @@ async fn headers(
     if secrets.is_empty() {
         return Err(unsigned(format!("the tenant {} has no signing secret", job.tenant)));
     }
+    let secrets: Vec<_> = secrets.iter().filter_map(for_jobs).collect();
     let mut headers = request_headers(&secrets, &id, now, body).ok_or_else(|| unsigned("no header".to_owned()))?;
     headers.remove("content-type");
     if let Some(media) = media {

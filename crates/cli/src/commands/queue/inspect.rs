@@ -16,11 +16,20 @@ pub(super) async fn run(operator: &Operator, queue: &str, over: String) -> Outco
 }
 
 fn show(view: &Value) {
-    let (depth, rates, difference) = (&view["depth"], &view["rates"], &view["difference"]);
+    let (depth, rates, difference) = (&view["metrics"], &view["rates"], &view["difference"]);
     let rate = |name: &str| rates[name].as_f64().map_or_else(String::new, |rate| format!("{rate:.1}/s"));
     let seconds = |value: &Value| value.as_f64().map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1} s"));
+    let paused = match (view["paused"] == true, cell(view, "until"), cell(view, "reason")) {
+        (false, ..) => "false".to_owned(),
+        (true, until, reason) => {
+            let until = if until.is_empty() { "until it is resumed".to_owned() } else { format!("until {until}") };
+            if reason.is_empty() { until } else { format!("{until}: {reason}") }
+        }
+    };
     output::fields(&[
         ("queue", cell(view, "queue")),
+        ("paused", paused),
+        ("draining", cell(view, "draining")),
         ("waiting", cell(depth, "waiting")),
         ("active", cell(depth, "active")),
         ("scheduled", cell(depth, "scheduled")),
@@ -41,6 +50,12 @@ fn show(view: &Value) {
             ),
         ),
     ]);
+    if difference["complete"] == false {
+        output::note(&format!(
+            "leases, tenants and what is unknown are of {} of its jobs: there are too many to look at all",
+            cell(difference, "looked_at")
+        ));
+    }
     for (name, columns, headers) in [
         (
             "leases",

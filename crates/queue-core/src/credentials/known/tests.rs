@@ -79,6 +79,13 @@ async fn a_policy_and_the_state_of_a_key_say_whose_key_is_used() {
         "p:a:@own_only>q:b:@own_only"
     });
     assert_eq!(place.credentials.lane_of(&"nobody".into(), &"p:a:@nobody".into()).as_str(), "p:a:default");
+    for lane in ["http:a.example:default", "custom:words:default"] {
+        assert_eq!(
+            place.credentials.lane_of(&"own_only".into(), &lane.into()).as_str(),
+            lane,
+            "nobody has a key for it"
+        );
+    }
 }
 
 #[tokio::test]

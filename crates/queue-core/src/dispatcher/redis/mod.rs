@@ -24,6 +24,7 @@
 mod address;
 pub(crate) mod codec;
 mod inbox;
+mod inspection;
 pub(crate) mod library;
 pub(crate) mod link;
 mod opening;
@@ -43,7 +44,11 @@ use self::{
 };
 use crate::time::Clock;
 
-pub use self::{address::RedisAddress, opening::OpenError};
+pub use self::{
+    address::RedisAddress,
+    inspection::{Inspection, Persistence, inspect},
+    opening::OpenError,
+};
 
 /// How a process uses Redis.
 #[derive(Clone)]

@@ -157,13 +157,18 @@ fn judge(policy: &str, address: &RedisAddress, allow_eviction: bool) -> Result<(
 }
 
 /// The policy by `CONFIG GET`; `None` where that is hidden or renamed, as hosted services do.
-async fn configured(link: &Link) -> Option<String> {
-    let asked = redis::cmd("CONFIG").arg("GET").arg("maxmemory-policy").to_owned();
+pub(super) async fn configured(link: &Link) -> Option<String> {
+    setting(link, "maxmemory-policy").await
+}
+
+/// A setting by `CONFIG GET`, where that is allowed.
+pub(super) async fn setting(link: &Link, name: &str) -> Option<String> {
+    let asked = redis::cmd("CONFIG").arg("GET").arg(name).to_owned();
     let answer = link.send(&asked).await.ok()?;
     redis::from_redis_value::<Vec<String>>(answer).ok()?.into_iter().nth(1)
 }
 
-fn text(value: &Value) -> Option<String> {
+pub(super) fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(text) => Some(String::from_utf8_lossy(text).into_owned()),
         Value::VerbatimString { text, .. } => Some(text.clone()),
@@ -172,7 +177,7 @@ fn text(value: &Value) -> Option<String> {
 }
 
 /// A line `name:value` of `INFO`.
-fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
+pub(super) fn field<'i>(info: &'i str, name: &str) -> Option<&'i str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 

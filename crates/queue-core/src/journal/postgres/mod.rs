@@ -54,7 +54,7 @@ use failure::Failure;
 use group::Committers;
 pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
 use money::Record;
-pub use open::{OpenError, check, connect};
+pub use open::{Inspection, OpenError, check, connect, inspect};
 use settle::Settle;
 use transaction::{Database, Verb};
 

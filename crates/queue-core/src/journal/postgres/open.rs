@@ -8,7 +8,10 @@ use sqlx::{
 };
 
 use super::{config::PostgresConfig, migrations, rows::Cells, sql};
-use crate::{journal::JournalError, time::Clock};
+use crate::{
+    journal::JournalError,
+    time::{Clock, Timestamp},
+};
 
 /// The oldest server that the statements are written for, as `server_version_num` counts.
 const SERVER_OLDEST: i32 = 140_000;
@@ -255,6 +258,33 @@ pub async fn check(connection: &mut PgConnection) -> Result<usize, OpenError> {
     check_rights(connection).await?;
     check_wall(connection).await?;
     Ok(version)
+}
+
+/// What is known of a server that a journal can be opened on.
+#[derive(Clone, Debug)]
+pub struct Inspection {
+    /// The schema's version.
+    pub schema: usize,
+    /// The server's version.
+    pub version: String,
+    /// Whether its disk keeps what it writes: `fsync` and `full_page_writes` are on.
+    pub durable: bool,
+    /// Its clock.
+    pub now: Timestamp,
+}
+
+/// Everything that [`check`] looks at, and what the server says of itself.
+///
+/// # Errors
+/// Those of [`check`].
+pub async fn inspect(connection: &mut PgConnection) -> Result<Inspection, OpenError> {
+    let schema = check(connection).await?;
+    let row = sqlx::query(sql::INSPECTION).fetch_one(connection).await.map_err(OpenError::of)?;
+    let mut cells = Cells::of(&row, 0);
+    let mut read = || -> Result<_, sqlx::Error> {
+        Ok(Inspection { schema, version: cells.next()?, durable: cells.next()?, now: Timestamp(cells.next()?) })
+    };
+    read().map_err(OpenError::of)
 }
 
 /// Connections of a process to the journal.

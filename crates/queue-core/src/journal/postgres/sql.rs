@@ -81,6 +81,7 @@ texts! {
     IDEMPOTENCY_DROP = "idempotency_drop",
     IDEMPOTENCY_FIND = "idempotency_find",
     INCARNATION = "incarnation",
+    INSPECTION = "inspection",
     JOBS_LOCK = "jobs_lock",
     JOBS_OF = "jobs_of",
     KEY_ADD = "key_add",

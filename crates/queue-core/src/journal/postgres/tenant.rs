@@ -1,5 +1,5 @@
 //! What a caller of a tenant reads, behind the second wall: in transactions of the role `longshore_tenant` that say whose they
-//! are, so that row-level security shows that tenant's rows and no other. `0014_tenants.sql` is the wall.
+//! are, so that row-level security shows that tenant's rows and no other. `0015_tenants.sql` is the wall.
 
 use std::{collections::BTreeMap, sync::Arc};
 

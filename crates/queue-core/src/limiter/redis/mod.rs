@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Changes with the form of what is kept: another version's data is not read.
-const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 2;
 /// How long a book is kept after it says nothing any more.
 const LIFETIME_MS: u64 = 3_600_000;
 /// No debt and no block is kept for longer than this besides.
