@@ -266,8 +266,9 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
 }
 
 async fn bearer_of_token(app: &App, token: Arc<Verified>) -> Result<Caller, Refusal> {
-    let Some(id) = token.key.clone() else { return Ok(Caller::bearing(token)) };
-    let found = app.keys.key(&*app.api.stores.identity, &id).await.map_err(|error| Refusal::Other(error.into()))?;
+    let Some(source) = &token.key else { return Ok(Caller::bearing(token)) };
+    let found =
+        app.keys.key(&*app.api.stores.identity, &source.id).await.map_err(|error| Refusal::Other(error.into()))?;
     match found {
         Some((key, _)) => Ok(Caller::bearing(token).limited_by(&key)),
         None => Err(Refusal::Invalid("the token is not valid: its key is gone".into())),
