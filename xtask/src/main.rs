@@ -5,6 +5,7 @@ mod bar;
 mod bars;
 mod bench;
 mod cluster;
+mod contract;
 mod demo;
 mod docs;
 mod economics;
@@ -50,6 +51,9 @@ enum Verb {
     Faults(faults::Arguments),
     /// The LLM side on real processes: limits of providers obeyed and used to the full, pauses, quotas, and what that costs.
     Economics(economics::Arguments),
+    /// Asks a server whatever its OpenAPI document allows and much that it does not, as an admin and as a user, and holds every
+    /// answer against the document. Takes some minutes; installs schemathesis below `target`.
+    Contract(contract::Arguments),
     /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
     /// demo load. Ctrl-C ends it all.
     Cluster {
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Verb::Bars(arguments) => bars::run(&arguments),
         Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Economics(arguments) => economics::run(&arguments),
+        Verb::Contract(arguments) => contract::run(&arguments),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Deny => suite::deny(),
     };

@@ -212,27 +212,51 @@ pub(crate) fn check_grant(text: &str) -> Result<Grant, String> {
 pub(crate) fn describe(document: &mut OpenApi) {
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
-            let Some(row) = row_of(method.as_str(), path) else { continue };
-            let words = [
-                ("x-longshore-role", row.least.as_str()),
-                ("x-longshore-scope", row.scope),
-                ("x-longshore-bound", row.bound.as_str()),
-            ];
-            operation.extensions.get_or_insert_default().merge(Extensions::from_iter(words));
-            let needed = format!("the caller's role or scopes are not enough: `{}`, `{}`", row.least, row.scope);
-            for (status, description) in [
-                ("401", "no key, or one that is not valid"),
-                ("403", &*needed),
-                ("429", "the key or the tenant asks too often"),
-                ("default", "a rejection of another kind: a problem document, as all are"),
-            ] {
-                let response = || {
-                    let content = Content::new(Some(Ref::from_schema_name("Problem")));
-                    ResponseBuilder::new().description(description).content(problem::MEDIA_TYPE, content).build()
-                };
-                operation.responses.responses.entry(status.to_owned()).or_insert_with(|| RefOr::T(response()));
+            if let Some(row) = row_of(method.as_str(), path) {
+                let words = [
+                    ("x-longshore-role", row.least.as_str()),
+                    ("x-longshore-scope", row.scope),
+                    ("x-longshore-bound", row.bound.as_str()),
+                ];
+                operation.extensions.get_or_insert_default().merge(Extensions::from_iter(words));
+                let needed = format!("the caller's role or scopes are not enough: `{}`, `{}`", row.least, row.scope);
+                let (has_names, has_body) = (path.contains('{'), operation.request_body.is_some());
+                for (status, description, applies) in [
+                    ("400", "the request cannot be read", true),
+                    ("401", "no key, or one that is not valid", true),
+                    ("403", &*needed, true),
+                    ("404", "there is no such thing, or not for the caller", has_names),
+                    ("408", "the body took too long to arrive", has_body),
+                    ("413", "the body is too large", has_body),
+                    ("415", "the body is of another media type", has_body),
+                    ("422", "a parameter or a field is wrong; `errors` says which, and why", true),
+                    ("429", "the key or the tenant asks too often", true),
+                    ("500", "something is broken on our side", true),
+                    ("503", "not now; `Retry-After` says when", true),
+                ] {
+                    let responses = &mut operation.responses.responses;
+                    if applies && !responses.contains_key(status) {
+                        let response = ResponseBuilder::new()
+                            .description(description)
+                            .content(problem::MEDIA_TYPE, Content::new(Some(Ref::from_schema_name("Problem"))));
+                        responses.insert(status.to_owned(), RefOr::T(response.build()));
+                    }
+                }
+                request_limits::describe(&mut operation.responses.responses);
             }
-            request_limits::describe(&mut operation.responses.responses);
+            name_problems(operation);
+        }
+    }
+}
+
+/// Rejections are problem documents: handlers say only what is in them.
+fn name_problems(operation: &mut Operation) {
+    for (status, response) in &mut operation.responses.responses {
+        let RefOr::T(response) = response else { continue };
+        if status.starts_with(['4', '5'])
+            && let Some(content) = response.content.shift_remove("application/json")
+        {
+            response.content.insert(problem::MEDIA_TYPE.to_owned(), content);
         }
     }
 }

@@ -128,7 +128,7 @@ pub(crate) struct JobView {
     pub(crate) fallback: Vec<Link>,
     /// The result of a succeeded job, up to 256 KiB; only where one job is asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub(crate) result: Option<Box<RawValue>>,
     /// Where a larger result is.
     #[serde(skip_serializing_if = "Option::is_none")]

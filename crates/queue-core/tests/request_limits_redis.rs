@@ -5,7 +5,7 @@
 
 mod redis_fixture;
 
-use std::{sync::Arc, time::Duration};
+use std::{slice, sync::Arc, time::Duration};
 
 use queue_core::{
     dispatcher::redis::RedisConfig,
@@ -168,7 +168,7 @@ async fn keys_end_by_themselves() {
         assert!((1..=130_000).contains(&ends_ms), "{key} ends in {ends_ms} ms");
     }
     let one = Draw { quota: Quota::new(1, 60_000), ..request() };
-    assert!(!store.take(&[one.clone()]).await.unwrap().admitted);
+    assert!(!store.take(slice::from_ref(&one)).await.unwrap().admitted);
     server.flush();
     assert!(store.take(&[one]).await.unwrap().admitted);
 }

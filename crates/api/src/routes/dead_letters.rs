@@ -10,7 +10,6 @@ use axum::{
 use bytes::Bytes;
 use queue_core::{
     ids::{JobId, Name},
-    job::AttemptRecord,
     journal::{Changed, DeadGroup},
     ledger::Nanousd,
     state::Standing,
@@ -106,11 +105,10 @@ pub(crate) struct DeadLetter {
     job: JobView,
     /// Its payload, up to 256 KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Option<serde_json::Value>)]
     payload: Option<Box<RawValue>>,
-    /// Its attempts, oldest first.
-    #[schema(value_type = Vec<AttemptView>)]
-    history: Vec<AttemptRecord>,
+    /// Its attempts with what they cost, oldest first.
+    history: Vec<AttemptView>,
 }
 
 /// Shows a dead letter: the job, its payload and its attempts.
@@ -132,7 +130,7 @@ pub(crate) async fn get(
     let reads = caller.reads(&app);
     let payload = reads.payload(id).await?.filter(|payload| payload.len() <= INLINE_PAYLOAD_MAX_BYTES);
     let payload = payload.map(|payload| view::raw_json(&payload)).transpose()?;
-    let history = reads.attempts(id).await?;
+    let history = AttemptView::of_job(&*reads, id).await?;
     Ok(Json(DeadLetter { job: view::one(&app, &caller, job).await?, payload, history }))
 }
 

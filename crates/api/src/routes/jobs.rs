@@ -13,6 +13,7 @@ use queue_core::{
     error::JobError,
     ids::{Epoch, JobId},
     job::{AttemptRecord, Job},
+    journal::{JournalError, Reads},
     ledger::{Billed, CallRecord, Nanousd, Usage},
     state::Standing,
     time::Timestamp,
@@ -175,7 +176,7 @@ pub(crate) fn epoch_of_tag(tag: &str) -> Option<Epoch> {
 #[utoipa::path(get, path = "/v1/jobs/{id}/result", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
 ), responses(
-    (status = 200, description = "the result", body = Object, content_type = "application/json"),
+    (status = 200, description = "the result", body = serde_json::Value, content_type = "application/json"),
     (status = 404, body = Document),
     (status = 409, description = "it has not succeeded", body = Document),
 ))]
@@ -240,6 +241,12 @@ pub(crate) struct AttemptView {
 }
 
 impl AttemptView {
+    /// The attempts of a job, oldest first.
+    pub(super) async fn of_job(reads: &dyn Reads, id: JobId) -> Result<Vec<Self>, JournalError> {
+        let (attempts, calls) = (reads.attempts(id).await?, reads.calls(id).await?);
+        Ok(attempts.into_iter().map(|attempt| Self::new(attempt, &calls)).collect())
+    }
+
     /// An attempt with those of its job's `calls` that it made.
     fn new(attempt: AttemptRecord, calls: &[CallRecord]) -> Self {
         let own = || calls.iter().filter(|call| call.epoch == attempt.epoch);
@@ -272,9 +279,7 @@ pub(crate) async fn attempts(
 ) -> Result<Json<Attempts>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     view::row(&app, &caller, id).await?;
-    let reads = caller.reads(&app);
-    let (attempts, calls) = (reads.attempts(id).await?, reads.calls(id).await?);
-    Ok(Json(Attempts { attempts: attempts.into_iter().map(|attempt| AttemptView::new(attempt, &calls)).collect() }))
+    Ok(Json(Attempts { attempts: AttemptView::of_job(&*caller.reads(&app), id).await? }))
 }
 
 /// The provider calls of a job.

@@ -50,11 +50,11 @@ pub(crate) struct LimitsView {
     version: i64,
     /// The rest; absent for a pattern, which stands for several.
     #[serde(flatten)]
-    standing: Option<StandingView>,
+    standing: StandingView,
 }
 
-/// What is left of a target's limits.
-#[derive(Debug, Serialize, ToSchema)]
+/// What is left of a target's limits; nothing is said of a pattern.
+#[derive(Debug, Default, Serialize, ToSchema)]
 #[schema(as = Standing)]
 pub(crate) struct StandingView {
     /// What holds; absent where nobody says anything.
@@ -67,7 +67,8 @@ pub(crate) struct StandingView {
     #[serde(skip_serializing_if = "Option::is_none")]
     tokens: Option<BucketView>,
     /// What refusals have left of the rates: 1 is all.
-    factor: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    factor: Option<f64>,
     /// Until when nobody asks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
@@ -76,7 +77,8 @@ pub(crate) struct StandingView {
     #[serde(skip_serializing_if = "Option::is_none")]
     blocked_reason: Option<String>,
     /// Calls that were told to come later and have a place in the line.
-    tickets: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tickets: Option<usize>,
     /// Calls that should be under way at once; absent where nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pace: Option<u32>,
@@ -262,8 +264,8 @@ async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let name = target.name();
     let (version, own) = settings.remove(&name).map_or((0, SetLimit::default()), |of| (of.version, of.value.limit));
     let standing = match target.is_pattern() {
-        true => None,
-        false => Some(standing(app, &app.api.limits.now(), target).await.map_err(unavailable)?),
+        true => StandingView::default(),
+        false => standing(app, &app.api.limits.now(), target).await.map_err(unavailable)?,
     };
     let view = LimitsView {
         target: name.to_string(),
@@ -427,10 +429,10 @@ pub(crate) async fn standing(app: &App, limits: &Limits, target: &Target) -> Res
         limit: LimitView::of(limits, target),
         requests: bucket(requests, requests_per_minute),
         tokens: bucket(tokens, tokens_per_minute),
-        factor: rounded(factor),
+        factor: Some(rounded(factor)),
         blocked_until,
         blocked_reason,
-        tickets,
+        tickets: Some(tickets),
         pace,
     })
 }

@@ -89,9 +89,9 @@ pub(crate) struct TargetView {
     reason: Option<String>,
     /// Its breaker.
     breaker: BreakerView,
-    /// What is left of its limits; absent while nobody can be asked.
+    /// What is left of its limits; nothing is said while nobody can be asked.
     #[serde(flatten)]
-    standing: Option<StandingView>,
+    standing: StandingView,
     /// Grows with every change of the settings; 0 before the first.
     version: i64,
 }
@@ -151,7 +151,7 @@ impl TargetView {
                 calls: circuit.map_or(0, |circuit| circuit.calls),
                 failures: circuit.map_or(0, |circuit| circuit.failures),
             },
-            standing: None,
+            standing: StandingView::default(),
             version,
         }
     }
@@ -216,7 +216,7 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Tar
         view.breaker.state = view.breaker.state.filter(|_| known.is_some());
         // Where the limiter is away, each question would wait for it.
         if limited.is_some() {
-            view.standing = standing(&app, &limits, &target).await.ok();
+            view.standing = standing(&app, &limits, &target).await.unwrap_or_default();
         }
         targets.push(view);
     }
@@ -246,7 +246,7 @@ async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let circuit = circuits.as_ref().and_then(|circuits| circuits.get(&name));
     let mut view = TargetView::new(target, settings, circuit, app.now());
     view.breaker.state = view.breaker.state.filter(|_| circuits.is_some());
-    view.standing = standing(app, &app.api.limits.now(), target).await.ok();
+    view.standing = standing(app, &app.api.limits.now(), target).await.unwrap_or_default();
     Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
 }
 

@@ -79,6 +79,7 @@ pub(crate) struct TokenView {
     request_body(content = Option<TokenRequest>), responses(
     (status = 200, body = TokenView),
     (status = 403, description = "the caller has no key but a token, or it asks for more than its key may do", body = Document),
+    (status = 409, description = "the key has ended meanwhile, or has another secret", body = Document),
     (status = 422, body = Document),
     (status = 503, description = "this server has no signing key", body = Document),
 ))]

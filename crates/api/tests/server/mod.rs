@@ -1,6 +1,7 @@
 //! A real server on a port of its own, over real stores in a temporary folder, and a hand that works like a worker.
 #![allow(dead_code, unreachable_pub)] // every test file uses another part of it
 
+mod contract;
 pub mod gate;
 pub mod people;
 pub mod stream;
@@ -179,9 +180,14 @@ impl Server {
     }
 
     pub async fn send(&self, request: RequestBuilder) -> Answer {
-        let response = tokio::time::timeout(PATIENCE, request.send()).await.expect("an answer").unwrap();
+        let (client, request) = request.build_split();
+        let request = request.unwrap();
+        let (method, path) = (request.method().clone(), request.url().path().to_owned());
+        let response = tokio::time::timeout(PATIENCE, client.execute(request)).await.expect("an answer").unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
-        Answer { status, headers, text: response.text().await.unwrap() }
+        let answer = Answer { status, headers, text: response.text().await.unwrap() };
+        contract::check(&method, &path, status, answer.header("content-type"), &answer.text);
+        answer
     }
 
     pub async fn get(&self, path: &str) -> Answer {

@@ -223,6 +223,8 @@ fn gate(quota: Quota, moments: Moments, hand: Hand) -> Gate {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use super::*;
     use crate::{ids::Name, limiter::Away};
 
@@ -248,9 +250,9 @@ mod tests {
         // Whole in 60 s: nothing is left.
         book.hear(&asked, 0, 60_000_000);
         book.hear(&asked, 0, 30_000_000);
-        assert!(!book.look(&[asked.clone()], 0).admitted);
-        assert!(book.look(&[asked.clone()], 1_000_000).admitted);
-        assert!(book.look(&[asked.clone()], 1_000_000).admitted, "looking takes nothing");
+        assert!(!book.look(slice::from_ref(&asked), 0).admitted);
+        assert!(book.look(slice::from_ref(&asked), 1_000_000).admitted);
+        assert!(book.look(slice::from_ref(&asked), 1_000_000).admitted, "looking takes nothing");
         // A smaller quota owes less.
         let smaller = Draw { quota: Quota::new(60, 2_000), ..asked.clone() };
         assert!(book.is_outdated(&smaller, 0) && !book.is_outdated(&asked, 0));

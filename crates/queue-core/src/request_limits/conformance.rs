@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)] // a suite fails by panicking; its cases' names say it all
 
-use std::sync::Arc;
+use std::{slice, sync::Arc};
 
 use super::{Answer, Away, Draw, Level, Measure, Meter, Quota, RequestLimits};
 use crate::ids::Name;
@@ -127,7 +127,7 @@ pub async fn meters_are_apart(fixture: &dyn Fixture) {
         other,
     ];
     for one in all {
-        assert_eq!(passing(&*limits, &[one.clone()], 5).await, 2, "{}", one.meter.name());
+        assert_eq!(passing(&*limits, slice::from_ref(&one), 5).await, 2, "{}", one.meter.name());
     }
 }
 
@@ -159,7 +159,7 @@ pub async fn more_than_a_burst_never_passes(fixture: &dyn Fixture) {
 pub async fn a_bulk_takes_what_is_there(fixture: &dyn Fixture) {
     let limits = fixture.limits();
     let bulk = Draw { least: 0, most: 1_000, ..draw(Some("k"), Measure::LlmSubmits, 10) };
-    assert_eq!(take(&*limits, &[bulk.clone()]).await.jobs, Some(10));
+    assert_eq!(take(&*limits, slice::from_ref(&bulk)).await.jobs, Some(10));
     fixture.advance_ms(12_000);
     assert_eq!(take(&*limits, &[bulk]).await.jobs, Some(2));
     assert_eq!(take(&*limits, &[request(100)]).await.jobs, None, "nobody counts jobs");
@@ -171,10 +171,10 @@ pub async fn a_smaller_quota_waits_for_no_more_than_its_burst(fixture: &dyn Fixt
     assert_eq!(passing(&*limits, &[roomy], 60).await, 60);
     // 60 s are taken; a burst of 2 at 60 a minute is worth two.
     let small = Draw { quota: Quota::new(60, 2_000), ..request(60) };
-    let refused = take(&*limits, &[small.clone()]).await;
+    let refused = take(&*limits, slice::from_ref(&small)).await;
     assert_eq!((refused.admitted, level(&refused, 0).wait_us), (false, 1_000_000));
     fixture.advance_ms(999);
-    assert_eq!(passing(&*limits, &[small.clone()], 2).await, 0);
+    assert_eq!(passing(&*limits, slice::from_ref(&small), 2).await, 0);
     fixture.advance_ms(1);
     assert_eq!(passing(&*limits, &[small], 2).await, 1);
 }
