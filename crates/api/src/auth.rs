@@ -11,10 +11,11 @@ use axum::{
 use queue_core::{
     ids::Name,
     job::Job,
-    journal::{ApiKey, Grant, JobFilter, Ledger, Reads, Role, Within},
-    keys::{Opened, Secret},
+    journal::{ApiKey, Grant, JobFilter, JournalError, Ledger, Reads, Role, Within},
+    keys::{Opened, Secret, hash_opens},
     request_limits::Rates,
     stores::Stores,
+    time::Timestamp,
 };
 
 use crate::{
@@ -46,6 +47,8 @@ pub(crate) struct Caller {
     pub(crate) limited_as: Role,
     /// What was set for its key instead.
     pub(crate) rates: Rates,
+    /// When its key ends by itself; of a token the key that it was made from.
+    pub(crate) key_ends_at: Option<Timestamp>,
 }
 
 impl Caller {
@@ -59,6 +62,7 @@ impl Caller {
             token: None,
             limited_as: key.role,
             rates: key.rates,
+            key_ends_at: key.expires_at,
         }
     }
 
@@ -90,12 +94,14 @@ impl Caller {
             token: Some(token),
             limited_as: role,
             rates: Rates::default(),
+            key_ends_at: None,
         }
     }
 
-    /// The bearer of a token that was made from this key: both together ask no more often than the key may.
+    /// The bearer of a token that was made from this key: both together ask no more often than the key may, and what it makes
+    /// ends no later.
     fn limited_by(self, key: &ApiKey) -> Self {
-        Self { limited_as: key.role, rates: key.rates, ..self }
+        Self { limited_as: key.role, rates: key.rates, key_ends_at: key.expires_at, ..self }
     }
 
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
@@ -158,6 +164,11 @@ impl Caller {
             return Err(Problem::new(Cause::Forbidden, detail));
         }
         Ok(())
+    }
+
+    /// The end of its own key, if something that ends then would outlive it.
+    pub(crate) fn outlived_by(&self, end: Option<Timestamp>) -> Option<Timestamp> {
+        self.key_ends_at.filter(|own| end.is_none_or(|end| end > *own))
     }
 
     /// Refuses to hand out more than the caller itself has.
@@ -275,6 +286,19 @@ async fn bearer_of_token(app: &App, token: Arc<Verified>) -> Result<Caller, Refu
     }
 }
 
+/// Whether a caller that was let in a while ago would still be let in: its key or token opens what it did.
+pub(crate) async fn is_still_let_in(app: &App, caller: &Caller) -> Result<bool, JournalError> {
+    let (stores, now) = (&app.api.stores, app.now());
+    match (&caller.token, &caller.secret_hash) {
+        (Some(token), _) => app.believed.still_holds(&app.keys, stores, token, now).await,
+        (None, Some(hash)) => {
+            let found = app.keys.key(&*stores.identity, caller.key_id.as_str()).await?;
+            Ok(found.is_some_and(|(key, _)| key.is_usable(now) && hash_opens(hash, &key, now)))
+        }
+        (None, None) => Ok(false),
+    }
+}
+
 fn challenge(problem: Problem, how: &'static str) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
@@ -296,6 +320,7 @@ mod tests {
             token: None,
             limited_as: role,
             rates: Rates::default(),
+            key_ends_at: None,
         }
     }
 

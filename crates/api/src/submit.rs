@@ -3,7 +3,10 @@
 //! The answer says what the journal committed. A push that fails changes nothing about it: the reconciler finds the
 //! job and hands it on.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use queue_core::{
@@ -101,7 +104,7 @@ impl Sender {
 
 /// Submits the one job that `body` describes.
 pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Answer, Problem> {
-    let (held, charge) = (hold(app, &sender)?, sender.charge.clone());
+    let (held, charge, caller) = (hold(app, &sender)?, sender.charge.clone(), sender.caller.clone());
     let origin = sender.origin(app, &body).await?;
     // Before any check: a request that comes again gets its first answer although its times have passed since.
     let earlier = Earlier::of(app, &origin).await?;
@@ -119,7 +122,7 @@ pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Ans
         return Err(problem);
     }
     let accepted = accept(app, vec![intake.job], held, room).await?;
-    let mut answers = answers(app, &[brief], accepted).await?;
+    let mut answers = answers(app, &caller, &[brief], accepted).await?;
     answers.pop().unwrap_or_else(|| Err(Problem::new(Cause::Internal, "the journal gave no answer")))
 }
 
@@ -255,10 +258,12 @@ impl Brief {
 /// The journal's answers in the words of the API, in order.
 pub(crate) async fn answers(
     app: &App,
+    caller: &Caller,
     briefs: &[Brief],
     accepted: Vec<Accepted>,
 ) -> Result<Vec<Result<Answer, Problem>>, Problem> {
     let first_accepted_at = first_accepts(app, briefs, &accepted).await?;
+    let shown = holders_shown(app, caller, &accepted).await?;
     let answer = |(brief, accepted): (&Brief, Accepted)| match accepted {
         Accepted::New => Ok(Answer { accepted: brief.accepted(brief.id, brief.accepted_at), replayed: false }),
         Accepted::Replayed(id) => {
@@ -267,11 +272,28 @@ pub(crate) async fn answers(
         }
         Accepted::KeyReused => Err(key_reused()),
         Accepted::Duplicate(id) => {
-            let detail = format!("job {id} holds the unique key and has not ended");
-            Err(Problem::new(Cause::UniqueKeyHeld, detail).at("/unique_key", "is held by a live job").about(id))
+            let whose = if shown.contains(&id) { format!("job {id}") } else { "another job of the tenant".to_owned() };
+            let detail = format!("{whose} holds the unique key and has not ended");
+            let problem = Problem::new(Cause::UniqueKeyHeld, detail).at("/unique_key", "is held by a live job");
+            Err(if shown.contains(&id) { problem.about(id) } else { problem })
         }
     };
     Ok(briefs.iter().zip(accepted).map(answer).collect())
+}
+
+/// Which of the jobs that hold a unique key there are for the caller: another key's job is not named to who does not see it.
+async fn holders_shown(app: &App, caller: &Caller, accepted: &[Accepted]) -> Result<BTreeSet<JobId>, Problem> {
+    let holding = |accepted: &Accepted| match accepted {
+        Accepted::Duplicate(id) => Some(*id),
+        _ => None,
+    };
+    let ids: Vec<JobId> = accepted.iter().filter_map(holding).collect();
+    let mut shown = BTreeSet::new();
+    for page in ids.chunks(PAGE_MAX_ROWS) {
+        let rows = caller.reads(app).jobs(page).await?;
+        shown.extend(rows.into_iter().flatten().filter(|job| caller.sees(job)).map(|job| job.id));
+    }
+    Ok(shown)
 }
 
 /// When replayed jobs were accepted, where the answer depends on it: whether a named due time was later than that.

@@ -94,7 +94,7 @@ pub(crate) async fn submit(
     let allowed = [Media::Json, Media::Ndjson];
     let (media, body) = body::take(&app, &headers, body, &allowed, app.api.settings.max_body_bytes).await?;
     let tenant = caller.tenant.clone();
-    let sender = Sender { caller, trail, key, charge: charge.clone() };
+    let sender = Sender { caller: caller.clone(), trail, key, charge: charge.clone() };
     let held = submit::hold(&app, &sender)?;
 
     let origin = sender.origin(&app, &body).await?;
@@ -109,14 +109,14 @@ pub(crate) async fn submit(
     let items = granted_of(items, granted);
     let new = items.iter().filter(|item| matches!(item, Item::New(_))).count();
     if new == 0 {
-        return answer(&app, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
+        return answer(&app, &caller, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
     }
     let room = submit::enter(&app, &tenant, new).await?;
     let items = within(&room, items);
     let (slots, jobs): (Vec<_>, Vec<_>) = items.into_iter().map(Item::part).unzip();
     let jobs: Vec<_> = jobs.into_iter().flatten().collect();
     let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held, room).await? };
-    answer(&app, slots, accepted).await
+    answer(&app, &caller, slots, accepted).await
 }
 
 /// One job of the request.
@@ -232,7 +232,7 @@ fn check_count(jobs: usize) -> Result<(), Problem> {
     }
 }
 
-async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
+async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
     // One body, one key: if the key belongs to another body, nothing was accepted, and that is said once and for all.
     if accepted.contains(&Accepted::KeyReused) {
         return Err(submit::key_reused());
@@ -242,7 +242,7 @@ async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<
         Slot::Answered(_) => None,
     };
     let briefs: Vec<Brief> = slots.iter().filter_map(asked).collect();
-    let mut answers = submit::answers(app, &briefs, accepted).await?.into_iter();
+    let mut answers = submit::answers(app, caller, &briefs, accepted).await?.into_iter();
     let (mut new, mut replayed, mut retry_after_s) = (0_usize, 0_usize, None);
     let mut jobs = Vec::with_capacity(slots.len());
     for slot in slots {

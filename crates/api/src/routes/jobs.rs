@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     audit,
-    auth::Caller,
+    auth::{self, Caller},
     body::{self, Media},
     idempotency,
     observe::Trail,
@@ -119,8 +119,12 @@ async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> R
     // Before the look, so that an end between look and wait is not missed.
     let waiter = app.waiters.watch(id);
     let _room = room(app)?;
+    let mut has_waited = false;
     loop {
         let job = view::row(app, caller, id).await?;
+        if has_waited && !auth::is_still_let_in(app, caller).await? {
+            return Err(Problem::new(Cause::Unauthorized, "the key or token has ended while the request waited"));
+        }
         if job.standing.is_final() || Instant::now() >= ends || app.shutdown.is_cancelled() {
             return Ok(job);
         }
@@ -129,6 +133,7 @@ async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> R
             () = app.shutdown.cancelled() => {}
             () = tokio::time::sleep_until(ends) => {}
         }
+        has_waited = true;
     }
 }
 

@@ -205,7 +205,7 @@ pub(crate) struct NewApiKey {
     /// `x-longshore-scope`. All that the role may do when absent.
     #[schema(max_items = 16)]
     scopes: Option<Vec<String>>,
-    /// When it ends by itself, at most 366 days ahead; never when absent.
+    /// When it ends by itself, at most 366 days ahead; never when absent. No later than the caller's own key.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<String>,
     /// Requests that it may send in a minute; as its role may when absent or `null`.
@@ -234,6 +234,10 @@ pub(crate) async fn create(
     let secret = Secret::generate();
     let key = read_new(&caller, &secret, json::utf8(&body)?, app.now())?;
     caller.check_hands_out(key.role, &key.grants)?;
+    if let Some(own) = caller.outlived_by(key.expires_at) {
+        let reason = format!("must be given and no later than {own}: the caller's own key ends then");
+        return Err(Problem::field("/expires_at", reason));
+    }
     app.api.stores.identity.add_key(key.clone()).await?;
     tracing::info!(key_id = key.id, by = %caller.key_id, role = %key.role, tenant = %key.tenant, "an API key was made");
     Ok(made(StatusCode::CREATED, &secret, key, app.now()))
@@ -346,7 +350,7 @@ pub(crate) struct RotateRequest {
     ("key" = String, Path, description = "the key's public part: the 8 characters behind `lsk_`"),
 ), responses(
     (status = 200, body = MadeKey),
-    (status = 403, description = "the key may do more than the caller", body = Document),
+    (status = 403, description = "the key may do more than the caller, or lives longer", body = Document),
     (status = 404, body = Document),
     (status = 409, description = "it has ended", body = Document),
     (status = 422, body = Document),
@@ -365,8 +369,12 @@ pub(crate) async fn rotate(
         None => OVERLAP_DEFAULT,
     };
     let key = found(&app, &id).await?;
-    // Who gets the secret of a key gets all that it may do.
+    // Who gets the secret of a key gets all that it may do, and for as long.
     caller.check_hands_out(key.role, &key.grants)?;
+    if let Some(own) = caller.outlived_by(key.expires_at) {
+        let detail = format!("the key lives longer than the caller's own, which ends at {own}");
+        return Err(Problem::new(Cause::Forbidden, detail));
+    }
     audit::before(&KeyView::new(key.clone(), app.now()));
     let (secret, now) = (Secret::renewed(&key.id), app.now());
     let rotation = Rotation { id: key.id, secret_hash: secret.hash(), previous_until: now.plus(overlap), at: now };

@@ -161,6 +161,44 @@ pub async fn the_last_admin_key_stays(fixture: &dyn Fixture) {
     assert_eq!(store.identity.count_keys(Role::Admin, NOW).await.unwrap(), 1);
 }
 
+/// An admin key that may not make keys, or that ends by itself, is no reason to let the last one go that may and does not.
+pub async fn the_last_admin_key_is_one_that_can_make_keys_for_good(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let narrowed = |id, grants: &[&str]| {
+        let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
+        ApiKey { grants, ..key(id, "default", Role::Admin) }
+    };
+    let ending = |id| ApiKey { expires_at: Some(NOW.plus_ms(60_000)), ..key(id, "default", Role::Admin) };
+    for key in [key("a", "default", Role::Admin), narrowed("reader", &["*:read", "jobs:*"]), ending("soon")] {
+        store.identity.add_key(key).await.unwrap();
+    }
+    let revoke = |id: &str| {
+        let which = Revocation::Key(id.to_owned());
+        let identity = store.identity.clone();
+        async move { identity.revoke_keys(which, NOW).await.unwrap() }
+    };
+    assert_eq!(revoke("a").await, Revoked::LastAdmin, "the others cannot make keys, or not for long");
+    store.identity.add_key(narrowed("keeper", &["keys:*"])).await.unwrap();
+    assert_eq!(revoke("a").await, done(&["a"]));
+    assert_eq!(revoke("keeper").await, Revoked::LastAdmin);
+    assert_eq!(revoke("reader").await, done(&["reader"]));
+    assert_eq!(revoke("soon").await, done(&["soon"]));
+}
+
+/// Where every admin key ends by itself, the last of them stays all the same.
+pub async fn the_last_of_admin_keys_that_end_stays(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for id in ["x", "y"] {
+        let ending = ApiKey { expires_at: Some(NOW.plus_ms(60_000)), ..key(id, "default", Role::Admin) };
+        store.identity.add_key(ending).await.unwrap();
+    }
+    assert_eq!(store.identity.revoke_keys(Revocation::Key("x".into()), NOW).await.unwrap(), done(&["x"]));
+    let last = Revocation::Key("y".into());
+    assert_eq!(store.identity.revoke_keys(last.clone(), NOW).await.unwrap(), Revoked::LastAdmin);
+    // It has ended: nobody can do anything with it.
+    assert_eq!(store.identity.revoke_keys(last, NOW.plus_ms(60_000)).await.unwrap(), done(&["y"]));
+}
+
 /// Two who take each other's key back at once: one of them is refused.
 pub async fn the_last_admin_key_stays_whoever_asks_at_once(fixture: &dyn Fixture) {
     let store = fixture.open().await;

@@ -120,7 +120,8 @@ macro_rules! journal_conformance {
             catalog: queues_exist_once_named, tenants_have_settings_and_a_backlog, targets_have_settings, a_job_keeps_its_fallback_chain, sessions_come_and_go,
                 a_life_is_filled_by_one, everything_survives_a_restart, a_check_commits;
             identity: keys_stay_as_they_were_made, keys_are_listed_by_page, a_rotation_keeps_the_secret_before_for_a_while, a_key_is_limited_and_let_go_again,
-                a_revoked_key_is_counted_no_more, the_last_admin_key_stays, the_last_admin_key_stays_whoever_asks_at_once,
+                a_revoked_key_is_counted_no_more, the_last_admin_key_stays, the_last_admin_key_is_one_that_can_make_keys_for_good,
+                the_last_of_admin_keys_that_end_stays, the_last_admin_key_stays_whoever_asks_at_once,
                 a_use_is_noted_and_never_taken_back,
                 a_revoked_token_stays_so_until_its_end;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,

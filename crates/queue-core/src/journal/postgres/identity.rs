@@ -16,7 +16,7 @@ use crate::{
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
         TokenRevocation,
-        identity::{grants_text, spares_no_admin},
+        identity::{AdminKey, grants_text, spares_no_admin},
     },
     request_limits::Rates,
     time::Timestamp,
@@ -209,7 +209,12 @@ impl Verb for Revoke {
             let admins = sqlx::query(sql::KEYS_ADMINS).bind(now.0).fetch_all(transaction.connection()).await?;
             let admin = |row: &PgRow| {
                 let mut cells = Cells::of(row, 0);
-                Ok::<_, sqlx::Error>((cells.text()?, cells.name()?))
+                Ok::<_, sqlx::Error>(AdminKey {
+                    id: cells.text()?,
+                    tenant: cells.name()?,
+                    grants: cells.json()?.unwrap_or_default(),
+                    expires_at: cells.time_if_any()?,
+                })
             };
             let admins: Vec<_> = admins.iter().map(admin).collect::<Result<_, _>>()?;
             if spares_no_admin(which, &admins) {

@@ -14,7 +14,7 @@ use crate::{
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
         TokenRevocation,
-        identity::{grants_text, spares_no_admin},
+        identity::{AdminKey, grants_text, spares_no_admin},
     },
     request_limits::Rates,
     time::Timestamp,
@@ -136,9 +136,14 @@ fn limit_key(batch: &mut Batch<'_>, (id, rates): &(String, Rates)) -> rusqlite::
 fn revoke_keys(batch: &mut Batch<'_>, (which, now): &(Revocation, Timestamp)) -> rusqlite::Result<Revoked> {
     let admin = |row: &Row<'_>| {
         let mut cells = Cells::of(row, 0);
-        Ok((cells.next()?, cells.name()?))
+        Ok(AdminKey {
+            id: cells.next()?,
+            tenant: cells.name()?,
+            grants: cells.json()?.unwrap_or_default(),
+            expires_at: cells.time_if_any()?,
+        })
     };
-    let admins: Vec<(String, Name)> = batch.sql.all(Write::KeysAdmins, [now.0], admin)?;
+    let admins: Vec<AdminKey> = batch.sql.all(Write::KeysAdmins, [now.0], admin)?;
     if spares_no_admin(which, &admins) {
         return Ok(Revoked::LastAdmin);
     }
