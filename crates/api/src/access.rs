@@ -228,9 +228,11 @@ pub(crate) fn describe(document: &mut OpenApi) {
                     ("404", "there is no such thing, or not for the caller", has_names),
                     ("408", "the body took too long to arrive", has_body),
                     ("413", "the body is too large", has_body),
-                    ("415", "the body is of another media type", has_body),
+                    ("414", "the address is too long", true),
+                    ("415", "the body is of another media type or encoding", has_body),
                     ("422", "a parameter or a field is wrong; `errors` says which, and why", true),
                     ("429", "the key or the tenant asks too often", true),
+                    ("431", "the headers are too many or too large", true),
                     ("500", "something is broken on our side", true),
                     ("503", "not now; `Retry-After` says when", true),
                 ] {

@@ -13,6 +13,8 @@ use crate::{
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
 const WATCHERS_MAX: usize = 4_096;
+/// Most compressed bodies that are read at once: each may want 8 MiB of what came before.
+const UNPACKED_MAX: usize = 32;
 /// Most bulk submits that are read at once: each may hold 32 MiB.
 const BULK_MAX: usize = 8;
 
@@ -44,6 +46,8 @@ pub(crate) struct App {
     pub(crate) watchers: Arc<Semaphore>,
     /// Room for bulk submits.
     pub(crate) bulk: Semaphore,
+    /// Room for compressed bodies.
+    pub(crate) unpacking: Semaphore,
     /// Settings are read, changed and written back: one change at a time.
     pub(crate) settings_edits: Mutex<()>,
     /// Changes that are being made and written into the audit log.
@@ -72,6 +76,7 @@ impl App {
             health: Health::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
+            unpacking: Semaphore::new(UNPACKED_MAX),
             settings_edits: Mutex::new(()),
             changes: TaskTracker::new(),
             shutdown,

@@ -1,18 +1,23 @@
 //! Takes a request's body in: the right type, within a bound, within a time.
 
-use std::time::Duration;
+use std::{io, pin::Pin, time::Duration};
 
+use async_compression::{
+    tokio::bufread::{GzipDecoder, ZstdDecoder},
+    zstd::DParameter,
+};
 use axum::{
-    body::{Body, BodyDataStream},
-    http::{HeaderMap, header},
+    body::{Body, HttpBody},
+    http::{HeaderMap, HeaderValue, header},
 };
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
+use futures::{Stream, StreamExt, TryStreamExt};
+use tokio_util::io::{ReaderStream, StreamReader};
 
 use crate::{
     app::App,
     audit,
-    problem::{Cause, Problem},
+    problem::{CONTENT_ENCODING, Cause, Problem},
 };
 
 /// How long a body that was refused is read and thrown away, so that its sender gets to see the answer instead of a
@@ -22,6 +27,11 @@ const DISCARD_MAX: Duration = Duration::from_secs(5);
 const DISCARD_MAX_BYTES: usize = 64 * 1024 * 1024;
 /// First allocation at most: a claimed length alone must not cost memory.
 const RESERVE_MAX_BYTES: usize = 64 * 1024;
+
+/// Largest window of a body in zstd, as a power of two: 8 MiB, which is what HTTP allows (RFC 9659).
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// Size of the pieces that come out of a compressed body, in bytes.
+const UNPACKED_BYTES: usize = 64 * 1024;
 
 /// Largest body beside a payload.
 pub(crate) const SMALL_BODY_MAX_BYTES: usize = 64 * 1024;
@@ -35,7 +45,18 @@ pub(crate) enum Media {
     Ndjson,
 }
 
-/// A body of one of the `allowed` types and at most `max` bytes.
+/// How a body is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Encoding {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+/// A body in pieces.
+type Pieces = Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send>>;
+
+/// A body of one of the `allowed` types and at most `max` bytes, once it is unpacked.
 pub(crate) async fn take(
     app: &App,
     headers: &HeaderMap,
@@ -43,17 +64,25 @@ pub(crate) async fn take(
     allowed: &[Media],
     max: usize,
 ) -> Result<(Media, Bytes), Problem> {
-    let mut pieces = body.into_data_stream();
-    let media = match declared(headers, allowed) {
-        Ok(media) => media,
-        Err(reason) => {
+    let mut pieces: Pieces = Box::pin(body.into_data_stream().map_err(io::Error::other));
+    let (media, encoding) = match encoded(headers).and_then(|encoding| Ok((declared(headers, allowed)?, encoding))) {
+        Ok(found) => found,
+        Err(problem) => {
             discard(&mut pieces).await;
-            let names: Vec<_> = allowed.iter().map(|media| media.name()).collect();
-            let detail = format!("send the body as {}", names.join(" or "));
-            return Err(Problem::new(Cause::UnsupportedMediaType, detail).at("/header/Content-Type", reason));
+            return Err(problem);
         }
     };
-    let body = read(headers, pieces, max, app.api.settings.bounds.body_max).await?;
+    let bounds = &app.api.settings.bounds;
+    let patience = Patience { whole: bounds.body_max, pause: bounds.slow_max };
+    let body = match encoding {
+        Encoding::Plain => read(headers, pieces, max, patience).await?,
+        packed => {
+            // Never closed, so this waits and does not fail; whoever cannot wait so long asks again.
+            let place = tokio::time::timeout(patience.whole, app.unpacking.acquire()).await;
+            let _place = place.map_err(|_| Problem::new(Cause::Busy, "too many compressed bodies are being read"))?;
+            read_packed(headers, pieces, packed, max, patience).await?
+        }
+    };
     audit::asked(&body);
     Ok((media, body))
 }
@@ -70,8 +99,8 @@ pub(crate) async fn take_if_any_of(
     body: Body,
     max: usize,
 ) -> Result<Option<Bytes>, Problem> {
-    let length = headers.get(header::CONTENT_LENGTH);
-    if length.is_none_or(|length| length == "0") && !headers.contains_key(header::TRANSFER_ENCODING) {
+    // Not by its headers alone: a body of HTTP/2 needs none.
+    if body.is_end_stream() || length_of(headers) == Some(0) {
         return Ok(None);
     }
     let (_, body) = take(app, headers, body, &[Media::Json], max).await?;
@@ -87,11 +116,15 @@ impl Media {
     }
 }
 
-fn declared(headers: &HeaderMap, allowed: &[Media]) -> Result<Media, String> {
-    let encoding = headers.get(header::CONTENT_ENCODING).map(|value| value.as_bytes());
-    if !matches!(encoding, None | Some(b"identity")) {
-        return Err("compressed bodies (Content-Encoding) are not supported".into());
-    }
+fn declared(headers: &HeaderMap, allowed: &[Media]) -> Result<Media, Problem> {
+    media_type(headers, allowed).map_err(|reason| {
+        let names: Vec<_> = allowed.iter().map(|media| media.name()).collect();
+        let detail = format!("send the body as {}", names.join(" or "));
+        Problem::new(Cause::UnsupportedMediaType, detail).at("/header/Content-Type", reason)
+    })
+}
+
+fn media_type(headers: &HeaderMap, allowed: &[Media]) -> Result<Media, String> {
     let Some(value) = headers.get(header::CONTENT_TYPE) else {
         return Err("is missing".into());
     };
@@ -107,58 +140,138 @@ fn declared(headers: &HeaderMap, allowed: &[Media]) -> Result<Media, String> {
     media.ok_or_else(|| format!("`{name}` is not supported here"))
 }
 
-async fn read(
-    headers: &HeaderMap,
-    mut pieces: BodyDataStream,
-    max: usize,
-    arrival_max: Duration,
-) -> Result<Bytes, Problem> {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+fn encoded(headers: &HeaderMap) -> Result<Encoding, Problem> {
+    let mut given = headers.get_all(header::CONTENT_ENCODING).iter();
+    match (given.next().map(HeaderValue::as_bytes), given.next()) {
+        (None | Some(b"identity"), None) => Ok(Encoding::Plain),
+        (Some(b"gzip" | b"x-gzip"), None) => Ok(Encoding::Gzip),
+        (Some(b"zstd"), None) => Ok(Encoding::Zstd),
+        _ => {
+            let detail = "send the body as it is, or compressed once with gzip or zstd";
+            let problem = Problem::new(Cause::UnsupportedMediaType, detail);
+            Err(problem.at(CONTENT_ENCODING, "is not one that is taken here"))
+        }
+    }
+}
+
+/// How long a body may take.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// From its head to its end.
+    whole: Duration,
+    /// From one piece to the next.
+    pause: Duration,
+}
+
+impl Patience {
+    fn is_over(self) -> Problem {
+        too_slow(format!("did not arrive within {}", humantime::format_duration(self.whole)))
+    }
+}
+
+/// Why there is no body.
+enum Broken {
+    TooLong,
+    Paused,
+    Lost(io::Error),
+}
+
+async fn read(headers: &HeaderMap, mut pieces: Pieces, max: usize, patience: Patience) -> Result<Bytes, Problem> {
+    let length = length_of(headers);
     if let Some(length) = length.filter(|length| *length > max) {
         discard(&mut pieces).await;
         return Err(too_large(length, max));
     }
     let reserve = length.unwrap_or(0).min(RESERVE_MAX_BYTES);
-    match tokio::time::timeout(arrival_max, collect(&mut pieces, reserve, max)).await {
-        Ok(Ok(Some(bytes))) => Ok(bytes),
-        Ok(Ok(None)) => {
-            discard(&mut pieces).await;
-            Err(too_large(max + 1, max))
+    match tokio::time::timeout(patience.whole, collect(&mut pieces, reserve, max, patience.pause)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(broken)) => {
+            if matches!(broken, Broken::TooLong) {
+                discard(&mut pieces).await;
+            }
+            Err(broken.problem("cannot be read", max, patience))
         }
-        Ok(Err(error)) => {
-            Err(Problem::new(Cause::BadRequest, "the body broke off").at("", format!("cannot be read: {error}")))
-        }
-        Err(_) => {
-            let reason = format!("did not arrive within {}", humantime::format_duration(arrival_max));
-            Err(Problem::new(Cause::Timeout, "the body took too long").at("", reason))
-        }
+        Err(_) => Err(patience.is_over()),
     }
 }
 
-/// The whole body; `None` when it is longer than `max`.
-async fn collect(pieces: &mut BodyDataStream, reserve: usize, max: usize) -> Result<Option<Bytes>, axum::Error> {
-    let Some(first) = pieces.next().await.transpose()? else { return Ok(Some(Bytes::new())) };
+/// Unpacks while it reads, and stops at `max`: what would come after that is never unpacked.
+async fn read_packed(
+    headers: &HeaderMap,
+    pieces: Pieces,
+    encoding: Encoding,
+    max: usize,
+    patience: Patience,
+) -> Result<Bytes, Problem> {
+    if let Some(length) = length_of(headers).filter(|length| *length > max) {
+        return Err(too_large(length, max));
+    }
+    let packed = StreamReader::new(pieces);
+    let mut unpacked: Pieces = match encoding {
+        Encoding::Zstd => {
+            let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
+            Box::pin(ReaderStream::with_capacity(ZstdDecoder::with_params(packed, &bound), UNPACKED_BYTES))
+        }
+        Encoding::Gzip | Encoding::Plain => {
+            Box::pin(ReaderStream::with_capacity(GzipDecoder::new(packed), UNPACKED_BYTES))
+        }
+    };
+    match tokio::time::timeout(patience.whole, collect(&mut unpacked, 0, max, patience.pause)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(broken)) => Err(broken.problem("cannot be unpacked", max, patience)),
+        Err(_) => Err(patience.is_over()),
+    }
+}
+
+fn length_of(headers: &HeaderMap) -> Option<usize> {
+    headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok())
+}
+
+/// The whole body.
+async fn collect(pieces: &mut Pieces, reserve: usize, max: usize, pause: Duration) -> Result<Bytes, Broken> {
+    let Some(first) = next(pieces, pause).await? else { return Ok(Bytes::new()) };
+    if first.len() > max {
+        return Err(Broken::TooLong);
+    }
     let mut all = BytesMut::new();
-    while let Some(piece) = pieces.next().await.transpose()? {
+    while let Some(piece) = next(pieces, pause).await? {
         if all.is_empty() {
             // Most bodies come in one piece and need no copy; this one does.
             all.reserve(reserve.max(first.len() + piece.len()));
             all.extend_from_slice(&first);
         }
         if all.len() + piece.len() > max {
-            return Ok(None);
+            return Err(Broken::TooLong);
         }
         all.extend_from_slice(&piece);
     }
-    Ok(match all.is_empty() {
-        true if first.len() > max => None,
-        true => Some(first),
-        false => Some(all.freeze()),
-    })
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+async fn next(pieces: &mut Pieces, pause: Duration) -> Result<Option<Bytes>, Broken> {
+    match tokio::time::timeout(pause, pieces.next()).await {
+        Ok(piece) => piece.transpose().map_err(Broken::Lost),
+        Err(_) => Err(Broken::Paused),
+    }
+}
+
+impl Broken {
+    fn problem(self, what: &str, max: usize, patience: Patience) -> Problem {
+        match self {
+            Self::Lost(error) => {
+                Problem::new(Cause::BadRequest, "the body broke off").at("", format!("{what}: {error}"))
+            }
+            Self::TooLong => too_large(max + 1, max),
+            Self::Paused => {
+                let pause = humantime::format_duration(patience.pause);
+                too_slow(format!("nothing more arrived within {pause}"))
+            }
+        }
+    }
 }
 
 /// Reads on and keeps nothing, for a while.
-async fn discard(pieces: &mut BodyDataStream) {
+async fn discard(pieces: &mut Pieces) {
     let all = async {
         let mut left = DISCARD_MAX_BYTES;
         while let Some(Ok(piece)) = pieces.next().await {
@@ -168,6 +281,10 @@ async fn discard(pieces: &mut BodyDataStream) {
     };
     // Either way the answer is the same: what was not read ends with the connection.
     let _ = tokio::time::timeout(DISCARD_MAX, all).await;
+}
+
+fn too_slow(reason: String) -> Problem {
+    Problem::new(Cause::Timeout, "the body took too long").at("", reason)
 }
 
 fn too_large(bytes: usize, max: usize) -> Problem {

@@ -18,8 +18,15 @@ const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// Smallest answer that is compressed, in bytes: below, it costs more than it saves.
 const COMPRESS_ABOVE_BYTES: u64 = 1_024;
 
+/// How long a browser that was here over TLS asks for this host in no other way: a year, as most do.
+const TLS_ONLY: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
 /// Sets what every answer says. What a page of ours has said of itself stands.
-pub(crate) fn dress(headers: &mut HeaderMap) {
+pub(crate) fn dress(headers: &mut HeaderMap, over_tls: bool) {
+    // In plain text it would mean nothing (RFC 6797).
+    if over_tls {
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, TLS_ONLY);
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY"));
     headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));

@@ -12,6 +12,7 @@ mod backlog;
 mod body;
 mod connections;
 mod fields;
+mod head;
 mod headers;
 mod health;
 mod idempotency;
@@ -20,6 +21,7 @@ mod lately;
 mod maintenance;
 mod monitor;
 mod observe;
+mod pace;
 mod params;
 mod policy;
 mod problem;
@@ -32,6 +34,7 @@ mod shape;
 mod signing;
 mod stream;
 mod submit;
+mod tls;
 mod tokens;
 mod view;
 mod waiters;
@@ -53,6 +56,7 @@ use queue_core::{
 pub use monitor::{Monitor, serve_monitor};
 pub use routes::openapi;
 pub use serve::{router, serve};
+pub use tls::Tls;
 pub use tokens::{Issuer, IssuerRules, SigningKeys, Tokens};
 
 /// Everything that the API works with.
@@ -74,6 +78,8 @@ pub struct Api {
     pub credentials: Arc<Credentials>,
     /// Whose tokens are believed besides keys.
     pub tokens: Arc<Tokens>,
+    /// The certificate that is shown; plain text where there is none.
+    pub tls: Option<Arc<Tls>>,
     /// What may be spent: a job that cannot fit is refused at submit.
     pub budgets: Arc<Known>,
     /// Whether calls whose price nobody knows are refused where money is limited.
@@ -131,9 +137,11 @@ impl Default for Settings {
 pub struct Bounds {
     /// Most connections that are open at once. One more gets 503 and is closed.
     pub connections_max: usize,
-    /// Longest time for the head of a request to arrive whole, counted from the connection or from the answer before:
-    /// it also ends connections that are kept alive and not used.
+    /// Longest time until the head of a request has arrived whole, counted from the connection or from the answer before:
+    /// it ends connections that are kept alive and not used. Also the longest time for which an answer waits to be read.
     pub head_max: Duration,
+    /// Longest time for what a client has begun: a handshake, a head, a pause within a body (408 after it).
+    pub slow_max: Duration,
     /// Longest time for a body to arrive whole; 408 after it.
     pub body_max: Duration,
     /// Silence after which an event stream sends a comment, so that nothing between here and the reader takes it for
@@ -149,6 +157,8 @@ impl Default for Bounds {
             // Longer than load balancers keep an idle connection (60 s is usual): else they would send a request into
             // one that is being closed.
             head_max: Duration::from_secs(75),
+            // What is sent at all is sent at once; this is several lost packets in a row.
+            slow_max: Duration::from_secs(10),
             // 32 MiB at 5 Mbit/s.
             body_max: Duration::from_secs(60),
             // Proxies and the like give up after 30 s or more.

@@ -59,7 +59,7 @@ pub async fn serve_monitor(listener: TcpListener, monitor: Monitor, shutdown: Ca
         .layer(middleware::from_fn(observe::observe))
         .with_state(Arc::new(watch));
     let bounds = Bounds { connections_max: CONNECTIONS_MAX, ..Bounds::default() };
-    connections::serve(listener, router, bounds, shutdown).await;
+    connections::serve(listener, router, bounds, None, shutdown).await;
     upkeep.abort();
 }
 

@@ -12,7 +12,8 @@ use queue_core::telemetry;
 use uuid::Uuid;
 
 use crate::{
-    headers,
+    connections::OverTls,
+    head, headers,
     problem::{self, Cause, Problem},
 };
 
@@ -40,15 +41,20 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let trail = Trail::of(request.headers());
     let request_id = trail.request_id.clone();
     let keyed = request.uri().path().starts_with("/v1");
+    let over_tls = request.extensions().get::<OverTls>().is_some();
     request.extensions_mut().insert(trail);
 
-    let mut response = problem::finish(next.run(request).await, &request_id).await;
+    let response = match head::oversized(&request) {
+        Some(problem) => problem.into_response(),
+        None => next.run(request).await,
+    };
+    let mut response = problem::finish(response, &request_id).await;
 
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&request_id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers::dress(headers);
+    headers::dress(headers, over_tls);
     if keyed {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }

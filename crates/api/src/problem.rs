@@ -13,6 +13,10 @@ use crate::backlog::BacklogView;
 
 /// Media type of a problem document.
 pub(crate) const MEDIA_TYPE: &str = "application/problem+json";
+/// The place of an encoding that is not taken.
+pub(crate) const CONTENT_ENCODING: &str = "/header/Content-Encoding";
+/// The encodings of bodies that are taken.
+const ENCODINGS: HeaderValue = HeaderValue::from_static("gzip, zstd");
 /// Most field errors in one document: enough to mend a request, and a bound on what a hostile one makes us say.
 pub(crate) const ERRORS_MAX: usize = 32;
 /// Longest reason, in bytes: reasons repeat what was sent.
@@ -42,6 +46,8 @@ pub(crate) enum Cause {
     LastAdminKey,
     Stale,
     TooLarge,
+    AddressTooLong,
+    HeadersTooLarge,
     UnsupportedMediaType,
     IdempotencyKeyReused,
     BacklogFull,
@@ -86,6 +92,10 @@ impl Cause {
             Self::LastAdminKey => (StatusCode::CONFLICT, "last-admin-key", "It is the last admin key that can be used"),
             Self::Stale => (StatusCode::PRECONDITION_FAILED, "stale", "It was changed since it was read"),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large"),
+            Self::AddressTooLong => (StatusCode::URI_TOO_LONG, "address-too-long", "The address is too long"),
+            Self::HeadersTooLarge => {
+                (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", "The headers are too large")
+            }
             Self::UnsupportedMediaType => {
                 (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "The content type is not supported")
             }
@@ -288,6 +298,10 @@ impl IntoResponse for Problem {
         let mut response = self.cause.parts().0.into_response();
         if let Some(seconds) = self.retry_after_s {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.errors.iter().any(|error| error.pointer == CONTENT_ENCODING) {
+            // What a client may send instead (RFC 9110, 12.5.3).
+            response.headers_mut().insert(header::ACCEPT_ENCODING, ENCODINGS);
         }
         response.extensions_mut().insert(self);
         response

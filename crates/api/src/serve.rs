@@ -27,17 +27,20 @@ pub fn router(api: Api) -> Router {
 
 /// Serves the API on `listener` until `shutdown` fires and the open requests have ended, at most ten seconds later.
 ///
-/// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1 only.
-/// [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
+/// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1; over TLS
+/// also HTTP/2, as the handshake agrees. [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken) {
     announce_build(&api.settings.version);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));
-    let bounds = api.settings.bounds.clone();
+    let (bounds, tls) = (api.settings.bounds.clone(), api.tls.clone());
+    if let Some(tls) = &tls {
+        tls.announce();
+    }
     let limits = api.request_limits.clone();
     let attending = tokio::spawn(async move { limits.attend().await });
     let app = App::new(api, shutdown.clone());
     let changes = app.changes.clone();
-    connections::serve(listener, routed(app), bounds, shutdown).await;
+    connections::serve(listener, routed(app), bounds, tls, shutdown).await;
     // Those whose callers have hung up, too: they have their rows in the audit log before the process ends.
     changes.close();
     if tokio::time::timeout(CHANGES_MAX, changes.wait()).await.is_err() {

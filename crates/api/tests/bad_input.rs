@@ -245,7 +245,9 @@ fn envelopes() -> Vec<Case> {
             .header("content-type", "application/x-www-form-urlencoded"),
         raw("another charset", GOOD, 415, "/header/Content-Type", "UTF-8")
             .header("content-type", "application/json; charset=latin1"),
-        raw("compressed", GOOD, 415, "/header/Content-Type", "compressed").header("content-encoding", "gzip"),
+        raw("no gzip", GOOD, 400, "", "cannot be unpacked").header("content-encoding", "gzip"),
+        raw("compressed", GOOD, 415, "/header/Content-Encoding", "not one that is taken")
+            .header("content-encoding", "br"),
         raw("lines to a single submit", GOOD, 415, "/header/Content-Type", "not supported here")
             .header("content-type", "application/x-ndjson"),
         raw("long idempotency key", GOOD, 422, "/header/Idempotency-Key", "256 bytes")

@@ -33,6 +33,78 @@ async fn every_answer_is_dressed() {
     assert_eq!(server.get("/v1/jobs").await.header("cache-control"), "no-store");
 }
 
+#[tokio::test]
+async fn every_route_dresses_every_answer() {
+    let server = Server::start().await;
+    let document = server.get("/openapi.json").await.expect(200);
+    let mut routes = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let filled = path.replace("{id}", "01900000-0000-7000-8000-000000000000");
+        let filled = filled.split('/').map(|part| if part.starts_with('{') { "x" } else { part });
+        let address = format!("{}{}", server.url, filled.collect::<Vec<_>>().join("/"));
+        for method in item.as_object().unwrap().keys().filter(|name| *name != "parameters") {
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let ask = |key: &str| {
+                server.http.request(method.clone(), &address).bearer_auth(key).header("x-request-id", "mine")
+            };
+            // Whoever may not, and whoever says nothing: neither changes anything, and most are errors.
+            for request in [ask("nobody"), ask(&server.key)] {
+                if method == Method::DELETE && path == "/v1/keys" {
+                    continue;
+                }
+                let answer = server.send(request).await;
+                let place = format!("{method} {path}: {}", answer.status);
+                let told: Vec<_> = DRESS.iter().map(|(name, _)| (*name, answer.header(name))).collect();
+                assert_eq!(told, DRESS, "{place}");
+                if path.starts_with("/v1") {
+                    assert_eq!(answer.header("cache-control"), "no-store", "{place}");
+                }
+                if answer.status.as_u16() >= 400 {
+                    assert_eq!(answer.header("content-type"), "application/problem+json", "{place}");
+                }
+                for name in answer.headers.keys() {
+                    assert!(
+                        KNOWN.contains(&name.as_str()),
+                        "{place}: {name} is a header that nobody has thought about"
+                    );
+                }
+            }
+            routes += 1;
+        }
+    }
+    assert!(routes > 60, "{routes}");
+}
+
+/// What every answer says.
+const DRESS: &[(&str, &str)] = &[
+    ("x-content-type-options", "nosniff"),
+    ("x-frame-options", "DENY"),
+    ("referrer-policy", "no-referrer"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ("x-request-id", "mine"),
+    ("strict-transport-security", ""),
+    ("server", ""),
+];
+
+/// What an answer may say at all.
+const KNOWN: &[&str] = &[
+    "cache-control",
+    "content-length",
+    "content-security-policy",
+    "content-type",
+    "date",
+    "etag",
+    "location",
+    "referrer-policy",
+    "retry-after",
+    "transfer-encoding",
+    "vary",
+    "www-authenticate",
+    "x-content-type-options",
+    "x-frame-options",
+    "x-request-id",
+];
+
 fn preflight(server: &Server, origin: &str) -> RequestBuilder {
     let request = server.http.request(Method::OPTIONS, format!("{}/v1/jobs", server.url));
     request

@@ -63,6 +63,88 @@ async fn a_head_that_does_not_arrive_ends_its_connection() {
 }
 
 #[tokio::test]
+async fn a_head_that_comes_in_drops_ends_its_connection_and_one_that_has_not_begun_does_not() {
+    let server = Server::start_with(|api| api.settings.bounds.slow_max = Duration::from_millis(300)).await;
+    let mut idle = connect(&server).await;
+    let mut kept = connect(&server).await;
+    assert!(ask(&mut kept).await.starts_with("HTTP/1.1 200 OK\r\n"));
+    let mut slow = connect(&server).await;
+    slow.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    let drops = async {
+        let mut number = 0;
+        // A header every 50 ms for ever: each is in time, the head is not.
+        while slow.write_all(format!("x-{number}: 1\r\n").as_bytes()).await.is_ok() {
+            number += 1;
+            if tokio::time::timeout(Duration::from_millis(50), slow.read_to_end(&mut seen)).await.is_ok() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, drops).await.expect("the server closes the connection");
+    assert!(seen.is_empty(), "{seen:?}");
+    for stream in [&mut idle, &mut kept] {
+        assert!(ask(stream).await.starts_with("HTTP/1.1 200 OK\r\n"), "longer than a head may take, and alive");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_ends_its_connection() {
+    let server = Server::start_with(|api| {
+        (api.settings.bounds.head_max, api.settings.bounds.slow_max) = (Duration::from_secs(1), Duration::from_secs(1));
+    })
+    .await;
+    let mut deaf = connect(&server).await;
+    // More than both ends keep for each other: some tens of MiB.
+    let many = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(300);
+    let asked = async {
+        let _ = deaf.write_all(many.as_bytes()).await;
+        // Only a connection that is gone refuses to take more.
+        while deaf.write_all(b"\r\n").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, asked).await.expect("the server closes the connection");
+}
+
+#[tokio::test]
+async fn a_pause_within_a_body_is_answered_with_408() {
+    let server = Server::start_with(|api| api.settings.bounds.slow_max = Duration::from_millis(200)).await;
+    let mut stream = connect(&server).await;
+    let head = format!(
+        "POST /v1/jobs HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
+         content-length: 100\r\n\r\n{{",
+        server.key
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let answer = until_closed(stream).await;
+    let (head, problem) = parts(&answer);
+    assert!(head.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{head}");
+    assert_eq!(problem["errors"][0]["reason"], "nothing more arrived within 200ms");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_told_so() {
+    let server = Server::start().await;
+    let get = |path: &str| server.request(Method::GET, path);
+    let problem = server.send(get(&format!("/v1/jobs?q={}", "x".repeat(32 * 1024)))).await.problem(414);
+    assert_eq!(problem["type"], "urn:longshore:problem:address-too-long");
+    let mut many = get("/v1/jobs");
+    for number in 0..70 {
+        many = many.header(format!("x-{number}"), "1");
+    }
+    let problem = server.send(many).await.problem(431);
+    assert!(problem["detail"].as_str().unwrap().contains("the limit of 64"), "{problem}");
+    let large = get("/v1/jobs").header("x-large", "x".repeat(33 * 1024));
+    let problem = server.send(large).await.problem(431);
+    assert!(problem["detail"].as_str().unwrap().contains("the limit is 32768"), "{problem}");
+    // One that is not even read is answered without a document.
+    let endless = get("/v1/jobs").header("x-endless", "x".repeat(128 * 1024));
+    assert_eq!(server.send(endless).await.status.as_u16(), 431);
+    server.send(get("/v1/jobs").header("x-fine", "x".repeat(30 * 1024))).await.expect(200);
+}
+
+#[tokio::test]
 async fn a_body_that_does_not_arrive_is_answered_with_408() {
     let server = Server::start_with(|api| api.settings.bounds.body_max = Duration::from_millis(50)).await;
     for path in ["/v1/jobs", "/v1/jobs/bulk"] {

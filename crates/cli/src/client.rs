@@ -1,12 +1,16 @@
 //! The HTTP client of the operator commands: where the server is, which key it gets, and what its answers mean.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use reqwest::{Method, RequestBuilder, Url, header};
+use reqwest::{Certificate, Method, RequestBuilder, Url, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
 use crate::{
+    config::read_bounded,
     data::{self, DATA_DEFAULT},
     environment::Environment,
     failure::Failure,
@@ -71,6 +75,7 @@ impl Client {
     /// an address or a data folder means no default profile.
     pub(crate) fn find(access: &Access, env: &Environment) -> Result<Self, Failure> {
         let folder = access.data_folder(env);
+        let usual_ca = || env.get("LONGSHORE_CA_FILE").map(PathBuf::from);
         let named = access.url.as_deref().or_else(|| env.get("LONGSHORE_URL")).map(str::to_owned);
         // An address as a flag is nearer than a profile in the environment.
         let usual = || env.get("LONGSHORE_PROFILE").filter(|_| access.url.is_none());
@@ -85,7 +90,7 @@ impl Client {
             if let Some(profile) = profile::find(profile, env)? {
                 // The key of another installation stays here.
                 let key = profile.key.or_else(|| env.get("LONGSHORE_KEY").map(SecretString::from));
-                return Self::new(&profile.url, key);
+                return Self::new(&profile.url, key, profile.ca_file.or_else(usual_ca).as_deref());
             }
         }
         let url = named.or_else(|| data::running_url(folder)).unwrap_or_else(|| URL_DEFAULT.to_owned());
@@ -93,11 +98,12 @@ impl Client {
             Some(key) => Some(key.to_owned()),
             None => data::stored_key(folder)?,
         };
-        Self::new(&url, key.map(SecretString::from))
+        Self::new(&url, key.map(SecretString::from), usual_ca().as_deref())
     }
 
-    /// A client of the server at `url`.
-    pub(crate) fn new(url: &str, key: Option<SecretString>) -> Result<Self, Failure> {
+    /// A client of the server at `url`, whose certificate is signed by one in `ca_file` or else by an authority that this machine
+    /// believes.
+    pub(crate) fn new(url: &str, key: Option<SecretString>, ca_file: Option<&Path>) -> Result<Self, Failure> {
         let base: Url = url.parse().map_err(|error| Failure::usage(format!("`{url}` is not a URL: {error}")))?;
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(Failure::usage(format!("`{url}` is not a URL such as {URL_DEFAULT}")));
@@ -110,6 +116,8 @@ impl Client {
         if base.scheme() == "http" {
             // Plain HTTP needs no certificates, and a machine without any must still reach its own server.
             builder = builder.tls_certs_only([]);
+        } else if let Some(path) = ca_file {
+            builder = builder.tls_certs_only(authorities(path)?);
         }
         if is_loopback(&base) {
             builder = builder.no_proxy();
@@ -193,6 +201,14 @@ impl Client {
     }
 }
 
+/// The certificates in a file.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
+    let failed = |reason: String| Failure::usage(format!("the file of authorities {}: {reason}", path.display()));
+    let text = read_bounded(path).map_err(|error| failed(error.to_string()))?;
+    let found = Certificate::from_pem_bundle(text.as_bytes()).map_err(|error| failed(chain(&error)))?;
+    if found.is_empty() { Err(failed("it has no certificate".to_owned())) } else { Ok(found) }
+}
+
 fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
@@ -212,7 +228,7 @@ mod tests {
     use super::*;
 
     fn client(url: &str) -> Client {
-        Client::new(url, None).unwrap()
+        Client::new(url, None, None).unwrap()
     }
 
     #[test]
@@ -227,7 +243,7 @@ mod tests {
     #[test]
     fn a_url_that_is_none_is_a_usage_error() {
         for url in ["nonsense", "ftp://host", "unix:/x"] {
-            assert_eq!(Client::new(url, None).unwrap_err().exit, crate::failure::Exit::Usage, "{url}");
+            assert_eq!(Client::new(url, None, None).unwrap_err().exit, crate::failure::Exit::Usage, "{url}");
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Only this crate reads files and the environment: everything else is told.
 
+mod certificate;
 mod client;
 mod commands;
 mod config;

@@ -6,6 +6,7 @@
 //! [profiles.staging]
 //! url = "https://longshore.staging.example"
 //! key_file = "staging.key"               # beside this file unless absolute; or key_env = "STAGING_KEY"
+//! ca_file = "staging-ca.pem"             # whose certificates are believed, where no public authority signs them
 //! ```
 
 use std::{
@@ -35,6 +36,7 @@ struct Entry {
     url: String,
     key_file: Option<PathBuf>,
     key_env: Option<String>,
+    ca_file: Option<PathBuf>,
 }
 
 /// An installation that somebody operates.
@@ -44,6 +46,8 @@ pub(crate) struct Profile {
     pub(crate) url: String,
     /// The key that it gets.
     pub(crate) key: Option<SecretString>,
+    /// Whose certificates are believed instead of those of this machine.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 /// The profile that is `named`, or the default one; `None` where neither is there.
@@ -68,10 +72,11 @@ pub(crate) fn find(named: Option<&str>, env: &Environment) -> Result<Option<Prof
         let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
         return Err(failed(format!("there is no profile `{name}`; there are: {known}")));
     };
+    let beside = |file: &Path| path.parent().unwrap_or(Path::new("")).join(file);
     let key = match (&entry.key_file, &entry.key_env) {
         (Some(_), Some(_)) => return Err(failed(format!("the profile `{name}` has both key_file and key_env"))),
         (Some(file), None) => {
-            let file = path.parent().unwrap_or(Path::new("")).join(file);
+            let file = beside(file);
             let key = data::read_small(&file).map_err(|error| failed(format!("{}: {error}", file.display())))?;
             Some(key.trim().into())
         }
@@ -81,7 +86,7 @@ pub(crate) fn find(named: Option<&str>, env: &Environment) -> Result<Option<Prof
         },
         (None, None) => None,
     };
-    Ok(Some(Profile { url: entry.url, key }))
+    Ok(Some(Profile { url: entry.url, key, ca_file: entry.ca_file.as_deref().map(beside) }))
 }
 
 fn path(env: &Environment) -> Option<PathBuf> {

@@ -5,6 +5,7 @@
 use serde_json::json;
 
 use crate::{
+    certificate,
     config::{Config, Journal},
     failure::{Failure, Outcome},
     logs,
@@ -38,6 +39,7 @@ impl Role {
 pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
     logs::install(&config);
     refuse_stores_of_one_process(role, &config)?;
+    let certificate = if role == Role::Api { certificate::Reader::of(&config)? } else { None };
     let signals = Signals::listen()?;
     let mut process = Process::open(config, Opening::Serve).await?;
     // A scheduler signs webhooks with secrets that the master key opens.
@@ -45,7 +47,7 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
 
     let address = if role == Role::Api { &process.config.listen } else { &process.config.metrics_listen };
     let listener = process::listen(address).await?;
-    let url = process::url_of(listener.local_addr()?);
+    let mut url = process::url_of("http", listener.local_addr()?);
     match role {
         Role::Api => {
             if let Some(key) = process::given_key(&process.config)? {
@@ -53,6 +55,8 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
             }
             process.want_admin_key(&listener).await?;
             process.use_tokens(process.config.signing_keys.clone())?;
+            process.use_certificate(certificate);
+            url = process.url_of_api(&listener)?;
             process.start_api(listener, false);
         }
         Role::Worker => {

@@ -4,6 +4,7 @@
 use queue_core::keys::Secret;
 
 use crate::{
+    certificate,
     client::Access,
     config::Config,
     data::{self, DataFolder},
@@ -20,6 +21,7 @@ use crate::{
 pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome {
     logs::install(&config);
     let signals = Signals::listen()?;
+    let certificate = certificate::Reader::of(&config)?;
     let mut folder = DataFolder::take(&config.data)?;
     let mut process = Process::open(config, Opening::Up { leases: folder.file("leases") }).await?;
     let admin_key = ensure_admin_key(&process, &folder).await?;
@@ -27,6 +29,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     process.use_master_keys(source);
     let signing = tokens::of_up(&process.config.signing_keys, &folder)?;
     process.use_tokens(signing)?;
+    process.use_certificate(certificate);
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let prepared = scheduler::prepare(&process.stores, &process.clockwork()).await;
@@ -34,7 +37,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
 
     let listener = process::listen(&process.config.listen).await?;
     process.want_admin_key(&listener).await?;
-    let url = process::url_of(listener.local_addr()?);
+    let url = process.url_of_api(&listener)?;
     process.start_api(listener, true);
     process.start_worker();
     process.start_clockwork(prepared);

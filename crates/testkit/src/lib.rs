@@ -9,11 +9,13 @@
     reason = "a failure in here is the failure of the test that uses it"
 )]
 
+mod certificate;
 mod postgres;
 mod provider;
 mod redis;
 mod watchdog;
 
+pub use certificate::Certificate;
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};

@@ -98,6 +98,9 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
     ] {
         checks.insert(name.to_owned(), found.err().unwrap_or_else(|| OK.to_owned()));
     }
+    if let Some(tls) = &api.tls {
+        checks.insert("certificate".to_owned(), tls.check(app.now()).err().unwrap_or_else(|| OK.to_owned()));
+    }
     if let Some(maintenance) = maintenance {
         checks.insert("maintenance".to_owned(), format!("on {maintenance}"));
     }

@@ -158,6 +158,7 @@ impl Server {
             request_limits: Arc::new(MemoryRequestLimits::new(stores.clock.clone())),
             credentials: Arc::new(Credentials::of(stores.vault.clone())),
             tokens: Arc::default(),
+            tls: None,
             budgets: Arc::new(Known::new(stores.budgets.clone(), Budget::default())),
             refuse_unpriced: true,
             checks: vec![],

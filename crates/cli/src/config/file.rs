@@ -33,6 +33,7 @@ pub(crate) struct File {
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
     pub(crate) auth: Auth,
+    pub(crate) tls: TlsTable,
     pub(crate) budget: BudgetTable,
     pub(crate) webhooks: Webhooks,
     pub(crate) request_limits: RequestLimits,
@@ -246,6 +247,14 @@ pub(crate) struct AuthIssuer {
     pub(crate) max_role: Option<String>,
     #[serde(default)]
     pub(crate) tenants: Vec<String>,
+}
+
+/// `[tls]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TlsTable {
+    pub(crate) certificate_file: Option<PathBuf>,
+    pub(crate) key_file: Option<PathBuf>,
 }
 
 /// `[webhooks]`.

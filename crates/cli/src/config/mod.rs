@@ -8,6 +8,7 @@ mod request_limits;
 mod stores;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -34,6 +35,7 @@ pub(crate) use self::{
     file::LogFormat,
     providers::{Backend, Provider, routes},
     stores::{Cache, Dispatcher, Journal, Postgres},
+    tls::TlsFiles,
 };
 use crate::{
     data::{self, DATA_DEFAULT},
@@ -154,6 +156,8 @@ pub(crate) struct Config {
     pub(crate) tenants: BTreeMap<Name, TenantSettings>,
     /// Of them, those whose credential policy is.
     pub(crate) credential_policies: BTreeMap<Name, CredentialPolicy>,
+    /// The certificate of the API; plain text where there is none.
+    pub(crate) tls: Option<TlsFiles>,
     /// Where the master keys of tenants' own provider keys are.
     pub(crate) master_keys: MasterKeySource,
     /// Where the keys are that our own tokens are signed with.
@@ -252,6 +256,7 @@ impl Config {
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
+            tls: tls::files(env, file.tls)?,
             master_keys: master_keys(env, file.credentials.master_key_file)?,
             signing_keys: auth::signing_keys(env, file.auth.signing_key_file)?,
             issuers: auth::issuers(file.auth.issuers)?,

@@ -33,6 +33,7 @@ use worker::{
 pub(crate) use end::Signals;
 
 use crate::{
+    certificate,
     config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
     master_keys, metrics, providers,
@@ -53,6 +54,8 @@ pub(crate) struct Process {
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
+    /// The certificate of the API.
+    tls: Option<Arc<api::Tls>>,
     /// Whose tokens are believed.
     tokens: Arc<api::Tokens>,
     /// The way to URLs that users name.
@@ -75,6 +78,7 @@ impl Process {
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
         Ok(Self {
             credentials: Arc::new(credentials),
+            tls: None,
             tokens: Arc::default(),
             providers: Arc::new(providers::build(&config.providers)?),
             routes: Arc::new(providers::routes(&config)),
@@ -127,6 +131,25 @@ impl Process {
         Ok(())
     }
 
+    /// Shows this certificate, if there is one, and keeps it fresh.
+    pub(crate) fn use_certificate(&mut self, reader: Option<certificate::Reader>) {
+        let Some(reader) = reader else { return };
+        self.tls = Some(reader.tls());
+        let end = self.clockwork_end.clone();
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = reader.keep() => {}
+            }
+        });
+    }
+
+    /// The URL under which this machine reaches the API on `listener`.
+    pub(crate) fn url_of_api(&self, listener: &TcpListener) -> Result<String, Failure> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        Ok(url_of(scheme, listener.local_addr()?))
+    }
+
     /// Creates this admin key where there is none with its id; one that was revoked stays so.
     pub(crate) async fn add_admin_key(&self, key: &Secret) -> Result<(), Failure> {
         let row = key.to_row("default".into(), Role::Admin, "admin", self.stores.clock.now());
@@ -164,6 +187,7 @@ impl Process {
             request_limits: self.request_limits.clone(),
             credentials: self.credentials.clone(),
             tokens: self.tokens.clone(),
+            tls: self.tls.clone(),
             budgets: Arc::new(Known::new(self.stores.budgets.clone(), self.config.budgets.each_tenant.clone())),
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
@@ -293,10 +317,10 @@ pub(crate) async fn listen(address: &str) -> Result<TcpListener, Failure> {
 }
 
 /// The URL under which this machine reaches a listener.
-pub(crate) fn url_of(address: SocketAddr) -> String {
+pub(crate) fn url_of(scheme: &str, address: SocketAddr) -> String {
     match (address.ip().is_unspecified(), address) {
-        (false, address) => format!("http://{address}"),
-        (true, address) => format!("http://127.0.0.1:{}", address.port()),
+        (false, address) => format!("{scheme}://{address}"),
+        (true, address) => format!("{scheme}://127.0.0.1:{}", address.port()),
     }
 }
 
@@ -312,7 +336,7 @@ mod tests {
 
     #[test]
     fn an_address_for_everyone_is_reached_at_home() {
-        assert_eq!(url_of("0.0.0.0:81".parse().unwrap()), "http://127.0.0.1:81");
-        assert_eq!(url_of("[::1]:81".parse().unwrap()), "http://[::1]:81");
+        assert_eq!(url_of("http", "0.0.0.0:81".parse().unwrap()), "http://127.0.0.1:81");
+        assert_eq!(url_of("https", "[::1]:81".parse().unwrap()), "https://[::1]:81");
     }
 }

@@ -13,6 +13,7 @@ use std::{
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::Certificate;
 
 /// Longest wait for anything: a test that needs longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +80,16 @@ impl Installation {
         self
     }
 
+    /// With this certificate, which its clients trust and no other. The file is the certificate's, beside it is its key.
+    pub fn over_tls(mut self, certificate: &Certificate, file: &Path) -> Self {
+        replace_certificate(certificate, file);
+        let trusted = reqwest::Certificate::from_pem(certificate.chain.as_bytes()).unwrap();
+        self.http = reqwest::Client::builder().no_proxy().tls_certs_only([trusted]).build().unwrap();
+        let key = file.with_extension("key");
+        self.with("LONGSHORE_TLS_CERTIFICATE_FILE", file.to_str().unwrap())
+            .with("LONGSHORE_TLS_KEY_FILE", key.to_str().unwrap())
+    }
+
     /// On all addresses of this machine.
     pub fn for_others(mut self) -> Self {
         self.listen = vec!["--listen", "0.0.0.0:0"];
@@ -112,7 +123,7 @@ impl Installation {
             .unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let url = lines.by_ref().map_while(Result::ok).find_map(|line| {
-            let from = line.find("http://127.0.0.1:")?;
+            let from = line.find("http://127.0.0.1:").or_else(|| line.find("https://127.0.0.1:"))?;
             let url: String = line[from..].chars().take_while(|c| !c.is_whitespace() && *c != ',').collect();
             Some(url.trim_end_matches(['/', '.']).to_owned())
         });
@@ -265,6 +276,15 @@ impl Installation {
             assert!(began.elapsed() < PATIENCE, "never came true: {what}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+}
+
+/// Writes certificate and key beside it, each at once as renewals do.
+pub fn replace_certificate(certificate: &Certificate, file: &Path) {
+    for (path, text) in [(file.to_owned(), &certificate.chain), (file.with_extension("key"), &certificate.key)] {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, text).unwrap();
+        std::fs::rename(beside, path).unwrap();
     }
 }
 
