@@ -79,7 +79,8 @@ pub(crate) async fn take(
         packed => {
             // Never closed, so this waits and does not fail; whoever cannot wait so long asks again.
             let place = tokio::time::timeout(patience.whole, app.unpacking.acquire()).await;
-            let _place = place.map_err(|_| Problem::new(Cause::Busy, "too many compressed bodies are being read"))?;
+            let _place = place
+                .map_err(|_| Problem::new(Cause::Busy, "too many compressed bodies are being read").retry_after(1))?;
             read_packed(headers, pieces, packed, max, patience).await?
         }
     };
@@ -99,7 +100,7 @@ pub(crate) async fn take_if_any_of(
     body: Body,
     max: usize,
 ) -> Result<Option<Bytes>, Problem> {
-    // Not by its headers alone: a body of HTTP/2 needs none.
+    // Not by its length alone: a body may come in chunks.
     if body.is_end_stream() || length_of(headers) == Some(0) {
         return Ok(None);
     }
@@ -198,27 +199,41 @@ async fn read(headers: &HeaderMap, mut pieces: Pieces, max: usize, patience: Pat
 /// Unpacks while it reads, and stops at `max`: what would come after that is never unpacked.
 async fn read_packed(
     headers: &HeaderMap,
-    pieces: Pieces,
+    mut pieces: Pieces,
     encoding: Encoding,
     max: usize,
     patience: Patience,
 ) -> Result<Bytes, Problem> {
     if let Some(length) = length_of(headers).filter(|length| *length > max) {
+        discard(&mut pieces).await;
         return Err(too_large(length, max));
     }
-    let packed = StreamReader::new(pieces);
-    let mut unpacked: Pieces = match encoding {
-        Encoding::Zstd => {
-            let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
-            Box::pin(ReaderStream::with_capacity(ZstdDecoder::with_params(packed, &bound), UNPACKED_BYTES))
-        }
-        Encoding::Gzip | Encoding::Plain => {
-            Box::pin(ReaderStream::with_capacity(GzipDecoder::new(packed), UNPACKED_BYTES))
-        }
+    let collected = {
+        let packed = StreamReader::new(&mut pieces);
+        let mut unpacked: Pin<Box<dyn Stream<Item = io::Result<Bytes>> + Send + '_>> = match encoding {
+            Encoding::Zstd => {
+                let bound = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
+                let mut decoder = ZstdDecoder::with_params(packed, &bound);
+                // Files that were compressed one by one may follow each other.
+                decoder.multiple_members(true);
+                Box::pin(ReaderStream::with_capacity(decoder, UNPACKED_BYTES))
+            }
+            Encoding::Gzip | Encoding::Plain => {
+                let mut decoder = GzipDecoder::new(packed);
+                decoder.multiple_members(true);
+                Box::pin(ReaderStream::with_capacity(decoder, UNPACKED_BYTES))
+            }
+        };
+        tokio::time::timeout(patience.whole, collect(&mut unpacked, 0, max, patience.pause)).await
     };
-    match tokio::time::timeout(patience.whole, collect(&mut unpacked, 0, max, patience.pause)).await {
+    match collected {
         Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(broken)) => Err(broken.problem("cannot be unpacked", max, patience)),
+        Ok(Err(broken)) => {
+            if matches!(broken, Broken::TooLong) {
+                discard(&mut pieces).await;
+            }
+            Err(broken.problem("cannot be unpacked", max, patience))
+        }
         Err(_) => Err(patience.is_over()),
     }
 }
@@ -228,7 +243,10 @@ fn length_of(headers: &HeaderMap) -> Option<usize> {
 }
 
 /// The whole body.
-async fn collect(pieces: &mut Pieces, reserve: usize, max: usize, pause: Duration) -> Result<Bytes, Broken> {
+async fn collect<S>(pieces: &mut S, reserve: usize, max: usize, pause: Duration) -> Result<Bytes, Broken>
+where
+    S: Stream<Item = io::Result<Bytes>> + Unpin,
+{
     let Some(first) = next(pieces, pause).await? else { return Ok(Bytes::new()) };
     if first.len() > max {
         return Err(Broken::TooLong);
@@ -244,11 +262,16 @@ async fn collect(pieces: &mut Pieces, reserve: usize, max: usize, pause: Duratio
             return Err(Broken::TooLong);
         }
         all.extend_from_slice(&piece);
+        // Very much may come out of one small piece: others have their turn meanwhile.
+        tokio::task::coop::consume_budget().await;
     }
     Ok(if all.is_empty() { first } else { all.freeze() })
 }
 
-async fn next(pieces: &mut Pieces, pause: Duration) -> Result<Option<Bytes>, Broken> {
+async fn next<S>(pieces: &mut S, pause: Duration) -> Result<Option<Bytes>, Broken>
+where
+    S: Stream<Item = io::Result<Bytes>> + Unpin,
+{
     match tokio::time::timeout(pause, pieces.next()).await {
         Ok(piece) => piece.transpose().map_err(Broken::Lost),
         Err(_) => Err(Broken::Paused),

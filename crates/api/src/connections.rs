@@ -14,11 +14,11 @@ use axum::{
 };
 use hyper::{
     body::Incoming,
-    server::conn::{http1, http2},
+    server::conn::http1,
     service::{Service, service_fn},
 };
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioIo, TokioTimer},
     server::graceful::GracefulConnection,
     service::TowerToHyperService,
 };
@@ -37,7 +37,6 @@ use crate::{
     head, observe,
     pace::{Ending, Look, Open, Pace, Paced},
     problem::{Cause, Problem},
-    tls::HTTP2,
 };
 
 /// How long open requests may go on after the server was asked to stop. Streams and long polls end at once.
@@ -51,8 +50,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long a connection that was told to end may take until it is dropped.
 const FAREWELL_MAX: Duration = Duration::from_secs(5);
-/// Most requests of one HTTP/2 connection at once, as most servers have it.
-const STREAMS_MAX: u32 = 100;
 
 /// A door: who may be inside at once, what they get there, and how long each may keep us waiting.
 struct Door {
@@ -95,31 +92,28 @@ impl Visit {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY was refused");
         }
-        let Some(tls) = tls else { return self.talk(stream, false, false).await };
+        let Some(tls) = tls else { return self.talk(stream, false).await };
         let greeted = tokio::select! {
             () = self.ending.cancelled() => return,
             greeted = tokio::time::timeout(self.bounds.slow_max, greet(stream, &tls)) => greeted,
         };
         match greeted {
-            Ok(Ok(Greeted::Tls(stream))) => {
-                let is_http2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2);
-                Box::pin(self.talk(stream, true, is_http2)).await;
-            }
+            Ok(Ok(Greeted::Tls(stream))) => Box::pin(self.talk(stream, true)).await,
             Ok(Ok(Greeted::Plain(stream))) => {
                 let told = Self { router: telling_of_tls(), ..self };
-                Box::pin(told.talk(stream, false, false)).await;
+                Box::pin(told.talk(stream, false)).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "a handshake failed"),
             Err(_) => tracing::debug!("a handshake took too long"),
         }
     }
 
-    async fn talk<S>(self, stream: S, is_tls: bool, is_http2: bool)
+    async fn talk<S>(self, stream: S, is_tls: bool)
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let Self { peer, router, bounds, ending } = self;
-        let pace = Arc::new(Pace::new(&bounds, !is_http2));
+        let pace = Arc::new(Pace::new(&bounds));
         let io = TokioIo::new(Paced { stream, pace: pace.clone() });
         let router = TowerToHyperService::new(router);
         let paced = pace.clone();
@@ -135,17 +129,10 @@ impl Visit {
                 Ok::<_, Infallible>(answer.map(|body| Ending { body, _open: open }))
             }
         });
-        if is_http2 {
-            let mut builder = http2::Builder::new(TokioExecutor::new());
-            builder.timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-            builder.max_header_list_size(head::READ_MAX_BYTES);
-            keep(builder.serve_connection(io, service), &pace, &ending).await;
-        } else {
-            // A head that is larger than this is answered by hyper, without a body.
-            let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(head::READ_MAX_BYTES as usize);
-            keep(builder.serve_connection(io, service), &pace, &ending).await;
-        }
+        // A head that is larger than this is answered by hyper, without a body.
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(head::READ_MAX_BYTES as usize);
+        keep(builder.serve_connection(io, service), &pace, &ending).await;
     }
 }
 
@@ -157,18 +144,8 @@ where
     let mut connection = pin!(connection);
     let mut farewell: Option<Instant> = None;
     loop {
-        let look = pace.look();
-        let next = match look {
-            Look::Fine(next) => farewell.filter(|_| !pace.is_busy()).map_or(next, |farewell| farewell.min(next)),
-            Look::Slow => return,
-            // Only HTTP/2 can say that no more is wanted.
-            Look::Idle if pace.heads_alone => return,
-            Look::Idle if farewell.is_none() => {
-                connection.as_mut().graceful_shutdown();
-                *farewell.insert(Instant::now() + FAREWELL_MAX)
-            }
-            Look::Idle => Instant::now(),
-        };
+        let Look::Fine(next) = pace.look() else { return };
+        let next = farewell.filter(|_| !pace.is_busy()).map_or(next, |farewell| farewell.min(next));
         tokio::select! {
             ended = connection.as_mut() => {
                 if let Err(error) = ended {

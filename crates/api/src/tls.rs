@@ -16,10 +16,9 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio_rustls::TlsAcceptor;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
-/// What is agreed on in the handshake, the best first.
-const PROTOCOLS: [&[u8]; 2] = [HTTP2, b"http/1.1"];
-/// HTTP/2, as handshakes call it (RFC 7301).
-pub(crate) const HTTP2: &[u8] = b"h2";
+/// What is agreed on in the handshake (RFC 7301). Not HTTP/2: its client alone decides how much of an answer it takes, so that
+/// silence could hold a place for ever without a byte being stuck.
+const PROTOCOL: &[u8] = b"http/1.1";
 /// Most certificates of one chain: handshakes carry them all.
 const CHAIN_MAX: usize = 10;
 
@@ -56,6 +55,11 @@ impl Tls {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.announce();
         Ok(())
+    }
+
+    /// The pair that should be shown is the one that is.
+    pub fn still_right(&self) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// The pair that should be shown cannot even be read: `/health` says so until there is a right one.
@@ -111,7 +115,7 @@ impl Shown {
             // It also checks that the key is the certificate's.
             .and_then(|config| config.with_single_cert(chain, key));
         let mut config = config.map_err(|error| format!("certificate and key cannot be used: {error}"))?;
-        config.alpn_protocols = PROTOCOLS.iter().map(|name| name.to_vec()).collect();
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
         // A configuration remembers its own sessions, so nobody resumes one that began under another certificate.
         Ok(Self { config: Arc::new(config), ends_at })
     }

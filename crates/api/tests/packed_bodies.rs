@@ -56,6 +56,18 @@ async fn a_compressed_body_is_unpacked() {
     let many = gzip(&serde_json::to_vec(&vec![json!({"kind": "probe", "payload": {}}); 500]).unwrap()).await;
     let answer = send(&server, "/v1/jobs/bulk", "gzip", many).await.expect(200);
     assert_eq!(answer["jobs"].as_array().unwrap().len(), 500);
+    // Files that were compressed one by one, one behind the other: none of their jobs is lost.
+    let line = b"{\"kind\":\"probe\",\"payload\":{}}\n";
+    for (encoding, two) in [
+        ("gzip", [gzip(line).await, gzip(line).await].concat()),
+        ("zstd", [zstd(line, 20).await, zstd(line, 20).await].concat()),
+    ] {
+        let request = server.request(Method::POST, "/v1/jobs/bulk").header("content-type", "application/x-ndjson");
+        let answer = server.send(request.header("content-encoding", encoding).body(two)).await.expect(200);
+        assert_eq!(answer["jobs"].as_array().unwrap().len(), 2, "{encoding}");
+    }
+    let trailed = [gzip(&job(10)).await, b"and more".to_vec()].concat();
+    send(&server, "/v1/jobs", "gzip", trailed).await.problem(400);
 }
 
 #[tokio::test]
@@ -67,6 +79,12 @@ async fn a_bomb_does_not_go_off() {
         let problem = send(&server, path, "gzip", bomb.clone()).await.problem(413);
         assert_eq!(problem["type"], "urn:longshore:problem:too-large");
     }
+    // What is too large packed is refused, and its sender gets to see it.
+    let noise: Vec<u8> =
+        (0..12 * MIB as u64).map(|n| (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8 ^ (n >> 9) as u8).collect();
+    let large = gzip(&noise).await;
+    assert!(large.len() > 2 * MIB, "{} bytes on the way", large.len());
+    send(&server, "/v1/jobs", "gzip", large).await.problem(413);
     let many_small = zstd(&vec![b' '; 64 * MIB], 20).await;
     send(&server, "/v1/jobs", "zstd", many_small).await.problem(413);
     // What wants more memory than HTTP allows is not even begun.

@@ -89,21 +89,20 @@ fn der(certificate: &Certificate) -> CertificateDer<'static> {
 }
 
 #[tokio::test]
-async fn both_versions_of_http_and_of_tls_are_spoken() {
+async fn both_versions_of_tls_are_spoken_and_http_1() {
     let certificate = Certificate::of(HOST);
     let (mut server, _) = start(&certificate, Duration::from_secs(10)).await;
-    for (client, version) in
-        [(trusting(&certificate), Version::HTTP_2), (trusting(&certificate).http1_only(), Version::HTTP_11)]
-    {
+    // Whoever would rather speak HTTP/2 gets HTTP/1.1, too.
+    for client in [trusting(&certificate), trusting(&certificate).http1_only()] {
         let client = client.build().unwrap();
         let answer = client.get(https(&server, "/livez")).send().await.unwrap();
-        assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
+        assert_eq!((answer.status().as_u16(), answer.version()), (200, Version::HTTP_11));
         assert_eq!(answer.headers()["strict-transport-security"], "max-age=31536000");
         let job = r#"{"kind":"probe","payload":{}}"#;
         let submit = client.post(https(&server, "/v1/jobs")).bearer_auth(&server.key);
         let answer = submit.header("content-type", "application/json").body(job).send().await.unwrap();
         assert_eq!(answer.status().as_u16(), 202);
-        // A body without a word of its length, as HTTP/2 allows it.
+        // A body without a word of its length.
         let piece = futures::stream::iter([Ok::<_, std::io::Error>("{\"nonsense\": 1}")]);
         let pause = client.put(https(&server, "/v1/maintenance")).bearer_auth(&server.key);
         let pause = pause.header("content-type", "application/json").body(reqwest::Body::wrap_stream(piece));
@@ -191,26 +190,24 @@ async fn who_begins_no_handshake_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn an_http2_connection_on_which_nothing_is_asked_ends() {
+async fn an_answer_that_nobody_reads_ends_its_connection_over_tls_too() {
     let certificate = Certificate::of(HOST);
     let tls = Arc::new(Tls::new(&certificate.chain, &certificate.key.clone().into()).unwrap());
     let server = Server::start_with(|api| {
         api.tls = Some(tls);
-        api.settings.bounds.head_max = Duration::from_millis(300);
-        // So that its end makes room for the next, and no other does.
-        api.settings.bounds.connections_max = 1;
+        (api.settings.bounds.head_max, api.settings.bounds.slow_max) =
+            (Duration::from_secs(1), Duration::from_secs(10));
     })
     .await;
-    let client = || trusting(&certificate).build().unwrap();
-    let first = client();
-    let ask =
-        async |client: &reqwest::Client| client.get(https(&server, "/livez")).send().await.unwrap().status().as_u16();
-    assert_eq!(ask(&first).await, 200);
-    let enter = async {
-        while ask(&client()).await != 200 {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut deaf = greet(&server, &[&certificate], false).await.unwrap();
+    // More than both ends keep for each other: some tens of MiB.
+    let many = "GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n".repeat(300);
+    let asked = async {
+        let _ = deaf.write_all(many.as_bytes()).await;
+        // Only a connection that is gone refuses to take more.
+        while deaf.write_all(b"\r\n").await.is_ok() && deaf.flush().await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, enter).await.expect("the idle connection has ended");
-    drop(first);
+    tokio::time::timeout(PATIENCE, asked).await.expect("the server closes the connection");
 }

@@ -19,6 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 pub(crate) struct Reader {
     files: TlsFiles,
     tls: Arc<Tls>,
+    /// What is shown.
     last: Pair,
     /// Asks for a look at once, as servers have it; unheard, it would end the process.
     hangup: Signal,
@@ -50,10 +51,12 @@ impl Reader {
     /// Tells the pair, if it is not that of the last time. One that is wrong leaves the one that was there.
     fn look(&mut self) -> Result<(), String> {
         let pair = read(&self.files).inspect_err(|why| self.tls.not_replaced(why.clone()))?;
-        self.tls.replace(&pair.chain, &pair.key).map_err(|why| self.files.say(&why))?;
-        if pair.chain != self.last.chain || pair.key.expose_secret() != self.last.key.expose_secret() {
-            tracing::info!(certificate = ?self.tls, "another certificate is shown");
+        if pair.chain == self.last.chain && pair.key.expose_secret() == self.last.key.expose_secret() {
+            self.tls.still_right();
+            return Ok(());
         }
+        self.tls.replace(&pair.chain, &pair.key).map_err(|why| self.files.say(&why))?;
+        tracing::info!(certificate = ?self.tls, "another certificate is shown");
         self.last = pair;
         Ok(())
     }
