@@ -97,6 +97,8 @@ const TABLE: &[Row] = &[
     on("GET /v1/dead-letters/groups", User, "jobs:read", Own),
     on("GET /v1/dead-letters/{id}", User, "jobs:read", Own),
     on("POST /v1/dead-letters/{id}/redrive", Analyst, "jobs:write", Own),
+    on("GET /v1/archives", Operator, "operations:read", Everywhere),
+    on("POST /v1/archives/{id}/restore", Operator, "operations:write", Everywhere),
 
     on("GET /v1/costs", Analyst, "money:read", Tenant),
     on("GET /v1/tenants/{tenant}/usage", Analyst, "money:read", Tenant),

@@ -54,6 +54,7 @@ pub(crate) enum Cause {
     RateLimited,
     TooDear,
     TooMany,
+    NoObjects,
     Internal,
     Unavailable,
     Maintenance,
@@ -114,6 +115,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
             Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
+            Self::NoObjects => (StatusCode::UNPROCESSABLE_ENTITY, "no-objects", "There is no place for archives"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "The installation is in maintenance"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
+    archive::{Archives, Objects},
     audit::Audit,
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
@@ -44,6 +45,8 @@ pub struct Stores {
     pub budgets: Arc<dyn Budgets>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
+    /// Dead letters outside of the journal.
+    pub archives: Arc<dyn Archives>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
     /// What was done by whom.
@@ -56,13 +59,27 @@ pub struct Stores {
     pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
+    /// Where archives are; `None`: nowhere.
+    pub objects: Option<Objects>,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
 
 /// A store of the whole truth: one type behind every seam of the journal.
 pub trait Truth:
-    Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + Audit + 'static
+    Journal
+    + Reads
+    + Ledger
+    + Catalog
+    + Identity
+    + Vault
+    + Orders
+    + Budgets
+    + Operations
+    + Archives
+    + Webhooks
+    + Audit
+    + 'static
 {
 }
 
@@ -76,6 +93,7 @@ impl<T> Truth for T where
         + Orders
         + Budgets
         + Operations
+        + Archives
         + Webhooks
         + Audit
         + 'static
@@ -92,6 +110,8 @@ pub struct Beside {
     pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
+    /// Where archives are; `None`: nowhere.
+    pub objects: Option<Objects>,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
@@ -99,7 +119,7 @@ pub struct Beside {
 impl Stores {
     /// One journal behind all of its seams, and what stands beside it.
     pub fn over(journal: Arc<impl Truth>, beside: Beside) -> Self {
-        let Beside { dispatcher, breakers, counters, events, clock } = beside;
+        let Beside { dispatcher, breakers, counters, events, objects, clock } = beside;
         Self {
             journal: journal.clone(),
             reads: journal.clone(),
@@ -110,12 +130,14 @@ impl Stores {
             orders: journal.clone(),
             budgets: journal.clone(),
             operations: journal.clone(),
+            archives: journal.clone(),
             webhooks: journal.clone(),
             audit: journal,
             dispatcher,
             breakers,
             counters,
             events,
+            objects,
             clock,
         }
     }
@@ -130,6 +152,7 @@ impl Stores {
             counters: Arc::new(RedisCounters::open(&redis)?),
             events: Arc::new(RedisEvents::open(&redis, clock.clone())?),
             dispatcher: Arc::new(RedisDispatcher::open(redis).await.map_err(|error| error.to_string())?),
+            objects: None,
             clock,
         };
         Ok(Self::over(Arc::new(journal), beside))

@@ -85,5 +85,6 @@ pub async fn prepare_and_run(stores: Stores, config: Config, shutdown: Cancellat
             () = tokio::time::sleep(generation::EVERY) => {}
         }
     };
-    run(stores, config, prepared, shutdown).await;
+    // Each of the roles holds every seam.
+    Box::pin(run(stores, config, prepared, shutdown)).await;
 }

@@ -1,5 +1,6 @@
 //! The routes, by what they are about, and the document that is generated from them.
 
+mod archives;
 mod audit;
 mod batches;
 mod budgets;
@@ -109,6 +110,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(archives::list))
+        .routes(routes!(archives::restore))
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::abort))
         .routes(routes!(batches::get))

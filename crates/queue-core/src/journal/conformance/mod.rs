@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a suite fails by panicking; it is built for tests only
 
 pub mod accept;
+pub mod archives;
 pub mod audit;
 pub mod budgets;
 pub mod catalog;
@@ -28,6 +29,7 @@ use super::{
     Accepted, Budgets, Catalog, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
 };
 use crate::{
+    archive::Archives,
     audit::Audit,
     credentials::Vault,
     error::{ErrorClass, JobError},
@@ -61,6 +63,8 @@ pub struct Opened {
     pub orders: Arc<dyn Orders>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
+    /// Dead letters outside of it.
+    pub archives: Arc<dyn Archives>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
     /// What was done by whom.
@@ -74,8 +78,21 @@ impl Opened {
         let (journal, reads, ledger) = (store.clone(), store.clone(), store.clone());
         let (catalog, identity, vault) = (store.clone(), store.clone(), store.clone());
         let (budgets, orders, operations) = (store.clone(), store.clone(), store.clone());
-        let webhooks = store.clone();
-        Self { journal, reads, ledger, catalog, identity, vault, budgets, orders, operations, webhooks, audit: store }
+        let (archives, webhooks) = (store.clone(), store.clone());
+        Self {
+            journal,
+            reads,
+            ledger,
+            catalog,
+            identity,
+            vault,
+            budgets,
+            orders,
+            operations,
+            archives,
+            webhooks,
+            audit: store,
+        }
     }
 }
 
@@ -128,9 +145,11 @@ macro_rules! journal_conformance {
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
-                a_step_moves_jobs_place_and_counts_together, a_dry_run_only_counts, an_abort_is_the_end,
+                a_step_moves_jobs_place_and_counts_together, what_had_another_life_is_left_alone, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
                 a_reclaim_hands_on_what_is_held, a_step_has_a_last_one, old_operations_are_forgotten;
+            archives: what_is_archived_leaves_and_comes_back_as_it_was, what_changed_since_it_was_read_is_read_again,
+                nothing_is_archived_without_its_objects, archives_are_listed;
             audit: rows_are_chained, those_who_add_at_once_make_one_chain;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,

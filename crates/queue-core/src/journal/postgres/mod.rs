@@ -5,6 +5,7 @@
 //! expects in its WHERE clause, keys are told apart by constraints, and rows are locked in one order.
 
 mod accept;
+mod archives;
 mod audit;
 mod budgets;
 mod catalog;

@@ -78,6 +78,10 @@ writes! {
     BudgetSet = "budget_set",
     BudgetWake = "budget_wake",
     BudgetAlert = "budget_alert",
+    ArchiveReady = "archive_ready",
+    ArchiveObjectAdd = "archive_object_add",
+    ArchiveAdd = "archive_add",
+    RestoreLetter = "restore_letter",
     DeleteJob = "delete_job",
     DeletePayload = "delete_payload",
     DeleteResult = "delete_result",
@@ -128,6 +132,9 @@ macro_rules! reads {
 
 reads! {
     ANSWERED = "answered",
+    ARCHIVES = "archives",
+    ARCHIVE_OBJECTS = "archive_objects",
+    LETTER = "letter",
     LOAD = "load",
     LIVE = "live",
     MEMOS = "memos",
@@ -180,12 +187,14 @@ reads! {
     WALK_DEAD = "walk_dead",
     WALK_BATCH = "walk_batch",
     WALK_CAUSE = "walk_cause",
+    WALK_QUEUE = "walk_queue",
     OPERATION = "operation",
     OPERATIONS = "operations",
     LIST_NEWEST = "list_newest" and "list_filter",
     LIST_LIVE = "list_live" and "list_filter",
     LIST_DEAD = "list_dead" and "list_filter",
     LIST_CAUSE = "list_cause" and "list_filter",
+    LIST_DEAD_QUEUE = "list_dead_queue" and "list_filter",
     LIST_BATCH = "list_batch" and "list_filter",
 }
 

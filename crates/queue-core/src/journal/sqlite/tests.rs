@@ -295,6 +295,8 @@ fn every_question_uses_its_index() {
         (read::LIST_NEWEST, "sqlite_autoindex_jobs_1 (id>? AND id<?)"),
         (read::LIST_LIVE, "jobs_live (run_at>? AND run_at<?)"),
         (read::LIST_DEAD, "jobs_dead (id>? AND id<?)"),
+        (read::LIST_DEAD_QUEUE, "jobs_dead_of_queue (queue=? AND id>? AND id<?)"),
+        (read::WALK_QUEUE, "jobs_dead_of_queue (queue=? AND id<?)"),
         (read::LIST_BATCH, "jobs_batch (batch_id=? AND id>? AND id<?)"),
         (read::WALK_NEWEST, "COVERING INDEX sqlite_autoindex_jobs_1 (id<?)"),
         (read::WALK_DEAD, "COVERING INDEX jobs_dead (id<?)"),
