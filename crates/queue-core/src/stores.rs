@@ -13,6 +13,7 @@ use crate::{
         Dispatcher,
         redis::{RedisConfig, RedisDispatcher},
     },
+    erasure::Erasures,
     events::{Events, redis::RedisEvents},
     journal::{
         Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads,
@@ -48,6 +49,8 @@ pub struct Stores {
     pub webhooks: Arc<dyn Webhooks>,
     /// What was done by whom.
     pub audit: Arc<dyn Audit>,
+    /// Who was erased.
+    pub erasures: Arc<dyn Erasures>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -62,7 +65,19 @@ pub struct Stores {
 
 /// A store of the whole truth: one type behind every seam of the journal.
 pub trait Truth:
-    Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + Audit + 'static
+    Journal
+    + Reads
+    + Ledger
+    + Catalog
+    + Identity
+    + Vault
+    + Orders
+    + Budgets
+    + Operations
+    + Webhooks
+    + Audit
+    + Erasures
+    + 'static
 {
 }
 
@@ -78,6 +93,7 @@ impl<T> Truth for T where
         + Operations
         + Webhooks
         + Audit
+        + Erasures
         + 'static
 {
 }
@@ -111,7 +127,8 @@ impl Stores {
             budgets: journal.clone(),
             operations: journal.clone(),
             webhooks: journal.clone(),
-            audit: journal,
+            audit: journal.clone(),
+            erasures: journal,
             dispatcher,
             breakers,
             counters,

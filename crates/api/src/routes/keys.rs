@@ -218,6 +218,7 @@ pub(crate) async fn create(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let secret = Secret::generate();
     let key = read_new(&caller, &secret, json::utf8(&body)?, app.now())?;
+    app.policy().await?.check_tenant(&key.tenant)?;
     caller.check_hands_out(key.role, &key.grants)?;
     app.api.stores.identity.add_key(key.clone()).await?;
     tracing::info!(key_id = key.id, by = %caller.key_id, role = %key.role, tenant = %key.tenant, "an API key was made");

@@ -43,10 +43,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0014_audit"),
     migration!("0015_tenants"),
     migration!("0016_draining"),
+    migration!("0019_erasures"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 16;
+pub const SCHEMA_OLDEST: usize = 17;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

@@ -26,6 +26,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0015_audit.sql"),
     include_str!("../../../../../migrations/sqlite/0016_tokens.sql"),
     include_str!("../../../../../migrations/sqlite/0017_draining.sql"),
+    include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.
