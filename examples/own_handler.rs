@@ -8,8 +8,9 @@
 //!   '{"kind": "custom", "payload": {"handler": "word-count", "input": {"text": "how many words are these"}}}'
 //! ```
 //!
-//! Its jobs have the leases, retries, limits, priorities, results and webhooks of any other job. The program must be built from the
-//! version of Longshore that the other processes run. Two programs with different handlers want a queue each (`queues` below).
+//! Its jobs have the leases, retries, priorities, results and webhooks of any other job, and a limit of how many run at once
+//! (`longshore limit set custom:word-count:default --concurrency 4`). The program must be built from the version of Longshore that
+//! the other processes run. Two programs with different handlers want a queue each (`queues` below).
 #![allow(clippy::print_stdout)]
 
 use std::{collections::BTreeMap, env, time::Duration};

@@ -216,6 +216,7 @@ async fn a_limit_that_makes_no_sense_is_refused() {
         ("simulated:gpt-*:default", json!({}), "/path/target", "end it in `:*`"),
         ("simulated:g*t:default", json!({}), "/path/target", "elsewhere"),
         ("simulated:gpt:d*", json!({}), "/path/target", "elsewhere"),
+        ("custom:words:default", json!({"requests_per_minute": 5}), "/requests_per_minute", "only `concurrency`"),
     ];
     for (target, body, pointer, reason) in cases {
         let problem = put(&server, target, &body).await.problem(422);
@@ -223,6 +224,8 @@ async fn a_limit_that_makes_no_sense_is_refused() {
         assert_eq!(error["pointer"], pointer, "{body}");
         assert!(error["reason"].as_str().unwrap().contains(reason), "{body}: {error}");
     }
+    put(&server, "custom:words:default", &json!({"concurrency": 5})).await.expect(200);
+    put(&server, "http:a.example:default", &json!({"requests_per_minute": 5})).await.expect(200);
     let pause = server.patch("/v1/targets/simulated:gpt-*:*", &json!({"paused": true})).await.problem(422);
     assert!(pause["errors"][0]["reason"].as_str().unwrap().contains("pattern"), "{pause}");
 }

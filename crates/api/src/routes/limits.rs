@@ -13,7 +13,7 @@ use queue_core::{
     dispatcher::Setting,
     journal::{TargetSettings, Versioned},
     limiter::{self, Away, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
-    route::{Target, is_no_provider},
+    route::{CUSTOM, Target, is_no_provider},
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -334,6 +334,12 @@ pub(crate) async fn put(
     let target = settable(&app, &name)?;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let limit = read(json::utf8(&body)?)?;
+    if target.provider == CUSTOM.into() && limit != (SetLimit { concurrency: limit.concurrency, ..SetLimit::default() })
+    {
+        // The handlers are programs of others, which no limiter stands before.
+        let reason = "of a handler of one's own only `concurrency` can be limited";
+        return Err(Problem::field("/requests_per_minute", reason));
+    }
     let task = {
         let (app, target) = (app.clone(), target.clone());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.
