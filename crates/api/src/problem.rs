@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     OperationRunning,
     OperationEnded,
     QueueDraining,
+    TenantErased,
+    TenantOperates,
     IdempotencyInFlight,
     UniqueKeyHeld,
     KeyEnded,
@@ -84,6 +86,8 @@ impl Cause {
                 (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
             }
             Self::QueueDraining => (StatusCode::CONFLICT, "queue-draining", "The queue takes no jobs"),
+            Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
+            Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")

@@ -78,6 +78,9 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/tenants/{tenant}", Analyst, Acme),
     ("PUT /v1/tenants/{tenant}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}", Admin, Acme),
+    ("POST /v1/tenants/{tenant}/erase", Admin, Acme),
+    ("GET /v1/erasures", Admin, Any),
+    ("POST /v1/erasures", Admin, Any),
     ("GET /v1/credentials", Admin, Any),
     ("POST /v1/credentials/rewrap", Admin, Any),
     ("GET /v1/tenants/{tenant}/credentials", Admin, Acme),
@@ -170,6 +173,8 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         }
         "PUT /v1/limits/{target}" => Some(json!({"concurrency": 9})),
         "PUT /v1/tenants/{tenant}" => Some(json!({"weight": 2})),
+        "POST /v1/tenants/{tenant}/erase" => Some(json!({"dry_run": true})),
+        "POST /v1/erasures" => Some(json!({"erasures": []})),
         "PUT /v1/tenants/{tenant}/credentials" => Some(json!({"provider": "simulated", "key": "sk-of-acme"})),
         "PUT /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"key": "sk-of-acme"})),
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod credentials;
 pub mod dispatcher;
 pub mod egress;
+pub mod erasure;
 pub mod error;
 pub mod events;
 pub mod fallback;

@@ -10,6 +10,7 @@ mod credentials;
 mod dead_letters;
 mod deliveries;
 pub(crate) mod docs;
+mod erasures;
 mod events;
 mod health;
 mod inspect;
@@ -119,6 +120,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::put, tenants::patch))
+        .routes(routes!(erasures::erase))
+        .routes(routes!(erasures::list, erasures::replay))
         .routes(routes!(budgets::list))
         .routes(routes!(budgets::get_all, budgets::put_all))
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))
