@@ -17,9 +17,12 @@ use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
     http::Method,
 };
-use queue_core::journal::{
-    Grant,
-    Role::{self, Admin, Analyst, Operator, User},
+use queue_core::{
+    ids::Name,
+    journal::{
+        Grant,
+        Role::{self, Admin, Analyst, Operator, User},
+    },
 };
 use utoipa::openapi::{
     Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, extensions::Extensions, path::Operation,
@@ -78,6 +81,9 @@ const fn on(route: &'static str, least: Role, scope: &'static str, bound: Bound)
     Row { route, least, scope, bound }
 }
 
+/// The scope of erasing: the only changes that may be made to a tenant that is erased.
+const ERASE: &str = "tenants:erase";
+
 /// Every route below `/v1`.
 #[rustfmt::skip] // one line a route
 const TABLE: &[Row] = &[
@@ -97,6 +103,8 @@ const TABLE: &[Row] = &[
     on("GET /v1/dead-letters/groups", User, "jobs:read", Own),
     on("GET /v1/dead-letters/{id}", User, "jobs:read", Own),
     on("POST /v1/dead-letters/{id}/redrive", Analyst, "jobs:write", Own),
+    on("GET /v1/archives", Operator, "operations:read", Everywhere),
+    on("POST /v1/archives/{id}/restore", Operator, "operations:write", Everywhere),
 
     on("GET /v1/costs", Analyst, "money:read", Tenant),
     on("GET /v1/tenants/{tenant}/usage", Analyst, "money:read", Tenant),
@@ -131,6 +139,9 @@ const TABLE: &[Row] = &[
     on("GET /v1/tenants/{tenant}", Analyst, "tenants:read", Tenant),
     on("PUT /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
     on("PATCH /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
+    on("POST /v1/tenants/{tenant}/erase", Admin, "tenants:erase", Everywhere),
+    on("GET /v1/erasures", Admin, "tenants:erase", Everywhere),
+    on("POST /v1/erasures", Admin, "tenants:erase", Everywhere),
     on("GET /v1/credentials", Admin, "credentials:read", Everywhere),
     on("POST /v1/credentials/rewrap", Admin, "credentials:write", Everywhere),
     on("GET /v1/tenants/{tenant}/credentials", Admin, "credentials:read", Everywhere),
@@ -183,13 +194,21 @@ pub(crate) async fn permitted(app: &Shared, caller: &Caller, request: Request) -
         return Err(Problem::new(Cause::Forbidden, "nobody may do this: the route has no permission yet"));
     };
     caller.may(row)?;
-    let (Some(tenant), true) = (caller.bound(), path.contains("{tenant}")) else { return Ok(request) };
+    let changes = ![Method::GET, Method::HEAD].contains(request.method()) && row.scope != ERASE;
+    if !path.contains("{tenant}") || (caller.bound().is_none() && !changes) {
+        return Ok(request);
+    }
     let (mut parts, body) = request.into_parts();
     let params = RawPathParams::from_request_parts(&mut parts, app)
         .await
         .map_err(|error| Problem::new(Cause::BadRequest, "the path cannot be read").at("/path", error.body_text()))?;
-    if let Some((_, named)) = params.iter().find(|(name, named)| *name == "tenant" && *named != tenant.as_str()) {
-        return Err(Problem::no_tenant(named));
+    if let Some((_, named)) = params.iter().find(|(name, _)| *name == "tenant") {
+        if caller.bound().is_some_and(|tenant| tenant.as_str() != named) {
+            return Err(Problem::no_tenant(named));
+        }
+        if changes {
+            app.policy().await?.check_tenant(&Name::from(named))?;
+        }
     }
     Ok(Request::from_parts(parts, body))
 }

@@ -205,6 +205,9 @@ async fn admit(app: Shared, request: Request, next: Next) -> Response {
     match caller_of(&app, request.headers()).await {
         Ok(caller) => {
             audit::by(&caller);
+            if let Err(problem) = check_tenant(&app, &caller).await {
+                return problem.into_response();
+            }
             request_limits::around(&app, &caller, request, async |request| {
                 match access::permitted(&app, &caller, request).await {
                     Ok(mut request) => {
@@ -227,6 +230,16 @@ async fn admit(app: Shared, request: Request, next: Next) -> Response {
         ),
         Err(Refusal::Other(problem)) => problem.into_response(),
     }
+}
+
+/// Refuses callers of a tenant that was erased: their key may have been believed a moment ago, and an issuer may go on making tokens.
+async fn check_tenant(app: &App, caller: &Caller) -> Result<(), Problem> {
+    // A journal that is away refuses by itself what needs it.
+    let Ok(policy) = app.policy().await else { return Ok(()) };
+    if let Some(pseudonym) = policy.pseudonym(&caller.tenant) {
+        audit::under(&caller.tenant, pseudonym);
+    }
+    policy.check_tenant(&caller.tenant)
 }
 
 enum Refusal {

@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     OperationRunning,
     OperationEnded,
     QueueDraining,
+    TenantErased,
+    TenantOperates,
     IdempotencyInFlight,
     UniqueKeyHeld,
     KeyEnded,
@@ -54,6 +56,7 @@ pub(crate) enum Cause {
     RateLimited,
     TooDear,
     TooMany,
+    NoObjects,
     Internal,
     Unavailable,
     Maintenance,
@@ -83,6 +86,8 @@ impl Cause {
                 (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
             }
             Self::QueueDraining => (StatusCode::CONFLICT, "queue-draining", "The queue takes no jobs"),
+            Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
+            Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
@@ -114,6 +119,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
             Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
+            Self::NoObjects => (StatusCode::UNPROCESSABLE_ENTITY, "no-objects", "There is no place for archives"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),
             Self::Maintenance => (StatusCode::SERVICE_UNAVAILABLE, "maintenance", "The installation is in maintenance"),

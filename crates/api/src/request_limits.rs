@@ -74,7 +74,7 @@ pub(crate) struct Granted {
 impl Charge {
     async fn of(app: &App, caller: &Caller) -> Result<Self, JournalError> {
         let of_tenant = if caller.limited_as.is_tenant_bound() {
-            app.policies.now(&*app.api.stores.catalog).await?.rates(&caller.tenant)
+            app.policy().await?.rates(&caller.tenant)
         } else {
             Rates::default()
         };

@@ -83,7 +83,7 @@ impl Sender {
     /// What each job of the request has in common.
     pub(crate) async fn origin(self, app: &App, body: &Bytes) -> Result<Origin, Problem> {
         app.api.budgets.freshen().await?;
-        let policy = app.policies.now(&*app.api.stores.catalog).await?;
+        let policy = app.policy().await?;
         Ok(Origin {
             idempotency: self.key.map(|key| Idempotency {
                 owner: self.caller.owner_of_keys(),

@@ -65,7 +65,7 @@ async fn what_is_wrong_with_an_order_is_said() {
     for (order, pointer) in [
         (json!({"action": "redrive", "filter": ""}), "/filter"),
         (json!({"action": "redrive"}), "/filter"),
-        (json!({"action": "archive", "filter": "state = dead"}), "/action"),
+        (json!({"action": "forget", "filter": "state = dead"}), "/action"),
         (json!({"action": "delete", "filter": "state = running"}), "/filter"),
         (json!({"action": "drain", "filter": "state = dead"}), "/to"),
         (json!({"action": "redrive", "filter": "state = dead", "max_cost_usd": "a lot"}), "/max_cost_usd"),

@@ -69,6 +69,8 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/workers/{id}/drain", Operator, Any),
     ("GET /v1/maintenance", Operator, Any),
     ("PUT /v1/maintenance", Admin, Any),
+    ("GET /v1/archives", Operator, Any),
+    ("POST /v1/archives/{id}/restore", Operator, Any),
     ("GET /v1/operations", Operator, Any),
     ("POST /v1/operations", Operator, Any),
     ("GET /v1/operations/{id}", Operator, Any),
@@ -76,6 +78,9 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/tenants/{tenant}", Analyst, Acme),
     ("PUT /v1/tenants/{tenant}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}", Admin, Acme),
+    ("POST /v1/tenants/{tenant}/erase", Admin, Acme),
+    ("GET /v1/erasures", Admin, Any),
+    ("POST /v1/erasures", Admin, Any),
     ("GET /v1/credentials", Admin, Any),
     ("POST /v1/credentials/rewrap", Admin, Any),
     ("GET /v1/tenants/{tenant}/credentials", Admin, Acme),
@@ -148,6 +153,10 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "GET /v1/jobs/{id}/result" => people.succeeded(&user).await.to_string(),
         "PATCH /v1/jobs/{id}" | "POST /v1/jobs/{id}/cancel" => people.later(&user, json!({})).await.to_string(),
         "GET /v1/operations/{id}" | "DELETE /v1/operations/{id}" => operation(people).await,
+        "POST /v1/archives/{id}/restore" => {
+            let letter = people.dead(&user).await;
+            server::archive(&people.server.stores, &[letter]).await.to_string()
+        }
         "POST /v1/workers/{id}/drain" => server::worker(&people.server.stores).await.to_string(),
         _ if path.contains("/webhooks/{id}") => webhook(people).await,
         _ if path.contains("/webhook-deliveries/{id}") => delivery(people).await,
@@ -164,6 +173,8 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         }
         "PUT /v1/limits/{target}" => Some(json!({"concurrency": 9})),
         "PUT /v1/tenants/{tenant}" => Some(json!({"weight": 2})),
+        "POST /v1/tenants/{tenant}/erase" => Some(json!({"dry_run": true})),
+        "POST /v1/erasures" => Some(json!({"erasures": []})),
         "PUT /v1/tenants/{tenant}/credentials" => Some(json!({"provider": "simulated", "key": "sk-of-acme"})),
         "PUT /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"key": "sk-of-acme"})),
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
+    archive::Objects,
     breaker::{Breakers, memory::MemoryBreakers, redis::RedisBreakers},
     budget::{Counters, memory::MemoryCounters, redis::RedisCounters},
     cache::{Cache, memory::MemoryCache, redis::RedisCache},
@@ -92,6 +93,7 @@ async fn with(
     Ok(Stores::over(
         journal,
         Beside {
+            objects: open_objects(config, &opening)?,
             dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
             breakers: open_breakers(&config.dispatcher, &clock)?,
             counters: open_counters(&config.dispatcher, &clock)?,
@@ -99,6 +101,16 @@ async fn with(
             clock,
         },
     ))
+}
+
+/// Processes that share stores share objects only where somebody says which folder; `up` is alone.
+fn open_objects(config: &Config, opening: &Opening) -> Result<Option<Objects>, Failure> {
+    let folder = match (&config.objects, opening) {
+        (Some(named), _) => named.clone(),
+        (None, Opening::Up { .. }) => config.data.join("objects"),
+        (None, Opening::Serve) => return Ok(None),
+    };
+    Objects::folder(&folder).map(Some).map_err(cannot_start("the folder of archives"))
 }
 
 async fn open_dispatcher(

@@ -11,7 +11,12 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
         return Ok(());
     }
     let known = stores.catalog.tenants().await.map_err(&failed)?;
+    let erased = stores.erasures.erasures().await.map_err(&failed)?;
     for (tenant, settings) in &config.tenants {
+        if erased.iter().any(|erasure| erasure.tenant == *tenant) {
+            tracing::warn!("the configuration names a tenant that was erased: `tenants.{tenant}` means nothing");
+            continue;
+        }
         let kept = known.get(tenant).map(|kept| kept.value.clone());
         let mut wanted = merged(settings, kept.clone().unwrap_or_default());
         if let Some(policy) = config.credential_policies.get(tenant) {

@@ -37,9 +37,21 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
     up.ended(&paid).await;
     let order = json!({"action": "delete", "filter": "queue = nobody", "dry_run": true});
     let operation = up.post("/v1/operations", &order).await["id"].as_str().unwrap().to_owned();
+    let buried = up.submit(&json!({"kind": "probe", "queue": "old", "payload": {"fail": "permanent"}})).await;
+    up.ended(&buried).await;
+    let order = json!({"action": "archive", "filter": "queue = old"});
+    let archive = up.post("/v1/operations", &order).await["id"].as_str().unwrap().to_owned();
+    up.until("it is archived", async |up| up.get(&format!("/v1/operations/{archive}")).await["state"] == "done").await;
     let target = "simulated:simulated-chat:default".to_owned();
     let key = up.post("/v1/keys", &json!({"name": "app", "tenant": "acme"})).await["id"].as_str().unwrap().to_owned();
-    vec![("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("TARGET", target), ("KEY", key)]
+    vec![
+        ("ARCHIVE", archive),
+        ("JOB", job),
+        ("KEY", key),
+        ("LETTER", letter),
+        ("OPERATION", operation),
+        ("TARGET", target),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -60,7 +72,8 @@ async fn every_command_line_of_the_document_ends_well() {
         let output = command.envs(things.iter().map(|(name, id)| (name, id))).output().unwrap();
         ran += 1;
         // 3: there was nothing to do it to, which is a good answer of a verb about many jobs and of no other.
-        let is_about_many = ["--filter", "--queue ", " clean ", " clear-stuck "].iter().any(|word| line.contains(word));
+        let is_about_many =
+            ["--filter", "--queue ", " clean ", " clear-stuck ", " archive "].iter().any(|word| line.contains(word));
         let code = output.status.code();
         if code != Some(0) && !(code == Some(3) && is_about_many) {
             let said = String::from_utf8_lossy(&output.stderr);

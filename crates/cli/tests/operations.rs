@@ -125,3 +125,38 @@ async fn waiting_jobs_are_cancelled_and_running_ones_are_dropped() {
     let id = up.probe(json!({})).await;
     assert_eq!(up.ended(&id).await["state"], "succeeded");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_goes_on_after_a_crash_and_all_of_it_comes_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut up = Installation::start(&folder.path().join("data"), &[]).await;
+    dead_letters(&up, "bulk", 60).await;
+    let (code, dry) = run(&up, &["dlq", "archive", "--older-than", "1ms", "--queue", "bulk"]);
+    assert_eq!((code, &dry["dry_run"], &dry["count"]), (0, &json!(true), &json!(60)));
+    let line = ["dlq", "drain", "--to", "archive", "--queue", "bulk", "--rate", "10", "--yes", "--detach"];
+    let (code, begun) = run(&up, &line);
+    assert_eq!((code, &begun["state"]), (0, &json!("running")));
+    let id = begun["id"].as_str().unwrap();
+    let path = format!("/v1/operations/{id}");
+    up.until("it has begun", async |up| up.get(&path).await["done"].as_u64().unwrap() >= 10).await;
+    up.kill();
+    up.start_again().await;
+    let (code, done) = run(&up, &["op", "get", id, "--wait"]);
+    assert_eq!((code, &done["state"], &done["done"]), (0, &json!("done"), &json!(60)));
+    assert_eq!(dead(&up, "bulk").await, 0);
+
+    let (code, archives) = run(&up, &["dlq", "archives"]);
+    assert_eq!(
+        (code, &archives["archives"][0]["id"], &archives["archives"][0]["letters"]),
+        (0, &json!(id), &json!(60))
+    );
+    let (code, dry) = run(&up, &["dlq", "restore", id, "--dry-run"]);
+    assert_eq!((code, &dry["restored"], &dry["there"]), (0, &json!(60), &json!(0)));
+    assert_eq!(dead(&up, "bulk").await, 0);
+    let (code, back) = run(&up, &["dlq", "restore", id]);
+    assert_eq!((code, &back["restored"], &back["there"]), (0, &json!(60), &json!(0)));
+    let (code, again) = run(&up, &["dlq", "restore", id]);
+    assert_eq!((code, &again["restored"], &again["there"]), (0, &json!(0), &json!(60)));
+    assert_eq!(dead(&up, "bulk").await, 60);
+    assert_eq!(run(&up, &["dlq", "restore", "01890000-0000-7000-8000-000000000000"]).0, 3);
+}

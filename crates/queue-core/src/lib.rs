@@ -3,6 +3,7 @@
 //! The *journal* is the truth, the *dispatcher* is an index that can be lost at any moment. `api`, `worker` and
 //! `scheduler` depend on this crate and never on each other. Nothing here calls a provider, and only `egress` speaks HTTP.
 
+pub mod archive;
 pub mod audit;
 pub mod breaker;
 pub mod budget;
@@ -10,6 +11,7 @@ pub mod cache;
 pub mod credentials;
 pub mod dispatcher;
 pub mod egress;
+pub mod erasure;
 pub mod error;
 pub mod events;
 pub mod fallback;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
+    archive::{Archives, Objects},
     audit::Audit,
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
@@ -13,6 +14,7 @@ use crate::{
         Dispatcher,
         redis::{RedisConfig, RedisDispatcher},
     },
+    erasure::Erasures,
     events::{Events, redis::RedisEvents},
     journal::{
         Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads,
@@ -44,10 +46,14 @@ pub struct Stores {
     pub budgets: Arc<dyn Budgets>,
     /// What is done to many jobs.
     pub operations: Arc<dyn Operations>,
+    /// Dead letters outside of the journal.
+    pub archives: Arc<dyn Archives>,
     /// Who is told of what.
     pub webhooks: Arc<dyn Webhooks>,
     /// What was done by whom.
     pub audit: Arc<dyn Audit>,
+    /// Who was erased.
+    pub erasures: Arc<dyn Erasures>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -56,13 +62,28 @@ pub struct Stores {
     pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
+    /// Where archives are; `None`: nowhere.
+    pub objects: Option<Objects>,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
 
 /// A store of the whole truth: one type behind every seam of the journal.
 pub trait Truth:
-    Journal + Reads + Ledger + Catalog + Identity + Vault + Orders + Budgets + Operations + Webhooks + Audit + 'static
+    Journal
+    + Reads
+    + Ledger
+    + Catalog
+    + Identity
+    + Vault
+    + Orders
+    + Budgets
+    + Operations
+    + Archives
+    + Webhooks
+    + Audit
+    + Erasures
+    + 'static
 {
 }
 
@@ -76,8 +97,10 @@ impl<T> Truth for T where
         + Orders
         + Budgets
         + Operations
+        + Archives
         + Webhooks
         + Audit
+        + Erasures
         + 'static
 {
 }
@@ -92,6 +115,8 @@ pub struct Beside {
     pub counters: Arc<dyn Counters>,
     /// What happens while a job runs.
     pub events: Arc<dyn Events>,
+    /// Where archives are; `None`: nowhere.
+    pub objects: Option<Objects>,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
@@ -99,7 +124,7 @@ pub struct Beside {
 impl Stores {
     /// One journal behind all of its seams, and what stands beside it.
     pub fn over(journal: Arc<impl Truth>, beside: Beside) -> Self {
-        let Beside { dispatcher, breakers, counters, events, clock } = beside;
+        let Beside { dispatcher, breakers, counters, events, objects, clock } = beside;
         Self {
             journal: journal.clone(),
             reads: journal.clone(),
@@ -110,12 +135,15 @@ impl Stores {
             orders: journal.clone(),
             budgets: journal.clone(),
             operations: journal.clone(),
+            archives: journal.clone(),
             webhooks: journal.clone(),
-            audit: journal,
+            audit: journal.clone(),
+            erasures: journal,
             dispatcher,
             breakers,
             counters,
             events,
+            objects,
             clock,
         }
     }
@@ -130,6 +158,7 @@ impl Stores {
             counters: Arc::new(RedisCounters::open(&redis)?),
             events: Arc::new(RedisEvents::open(&redis, clock.clone())?),
             dispatcher: Arc::new(RedisDispatcher::open(redis).await.map_err(|error| error.to_string())?),
+            objects: None,
             clock,
         };
         Ok(Self::over(Arc::new(journal), beside))

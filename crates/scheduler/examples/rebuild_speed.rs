@@ -98,6 +98,7 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
             breakers: Arc::new(MemoryBreakers::new(clock.clone())),
             counters: Arc::new(MemoryCounters::new(clock.clone())),
             events: Arc::new(MemoryEvents::new()),
+            objects: None,
             clock,
         },
     ))

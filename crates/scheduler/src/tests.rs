@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test fails by panicking
 
 mod absent;
+mod archives;
 mod budgets;
 mod lives;
 mod lost;
@@ -14,6 +15,7 @@ mod webhooks;
 use std::{path::Path, sync::Arc};
 
 use queue_core::{
+    archive::Objects,
     breaker::memory::MemoryBreakers,
     budget::memory::MemoryCounters,
     dispatcher::{CLAIM_MAX_JOBS, Claim, Entry, Place, Step, memory::MemoryDispatcher},
@@ -58,6 +60,7 @@ impl Scene {
                 breakers: Arc::new(MemoryBreakers::new(Arc::new(clock.clone()))),
                 counters: Arc::new(MemoryCounters::new(Arc::new(clock.clone()))),
                 events: Arc::new(MemoryEvents::new()),
+                objects: Some(Objects::folder(&folder.path().join("objects")).unwrap()),
                 clock: Arc::new(clock.clone()),
             },
         );

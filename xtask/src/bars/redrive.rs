@@ -51,11 +51,13 @@ struct Scene {
 
 /// Everything, over so many letters.
 pub(super) async fn measure(longshore: &Path, letters: usize, page_letters: usize) -> Result<Vec<Judged>> {
-    let scene = Scene::start(longshore, letters as u64).await?;
+    let mut scene = Scene::start(longshore, letters as u64).await?;
     let load = Load::start(scene.api.clone(), BESIDE_RATE);
     let measured = scene.measure(page_letters).await;
-    let beside = load.stop().await?;
-    let mut judged = measured?;
+    // Its jobs end on the cluster, so that stops last.
+    let beside = load.stop().await;
+    let (mut judged, beside) = (measured?, beside?);
+    scene.cluster.stop().await?;
     judged.push(super::judged(
         format!("jobs beside it, at {BESIDE_RATE}/s: accepted ones that did not succeed"),
         beside.lost as f64,
@@ -109,14 +111,13 @@ impl Scene {
         }
     }
 
-    async fn measure(mut self, page_letters: usize) -> Result<Vec<Judged>> {
+    async fn measure(&mut self, page_letters: usize) -> Result<Vec<Judged>> {
         let mut figures = self.of_rate().await?;
         self.all_dead().await?;
         figures.extend(self.of_kills().await?);
         self.all_dead().await?;
         figures.extend(self.of_abort().await?);
         figures.extend(self.of_pages(page_letters).await?);
-        self.cluster.stop().await?;
         Ok(figures)
     }
 

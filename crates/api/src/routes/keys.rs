@@ -233,6 +233,7 @@ pub(crate) async fn create(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let secret = Secret::generate();
     let key = read_new(&caller, &secret, json::utf8(&body)?, app.now())?;
+    app.policy().await?.check_tenant(&key.tenant)?;
     caller.check_hands_out(key.role, &key.grants)?;
     if let Some(own) = caller.outlived_by(key.expires_at) {
         let reason = format!("must be given and no later than {own}: the caller's own key ends then");

@@ -1,5 +1,6 @@
 //! The routes, by what they are about, and the document that is generated from them.
 
+mod archives;
 mod audit;
 mod batches;
 mod budgets;
@@ -9,6 +10,7 @@ mod credentials;
 mod dead_letters;
 mod deliveries;
 pub(crate) mod docs;
+mod erasures;
 mod events;
 mod health;
 mod inspect;
@@ -109,6 +111,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::groups))
         .routes(routes!(dead_letters::get))
         .routes(routes!(dead_letters::redrive))
+        .routes(routes!(archives::list))
+        .routes(routes!(archives::restore))
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::abort))
         .routes(routes!(batches::get))
@@ -116,6 +120,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::put, tenants::patch))
+        .routes(routes!(erasures::erase))
+        .routes(routes!(erasures::list, erasures::replay))
         .routes(routes!(budgets::list))
         .routes(routes!(budgets::get_all, budgets::put_all))
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))

@@ -27,7 +27,7 @@ use crate::{
     json,
     params::{self, Params},
     problem::{Cause, Document, Problem},
-    routes::jobs::room,
+    routes::{archives::NO_OBJECTS, jobs::room},
     settings::REASON_MAX_BYTES,
 };
 
@@ -70,13 +70,13 @@ pub(crate) enum OperationStateWord {
 #[schema(as = NewOperation)]
 #[allow(dead_code)] // the schema of what `read` takes apart by hand
 pub(crate) struct OperationRequest {
-    /// `redrive` and `drain` are about dead letters, `cancel` about jobs that have not ended, `delete` about jobs that have,
+    /// `redrive`, `archive` and `drain` are about dead letters, `cancel` about jobs that have not ended, `delete` about jobs that have,
     /// `reclaim` about jobs that workers hold: they get a new epoch and go to others.
     action: ActionWord,
     /// Which jobs. Relative times are read now, as moments. An empty filter is refused.
     #[schema(example = "queue = llm and error.class = server and ended_age > 1h", max_length = 8192)]
     filter: String,
-    /// Where a `drain` puts the letters: `redrive` or `delete`.
+    /// Where a `drain` puts the letters: `redrive`, `archive` or `delete`.
     to: Option<ActionWord>,
     /// Only count, and estimate what it would cost; the answer waits for that for up to 10 s.
     #[schema(default = false)]
@@ -228,6 +228,10 @@ pub(crate) async fn begin(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let now = app.now();
     let order = read(json::utf8(&body)?, caller.key_id, now)?;
+    if order.effect() == Action::Archive && app.api.stores.objects.is_none() {
+        let field = if order.action == Action::Drain { "/to" } else { "/action" };
+        return Err(Problem::new(Cause::NoObjects, NO_OBJECTS).at(field, "needs a place for objects"));
+    }
     let begun = app.api.stores.operations.begin(OperationId::generate(), order, now).await?;
     let operation = match begun {
         Begun::New(operation) => operation,
@@ -269,7 +273,9 @@ fn read(text: &str, asked_by: Name, now: Timestamp) -> Result<Order, Problem> {
     let force = fields.boolean("force", force).unwrap_or(false);
     let reason = fields.label("reason", reason, REASON_MAX_BYTES);
     match (action, goal) {
-        (Some(Action::Drain), None) if to.is_none() => fields.wrong("to", "a drain says where to: redrive or delete"),
+        (Some(Action::Drain), None) if to.is_none() => {
+            fields.wrong("to", "a drain says where to: redrive, archive or delete")
+        }
         (Some(action), Some(_)) if action != Action::Drain => fields.wrong("to", "belongs to a drain"),
         _ => {}
     }
@@ -300,13 +306,11 @@ fn read(text: &str, asked_by: Name, now: Timestamp) -> Result<Order, Problem> {
     })
 }
 
-/// Actions that this version does.
-const ACTIONS: [Action; 5] = [Action::Redrive, Action::Cancel, Action::Delete, Action::Drain, Action::Reclaim];
-/// Where this version drains to.
-const GOALS: [Action; 2] = [Action::Redrive, Action::Delete];
+/// Where a drain puts letters.
+const GOALS: [Action; 3] = [Action::Redrive, Action::Archive, Action::Delete];
 
 fn read_action(text: &str) -> Result<Action, String> {
-    one_of(&ACTIONS, text)
+    one_of(&Action::ALL, text)
 }
 
 fn read_goal(text: &str) -> Result<Action, String> {
@@ -474,7 +478,10 @@ mod tests {
             (r#"{"action":"redrive","filter":""}"#, "/filter"),
             (r#"{"action":"redrive","filter":"   "}"#, "/filter"),
             (r#"{"filter":"state = dead"}"#, "/action is required"),
-            (r#"{"action":"explode","filter":"state = dead"}"#, "/action `explode` is none of redrive, cancel"),
+            (
+                r#"{"action":"explode","filter":"state = dead"}"#,
+                "/action `explode` is none of redrive, archive, cancel",
+            ),
             (r#"{"action":"redrive","filter":"state = running"}"#, "/filter redrive is done to jobs that are dead"),
             (r#"{"action":"redrive","filter":"colour = red"}"#, "/filter"),
             (r#"{"action":"drain","filter":"state = dead"}"#, "/to a drain says where to"),

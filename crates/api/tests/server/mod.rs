@@ -15,18 +15,20 @@ use api::{Api, Settings};
 use bytes::Bytes;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use queue_core::{
+    archive::Objects,
     breaker::memory::MemoryBreakers,
     budget::{Budget, Known, memory::MemoryCounters},
     credentials::Credentials,
     dispatcher::{Ack, Lease, Signal, Step, memory::MemoryDispatcher},
     error::{ErrorClass, JobError},
     events::{EventBody, Events, memory::MemoryEvents},
-    ids::{JobId, SessionId},
+    ids::{JobId, OperationId, SessionId},
     job::Loaded,
     journal::{Outcome, Role, Settled, Settlement, Token, WorkerSession, sqlite::SqliteJournal},
     keys::Secret,
     ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
+    operations::{self, Action, OperationState, Order, Pick, Stepped},
     request_limits::memory::MemoryRequestLimits,
     route::{Route, Routes},
     state::State,
@@ -38,6 +40,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 /// Longest wait for anything: a test that needs longer has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -116,6 +119,7 @@ impl Server {
                 breakers: Arc::new(MemoryBreakers::new(clock.clone())),
                 counters: Arc::new(MemoryCounters::new(clock.clone())),
                 events: Arc::new(MemoryEvents::new()),
+                objects: Some(Objects::folder(&folder.path().join("objects")).unwrap()),
                 clock,
             },
         );
@@ -173,6 +177,11 @@ impl Server {
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         let running = Some(running);
         Self { url, key, stores, http, shutdown, running, _folder: folder }
+    }
+
+    /// Where its stores are.
+    pub fn folder(&self) -> &std::path::Path {
+        self._folder.as_ref().expect("its stores are its own").path()
     }
 
     /// A request with the key.
@@ -339,4 +348,34 @@ pub async fn worker(stores: &Stores) -> SessionId {
     };
     stores.catalog.open_session(worker.clone()).await.unwrap();
     worker.id
+}
+
+/// An archive of these dead letters, as a scheduler makes it.
+pub async fn archive(stores: &Stores, letters: &[JobId]) -> OperationId {
+    let filter = format!("queue = \"q-{}\"", JobId::generate());
+    let order = Order {
+        action: Action::Archive,
+        goal: None,
+        queue: None,
+        dry_run: false,
+        filter,
+        rate_per_s: 500,
+        max_jobs: None,
+        max_cost: None,
+        force: false,
+        reason: None,
+        asked_by: "abcd1234".into(),
+    };
+    let (id, owner, now) = (OperationId::generate(), Uuid::now_v7(), stores.clock.now());
+    stores.operations.begin(id, order.clone(), now).await.unwrap();
+    let operation = stores.operations.take(id, 0, Some(owner)).await.unwrap().unwrap();
+    let rows = stores.reads.jobs(letters).await.unwrap().into_iter().flatten();
+    let picks: Vec<_> = rows.map(|job| Pick { id: job.id, epoch: job.epoch, cost: None, holder: None }).collect();
+    let whole = stores.archives.letters(&picks).await.unwrap();
+    let object = stores.objects.as_ref().unwrap().keep(id, &order, whole.into(), now).await.unwrap();
+    let end = Some((OperationState::Done, None));
+    let step = operations::Step { picks, objects: vec![object], end, ..operations::Step::beat(&operation, owner) };
+    let stepped = stores.operations.step(step, now).await.unwrap();
+    assert!(matches!(stepped, Stepped::Done { .. }), "{stepped:?}");
+    id
 }

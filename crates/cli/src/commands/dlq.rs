@@ -1,5 +1,6 @@
 //! `longshore dlq …`: jobs that ended without a result, and what becomes of them.
 
+mod archives;
 mod canary;
 
 use std::path::{Path, PathBuf};
@@ -58,9 +59,36 @@ pub(crate) enum Verb {
         #[command(flatten)]
         manner: Manner,
     },
+    /// Take old dead letters out of the journal, into compressed objects; only says what it would do unless --yes
+    Archive {
+        /// That died longer ago than this, such as 30d
+        #[arg(long)]
+        older_than: String,
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        manner: Manner,
+    },
+    /// List archives, newest first
+    Archives {
+        /// At most this many
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+        /// Go on behind the last page: what it printed as cursor
+        #[arg(long)]
+        cursor: Option<String>,
+    },
+    /// Put the letters of an archive back, dead and as they were; those that are there are left alone
+    Restore {
+        /// The archive, as `dlq archives` prints it
+        archive: String,
+        /// Only read and check its objects, and count
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Empty the set of dead letters as it is now; only says what it would do unless --yes
     Drain {
-        /// Where they go: redrive or delete
+        /// Where they go: redrive, archive or delete
         #[arg(long)]
         to: String,
         /// All of them
@@ -160,11 +188,21 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             let filter = format!("state = dead and {}", which.required()?);
             op::perform(operator, json!({"action": "delete", "filter": filter}), manner).await
         }
+        Verb::Archive { older_than, which, manner } => {
+            op::perform(operator, json!({"action": "archive", "filter": archived(&older_than, &which)}), manner).await
+        }
+        Verb::Archives { limit, cursor } => archives::list(operator, limit, cursor).await,
+        Verb::Restore { archive, dry_run } => archives::restore(operator, &archive, dry_run).await,
         Verb::Drain { to, all, which, manner } => {
             let filter = if all { "state = dead".to_owned() } else { drained(&which)? };
             op::perform(operator, json!({"action": "drain", "to": to, "filter": filter}), manner).await
         }
     }
+}
+
+fn archived(older_than: &str, which: &Which) -> String {
+    let old = format!("state = dead and ended_age > {older_than}");
+    which.filter().map_or(old.clone(), |filter| format!("{old} and {filter}"))
 }
 
 fn drained(which: &Which) -> Result<String, Failure> {
@@ -219,6 +257,9 @@ mod tests {
         };
         let expected = r#"ended_age > 1h and error.signature = "server:503: \"no\"" and queue = "bulk""#;
         assert_eq!(which.filter().as_deref(), Some(expected));
+        assert_eq!(archived("30d", &Which::default()), "state = dead and ended_age > 30d");
+        let of_queue = Which { queue: Some("bulk".into()), ..Which::default() };
+        assert_eq!(archived("30d", &of_queue), r#"state = dead and ended_age > 30d and queue = "bulk""#);
         assert_eq!(Which::default().required().unwrap_err().exit, Exit::Usage);
     }
 }

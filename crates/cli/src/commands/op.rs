@@ -49,7 +49,7 @@ pub(crate) enum Verb {
     },
     /// Begin an operation; only says what it would do unless --yes
     Start {
-        /// redrive, cancel, delete or reclaim
+        /// redrive, archive, cancel, delete or reclaim
         action: String,
         /// Which jobs: 'queue = llm and state in (ready, scheduled) and age > 2d'
         #[arg(long)]

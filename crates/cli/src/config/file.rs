@@ -20,6 +20,7 @@ pub(crate) struct File {
     pub(crate) journal: Option<Store<JournalTable>>,
     pub(crate) dispatcher: Option<Store<DispatcherTable>>,
     pub(crate) cache: Cache,
+    pub(crate) objects: ObjectsTable,
     #[serde(rename = "admin_key")]
     _admin_key: Option<NotHere>,
     pub(crate) admin_key_file: Option<PathBuf>,
@@ -74,6 +75,13 @@ pub(crate) struct Cache {
     pub(crate) memory_mib: Option<u64>,
     pub(crate) scope: Option<CacheScope>,
     pub(crate) vectors_ttl: Option<Seconds>,
+}
+
+/// `[objects]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ObjectsTable {
+    pub(crate) url: Option<String>,
 }
 
 /// Who finds an answer that was paid for.

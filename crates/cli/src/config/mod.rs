@@ -18,6 +18,7 @@ use std::{
 };
 
 use queue_core::{
+    archive::Objects,
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
     egress::Allowed,
@@ -132,6 +133,8 @@ pub(crate) struct Config {
     pub(crate) dispatcher: Dispatcher,
     /// Where answers are kept for others.
     pub(crate) cache: Cache,
+    /// The folder of archives; `None` where nobody said: `up` has one in its data folder, `serve` has none.
+    pub(crate) objects: Option<PathBuf>,
     /// A key to create at the start if it does not exist.
     pub(crate) admin_key: Option<SecretString>,
     /// How log lines look.
@@ -217,6 +220,7 @@ impl Config {
         let dispatcher = stores::dispatcher(dispatcher, file.dispatcher.take())?;
         let cache = env.get("LONGSHORE_CACHE").map(str::to_owned);
         let cache = stores::cache(cache, std::mem::take(&mut file.cache), &dispatcher)?;
+        let objects = pick(&None, "LONGSHORE_OBJECTS_URL", file.objects.url.take());
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
             (Some(log), _) => log,
             (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word, false)
@@ -245,6 +249,7 @@ impl Config {
             journal: stores::journal(journal, file.journal.take(), &data)?,
             dispatcher,
             cache,
+            objects: objects.as_deref().map(Objects::path_of).transpose()?,
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: budgets::with_default(
                 prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,

@@ -21,6 +21,8 @@ impl TotalsChange {
     pub(super) const REDRIVEN: Self = Self { accepted: 0, succeeded: 0, cancelled: 0, dead: -1, live: 1 };
     /// A dead letter is forgotten.
     pub(super) const DELETED_DEAD: Self = Self { accepted: 0, succeeded: 0, cancelled: 0, dead: -1, live: 0 };
+    /// A dead letter is back from an archive.
+    pub(super) const RESTORED_DEAD: Self = Self { accepted: 0, succeeded: 0, cancelled: 0, dead: 1, live: 0 };
 
     /// A job stands so now, and was live before; `None` where it still is.
     pub(super) fn of_end(standing: Standing) -> Option<Self> {

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 pub use self::estimate::{Estimates, SINCE_MS};
 use crate::{
+    archive::ArchiveObject,
     dispatcher::Entry,
     filter::{Field, Filter},
     ids::{Epoch, JobId, Name, OperationId, SessionId},
@@ -165,6 +166,11 @@ impl Order {
         self.goal.unwrap_or(self.action)
     }
 
+    /// Whether its steps take letters out of the journal that objects hold.
+    pub fn takes_objects(&self) -> bool {
+        self.effect() == Action::Archive && !self.dry_run
+    }
+
     /// The queue as the journal's constraint has it.
     pub(crate) fn queue_word(&self) -> &str {
         self.queue.as_ref().map_or("", Name::as_str)
@@ -238,6 +244,9 @@ pub enum Aborted {
 pub struct Pick {
     /// The job.
     pub id: JobId,
+    /// The epoch at which the filter met it. A page may be a second old: what has moved on meanwhile is not redriven, deleted
+    /// or archived, although it may be dead again. A cancel holds at any epoch, and a reclaim at its holder's.
+    pub epoch: Epoch,
     /// What it is expected to cost again; `None`: nobody knows.
     pub cost: Option<Nanousd>,
     /// The claim that a worker has on it.
@@ -266,6 +275,8 @@ pub struct Step {
     pub beat: i64,
     /// Jobs to which it is to be done, at most [`STEP_MAX_JOBS`], each once.
     pub picks: Vec<Pick>,
+    /// Of an archive: the objects that hold all that is kept of the picks, and nothing else.
+    pub objects: Vec<ArchiveObject>,
     /// Jobs that were left alone.
     pub skipped: u64,
     /// Jobs at which the journal failed.
@@ -284,6 +295,7 @@ impl Step {
             owner,
             beat: operation.beat,
             picks: vec![],
+            objects: vec![],
             skipped: 0,
             failed: 0,
             behind: None,
@@ -304,6 +316,9 @@ pub enum Stepped {
         /// Jobs to which it was done.
         changed: Vec<JobId>,
     },
+    /// A job is not any more what its object was made of, or there is no object: nothing was done. The objects are no part of
+    /// anything; others are to be written.
+    Moved,
     /// The operation has ended, or somebody else walks it: nothing was done.
     Lost,
 }
@@ -414,12 +429,13 @@ mod tests {
         };
         let ids: Vec<_> = (0..4).map(|_| JobId::generate()).collect();
         let costs = [Some(Nanousd(5)), None, Some(Nanousd(7)), Some(Nanousd(9))];
-        let picks = ids.iter().zip(costs).map(|(&id, cost)| Pick { id, cost, holder: None }).collect();
+        let picks = ids.iter().zip(costs).map(|(&id, cost)| Pick { id, epoch: Epoch(0), cost, holder: None }).collect();
         let step = Step {
             id: OperationId::generate(),
             owner: Uuid::nil(),
             beat: 0,
             picks,
+            objects: vec![],
             skipped: 2,
             failed: 1,
             behind: None,

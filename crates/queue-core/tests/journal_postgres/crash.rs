@@ -196,7 +196,7 @@ async fn a_step_whose_commit_is_not_answered_is_done_whole_or_not_at_all() {
             let job = job();
             journal.accept(vec![job.clone()]).await.unwrap();
             journal.settle(settlement(&store, token(job.id, 0), death())).await.unwrap();
-            picks.push(Pick { id: job.id, cost: None, holder: None });
+            picks.push(Pick { id: job.id, epoch: Epoch(0), cost: None, holder: None });
         }
         let (id, owner) = (OperationId::generate(), uuid::Uuid::now_v7());
         let order = Order {

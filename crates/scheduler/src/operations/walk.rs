@@ -1,5 +1,7 @@
 //! One operation, from where it stands to its end.
 
+mod archive;
+
 use std::{collections::HashSet, time::Duration};
 
 use queue_core::{
@@ -28,6 +30,9 @@ const STEPS_PER_S: u32 = 10;
 const DEBT_MAX: Duration = Duration::from_secs(1);
 /// Pause after the journal failed.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Why an archive cannot be made here.
+const NO_OBJECTS: &str = "this scheduler has no place for objects: set `[objects] url` for it as for the API";
 
 /// Why a walk ends here.
 enum Stop {
@@ -78,6 +83,9 @@ impl Walk {
             Ok(meaning) => meaning,
             Err(reason) => return self.end(OperationState::Failed, Some(reason)).await,
         };
+        if self.operation.order.takes_objects() && self.stores.objects.is_none() {
+            return self.end(OperationState::Failed, Some(NO_OBJECTS.to_owned())).await;
+        }
         loop {
             let Found { mut jobs, next } = self.find(&meaning).await?;
             if jobs.is_empty() && next.is_some() {
@@ -162,7 +170,12 @@ impl Walk {
     /// How many jobs the next step may have.
     fn room(&self) -> usize {
         let order = &self.operation.order;
-        let at_rate = if order.dry_run { STEP_MAX_JOBS } else { (order.rate_per_s / STEPS_PER_S) as usize };
+        let at_rate = match order.effect() {
+            _ if order.dry_run => STEP_MAX_JOBS,
+            // A few large objects: a step a second.
+            Action::Archive => order.rate_per_s as usize,
+            _ => (order.rate_per_s / STEPS_PER_S) as usize,
+        };
         at_rate.clamp(1, STEP_MAX_JOBS).min(usize::try_from(self.left()).unwrap_or(usize::MAX)).max(1)
     }
 
@@ -209,7 +222,7 @@ impl Walk {
                 (judged.is_capped, judged.last) = (true, before);
                 return judged;
             }
-            judged.picks.push(Pick { id: job.id, cost, holder });
+            judged.picks.push(Pick { id: job.id, epoch: job.epoch, cost, holder });
         }
         judged
     }
@@ -233,6 +246,11 @@ impl Walk {
         skipped: u64,
         behind: Option<JobId>,
     ) -> Result<(), Stop> {
+        if self.operation.order.takes_objects()
+            && let Some(objects) = self.stores.objects.clone()
+        {
+            return self.archive(&objects, picks, skipped, behind).await;
+        }
         let mut parts = vec![picks];
         while let Some(part) = parts.pop() {
             let is_last = parts.is_empty();
@@ -241,7 +259,7 @@ impl Walk {
             let picks = with_holders(part.clone(), &withdrawn);
             match self.try_step(Step { picks, skipped, behind, ..self.beat() }).await {
                 Ok(Answer::Done { entries, changed }) => self.tell(entries, &changed).await,
-                Ok(Answer::Read) => {}
+                Ok(Answer::Read | Answer::Moved) => {}
                 Ok(Answer::Refused(error)) => {
                     self.put_back(&withdrawn, jobs).await;
                     if part.len() > 1 {
@@ -365,7 +383,7 @@ impl Walk {
     /// A step without jobs. What the journal refuses about one of these is nothing that another try would change.
     async fn step(&mut self, step: Step) -> Result<(), Stop> {
         match self.try_step(step).await? {
-            Answer::Done { .. } | Answer::Read => Ok(()),
+            Answer::Done { .. } | Answer::Read | Answer::Moved => Ok(()),
             Answer::Refused(error) => {
                 tracing::error!(%error, operation = %self.operation.id, "an operation cannot go on");
                 Err(Stop::Lost)
@@ -381,6 +399,7 @@ impl Walk {
                     (self.operation, self.beaten_at) = (*operation, Instant::now());
                     return Ok(Answer::Done { entries, changed });
                 }
+                Ok(Stepped::Moved) => return Ok(Answer::Moved),
                 Ok(Stepped::Lost) => return Err(Stop::Lost),
                 Err(JournalError::Corrupt(reason)) => return Ok(Answer::Refused(reason)),
                 Err(error) => error,
@@ -420,6 +439,8 @@ enum Answer {
     },
     /// It was committed, and nobody said what it did.
     Read,
+    /// Of an archive: its objects are not what its jobs are now. It was not done.
+    Moved,
     /// It cannot be done as it is.
     Refused(String),
 }

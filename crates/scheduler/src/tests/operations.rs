@@ -27,7 +27,7 @@ use uuid::Uuid;
 use super::{NOW, Scene, waiting};
 use crate::operations::{Watch, walk::Walk};
 
-fn order(action: Action, filter: &str) -> Order {
+pub(super) fn order(action: Action, filter: &str) -> Order {
     let filter = Filter::parse(filter, NOW).unwrap();
     Order {
         action,
@@ -45,32 +45,32 @@ fn order(action: Action, filter: &str) -> Order {
 }
 
 impl Scene {
-    async fn begin_operation(&self, order: Order) -> OperationId {
+    pub(super) async fn begin_operation(&self, order: Order) -> OperationId {
         let id = OperationId::generate();
         let begun = self.stores.operations.begin(id, order, self.clock.now()).await.unwrap();
         assert!(matches!(begun, Begun::New(_)), "{begun:?}");
         id
     }
 
-    async fn operation(&self, id: OperationId) -> Operation {
+    pub(super) async fn operation(&self, id: OperationId) -> Operation {
         self.stores.operations.operation(id).await.unwrap().unwrap()
     }
 
     /// Takes it, whoever walked it before, and makes the walk.
-    async fn taken(&self, id: OperationId) -> Walk {
+    pub(super) async fn taken(&self, id: OperationId) -> Walk {
         let (beat, owner) = (self.operation(id).await.beat, Uuid::now_v7());
         let operation = self.stores.operations.take(id, beat, Some(owner)).await.unwrap().unwrap();
         Walk::new(self.stores.clone(), operation, owner, CancellationToken::new())
     }
 
     /// Walks a new operation to its end.
-    async fn walked(&self, order: Order) -> Operation {
+    pub(super) async fn walked(&self, order: Order) -> Operation {
         let id = self.begin_operation(order).await;
         self.taken(id).await.run().await;
         self.operation(id).await
     }
 
-    async fn dead(&self, count: usize, queue: &str) -> Vec<JobId> {
+    pub(super) async fn dead(&self, count: usize, queue: &str) -> Vec<JobId> {
         let ids = self.accept(count, |job| job.queue = queue.into()).await;
         for id in &ids {
             self.die(*id, None).await;
@@ -78,7 +78,7 @@ impl Scene {
         ids
     }
 
-    async fn die(&self, id: JobId, call: Option<CallRecord>) {
+    pub(super) async fn die(&self, id: JobId, call: Option<CallRecord>) {
         let row = self.row(id).await;
         let settlement = Settlement {
             token: Token { id, epoch: row.epoch },
@@ -94,13 +94,13 @@ impl Scene {
         self.stores.journal.settle(settlement).await.unwrap();
     }
 
-    async fn redrives(&self, ids: &[JobId]) -> Vec<u32> {
+    pub(super) async fn redrives(&self, ids: &[JobId]) -> Vec<u32> {
         let rows = self.stores.reads.jobs(ids).await.unwrap();
         rows.into_iter().map(|row| row.unwrap().redrives).collect()
     }
 }
 
-fn done(done: u64) -> Counts {
+pub(super) fn done(done: u64) -> Counts {
     Counts { matched: done, done, unestimated: done, ..Counts::default() }
 }
 
@@ -128,21 +128,28 @@ async fn a_dry_run_counts_and_changes_nothing() {
 }
 
 /// Operations whose answers can be lost after the commit, and whose steps can be held up.
-struct Faulty {
+pub(super) struct Faulty {
     inner: Arc<dyn Operations>,
-    /// Every so many steps the answer is lost; 0: never.
+    /// Every so many steps with jobs the answer is lost; 0: never.
     loses_each: u64,
     steps: AtomicU64,
-    /// Steps with jobs from this one on never come back.
+    /// This step with jobs never comes back.
     hangs_from: u64,
-    hangs: Notify,
+    /// Whether it is done.
+    commits: bool,
+    pub(super) hangs: Notify,
     is_hanging: AtomicBool,
 }
 
 impl Faulty {
-    fn over(inner: Arc<dyn Operations>, loses_each: u64, hangs_from: u64) -> Arc<Self> {
+    pub(super) fn over(inner: Arc<dyn Operations>, loses_each: u64, hangs_from: u64) -> Arc<Self> {
+        Self::dying(inner, loses_each, hangs_from, true)
+    }
+
+    /// Its walker dies with this step, before or after it is committed.
+    pub(super) fn dying(inner: Arc<dyn Operations>, loses_each: u64, hangs_from: u64, commits: bool) -> Arc<Self> {
         let (steps, hangs, is_hanging) = (AtomicU64::new(0), Notify::new(), AtomicBool::new(false));
-        Arc::new(Self { inner, loses_each, steps, hangs_from, hangs, is_hanging })
+        Arc::new(Self { inner, loses_each, steps, hangs_from, commits, hangs, is_hanging })
     }
 }
 
@@ -170,10 +177,16 @@ impl Operations for Faulty {
     }
 
     async fn step(&self, step: Step, now: Timestamp) -> Result<Stepped, JournalError> {
+        // A sign of life comes when it comes.
+        if step.picks.is_empty() {
+            return self.inner.step(step, now).await;
+        }
         let number = self.steps.fetch_add(1, Ordering::SeqCst) + 1;
         if number == self.hangs_from && !self.is_hanging.swap(true, Ordering::SeqCst) {
-            // Committed, and its walker dies before it hears of it.
-            self.inner.step(step, now).await?;
+            if self.commits {
+                // And its walker dies before it hears of it.
+                self.inner.step(step, now).await?;
+            }
             self.hangs.notify_one();
             return std::future::pending().await;
         }
@@ -260,7 +273,7 @@ async fn nothing_is_done_after_an_abort() {
     assert!(redriven < 50);
 }
 
-fn paid(job: JobId, nanousd: i64) -> CallRecord {
+pub(super) fn paid(job: JobId, nanousd: i64) -> CallRecord {
     CallRecord {
         call_id: CallId::of(job, "chat", 0),
         job_id: job,

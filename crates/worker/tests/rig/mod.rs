@@ -78,6 +78,7 @@ impl Rig {
                 breakers: Arc::new(MemoryBreakers::new(clock.clone())),
                 counters: counters.clone(),
                 events: Arc::new(MemoryEvents::new()),
+                objects: None,
                 clock,
             },
         );

@@ -5,10 +5,12 @@
 //! expects in its WHERE clause, keys are told apart by constraints, and rows are locked in one order.
 
 mod accept;
+mod archives;
 mod audit;
 mod budgets;
 mod catalog;
 mod config;
+mod erasure;
 mod failure;
 mod group;
 mod identity;

@@ -7,7 +7,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use super::{
-    PostgresJournal,
+    PostgresJournal, archives,
     failure::Failure,
     protocol,
     rows::{self, Cells, to_bigint},
@@ -229,6 +229,12 @@ async fn walk(transaction: &mut Transaction, step: &Step, now: Timestamp) -> Res
     let held = sqlx::query(sql::OPERATION_HOLD).bind(step.id.0).bind(step.owner).bind(step.beat);
     let Some(row) = held.fetch_optional(transaction.connection()).await? else { return Ok(Stepped::Lost) };
     let order = operation(&row)?.order;
+    if order.takes_objects() && !step.picks.is_empty() {
+        if !archives::is_ready(transaction, step).await? {
+            return Ok(Stepped::Moved);
+        }
+        archives::note(transaction, step).await?;
+    }
     let done = if order.dry_run { Done::default() } else { affect(transaction, &order, &step.picks, now).await? };
     let changed: HashSet<JobId> = done.changed.iter().copied().collect();
     let counts = counted(&order, step, |id| changed.contains(&id));
@@ -279,14 +285,16 @@ async fn affect(transaction: &mut Transaction, order: &Order, picks: &[Pick], no
     }
 }
 
-fn ids_of(picks: &[Pick]) -> Vec<Uuid> {
-    picks.iter().map(|pick| pick.id.0).collect()
+/// Ids and epochs, as arrays of one length.
+fn lives_of(picks: &[Pick]) -> (Vec<Uuid>, Vec<i64>) {
+    picks.iter().map(|pick| (pick.id.0, pick.epoch.0)).unzip()
 }
 
 async fn redrive(transaction: &mut Transaction, picks: &[Pick], now: Timestamp) -> Result<Done, Failure> {
-    let ids = ids_of(picks);
+    let (ids, epochs) = lives_of(picks);
     sqlx::query(sql::JOBS_LOCK).bind(&ids).execute(transaction.connection()).await?;
-    let risen = sqlx::query(sql::REDRIVE_MANY).bind(&ids).bind(now.0).fetch_all(transaction.connection()).await?;
+    let asked = sqlx::query(sql::REDRIVE_MANY).bind(&ids).bind(now.0).bind(&epochs);
+    let risen = asked.fetch_all(transaction.connection()).await?;
     let entries: Vec<Entry> = risen.iter().map(rows::entry).collect::<Result<_, _>>()?;
     let risen: Vec<Uuid> = entries.iter().map(|entry| entry.id.0).collect();
     sqlx::query(sql::WASTE_NOT_MANY).bind(risen).execute(transaction.connection()).await?;
@@ -297,9 +305,9 @@ async fn redrive(transaction: &mut Transaction, picks: &[Pick], now: Timestamp) 
 }
 
 async fn delete(transaction: &mut Transaction, picks: &[Pick]) -> Result<Done, Failure> {
-    let ids = ids_of(picks);
+    let (ids, epochs) = lives_of(picks);
     sqlx::query(sql::JOBS_LOCK).bind(&ids).execute(transaction.connection()).await?;
-    let dead = sqlx::query(sql::DELETE_DEAD).bind(&ids).fetch_all(transaction.connection()).await?;
+    let dead = sqlx::query(sql::DELETE_DEAD).bind(&ids).bind(&epochs).fetch_all(transaction.connection()).await?;
     let mut changed = Vec::new();
     for row in &dead {
         let mut cells = Cells::of(row, 0);
@@ -309,7 +317,8 @@ async fn delete(transaction: &mut Transaction, picks: &[Pick]) -> Result<Done, F
     }
     if changed.len() < picks.len() {
         sqlx::query(sql::SETTLED_LOCK).bind(&ids).execute(transaction.connection()).await?;
-        let settled = sqlx::query(sql::DELETE_SETTLED).bind(&ids).fetch_all(transaction.connection()).await?;
+        let asked = sqlx::query(sql::DELETE_SETTLED).bind(&ids).bind(&epochs);
+        let settled = asked.fetch_all(transaction.connection()).await?;
         for row in &settled {
             changed.push(Cells::of(row, 0).job_id()?);
         }

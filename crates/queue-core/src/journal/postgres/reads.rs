@@ -283,6 +283,7 @@ pub(super) async fn list<'f>(
     search.sql = match standing {
         _ if filter.batch_id.is_some() => sql::LIST_BATCH,
         Some(Standing::Dead) if filter.signature.is_some() => sql::LIST_CAUSE,
+        Some(Standing::Dead) if filter.queue.is_some() => sql::LIST_DEAD_QUEUE,
         Some(Standing::Dead) => sql::LIST_DEAD,
         Some(Standing::Live) if few_are_live(pages, due_by, due_after).await? => {
             search.sql = sql::LIST_LIVE;
@@ -318,13 +319,16 @@ struct Search<'f> {
 impl Search<'_> {
     /// The last row of a step of `step` rows behind `before`; `None` where fewer are left.
     async fn end_of_step(&self, pool: &PgPool, before: Option<JobId>, step: i64) -> Result<Option<JobId>, Failure> {
-        let of_cause = self.sql == sql::LIST_CAUSE;
-        let before = before.map(|id| id.0);
-        let asked = sqlx::query_scalar::<_, Uuid>(if of_cause { sql::WALK_CAUSE } else { sql::WALK });
-        let asked = asked.bind(before).bind(step - 1);
-        let asked = match of_cause {
-            true => asked.bind(kept_if_any(self.filter.signature.as_ref())),
-            false => asked.bind(kept_if_any(self.filter.batch_id.as_ref())).bind(self.sql == sql::LIST_DEAD),
+        let walk = match self.sql {
+            sql::LIST_CAUSE => sql::WALK_CAUSE,
+            sql::LIST_DEAD_QUEUE => sql::WALK_QUEUE,
+            _ => sql::WALK,
+        };
+        let asked = sqlx::query_scalar::<_, Uuid>(walk).bind(before.map(|id| id.0)).bind(step - 1);
+        let asked = match self.sql {
+            sql::LIST_CAUSE => asked.bind(kept_if_any(self.filter.signature.as_ref())),
+            sql::LIST_DEAD_QUEUE => asked.bind(self.filter.queue.as_ref().map(Name::as_str)),
+            _ => asked.bind(kept_if_any(self.filter.batch_id.as_ref())).bind(self.sql == sql::LIST_DEAD),
         };
         Ok(asked.fetch_optional(pool).await?.map(JobId))
     }

@@ -87,7 +87,7 @@ impl<'r> Cells<'r> {
     }
 
     /// The next column as a name, where there is one.
-    fn name_if_any(&mut self) -> Read<Option<Name>> {
+    pub(super) fn name_if_any(&mut self) -> Read<Option<Name>> {
         Ok(self.next::<Option<&str>>()?.map(Name::from))
     }
 
@@ -137,6 +137,12 @@ impl<'r> Cells<'r> {
         let at = self.at;
         let text = self.next::<Option<&str>>()?;
         text.map(serde_json::from_str).transpose().map_err(|error| not_understood(at, error.to_string()))
+    }
+
+    /// The next column as JSON.
+    pub(super) fn json_there<T: DeserializeOwned>(&mut self) -> Read<T> {
+        let at = self.at;
+        self.json()?.ok_or_else(|| not_understood(at, "there is no value".into()))
     }
 
     /// The next five columns as the tokens of a job.

@@ -26,6 +26,8 @@ enum Path {
     Dead,
     /// Dead letters of one signature.
     Cause,
+    /// Dead letters of one queue.
+    Queue,
     /// Live rows in the range of due times, sorted: they are few.
     FewLive,
     /// All ids.
@@ -38,6 +40,7 @@ impl Path {
             Self::Batch => read::LIST_BATCH,
             Self::Dead => read::LIST_DEAD,
             Self::Cause => read::LIST_CAUSE,
+            Self::Queue => read::LIST_DEAD_QUEUE,
             Self::FewLive => read::LIST_LIVE,
             Self::Newest => read::LIST_NEWEST,
         }
@@ -92,6 +95,7 @@ impl<'f> Search<'f> {
         let path = match standing {
             _ if filter.batch_id.is_some() => Path::Batch,
             Some(Standing::Dead) if filter.signature.is_some() => Path::Cause,
+            Some(Standing::Dead) if filter.queue.is_some() => Path::Queue,
             Some(Standing::Dead) => Path::Dead,
             Some(Standing::Live) if few_are_live(connection, due_by, due_after)? => Path::FewLive,
             _ => Path::Newest,
@@ -117,6 +121,10 @@ impl<'f> Search<'f> {
             Path::Batch => walk(read::WALK_BATCH)?.query_row(params![before, skip, self.filter.batch_id], id),
             Path::Dead => walk(read::WALK_DEAD)?.query_row(params![before, skip], id),
             Path::Cause => walk(read::WALK_CAUSE)?.query_row(params![before, skip, self.filter.signature], id),
+            Path::Queue => {
+                let queue = self.filter.queue.as_ref().map(Name::as_str);
+                walk(read::WALK_QUEUE)?.query_row(params![before, skip, queue], id)
+            }
             Path::FewLive | Path::Newest => walk(read::WALK_NEWEST)?.query_row(params![before, skip], id),
         }
         .optional()

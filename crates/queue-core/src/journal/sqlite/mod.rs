@@ -5,10 +5,12 @@
 //! from inside the process; readers work on WAL snapshots and see everything that was answered before they began.
 
 mod accept;
+mod archives;
 mod audit;
 mod budgets;
 mod catalog;
 mod connection;
+mod erasure;
 mod identity;
 mod list;
 mod money;
@@ -124,11 +126,11 @@ impl Journal for SqliteJournal {
     }
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
-        self.writer.submit(1, (id, None, now), protocol::redrive).await
+        self.writer.submit(1, (id, None, None, now), protocol::redrive).await
     }
 
     async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError> {
-        self.writer.submit(1, (id, Some(payload), now), protocol::redrive).await
+        self.writer.submit(1, (id, None, Some(payload), now), protocol::redrive).await
     }
 
     fn incarnation(&self) -> Incarnation {

@@ -7,7 +7,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use uuid::Uuid;
 
 use super::{
-    SqliteJournal, protocol,
+    SqliteJournal, archives, protocol,
     rows::{self, Cells},
     sql::{Write, read},
     writer::Batch,
@@ -156,6 +156,12 @@ fn walk(batch: &mut Batch<'_>, (step, now): &(Step, Timestamp)) -> rusqlite::Res
     let values = params![step.id.0.as_bytes(), step.owner.as_bytes(), step.beat];
     let Some(held) = batch.sql.find(Write::OperationHold, values, operation)? else { return Ok(Stepped::Lost) };
     let order = held.order;
+    if order.takes_objects() && !step.picks.is_empty() {
+        if !archives::is_ready(batch, step)? {
+            return Ok(Stepped::Moved);
+        }
+        archives::note(batch, step)?;
+    }
     let (mut entries, mut changed) = (Vec::new(), Vec::new());
     for pick in step.picks.iter().filter(|_| !order.dry_run) {
         match affect(batch, &order, pick, *now)? {
@@ -199,11 +205,11 @@ enum Effect {
 
 fn affect(batch: &mut Batch<'_>, order: &Order, pick: &Pick, now: Timestamp) -> rusqlite::Result<Effect> {
     match order.effect() {
-        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, None, now))? {
+        Action::Redrive => Ok(match protocol::redrive(batch, &(pick.id, Some(pick.epoch), None, now))? {
             Changed::Done(entry) => Effect::Live(Box::new(entry)),
             _ => Effect::None,
         }),
-        Action::Delete | Action::Archive => delete(batch, pick.id),
+        Action::Delete | Action::Archive => delete(batch, pick),
         Action::Cancel => {
             let attempt = pick.holder.and_then(|holder| {
                 let started_at = holder.started_at?;
@@ -220,8 +226,8 @@ fn affect(batch: &mut Batch<'_>, order: &Order, pick: &Pick, now: Timestamp) -> 
     }
 }
 
-fn delete(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Effect> {
-    let gone = batch.sql.find(Write::DeleteJob, [id.as_bytes()], |row| {
+fn delete(batch: &mut Batch<'_>, pick: &Pick) -> rusqlite::Result<Effect> {
+    let gone = batch.sql.find(Write::DeleteJob, params![pick.id.as_bytes(), pick.epoch.0], |row| {
         let mut cells = Cells::of(row, 0);
         let (seq, queue, tenant): (i64, Name, Name) = (cells.next()?, cells.name()?, cells.name()?);
         Ok((seq, queue, tenant, rows::standing(cells.next()?)?))
@@ -230,7 +236,7 @@ fn delete(batch: &mut Batch<'_>, id: JobId) -> rusqlite::Result<Effect> {
     for rest in [Write::DeletePayload, Write::DeleteResult, Write::DeleteAttempts] {
         batch.sql.execute(rest, [seq])?;
     }
-    batch.sql.execute(Write::DeleteMemos, [id.as_bytes()])?;
+    batch.sql.execute(Write::DeleteMemos, [pick.id.as_bytes()])?;
     if standing == Standing::Dead {
         batch.count(&queue, &tenant, TotalsChange::DELETED_DEAD);
     }

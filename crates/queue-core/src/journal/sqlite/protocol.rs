@@ -210,13 +210,15 @@ pub(super) fn edit(
     Ok(Changed::Done(entry))
 }
 
-/// Gives a dead letter another life. Its unique key comes back where no other job took it meanwhile.
+/// Gives a dead letter another life, if it is dead at the epoch that the caller saw. Its unique key comes back where no other
+/// job took it meanwhile.
 pub(super) fn redrive(
     batch: &mut Batch<'_>,
-    (id, payload, now): &(JobId, Option<(Bytes, Name)>, Timestamp),
+    (id, seen, payload, now): &(JobId, Option<Epoch>, Option<(Bytes, Name)>, Timestamp),
 ) -> rusqlite::Result<Changed> {
     let target = payload.as_ref().map(|(_, target)| target.as_str());
-    let redriven = batch.sql.find(Write::Redrive, params![id.as_bytes(), now.0, target], |row| {
+    let values = params![id.as_bytes(), now.0, target, seen.map(|epoch| epoch.0)];
+    let redriven = batch.sql.find(Write::Redrive, values, |row| {
         let mut cells = Cells::of(row, ENTRY_COLUMNS);
         Ok((rows::entry(row)?, cells.next::<Option<String>>()?, cells.next::<i64>()?))
     })?;

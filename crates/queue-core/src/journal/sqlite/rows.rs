@@ -68,7 +68,7 @@ impl<'r> Cells<'r> {
     }
 
     /// The next column as a name, where there is one.
-    fn name_if_any(&mut self) -> rusqlite::Result<Option<Name>> {
+    pub(super) fn name_if_any(&mut self) -> rusqlite::Result<Option<Name>> {
         Ok(self.next::<Option<std::sync::Arc<str>>>()?.map(Name::new))
     }
 
@@ -112,6 +112,12 @@ impl<'r> Cells<'r> {
         let value = value.map_err(|error| not_understood(self.at, error.to_string()))?;
         self.at += 1;
         Ok(value)
+    }
+
+    /// The next column as JSON.
+    pub(super) fn json_there<T: DeserializeOwned>(&mut self) -> rusqlite::Result<T> {
+        let at = self.at;
+        self.json()?.ok_or_else(|| not_understood(at, "there is no value".into()))
     }
 
     fn usage(&mut self) -> rusqlite::Result<Usage> {

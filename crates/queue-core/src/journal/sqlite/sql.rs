@@ -78,6 +78,10 @@ writes! {
     BudgetSet = "budget_set",
     BudgetWake = "budget_wake",
     BudgetAlert = "budget_alert",
+    ArchiveReady = "archive_ready",
+    ArchiveObjectAdd = "archive_object_add",
+    ArchiveAdd = "archive_add",
+    RestoreLetter = "restore_letter",
     DeleteJob = "delete_job",
     DeletePayload = "delete_payload",
     DeleteResult = "delete_result",
@@ -115,6 +119,17 @@ writes! {
     AuditLast = "audit_last",
     AuditAdd = "audit_add",
     AuditHeadSet = "audit_head_set",
+    EraseBegin = "erase_begin",
+    EraseEnd = "erase_end",
+    EraseEndpoints = "erase_endpoints",
+    EraseFound = "erase_found",
+    EraseHold = "erase_hold",
+    EraseIsOver = "erase_is_over",
+    EraseKeys = "erase_keys",
+    EraseReplay = "erase_replay",
+    EraseSecrets = "erase_secrets",
+    EraseShred = "erase_shred",
+    EraseSweep = "erase_walk",
 }
 
 macro_rules! reads {
@@ -128,6 +143,9 @@ macro_rules! reads {
 
 reads! {
     ANSWERED = "answered",
+    ARCHIVES = "archives",
+    ARCHIVE_OBJECTS = "archive_objects",
+    LETTER = "letter",
     LOAD = "load",
     LIVE = "live",
     MEMOS = "memos",
@@ -174,20 +192,30 @@ reads! {
     SESSIONS = "sessions",
     MAINTENANCE = "maintenance",
     ORDERS = "orders",
+    ERASE_COUNTS = "erase_counts",
+    ERASE_WALK = "erase_walk",
+    ERASURES = "erasures",
     FILLING = "filling",
     INCARNATION = "incarnation",
     WALK_NEWEST = "walk_newest",
     WALK_DEAD = "walk_dead",
     WALK_BATCH = "walk_batch",
     WALK_CAUSE = "walk_cause",
+    WALK_QUEUE = "walk_queue",
     OPERATION = "operation",
     OPERATIONS = "operations",
     LIST_NEWEST = "list_newest" and "list_filter",
     LIST_LIVE = "list_live" and "list_filter",
     LIST_DEAD = "list_dead" and "list_filter",
     LIST_CAUSE = "list_cause" and "list_filter",
+    LIST_DEAD_QUEUE = "list_dead_queue" and "list_filter",
     LIST_BATCH = "list_batch" and "list_filter",
 }
+
+/// The scripts of an erasure: several statements each, without arguments.
+pub(super) const ERASE_WHOLE: &str = text!("erase_whole");
+/// See [`ERASE_WHOLE`].
+pub(super) const ERASE_WINDOW: &str = text!("erase_window");
 
 /// The writer's statements, each prepared when it is first needed and then kept: looking one up by its text would
 /// cost as much as a small statement takes to run.

@@ -50,6 +50,24 @@ impl Fixture for File {
     fn clock(&self) -> ManualClock {
         self.clock.clone()
     }
+
+    async fn tables_with(&self, text: &str) -> Vec<(String, bool, u64)> {
+        let connection = rusqlite::Connection::open(self.path()).unwrap();
+        let names = |query: &str, of: &[&str]| -> Vec<String> {
+            let mut statement = connection.prepare(query).unwrap();
+            let names = statement.query_map(rusqlite::params_from_iter(of), |row| row.get(0)).unwrap();
+            names.collect::<Result<_, _>>().unwrap()
+        };
+        let tables = names("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", &[]);
+        let count = |table: String| {
+            let columns = names("SELECT name FROM pragma_table_info(?1)", &[&table]);
+            let any = columns.iter().map(|column| format!("instr(CAST(\"{column}\" AS TEXT), ?1) > 0"));
+            let query = format!("SELECT count(*) FROM \"{table}\" WHERE {}", any.collect::<Vec<_>>().join(" OR "));
+            let rows: i64 = connection.query_row(&query, [text], |row| row.get(0)).unwrap();
+            (table, columns.iter().any(|column| column == "tenant"), rows.unsigned_abs())
+        };
+        tables.into_iter().map(count).collect()
+    }
 }
 
 crate::journal_conformance!(File::fresh());
@@ -295,6 +313,8 @@ fn every_question_uses_its_index() {
         (read::LIST_NEWEST, "sqlite_autoindex_jobs_1 (id>? AND id<?)"),
         (read::LIST_LIVE, "jobs_live (run_at>? AND run_at<?)"),
         (read::LIST_DEAD, "jobs_dead (id>? AND id<?)"),
+        (read::LIST_DEAD_QUEUE, "jobs_dead_of_queue (queue=? AND id>? AND id<?)"),
+        (read::WALK_QUEUE, "jobs_dead_of_queue (queue=? AND id<?)"),
         (read::LIST_BATCH, "jobs_batch (batch_id=? AND id>? AND id<?)"),
         (read::WALK_NEWEST, "COVERING INDEX sqlite_autoindex_jobs_1 (id<?)"),
         (read::WALK_DEAD, "COVERING INDEX jobs_dead (id<?)"),

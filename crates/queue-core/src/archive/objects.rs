@@ -1,0 +1,206 @@
+//! Where objects are: a folder today, buckets by the same crate later. What is in an object, and what an object's own checksum
+//! must say before anything in it is believed.
+
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use tokio::task::spawn_blocking;
+use uuid::Uuid;
+
+use super::{ArchiveObject, Letter, hex_of};
+use crate::{
+    ids::{Name, OperationId},
+    ledger::Nanousd,
+    operations::{Order, STEP_MAX_JOBS},
+    time::Timestamp,
+};
+
+/// Most letters of one object: a step's.
+pub const OBJECT_MAX_LETTERS: usize = STEP_MAX_JOBS;
+/// Most bytes that an object may unfold to: some thousand times what one that was written here does, and less than a process has.
+const UNFOLDED_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+/// Longest time of one request: a few hundred MiB over a slow line.
+const REQUEST_MAX: Duration = Duration::from_secs(120);
+/// How hard zstd tries: its own default, some 200 MB/s and a tenth of the size for prompts that resemble each other.
+const LEVEL: i32 = 3;
+/// What a manifest says of its form.
+const FORM: u32 = 1;
+
+/// Why an object cannot be used.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ObjectsError {
+    /// The place is full, away, or read-only: try again later.
+    #[error("objects cannot be kept or read: {0}")]
+    Unavailable(String),
+    /// There is no such object, or it is not what was written.
+    #[error("{path}: {reason}")]
+    Damaged {
+        /// The object.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A place for objects. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Objects {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Objects {
+    /// A folder, which is made if it is not there. What it has taken survives a loss of power.
+    ///
+    /// # Errors
+    /// Of the file system.
+    pub fn folder(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        let folder = LocalFileSystem::new_with_prefix(path).map_err(io::Error::other)?;
+        Ok(Self { store: Arc::new(folder.with_fsync(true)) })
+    }
+
+    /// The folder that `file:PATH` or `file://PATH` names.
+    ///
+    /// # Errors
+    /// Says what would be right.
+    pub fn path_of(url: &str) -> Result<PathBuf, String> {
+        match url.split_once(':') {
+            Some(("file", path)) if !path.trim_start_matches("//").is_empty() => {
+                Ok(path.strip_prefix("//").unwrap_or(path).into())
+            }
+            _ => Err("objects.url is `file:PATH`, a folder that all processes share".to_owned()),
+        }
+    }
+
+    /// Writes letters of one tenant as a new object of an archive, with a manifest beside it, and reads the object back. What it
+    /// returns is to be committed; what is not is a file that nothing names.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`]: what was read back is not what was written.
+    pub async fn keep(
+        &self,
+        id: OperationId,
+        order: &Order,
+        letters: Arc<[Letter]>,
+        now: Timestamp,
+    ) -> Result<ArchiveObject, ObjectsError> {
+        let (body, mut object) = blocking(move || fold(&letters)).await??;
+        // The tenant first: all that is kept of it lies below one prefix.
+        let name = format!("archives/{}/{id}/{}", object.tenant, Uuid::now_v7());
+        object.path = format!("{name}.ndjson.zst");
+        self.put(&object.path, body).await?;
+        self.read(&object).await?;
+        let manifest = json!({
+            "form": FORM, "archive": id, "object": object, "filter": order.filter, "reason": order.reason,
+            "asked_by": order.asked_by, "written_at": now,
+        });
+        self.put(&format!("{name}.json"), format!("{manifest:#}\n").into()).await?;
+        Ok(object)
+    }
+
+    /// The letters of an object, once its checksum, their number and their tenant are what the journal has noted.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`] where one of these is not.
+    pub async fn letters(&self, object: &ArchiveObject) -> Result<Vec<Letter>, ObjectsError> {
+        let body = self.read(object).await?;
+        let damaged = |reason: String| ObjectsError::Damaged { path: object.path.clone(), reason };
+        let letters = blocking(move || unfold(&body)).await?.map_err(damaged)?;
+        if letters.len() as u64 != object.letters {
+            return Err(damaged(format!("{} letters, and there were {}", letters.len(), object.letters)));
+        }
+        match letters.iter().find(|letter| letter.tenant != object.tenant) {
+            Some(letter) => Err(damaged(format!("{} is of another tenant than its object", letter.id))),
+            None => Ok(letters),
+        }
+    }
+
+    async fn read(&self, object: &ArchiveObject) -> Result<Bytes, ObjectsError> {
+        let damaged = |reason: String| ObjectsError::Damaged { path: object.path.clone(), reason };
+        let path = path_of(&object.path)?;
+        let body = match in_time(async { self.store.get(&path).await?.bytes().await }).await {
+            Ok(body) => body,
+            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is not there".to_owned())),
+            Err(error) => return Err(ObjectsError::Unavailable(error.to_string())),
+        };
+        let found: [u8; 32] = Sha256::digest(&body).into();
+        if found != object.sha256 {
+            let (found, noted) = (hex_of(&found), hex_of(&object.sha256));
+            return Err(damaged(format!("its SHA-256 is {found}, and {noted} was written")));
+        }
+        Ok(body)
+    }
+
+    /// Never over an object that is there.
+    async fn put(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
+        let (path, options) = (path_of(path)?, PutOptions { mode: PutMode::Create, ..PutOptions::default() });
+        let put = self.store.put_opts(&path, PutPayload::from_bytes(body), options);
+        in_time(put).await.map(drop).map_err(|error| ObjectsError::Unavailable(error.to_string()))
+    }
+}
+
+fn path_of(path: &str) -> Result<object_store::path::Path, ObjectsError> {
+    let damaged = |error: object_store::path::Error| ObjectsError::Damaged {
+        path: path.to_owned(),
+        reason: format!("no object can have this name: {error}"),
+    };
+    object_store::path::Path::parse(path).map_err(damaged)
+}
+
+async fn in_time<T>(request: impl Future<Output = object_store::Result<T>>) -> object_store::Result<T> {
+    match tokio::time::timeout(REQUEST_MAX, request).await {
+        Ok(answer) => answer,
+        Err(_) => {
+            let source = format!("no answer within {REQUEST_MAX:?}").into();
+            Err(object_store::Error::Generic { store: "objects", source })
+        }
+    }
+}
+
+/// Compression takes a processor for a while.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ObjectsError> {
+    spawn_blocking(work).await.map_err(|error| ObjectsError::Unavailable(error.to_string()))
+}
+
+/// Letters as they are kept, a line each, and what is noted of them.
+fn fold(letters: &[Letter]) -> Result<(Bytes, ArchiveObject), ObjectsError> {
+    let mut lines = Vec::new();
+    let failed = |error: &dyn std::fmt::Display| ObjectsError::Unavailable(error.to_string());
+    for letter in letters {
+        serde_json::to_writer(&mut lines, letter).map_err(|error| failed(&error))?;
+        lines.push(b'\n');
+    }
+    let body = zstd::bulk::compress(&lines, LEVEL).map_err(|error| failed(&error))?;
+    let cost = letters.iter().map(|letter| letter.sums.cost_nanousd.0).fold(0, i64::saturating_add);
+    let ends = || letters.iter().map(|letter| letter.finished_at);
+    let object = ArchiveObject {
+        path: String::new(),
+        tenant: letters.first().map_or_else(|| Name::from(""), |letter| letter.tenant.clone()),
+        sha256: Sha256::digest(&body).into(),
+        bytes: body.len() as u64,
+        letters: letters.len() as u64,
+        calls: letters.iter().map(|letter| letter.sums.calls).sum(),
+        cost_nanousd: Nanousd(cost),
+        first_ended_at: ends().min().unwrap_or_default(),
+        last_ended_at: ends().max().unwrap_or_default(),
+    };
+    Ok((body.into(), object))
+}
+
+fn unfold(body: &[u8]) -> Result<Vec<Letter>, String> {
+    let decoder = zstd::stream::Decoder::new(body).map_err(|error| error.to_string())?;
+    let mut lines = Vec::new();
+    decoder.take(UNFOLDED_MAX_BYTES).read_to_end(&mut lines).map_err(|error| error.to_string())?;
+    let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read =
+        |(at, line): (usize, &[u8])| serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", at + 1));
+    lines.enumerate().map(read).collect()
+}

@@ -1,0 +1,4 @@
+-- Undoes 0018_archives.sql. Objects stay where they are, with their manifests; nothing here names them any more.
+DROP INDEX jobs_dead_of_queue;
+DROP TABLE archive_objects;
+DROP TABLE archives;
