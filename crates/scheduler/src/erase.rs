@@ -63,11 +63,28 @@ impl Eraser {
         let log = erasures.erasures().await?;
         let now = self.stores.clock.now();
         for erasure in log.iter().filter(|one| one.finished_at.is_none() || one.is_due(now)) {
-            if !self.cancel_jobs(&erasure.tenant).await? {
+            if !self.cancel_jobs(&erasure.tenant).await? || !self.erase_objects(&erasure.tenant).await {
                 return Ok(());
             }
         }
         self.walk(&log).await
+    }
+
+    /// Deletes what archives keep of a tenant, while its jobs' rows are still there to say that it is not done; `false` where that
+    /// has to be tried again.
+    async fn erase_objects(&self, tenant: &Name) -> bool {
+        let Some(objects) = &self.stores.objects else { return true };
+        match objects.erase(tenant).await {
+            Ok(0) => true,
+            Ok(files) => {
+                tracing::info!(files, "archived letters of an erased tenant are deleted");
+                true
+            }
+            Err(error) => {
+                tracing::warn!(%error, "archived letters of an erased tenant cannot be deleted yet");
+                false
+            }
+        }
     }
 
     /// Cancels what may still run; `false` where this process stops before all is done.

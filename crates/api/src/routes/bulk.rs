@@ -103,19 +103,26 @@ pub(crate) async fn submit(
         let app = app.clone();
         submit::aside(move || read_all(&app, &origin, &earlier, media, &body)).await??
     };
-    let asking = items.iter().filter(|item| item.asks_providers()).count();
-    // Each is refused by itself: some may come in, and the others later.
-    let granted = charge.pay(&app, (0, u32::try_from(asking).unwrap_or(u32::MAX))).await?;
-    let items = granted_of(items, granted);
     let new = items.iter().filter(|item| matches!(item, Item::New(_))).count();
     if new == 0 {
+        charge.pay(&app, (0, 0)).await?;
         return answer(&app, &caller, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
     }
     let room = submit::enter(&app, &tenant, new).await?;
     let items = within(&room, items);
+    let asking = items.iter().filter(|item| item.asks_providers()).count();
+    // Each is refused by itself: some may come in, and the others later.
+    let paid = charge.pay(&app, (0, u32::try_from(asking).unwrap_or(u32::MAX))).await;
+    let items = granted_of(items, paid.inspect_err(|_| room.settle(&[]))?);
     let (slots, jobs): (Vec<_>, Vec<_>) = items.into_iter().map(Item::part).unzip();
     let jobs: Vec<_> = jobs.into_iter().flatten().collect();
-    let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held, room).await? };
+    let accepted = match jobs.is_empty() {
+        true => {
+            room.settle(&[]);
+            Vec::new()
+        }
+        false => submit::accept(&app, jobs, held, room).await?,
+    };
     answer(&app, &caller, slots, accepted).await
 }
 

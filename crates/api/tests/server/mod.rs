@@ -367,12 +367,12 @@ pub async fn archive(stores: &Stores, letters: &[JobId]) -> OperationId {
         asked_by: "abcd1234".into(),
     };
     let (id, owner, now) = (OperationId::generate(), Uuid::now_v7(), stores.clock.now());
-    stores.operations.begin(id, order.clone(), now).await.unwrap();
+    stores.operations.begin(id, order, now).await.unwrap();
     let operation = stores.operations.take(id, 0, Some(owner)).await.unwrap().unwrap();
     let rows = stores.reads.jobs(letters).await.unwrap().into_iter().flatten();
     let picks: Vec<_> = rows.map(|job| Pick { id: job.id, epoch: job.epoch, cost: None, holder: None }).collect();
     let whole = stores.archives.letters(&picks).await.unwrap();
-    let object = stores.objects.as_ref().unwrap().keep(id, &order, whole.into(), now).await.unwrap();
+    let object = stores.objects.as_ref().unwrap().keep(id, whole.into()).await.unwrap();
     let end = Some((OperationState::Done, None));
     let step = operations::Step { picks, objects: vec![object], end, ..operations::Step::beat(&operation, owner) };
     let stepped = stores.operations.step(step, now).await.unwrap();

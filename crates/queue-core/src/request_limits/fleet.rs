@@ -107,7 +107,17 @@ impl FleetRequestLimits {
         let shares: Vec<Draw> = draws.iter().filter(own).cloned().collect();
         let shares: Vec<Draw> =
             shares.into_iter().map(|draw| Draw { quota: draw.quota.share(self.processes()), ..draw }).collect();
-        let answer = locked(&self.share).take(&shares, now_us(&*self.clock));
+        let now = now_us(&*self.clock);
+        let answer = {
+            let (mut heard, mut share) = (locked(&self.heard), locked(&self.share));
+            // Whoever has just used up the whole limit has used up its shares, too: one late answer is no new burst.
+            for (draw, of_share) in draws.iter().filter(own).zip(&shares) {
+                for level in heard.look(std::slice::from_ref(draw), now).levels.into_iter().flatten() {
+                    share.hear(of_share, now, level.whole_us);
+                }
+            }
+            share.take(&shares, now)
+        };
         let mut levels = answer.levels.into_iter();
         let levels = draws.iter().map(|draw| if own(&draw) { levels.next().flatten() } else { None }).collect();
         // Where all that is counted is open, all may come.

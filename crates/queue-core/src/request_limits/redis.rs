@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Changes with the form of what is kept: another version's data is not read.
-const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 1;
 /// How long a meter is kept beyond the moment at which it is whole: longer than clocks of a primary and its replica differ.
 const KEEP_MS: u64 = 60_000;
 

@@ -21,6 +21,7 @@ texts! {
     ARCHIVES = "archives",
     ARCHIVE_ADD = "archive_add",
     ARCHIVE_OBJECTS = "archive_objects",
+    ARCHIVE_OBJECT_RESTORE = "archive_object_restore",
     ARCHIVE_READY = "archive_ready",
     ATTEMPTS_OF = "attempts_of",
     AUDIT_ADD = "audit_add",

@@ -81,6 +81,7 @@ writes! {
     ArchiveReady = "archive_ready",
     ArchiveObjectAdd = "archive_object_add",
     ArchiveAdd = "archive_add",
+    ArchiveObjectRestore = "archive_object_restore",
     RestoreLetter = "restore_letter",
     DeleteJob = "delete_job",
     DeletePayload = "delete_payload",
