@@ -111,7 +111,6 @@ async fn who_is_far_over_a_limit_costs_no_call() {
     assert_eq!(calls(), before + 1);
 }
 
-/// Each policy while the server is away; and afterwards the store decides again.
 /// A store that answers late once must not be worth another burst.
 #[tokio::test]
 async fn what_was_used_up_is_used_up_without_the_store() {
@@ -120,17 +119,18 @@ async fn what_was_used_up_is_used_up_without_the_store() {
     let one = fleet(&config(&server, &clock), Arc::new(clock.clone()));
     let local = Draw { when_away: Away::Local, ..request() };
     for _ in 0..100 {
-        assert!(one.take(&[local.clone()]).await.unwrap().admitted);
+        assert!(one.take(slice::from_ref(&local)).await.unwrap().admitted);
     }
     server.stop();
     clock.advance_ms(600);
     let mut passed = 0;
     for _ in 0..50 {
-        passed += usize::from(one.take(&[local.clone()]).await.unwrap().admitted);
+        passed += usize::from(one.take(slice::from_ref(&local)).await.unwrap().admitted);
     }
     assert_eq!(passed, 1, "what came back meanwhile");
 }
 
+/// Each policy while the server is away; and afterwards the store decides again.
 #[tokio::test]
 async fn while_the_store_is_away_each_limit_does_as_it_says() {
     let mut server = RedisServer::start_with(&[]);
