@@ -26,6 +26,8 @@ CREATE TABLE archive_objects (
     cost_nanousd   bigint NOT NULL,
     first_ended_at bigint NOT NULL,
     last_ended_at  bigint NOT NULL,
+    -- Its letters were put back: what became of them since is in the journal, or in a later archive, and not here.
+    restored       boolean NOT NULL DEFAULT FALSE,
     PRIMARY KEY (archive_id, path)
 );
 

@@ -26,6 +26,8 @@ CREATE TABLE archive_objects (
     cost_nanousd   INTEGER NOT NULL,
     first_ended_at INTEGER NOT NULL,
     last_ended_at  INTEGER NOT NULL,
+    -- Its letters were put back: what became of them since is in the journal, or in a later archive, and not here.
+    restored       INTEGER NOT NULL DEFAULT 0 CHECK (restored IN (0, 1)),
     PRIMARY KEY (archive_id, path)
 ) STRICT, WITHOUT ROWID;
 

@@ -17,9 +17,12 @@ use axum::{
     extract::{FromRequestParts, MatchedPath, RawPathParams, Request},
     http::Method,
 };
-use queue_core::journal::{
-    Grant,
-    Role::{self, Admin, Analyst, Operator, User},
+use queue_core::{
+    ids::Name,
+    journal::{
+        Grant,
+        Role::{self, Admin, Analyst, Operator, User},
+    },
 };
 use utoipa::openapi::{
     Content, OpenApi, PathItem, Ref, RefOr, ResponseBuilder, extensions::Extensions, path::Operation,
@@ -30,6 +33,7 @@ use crate::{
     app::Shared,
     auth::Caller,
     problem::{self, Cause, Problem},
+    request_limits,
 };
 
 /// Whom a route shows what.
@@ -76,6 +80,9 @@ impl Row {
 const fn on(route: &'static str, least: Role, scope: &'static str, bound: Bound) -> Row {
     Row { route, least, scope, bound }
 }
+
+/// The scope of erasing: the only changes that may be made to a tenant that is erased.
+const ERASE: &str = "tenants:erase";
 
 /// Every route below `/v1`.
 #[rustfmt::skip] // one line a route
@@ -132,6 +139,9 @@ const TABLE: &[Row] = &[
     on("GET /v1/tenants/{tenant}", Analyst, "tenants:read", Tenant),
     on("PUT /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
     on("PATCH /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
+    on("POST /v1/tenants/{tenant}/erase", Admin, "tenants:erase", Everywhere),
+    on("GET /v1/erasures", Admin, "tenants:erase", Everywhere),
+    on("POST /v1/erasures", Admin, "tenants:erase", Everywhere),
     on("GET /v1/credentials", Admin, "credentials:read", Everywhere),
     on("POST /v1/credentials/rewrap", Admin, "credentials:write", Everywhere),
     on("GET /v1/tenants/{tenant}/credentials", Admin, "credentials:read", Everywhere),
@@ -158,6 +168,7 @@ const TABLE: &[Row] = &[
     on("POST /v1/keys", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys", Admin, "keys:write", Everywhere),
     on("GET /v1/keys/{key}", Admin, "keys:read", Everywhere),
+    on("PATCH /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("POST /v1/keys/{key}/rotate", Admin, "keys:write", Everywhere),
     on("POST /v1/auth/token", User, "auth:token", Own),
@@ -183,13 +194,21 @@ pub(crate) async fn permitted(app: &Shared, caller: &Caller, request: Request) -
         return Err(Problem::new(Cause::Forbidden, "nobody may do this: the route has no permission yet"));
     };
     caller.may(row)?;
-    let (Some(tenant), true) = (caller.bound(), path.contains("{tenant}")) else { return Ok(request) };
+    let changes = ![Method::GET, Method::HEAD].contains(request.method()) && row.scope != ERASE;
+    if !path.contains("{tenant}") || (caller.bound().is_none() && !changes) {
+        return Ok(request);
+    }
     let (mut parts, body) = request.into_parts();
     let params = RawPathParams::from_request_parts(&mut parts, app)
         .await
         .map_err(|error| Problem::new(Cause::BadRequest, "the path cannot be read").at("/path", error.body_text()))?;
-    if let Some((_, named)) = params.iter().find(|(name, named)| *name == "tenant" && *named != tenant.as_str()) {
-        return Err(Problem::no_tenant(named));
+    if let Some((_, named)) = params.iter().find(|(name, _)| *name == "tenant") {
+        if caller.bound().is_some_and(|tenant| tenant.as_str() != named) {
+            return Err(Problem::no_tenant(named));
+        }
+        if changes {
+            app.policy().await?.check_tenant(&Name::from(named))?;
+        }
     }
     Ok(Request::from_parts(parts, body))
 }
@@ -231,6 +250,7 @@ pub(crate) fn describe(document: &mut OpenApi) {
                     ("414", "the address is too long", true),
                     ("415", "the body is of another media type or encoding", has_body),
                     ("422", "a parameter or a field is wrong; `errors` says which, and why", true),
+                    ("429", "the key or the tenant asks too often", true),
                     ("431", "the headers are too many or too large", true),
                     ("500", "something is broken on our side", true),
                     ("503", "not now; `Retry-After` says when", true),
@@ -243,6 +263,7 @@ pub(crate) fn describe(document: &mut OpenApi) {
                         responses.insert(status.to_owned(), RefOr::T(response.build()));
                     }
                 }
+                request_limits::describe(&mut operation.responses.responses);
             }
             name_problems(operation);
         }

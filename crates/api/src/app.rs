@@ -2,13 +2,21 @@
 
 use std::sync::Arc;
 
-use queue_core::{keys::KeyCache, payload::Surroundings, time::Timestamp};
+use queue_core::{journal::JournalError, keys::KeyCache, payload::Surroundings, time::Timestamp};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    Api, audit::Refusals, backlog::Backlogs, health::Health, idempotency::InFlight, maintenance::Standing,
-    policy::Policies, signing::Signing, tokens::believed::Believed, waiters::Waiters,
+    Api,
+    audit::Refusals,
+    backlog::Backlogs,
+    health::Health,
+    idempotency::InFlight,
+    maintenance::Standing,
+    policy::{Policies, Policy},
+    signing::Signing,
+    tokens::believed::Believed,
+    waiters::Waiters,
 };
 
 /// Most event streams and long polls at once: each is a connection, a task and a subscription.
@@ -86,6 +94,11 @@ impl App {
     /// Now, by the store's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.api.stores.clock.now()
+    }
+
+    /// What tenants may ask for.
+    pub(crate) async fn policy(&self) -> Result<Policy, JournalError> {
+        self.policies.now(&self.api.stores).await
     }
 
     /// What payload checks need to know.

@@ -78,6 +78,8 @@ struct Notes {
     before: Option<Value>,
     /// The job whose payload or result is shown, and whose it is.
     shown: Option<(JobId, Name)>,
+    /// A name that is not to be written, and what stands for it; the words of the call are left out, too.
+    alias: Option<(Name, String)>,
 }
 
 tokio::task_local! {
@@ -134,6 +136,17 @@ pub(crate) fn before(value: &impl serde::Serialize) {
 /// Whose job is shown with its payload or result.
 pub(crate) fn reads_of(job: JobId, tenant: &Name) {
     note(|notes| notes.shown = Some((job, tenant.clone())));
+}
+
+/// The call is about a tenant that was erased, or by one: the row names it by its pseudonym, and says nothing of what it was asked or
+/// answered.
+pub(crate) fn under(tenant: &Name, pseudonym: &str) {
+    note(|notes| notes.alias = Some((tenant.clone(), pseudonym.to_owned())));
+}
+
+/// The row says nothing of what was asked or answered.
+pub(crate) fn unnamed() {
+    under(&Name::from(""), "");
 }
 
 /// Refusals of this minute.
@@ -273,7 +286,7 @@ fn is_recorded(call: &Call, notes: &Notes, response: &Response) -> bool {
         return true;
     }
     if call.changes() && notes.caller.is_some() {
-        // What could not be read has changed nothing.
+        // What could not be read, or came too often, has changed nothing.
         return !problem.is_some_and(Problem::is_of_reading);
     }
     let Notes { caller: Some(caller), shown: Some((_, tenant)), .. } = notes else { return false };
@@ -290,18 +303,24 @@ async fn record(app: &App, call: Call, notes: Notes, response: Response) -> Resp
     let (is_known, shows) = (notes.caller.is_some(), !call.changes() && !is_refusal);
     let left_out = if is_refusal { app.refusals.admit(is_known, Instant::now()) } else { Some(0) };
     let Some(left_out) = left_out else { return response };
-    let (response, answer) = if call.changes() { looked_at(response).await } else { (response, None) };
+    let alias = notes.alias.clone();
+    let notes = if alias.is_some() { Notes { request: None, before: None, ..notes } } else { notes };
+    let (response, answer) =
+        if call.changes() && alias.is_none() { looked_at(response).await } else { (response, None) };
     let detail = detail(&notes, response.extensions().get::<Problem>(), answer, left_out);
     let caller = notes.caller.as_ref();
     let entry = AuditEntry {
         at: app.now(),
         actor: caller.map(|caller| caller.key_id.to_string()).or(call.claimed),
         role: caller.map(|caller| caller.role.to_string()),
-        tenant: caller.map(|caller| caller.tenant.to_string()),
+        tenant: caller.map(|caller| known_as(&alias, caller.tenant.as_str())),
         address: call.address,
         action: format!("{} {}", call.method, call.route),
         // Who is not known may have put anything into the query.
         subject: match call.query.filter(|_| caller.is_some()) {
+            _ if alias.is_some() => {
+                call.path.split('/').map(|part| known_as(&alias, part)).collect::<Vec<_>>().join("/")
+            }
             Some(query) => format!("{}?{query}", call.path),
             None => call.path,
         },
@@ -321,6 +340,14 @@ async fn record(app: &App, call: Call, notes: Notes, response: Response) -> Resp
             Problem::new(Cause::Unavailable, detail).retry_after(1).into_response()
         }
         Written::No => response,
+    }
+}
+
+/// A name, or what stands for it.
+fn known_as(alias: &Option<(Name, String)>, name: &str) -> String {
+    match alias {
+        Some((hidden, pseudonym)) if hidden.as_str() == name => pseudonym.clone(),
+        _ => name.to_owned(),
     }
 }
 

@@ -11,9 +11,11 @@ use axum::{
 use queue_core::{
     ids::Name,
     job::Job,
-    journal::{ApiKey, Grant, JobFilter, Ledger, Reads, Role, Within},
-    keys::{Opened, Secret},
+    journal::{ApiKey, Grant, JobFilter, JournalError, Ledger, Reads, Role, Within},
+    keys::{Opened, Secret, hash_opens},
+    request_limits::Rates,
     stores::Stores,
+    time::Timestamp,
 };
 
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
     app::{App, Shared},
     audit,
     problem::{Cause, Problem},
+    request_limits,
     tokens::{Tokens, Verified, believed::Belief},
 };
 
@@ -40,6 +43,12 @@ pub(crate) struct Caller {
     pub(crate) secret_hash: Option<[u8; 32]>,
     /// What it is narrowed to; empty: all that its role may do.
     pub(crate) grants: Vec<Grant>,
+    /// The role whose limits of requests are its own: of a token those of the key that it was made from.
+    pub(crate) limited_as: Role,
+    /// What was set for its key instead.
+    pub(crate) rates: Rates,
+    /// When its key ends by itself; of a token the key that it was made from.
+    pub(crate) key_ends_at: Option<Timestamp>,
 }
 
 impl Caller {
@@ -51,6 +60,9 @@ impl Caller {
             key_id: Name::from(key.id.as_str()),
             grants: key.grants.clone(),
             token: None,
+            limited_as: key.role,
+            rates: key.rates,
+            key_ends_at: key.expires_at,
         }
     }
 
@@ -73,7 +85,23 @@ impl Caller {
             }
         };
         let (tenant, role, grants) = (token.tenant.clone(), token.role, token.grants.clone());
-        Self { tenant, role, key_id, grants, secret_hash: None, token: Some(token) }
+        Self {
+            tenant,
+            role,
+            key_id,
+            grants,
+            secret_hash: None,
+            token: Some(token),
+            limited_as: role,
+            rates: Rates::default(),
+            key_ends_at: None,
+        }
+    }
+
+    /// The bearer of a token that was made from this key: both together ask no more often than the key may, and what it makes
+    /// ends no later.
+    fn limited_by(self, key: &ApiKey) -> Self {
+        Self { limited_as: key.role, rates: key.rates, key_ends_at: key.expires_at, ..self }
     }
 
     /// The tenant outside of which nothing exists for it; `None` for roles over tenants.
@@ -138,6 +166,11 @@ impl Caller {
         Ok(())
     }
 
+    /// The end of its own key, if something that ends then would outlive it.
+    pub(crate) fn outlived_by(&self, end: Option<Timestamp>) -> Option<Timestamp> {
+        self.key_ends_at.filter(|own| end.is_none_or(|end| end > *own))
+    }
+
     /// Refuses to hand out more than the caller itself has.
     pub(crate) fn check_hands_out(&self, role: Role, grants: &[Grant]) -> Result<(), Problem> {
         if role > self.role {
@@ -172,13 +205,19 @@ async fn admit(app: Shared, request: Request, next: Next) -> Response {
     match caller_of(&app, request.headers()).await {
         Ok(caller) => {
             audit::by(&caller);
-            match access::permitted(&app, &caller, request).await {
-                Ok(mut request) => {
-                    request.extensions_mut().insert(caller);
-                    next.run(request).await
-                }
-                Err(problem) => problem.into_response(),
+            if let Err(problem) = check_tenant(&app, &caller).await {
+                return problem.into_response();
             }
+            request_limits::around(&app, &caller, request, async |request| {
+                match access::permitted(&app, &caller, request).await {
+                    Ok(mut request) => {
+                        request.extensions_mut().insert(caller.clone());
+                        next.run(request).await
+                    }
+                    Err(problem) => problem.into_response(),
+                }
+            })
+            .await
         }
         Err(Refusal::Missing) => challenge(
             Problem::new(Cause::Unauthorized, "send the header `Authorization: Bearer lsk_…`, or a token")
@@ -191,6 +230,16 @@ async fn admit(app: Shared, request: Request, next: Next) -> Response {
         ),
         Err(Refusal::Other(problem)) => problem.into_response(),
     }
+}
+
+/// Refuses callers of a tenant that was erased: their key may have been believed a moment ago, and an issuer may go on making tokens.
+async fn check_tenant(app: &App, caller: &Caller) -> Result<(), Problem> {
+    // A journal that is away refuses by itself what needs it.
+    let Ok(policy) = app.policy().await else { return Ok(()) };
+    if let Some(pseudonym) = policy.pseudonym(&caller.tenant) {
+        audit::under(&caller.tenant, pseudonym);
+    }
+    policy.check_tenant(&caller.tenant)
 }
 
 enum Refusal {
@@ -215,7 +264,7 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
         let stores = &app.api.stores;
         let belief = app.believed.look(&app.api.tokens, &app.keys, stores, bearer, now).await;
         return match belief.map_err(|error| Refusal::Other(error.into()))? {
-            Belief::Bearer(token) => Ok(Caller::bearing(token)),
+            Belief::Bearer(token) => bearer_of_token(app, token).await,
             Belief::Refused(reason) => Err(Refusal::Invalid(format!("the token is not valid: {reason}"))),
         };
     }
@@ -240,6 +289,29 @@ async fn caller_of(app: &App, headers: &HeaderMap) -> Result<Caller, Refusal> {
     }
 }
 
+async fn bearer_of_token(app: &App, token: Arc<Verified>) -> Result<Caller, Refusal> {
+    let Some(source) = &token.key else { return Ok(Caller::bearing(token)) };
+    let found =
+        app.keys.key(&*app.api.stores.identity, &source.id).await.map_err(|error| Refusal::Other(error.into()))?;
+    match found {
+        Some((key, _)) => Ok(Caller::bearing(token).limited_by(&key)),
+        None => Err(Refusal::Invalid("the token is not valid: its key is gone".into())),
+    }
+}
+
+/// Whether a caller that was let in a while ago would still be let in: its key or token opens what it did.
+pub(crate) async fn is_still_let_in(app: &App, caller: &Caller) -> Result<bool, JournalError> {
+    let (stores, now) = (&app.api.stores, app.now());
+    match (&caller.token, &caller.secret_hash) {
+        (Some(token), _) => app.believed.still_holds(&app.keys, stores, token, now).await,
+        (None, Some(hash)) => {
+            let found = app.keys.key(&*stores.identity, caller.key_id.as_str()).await?;
+            Ok(found.is_some_and(|(key, _)| key.is_usable(now) && hash_opens(hash, &key, now)))
+        }
+        (None, None) => Ok(false),
+    }
+}
+
 fn challenge(problem: Problem, how: &'static str) -> Response {
     let mut response = problem.into_response();
     response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(how));
@@ -252,7 +324,17 @@ mod tests {
 
     fn caller(role: Role, grants: &[&str]) -> Caller {
         let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
-        Caller { tenant: "acme".into(), role, key_id: "abcd1234".into(), grants, secret_hash: None, token: None }
+        Caller {
+            tenant: "acme".into(),
+            role,
+            key_id: "abcd1234".into(),
+            grants,
+            secret_hash: None,
+            token: None,
+            limited_as: role,
+            rates: Rates::default(),
+            key_ends_at: None,
+        }
     }
 
     #[test]

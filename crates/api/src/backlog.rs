@@ -133,9 +133,10 @@ impl Room {
         Some(Problem::new(Cause::BacklogFull, detail).of_backlog(full).retry_after(RETRY_AFTER_S))
     }
 
-    /// Gives back what was not needed: jobs that the journal had already, or refused.
+    /// Gives back what was not needed: jobs that were refused behind this, or that the journal had already, or refused.
     pub(crate) fn settle(&self, answers: &[Accepted]) {
-        let unused = answers.iter().filter(|answer| **answer != Accepted::New).count() as u64;
+        let came = answers.iter().filter(|answer| **answer == Accepted::New).count() as u64;
+        let unused = self.granted.saturating_sub(came);
         let mut numbers = locked(&self.tenant.numbers);
         numbers.used = numbers.used.saturating_sub(unused);
     }

@@ -5,6 +5,7 @@ use std::{borrow::Cow, ops::RangeInclusive, time::Duration};
 use queue_core::{
     ids::Name,
     payload::FieldError,
+    request_limits::{RATE_MAX, Rates},
     time::{Timestamp, parse_duration},
 };
 use serde_json::value::RawValue;
@@ -15,6 +16,9 @@ use crate::{json, problem::Problem};
 pub(crate) const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 /// Furthest moment that a job may name: what lies beyond is a mistake (a wrong unit, year 9999), not a plan.
 pub(crate) const AHEAD_MAX_MS: i64 = 366 * 24 * 60 * 60 * 1_000;
+
+/// The fields that say how often somebody may ask.
+pub(crate) const RATES: [&str; 2] = ["requests_per_minute", "llm_submits_per_minute"];
 
 /// A field's raw JSON, if it was given.
 pub(crate) type Raw<'a> = Option<&'a RawValue>;
@@ -89,6 +93,20 @@ impl Fields {
             self.wrong(name, format!("must be a whole number from {low} to {high}, not {}", described(raw)));
         }
         value
+    }
+
+    /// The fields of [`RATES`] over what there was: one that is `null` is taken away.
+    pub(crate) fn rates(&mut self, raws: [Raw<'_>; 2], before: Rates) -> Rates {
+        let mut read = |name, raw: Raw<'_>, before| match raw {
+            None => before,
+            Some(null) if null.get() == "null" => None,
+            raw => self.integer(name, raw, 1..=RATE_MAX),
+        };
+        let [requests, submits] = raws;
+        Rates {
+            requests_per_minute: read(RATES[0], requests, before.requests_per_minute),
+            llm_submits_per_minute: read(RATES[1], submits, before.llm_submits_per_minute),
+        }
     }
 
     /// `true` or `false`.

@@ -11,6 +11,8 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
+use crate::request_limits;
+
 /// How long a browser may remember what it was allowed.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
 /// Smallest answer that is compressed, in bytes: below, it costs more than it saves.
@@ -57,6 +59,8 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
         header::ETAG,
         header::LOCATION,
         header::RETRY_AFTER,
+        request_limits::POLICY,
+        request_limits::STANDING,
         HeaderName::from_static("idempotency-replayed"),
         HeaderName::from_static("x-request-id"),
     ];

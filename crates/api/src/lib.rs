@@ -26,6 +26,7 @@ mod params;
 mod policy;
 mod problem;
 mod replay;
+mod request_limits;
 mod routes;
 mod serve;
 mod settings;
@@ -47,6 +48,7 @@ use queue_core::{
     egress::Allowed,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    request_limits::{RequestLimits, Rules},
     route::Routes,
     stores::{Check, Stores},
 };
@@ -70,6 +72,8 @@ pub struct Api {
     pub limiter: Arc<dyn Limiter>,
     /// What they may take.
     pub limits: Arc<InForce>,
+    /// How often keys and tenants may ask.
+    pub request_limits: Arc<dyn RequestLimits>,
     /// Whose key a call is made with.
     pub credentials: Arc<Credentials>,
     /// Whose tokens are believed besides keys.
@@ -104,6 +108,8 @@ pub struct Settings {
     /// Time after which every process obeys a tenant's new credential policy: the answer to whoever sets it waits so long.
     /// Nothing where this process is alone.
     pub policy_settles: Duration,
+    /// How often keys and tenants may ask for whom nothing was set: any number, unless it says something.
+    pub request_limits: Rules,
     /// Where URLs that users name may lead.
     pub outbound: Allowed,
     /// The version that `/health` and `/openapi.json` name.
@@ -119,6 +125,7 @@ impl Default for Settings {
             max_job_bytes: 1024 * 1024,
             bounds: Bounds::default(),
             policy_settles: Duration::ZERO,
+            request_limits: Rules::default(),
             outbound: Allowed::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -134,6 +134,15 @@ pub(crate) fn cursor(last: JobId) -> String {
     format!("c{}", last.0.simple())
 }
 
+/// A position at which no job is: the end of the millisecond in which a job was made. Its id begins with that time.
+pub(crate) fn end_of_its_ms(job: JobId) -> JobId {
+    let mut bytes = [0xff; 16];
+    bytes[..6].copy_from_slice(&job.0.as_bytes()[..6]);
+    // The version and the variant, so that it is an id like others.
+    (bytes[6], bytes[8]) = (0x7f, 0xbf);
+    JobId(Uuid::from_bytes(bytes))
+}
+
 fn parse_cursor(text: &str) -> Option<JobId> {
     let hex = text.strip_prefix('c').filter(|hex| hex.len() == 32)?;
     JobId::from_str(hex).ok()

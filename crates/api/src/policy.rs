@@ -12,12 +12,14 @@ use queue_core::{
     error::ErrorClass,
     fallback::Link,
     ids::Name,
-    journal::{Catalog, JournalError, TenantRules, TenantSettings, Versioned},
+    journal::{JournalError, TenantRules, TenantSettings, Versioned},
     ledger::Nanousd,
     payload::{
         Surroundings,
         quote::{Quote, Unpriced},
     },
+    request_limits::Rates,
+    stores::Stores,
 };
 
 use crate::problem::{Cause, Problem};
@@ -31,6 +33,8 @@ struct All {
     tenants: BTreeMap<Name, Versioned<TenantSettings>>,
     /// Queues that take no jobs.
     draining: BTreeSet<Name>,
+    /// Tenants that were erased, each with its pseudonym.
+    erased: BTreeMap<Name, String>,
 }
 
 /// The settings of tenants and queues as this process read them last.
@@ -60,7 +64,7 @@ impl Policies {
     }
 
     /// What holds now.
-    pub(crate) async fn now(&self, catalog: &dyn Catalog) -> Result<Policy, JournalError> {
+    pub(crate) async fn now(&self, stores: &Stores) -> Result<Policy, JournalError> {
         if let Some(all) = self.fresh() {
             return Ok(Policy(all));
         }
@@ -69,9 +73,11 @@ impl Policies {
             return Ok(Policy(all));
         }
         let (read_at, changes) = (Instant::now(), self.held().changes);
-        let (tenants, queues) = tokio::try_join!(catalog.tenants(), catalog.queues())?;
+        let (catalog, erasures) = (&stores.catalog, &stores.erasures);
+        let (tenants, queues, log) = tokio::try_join!(catalog.tenants(), catalog.queues(), erasures.erasures())?;
         let draining = queues.into_iter().filter(|(_, settings)| settings.value.draining).map(|(queue, _)| queue);
-        let all = Arc::new(All { tenants, draining: draining.collect() });
+        let erased = log.into_iter().map(|erasure| (erasure.tenant, erasure.pseudonym)).collect();
+        let all = Arc::new(All { tenants, draining: draining.collect(), erased });
         let mut held = self.held();
         if held.changes == changes {
             held.read = Some((all.clone(), read_at));
@@ -96,9 +102,27 @@ impl Policy {
     pub(crate) fn rules(&self, tenant: &Name) -> Option<&TenantRules> {
         self.0.tenants.get(tenant).map(|settings| &settings.value.rules).filter(|rules| !rules.is_empty())
     }
+
+    /// How often a tenant may ask, as far as somebody set it.
+    pub(crate) fn rates(&self, tenant: &Name) -> Rates {
+        self.0.tenants.get(tenant).map_or_else(Rates::default, |settings| settings.value.rates)
+    }
 }
 
 impl Policy {
+    /// The pseudonym of a tenant that was erased.
+    pub(crate) fn pseudonym(&self, tenant: &Name) -> Option<&str> {
+        self.0.erased.get(tenant).map(String::as_str)
+    }
+
+    /// Refuses whatever would leave something of a tenant that was erased.
+    pub(crate) fn check_tenant(&self, tenant: &Name) -> Result<(), Problem> {
+        if self.pseudonym(tenant).is_none() {
+            return Ok(());
+        }
+        Err(Problem::new(Cause::TenantErased, "the tenant was erased, and its name is not taken again"))
+    }
+
     /// Refuses a job for a queue that is to run empty.
     pub(crate) fn check_queue(&self, queue: &Name) -> Result<(), Problem> {
         if !self.0.draining.contains(queue) {

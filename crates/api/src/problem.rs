@@ -40,6 +40,8 @@ pub(crate) enum Cause {
     OperationRunning,
     OperationEnded,
     QueueDraining,
+    TenantErased,
+    TenantOperates,
     IdempotencyInFlight,
     UniqueKeyHeld,
     KeyEnded,
@@ -51,6 +53,7 @@ pub(crate) enum Cause {
     UnsupportedMediaType,
     IdempotencyKeyReused,
     BacklogFull,
+    RateLimited,
     TooDear,
     TooMany,
     NoObjects,
@@ -83,6 +86,8 @@ impl Cause {
                 (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
             }
             Self::QueueDraining => (StatusCode::CONFLICT, "queue-draining", "The queue takes no jobs"),
+            Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
+            Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
@@ -107,6 +112,9 @@ impl Cause {
             Self::BacklogFull => {
                 (StatusCode::TOO_MANY_REQUESTS, "backlog-full", "The tenant has as many live jobs as it may")
             }
+            Self::RateLimited => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate-limited", "The caller asks more often than it may")
+            }
             Self::TooDear => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
@@ -119,14 +127,23 @@ impl Cause {
         }
     }
 
-    /// Whether the request could not be read, so that it has asked for nothing.
+    /// Whether the request could not be read, or came too often to be read, so that it has asked for nothing.
     fn is_of_reading(self) -> bool {
         use Cause::{
-            BadRequest, InvalidFields, InvalidJson, MethodNotAllowed, Timeout, TooLarge, UnsupportedMediaType,
+            BadRequest, InvalidFields, InvalidJson, MethodNotAllowed, RateLimited, Timeout, TooLarge,
+            UnsupportedMediaType,
         };
-        let of_reading =
-            [BadRequest, InvalidJson, InvalidFields, MethodNotAllowed, Timeout, TooLarge, UnsupportedMediaType];
-        of_reading.contains(&self)
+        matches!(
+            self,
+            BadRequest
+                | InvalidJson
+                | InvalidFields
+                | MethodNotAllowed
+                | RateLimited
+                | Timeout
+                | TooLarge
+                | UnsupportedMediaType
+        )
     }
 
     /// The cause that stands for a status which some layer answered without one.
@@ -157,6 +174,7 @@ pub(crate) struct Problem {
     retry_after_s: Option<u32>,
     backlog: Option<BacklogView>,
     estimate_usd: Option<String>,
+    violated: Vec<&'static str>,
 }
 
 impl Problem {
@@ -175,6 +193,7 @@ impl Problem {
             retry_after_s: None,
             backlog: None,
             estimate_usd: None,
+            violated: Vec::new(),
         }
     }
 
@@ -226,6 +245,12 @@ impl Problem {
         self
     }
 
+    /// The same problem with the limits of requests that stand in the way.
+    pub(crate) fn violating(mut self, limits: Vec<&'static str>) -> Self {
+        self.violated = limits;
+        self
+    }
+
     /// The same problem with the advice to ask again after this many seconds.
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
@@ -255,6 +280,7 @@ impl Problem {
             retry_after_seconds: self.retry_after_s,
             backlog: self.backlog.clone(),
             estimate_usd: self.estimate_usd.clone(),
+            violated_policies: self.violated.clone(),
             request_id: request_id.map(str::to_owned),
         }
     }
@@ -315,6 +341,10 @@ pub(crate) struct Document {
     /// What the job costs at the least, in US dollars.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) estimate_usd: Option<String>,
+    /// The limits of requests that stand in the way, as the header `RateLimit-Policy` names them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<String>)]
+    pub(crate) violated_policies: Vec<&'static str>,
     /// The request, as in the header `X-Request-Id`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<String>,

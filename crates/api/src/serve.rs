@@ -36,6 +36,8 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     if let Some(tls) = &tls {
         tls.announce();
     }
+    let limits = api.request_limits.clone();
+    let attending = tokio::spawn(async move { limits.attend().await });
     let app = App::new(api, shutdown.clone());
     let changes = app.changes.clone();
     connections::serve(listener, routed(app), bounds, tls, shutdown).await;
@@ -45,6 +47,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
         tracing::error!("changes that did not end within {} seconds are dropped", CHANGES_MAX.as_secs());
     }
     upkeep.abort();
+    attending.abort();
 }
 
 /// The gauge that says which version runs.

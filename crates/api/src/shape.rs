@@ -203,6 +203,7 @@ pub(crate) fn read(
         let detail = format!("the caller belongs to the tenant {} and submits for no other", origin.tenant);
         return Err(Problem::new(Cause::Forbidden, detail).at("/tenant", "is not the caller's tenant; leave it out"));
     }
+    origin.policy.check_tenant(&tenant)?;
     let ruled = ruled(&mut fields, &origin.policy, (&tenant, kind), payload, fallback, around)?;
     let chain = ruled.fallback.as_deref().or(fallback.map(RawValue::get));
     let text = ruled.payload.as_deref().or(payload.map(RawValue::get));

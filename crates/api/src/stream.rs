@@ -11,6 +11,7 @@ use queue_core::{
     events::{EventBody, JobEvent, Subscription},
     ids::JobId,
     job::Job,
+    keys::KEY_BELIEVED,
     state::{Standing, State},
     telemetry,
 };
@@ -19,12 +20,24 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{app::Shared, audit, auth::Caller, problem::Problem, view, waiters::Waiter};
+use crate::{
+    app::Shared,
+    audit,
+    auth::{self, Caller},
+    problem::Problem,
+    view,
+    waiters::Waiter,
+};
 
 /// How soon a reader should come back when the stream breaks, in milliseconds.
 const RETRY_MS: u32 = 1_000;
 /// How long the stream of a job that has ended waits for its last events, which may come from another process.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
+/// How often it is asked whether the reader would still be let in: as long as a key is believed anyway.
+const READER_CHECKED_EVERY: Duration = KEY_BELIEVED;
+/// How long a stream goes on whose reader cannot be checked, because the journal is away: it shows what was allowed a moment ago,
+/// and no longer than this.
+const UNCHECKED_MAX: Duration = Duration::from_secs(60);
 /// Pause before a subscription that was closed is opened again.
 const REOPEN_AFTER: Duration = Duration::from_millis(20);
 
@@ -39,6 +52,9 @@ pub(crate) struct Reader {
     /// When to look at the job, which is said to have ended, unless its last event says so first.
     look_at: Option<Instant>,
     subscription: Option<Subscription>,
+    /// When it was last known that the reader may read, and when to ask again.
+    let_in_at: Instant,
+    check_at: Instant,
     step: Step,
     _open: Open,
 }
@@ -97,6 +113,8 @@ pub(crate) async fn open(
         waiter,
         look_at: None,
         subscription,
+        let_in_at: Instant::now(),
+        check_at: Instant::now() + READER_CHECKED_EVERY,
         step: Step::Begin(Box::new(row)),
         _open: Open::new(room),
     };
@@ -145,6 +163,11 @@ impl Reader {
         let quiet_until = Instant::now() + self.app.api.settings.bounds.heartbeat;
         let mut out = String::new();
         loop {
+            // Before anything is told, however much there is to tell.
+            if Instant::now() >= self.check_at && !self.is_still_let_in().await {
+                self.step = Step::Over;
+                return None;
+            }
             let look_at = self.look_at.unwrap_or(quiet_until).min(quiet_until);
             let live = &mut self.subscription.as_mut()?.live;
             tokio::select! {
@@ -167,6 +190,7 @@ impl Reader {
                     self.step = Step::Over;
                     return None;
                 }
+                () = tokio::time::sleep_until(self.check_at) => {}
                 () = self.waiter.woken() => {
                     self.look_at.get_or_insert_with(|| Instant::now() + LAST_WORDS_MAX);
                 }
@@ -181,6 +205,23 @@ impl Reader {
             }
             if !out.is_empty() {
                 return Some(out);
+            }
+        }
+    }
+
+    /// Whether the reader's key or token still opens what it did when the stream began. A reader that comes back is told why not.
+    async fn is_still_let_in(&mut self) -> bool {
+        let now = Instant::now();
+        self.check_at = now + READER_CHECKED_EVERY;
+        match auth::is_still_let_in(&self.app, &self.caller).await {
+            Ok(true) => {
+                self.let_in_at = now;
+                true
+            }
+            Ok(false) => false,
+            Err(error) => {
+                tracing::debug!(%error, "the reader of a stream cannot be checked now");
+                now.duration_since(self.let_in_at) < UNCHECKED_MAX
             }
         }
     }

@@ -3,7 +3,10 @@
 //! The answer says what the journal committed. A push that fails changes nothing about it: the reconciler finds the
 //! job and hands it on.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use queue_core::{
@@ -27,6 +30,7 @@ use crate::{
     observe::Trail,
     problem::{Cause, Problem},
     replay::Earlier,
+    request_limits::Charge,
     shape::{self, Intake, Origin},
     signing,
 };
@@ -71,13 +75,15 @@ pub(crate) struct Sender {
     pub(crate) trail: Trail,
     /// The idempotency key, if there is one.
     pub(crate) key: Option<String>,
+    /// What the request takes from its caller's limits: paid before anything is accepted.
+    pub(crate) charge: Arc<Charge>,
 }
 
 impl Sender {
     /// What each job of the request has in common.
     pub(crate) async fn origin(self, app: &App, body: &Bytes) -> Result<Origin, Problem> {
         app.api.budgets.freshen().await?;
-        let policy = app.policies.now(&*app.api.stores.catalog).await?;
+        let policy = app.policy().await?;
         Ok(Origin {
             idempotency: self.key.map(|key| Idempotency {
                 owner: self.caller.owner_of_keys(),
@@ -98,11 +104,13 @@ impl Sender {
 
 /// Submits the one job that `body` describes.
 pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Answer, Problem> {
-    let held = hold(app, &sender)?;
+    let (held, charge, caller) = (hold(app, &sender)?, sender.charge.clone(), sender.caller.clone());
     let origin = sender.origin(app, &body).await?;
     // Before any check: a request that comes again gets its first answer although its times have passed since.
     let earlier = Earlier::of(app, &origin).await?;
     if let Some(answer) = earlier.answer(0, json::utf8(&body)?) {
+        // It is a request, and submits nothing.
+        charge.pay(app, (0, 0)).await?;
         return answer;
     }
     let intake = read(app, origin, body).await?;
@@ -111,8 +119,11 @@ pub(crate) async fn one(app: &Shared, sender: Sender, body: Bytes) -> Result<Ans
     if let Some(problem) = room.refusal() {
         return Err(problem);
     }
+    // What there is no room for costs a request, and no submit.
+    let asks = u32::from(intake.job.kind.asks_providers());
+    charge.pay(app, (asks, asks)).await.inspect_err(|_| room.settle(&[]))?;
     let accepted = accept(app, vec![intake.job], held, room).await?;
-    let mut answers = answers(app, &[brief], accepted).await?;
+    let mut answers = answers(app, &caller, &[brief], accepted).await?;
     answers.pop().unwrap_or_else(|| Err(Problem::new(Cause::Internal, "the journal gave no answer")))
 }
 
@@ -248,10 +259,12 @@ impl Brief {
 /// The journal's answers in the words of the API, in order.
 pub(crate) async fn answers(
     app: &App,
+    caller: &Caller,
     briefs: &[Brief],
     accepted: Vec<Accepted>,
 ) -> Result<Vec<Result<Answer, Problem>>, Problem> {
     let first_accepted_at = first_accepts(app, briefs, &accepted).await?;
+    let shown = holders_shown(app, caller, &accepted).await?;
     let answer = |(brief, accepted): (&Brief, Accepted)| match accepted {
         Accepted::New => Ok(Answer { accepted: brief.accepted(brief.id, brief.accepted_at), replayed: false }),
         Accepted::Replayed(id) => {
@@ -260,11 +273,28 @@ pub(crate) async fn answers(
         }
         Accepted::KeyReused => Err(key_reused()),
         Accepted::Duplicate(id) => {
-            let detail = format!("job {id} holds the unique key and has not ended");
-            Err(Problem::new(Cause::UniqueKeyHeld, detail).at("/unique_key", "is held by a live job").about(id))
+            let whose = if shown.contains(&id) { format!("job {id}") } else { "another job of the tenant".to_owned() };
+            let detail = format!("{whose} holds the unique key and has not ended");
+            let problem = Problem::new(Cause::UniqueKeyHeld, detail).at("/unique_key", "is held by a live job");
+            Err(if shown.contains(&id) { problem.about(id) } else { problem })
         }
     };
     Ok(briefs.iter().zip(accepted).map(answer).collect())
+}
+
+/// Which of the jobs that hold a unique key there are for the caller: another key's job is not named to who does not see it.
+async fn holders_shown(app: &App, caller: &Caller, accepted: &[Accepted]) -> Result<BTreeSet<JobId>, Problem> {
+    let holding = |accepted: &Accepted| match accepted {
+        Accepted::Duplicate(id) => Some(*id),
+        _ => None,
+    };
+    let ids: Vec<JobId> = accepted.iter().filter_map(holding).collect();
+    let mut shown = BTreeSet::new();
+    for page in ids.chunks(PAGE_MAX_ROWS) {
+        let rows = caller.reads(app).jobs(page).await?;
+        shown.extend(rows.into_iter().flatten().filter(|job| caller.sees(job)).map(|job| job.id));
+    }
+    Ok(shown)
 }
 
 /// When replayed jobs were accepted, where the answer depends on it: whether a named due time was later than that.

@@ -8,7 +8,10 @@ use std::sync::Arc;
 use queue_core::time::{Clock, ManualClock, Timestamp};
 use reqwest::Method;
 use serde_json::{Value, json};
-use server::{Hand, Server};
+use server::{
+    Hand, Server,
+    people::{People, Person},
+};
 
 fn ids(page: &Value, name: &str) -> Vec<String> {
     page[name].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()).collect()
@@ -171,6 +174,25 @@ async fn a_unique_key_is_held_by_one_live_job() {
     assert_eq!((&refused["job_id"], &refused["errors"][0]["pointer"]), (&json!(id), &json!("/unique_key")));
     server.post(&format!("/v1/jobs/{id}/cancel"), &json!({})).await.expect(200);
     server.post("/v1/jobs", &job).await.expect(202);
+}
+
+/// Who does not see the job that holds a unique key is not told which it is; that it is held, it is.
+#[tokio::test]
+async fn another_key_s_job_that_holds_a_unique_key_is_not_named() {
+    let people = People::meet().await;
+    let held = people.later(&people.user, json!({"unique_key": "one"})).await;
+    let job = json!({"kind": "probe", "payload": {}, "unique_key": "one"});
+    let ask =
+        async |person: &Person, path: &str, body: &Value| people.ask(person, Method::POST, path, Some(body)).await;
+    for (person, sees) in [(&people.user, true), (&people.colleague, false), (&people.analyst, true)] {
+        let single = ask(person, "/v1/jobs", &job).await.problem(409);
+        let bulk = ask(person, "/v1/jobs/bulk", &json!([job])).await.expect(200);
+        for refused in [&single, &bulk["jobs"][0]["error"]] {
+            assert_eq!(refused["type"], "urn:longshore:problem:unique-key-held", "{}", person.name);
+            assert_eq!(refused["job_id"] == json!(held), sees, "{}: {refused}", person.name);
+            assert_eq!(refused.to_string().contains(&held.to_string()), sees, "{}: {refused}", person.name);
+        }
+    }
 }
 
 #[tokio::test]

@@ -5,12 +5,14 @@ mod server;
 
 use std::sync::Arc;
 
+use api::SigningKeys;
 use queue_core::{
     journal::{KeyPage, Role},
     keys::Secret,
     time::{Clock, ManualClock, Timestamp},
 };
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use server::{Answer, PATIENCE, Server};
 
@@ -157,6 +159,11 @@ async fn the_last_admin_key_stays() {
     let refused = delete(&server, &format!("/v1/keys/{own}")).await.problem(409);
     assert_eq!(refused["type"], "urn:longshore:problem:last-admin-key");
     delete(&server, "/v1/keys?tenant=default").await.problem(409);
+    // One that makes no keys, or ends by itself, is none that could stand in for it.
+    create(&server, &json!({"name": "reader", "role": "admin", "scopes": ["*:read"]})).await;
+    let soon = queue_core::time::SystemClock.now().plus_ms(3_600_000).to_string();
+    create(&server, &json!({"name": "soon", "role": "admin", "expires_at": soon})).await;
+    delete(&server, &format!("/v1/keys/{own}")).await.problem(409);
     let other = create(&server, &json!({"name": "second", "role": "admin", "tenant": "ops"})).await;
     assert_eq!(delete(&server, &format!("/v1/keys/{own}")).await.status.as_u16(), 204);
     assert_eq!(status_with(&server, &json!(server.key)).await, 401);
@@ -182,6 +189,36 @@ async fn a_narrowed_admin_hands_out_no_more_than_it_has() {
     // Nor does it get the secret of one that may do more.
     ask(&format!("/v1/keys/{}/rotate", &server.key[4..12]), json!({})).await.problem(403);
     assert_eq!(status_with(&server, &json!(server.key)).await, 200);
+}
+
+/// A key that ends makes none that ends later, and gets the secret of none; nor does a token that was made from it.
+#[tokio::test]
+async fn no_key_outlives_its_maker() {
+    let clock = ManualClock::at(NOW);
+    let signing = SigningKeys::parse(SigningKeys::generate().unwrap().expose_secret()).unwrap();
+    let server = Server::start_at(Arc::new(clock), |api| api.tokens.set_signing_keys(signing)).await;
+    let end = NOW.plus_ms(3_600_000).to_string();
+    let made = create(&server, &json!({"name": "temp", "role": "admin", "expires_at": end})).await;
+    let temp = made["key"].as_str().unwrap();
+    let ask = async |key: &str, path: &str, body: &Value| {
+        server.send(server.http.post(format!("{}{path}", server.url)).bearer_auth(key).json(body)).await
+    };
+    let token = ask(temp, "/v1/auth/token", &json!({})).await.expect(200)["token"].as_str().unwrap().to_owned();
+    for caller in [temp, &token] {
+        for late in [Value::Null, json!(NOW.plus_ms(3_600_001).to_string())] {
+            let refused = ask(caller, "/v1/keys", &json!({"name": "x", "expires_at": late})).await.problem(422);
+            assert_eq!(refused["errors"][0]["pointer"], "/expires_at");
+            assert!(refused["errors"][0]["reason"].as_str().unwrap().contains(&end), "{refused}");
+        }
+        ask(caller, "/v1/keys", &json!({"name": "x", "expires_at": end})).await.expect(201);
+        let endless = format!("/v1/keys/{}/rotate", &server.key[4..12]);
+        ask(caller, &endless, &json!({})).await.problem(403);
+    }
+    // Its own secret it may change: that ends as before.
+    let own = format!("/v1/keys/{}/rotate", made["id"].as_str().unwrap());
+    assert_eq!(ask(temp, &own, &json!({})).await.expect(200)["expires_at"], end);
+    // Whoever does not end makes keys without an end.
+    create(&server, &json!({"name": "y"})).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use queue_core::{
     journal::ACCEPT_MAX_JOBS,
 };
 use serde_json::json;
-use server::{Hand, Server};
+use server::{Hand, Server, people::People};
 
 /// Commits due jobs behind the dispatcher's back, so that no worker gets them.
 async fn fill(server: &Server, jobs: usize) {
@@ -72,6 +72,40 @@ async fn an_answer_looks_at_so_many_rows_and_says_how_to_go_on() {
     let next = format!("/v1/jobs?queue=rare&cursor={}", page["next_cursor"].as_str().unwrap());
     let page = server.get(&next).await.expect(200);
     assert_eq!((&page["jobs"][0]["id"], page.get("next_cursor")), (&json!(oldest), None));
+}
+
+/// A page that ended among jobs of others names none of them: its cursor is a moment, at which there is no job.
+#[tokio::test]
+async fn a_cursor_names_no_job_of_others() {
+    let people = People::meet().await;
+    let mut own = Vec::new();
+    own.push(people.later(&people.user, json!({})).await);
+    fill(&people.server, 60_000).await;
+    own.push(people.later(&people.user, json!({})).await);
+    for (person, path, ends_blind) in [
+        (&people.user, "/v1/jobs?limit=500".to_owned(), true),
+        (&people.analyst, "/v1/jobs?limit=500".to_owned(), true),
+        // A search by filter goes through many pages of the journal in one of its own.
+        (&people.user, filtered("/v1/jobs", "kind = probe"), false),
+    ] {
+        let (mut seen, mut cursor, mut blind) = (Vec::new(), None::<String>, 0);
+        loop {
+            let more = cursor.map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
+            let page = people.get(person, &format!("{path}{more}")).await.expect(200);
+            let jobs = page["jobs"].as_array().unwrap();
+            seen.extend(jobs.iter().map(|job| job["id"].as_str().unwrap().parse::<JobId>().unwrap()));
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            let at: JobId = next[1..].parse().unwrap();
+            if !own.contains(&at) {
+                let found = people.server.stores.reads.jobs(&[at]).await.unwrap();
+                assert!(found.iter().all(Option::is_none), "{path}: {next}");
+                blind += 1;
+            }
+            cursor = Some(next.to_owned());
+        }
+        assert_eq!(seen, own.iter().rev().copied().collect::<Vec<_>>(), "{path}: each once, newest first");
+        assert!(blind > 0 || !ends_blind, "{path}: no page ended among others' jobs");
+    }
 }
 
 #[tokio::test]

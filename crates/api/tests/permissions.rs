@@ -78,6 +78,9 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/tenants/{tenant}", Analyst, Acme),
     ("PUT /v1/tenants/{tenant}", Admin, Acme),
     ("PATCH /v1/tenants/{tenant}", Admin, Acme),
+    ("POST /v1/tenants/{tenant}/erase", Admin, Acme),
+    ("GET /v1/erasures", Admin, Any),
+    ("POST /v1/erasures", Admin, Any),
     ("GET /v1/credentials", Admin, Any),
     ("POST /v1/credentials/rewrap", Admin, Any),
     ("GET /v1/tenants/{tenant}/credentials", Admin, Acme),
@@ -102,6 +105,7 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/keys", Admin, Any),
     ("DELETE /v1/keys", Admin, Any),
     ("GET /v1/keys/{key}", Admin, Acme),
+    ("PATCH /v1/keys/{key}", Admin, Acme),
     ("DELETE /v1/keys/{key}", Admin, Acme),
     ("POST /v1/keys/{key}/rotate", Admin, Acme),
     ("POST /v1/auth/token", User, Any),
@@ -169,6 +173,8 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         }
         "PUT /v1/limits/{target}" => Some(json!({"concurrency": 9})),
         "PUT /v1/tenants/{tenant}" => Some(json!({"weight": 2})),
+        "POST /v1/tenants/{tenant}/erase" => Some(json!({"dry_run": true})),
+        "POST /v1/erasures" => Some(json!({"erasures": []})),
         "PUT /v1/tenants/{tenant}/credentials" => Some(json!({"provider": "simulated", "key": "sk-of-acme"})),
         "PUT /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"key": "sk-of-acme"})),
         "PATCH /v1/tenants/{tenant}/credentials/{provider}" => Some(json!({"enabled": true})),
@@ -178,6 +184,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "PATCH /v1/webhooks/{id}" => Some(json!({"enabled": true})),
         "POST /v1/webhooks/{id}/rotate-secret" | "POST /v1/tenants/{tenant}/signing-secret" => Some(json!({})),
         "POST /v1/keys" => Some(json!({"name": "new"})),
+        "PATCH /v1/keys/{key}" => Some(json!({"requests_per_minute": 9})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
         "DELETE /v1/keys" => {
             people.spare_key("doomed").await;

@@ -186,6 +186,7 @@ const ROUTES: &[&str] = &[
     "GET /v1/webhooks/{id}",
     "GET /v1/workers",
     "PATCH /v1/jobs/{id}",
+    "PATCH /v1/keys/{key}",
     "PATCH /v1/queues/{queue}",
     "PATCH /v1/targets/{target}",
     "PATCH /v1/tenants/{tenant}",

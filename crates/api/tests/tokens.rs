@@ -332,12 +332,43 @@ async fn tokens_of_an_issuer_are_believed_within_its_bounds() {
     get(&server, &ann, &path).await.expect(200);
 }
 
+/// A token of ours that was good and is not any more: because it was taken back, or because its key was revoked.
+async fn spent(server: &Server, with_its_key: bool) -> String {
+    let (user, id) = key(server, "acme", Role::User).await;
+    let made = traded(server, &user, None).await;
+    let token = made["token"].as_str().unwrap().to_owned();
+    get(server, &token, "/v1/jobs").await.expect(200);
+    let answer = if with_its_key {
+        server.send(server.request(Method::DELETE, &format!("/v1/keys/{id}"))).await
+    } else {
+        server.post("/v1/auth/revocations", &json!({"jti": made["jti"]})).await
+    };
+    assert_eq!(answer.status.as_u16(), 204);
+    token
+}
+
+/// A token of these very texts, well signed.
+fn raw_signed(header: &str, claims: &str, key: &EncodingKey) -> String {
+    let message = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part)).join(".");
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), key, Algorithm::EdDSA).unwrap();
+    format!("{message}.{signature}")
+}
+
+/// The same texts as they should be are believed: so it is for what they say twice that they are not.
+#[tokio::test]
+async fn a_token_that_says_each_thing_once_is_believed() {
+    let Place { server, provider, .. } = place().await;
+    let token = raw_signed(r#"{"alg":"EdDSA","kid":"ed-1"}"#, &claims().to_string(), &provider.ed);
+    get(&server, &token, "/v1/jobs").await.expect(200);
+}
+
 /// Every way to forge a token that we know of. Each is refused, and says nothing of what stands in it.
 #[tokio::test]
 async fn forged_tokens_are_refused() {
     let Place { server, provider, tokens, .. } = place().await;
     let (_, admin) = key(&server, "default", Role::Admin).await;
-    let (strange_ed, _) = ed_key("ed-1");
+    let (strange_ed, strange_public) = ed_key("ed-1");
+    let (taken_back, orphaned) = (spent(&server, false).await, spent(&server, true).await);
     let (strange_rsa, _) = rsa_key("rsa-1");
     let good = signed(Algorithm::EdDSA, Some("ed-1"), &provider.ed, &claims());
     get(&server, &good, "/v1/jobs").await.expect(200);
@@ -395,6 +426,26 @@ async fn forged_tokens_are_refused() {
             header.crit = Some(vec!["exp".into()]);
             jsonwebtoken::encode(&header, &claims(), &provider.ed).unwrap()
         }),
+        ("a stranger's key that the header brings along", {
+            let mut header = Header { kid: Some("ed-1".into()), ..Header::new(Algorithm::EdDSA) };
+            header.x5u = Some("https://evil.example/cert.pem".into());
+            header.x5c = Some(vec!["bm90IGEgY2VydGlmaWNhdGU=".into()]);
+            header.jwk = serde_json::from_value(strange_public.clone()).ok();
+            jsonwebtoken::encode(&header, &claims(), &strange_ed).unwrap()
+        }),
+        ("a claim twice", {
+            let text = claims().to_string().replacen('{', "{\"role\":\"analyst\",", 1);
+            raw_signed(r#"{"alg":"EdDSA","kid":"ed-1"}"#, &text, &provider.ed)
+        }),
+        ("a member of the header twice", {
+            raw_signed(r#"{"alg":"none","alg":"EdDSA","kid":"ed-1"}"#, &claims().to_string(), &provider.ed)
+        }),
+        ("a name of its key twice", {
+            raw_signed(r#"{"alg":"EdDSA","kid":"rsa-1","kid":"ed-1"}"#, &claims().to_string(), &provider.ed)
+        }),
+        ("claims that are a list", raw_signed(r#"{"alg":"EdDSA","kid":"ed-1"}"#, "[]", &provider.ed)),
+        ("one that was taken back", taken_back),
+        ("one whose key was revoked", orphaned),
         ("another type", {
             let header =
                 Header { typ: Some("dpop+jwt".into()), kid: Some("ed-1".into()), ..Header::new(Algorithm::EdDSA) };

@@ -3,12 +3,18 @@
 
 mod server;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use api::SigningKeys;
 use futures::StreamExt;
-use queue_core::{events::EventBody, ids::JobId};
+use queue_core::{
+    events::EventBody,
+    ids::JobId,
+    time::{Clock, ManualClock, Timestamp},
+};
 use reqwest::Method;
-use serde_json::json;
+use secrecy::ExposeSecret;
+use serde_json::{Value, json};
 use server::{
     Hand, PATIENCE, Server,
     stream::{Watch, names},
@@ -221,4 +227,51 @@ async fn a_job_that_does_not_exist_cannot_be_watched() {
     for path in ["", "?wait=1s", "/events", "/why", "/result", "/attempts", "/calls"] {
         server.get(&format!("/v1/jobs/{unknown}{path}")).await.problem(404);
     }
+}
+
+/// A stream does not outlive the right to read it: neither a key that was revoked or has ended, nor a token that was taken back.
+#[tokio::test]
+async fn a_stream_ends_with_its_reader_s_key_or_token() {
+    let clock = ManualClock::at(Timestamp(1_790_000_000_000));
+    let signing = SigningKeys::parse(SigningKeys::generate().unwrap().expose_secret()).unwrap();
+    let mut server = Server::start_at(Arc::new(clock.clone()), |api| api.tokens.set_signing_keys(signing)).await;
+    let (admin, id) = (server.key.clone(), server.submit(json!({})).await);
+    let end = clock.now().plus_ms(3_600_000).to_string();
+    let mut watching = Vec::new();
+    for (name, expires_at) in
+        [("revoked", Value::Null), ("ending", json!(end)), ("token", Value::Null), ("rotated", Value::Null)]
+    {
+        let new = json!({"name": name, "role": "admin", "expires_at": expires_at});
+        let made = server.post("/v1/keys", &new).await.expect(201);
+        let mut bearer = made["key"].as_str().unwrap().to_owned();
+        if name == "token" {
+            server.key = bearer;
+            bearer = server.post("/v1/auth/token", &json!({"expires_in": "24h"})).await.expect(200)["token"]
+                .as_str()
+                .unwrap()
+                .to_owned();
+        }
+        server.key = bearer;
+        let mut watch = Watch::open(&server, id, None).await;
+        assert_eq!(watch.next().await.unwrap().name, "snapshot");
+        watching.push((made["id"].as_str().unwrap().to_owned(), server.key.clone(), watch));
+        server.key = admin.clone();
+    }
+    let path = |n: usize| format!("/v1/keys/{}", watching[n].0);
+    server.send(server.request(Method::DELETE, &path(0))).await;
+    server.post(&format!("{}/rotate", path(3)), &json!({"overlap": "0s"})).await.expect(200);
+    server.key = watching[2].1.clone();
+    assert_eq!(server.send(server.request(Method::DELETE, "/v1/auth/token")).await.status, 204);
+    clock.advance_ms(3_600_000);
+    server.key = admin;
+    let mut stays = Watch::open(&server, id, None).await;
+    assert_eq!(stays.next().await.unwrap().name, "snapshot");
+    for (_, _, watch) in watching {
+        assert_eq!(names(&watch.rest().await), Vec::<&str>::new(), "it ends without another word");
+    }
+    // Whoever may still read reads on.
+    let mut hand = Hand::join(&server.stores).await;
+    let held = hand.claim().await;
+    hand.succeed(held, &json!({})).await;
+    assert_eq!(stays.rest().await.last().unwrap().name, "state");
 }

@@ -18,6 +18,9 @@ use queue_core::{
         sqlite::SqliteJournal,
     },
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
+    request_limits::{
+        RequestLimits, fleet::FleetRequestLimits, memory::MemoryRequestLimits, redis::RedisRequestLimits,
+    },
     stores::{Beside, Stores, Truth},
     time::{Clock, SystemClock},
 };
@@ -161,6 +164,18 @@ pub(crate) fn open_limiter(
     };
     let fleet = RedisLimiter::open(&redis).map_err(Failure::usage)?;
     Ok(Arc::new(Steadfast::new(Arc::new(fleet), clock.clone())))
+}
+
+/// How often keys and tenants may ask: over all processes that share a dispatcher.
+pub(crate) fn open_request_limits(
+    dispatcher: &config::Dispatcher,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<dyn RequestLimits>, Failure> {
+    let Some(redis) = redis(dispatcher)? else {
+        return Ok(Arc::new(MemoryRequestLimits::new(clock.clone())));
+    };
+    let store = RedisRequestLimits::open(&redis).map_err(Failure::usage)?;
+    Ok(Arc::new(FleetRequestLimits::new(store, clock.clone())))
 }
 
 /// Opens the cache: in the Redis that is named for it, else in this process. Never in the dispatcher's: a full cache there

@@ -11,7 +11,12 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
         return Ok(());
     }
     let known = stores.catalog.tenants().await.map_err(&failed)?;
+    let erased = stores.erasures.erasures().await.map_err(&failed)?;
     for (tenant, settings) in &config.tenants {
+        if erased.iter().any(|erasure| erasure.tenant == *tenant) {
+            tracing::warn!("the configuration names a tenant that was erased: `tenants.{tenant}` means nothing");
+            continue;
+        }
         let kept = known.get(tenant).map(|kept| kept.value.clone());
         let mut wanted = merged(settings, kept.clone().unwrap_or_default());
         if let Some(policy) = config.credential_policies.get(tenant) {
@@ -24,9 +29,11 @@ pub(crate) async fn keep(config: &Config, stores: &Stores) -> Result<(), Failure
     Ok(())
 }
 
-/// What the configuration says, and the pause that an operator has set: a restart resumes nobody.
+/// What the configuration says, and the pause that an operator has set: a restart resumes nobody. How often a tenant may ask is
+/// as it was set, where the configuration does not say it.
 fn merged(configured: &TenantSettings, kept: TenantSettings) -> TenantSettings {
-    TenantSettings { backlog_max: configured.backlog_max, weight: configured.weight, ..kept }
+    let rates = configured.rates.or(kept.rates);
+    TenantSettings { backlog_max: configured.backlog_max, weight: configured.weight, rates, ..kept }
 }
 
 #[cfg(test)]

@@ -43,7 +43,15 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
     let archive = up.post("/v1/operations", &order).await["id"].as_str().unwrap().to_owned();
     up.until("it is archived", async |up| up.get(&format!("/v1/operations/{archive}")).await["state"] == "done").await;
     let target = "simulated:simulated-chat:default".to_owned();
-    vec![("ARCHIVE", archive), ("JOB", job), ("LETTER", letter), ("OPERATION", operation), ("TARGET", target)]
+    let key = up.post("/v1/keys", &json!({"name": "app", "tenant": "acme"})).await["id"].as_str().unwrap().to_owned();
+    vec![
+        ("ARCHIVE", archive),
+        ("JOB", job),
+        ("KEY", key),
+        ("LETTER", letter),
+        ("OPERATION", operation),
+        ("TARGET", target),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]

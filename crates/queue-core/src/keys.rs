@@ -20,6 +20,7 @@ use subtle::ConstantTimeEq;
 use crate::{
     ids::Name,
     journal::{ApiKey, Identity, JournalError, Role},
+    request_limits::Rates,
     time::Timestamp,
 };
 
@@ -105,6 +106,7 @@ impl Secret {
             rotated_at: None,
             revoked_at: None,
             last_used_at: None,
+            rates: Rates::default(),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
         Dispatcher,
         redis::{RedisConfig, RedisDispatcher},
     },
+    erasure::Erasures,
     events::{Events, redis::RedisEvents},
     journal::{
         Budgets, Catalog, Identity, Journal, Ledger, Orders, Reads,
@@ -51,6 +52,8 @@ pub struct Stores {
     pub webhooks: Arc<dyn Webhooks>,
     /// What was done by whom.
     pub audit: Arc<dyn Audit>,
+    /// Who was erased.
+    pub erasures: Arc<dyn Erasures>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -79,6 +82,7 @@ pub trait Truth:
     + Archives
     + Webhooks
     + Audit
+    + Erasures
     + 'static
 {
 }
@@ -96,6 +100,7 @@ impl<T> Truth for T where
         + Archives
         + Webhooks
         + Audit
+        + Erasures
         + 'static
 {
 }
@@ -132,7 +137,8 @@ impl Stores {
             operations: journal.clone(),
             archives: journal.clone(),
             webhooks: journal.clone(),
-            audit: journal,
+            audit: journal.clone(),
+            erasures: journal,
             dispatcher,
             breakers,
             counters,

@@ -66,6 +66,7 @@ names! {
     WEBHOOK_LAG = "webhook_delivery_lag_seconds", describe_histogram, Unit::Seconds, "From an event to the attempt that delivered it.";
     CERTIFICATE_ENDS = "certificate_ends_timestamp_seconds", describe_gauge, Unit::Seconds, "When the certificate that the API shows ends.";
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
+    HTTP_RATE_LIMITED = "http_rate_limited_total", describe_counter, Unit::Count, "Requests that were refused, in whole or for some of their jobs, because key or tenant ask too often, by limit (key_requests, key_llm_submits, tenant_requests, tenant_llm_submits).";
     HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
     BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";

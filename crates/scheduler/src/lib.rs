@@ -4,6 +4,7 @@
 
 mod absent;
 mod budgets;
+mod erase;
 mod generation;
 mod operations;
 mod promote;
@@ -67,6 +68,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         rollup::run(stores.clone(), shutdown.clone()),
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
+        erase::run(stores.clone(), shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );

@@ -3,6 +3,7 @@
 
 mod payload;
 mod redrive;
+mod requests;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -59,6 +60,8 @@ enum Part {
     Rebuild,
     /// Cost reports over a large ledger.
     Costs,
+    /// One limit of requests over three API processes.
+    RequestLimits,
     /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
     Redrive,
 }
@@ -89,6 +92,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if let Some(program) = costs {
             judged.extend(of_costs(&program, arguments.calls).await?);
+        }
+        if measures(Part::RequestLimits) {
+            judged.extend(requests::measure(&longshore).await?);
         }
         if measures(Part::Redrive) {
             judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, Uri, request::Parts},
 };
 use queue_core::{
-    archive::{Archive, ArchiveObject, Letter, Objects, ObjectsError},
+    archive::{Archive, ArchiveObject, Letter, Objects, ObjectsError, Restore},
     ids::{JobId, Name, OperationId},
     journal::PAGE_MAX_ROWS,
     time::Timestamp,
@@ -117,7 +117,7 @@ pub(crate) struct Restored {
     letters: u64,
     /// Those that were put back; in a dry run, that would be.
     restored: u64,
-    /// Those that were left alone, because a job of their id is there.
+    /// Those that were left alone: a job of their id is there, or they were put back before.
     there: u64,
     /// Objects that cannot be used; the others are.
     damaged: Vec<Damage>,
@@ -135,7 +135,8 @@ pub(crate) struct Damage {
     reason: String,
 }
 
-/// Puts letters of an archive back, dead and as they were. A job that is there is left alone, so asking again does nothing more.
+/// Puts letters of an archive back, dead and as they were, once: a job that is there, or that was put back before and has gone its
+/// way since, is left alone.
 /// A call works for some seconds and says where to go on.
 #[utoipa::path(post, path = "/v1/archives/{id}/restore", tag = "dead letters", security(("key" = [])),
     request_body(content = Option<RestoreRequest>), params(
@@ -197,7 +198,7 @@ async fn put_back(
         let is_last = page.len() < OBJECTS_AT_ONCE;
         let last = page.last().map(|object| object.path.clone());
         for object in page {
-            one(app, objects, &object, dry_run, &mut restored).await?;
+            one(app, objects, (id, &object), dry_run, &mut restored).await?;
             let is_over = is_last && last.as_ref() == Some(&object.path);
             if !is_over && (Instant::now() >= ends || app.shutdown.is_cancelled()) {
                 restored.next_cursor = Some(object.path);
@@ -214,10 +215,15 @@ async fn put_back(
 async fn one(
     app: &App,
     objects: &Objects,
-    object: &ArchiveObject,
+    (id, object): (OperationId, &ArchiveObject),
     dry_run: bool,
     restored: &mut Restored,
 ) -> Result<(), Problem> {
+    if object.restored {
+        restored.letters += object.letters;
+        restored.there += object.letters;
+        return Ok(());
+    }
     let letters = match objects.letters(object).await {
         Ok(letters) => letters,
         Err(ObjectsError::Damaged { path, reason }) => {
@@ -232,7 +238,10 @@ async fn one(
     let all = letters.len() as u64;
     let new = match dry_run {
         true => missing(app, &letters).await?,
-        false => app.api.stores.archives.restore(letters).await?.len() as u64,
+        false => {
+            let wanted = Restore { archive: id, path: object.path.clone(), letters };
+            app.api.stores.archives.restore(wanted).await?.len() as u64
+        }
     };
     restored.letters += all;
     restored.restored += new;

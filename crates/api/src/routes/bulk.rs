@@ -1,6 +1,6 @@
 //! `POST /v1/jobs/bulk`: up to 10,000 jobs in one request, each with its own answer.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension,
@@ -28,6 +28,7 @@ use crate::{
     params::Params,
     problem::{Cause, Document, Problem},
     replay::Earlier,
+    request_limits::{Charge, Granted},
     routes::jobs::mark_replayed,
     shape::{self, Intake, JobRequest, Origin},
     submit::{self, AcceptedView, Answer, Brief, Sender},
@@ -64,7 +65,8 @@ pub(crate) enum BulkItem {
      answered as they were, jobs that it refused are tried again")),
     responses(
     (status = 200, description = "each job's own answer, in order; jobs for which the tenant's backlog has no room are \
-     refused with `backlog-full`, the first ones come in", body = BulkAnswer, headers(
+     refused with `backlog-full`, jobs that ask model providers and are more than the caller may submit in a minute with \
+     `rate-limited`; the first ones come in", body = BulkAnswer, headers(
         ("Retry-After" = Option<u32>, description = "seconds after which refused jobs may be sent again"))),
     (status = 400, description = "not a JSON array", body = Document),
     (status = 409, description = "the idempotency key is in flight", body = Document),
@@ -77,6 +79,7 @@ pub(crate) async fn submit(
     State(app): State<Shared>,
     caller: Caller,
     Extension(trail): Extension<Trail>,
+    Extension(charge): Extension<Arc<Charge>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -91,7 +94,7 @@ pub(crate) async fn submit(
     let allowed = [Media::Json, Media::Ndjson];
     let (media, body) = body::take(&app, &headers, body, &allowed, app.api.settings.max_body_bytes).await?;
     let tenant = caller.tenant.clone();
-    let sender = Sender { caller, trail, key };
+    let sender = Sender { caller: caller.clone(), trail, key, charge: charge.clone() };
     let held = submit::hold(&app, &sender)?;
 
     let origin = sender.origin(&app, &body).await?;
@@ -102,14 +105,25 @@ pub(crate) async fn submit(
     };
     let new = items.iter().filter(|item| matches!(item, Item::New(_))).count();
     if new == 0 {
-        return answer(&app, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
+        charge.pay(&app, (0, 0)).await?;
+        return answer(&app, &caller, items.into_iter().map(|item| item.part().0).collect(), Vec::new()).await;
     }
     let room = submit::enter(&app, &tenant, new).await?;
     let items = within(&room, items);
+    let asking = items.iter().filter(|item| item.asks_providers()).count();
+    // Each is refused by itself: some may come in, and the others later.
+    let paid = charge.pay(&app, (0, u32::try_from(asking).unwrap_or(u32::MAX))).await;
+    let items = granted_of(items, paid.inspect_err(|_| room.settle(&[]))?);
     let (slots, jobs): (Vec<_>, Vec<_>) = items.into_iter().map(Item::part).unzip();
     let jobs: Vec<_> = jobs.into_iter().flatten().collect();
-    let accepted = if jobs.is_empty() { Vec::new() } else { submit::accept(&app, jobs, held, room).await? };
-    answer(&app, slots, accepted).await
+    let accepted = match jobs.is_empty() {
+        true => {
+            room.settle(&[]);
+            Vec::new()
+        }
+        false => submit::accept(&app, jobs, held, room).await?,
+    };
+    answer(&app, &caller, slots, accepted).await
 }
 
 /// One job of the request.
@@ -121,12 +135,33 @@ enum Item {
 }
 
 impl Item {
+    /// Whether it is a new job that asks model providers.
+    fn asks_providers(&self) -> bool {
+        matches!(self, Self::New(intake) if intake.job.kind.asks_providers())
+    }
+
     fn part(self) -> (Slot, Option<NewJob>) {
         match self {
             Self::Answered(answer) => (Slot::Answered(answer), None),
             Self::New(intake) => (Slot::Asked(Brief::of(&intake)), Some(intake.job)),
         }
     }
+}
+
+/// Refuses the new jobs that ask model providers and are more than the caller may submit now, the last ones.
+fn granted_of(items: Vec<Item>, granted: Granted) -> Vec<Item> {
+    let Granted { jobs: mut left, refusal: Some(problem) } = granted else { return items };
+    let admit = |item: Item| {
+        if !item.asks_providers() {
+            return item;
+        }
+        if left == 0 {
+            return Item::Answered(Err(problem.clone()));
+        }
+        left -= 1;
+        item
+    };
+    items.into_iter().map(admit).collect()
 }
 
 /// Refuses the new jobs for which there is no room, the last ones.
@@ -204,7 +239,7 @@ fn check_count(jobs: usize) -> Result<(), Problem> {
     }
 }
 
-async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
+async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<Response, Problem> {
     // One body, one key: if the key belongs to another body, nothing was accepted, and that is said once and for all.
     if accepted.contains(&Accepted::KeyReused) {
         return Err(submit::key_reused());
@@ -214,7 +249,7 @@ async fn answer(app: &App, slots: Vec<Slot>, accepted: Vec<Accepted>) -> Result<
         Slot::Answered(_) => None,
     };
     let briefs: Vec<Brief> = slots.iter().filter_map(asked).collect();
-    let mut answers = submit::answers(app, &briefs, accepted).await?.into_iter();
+    let mut answers = submit::answers(app, caller, &briefs, accepted).await?.into_iter();
     let (mut new, mut replayed, mut retry_after_s) = (0_usize, 0_usize, None);
     let mut jobs = Vec::with_capacity(slots.len());
     for slot in slots {

@@ -21,7 +21,7 @@ use crate::{
 /// Events: `snapshot` (the job), `attempt_started`, `token` (text of the answer, with attempt and step),
 /// `model_switched` (a call goes on with a fallback: text of its step that came before is void), `progress`,
 /// `state`, `gap` (some events are gone), `result`, and last a `state` with the final state (and the `reason` of a cancel). A comment is sent every
-/// 15 s of silence. `Last-Event-ID` resumes behind an event, at any server.
+/// 15 s of silence. The stream ends within 10 s after its key or token has ended or was revoked. `Last-Event-ID` resumes behind an event, at any server.
 ///
 /// The tokens of one attempt and step make one answer. A new attempt begins anew; so does a step that is asked again
 /// within one (a repair, another try), under the next name: `chat`, `chat#1`, `chat#2`. What was told before is void.

@@ -1,6 +1,6 @@
 //! One job: submit it, look at it, wait for it, read what it left behind.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -25,12 +25,13 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     audit,
-    auth::Caller,
+    auth::{self, Caller},
     body::{self, Media},
     idempotency,
     observe::Trail,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
+    request_limits::Charge,
     shape::JobRequest,
     submit::{self, AcceptedView, Sender},
     view::{self, ErrorView, JobView, UsageView},
@@ -53,14 +54,15 @@ const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
     (status = 413, description = "too large", body = Document),
     (status = 415, description = "not `application/json`", body = Document),
     (status = 422, description = "wrong fields, or the idempotency key was used with another body", body = Document),
-    (status = 429, description = "the tenant has as many live jobs as it may", body = Document, headers(
-        ("Retry-After" = u32, description = "seconds"))),
+    (status = 429, description = "the key or tenant asks too often (`rate-limited`), or the tenant has as many live jobs as it \
+     may (`backlog-full`)", body = Document),
     (status = 503, description = "the journal takes no writes", body = Document),
 ))]
 pub(crate) async fn submit(
     State(app): State<Shared>,
     caller: Caller,
     Extension(trail): Extension<Trail>,
+    Extension(charge): Extension<Arc<Charge>>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -69,7 +71,7 @@ pub(crate) async fn submit(
     let max = app.api.settings.max_job_bytes + AROUND_PAYLOAD_MAX_BYTES;
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
     let key = idempotency::key_of(&headers)?;
-    let answer = submit::one(&app, Sender { caller, trail, key }, body).await?;
+    let answer = submit::one(&app, Sender { caller, trail, key, charge }, body).await?;
     let location = format!("/v1/jobs/{}", answer.accepted.id);
     let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer.accepted)).into_response();
     if answer.replayed {
@@ -117,8 +119,12 @@ async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> R
     // Before the look, so that an end between look and wait is not missed.
     let waiter = app.waiters.watch(id);
     let _room = room(app)?;
+    let mut has_waited = false;
     loop {
         let job = view::row(app, caller, id).await?;
+        if has_waited && !auth::is_still_let_in(app, caller).await? {
+            return Err(Problem::new(Cause::Unauthorized, "the key or token has ended while the request waited"));
+        }
         if job.standing.is_final() || Instant::now() >= ends || app.shutdown.is_cancelled() {
             return Ok(job);
         }
@@ -127,6 +133,7 @@ async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> R
             () = app.shutdown.cancelled() => {}
             () = tokio::time::sleep_until(ends) => {}
         }
+        has_waited = true;
     }
 }
 

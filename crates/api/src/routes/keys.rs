@@ -13,6 +13,7 @@ use queue_core::{
     ids::Name,
     journal::{ApiKey, GRANTS_MAX, Grant, KeyPage, Revocation, Revoked, Role, Rotation},
     keys::Secret,
+    request_limits::Rates,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use crate::{
     audit,
     auth::Caller,
     body::{self, Media},
-    fields::{self, Fields, Raw},
+    fields::{self, Fields, RATES, Raw},
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
@@ -84,6 +85,12 @@ pub(crate) struct KeyView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     last_used_at: Option<Timestamp>,
+    /// Requests that it may send in a minute; absent: as its role may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers and that it may submit in a minute; absent: as its role may.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    llm_submits_per_minute: Option<u32>,
 }
 
 impl KeyView {
@@ -106,6 +113,8 @@ impl KeyView {
             rotated_at: key.rotated_at,
             revoked_at: key.revoked_at,
             last_used_at: key.last_used_at,
+            requests_per_minute: key.rates.requests_per_minute,
+            llm_submits_per_minute: key.rates.llm_submits_per_minute,
         }
     }
 }
@@ -196,9 +205,15 @@ pub(crate) struct NewApiKey {
     /// `x-longshore-scope`. All that the role may do when absent.
     #[schema(max_items = 16)]
     scopes: Option<Vec<String>>,
-    /// When it ends by itself, at most 366 days ahead; never when absent.
+    /// When it ends by itself, at most 366 days ahead; never when absent. No later than the caller's own key.
     #[schema(value_type = Option<String>, format = DateTime)]
     expires_at: Option<String>,
+    /// Requests that it may send in a minute; as its role may when absent or `null`.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers (`llm`, `embedding`, `analysis`) and that it may submit in a minute, likewise.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    llm_submits_per_minute: Option<u32>,
 }
 
 /// Makes an API key. Its secret is shown in this answer and never again.
@@ -218,7 +233,12 @@ pub(crate) async fn create(
     let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
     let secret = Secret::generate();
     let key = read_new(&caller, &secret, json::utf8(&body)?, app.now())?;
+    app.policy().await?.check_tenant(&key.tenant)?;
     caller.check_hands_out(key.role, &key.grants)?;
+    if let Some(own) = caller.outlived_by(key.expires_at) {
+        let reason = format!("must be given and no later than {own}: the caller's own key ends then");
+        return Err(Problem::field("/expires_at", reason));
+    }
     app.api.stores.identity.add_key(key.clone()).await?;
     tracing::info!(key_id = key.id, by = %caller.key_id, role = %key.role, tenant = %key.tenant, "an API key was made");
     Ok(made(StatusCode::CREATED, &secret, key, app.now()))
@@ -231,10 +251,11 @@ fn made(status: StatusCode, secret: &Secret, key: ApiKey, now: Timestamp) -> Res
 }
 
 fn read_new(caller: &Caller, secret: &Secret, text: &str, now: Timestamp) -> Result<ApiKey, Problem> {
-    const KNOWN: [&str; 5] = ["name", "role", "tenant", "scopes", "expires_at"];
+    const KNOWN: [&str; 7] =
+        ["name", "role", "tenant", "scopes", "expires_at", "requests_per_minute", "llm_submits_per_minute"];
     json::check_depth(text)?;
     let mut fields = Fields::default();
-    let [name, role, tenant, scopes, expires_at] = json::take_apart(text, &KNOWN, &mut fields.errors)?;
+    let [name, role, tenant, scopes, expires_at, rates @ ..] = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     if name.is_none() {
         fields.wrong("name", "is required: what the key is for");
     }
@@ -246,10 +267,11 @@ fn read_new(caller: &Caller, secret: &Secret, text: &str, now: Timestamp) -> Res
     let tenant = fields.name("tenant", tenant);
     let grants = read_scopes(&mut fields, scopes);
     let expires_at = fields.moment("expires_at", expires_at, now, now.plus_ms(1));
+    let rates = fields.rates(rates, Rates::default());
     fields.finish()?;
     let tenant = tenant.unwrap_or_else(|| caller.tenant.clone());
     let row = secret.to_row(tenant, role.unwrap_or(Role::User), name.unwrap_or_default(), now);
-    Ok(ApiKey { grants, expires_at, ..row })
+    Ok(ApiKey { grants, expires_at, rates, ..row })
 }
 
 /// Scopes, none of which is made up. Not given: none; an empty list is a mistake, since none means all.
@@ -269,6 +291,51 @@ pub(super) fn read_scopes(fields: &mut Fields, scopes: Raw<'_>) -> Vec<Grant> {
     grants
 }
 
+/// What of a key can be changed. What is absent stays, what is `null` is as the key's role has it.
+#[derive(Debug, Deserialize, ToSchema)]
+#[allow(dead_code)] // the schema of what `patch` takes apart by hand
+pub(crate) struct KeyPatch {
+    /// Requests that it may send in a minute.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers (`llm`, `embedding`, `analysis`) and that it may submit in a minute.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    llm_submits_per_minute: Option<u32>,
+}
+
+/// Says how often an API key, with all tokens that are made from it, may ask: at once in this process, within 5 s in every other.
+#[utoipa::path(patch, path = "/v1/keys/{key}", tag = "keys", security(("key" = [])), request_body = KeyPatch, params(
+    ("key" = String, Path, description = "the key's public part: the 8 characters behind `lsk_`"),
+), responses((status = 200, body = KeyView), (status = 404, body = Document), (status = 422, body = Document)))]
+pub(crate) async fn patch(
+    State(app): State<Shared>,
+    caller: Caller,
+    Segment(id): Segment,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<KeyView>, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let text = json::utf8(&body)?;
+    json::check_depth(text)?;
+    let mut fields = Fields::default();
+    let given = json::take_apart_with_null(text, &RATES, &mut fields.errors)?;
+    if fields.errors.is_empty() && given.iter().all(Option::is_none) {
+        return Err(Problem::field("", format!("names nothing to change: give {}", RATES.join(", "))));
+    }
+    // One change at a time in this process: what is absent stays.
+    let _one_at_a_time = app.settings_edits.lock().await;
+    let key = found(&app, &id).await?;
+    let rates = fields.rates(given, key.rates);
+    fields.finish()?;
+    audit::before(&KeyView::new(key, app.now()));
+    let key = app.api.stores.identity.limit_key(&id, rates).await?.ok_or_else(missing)?;
+    app.keys.forget();
+    tracing::info!(key_id = key.id, by = %caller.key_id, "the limits of an API key were set");
+    Ok(Json(KeyView::new(key, app.now())))
+}
+
 /// How a key is rotated.
 #[derive(Debug, Deserialize, ToSchema)]
 #[allow(dead_code)] // the schema of what `read_overlap` takes apart by hand
@@ -284,7 +351,7 @@ pub(crate) struct RotateRequest {
     ("key" = String, Path, description = "the key's public part: the 8 characters behind `lsk_`"),
 ), responses(
     (status = 200, body = MadeKey),
-    (status = 403, description = "the key may do more than the caller", body = Document),
+    (status = 403, description = "the key may do more than the caller, or lives longer", body = Document),
     (status = 404, body = Document),
     (status = 409, description = "it has ended", body = Document),
     (status = 422, body = Document),
@@ -303,8 +370,12 @@ pub(crate) async fn rotate(
         None => OVERLAP_DEFAULT,
     };
     let key = found(&app, &id).await?;
-    // Who gets the secret of a key gets all that it may do.
+    // Who gets the secret of a key gets all that it may do, and for as long.
     caller.check_hands_out(key.role, &key.grants)?;
+    if let Some(own) = caller.outlived_by(key.expires_at) {
+        let detail = format!("the key lives longer than the caller's own, which ends at {own}");
+        return Err(Problem::new(Cause::Forbidden, detail));
+    }
     audit::before(&KeyView::new(key.clone(), app.now()));
     let (secret, now) = (Secret::renewed(&key.id), app.now());
     let rotation = Rotation { id: key.id, secret_hash: secret.hash(), previous_until: now.plus(overlap), at: now };

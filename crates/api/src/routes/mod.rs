@@ -10,6 +10,7 @@ mod credentials;
 mod dead_letters;
 mod deliveries;
 pub(crate) mod docs;
+mod erasures;
 mod events;
 mod health;
 mod inspect;
@@ -119,12 +120,14 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
         .routes(routes!(tenants::get, tenants::put, tenants::patch))
+        .routes(routes!(erasures::erase))
+        .routes(routes!(erasures::list, erasures::replay))
         .routes(routes!(budgets::list))
         .routes(routes!(budgets::get_all, budgets::put_all))
         .routes(routes!(budgets::get_tenant, budgets::put_tenant))
         .routes(routes!(budgets::get_key, budgets::put_key))
         .routes(routes!(keys::list, keys::create, keys::revoke_all))
-        .routes(routes!(keys::get, keys::revoke))
+        .routes(routes!(keys::get, keys::patch, keys::revoke))
         .routes(routes!(keys::rotate))
         .routes(routes!(tokens::create, tokens::end))
         .routes(routes!(tokens::revoke))

@@ -80,7 +80,7 @@ pub(crate) async fn patch(
     let chain = if is_chain(&job.target) { caller.reads(&app).fallback(id).await? } else { Vec::new() };
     audit::before(&JobView::new(job.clone(), &Place::Unknown, app.now()));
     app.api.budgets.freshen().await?;
-    let policy = app.policies.now(&*app.api.stores.catalog).await?;
+    let policy = app.policy().await?;
     let edit = {
         let (app, job) = (app.clone(), job.clone());
         submit::aside(move || read_edit(&app, &job, &chain, &policy, &body)).await??
@@ -146,7 +146,7 @@ pub(crate) async fn edited_payload(
     }
     let chain = if is_chain(&job.target) { caller.reads(app).fallback(job.id).await? } else { Vec::new() };
     app.api.budgets.freshen().await?;
-    let policy = app.policies.now(&*app.api.stores.catalog).await?;
+    let policy = app.policy().await?;
     let edit = {
         let (app, job) = (app.clone(), job.clone());
         submit::aside(move || read_edit(&app, &job, &chain, &policy, &body)).await??

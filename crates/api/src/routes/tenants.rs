@@ -15,6 +15,7 @@ use queue_core::{
     ids::Name,
     job::Kind,
     journal::{TenantRules, TenantSettings, Versioned},
+    request_limits::Rates,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -24,7 +25,7 @@ use crate::{
     app::{App, Shared},
     audit,
     body::{self, Media},
-    fields::{Fields, Raw},
+    fields::{Fields, RATES, Raw},
     json,
     params::{Params, Segment},
     problem::{Cause, Document, Problem},
@@ -72,6 +73,12 @@ pub(crate) struct TenantView {
     /// The chat model of its jobs that name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     default_model: Option<String>,
+    /// Requests that its users and analysts may send in a minute, all together; absent: as configured for each tenant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers and that they may submit in a minute, likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    llm_submits_per_minute: Option<u32>,
     /// Its live jobs.
     live: u64,
     /// Grows with every change of the settings; 0 before the first.
@@ -113,6 +120,8 @@ async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
         models: value.rules.models,
         aliases: value.rules.aliases,
         default_model: value.rules.default_model,
+        requests_per_minute: value.rates.requests_per_minute,
+        llm_submits_per_minute: value.rates.llm_submits_per_minute,
         live: backlog?.live,
         version,
     };
@@ -152,6 +161,12 @@ pub(crate) struct TenantRequest {
     /// The chat model of its jobs that name none; a model or an alias.
     #[schema(max_length = 128)]
     default_model: Option<String>,
+    /// Requests that its users and analysts may send in a minute, all together; as configured for each tenant when absent.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers (`llm`, `embedding`, `analysis`) and that they may submit in a minute, likewise.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    llm_submits_per_minute: Option<u32>,
     /// Whose provider keys its calls are made with: `own_only`, `own_then_default` or `default`. It stays as it is where it is
     /// absent: nobody is to use the operator's keys because of an oversight.
     #[schema(value_type = Option<String>)]
@@ -229,7 +244,7 @@ async fn set(
 }
 
 fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPolicy>), Problem> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 13] = [
         "paused",
         "until",
         "reason",
@@ -241,11 +256,14 @@ fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPoli
         "aliases",
         "default_model",
         "credential_policy",
+        RATES[0],
+        RATES[1],
     ];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart(text, &KNOWN, &mut fields.errors)?;
-    let [paused, until, reason, weight, backlog_max, max_tokens, kinds, models, aliases, default_model, policy] = given;
+    let [paused, until, reason, weight, backlog_max, max_tokens, kinds, models, rest @ ..] = given;
+    let [aliases, default_model, policy, rates @ ..] = rest;
     let pause = Pause::default().change(&mut fields, [paused, until, reason], app.now());
     let weight = fields.integer("weight", weight, 1..=WEIGHT_MAX).unwrap_or(1);
     let backlog_max = fields.integer("backlog_max", backlog_max, 0..=u32::MAX).map(u64::from);
@@ -262,6 +280,7 @@ fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPoli
     let aliases = read_aliases(app, &mut fields, aliases);
     let default_model = fields.label("default_model", default_model, MODEL_MAX_BYTES);
     let policy = read_policy(&mut fields, policy);
+    let rates = fields.rates(rates, Rates::default());
     let rules = TenantRules { max_tokens, kinds, models, aliases, default_model };
     if let Some(model) = rules.default_model.as_deref().map(|named| rules.model(named)) {
         if app.api.routes.resolve(model).is_none() {
@@ -273,7 +292,7 @@ fn whole(app: &App, text: &str) -> Result<(TenantSettings, Option<CredentialPoli
     fields.finish()?;
     let Pause { on: paused, until: paused_until, reason } = pause;
     let settings =
-        TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, ..TenantSettings::default() };
+        TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, rates, ..TenantSettings::default() };
     Ok((settings, policy))
 }
 
@@ -330,9 +349,15 @@ pub(crate) struct TenantPatch {
     /// used), `own_then_default` (unless set) or `default` (the operator's always). Answered when every process obeys it.
     #[schema(value_type = Option<String>)]
     credential_policy: Option<CredentialPolicy>,
+    /// Requests that its users and analysts may send in a minute, all together; `null`: as configured for each tenant.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers (`llm`, `embedding`, `analysis`) and that they may submit in a minute, likewise.
+    #[schema(minimum = 1, maximum = 1_000_000)]
+    llm_submits_per_minute: Option<u32>,
 }
 
-/// Pauses or resumes a tenant, or says whose provider keys its calls are made with.
+/// Pauses or resumes a tenant, or says whose provider keys its calls are made with, or how often it may ask.
 #[utoipa::path(patch, path = "/v1/tenants/{tenant}", tag = "tenants", security(("key" = [])), request_body = TenantPatch,
     params(
     ("tenant" = String, Path, description = "the tenant"),
@@ -357,19 +382,20 @@ pub(crate) async fn patch(
 }
 
 fn change(settings: TenantSettings, text: &str, now: Timestamp) -> Result<TenantSettings, Problem> {
-    const KNOWN: [&str; 4] = ["paused", "until", "reason", "credential_policy"];
+    const KNOWN: [&str; 6] = ["paused", "until", "reason", "credential_policy", RATES[0], RATES[1]];
     json::check_depth(text)?;
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
         return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN.join(", "))));
     }
-    let [paused, until, reason, policy] = given;
+    let [paused, until, reason, policy, rates @ ..] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason.clone() };
     let pause = pause.change(&mut fields, [paused, until, reason], now);
     let policy = read_policy(&mut fields, policy);
+    let rates = fields.rates(rates, settings.rates);
     fields.finish()?;
     let credential_policy = policy.unwrap_or(settings.credential_policy);
     let (paused, paused_until, reason) = (pause.on, pause.until, pause.reason);
-    Ok(TenantSettings { paused, paused_until, reason, credential_policy, ..settings })
+    Ok(TenantSettings { paused, paused_until, reason, credential_policy, rates, ..settings })
 }

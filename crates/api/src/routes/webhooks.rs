@@ -223,6 +223,9 @@ pub(crate) async fn create(
     let tenant = fields.name("tenant", tenant);
     let description = fields.label("description", description, DESCRIPTION_MAX_BYTES);
     fields.finish()?;
+    if let Some(tenant) = &tenant {
+        app.policy().await?.check_tenant(tenant)?;
+    }
     let Some(url) = url else { return Err(Problem::new(Cause::Internal, "a URL passed its checks and is not there")) };
     let (id, created_at) = (Uuid::now_v7(), app.now());
     let endpoint =

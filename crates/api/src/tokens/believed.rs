@@ -75,6 +75,22 @@ impl Believed {
         Ok(Belief::Bearer(verified))
     }
 
+    /// Whether a token that was believed before is not taken back, has not ended, and has not ended with its key.
+    pub(crate) async fn still_holds(
+        &self,
+        keys: &KeyCache,
+        stores: &Stores,
+        token: &Verified,
+        now: Timestamp,
+    ) -> Result<bool, JournalError> {
+        if token.expires_at.plus_ms(LEEWAY_S * 1_000) <= now
+            || stores.identity.is_token_revoked(&token.issuer, &token.jti).await?
+        {
+            return Ok(false);
+        }
+        Ok(outlived(token, keys, stores, now).await?.is_ok())
+    }
+
     /// Something was taken back here: everything is looked at anew.
     pub(crate) fn forget(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);

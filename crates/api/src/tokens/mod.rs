@@ -7,14 +7,23 @@
 pub(crate) mod believed;
 mod keys;
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Header, Validation};
 pub use keys::{Issuer, IssuerRules, SigningKeys};
 use queue_core::{
     ids::Name,
     journal::{ApiKey, Grant, Role},
     time::Timestamp,
+};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -155,6 +164,9 @@ impl Tokens {
         {
             return Err("it is not of the type JWT".into());
         }
+        if !says_each_once(token) {
+            return Err("it says something twice".into());
+        }
         let kid = header.kid.as_deref().ok_or("it does not say which key has signed it (kid)")?;
         let trust = self.trust();
         let own = trust.signing.verifying(kid).map(|key| (key, Rules::own()));
@@ -168,6 +180,42 @@ impl Tokens {
             }
         }
         Err(why)
+    }
+}
+
+/// Whether header and claims name each member once: of two that are called alike, one reader takes the first and another the last.
+fn says_each_once(token: &str) -> bool {
+    let once = |part: &str| {
+        let text = URL_SAFE_NO_PAD.decode(part).ok()?;
+        serde_json::from_slice::<Once>(&text).ok()
+    };
+    token.split('.').take(2).all(|part| once(part).is_some())
+}
+
+/// A JSON object that names each of its members once.
+struct Once;
+
+impl<'de> Deserialize<'de> for Once {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Once {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, IgnoredAny)) = members.next_entry::<String, IgnoredAny>()? {
+            if !names.insert(name) {
+                return Err(A::Error::custom("a member twice"));
+            }
+        }
+        Ok(self)
     }
 }
 

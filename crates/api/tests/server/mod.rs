@@ -29,6 +29,7 @@ use queue_core::{
     ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
     operations::{self, Action, OperationState, Order, Pick, Stepped},
+    request_limits::memory::MemoryRequestLimits,
     route::{Route, Routes},
     state::State,
     stores::{Beside, Stores},
@@ -158,6 +159,7 @@ impl Server {
             prices: Arc::new(PriceBook::shipped()),
             limiter: Arc::new(MemoryLimiter::new(stores.clock.clone())),
             limits: Arc::default(),
+            request_limits: Arc::new(MemoryRequestLimits::new(stores.clock.clone())),
             credentials: Arc::new(Credentials::of(stores.vault.clone())),
             tokens: Arc::default(),
             tls: None,
@@ -365,12 +367,12 @@ pub async fn archive(stores: &Stores, letters: &[JobId]) -> OperationId {
         asked_by: "abcd1234".into(),
     };
     let (id, owner, now) = (OperationId::generate(), Uuid::now_v7(), stores.clock.now());
-    stores.operations.begin(id, order.clone(), now).await.unwrap();
+    stores.operations.begin(id, order, now).await.unwrap();
     let operation = stores.operations.take(id, 0, Some(owner)).await.unwrap().unwrap();
     let rows = stores.reads.jobs(letters).await.unwrap().into_iter().flatten();
     let picks: Vec<_> = rows.map(|job| Pick { id: job.id, epoch: job.epoch, cost: None, holder: None }).collect();
     let whole = stores.archives.letters(&picks).await.unwrap();
-    let object = stores.objects.as_ref().unwrap().keep(id, &order, whole.into(), now).await.unwrap();
+    let object = stores.objects.as_ref().unwrap().keep(id, whole.into()).await.unwrap();
     let end = Some((OperationState::Done, None));
     let step = operations::Step { picks, objects: vec![object], end, ..operations::Step::beat(&operation, owner) };
     let stepped = stores.operations.step(step, now).await.unwrap();

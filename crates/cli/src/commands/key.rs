@@ -8,7 +8,10 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::{
-    commands::{Operator, parse_later},
+    commands::{
+        Operator, parse_later,
+        rates::{RATES, Rates, rates_of},
+    },
     failure::{Exit, Failure, Outcome},
     output::{self, Output, cell, items},
     tokens,
@@ -38,6 +41,13 @@ pub(crate) enum Verb {
         /// How long the secret before goes on [default: 24h]
         #[arg(long, value_name = "DURATION")]
         overlap: Option<String>,
+    },
+    /// Say how often a key may ask, with all tokens that are made from it. What is not named stays as it is
+    Limit {
+        /// Its public part: the 8 characters behind `lsk_`
+        id: String,
+        #[command(flatten)]
+        rates: Rates,
     },
     /// Take a key back, or all keys of a tenant; what they submitted goes on
     Revoke {
@@ -100,6 +110,12 @@ pub(crate) struct New {
     /// When it ends by itself: a time, or a duration from now such as 90d
     #[arg(long, value_name = "WHEN")]
     expires: Option<String>,
+    /// Requests that it may send in a minute [default: as its role may]
+    #[arg(long, value_name = "N")]
+    requests_per_minute: Option<u32>,
+    /// Jobs that ask model providers and that it may submit in a minute [default: as its role may]
+    #[arg(long, value_name = "N")]
+    llm_submits_per_minute: Option<u32>,
 }
 
 /// Which keys are taken back.
@@ -133,6 +149,11 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             if let (false, Some(until)) = (operator.out.json, answer.body["previous_until"].as_str()) {
                 output::note(&format!("the secret before goes on until {until}"));
             }
+        }
+        Verb::Limit { id, rates } => {
+            let path = ["v1", "keys", &id];
+            let answer = operator.client.send_json(Method::PATCH, &path, Some(&rates.body())).await?;
+            operator.out.show(&answer.body, || output::line(&format!("{id} may ask {}", rates_of(&answer.body))));
         }
         Verb::Revoke { which: Which { id: Some(id), .. }, .. } => {
             operator.client.send_json(Method::DELETE, &["v1", "keys", &id], None).await?;
@@ -192,6 +213,8 @@ impl New {
         if !self.scopes.is_empty() {
             body["scopes"] = json!(self.scopes);
         }
+        let rates = [(RATES[0], self.requests_per_minute), (RATES[1], self.llm_submits_per_minute)].into_iter();
+        rates.filter_map(|(name, rate)| Some((name, rate?))).for_each(|(name, rate)| body[name] = json!(rate));
         if let Some(expires) = self.expires {
             let at: Timestamp = parse_later(&expires)?;
             body["expires_at"] = json!(at);

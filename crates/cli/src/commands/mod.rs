@@ -15,6 +15,7 @@ pub(crate) mod migrate;
 pub(crate) mod op;
 pub(crate) mod price;
 pub(crate) mod queue;
+pub(crate) mod rates;
 pub(crate) mod target;
 pub(crate) mod tenant;
 pub(crate) mod webhook;

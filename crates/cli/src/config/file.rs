@@ -37,6 +37,7 @@ pub(crate) struct File {
     pub(crate) tls: TlsTable,
     pub(crate) budget: BudgetTable,
     pub(crate) webhooks: Webhooks,
+    pub(crate) request_limits: RequestLimits,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -197,6 +198,30 @@ pub(crate) struct Tenant {
     pub(crate) backlog_max: Option<u64>,
     pub(crate) weight: Option<u32>,
     pub(crate) credential_policy: Option<CredentialPolicy>,
+    pub(crate) requests_per_minute: Option<u32>,
+    pub(crate) llm_submits_per_minute: Option<u32>,
+}
+
+/// `[request_limits]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RequestLimits {
+    pub(crate) burst: Option<Seconds>,
+    pub(crate) when_away: Option<Away>,
+    pub(crate) llm_when_away: Option<Away>,
+    pub(crate) user: Rates,
+    pub(crate) analyst: Rates,
+    pub(crate) operator: Rates,
+    pub(crate) admin: Rates,
+    pub(crate) each_tenant: Rates,
+}
+
+/// What may be done in a minute.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Rates {
+    pub(crate) requests_per_minute: Option<u32>,
+    pub(crate) llm_submits_per_minute: Option<u32>,
 }
 
 /// `[credentials]`.

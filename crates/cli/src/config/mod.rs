@@ -4,6 +4,7 @@ mod auth;
 mod budgets;
 pub(crate) mod file;
 mod providers;
+mod request_limits;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use queue_core::{
     job::Kind,
     journal::TenantSettings,
     ledger::PriceBook,
+    request_limits::Rules,
 };
 use secrecy::SecretString;
 
@@ -169,6 +171,8 @@ pub(crate) struct Config {
     pub(crate) budgets: Budgets,
     /// Where URLs that users name may lead.
     pub(crate) outbound: Allowed,
+    /// How often keys and tenants may ask.
+    pub(crate) request_limits: Rules,
 }
 
 /// Where master keys are.
@@ -253,6 +257,7 @@ impl Config {
             )?,
             budgets: budgets::budgets(&file.budget)?,
             outbound: outbound(env, &file.webhooks)?,
+            request_limits: request_limits::rules(&file.request_limits)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
@@ -424,7 +429,12 @@ fn tenants(file: &BTreeMap<String, file::Tenant>) -> Result<BTreeMap<Name, Tenan
         if !(1..=WEIGHT_MAX).contains(&weight) {
             return Err(format!("tenants.{name}.weight is {weight}; it is between 1 and {WEIGHT_MAX}"));
         }
-        Ok((name, TenantSettings { backlog_max: tenant.backlog_max, weight, ..TenantSettings::default() }))
+        let rates = file::Rates {
+            requests_per_minute: tenant.requests_per_minute,
+            llm_submits_per_minute: tenant.llm_submits_per_minute,
+        };
+        let rates = request_limits::checked(&format!("tenants.{name}"), &rates)?;
+        Ok((name, TenantSettings { backlog_max: tenant.backlog_max, weight, rates, ..TenantSettings::default() }))
     };
     file.iter().map(checked).collect()
 }

@@ -3,8 +3,10 @@ use std::{fs, path::Path, time::Duration};
 use queue_core::{
     budget::AtLimit,
     cache::Scope,
+    journal::Role,
     ledger::{Nanousd, Usage},
     limiter::{Away, Charges, Limit},
+    request_limits::Rates,
     route::Target,
 };
 use secrecy::ExposeSecret;
@@ -317,6 +319,36 @@ fn tenants_have_a_cap_and_a_weight() {
         ("[tenants.acme]\nbacklog_max = -1", "line 2"),
         ("[tenants.acme]\nbacklog = 1", "backlog"),
         ("[tenants.\"\"]\nweight = 1", "tenants: ``"),
+    ] {
+        let message = error(toml, Flags::default(), &[]);
+        assert!(message.contains(expected), "{toml}: {message}");
+    }
+}
+
+#[test]
+fn requests_are_limited_by_role_and_tenant_where_it_is_said() {
+    let rates = |requests, submits| Rates { requests_per_minute: requests, llm_submits_per_minute: submits };
+    let off = nothing(&[]).request_limits;
+    assert!(off.by_role.values().chain([&off.each_tenant]).all(|of_role| *of_role == Rates::default()));
+    assert_eq!((off.burst_ms, off.when_away, off.llm_when_away), (60_000, Away::Local, Away::Closed));
+    let file = "[request_limits]\nburst = \"6s\"\nwhen_away = \"open\"\nllm_when_away = \"local\"\n\
+                [request_limits.user]\nrequests_per_minute = 100\nllm_submits_per_minute = 10\n\
+                [request_limits.each_tenant]\nrequests_per_minute = 3_000\n\
+                [tenants.acme]\nllm_submits_per_minute = 5\n";
+    let config = load(file, Flags::default(), &[]).unwrap();
+    let limits = &config.request_limits;
+    assert_eq!(limits.by_role[&Role::User], rates(Some(100), Some(10)));
+    assert_eq!((limits.by_role[&Role::Admin], limits.each_tenant), (Rates::default(), rates(Some(3_000), None)));
+    assert_eq!((limits.burst_ms, limits.when_away, limits.llm_when_away), (6_000, Away::Open, Away::Local));
+    assert_eq!(config.tenants[&Name::from("acme")].rates, rates(None, Some(5)));
+    for (toml, expected) in [
+        ("[request_limits]\nburst = \"2m\"", "between 1s and 60s"),
+        ("[request_limits]\nburst = \"10ms\"", "request_limits.burst"),
+        ("[request_limits.user]\nrequests_per_minute = 0", "request_limits.user.requests_per_minute is 0"),
+        ("[request_limits.each_tenant]\nllm_submits_per_minute = 1_000_001", "between 1 and 1000000"),
+        ("[request_limits.root]\nrequests_per_minute = 1", "root"),
+        ("[request_limits]\nwhen_away = \"maybe\"", "maybe"),
+        ("[tenants.acme]\nrequests_per_minute = 0", "tenants.acme.requests_per_minute"),
     ] {
         let message = error(toml, Flags::default(), &[]);
         assert!(message.contains(expected), "{toml}: {message}");

@@ -16,6 +16,7 @@ use queue_core::{
     keys::Secret,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    request_limits::RequestLimits,
     route::Routes,
     stores::Stores,
 };
@@ -49,6 +50,7 @@ pub(crate) struct Process {
     prices: Arc<PriceBook>,
     limiter: Arc<dyn Limiter>,
     limits: Arc<InForce>,
+    request_limits: Arc<dyn RequestLimits>,
     caches: Arc<Caches>,
     /// Tenants' own provider keys, still sealed.
     pub(crate) credentials: Arc<Credentials>,
@@ -83,6 +85,7 @@ impl Process {
             prices: Arc::new(config.prices.clone()),
             limiter: stores::open_limiter(&config.dispatcher, &stores.clock)?,
             limits: Arc::new(InForce::new(providers::limits(&config), providers::concurrency(&config))),
+            request_limits: stores::open_request_limits(&config.dispatcher, &stores.clock)?,
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
             roles: JoinSet::new(),
@@ -181,6 +184,7 @@ impl Process {
             prices: self.prices.clone(),
             limiter: self.limiter.clone(),
             limits: self.limits.clone(),
+            request_limits: self.request_limits.clone(),
             credentials: self.credentials.clone(),
             tokens: self.tokens.clone(),
             tls: self.tls.clone(),
@@ -192,6 +196,7 @@ impl Process {
                 probe_jobs,
                 cors_origins: self.config.cors_origins.clone(),
                 policy_settles,
+                request_limits: self.config.request_limits.clone(),
                 outbound: self.config.outbound.clone(),
                 ..api::Settings::default()
             },

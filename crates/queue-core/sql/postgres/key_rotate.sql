@@ -9,4 +9,4 @@ SET previous_hash = CASE WHEN secret_hash = $2 THEN previous_hash WHEN $3::bigin
     secret_hash = $2
 WHERE id = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $4)
 RETURNING id, secret_hash, previous_hash, previous_until, tenant, role, grants, name, created_at, expires_at, rotated_at, revoked_at,
-       last_used_at
+       last_used_at, requests_per_minute, llm_submits_per_minute

@@ -3,7 +3,7 @@
 -- Returns:   the columns of a key, as `identity.rs` reads them, by id.
 -- Invariant: writes nothing.
 SELECT id, secret_hash, previous_hash, previous_until, tenant, role, grants, name, created_at, expires_at, rotated_at, revoked_at,
-       last_used_at
+       last_used_at, requests_per_minute, llm_submits_per_minute
 FROM api_keys
 WHERE (?1 IS NULL OR tenant = ?1) AND id > ?2 AND (?3 OR revoked_at IS NULL)
 ORDER BY id

@@ -68,6 +68,20 @@ pub struct ArchiveObject {
     pub first_ended_at: Timestamp,
     /// When the last of them had died.
     pub last_ended_at: Timestamp,
+    /// Whether they were put back since: what became of them then is not here. Manifests say nothing of it.
+    #[serde(skip)]
+    pub restored: bool,
+}
+
+/// Letters on their way back.
+#[derive(Clone, Debug)]
+pub struct Restore {
+    /// Out of this archive.
+    pub archive: OperationId,
+    /// Out of this object of it.
+    pub path: String,
+    /// All that are in it.
+    pub letters: Vec<Letter>,
 }
 
 /// Archives as the journal keeps them; what an operation's step archives is [`Operations::step`](crate::operations::Operations::step).
@@ -90,9 +104,10 @@ pub trait Archives: Send + Sync {
         limit: usize,
     ) -> Result<Vec<ArchiveObject>, JournalError>;
 
-    /// Puts letters back as they were, all of them or none, and returns which: a job that is there, however it stands, is left
-    /// alone. So asking again does nothing more, whatever became of the first answer.
-    async fn restore(&self, letters: Vec<Letter>) -> Result<Vec<JobId>, JournalError>;
+    /// Puts the letters of an object back as they were, all of them or none, and returns which: a job that is there, however it
+    /// stands, is left alone. Each object is put back once: a letter that has lived, paid and been archived again since must not
+    /// come back as it was before. So asking again does nothing more, whatever became of the first answer.
+    async fn restore(&self, restore: Restore) -> Result<Vec<JobId>, JournalError>;
 }
 
 /// A hash in hexadecimal digits, as people compare it.

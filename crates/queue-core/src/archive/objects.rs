@@ -3,12 +3,14 @@
 
 use std::{
     io::{self, Read},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem};
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -31,6 +33,10 @@ const UNFOLDED_MAX_BYTES: u64 = 1024 * 1024 * 1024;
 const REQUEST_MAX: Duration = Duration::from_secs(120);
 /// How hard zstd tries: its own default, some 200 MB/s and a tenth of the size for prompts that resemble each other.
 const LEVEL: i32 = 3;
+/// The folder of all archives.
+const ARCHIVES: &str = "archives";
+/// What the names of objects end in.
+const BODY: &str = ".ndjson.zst";
 /// What a manifest says of its form.
 const FORM: u32 = 1;
 
@@ -62,7 +68,8 @@ impl Objects {
     /// # Errors
     /// Of the file system.
     pub fn folder(path: &Path) -> io::Result<Self> {
-        std::fs::create_dir_all(path)?;
+        // Prompts and answers lie there: nobody else on the machine is to read them.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let folder = LocalFileSystem::new_with_prefix(path).map_err(io::Error::other)?;
         Ok(Self { store: Arc::new(folder.with_fsync(true)) })
     }
@@ -80,30 +87,67 @@ impl Objects {
         }
     }
 
-    /// Writes letters of one tenant as a new object of an archive, with a manifest beside it, and reads the object back. What it
-    /// returns is to be committed; what is not is a file that nothing names.
+    /// Writes letters of one tenant as a new object of an archive, reads it back, and reads the letters out of it. What it
+    /// returns is to be committed, and then [`Objects::describe`]d; what is not is to be [`Objects::discard`]ed.
     ///
     /// # Errors
     /// [`ObjectsError::Damaged`]: what was read back is not what was written.
-    pub async fn keep(
+    pub async fn keep(&self, id: OperationId, letters: Arc<[Letter]>) -> Result<ArchiveObject, ObjectsError> {
+        let folded = letters.clone();
+        let (body, mut object) = blocking(move || fold(&folded)).await??;
+        let file = format!("{}{BODY}", Uuid::now_v7());
+        // Names of tenants are any text: what no path can have is written as `%2F` is.
+        object.path = [&*below(&object.tenant), &id.to_string(), &file].join("/");
+        self.put(&object.path, body).await?;
+        // What lies there is soon all that there is of them.
+        if self.letters(&object).await? != *letters {
+            let reason = "what is read out of it is not what was written".to_owned();
+            return Err(ObjectsError::Damaged { path: object.path, reason });
+        }
+        Ok(object)
+    }
+
+    /// Writes a manifest beside an object that is part of its archive now: for whoever has the objects and no journal.
+    ///
+    /// # Errors
+    /// The object is none the worse for it.
+    pub async fn describe(
         &self,
         id: OperationId,
         order: &Order,
-        letters: Arc<[Letter]>,
+        object: &ArchiveObject,
         now: Timestamp,
-    ) -> Result<ArchiveObject, ObjectsError> {
-        let (body, mut object) = blocking(move || fold(&letters)).await??;
-        // The tenant first: all that is kept of it lies below one prefix.
-        let name = format!("archives/{}/{id}/{}", object.tenant, Uuid::now_v7());
-        object.path = format!("{name}.ndjson.zst");
-        self.put(&object.path, body).await?;
-        self.read(&object).await?;
+    ) -> Result<(), ObjectsError> {
         let manifest = json!({
             "form": FORM, "archive": id, "object": object, "filter": order.filter, "reason": order.reason,
             "asked_by": order.asked_by, "written_at": now,
         });
-        self.put(&format!("{name}.json"), format!("{manifest:#}\n").into()).await?;
-        Ok(object)
+        self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into()).await
+    }
+
+    /// Deletes an object that is part of no archive.
+    ///
+    /// # Errors
+    /// Then it is a file that nothing names.
+    pub async fn discard(&self, object: &ArchiveObject) -> Result<(), ObjectsError> {
+        let path = path_of(&object.path)?;
+        in_time(self.store.delete(&path)).await.map_err(|error| ObjectsError::Unavailable(error.to_string()))
+    }
+
+    /// Deletes all that is kept of a tenant, and returns how many files that were.
+    ///
+    /// # Errors
+    /// Some of it may be there still.
+    pub async fn erase(&self, tenant: &Name) -> Result<u64, ObjectsError> {
+        let unavailable = |error: object_store::Error| ObjectsError::Unavailable(error.to_string());
+        let below = path_of(&below(tenant))?;
+        let mut erased = 0;
+        let mut files = self.store.list(Some(&below));
+        while let Some(file) = in_time(files.try_next()).await.map_err(unavailable)? {
+            in_time(self.store.delete(&file.location)).await.map_err(unavailable)?;
+            erased += 1;
+        }
+        Ok(erased)
     }
 
     /// The letters of an object, once its checksum, their number and their tenant are what the journal has noted.
@@ -145,6 +189,15 @@ impl Objects {
         let put = self.store.put_opts(&path, PutPayload::from_bytes(body), options);
         in_time(put).await.map(drop).map_err(|error| ObjectsError::Unavailable(error.to_string()))
     }
+}
+
+/// Where everything of a tenant is.
+fn below(tenant: &Name) -> String {
+    object_store::path::Path::from_iter([ARCHIVES, tenant.as_str()]).to_string()
+}
+
+fn manifest_of(path: &str) -> String {
+    format!("{}.json", path.strip_suffix(BODY).unwrap_or(path))
 }
 
 fn path_of(path: &str) -> Result<object_store::path::Path, ObjectsError> {
@@ -191,6 +244,7 @@ fn fold(letters: &[Letter]) -> Result<(Bytes, ArchiveObject), ObjectsError> {
         cost_nanousd: Nanousd(cost),
         first_ended_at: ends().min().unwrap_or_default(),
         last_ended_at: ends().max().unwrap_or_default(),
+        restored: false,
     };
     Ok((body.into(), object))
 }
@@ -198,7 +252,10 @@ fn fold(letters: &[Letter]) -> Result<(Bytes, ArchiveObject), ObjectsError> {
 fn unfold(body: &[u8]) -> Result<Vec<Letter>, String> {
     let decoder = zstd::stream::Decoder::new(body).map_err(|error| error.to_string())?;
     let mut lines = Vec::new();
-    decoder.take(UNFOLDED_MAX_BYTES).read_to_end(&mut lines).map_err(|error| error.to_string())?;
+    decoder.take(UNFOLDED_MAX_BYTES + 1).read_to_end(&mut lines).map_err(|error| error.to_string())?;
+    if lines.len() as u64 > UNFOLDED_MAX_BYTES {
+        return Err(format!("it unfolds to more than {UNFOLDED_MAX_BYTES} bytes"));
+    }
     let lines = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
     let read =
         |(at, line): (usize, &[u8])| serde_json::from_slice(line).map_err(|error| format!("line {}: {error}", at + 1));

@@ -11,6 +11,7 @@ use crate::{
     ids::{Generation, JobId, Name, SessionId},
     job::Kind,
     limiter::SetLimit,
+    request_limits::Rates,
     time::Timestamp,
 };
 
@@ -70,6 +71,8 @@ pub struct TenantSettings {
     pub credential_policy: CredentialPolicy,
     /// What it may ask for.
     pub rules: TenantRules,
+    /// How often its users and analysts together may ask; where nothing is said, as configured for each tenant.
+    pub rates: Rates,
 }
 
 /// What a tenant may ask for: checked when a job is submitted.
@@ -129,6 +132,7 @@ impl Default for TenantSettings {
             reason: None,
             rules: TenantRules::default(),
             credential_policy: CredentialPolicy::default(),
+            rates: Rates::default(),
         }
     }
 }

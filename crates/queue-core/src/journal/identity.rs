@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::JournalError;
-use crate::{ids::Name, time::Timestamp};
+use crate::{ids::Name, request_limits::Rates, time::Timestamp};
 
 /// What a caller may do. Each may do what those before it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -117,6 +117,8 @@ pub struct ApiKey {
     pub revoked_at: Option<Timestamp>,
     /// When it was last used, to the minute.
     pub last_used_at: Option<Timestamp>,
+    /// How often it may ask; where nothing is said, as its role may.
+    pub rates: Rates,
 }
 
 /// Most grants of a key: they are looked through with every request.
@@ -169,7 +171,7 @@ pub enum Revocation {
 pub enum Revoked {
     /// These keys open nothing any more; those that were revoked before are not among them.
     Done(Vec<String>),
-    /// No admin key that can be used would be left: nothing was done.
+    /// No admin key would be left that can be used for good and may make keys: nothing was done.
     LastAdmin,
 }
 
@@ -184,13 +186,38 @@ pub struct TokenRevocation {
     pub expires_at: Timestamp,
 }
 
-/// Whether a revocation would take every admin key that can be used; `admins` are those, with their tenants.
-pub(super) fn spares_no_admin(which: &Revocation, admins: &[(String, Name)]) -> bool {
-    let is_meant = |(id, tenant): &(String, Name)| match which {
-        Revocation::Key(key) => key == id,
-        Revocation::Tenant(of) => of == tenant,
+/// An admin key that can be used, as far as its being the last one goes.
+#[derive(Clone, Debug)]
+pub(super) struct AdminKey {
+    /// Its public part.
+    pub(super) id: String,
+    /// Whose.
+    pub(super) tenant: Name,
+    /// What it is narrowed to.
+    pub(super) grants: Vec<Grant>,
+    /// When it ends by itself.
+    pub(super) expires_at: Option<Timestamp>,
+}
+
+impl AdminKey {
+    /// Whether whoever has it can make and revoke keys.
+    fn manages_keys(&self) -> bool {
+        let managing = Grant("keys:write".to_owned());
+        self.grants.is_empty() || self.grants.iter().any(|grant| grant.covers(&managing))
+    }
+}
+
+/// Whether a revocation would leave nobody who can make keys for good; `admins` are the admin keys that can be used. Those that
+/// were narrowed to something else do not count, and those that end by themselves only where no other is left.
+pub(super) fn spares_no_admin(which: &Revocation, admins: &[AdminKey]) -> bool {
+    let is_meant = |admin: &&AdminKey| match which {
+        Revocation::Key(key) => *key == admin.id,
+        Revocation::Tenant(of) => *of == admin.tenant,
     };
-    !admins.is_empty() && admins.iter().all(is_meant)
+    let managing: Vec<&AdminKey> = admins.iter().filter(|admin| admin.manages_keys()).collect();
+    let lasting: Vec<&AdminKey> = managing.iter().filter(|admin| admin.expires_at.is_none()).copied().collect();
+    let counted = if lasting.is_empty() { managing } else { lasting };
+    !counted.is_empty() && counted.iter().all(is_meant)
 }
 
 /// Grants as they are stored; nothing where a key has none.
@@ -219,9 +246,12 @@ pub trait Identity: Send + Sync {
     /// the same secret changes nothing.
     async fn rotate_key(&self, rotation: Rotation) -> Result<Option<ApiKey>, JournalError>;
 
-    /// Takes keys back, all of them or none: never the last admin key that can be used at `now`, whoever asks for others at
-    /// the same time.
+    /// Takes keys back, all of them or none: never the last admin key that can be used at `now`, may make keys and does not end
+    /// by itself, whoever asks for others at the same time.
     async fn revoke_keys(&self, which: Revocation, now: Timestamp) -> Result<Revoked, JournalError>;
+
+    /// Sets how often a key may ask, and returns the key; `None` for one that there is not. Asking again changes nothing.
+    async fn limit_key(&self, id: &str, rates: Rates) -> Result<Option<ApiKey>, JournalError>;
 
     /// Notes that a key was used. A note that a crash loses is a line of a list.
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError>;

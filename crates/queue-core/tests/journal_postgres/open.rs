@@ -96,6 +96,8 @@ async fn a_role_needs_rights_on_rows_and_no_more() {
     assert!(reason.contains("settled_jobs") && reason.contains("create_partitions"), "{reason}");
     server.run(&name, "GRANT INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO service");
     server.run(&name, "GRANT EXECUTE ON FUNCTION create_partitions(bigint, integer) TO service");
+    let erasing = "erase_step(bigint, bigint, bigint, bigint[]), erase_tables(), erase_count(text, text)";
+    server.run(&name, &format!("GRANT EXECUTE ON FUNCTION {erasing} TO service"));
     let OpenError::Rights { reason } = refusal(&url).await else { panic!("it may not read as a tenant's caller") };
     assert!(reason.contains("GRANT longshore_switch TO service"), "{reason}");
     // Whoever inherits from the role that row-level security binds is bound itself, and would see no job at all.

@@ -67,4 +67,23 @@ impl Fixture for Base {
     fn clock(&self) -> ManualClock {
         self.clock.clone()
     }
+
+    async fn tables_with(&self, text: &str) -> Vec<(String, bool, u64)> {
+        let mut connection = connect(&self.config).await.unwrap();
+        let tables = "SELECT c.relname::text, bool_or(a.attname = 'tenant'),
+                             string_agg(format(CASE WHEN a.atttypid = 'bytea'::regtype THEN 'encode(%1$I, ''escape'')' ELSE '%1$I::text' END,
+                                               a.attname), ', ')
+                      FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                      WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
+                      GROUP BY 1 ORDER BY 1";
+        let tables: Vec<(String, bool, String)> = sqlx::query_as(tables).fetch_all(&mut connection).await.unwrap();
+        let mut counted = Vec::new();
+        for (table, has_tenant, columns) in tables {
+            let query = format!("SELECT count(*) FROM {table} WHERE strpos(concat_ws(' ', {columns}), $1) > 0");
+            let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(text);
+            let rows: i64 = query.fetch_one(&mut connection).await.unwrap();
+            counted.push((table, has_tenant, rows.unsigned_abs()));
+        }
+        counted
+    }
 }

@@ -7,7 +7,7 @@ use super::{
     link::Link,
     opening::{self, OpenError},
 };
-use crate::{breaker, budget, cache, limiter, time::Timestamp};
+use crate::{breaker, budget, cache, limiter, request_limits, time::Timestamp};
 
 /// Keys that Redis looks at in one call: a few hundred microseconds of its time.
 const SCAN_KEYS: usize = 1_000;
@@ -81,13 +81,14 @@ async fn persistence(info: &str, link: &Link) -> Persistence {
 }
 
 /// The beginnings of keys, each with the version of its layout that this program reads.
-fn layouts(prefix: &str) -> [(String, u32); 5] {
+fn layouts(prefix: &str) -> [(String, u32); 6] {
     [
         (prefix.to_owned(), library::VERSION),
         (format!("{prefix}-breaker"), breaker::redis::VERSION),
         (format!("{prefix}-budget"), budget::redis::VERSION),
         (format!("{prefix}c"), cache::redis::VERSION),
         (format!("{prefix}l"), limiter::redis::VERSION),
+        (format!("{prefix}q"), request_limits::redis::VERSION),
     ]
 }
 

@@ -7,7 +7,7 @@ use super::{
     Fixture, NOW, Opened, accept_new, accepted, call, death, job, retry, row, settle, settlement, success, token,
 };
 use crate::{
-    archive::{ArchiveObject, Body, Letter},
+    archive::{ArchiveObject, Body, Letter, Restore},
     fallback::Link,
     ids::{Epoch, JobId, Name, OperationId},
     job::NewJob,
@@ -56,6 +56,7 @@ fn object(letters: &[Letter]) -> ArchiveObject {
         calls: letters.iter().map(|letter| letter.sums.calls).sum(),
         cost_nanousd: Nanousd(letters.iter().map(|letter| letter.sums.cost_nanousd.0).sum()),
         first_ended_at: NOW.plus_ms(20),
+        restored: false,
         last_ended_at: NOW.plus_ms(21),
     }
 }
@@ -111,7 +112,8 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     let before = (row(&store, first.id).await, store.reads.dead_groups(None, &Within::default()).await.unwrap());
 
     let (operation, owner) = walked(&store, order(None)).await;
-    let step = Step { picks: picks.clone(), objects: vec![object(&letters)], ..Step::beat(&operation, owner) };
+    let noted = object(&letters);
+    let step = Step { picks: picks.clone(), objects: vec![noted.clone()], ..Step::beat(&operation, owner) };
     let Stepped::Done { operation, entries, changed } = store.operations.step(step, NOW).await.unwrap() else {
         panic!()
     };
@@ -128,10 +130,16 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     assert_eq!(store.reads.dead_groups(None, &Within::default()).await.unwrap()[0].count, 1);
 
     let store = fixture.open().await;
-    let mut back = store.archives.restore(letters.clone()).await.unwrap();
+    let restore = |letters: &[Letter]| Restore {
+        archive: operation.id,
+        path: noted.path.clone(),
+        letters: letters.to_vec(),
+    };
+    let mut back = store.archives.restore(restore(&letters)).await.unwrap();
     back.sort_unstable();
     assert_eq!(back, letters.iter().map(|letter| letter.id).collect::<Vec<_>>());
-    assert!(store.archives.restore(letters.clone()).await.unwrap().is_empty(), "twice does nothing more");
+    assert!(store.archives.restore(restore(&letters)).await.unwrap().is_empty(), "twice does nothing more");
+    assert!(store.archives.objects_of(operation.id, None, 9).await.unwrap()[0].restored);
     let mut again = store.archives.letters(&picks).await.unwrap();
     again.sort_by_key(|letter| letter.id);
     assert_eq!(again, letters);
@@ -148,8 +156,19 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     store.journal.redrive(first.id, NOW).await.unwrap();
     assert_eq!(row(&store, first.id).await.standing, Standing::Live);
     assert_eq!(store.journal.memos(first.id).await.unwrap().len(), 3, "another life finds what was paid for");
-    let letter = letters.into_iter().find(|letter| letter.id == first.id).unwrap();
-    assert!(store.archives.restore(vec![letter]).await.unwrap().is_empty(), "it lives: it is left alone");
+    assert_eq!(row(&store, first.id).await.epoch, Epoch(3));
+    // It has died of its next life and left again: what it was before must not come back, with an epoch that has paid since.
+    settle(&store, token(first.id, 3), death()).await;
+    let picks = vec![pick(first.id, 3)];
+    let later = store.archives.letters(&picks).await.unwrap();
+    let (operation, owner) = walked(&store, order(None)).await;
+    let other = object(&later);
+    let step = Step { picks, objects: vec![other.clone()], ..Step::beat(&operation, owner) };
+    assert!(matches!(store.operations.step(step, NOW).await.unwrap(), Stepped::Done { .. }));
+    assert!(store.archives.restore(restore(&letters)).await.unwrap().is_empty(), "it has lived since");
+    assert!(store.reads.jobs(&[first.id]).await.unwrap()[0].is_none());
+    let back = Restore { archive: operation.id, path: other.path, letters: later };
+    assert_eq!(store.archives.restore(back).await.unwrap(), [first.id]);
     assert_eq!(row(&store, first.id).await.epoch, Epoch(3));
 }
 

@@ -10,6 +10,7 @@ use crate::{
     journal::{Accepted, Backlog, BreakerMode, Filling, QueueSettings, TargetSettings, TenantSettings, WorkerSession},
     ledger::Nanousd,
     limiter::{Charges, RATE_MAX, SetLimit},
+    request_limits::Rates,
     state::Standing,
 };
 
@@ -147,6 +148,7 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
         paused_until: Some(NOW.plus_ms(7)),
         reason: Some("a\u{0}b".into()),
         credential_policy: CredentialPolicy::OwnOnly,
+        rates: Rates { requests_per_minute: Some(1_000), llm_submits_per_minute: Some(3) },
         ..TenantSettings::default()
     };
     let first = store.catalog.set_tenant(&acme, settings.clone()).await.unwrap();

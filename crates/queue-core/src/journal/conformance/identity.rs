@@ -3,6 +3,7 @@
 use super::{Fixture, NOW};
 use crate::{
     journal::{ApiKey, Grant, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation},
+    request_limits::{RATE_MAX, Rates},
     time::Timestamp,
 };
 
@@ -20,6 +21,7 @@ fn key(id: &str, tenant: &str, role: Role) -> ApiKey {
         rotated_at: None,
         revoked_at: None,
         last_used_at: None,
+        rates: Rates::default(),
     }
 }
 
@@ -35,6 +37,7 @@ pub async fn keys_stay_as_they_were_made(fixture: &dyn Fixture) {
         let made = ApiKey {
             grants: if role == Role::Analyst { grants.to_vec() } else { vec![] },
             expires_at: (role == Role::Analyst).then_some(NOW.plus_ms(5)),
+            rates: Rates { requests_per_minute: (role == Role::User).then_some(7), llm_submits_per_minute: None },
             ..key(role.as_str(), "acme", role)
         };
         assert_eq!(store.identity.count_keys(role, NOW).await.unwrap(), 0);
@@ -101,6 +104,27 @@ pub async fn a_rotation_keeps_the_secret_before_for_a_while(fixture: &dyn Fixtur
     assert_eq!(store.identity.rotate_key(rotation(5, 60, 41)).await.unwrap(), None, "it was taken back");
 }
 
+/// What a key may ask for in a minute is replaced as a whole; nothing else of it changes, also when it gets another secret.
+pub async fn a_key_is_limited_and_let_go_again(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let made = key("a", "acme", Role::User);
+    store.identity.add_key(made.clone()).await.unwrap();
+    let rates = |requests, submits| Rates { requests_per_minute: requests, llm_submits_per_minute: submits };
+    for rates in [rates(Some(1), Some(RATE_MAX)), rates(Some(5), None), rates(None, Some(3)), rates(None, None)] {
+        for _ in 0..2 {
+            let limited = store.identity.limit_key("a", rates).await.unwrap();
+            assert_eq!(limited, Some(ApiKey { rates, ..made.clone() }));
+        }
+        assert_eq!(store.identity.key("a").await.unwrap().unwrap().rates, rates);
+        let page = KeyPage { limit: 1, ..KeyPage::default() };
+        assert_eq!(store.identity.keys(&page).await.unwrap()[0].rates, rates);
+    }
+    store.identity.limit_key("a", rates(Some(9), None)).await.unwrap();
+    let rotation = Rotation { id: "a".into(), secret_hash: [2; 32], previous_until: NOW, at: NOW };
+    assert_eq!(store.identity.rotate_key(rotation).await.unwrap().unwrap().rates, rates(Some(9), None));
+    assert_eq!(store.identity.limit_key("nobody", rates(Some(1), None)).await.unwrap(), None);
+}
+
 /// A revoked key stays as a row with its moment, and counts no more.
 pub async fn a_revoked_key_is_counted_no_more(fixture: &dyn Fixture) {
     let store = fixture.open().await;
@@ -135,6 +159,44 @@ pub async fn the_last_admin_key_stays(fixture: &dyn Fixture) {
     assert_eq!(revoke(Revocation::Key("ended".into())).await.unwrap(), done(&["ended"]));
     assert_eq!(revoke(Revocation::Key("user".into())).await.unwrap(), done(&["user"]));
     assert_eq!(store.identity.count_keys(Role::Admin, NOW).await.unwrap(), 1);
+}
+
+/// An admin key that may not make keys, or that ends by itself, is no reason to let the last one go that may and does not.
+pub async fn the_last_admin_key_is_one_that_can_make_keys_for_good(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let narrowed = |id, grants: &[&str]| {
+        let grants = grants.iter().map(|text| Grant::parse(text).unwrap()).collect();
+        ApiKey { grants, ..key(id, "default", Role::Admin) }
+    };
+    let ending = |id| ApiKey { expires_at: Some(NOW.plus_ms(60_000)), ..key(id, "default", Role::Admin) };
+    for key in [key("a", "default", Role::Admin), narrowed("reader", &["*:read", "jobs:*"]), ending("soon")] {
+        store.identity.add_key(key).await.unwrap();
+    }
+    let revoke = |id: &str| {
+        let which = Revocation::Key(id.to_owned());
+        let identity = store.identity.clone();
+        async move { identity.revoke_keys(which, NOW).await.unwrap() }
+    };
+    assert_eq!(revoke("a").await, Revoked::LastAdmin, "the others cannot make keys, or not for long");
+    store.identity.add_key(narrowed("keeper", &["keys:*"])).await.unwrap();
+    assert_eq!(revoke("a").await, done(&["a"]));
+    assert_eq!(revoke("keeper").await, Revoked::LastAdmin);
+    assert_eq!(revoke("reader").await, done(&["reader"]));
+    assert_eq!(revoke("soon").await, done(&["soon"]));
+}
+
+/// Where every admin key ends by itself, the last of them stays all the same.
+pub async fn the_last_of_admin_keys_that_end_stays(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for id in ["x", "y"] {
+        let ending = ApiKey { expires_at: Some(NOW.plus_ms(60_000)), ..key(id, "default", Role::Admin) };
+        store.identity.add_key(ending).await.unwrap();
+    }
+    assert_eq!(store.identity.revoke_keys(Revocation::Key("x".into()), NOW).await.unwrap(), done(&["x"]));
+    let last = Revocation::Key("y".into());
+    assert_eq!(store.identity.revoke_keys(last.clone(), NOW).await.unwrap(), Revoked::LastAdmin);
+    // It has ended: nobody can do anything with it.
+    assert_eq!(store.identity.revoke_keys(last, NOW.plus_ms(60_000)).await.unwrap(), done(&["y"]));
 }
 
 /// Two who take each other's key back at once: one of them is refused.

@@ -15,7 +15,7 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    archive::{Archive, ArchiveObject, Archives, Body, Kept, Letter, OBJECT_MAX_LETTERS, Past, Sums},
+    archive::{Archive, ArchiveObject, Archives, Body, Kept, Letter, OBJECT_MAX_LETTERS, Past, Restore, Sums},
     ids::{CallId, Epoch, JobId, Name, OperationId},
     job::Kind,
     journal::{JournalError, PAGE_MAX_ROWS, totals::TotalsChange},
@@ -81,8 +81,8 @@ impl Archives for PostgresJournal {
         .await
     }
 
-    async fn restore(&self, letters: Vec<Letter>) -> Result<Vec<JobId>, JournalError> {
-        self.write::<Restore>(letters).await
+    async fn restore(&self, restore: Restore) -> Result<Vec<JobId>, JournalError> {
+        self.write::<PutBack>(restore).await
     }
 }
 
@@ -129,6 +129,7 @@ fn object(row: &PgRow) -> Result<ArchiveObject, sqlx::Error> {
         cost_nanousd: Nanousd(cells.next()?),
         first_ended_at: cells.time()?,
         last_ended_at: cells.time()?,
+        restored: cells.next()?,
     })
 }
 
@@ -235,22 +236,27 @@ pub(super) async fn note(transaction: &mut Transaction, step: &Step) -> Result<(
 }
 
 /// Puts letters back.
-struct Restore;
+struct PutBack;
 
 #[async_trait]
-impl Verb for Restore {
-    type Input = Vec<Letter>;
+impl Verb for PutBack {
+    type Input = Restore;
     type Output = Vec<JobId>;
-    /// A repeat finds them there, and would say that it put none back; whoever asks counts what is there.
+    /// A repeat finds the object put back, and says that it put none back.
     const REPEATABLE: bool = true;
 
     async fn run(
         transaction: &mut Transaction,
-        inputs: &[Vec<Letter>],
+        inputs: &[Restore],
         _again: bool,
     ) -> Result<Vec<Vec<JobId>>, Failure> {
         let mut answers = Vec::new();
-        for letters in inputs {
+        for Restore { archive, path, letters } in inputs {
+            let noted = sqlx::query(sql::ARCHIVE_OBJECT_RESTORE).bind(archive.0).bind(path);
+            if noted.execute(transaction.connection()).await?.rows_affected() == 0 {
+                answers.push(vec![]);
+                continue;
+            }
             let mut letters: Vec<&Letter> = letters.iter().collect();
             letters.sort_unstable_by_key(|letter| letter.id);
             let mut back = Vec::new();

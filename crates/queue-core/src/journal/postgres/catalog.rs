@@ -121,7 +121,8 @@ fn tenant(row: &PgRow) -> Result<(Name, Versioned<TenantSettings>), sqlx::Error>
     let (paused, paused_until, reason) = (cells.next()?, cells.time_if_any()?, cells.text_if_any()?);
     let rules = cells.json()?.unwrap_or_default();
     let credential_policy = cells.word(CredentialPolicy::parse)?;
-    let value = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, credential_policy };
+    let rates = rows::rates(&mut cells)?;
+    let value = TenantSettings { backlog_max, weight, paused, paused_until, reason, rules, credential_policy, rates };
     Ok((name, Versioned { version, value }))
 }
 
@@ -213,6 +214,8 @@ impl Verb for SetTenant {
                 .bind(kept_if_any(settings.reason.as_ref()))
                 .bind(rows::rules_text(&settings.rules)?)
                 .bind(settings.credential_policy.as_str())
+                .bind(settings.rates.requests_per_minute.map(rows::to_integer))
+                .bind(settings.rates.llm_submits_per_minute.map(rows::to_integer))
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

@@ -6,7 +6,7 @@ use sqlx::{Row, postgres::PgRow};
 use super::{
     PostgresJournal,
     failure::Failure,
-    rows::Cells,
+    rows::{self, Cells},
     sql,
     text::kept,
     transaction::{Transaction, Verb},
@@ -16,8 +16,9 @@ use crate::{
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
         TokenRevocation,
-        identity::{grants_text, spares_no_admin},
+        identity::{AdminKey, grants_text, spares_no_admin},
     },
+    request_limits::Rates,
     time::Timestamp,
 };
 
@@ -65,6 +66,10 @@ impl Identity for PostgresJournal {
         self.write::<Revoke>((which, now)).await
     }
 
+    async fn limit_key(&self, id: &str, rates: Rates) -> Result<Option<ApiKey>, JournalError> {
+        self.write::<Limit>((id.to_owned(), rates)).await
+    }
+
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError> {
         self.write::<NoteUsed>((id.to_owned(), at)).await
     }
@@ -101,6 +106,7 @@ fn key(row: &PgRow) -> Result<ApiKey, sqlx::Error> {
         rotated_at: cells.time_if_any()?,
         revoked_at: cells.time_if_any()?,
         last_used_at: cells.time_if_any()?,
+        rates: rows::rates(&mut cells)?,
     })
 }
 
@@ -123,6 +129,8 @@ impl Verb for AddKey {
                 .bind(key.created_at.0)
                 .bind(grants_text(&key.grants))
                 .bind(key.expires_at.map(|at| at.0))
+                .bind(key.rates.requests_per_minute.map(rows::to_integer))
+                .bind(key.rates.llm_submits_per_minute.map(rows::to_integer))
                 .execute(transaction.connection())
                 .await?;
         }
@@ -159,6 +167,33 @@ impl Verb for Rotate {
     }
 }
 
+struct Limit;
+
+#[async_trait]
+impl Verb for Limit {
+    type Input = (String, Rates);
+    type Output = Option<ApiKey>;
+    const REPEATABLE: bool = true;
+
+    async fn run(
+        transaction: &mut Transaction,
+        inputs: &[Self::Input],
+        _again: bool,
+    ) -> Result<Vec<Option<ApiKey>>, Failure> {
+        let mut limited = Vec::new();
+        for (id, rates) in inputs {
+            let found = sqlx::query(sql::KEY_LIMIT)
+                .bind(kept(id))
+                .bind(rates.requests_per_minute.map(rows::to_integer))
+                .bind(rates.llm_submits_per_minute.map(rows::to_integer))
+                .fetch_optional(transaction.connection())
+                .await?;
+            limited.push(found.as_ref().map(key).transpose()?);
+        }
+        Ok(limited)
+    }
+}
+
 struct Revoke;
 
 #[async_trait]
@@ -174,7 +209,12 @@ impl Verb for Revoke {
             let admins = sqlx::query(sql::KEYS_ADMINS).bind(now.0).fetch_all(transaction.connection()).await?;
             let admin = |row: &PgRow| {
                 let mut cells = Cells::of(row, 0);
-                Ok::<_, sqlx::Error>((cells.text()?, cells.name()?))
+                Ok::<_, sqlx::Error>(AdminKey {
+                    id: cells.text()?,
+                    tenant: cells.name()?,
+                    grants: cells.json()?.unwrap_or_default(),
+                    expires_at: cells.time_if_any()?,
+                })
             };
             let admins: Vec<_> = admins.iter().map(admin).collect::<Result<_, _>>()?;
             if spares_no_admin(which, &admins) {

@@ -43,11 +43,13 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0014_audit"),
     migration!("0015_tenants"),
     migration!("0016_draining"),
+    migration!("0017_request_limits"),
     migration!("0018_archives"),
+    migration!("0019_erasures"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 17;
+pub const SCHEMA_OLDEST: usize = 19;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

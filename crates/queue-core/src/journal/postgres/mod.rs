@@ -10,6 +10,7 @@ mod audit;
 mod budgets;
 mod catalog;
 mod config;
+mod erasure;
 mod failure;
 mod group;
 mod identity;

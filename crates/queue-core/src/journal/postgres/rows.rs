@@ -14,6 +14,7 @@ use crate::{
     job::{AttemptRecord, Job, Kind},
     journal::{CostQuery, CostRow, Saved, TenantRules},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    request_limits::Rates,
     state::Standing,
     time::Timestamp,
 };
@@ -180,6 +181,15 @@ pub(super) fn to_bigint(number: u64) -> i64 {
 /// A small number of ours as Postgres keeps it; what does not fit is held at the end of the range.
 pub(super) fn to_integer(number: u32) -> i32 {
     i32::try_from(number).unwrap_or(i32::MAX)
+}
+
+fn rate(cells: &mut Cells<'_>) -> Read<Option<u32>> {
+    Ok(cells.next::<Option<i32>>()?.and_then(|rate| u32::try_from(rate).ok()))
+}
+
+/// How often a key or tenant may ask.
+pub(super) fn rates(cells: &mut Cells<'_>) -> Read<Rates> {
+    Ok(Rates { requests_per_minute: rate(cells)?, llm_submits_per_minute: rate(cells)? })
 }
 
 /// Labels as they are stored: nothing for none. JSON has its own escape for NUL.

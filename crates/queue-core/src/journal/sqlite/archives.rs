@@ -11,7 +11,7 @@ use super::{
     writer::Batch,
 };
 use crate::{
-    archive::{Archive, ArchiveObject, Archives, Body, Kept, Letter, OBJECT_MAX_LETTERS, Past, Sums},
+    archive::{Archive, ArchiveObject, Archives, Body, Kept, Letter, OBJECT_MAX_LETTERS, Past, Restore, Sums},
     ids::{Epoch, JobId, Name, OperationId},
     job::Kind,
     journal::{JournalError, PAGE_MAX_ROWS, totals::TotalsChange},
@@ -54,9 +54,9 @@ impl Archives for SqliteJournal {
             .await
     }
 
-    async fn restore(&self, letters: Vec<Letter>) -> Result<Vec<JobId>, JournalError> {
-        let rows = letters.len();
-        self.writer.submit(rows, letters, |batch, letters| restore(batch, letters)).await
+    async fn restore(&self, wanted: Restore) -> Result<Vec<JobId>, JournalError> {
+        let rows = wanted.letters.len() + 1;
+        self.writer.submit(rows, wanted, |batch, wanted| restore(batch, wanted)).await
     }
 }
 
@@ -106,6 +106,7 @@ fn object(row: &Row<'_>) -> rusqlite::Result<ArchiveObject> {
         cost_nanousd: Nanousd(cells.next()?),
         first_ended_at: cells.time()?,
         last_ended_at: cells.time()?,
+        restored: cells.next()?,
     })
 }
 
@@ -231,8 +232,12 @@ pub(super) fn note(batch: &mut Batch<'_>, step: &Step) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn restore(batch: &mut Batch<'_>, letters: &[Letter]) -> rusqlite::Result<Vec<JobId>> {
+fn restore(batch: &mut Batch<'_>, wanted: &Restore) -> rusqlite::Result<Vec<JobId>> {
+    let Restore { archive, path, letters } = wanted;
     let mut back = Vec::new();
+    if batch.sql.execute(Write::ArchiveObjectRestore, params![archive.0.as_bytes(), path])? == 0 {
+        return Ok(back);
+    }
     for letter in letters {
         if put_back(batch, letter)? {
             batch.sql.execute(Write::QueueOpen, [letter.queue.as_str()])?;

@@ -125,6 +125,7 @@ fn tenants(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned
                 reason: cells.next()?,
                 rules: cells.json()?.unwrap_or_default(),
                 credential_policy: cells.word(CredentialPolicy::parse)?,
+                rates: rows::rates(&mut cells)?,
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -141,6 +142,8 @@ fn set_tenant(batch: &mut Batch<'_>, (name, settings): &(Name, TenantSettings)) 
         settings.reason,
         rows::rules_text(&settings.rules)?,
         settings.credential_policy.as_str(),
+        settings.rates.requests_per_minute,
+        settings.rates.llm_submits_per_minute,
     ];
     batch.sql.one(Write::TenantSet, values, |row| row.get(0))
 }

@@ -26,7 +26,9 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0015_audit.sql"),
     include_str!("../../../../../migrations/sqlite/0016_tokens.sql"),
     include_str!("../../../../../migrations/sqlite/0017_draining.sql"),
+    include_str!("../../../../../migrations/sqlite/0018_request_limits.sql"),
     include_str!("../../../../../migrations/sqlite/0019_archives.sql"),
+    include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal,
-    rows::Cells,
+    rows::{self, Cells},
     sql::{Write, read},
     writer::Batch,
 };
@@ -14,8 +14,9 @@ use crate::{
     journal::{
         ApiKey, Grant, Identity, JournalError, KeyPage, PAGE_MAX_ROWS, Revocation, Revoked, Role, Rotation,
         TokenRevocation,
-        identity::{grants_text, spares_no_admin},
+        identity::{AdminKey, grants_text, spares_no_admin},
     },
+    request_limits::Rates,
     time::Timestamp,
 };
 
@@ -54,6 +55,10 @@ impl Identity for SqliteJournal {
         self.writer.submit(1, (which, now), revoke_keys).await
     }
 
+    async fn limit_key(&self, id: &str, rates: Rates) -> Result<Option<ApiKey>, JournalError> {
+        self.writer.submit(1, (id.to_owned(), rates), limit_key).await
+    }
+
     async fn note_key_used(&self, id: &str, at: Timestamp) -> Result<(), JournalError> {
         self.writer.submit(1, (id.to_owned(), at), note_key_used).await
     }
@@ -87,6 +92,7 @@ fn key(row: &Row<'_>) -> rusqlite::Result<ApiKey> {
         rotated_at: cells.time_if_any()?,
         revoked_at: cells.time_if_any()?,
         last_used_at: cells.time_if_any()?,
+        rates: rows::rates(&mut cells)?,
     })
 }
 
@@ -110,6 +116,8 @@ fn add_key(batch: &mut Batch<'_>, key: &ApiKey) -> rusqlite::Result<()> {
         key.created_at.0,
         grants_text(&key.grants),
         key.expires_at.map(|at| at.0),
+        key.rates.requests_per_minute,
+        key.rates.llm_submits_per_minute,
     ];
     batch.sql.execute(Write::KeyAdd, values)?;
     Ok(())
@@ -120,12 +128,22 @@ fn rotate_key(batch: &mut Batch<'_>, rotation: &Rotation) -> rusqlite::Result<Op
     batch.sql.find(Write::KeyRotate, values, key)
 }
 
+fn limit_key(batch: &mut Batch<'_>, (id, rates): &(String, Rates)) -> rusqlite::Result<Option<ApiKey>> {
+    let values = params![id, rates.requests_per_minute, rates.llm_submits_per_minute];
+    batch.sql.find(Write::KeyLimit, values, key)
+}
+
 fn revoke_keys(batch: &mut Batch<'_>, (which, now): &(Revocation, Timestamp)) -> rusqlite::Result<Revoked> {
     let admin = |row: &Row<'_>| {
         let mut cells = Cells::of(row, 0);
-        Ok((cells.next()?, cells.name()?))
+        Ok(AdminKey {
+            id: cells.next()?,
+            tenant: cells.name()?,
+            grants: cells.json()?.unwrap_or_default(),
+            expires_at: cells.time_if_any()?,
+        })
     };
-    let admins: Vec<(String, Name)> = batch.sql.all(Write::KeysAdmins, [now.0], admin)?;
+    let admins: Vec<AdminKey> = batch.sql.all(Write::KeysAdmins, [now.0], admin)?;
     if spares_no_admin(which, &admins) {
         return Ok(Revoked::LastAdmin);
     }

@@ -10,6 +10,7 @@ mod audit;
 mod budgets;
 mod catalog;
 mod connection;
+mod erasure;
 mod identity;
 mod list;
 mod money;

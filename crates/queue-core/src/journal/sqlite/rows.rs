@@ -16,6 +16,7 @@ use crate::{
     job::{AttemptRecord, Job, Kind},
     journal::{CostQuery, CostRow, Saved, TenantRules},
     ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    request_limits::Rates,
     state::Standing,
     time::Timestamp,
 };
@@ -149,6 +150,11 @@ fn not_understood(column: usize, reason: String) -> rusqlite::Error {
 /// A number of ours as SQLite keeps it; what does not fit is held at the end of the range.
 pub(super) fn to_integer(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// How often a key or tenant may ask.
+pub(super) fn rates(cells: &mut Cells<'_>) -> rusqlite::Result<Rates> {
+    Ok(Rates { requests_per_minute: cells.next()?, llm_submits_per_minute: cells.next()? })
 }
 
 /// Labels as they are stored: nothing for none.

@@ -61,6 +61,7 @@ writes! {
     QueueOpen = "queue_open",
     QueueSet = "queue_set",
     KeyAdd = "key_add",
+    KeyLimit = "key_limit",
     KeyRotate = "key_rotate",
     KeyUsed = "key_used",
     KeysAdmins = "keys_admins",
@@ -80,6 +81,7 @@ writes! {
     ArchiveReady = "archive_ready",
     ArchiveObjectAdd = "archive_object_add",
     ArchiveAdd = "archive_add",
+    ArchiveObjectRestore = "archive_object_restore",
     RestoreLetter = "restore_letter",
     DeleteJob = "delete_job",
     DeletePayload = "delete_payload",
@@ -118,6 +120,17 @@ writes! {
     AuditLast = "audit_last",
     AuditAdd = "audit_add",
     AuditHeadSet = "audit_head_set",
+    EraseBegin = "erase_begin",
+    EraseEnd = "erase_end",
+    EraseEndpoints = "erase_endpoints",
+    EraseFound = "erase_found",
+    EraseHold = "erase_hold",
+    EraseIsOver = "erase_is_over",
+    EraseKeys = "erase_keys",
+    EraseReplay = "erase_replay",
+    EraseSecrets = "erase_secrets",
+    EraseShred = "erase_shred",
+    EraseSweep = "erase_walk",
 }
 
 macro_rules! reads {
@@ -180,6 +193,9 @@ reads! {
     SESSIONS = "sessions",
     MAINTENANCE = "maintenance",
     ORDERS = "orders",
+    ERASE_COUNTS = "erase_counts",
+    ERASE_WALK = "erase_walk",
+    ERASURES = "erasures",
     FILLING = "filling",
     INCARNATION = "incarnation",
     WALK_NEWEST = "walk_newest",
@@ -196,6 +212,11 @@ reads! {
     LIST_DEAD_QUEUE = "list_dead_queue" and "list_filter",
     LIST_BATCH = "list_batch" and "list_filter",
 }
+
+/// The scripts of an erasure: several statements each, without arguments.
+pub(super) const ERASE_WHOLE: &str = text!("erase_whole");
+/// See [`ERASE_WHOLE`].
+pub(super) const ERASE_WINDOW: &str = text!("erase_window");
 
 /// The writer's statements, each prepared when it is first needed and then kept: looking one up by its text would
 /// cost as much as a small statement takes to run.

@@ -50,6 +50,24 @@ impl Fixture for File {
     fn clock(&self) -> ManualClock {
         self.clock.clone()
     }
+
+    async fn tables_with(&self, text: &str) -> Vec<(String, bool, u64)> {
+        let connection = rusqlite::Connection::open(self.path()).unwrap();
+        let names = |query: &str, of: &[&str]| -> Vec<String> {
+            let mut statement = connection.prepare(query).unwrap();
+            let names = statement.query_map(rusqlite::params_from_iter(of), |row| row.get(0)).unwrap();
+            names.collect::<Result<_, _>>().unwrap()
+        };
+        let tables = names("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'", &[]);
+        let count = |table: String| {
+            let columns = names("SELECT name FROM pragma_table_info(?1)", &[&table]);
+            let any = columns.iter().map(|column| format!("instr(CAST(\"{column}\" AS TEXT), ?1) > 0"));
+            let query = format!("SELECT count(*) FROM \"{table}\" WHERE {}", any.collect::<Vec<_>>().join(" OR "));
+            let rows: i64 = connection.query_row(&query, [text], |row| row.get(0)).unwrap();
+            (table, columns.iter().any(|column| column == "tenant"), rows.unsigned_abs())
+        };
+        tables.into_iter().map(count).collect()
+    }
 }
 
 crate::journal_conformance!(File::fresh());

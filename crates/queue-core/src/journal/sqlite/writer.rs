@@ -66,6 +66,11 @@ impl<'c> Batch<'c> {
         self.connection.last_insert_rowid()
     }
 
+    /// Runs statements that have no arguments, one after the other.
+    pub(super) fn script(&self, text: &'static str) -> rusqlite::Result<()> {
+        self.connection.execute_batch(text)
+    }
+
     /// What tests set limits on.
     #[cfg(test)]
     pub(super) fn connection(&self) -> &'c Connection {

@@ -48,17 +48,27 @@ impl Walk {
                 true => (moved + skipped, behind),
                 false => (moved, left[..looked_at].last().map(|pick| pick.id)),
             };
-            let objects = self.keep(objects, letters).await?;
-            match self.try_step(Step { picks, objects, skipped, failed, behind, ..self.beat() }).await? {
-                Answer::Done { entries, changed } => self.tell(entries, &changed).await,
+            let kept = self.keep(objects, letters).await?;
+            let step = Step { picks, objects: kept.clone(), skipped, failed, behind, ..self.beat() };
+            match self.try_step(step).await? {
+                Answer::Done { entries, changed } => {
+                    self.tell(entries, &changed).await;
+                    self.describe(objects, &kept).await;
+                }
+                // The answer was lost: whether they are noted is told by the journal, and not here.
                 Answer::Read => {}
                 // Something happened to one of them since it was read: what it is now is read, and written anew.
-                Answer::Moved => continue,
+                Answer::Moved => {
+                    discard(objects, &kept).await;
+                    continue;
+                }
                 Answer::Refused(_) if looked_at > 1 => {
+                    discard(objects, &kept).await;
                     most = looked_at / 2;
                     continue;
                 }
                 Answer::Refused(error) => {
+                    discard(objects, &kept).await;
                     tracing::warn!(%error, operation = %self.operation.id, "a letter is left out");
                     self.step(Step { skipped, failed: 1, behind, ..self.beat() }).await?;
                 }
@@ -75,6 +85,7 @@ impl Walk {
     async fn take_letters(&mut self, picks: &[Pick]) -> Result<Taken, Stop> {
         let (mut taken, mut bytes) = (Taken::default(), 0);
         while taken.looked_at < picks.len() && bytes < OBJECT_BYTES {
+            self.beat_if_due().await?;
             let rest = &picks[taken.looked_at..];
             let chunk = &rest[..rest.len().min(LETTERS_AT_ONCE)];
             let letters = match self.read(chunk).await? {
@@ -131,9 +142,11 @@ impl Walk {
     }
 
     async fn keep_one(&mut self, objects: &Objects, letters: Arc<[Letter]>) -> Result<ArchiveObject, Stop> {
-        let (id, order) = (self.operation.id, self.operation.order.clone());
+        let id = self.operation.id;
         loop {
-            let keeping = objects.keep(id, &order, letters.clone(), self.stores.clock.now());
+            // Many small ones take long together, and somebody else would take the operation for left.
+            self.beat_if_due().await?;
+            let keeping = objects.keep(id, letters.clone());
             tokio::pin!(keeping);
             let kept = loop {
                 tokio::select! {
@@ -149,6 +162,30 @@ impl Walk {
             }
             self.pause(PAUSE).await?;
             self.stay().await?;
+        }
+    }
+
+    async fn beat_if_due(&mut self) -> Result<(), Stop> {
+        if self.beaten_at.elapsed() >= BEAT_EVERY { self.stay().await } else { Ok(()) }
+    }
+
+    /// Writes manifests beside objects that are part of the archive now. One that cannot be written is missed by nobody but those
+    /// who have lost the journal.
+    async fn describe(&self, objects: &Objects, kept: &[ArchiveObject]) {
+        let (id, order, now) = (self.operation.id, &self.operation.order, self.stores.clock.now());
+        for object in kept {
+            if let Err(error) = objects.describe(id, order, object, now).await {
+                tracing::warn!(%error, operation = %id, object = object.path, "an object has no manifest");
+            }
+        }
+    }
+}
+
+/// Deletes objects that are part of no archive: what is in them is in the journal still.
+async fn discard(objects: &Objects, kept: &[ArchiveObject]) {
+    for object in kept {
+        if let Err(error) = objects.discard(object).await {
+            tracing::warn!(%error, object = object.path, "a file stays that nothing names");
         }
     }
 }

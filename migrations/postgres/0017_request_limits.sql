@@ -1,0 +1,6 @@
+-- How often a key or a tenant may ask in a minute. NULL: as configured. Columns without a default: no table is written anew.
+
+ALTER TABLE api_keys ADD COLUMN requests_per_minute integer CHECK (requests_per_minute BETWEEN 1 AND 1000000);
+ALTER TABLE api_keys ADD COLUMN llm_submits_per_minute integer CHECK (llm_submits_per_minute BETWEEN 1 AND 1000000);
+ALTER TABLE tenants ADD COLUMN requests_per_minute integer CHECK (requests_per_minute BETWEEN 1 AND 1000000);
+ALTER TABLE tenants ADD COLUMN llm_submits_per_minute integer CHECK (llm_submits_per_minute BETWEEN 1 AND 1000000);
