@@ -64,8 +64,11 @@ BEGIN
     DELETE FROM key_days d USING api_keys k, erasures e WHERE d.key_id = k.id AND k.tenant = e.tenant;
     DELETE FROM key_tail d USING api_keys k, erasures e WHERE d.key_id = k.id AND k.tenant = e.tenant;
     -- What was set for targets that are called with the tenant's own key, and told of their circuits.
-    DELETE FROM targets t USING erasures e WHERE right(t.name, length(e.tenant) + 2) = ':@' || e.tenant;
-    DELETE FROM webhook_circuits c USING erasures e WHERE right(c.circuit, length(e.tenant) + 2) = ':@' || e.tenant;
+    -- A colon of the tenant's is written `%3A` there.
+    DELETE FROM targets t USING erasures e
+    WHERE right(t.name, length(replace(e.tenant, ':', '%3A')) + 2) = ':@' || replace(e.tenant, ':', '%3A');
+    DELETE FROM webhook_circuits c USING erasures e
+    WHERE right(c.circuit, length(replace(e.tenant, ':', '%3A')) + 2) = ':@' || replace(e.tenant, ':', '%3A');
     DELETE FROM tenants t USING erasures e WHERE t.name = e.tenant;
 END $$;
 
@@ -109,6 +112,17 @@ BEGIN
             UPDATE cost_tail t SET tenant = e.pseudonym, operation = '''' FROM erasures e WHERE %s AND t.tenant = e.tenant
             RETURNING e.tenant
         ), met AS (SELECT tenant, 1 AS gone, 0 AS stay FROM gone) %s', here, counted);
+    WHEN 'archive_objects' THEN
+        EXECUTE format('WITH gone AS (
+            DELETE FROM archive_objects t USING erasures e WHERE %s AND t.tenant = e.tenant
+            RETURNING t.tenant, t.archive_id, t.letters, t.bytes, t.cost_nanousd
+        ), uncounted AS (
+            UPDATE archives a SET objects = a.objects - g.objects, letters = a.letters - g.letters, bytes = a.bytes - g.bytes,
+                                  cost_nanousd = a.cost_nanousd - g.cost_nanousd
+            FROM (SELECT archive_id, count(*) AS objects, sum(letters) AS letters, sum(bytes) AS bytes,
+                         sum(cost_nanousd) AS cost_nanousd FROM gone GROUP BY archive_id) g
+            WHERE g.archive_id = a.id
+        ), met AS (SELECT tenant, 1 AS gone, 0 AS stay FROM gone) %s', here, counted);
     WHEN 'webhook_deliveries' THEN
         EXECUTE format('WITH gone AS (
             DELETE FROM webhook_deliveries t USING erasures e WHERE %s AND t.tenant = e.tenant RETURNING e.tenant, t.seq
@@ -116,8 +130,11 @@ BEGIN
         met AS (SELECT tenant, 1 AS gone, 0 AS stay FROM gone) %s', here, counted);
     ELSE
         EXECUTE format('WITH gone AS (
-            DELETE FROM %I t USING erasures e WHERE %s AND split_part(t.tenant, chr(31), 1) = e.tenant RETURNING e.tenant
-        ), met AS (SELECT tenant, 1 AS gone, 0 AS stay FROM gone) %s', name, here, counted);
+            DELETE FROM %I t USING erasures e WHERE %s AND split_part(t.tenant, chr(31), 1) = e.tenant %s RETURNING e.tenant
+        ), met AS (SELECT tenant, 1 AS gone, 0 AS stay FROM gone) %s', name, here,
+            -- What a live job runs with goes behind it.
+            CASE WHEN name LIKE 'payloads%' THEN 'AND NOT EXISTS (SELECT 1 FROM jobs j WHERE j.id = t.id AND j.standing = 0)' ELSE '' END,
+            counted);
     END CASE;
 EXCEPTION
     WHEN undefined_table THEN NULL;

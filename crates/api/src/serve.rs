@@ -27,8 +27,8 @@ pub fn router(api: Api) -> Router {
 
 /// Serves the API on `listener` until `shutdown` fires and the open requests have ended, at most ten seconds later.
 ///
-/// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1; over TLS
-/// also HTTP/2, as the handshake agrees. [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
+/// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1,
+/// over TLS where a certificate is given. [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken) {
     announce_build(&api.settings.version);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));

@@ -103,7 +103,7 @@ async fn whoever_runs_the_installation_is_not_erased() {
     assert_eq!(problem["type"], "urn:longshore:problem:tenant-operates");
     key(&server, "ops", Role::Operator).await;
     server.post("/v1/tenants/ops/erase", &json!({"confirm": "ops"})).await.problem(409);
-    let log = json!({"erasures": [{"tenant": "ops", "pseudonym": "erased-1", "accepted_at": "2026-11-30T00:00:00Z"}]});
+    let log = json!({"erasures": [{"tenant": "ops", "pseudonym": "erased-00000000000000000000000000000001", "accepted_at": "2026-11-30T00:00:00Z"}]});
     server.post("/v1/erasures", &log).await.problem(409);
     assert_eq!(server.get("/v1/erasures").await.expect(200)["erasures"], json!([]));
 }
@@ -111,13 +111,13 @@ async fn whoever_runs_the_installation_is_not_erased() {
 #[tokio::test]
 async fn a_log_that_was_kept_elsewhere_is_replayed() {
     let server = Server::start().await;
-    let line = |tenant: &str| json!({"tenant": tenant, "pseudonym": format!("erased-of-{}", tenant.len()), "accepted_at": "2026-11-30T00:00:00Z"});
+    let line = |tenant: &str| json!({"tenant": tenant, "pseudonym": format!("erased-{:032x}", tenant.len()), "accepted_at": "2026-11-30T00:00:00Z"});
     let log = json!({"erasures": [line("acme"), line("globexco")]});
     assert_eq!(server.post("/v1/erasures", &log).await.expect(202), json!({"imported": 2, "replayed": 0}));
     assert_eq!(server.post("/v1/erasures", &log).await.expect(202)["imported"], 2, "a second time changes nothing");
     let kept = server.get("/v1/erasures").await.expect(200);
     let kept: Vec<_> = kept["erasures"].as_array().unwrap().iter().map(|one| one["pseudonym"].clone()).collect();
-    assert_eq!(kept, ["erased-of-4", "erased-of-8"]);
+    assert_eq!(kept, [format!("erased-{:032x}", 4), format!("erased-{:032x}", 8)]);
     server.post(JOB, &probe("globexco")).await.problem(403);
     assert_eq!(server.post("/v1/erasures", &json!({"replay": true})).await.expect(202)["replayed"], 2);
     for wrong in [

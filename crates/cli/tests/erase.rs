@@ -78,8 +78,12 @@ async fn a_tenant_is_erased_while_it_works() {
     let (_, log) = erase(&up, &["--log"]);
     assert_eq!(log.lines().count(), 1, "{log}");
     let file = folder.path().join("erased.ndjson");
-    std::fs::write(&file, log.replace(TENANT, "elsewhere").replace("erased-", "erased-0")).unwrap();
+    let mut line: Value = serde_json::from_str(log.trim()).unwrap();
+    (line["tenant"], line["pseudonym"]) = (json!("elsewhere"), json!(format!("erased-{:032x}", 7)));
+    std::fs::write(&file, line.to_string()).unwrap();
     let (code, said) = erase(&up, &["--replay", file.to_str().unwrap()]);
+    assert_eq!((code, said.contains("nothing was erased")), (Some(0), true), "{said}");
+    let (code, said) = erase(&up, &["--replay", file.to_str().unwrap(), "--yes"]);
     assert_eq!((code, said.contains("1 tenants of the file")), (Some(0), true), "{said}");
     // Killed in the middle: the next start goes on by itself.
     up.kill();

@@ -230,9 +230,11 @@ pub(crate) async fn replay(
     for (at, line) in asked.erasures.into_iter().enumerate() {
         let wrong = |field: &'static str| move |reason| Problem::field(format!("/erasures/{at}/{field}"), reason);
         let tenant = Name::checked(&line.tenant).map_err(wrong("tenant"))?;
-        let pseudonym = Name::checked(&line.pseudonym).map_err(wrong("pseudonym"))?;
+        if !Erasure::is_pseudonym(&line.pseudonym) {
+            return Err(wrong("pseudonym")("is not of an erase log: `erased-` and 32 hexadecimal digits".to_owned()));
+        }
         check_operates_nothing(&app, &caller, &tenant).await?;
-        orders.push(Erasure::order(tenant, pseudonym.to_string(), line.accepted_at));
+        orders.push(Erasure::order(tenant, line.pseudonym, line.accepted_at));
     }
     let mut replayed = 0;
     if asked.replay {
@@ -274,8 +276,18 @@ async fn order_all(app: &Shared, orders: Vec<Erasure>) -> Result<Vec<Erasure>, P
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))?
 }
 
+/// Whose the admin key is that an installation makes at its first start, and again where none is left.
+const BOOTSTRAP: &str = "default";
+
 /// Refuses to erase whom operators belong to: whoever asks would lock out itself, and perhaps everybody.
 async fn check_operates_nothing(app: &App, caller: &Caller, tenant: &Name) -> Result<(), Problem> {
+    if tenant.as_str() == BOOTSTRAP || Erasure::is_pseudonym(tenant.as_str()) {
+        let detail = format!(
+            "{tenant} cannot be erased: the first admin key of an installation is of `{BOOTSTRAP}`, and pseudonyms stand for \
+             tenants that were"
+        );
+        return Err(Problem::new(Cause::TenantOperates, detail).at("/path/tenant", "cannot be erased"));
+    }
     let now = app.now();
     let mut page = KeyPage { tenant: Some(tenant.clone()), with_revoked: false, after: None, limit: PAGE_MAX_ROWS };
     let mut operates = caller.tenant == *tenant;

@@ -65,7 +65,7 @@ pub(crate) struct Erase {
     /// The tenant
     tenant: Option<String>,
     /// Do it: nothing brings back what is erased
-    #[arg(long, short, requires = "tenant")]
+    #[arg(long, short)]
     yes: bool,
     /// Wait until nothing is left, for as long as this
     #[arg(long, requires = "yes", value_name = "DURATION", value_parser = parse_duration)]
@@ -116,7 +116,7 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         }
         Verb::Resume { tenant } => change(operator, &tenant, &json!({"paused": false}), "resumed").await,
         Verb::Erase(Erase { log: true, .. }) => show_log(operator).await,
-        Verb::Erase(Erase { replay: Some(file), .. }) => replay(operator, &file).await,
+        Verb::Erase(Erase { replay: Some(file), yes, .. }) => replay(operator, &file, yes).await,
         Verb::Erase(Erase { tenant, yes: false, .. }) => count(operator, &tenant.unwrap_or_default()).await,
         Verb::Erase(Erase { tenant, wait, .. }) => erase(operator, &tenant.unwrap_or_default(), wait).await,
     }
@@ -196,7 +196,7 @@ async fn show_log(operator: &Operator) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn replay(operator: &Operator, file: &str) -> Outcome {
+async fn replay(operator: &Operator, file: &str, yes: bool) -> Outcome {
     let text = match file {
         "" => String::new(),
         "-" => {
@@ -213,6 +213,16 @@ async fn replay(operator: &Operator, file: &str) -> Outcome {
         lines.push(json!({
             "tenant": read["tenant"], "pseudonym": read["pseudonym"], "accepted_at": read["accepted_at"],
         }));
+    }
+    if !yes && !lines.is_empty() {
+        operator.out.show(&json!({"dry_run": true, "erasures": lines}), || {
+            output::table(
+                &["TENANT", "ERASED AT"],
+                lines.iter().map(|line| vec![cell(line, "tenant"), cell(line, "accepted_at")]).collect(),
+            );
+            output::line("nothing was erased: give --yes to erase all of these here, too");
+        });
+        return Ok(Exit::Ok);
     }
     let send = async |body: Value| operator.client.send_json(Method::POST, &["v1", "erasures"], Some(&body)).await;
     let (mut imported, mut answer) = (0, send(json!({"replay": true})).await?.body);

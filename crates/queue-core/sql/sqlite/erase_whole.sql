@@ -10,8 +10,18 @@ UPDATE erasures SET found = found
     + (SELECT count(*) FROM credentials c WHERE c.tenant = erasures.tenant)
     + (SELECT count(*) FROM webhook_endpoints w WHERE w.tenant = erasures.tenant)
     + (SELECT count(*) FROM cost_days d WHERE d.tenant = erasures.tenant)
+    + (SELECT count(*) FROM archive_objects o WHERE o.tenant = erasures.tenant)
     + (SELECT count(*) FROM tenants t WHERE t.name = erasures.tenant);
 UPDATE erasures SET erased = erased + found;
+UPDATE archives
+SET objects = objects - gone.objects, letters = letters - gone.letters, bytes = bytes - gone.bytes,
+    cost_nanousd = cost_nanousd - gone.cost_nanousd
+FROM (
+    SELECT archive_id, count(*) AS objects, sum(letters) AS letters, sum(bytes) AS bytes, sum(cost_nanousd) AS cost_nanousd
+    FROM archive_objects JOIN erasures USING (tenant) GROUP BY archive_id
+) AS gone
+WHERE gone.archive_id = archives.id;
+DELETE FROM archive_objects WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM signing_secrets
 WHERE owner IN (SELECT 'tenant:' || tenant FROM erasures)
       OR owner IN (SELECT 'endpoint:' || lower(printf('%s-%s-%s-%s-%s', substr(hex(id), 1, 8), substr(hex(id), 9, 4),
@@ -35,9 +45,10 @@ UPDATE OR REPLACE credentials SET tenant = (SELECT pseudonym FROM erasures e WHE
 WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM dead_causes WHERE letters = 0 AND tenant IN (SELECT tenant FROM erasures);
 DELETE FROM tenant_totals WHERE live = 0 AND tenant IN (SELECT tenant FROM erasures);
-DELETE FROM targets WHERE instr(name, ':@') > 0 AND substr(name, instr(name, ':@') + 2) IN (SELECT tenant FROM erasures);
+DELETE FROM targets
+WHERE instr(name, ':@') > 0 AND substr(name, instr(name, ':@') + 2) IN (SELECT replace(tenant, ':', '%3A') FROM erasures);
 DELETE FROM webhook_circuits
-WHERE instr(circuit, ':@') > 0 AND substr(circuit, instr(circuit, ':@') + 2) IN (SELECT tenant FROM erasures);
+WHERE instr(circuit, ':@') > 0 AND substr(circuit, instr(circuit, ':@') + 2) IN (SELECT replace(tenant, ':', '%3A') FROM erasures);
 DELETE FROM tenants WHERE name IN (SELECT tenant FROM erasures);
 INSERT INTO cost_days
     (day, tenant, queue, kind, operation, provider, model, calls, calls_maybe, calls_unpriced, jobs, tokens_in, tokens_out,

@@ -13,7 +13,7 @@ use crate::{
     job::NewJob,
     journal::{Accepted, Settlement, Within},
     ledger::Nanousd,
-    operations::{Action, Begun, Operation, Order, Pick, Step, Stepped},
+    operations::{Action, Begun, Operation, OperationState, Order, Pick, Step, Stepped},
     state::Standing,
 };
 
@@ -95,6 +95,19 @@ async fn dead(store: &Opened, job: &NewJob) -> Pick {
     pick(job.id, 2)
 }
 
+/// A job of any tenant that died and was archived.
+pub(super) async fn archived(store: &Opened, job: &NewJob) {
+    let pick = dead(store, job).await;
+    let letters = store.archives.letters(&[pick]).await.unwrap();
+    let path = format!("archives/{}/{}.ndjson.zst", job.tenant, Uuid::now_v7());
+    let noted = ArchiveObject { path, tenant: job.tenant.clone(), ..object(&letters) };
+    let (operation, owner) = walked(store, order(None)).await;
+    let end = Some((OperationState::Done, None));
+    let step = Step { picks: vec![pick], objects: vec![noted], end, ..Step::beat(&operation, owner) };
+    let stepped = store.operations.step(step, NOW).await.unwrap();
+    assert!(matches!(stepped, Stepped::Done { .. }), "{stepped:?}");
+}
+
 /// Nothing of a letter is lost on the way but its place in time: row, payload, attempts, answers, numbers of its queue and cause.
 pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixture) {
     let store = fixture.open().await;
@@ -130,11 +143,8 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     assert_eq!(store.reads.dead_groups(None, &Within::default()).await.unwrap()[0].count, 1);
 
     let store = fixture.open().await;
-    let restore = |letters: &[Letter]| Restore {
-        archive: operation.id,
-        path: noted.path.clone(),
-        letters: letters.to_vec(),
-    };
+    let restore =
+        |letters: &[Letter]| Restore { archive: operation.id, path: noted.path.clone(), letters: letters.to_vec() };
     let mut back = store.archives.restore(restore(&letters)).await.unwrap();
     back.sort_unstable();
     assert_eq!(back, letters.iter().map(|letter| letter.id).collect::<Vec<_>>());

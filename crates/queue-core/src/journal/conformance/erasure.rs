@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Fixture, NOW, Opened, accept_new, call, death, job, retry, settle, settlement, success, token};
+use super::{Fixture, NOW, Opened, accept_new, archives, call, death, job, retry, settle, settlement, success, token};
 use crate::{
     budget::{Budget, Measure, Period, Scope},
     credentials::{CredentialState, NewCredential, Sealed},
@@ -114,6 +114,7 @@ async fn furnish(store: &Opened, tenant: &str) -> NewJob {
         let alert = Alert { scope, measure, period, since: 0, level: 50, spent: 5, budget: 9, at: NOW };
         assert!(store.budgets.note_alert(&alert).await.unwrap());
     }
+    archives::archived(store, &job_of(tenant, 4)).await;
     let [done, dead, again, live] = [0, 1, 2, 3].map(|number| job_of(tenant, number));
     for one in [&done, &dead, &again, &live] {
         accept_new(store, one).await;
@@ -206,7 +207,7 @@ pub async fn an_erased_tenant_leaves_nothing(fixture: &dyn Fixture) {
     }
     assert!(holdings.values().flatten().sum::<u64>() > 10, "{holdings:?}");
     let money = spend(&store).await;
-    assert_eq!((money[GONE], money[STAYS]), (1_000, 1_000));
+    assert_eq!((money[GONE], money[STAYS]), (1_083, 1_083));
 
     let erasure = erase(&store, GONE).await;
     let later = NOW.plus_ms(HEARD_MS);
@@ -225,7 +226,10 @@ pub async fn an_erased_tenant_leaves_nothing(fixture: &dyn Fixture) {
     assert!(left.is_empty(), "{left:?} have something of the tenant that is erased");
     assert_eq!(with(fixture, STAYS).await, before, "the neighbour has lost something");
     let money = spend(&store).await;
-    assert_eq!((money.get(&done.pseudonym), money.get(STAYS), money.len()), (Some(&1_000), Some(&1_000), 2));
+    assert_eq!((money.get(&done.pseudonym), money.get(STAYS), money.len()), (Some(&1_083), Some(&1_083), 2));
+    let archives = store.archives.archives(None, 10).await.unwrap();
+    let sums: Vec<_> = archives.iter().map(|archive| (archive.objects, archive.letters)).collect();
+    assert_eq!(sums, [(1, 1), (0, 0)], "newest first, and the neighbour's is as it was");
     while store.ledger.fold_costs().await.unwrap() > 0 {}
     assert_eq!(spend(&store).await, money);
     let totals = store.reads.totals().await.unwrap();

@@ -245,11 +245,7 @@ impl Verb for PutBack {
     /// A repeat finds the object put back, and says that it put none back.
     const REPEATABLE: bool = true;
 
-    async fn run(
-        transaction: &mut Transaction,
-        inputs: &[Restore],
-        _again: bool,
-    ) -> Result<Vec<Vec<JobId>>, Failure> {
+    async fn run(transaction: &mut Transaction, inputs: &[Restore], _again: bool) -> Result<Vec<Vec<JobId>>, Failure> {
         let mut answers = Vec::new();
         for Restore { archive, path, letters } in inputs {
             let noted = sqlx::query(sql::ARCHIVE_OBJECT_RESTORE).bind(archive.0).bind(path);

@@ -56,7 +56,7 @@ impl Archives for SqliteJournal {
 
     async fn restore(&self, wanted: Restore) -> Result<Vec<JobId>, JournalError> {
         let rows = wanted.letters.len() + 1;
-        self.writer.submit(rows, wanted, |batch, wanted| restore(batch, wanted)).await
+        self.writer.submit(rows, wanted, restore).await
     }
 }
 
