@@ -36,4 +36,8 @@ CREATE INDEX archive_objects_tenant ON archive_objects (tenant);
 -- Lists of one queue's dead letters, behind however many of others.
 CREATE INDEX jobs_dead_of_queue ON jobs (queue, id) WHERE standing = 2;
 
+-- Deliveries are forgotten by when they ended: a replay may come for days after that, however late they were delivered.
+DROP INDEX webhook_deliveries_ended;
+CREATE INDEX webhook_deliveries_ended ON webhook_deliveries (due_at) WHERE state > 0;
+
 SELECT guard_tenants();

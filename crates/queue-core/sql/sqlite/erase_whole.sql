@@ -14,8 +14,8 @@ UPDATE erasures SET found = found
     + (SELECT count(*) FROM tenants t WHERE t.name = erasures.tenant);
 UPDATE erasures SET erased = erased + found;
 UPDATE archives
-SET objects = objects - gone.objects, letters = letters - gone.letters, bytes = bytes - gone.bytes,
-    cost_nanousd = cost_nanousd - gone.cost_nanousd
+SET objects = archives.objects - gone.objects, letters = archives.letters - gone.letters, bytes = archives.bytes - gone.bytes,
+    cost_nanousd = archives.cost_nanousd - gone.cost_nanousd
 FROM (
     SELECT archive_id, count(*) AS objects, sum(letters) AS letters, sum(bytes) AS bytes, sum(cost_nanousd) AS cost_nanousd
     FROM archive_objects JOIN erasures USING (tenant) GROUP BY archive_id
