@@ -63,11 +63,6 @@ const LANE_FAILURES_MAX: u32 = 5;
 const REST: Duration = Duration::from_secs(30);
 /// How long it rests at most.
 const REST_MAX: Duration = Duration::from_secs(600);
-/// How long a message of a lane that rests may be due before it is given up: it would wait for ever behind those that were tried.
-const OVERDUE_MS: i64 = 24 * 60 * 60 * 1_000;
-/// Time between two looks at these, and most that one look gives up, and in one lane.
-const OVERDUE_EVERY: Duration = Duration::from_secs(60);
-const OVERDUE_MAX: usize = 1_000;
 /// Lanes that are remembered; those that work and are idle are forgotten anyway.
 const LANES_KNOWN_MAX: usize = 10_000;
 /// Waits between the attempts of a delivery, in milliseconds: about a day in all.
@@ -103,11 +98,7 @@ async fn send(stores: Stores, outbound: Outbound, shutdown: CancellationToken) {
             }
             _ = tick.tick() => sender.wake_up(),
         }
-        let looked = match sender.give_up().await {
-            Ok(_) => sender.round().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = looked {
+        if let Err(error) = sender.round().await {
             tracing::warn!(%error, "webhooks could not be looked at");
             sender.more = false;
         }
@@ -122,8 +113,6 @@ struct Lane {
     under_way: usize,
     failures: u32,
     rests_until: Option<Instant>,
-    /// The last failure was its receiver's.
-    is_down: bool,
 }
 
 impl Lane {
@@ -133,20 +122,14 @@ impl Lane {
     }
 }
 
-/// What an ended message says of its receiver.
-#[derive(Clone, Copy, Debug, Default)]
-struct Heard {
-    /// Whether it works; `None`: nothing is known.
-    works: Option<bool>,
-    /// Whether it was asked: a message may fail because it cannot be signed here.
-    was_asked: bool,
-}
+/// What an ended message says of its receiver; `None`: nothing.
+type Works = Option<bool>;
 
 pub(crate) struct Sender {
     stores: Stores,
     outbound: Outbound,
     session: SessionId,
-    under_way: JoinSet<Heard>,
+    under_way: JoinSet<Works>,
     /// In whose turn each of them is.
     turns: HashMap<Id, String>,
     lanes: HashMap<String, Lane>,
@@ -154,8 +137,6 @@ pub(crate) struct Sender {
     behind: String,
     /// The last round took all that it could.
     more: bool,
-    /// When messages that wait in vain were last looked at.
-    looked_at: Option<Instant>,
 }
 
 impl Sender {
@@ -169,53 +150,7 @@ impl Sender {
             lanes: HashMap::new(),
             behind: String::new(),
             more: false,
-            looked_at: None,
         }
-    }
-
-    /// Ends what has been due for a day in lanes that rest: their receivers are down, and each attempt that is made there is of
-    /// another message. What is due for so long elsewhere is sent: the schedulers may have been away for a week.
-    pub(crate) async fn give_up(&mut self) -> Result<u64, JournalError> {
-        let (now, clock) = (self.stores.clock.now(), Instant::now());
-        if self.looked_at.is_some_and(|at| at.elapsed() < OVERDUE_EVERY) {
-            return Ok(0);
-        }
-        self.looked_at = Some(clock);
-        let rests = |lane: &Lane| lane.is_down && lane.rests_until.is_some_and(|until| until > clock);
-        let others = self.lanes.iter().filter(|(_, lane)| !rests(lane)).map(|(name, _)| name.clone());
-        let claim = ClaimDeliveries {
-            behind: String::new(),
-            except: others.collect(),
-            per_lane: OVERDUE_MAX,
-            limit: OVERDUE_MAX,
-            now: now.plus_ms(-OVERDUE_MS),
-            until: now.plus_ms(CLAIM_MS),
-            owner: self.session,
-        };
-        let mut given_up = 0;
-        for delivery in self.stores.webhooks.claim_deliveries(claim).await? {
-            // A lane that nobody has tried yet: it is due again when its claim is over.
-            if !self.lanes.get(&delivery.lane).is_some_and(rests) {
-                continue;
-            }
-            let error = Some("given up: its receiver was down, and it was due for a day".to_owned());
-            let verdict = Verdict { error, ..Verdict::new("failed", DeliveryState::Failed) };
-            let message = Message {
-                stores: self.stores.clone(),
-                outbound: self.outbound.clone(),
-                session: self.session,
-                delivery,
-            };
-            message.note(verdict, now, Duration::ZERO, None).await;
-            given_up += 1;
-        }
-        Ok(given_up)
-    }
-
-    /// What waits in vain is looked at with the next round.
-    #[cfg(test)]
-    pub(crate) fn look_again(&mut self) {
-        self.looked_at = None;
     }
 
     /// Forgets lanes that work.
@@ -275,22 +210,21 @@ impl Sender {
         }
     }
 
-    fn ended(&mut self, ended: Result<(Id, Heard), JoinError>) {
-        let (id, heard) = match ended {
+    fn ended(&mut self, ended: Result<(Id, Works), JoinError>) {
+        let (id, works) = match ended {
             Ok(ended) => ended,
             Err(error) => {
                 tracing::error!(%error, "sending a webhook failed; it is tried again in a minute");
-                (error.id(), Heard::default())
+                (error.id(), None)
             }
         };
         let Some(lane) = self.turns.remove(&id).and_then(|lane| self.lanes.get_mut(&lane)) else { return };
         lane.under_way = lane.under_way.saturating_sub(1);
-        match heard.works {
+        match works {
             None => {}
-            Some(true) => *lane = Lane { under_way: lane.under_way, ..Lane::default() },
+            Some(true) => (lane.failures, lane.rests_until) = (0, None),
             Some(false) => {
                 lane.failures += 1;
-                lane.is_down = heard.was_asked;
                 if let Some(further) = lane.failures.checked_sub(LANE_FAILURES_MAX) {
                     let rest = REST.saturating_mul(1 << (further / LANE_FAILURES_MAX).min(8)).min(REST_MAX);
                     lane.rests_until = Some(Instant::now() + rest);
@@ -338,15 +272,10 @@ impl Verdict {
 }
 
 impl Message {
-    async fn deliver(self) -> Heard {
+    async fn deliver(self) -> Works {
         let (began, at) = (Instant::now(), self.stores.clock.now());
         let (verdict, body) = self.attempt(at).await;
-        let heard = Heard { works: verdict.works, was_asked: verdict.tried };
-        self.note(verdict, at, began.elapsed(), body).await;
-        heard
-    }
-
-    async fn note(&self, verdict: Verdict, at: Timestamp, took: Duration, body: Option<String>) {
+        let took = began.elapsed();
         metrics::counter!(telemetry::WEBHOOK_DELIVERIES, "outcome" => verdict.outcome).increment(1);
         if verdict.tried {
             metrics::histogram!(telemetry::WEBHOOK_DURATION, "outcome" => verdict.outcome).record(took.as_secs_f64());
@@ -377,6 +306,7 @@ impl Message {
             // It becomes due by itself, and is sent again.
             Err(error) => tracing::warn!(%error, webhook_id = %self.delivery.message_id(), "a delivery was not noted"),
         }
+        verdict.works
     }
 
     /// Never with the URL, which may hold a token, and never with the message.

@@ -274,7 +274,8 @@ impl Entered {
     pub(crate) async fn end(self, outcome: Result<(), &JobError>) {
         let Self { breakers, target, account, probe } = self;
         let health = outcome.err().map(|error| rule(error.class).health);
-        let reason = || outcome.err().map(ToString::to_string).unwrap_or_default();
+        // All tenants and the log hear of it: never a word of the provider's own, which may be the caller's.
+        let reason = || outcome.err().map(|error| format!("{} ({})", error.class, error.code)).unwrap_or_default();
         let end = match health {
             None => End::Success,
             Some(Health::Failure) => End::Failure,

@@ -6,4 +6,4 @@ UPDATE erasure_walk
 SET beat = beat + 1, passed = CASE WHEN began_at IS NULL THEN 0 ELSE upto END,
     upto = CASE WHEN began_at IS NULL THEN 0 ELSE upto END + ?3, began_at = coalesce(began_at, ?2)
 WHERE beat = ?1
-RETURNING upto = 0;
+RETURNING passed = 0;

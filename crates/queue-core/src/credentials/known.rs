@@ -310,9 +310,7 @@ impl Credentials {
             return;
         }
         let note = match heard {
-            Heard::Refusal(error) => {
-                CredentialNote::Refused { reason: format!("{}: {}", error.code, error.message), max: REFUSALS_MAX }
-            }
+            Heard::Refusal(error) => CredentialNote::Refused { reason: reason_of(error), max: REFUSALS_MAX },
             Heard::Answer if key.failures > 0 => CredentialNote::Worked,
             Heard::Answer | Heard::Nothing if self.may_note_use(&key.id) => CredentialNote::Used,
             Heard::Answer | Heard::Nothing => return,
@@ -385,6 +383,13 @@ impl Known {
             CredentialPolicy::Default => false,
         }
     }
+}
+
+/// Why a key was refused, without a word of the provider's own: it may repeat what was asked, and stands in the log and in answers
+/// about the key.
+fn reason_of(error: &JobError) -> String {
+    let status = error.message.split(':').next().filter(|status| status.starts_with("status "));
+    format!("{}{} ({})", error.class, status.map_or_else(String::new, |status| format!(", {status}")), error.code)
 }
 
 fn is_there(credential: &Credential) -> bool {

@@ -283,29 +283,6 @@ async fn a_receiver_that_is_down_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn what_waits_for_a_day_behind_a_receiver_that_is_down_is_given_up() {
-    let (post, dead) = (Post::new().await, Receiver::start().await);
-    dead.answers(500);
-    post.endpoint(&dead.url, &EventKind::ALL).await;
-    post.ends(20, None).await;
-    let mut sender = post.sender();
-    while round(&mut sender).await > 0 {}
-    assert_eq!(sender.give_up().await.unwrap(), 0, "its messages are young");
-    let tried = dead.got().len();
-    post.scene.clock.advance_ms(25 * 3_600_000);
-    // Another scheduler knows nothing of the lane yet: it does not give up what it has not tried.
-    let mut other = post.sender();
-    assert_eq!(other.give_up().await.unwrap(), 0);
-    post.scene.clock.advance_ms(60_000);
-    sender.look_again();
-    assert_eq!(sender.give_up().await.unwrap(), 20);
-    let ended = post.deliveries().await;
-    assert!(ended.iter().all(|one| one.state == DeliveryState::Failed), "{ended:?}");
-    assert!(ended.iter().any(|one| one.last.as_deref().unwrap().contains("given up")));
-    assert_eq!(dead.got().len(), tried, "none of them was sent");
-}
-
-#[tokio::test]
 async fn what_a_dead_scheduler_took_is_sent_by_another_with_the_same_id() {
     let (post, receiver) = (Post::new().await, Receiver::start().await);
     post.endpoint(&receiver.url, &EventKind::ALL).await;

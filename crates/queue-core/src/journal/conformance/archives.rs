@@ -143,8 +143,8 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     assert_eq!(store.reads.dead_groups(None, &Within::default()).await.unwrap()[0].count, 1);
 
     let store = fixture.open().await;
-    let restore =
-        |letters: &[Letter]| Restore { archive: operation.id, path: noted.path.clone(), letters: letters.to_vec() };
+    let archive = operation.id;
+    let restore = |letters: &[Letter]| Restore { archive, path: noted.path.clone(), letters: letters.to_vec() };
     let mut back = store.archives.restore(restore(&letters)).await.unwrap();
     back.sort_unstable();
     assert_eq!(back, letters.iter().map(|letter| letter.id).collect::<Vec<_>>());
@@ -171,6 +171,8 @@ pub async fn what_is_archived_leaves_and_comes_back_as_it_was(fixture: &dyn Fixt
     settle(&store, token(first.id, 3), death()).await;
     let picks = vec![pick(first.id, 3)];
     let later = store.archives.letters(&picks).await.unwrap();
+    let ended = Step { end: Some((OperationState::Done, None)), ..Step::beat(&operation, owner) };
+    assert!(matches!(store.operations.step(ended, NOW).await.unwrap(), Stepped::Done { .. }));
     let (operation, owner) = walked(&store, order(None)).await;
     let other = object(&later);
     let step = Step { picks, objects: vec![other.clone()], ..Step::beat(&operation, owner) };
