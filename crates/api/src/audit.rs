@@ -52,7 +52,7 @@ const STRANGERS_A_MINUTE: u32 = 30;
 const WRITE_MAX: Duration = Duration::from_secs(3);
 const TRY_PAUSE: Duration = Duration::from_millis(200);
 /// Members whose values are secrets or somebody's content, wherever they stand.
-const CONCEALED: [&str; 14] = [
+const CONCEALED: [&str; 16] = [
     "key",
     "secret",
     "token",
@@ -63,6 +63,9 @@ const CONCEALED: [&str; 14] = [
     "payload",
     "result",
     "messages",
+    // What a provider or a service said, in a job's error.
+    "message",
+    "signature",
     "input",
     "headers",
     "body",
