@@ -8,14 +8,15 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{journal::JournalError, time::Timestamp};
+use crate::{
+    journal::JournalError,
+    time::{DAY_MS, Timestamp},
+};
 
 /// Most rows of one page.
 pub const AUDIT_PAGE_MAX: usize = 500;
 /// Most heads that are told at once: three years and a bit.
 pub const AUDIT_HEADS_MAX: usize = 1_200;
-/// Milliseconds of a UTC day.
-const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

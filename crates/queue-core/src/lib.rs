@@ -16,6 +16,7 @@ pub mod error;
 pub mod events;
 pub mod fallback;
 pub mod filter;
+pub mod hex;
 pub mod ids;
 pub mod job;
 pub mod journal;

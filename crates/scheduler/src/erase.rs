@@ -166,12 +166,7 @@ impl Eraser {
 async fn cancel(stores: &Stores, id: JobId) -> Result<(), JournalError> {
     // Without the dispatcher the cancel still holds: the epoch fences whoever runs the job.
     let place = stores.dispatcher.withdraw(id).await.unwrap_or(Place::Unknown);
-    let attempt = match place {
-        Place::Leased { epoch, session, started_at: Some(started_at) } => {
-            Some(Interrupted { epoch, session, started_at })
-        }
-        _ => None,
-    };
+    let attempt = Interrupted::of(&place);
     // A crash here leaves a job that the dispatcher does not know: the reconciler puts it back, the next look finds it.
     stores.journal.cancel(id, Some(REASON.to_owned()), attempt, stores.clock.now()).await?;
     if let Err(error) = stores.dispatcher.nudge(id).await {

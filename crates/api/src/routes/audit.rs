@@ -3,6 +3,7 @@
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
     audit::{AUDIT_PAGE_MAX, AuditEntry, AuditHead, AuditPlace, AuditRow},
+    hex,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -88,10 +89,6 @@ pub(crate) struct AuditHeads {
     heads: Vec<AuditHeadView>,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 impl AuditView {
     fn of(row: AuditRow) -> Self {
         let AuditRow { day, seq, entry, prev, hash } = row;
@@ -112,8 +109,8 @@ impl AuditView {
             detail: parsed,
             detail_text: detail,
             request_id,
-            prev: hex(&prev),
-            hash: hex(&hash),
+            prev: hex::of(&prev),
+            hash: hex::of(&hash),
         }
     }
 }
@@ -224,6 +221,6 @@ async fn page(
 pub(crate) async fn heads(State(app): State<Shared>, uri: Uri) -> Result<Json<AuditHeads>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let heads = app.api.stores.audit.audit_heads().await?;
-    let shown = |AuditHead { day, seq, hash }: AuditHead| AuditHeadView { day, seq, hash: hex(&hash) };
+    let shown = |AuditHead { day, seq, hash }: AuditHead| AuditHeadView { day, seq, hash: hex::of(&hash) };
     Ok(Json(AuditHeads { heads: heads.into_iter().map(shown).collect() }))
 }

@@ -271,12 +271,7 @@ async fn withdraw_and_cancel(app: &App, id: JobId, reason: Option<String>) -> Re
         tracing::warn!(%error, job_id = %id, "a job is cancelled in the journal alone");
         Place::Unknown
     });
-    let attempt = match place {
-        Place::Leased { epoch, session, started_at: Some(started_at) } => {
-            Some(Interrupted { epoch, session, started_at })
-        }
-        _ => None,
-    };
+    let attempt = Interrupted::of(&place);
     match stores.journal.cancel(id, reason, attempt, app.now()).await {
         Ok(Cancelled::Done(_)) => {}
         Ok(Cancelled::Final(standing)) => return Err(already_final(id, standing)),

@@ -17,6 +17,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{Algorithm, Header, Validation};
 pub use keys::{Issuer, IssuerRules, SigningKeys};
 use queue_core::{
+    hex,
     ids::Name,
     journal::{ApiKey, Grant, Role},
     time::Timestamp,
@@ -90,10 +91,7 @@ pub(crate) struct Source {
 /// What a token says of the secret that bought it: enough to tell it from the key's other secrets, and nothing to open anything
 /// with.
 pub(crate) fn mark_of(secret_hash: &[u8; 32]) -> String {
-    blake3::derive_key("longshore 2026-11 the secret that bought a token", secret_hash)[..MARK_BYTES]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::of(&blake3::derive_key("longshore 2026-11 the secret that bought a token", secret_hash)[..MARK_BYTES])
 }
 
 /// A token that was made.

@@ -8,7 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use queue_core::audit::{AuditEntry, AuditHead, AuditRow, Chain, Tampered};
+use queue_core::{
+    audit::{AuditEntry, AuditHead, AuditRow, Chain, Tampered},
+    hex,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -234,7 +237,7 @@ fn told(operator: &Operator, chain: &Chain, ended: Result<(), Tampered>) -> Exit
     let rows = chain.rows();
     match ended {
         Ok(()) => {
-            let last = chain.last().map(|head| json!({"day": head.day, "seq": head.seq, "hash": hex(&head.hash)}));
+            let last = chain.last().map(|head| json!({"day": head.day, "seq": head.seq, "hash": hex::of(&head.hash)}));
             operator.out.show(&json!({"ok": true, "rows": rows, "head": last}), || {
                 output::line(&format!("{rows} rows, each as it was written"));
             });
@@ -263,7 +266,7 @@ async fn export(operator: &Operator, to: &Path) -> Outcome {
     };
     let ended = of_server(operator, &mut check, Some(&mut keep)).await?;
     if let Some(AuditHead { day, seq, hash }) = check.chain.last().max(head) {
-        writeln!(file, "{}", json!({"head": {"day": day, "seq": seq, "hash": hex(&hash)}})).map_err(failed)?;
+        writeln!(file, "{}", json!({"head": {"day": day, "seq": seq, "hash": hex::of(&hash)}})).map_err(failed)?;
     }
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;
@@ -313,15 +316,6 @@ fn read_row(value: &Value) -> Result<AuditRow, Failure> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn unhex(value: &Value, name: &str) -> Result<[u8; 32], Failure> {
-    let text = value[name].as_str().filter(|text| text.len() == 64 && text.is_ascii()).ok_or_else(|| strange(name))?;
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[at * 2..at * 2 + 2], 16).map_err(|_| strange(name))?;
-    }
-    Ok(bytes)
+    value[name].as_str().and_then(hex::read).ok_or_else(|| strange(name))
 }

@@ -110,26 +110,18 @@ pub trait Archives: Send + Sync {
     async fn restore(&self, restore: Restore) -> Result<Vec<JobId>, JournalError>;
 }
 
-/// A hash in hexadecimal digits, as people compare it.
+/// A hash in the digits of [`crate::hex`].
 mod hex {
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
+    use crate::hex;
+
     pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&super::hex_of(hash))
+        serializer.serialize_str(&hex::of(hash))
     }
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
         let text = String::deserialize(deserializer)?;
-        let byte = |at: usize| text.get(2 * at..2 * at + 2).and_then(|two| u8::from_str_radix(two, 16).ok());
-        let mut hash = [0; 32];
-        for (at, slot) in hash.iter_mut().enumerate() {
-            *slot = byte(at).ok_or_else(|| D::Error::custom("a SHA-256 has 64 hexadecimal digits"))?;
-        }
-        Ok(hash)
+        hex::read(&text).ok_or_else(|| D::Error::custom("a SHA-256 has 64 hexadecimal digits"))
     }
-}
-
-/// The digits of a hash.
-pub fn hex_of(hash: &[u8; 32]) -> String {
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -17,8 +17,9 @@ use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{ArchiveObject, Letter, hex_of};
+use super::{ArchiveObject, Letter};
 use crate::{
+    hex,
     ids::{Name, OperationId},
     ledger::Nanousd,
     operations::{Order, STEP_MAX_JOBS},
@@ -177,7 +178,7 @@ impl Objects {
         };
         let found: [u8; 32] = Sha256::digest(&body).into();
         if found != object.sha256 {
-            let (found, noted) = (hex_of(&found), hex_of(&object.sha256));
+            let (found, noted) = (hex::of(&found), hex::of(&object.sha256));
             return Err(damaged(format!("its SHA-256 is {found}, and {noted} was written")));
         }
         Ok(body)

@@ -181,7 +181,7 @@ impl MasterKey {
         let bytes = Zeroizing::new(bytes);
         // From the key itself: a key that was copied wrongly is another one, and is told apart.
         let hash = Sha256::new().chain_update(b"longshore master key 1").chain_update(&bytes[..]).finalize();
-        let id = hash.iter().take(ID_BYTES).map(|byte| format!("{byte:02x}")).collect();
+        let id = crate::hex::of(&hash[..ID_BYTES]);
         Ok(Self { id, bytes })
     }
 }

@@ -35,7 +35,7 @@ pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
 
 use crate::{
-    dispatcher::Entry,
+    dispatcher::{Entry, Place},
     error::JobError,
     fallback::Link,
     ids::{Epoch, Generation, Incarnation, JobId, Name, Nonce, SessionId},
@@ -240,6 +240,16 @@ pub struct Interrupted {
     pub session: SessionId,
     /// When its handler began.
     pub started_at: Timestamp,
+}
+
+impl Interrupted {
+    /// What a cancel of the job at this place interrupts.
+    pub fn of(place: &Place) -> Option<Self> {
+        match *place {
+            Place::Leased { epoch, session, started_at: Some(started_at) } => Some(Self { epoch, session, started_at }),
+            _ => None,
+        }
+    }
 }
 
 /// A change to a job that is not running; `None` leaves a field as it is.

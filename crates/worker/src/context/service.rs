@@ -11,7 +11,7 @@ use queue_core::{
     time::Timestamp,
 };
 
-use super::{InFlight, JobContext};
+use super::{InFlight, JobContext, verdict};
 use crate::{
     admission::{Alike, Ended, Estimate},
     provider::CallError,
@@ -34,32 +34,24 @@ impl JobContext {
         pass.sends();
         let outcome = judge(self.around.egress.send(request).await, self.now());
         let took = began.elapsed();
-        let told = told(&outcome);
-        let ended = match &told {
+        // A service that looked at the request works, whatever it thought of it.
+        let heard = match &outcome {
+            Err(error) if is_refusal(error) => Ok(()),
+            outcome => verdict(outcome),
+        };
+        let ended = match heard {
             Ok(()) => Ended::well(None, LimitsTold::default(), took),
             Err(error) => {
                 let failed = CallError::unbilled(error.class, error.code.clone(), String::new());
                 Ended::badly(&CallError { error: error.clone(), ..failed }, took)
             }
         };
-        tokio::join!(leave.end(told.as_ref().copied()), self.around.gate.end(pass, &alike, ended));
+        tokio::join!(leave.end(heard), self.around.gate.end(pass, &alike, ended));
         outcome
     }
 }
 
-/// What the fleet hears of a call, in the logs and in the errors of other tenants' jobs: that the service works where it looked
-/// at the request, whatever it thought of it, and never a word of its own.
-fn told(outcome: &Result<Answer, JobError>) -> Result<(), JobError> {
-    match outcome {
-        Ok(_) => Ok(()),
-        Err(error) if error.class == ErrorClass::Permanent && is_status(&error.code) => Ok(()),
-        Err(error) => {
-            let message = format!("{} ({})", error.class, error.code);
-            Err(JobError::new(error.class, error.code.clone(), message).with_retry_after(error.retry_after_ms))
-        }
-    }
-}
-
-fn is_status(code: &str) -> bool {
-    code.parse::<u16>().is_ok()
+/// Whether a service has answered, and will answer the same again.
+fn is_refusal(error: &JobError) -> bool {
+    error.class == ErrorClass::Permanent && error.code.parse::<u16>().is_ok()
 }

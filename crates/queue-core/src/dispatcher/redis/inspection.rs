@@ -49,9 +49,7 @@ pub async fn inspect(config: &RedisConfig) -> Result<Inspection, OpenError> {
     let RedisConfig { address, allow_eviction, prefix, .. } = config;
     let failed = |error| OpenError::of(address, &error);
     let link = Link::of(config).map_err(failed)?;
-    opening::check(&link, address, *allow_eviction).await?;
-    let told = link.send_to_each(redis::cmd("INFO")).await.map_err(failed)?;
-    let info = told.first().and_then(opening::text).unwrap_or_default();
+    let info = opening::check(&link, address, *allow_eviction).await?;
     let time = link.send(&redis::cmd("TIME")).await.map_err(failed)?;
     let (seconds, micros): (i64, i64) =
         redis::from_redis_value(time).map_err(|error| failed(redis::RedisError::from(error)))?;

@@ -112,14 +112,14 @@ impl OpenError {
     }
 }
 
-/// Asks the server (each primary of a Cluster) what it is, and refuses what would lose work.
-pub(super) async fn check(link: &Link, address: &RedisAddress, allow_eviction: bool) -> Result<(), OpenError> {
-    let info = link.send_to_each(redis::cmd("INFO")).await.map_err(|error| OpenError::of(address, &error))?;
-    for info in &info {
-        let Some(info) = text(info) else { continue };
-        check_one(&info, link, address, allow_eviction).await?;
+/// Asks the server (each primary of a Cluster) what it is, and refuses what would lose work. Returns what one of them said.
+pub(super) async fn check(link: &Link, address: &RedisAddress, allow_eviction: bool) -> Result<String, OpenError> {
+    let told = link.send_to_each(redis::cmd("INFO")).await.map_err(|error| OpenError::of(address, &error))?;
+    let told: Vec<String> = told.iter().filter_map(text).collect();
+    for info in &told {
+        check_one(info, link, address, allow_eviction).await?;
     }
-    Ok(())
+    Ok(told.into_iter().next().unwrap_or_default())
 }
 
 async fn check_one(info: &str, link: &Link, address: &RedisAddress, allow_eviction: bool) -> Result<(), OpenError> {
@@ -168,7 +168,7 @@ pub(super) async fn setting(link: &Link, name: &str) -> Option<String> {
     redis::from_redis_value::<Vec<String>>(answer).ok()?.into_iter().nth(1)
 }
 
-pub(super) fn text(value: &Value) -> Option<String> {
+fn text(value: &Value) -> Option<String> {
     match value {
         Value::BulkString(text) => Some(String::from_utf8_lossy(text).into_owned()),
         Value::VerbatimString { text, .. } => Some(text.clone()),
