@@ -166,6 +166,7 @@ macro_rules! journal_conformance {
             audit: rows_are_chained, those_who_add_at_once_make_one_chain;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
+                what_waits_too_long_is_given_up,
                 a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,
                 secrets_are_rotated, alerts_and_disabled_keys_are_told_once, circuits_are_told_once;
         }
