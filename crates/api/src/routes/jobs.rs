@@ -197,6 +197,7 @@ pub(crate) async fn result(
         && let Some(result) = caller.reads(&app).result(id).await?
     {
         audit::reads_of(id, &job.tenant);
+        let result = view::whole(&app, result).await?;
         return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
     }
     let detail = match (job.standing, &job.error) {
