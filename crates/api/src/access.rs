@@ -106,6 +106,17 @@ const TABLE: &[Row] = &[
     on("GET /v1/archives", Operator, "operations:read", Everywhere),
     on("POST /v1/archives/{id}/restore", Operator, "operations:write", Everywhere),
 
+    // A schedule goes on spending when whoever made it is gone, and its template is shown to whoever may change it: for those who
+    // see all jobs of their tenant anyway, and not for keys that see only their own.
+    on("GET /v1/schedules", Analyst, "schedules:read", Tenant),
+    on("POST /v1/schedules", Analyst, "schedules:write", Tenant),
+    on("GET /v1/schedules/preview", Analyst, "schedules:read", Tenant),
+    on("GET /v1/schedules/{id}", Analyst, "schedules:read", Tenant),
+    on("PATCH /v1/schedules/{id}", Analyst, "schedules:write", Tenant),
+    on("DELETE /v1/schedules/{id}", Analyst, "schedules:write", Tenant),
+    on("POST /v1/schedules/{id}/backfill", Analyst, "schedules:write", Tenant),
+    on("DELETE /v1/schedules/{id}/backfill", Analyst, "schedules:write", Tenant),
+
     on("GET /v1/costs", Analyst, "money:read", Tenant),
     on("GET /v1/tenants/{tenant}/usage", Analyst, "money:read", Tenant),
     on("GET /v1/tenants/{tenant}/budget", Analyst, "money:read", Tenant),

@@ -185,7 +185,8 @@ impl Fields {
     }
 }
 
-fn check_label(text: &str, max: usize) -> Result<String, String> {
+/// A label of 1 to `max` bytes without control characters.
+pub(crate) fn check_label(text: &str, max: usize) -> Result<String, String> {
     if text.is_empty() {
         return Err("must not be empty".into());
     }

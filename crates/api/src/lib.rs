@@ -34,6 +34,7 @@ mod shape;
 mod signing;
 mod stream;
 mod submit;
+mod ticks;
 mod tls;
 mod tokens;
 mod view;
@@ -56,6 +57,7 @@ use queue_core::{
 pub use monitor::{Monitor, serve_monitor};
 pub use routes::openapi;
 pub use serve::{router, serve};
+pub use ticks::Clerk;
 pub use tls::Tls;
 pub use tokens::{Issuer, IssuerRules, SigningKeys, Tokens};
 

@@ -44,6 +44,8 @@ pub(crate) enum Cause {
     TenantOperates,
     IdempotencyInFlight,
     UniqueKeyHeld,
+    NameTaken,
+    BackfillRunning,
     KeyEnded,
     LastAdminKey,
     Stale,
@@ -93,6 +95,8 @@ impl Cause {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
             }
             Self::UniqueKeyHeld => (StatusCode::CONFLICT, "unique-key-held", "A live job holds this unique key"),
+            Self::NameTaken => (StatusCode::CONFLICT, "name-taken", "The name is taken"),
+            Self::BackfillRunning => (StatusCode::CONFLICT, "backfill-running", "A backfill has not ended"),
             Self::KeyEnded => (StatusCode::CONFLICT, "key-ended", "The key has ended"),
             Self::LastAdminKey => (StatusCode::CONFLICT, "last-admin-key", "It is the last admin key that can be used"),
             Self::Stale => (StatusCode::PRECONDITION_FAILED, "stale", "It was changed since it was read"),
@@ -255,6 +259,30 @@ impl Problem {
     pub(crate) fn retry_after(mut self, seconds: u32) -> Self {
         self.retry_after_s = Some(seconds);
         self
+    }
+
+    /// The same problem with what is wrong, if it is in a document within the request.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        for error in &mut self.errors {
+            error.pointer = format!("{place}{}", error.pointer);
+        }
+        self
+    }
+
+    /// The name of what kind of problem it is.
+    pub(crate) fn name(&self) -> &'static str {
+        self.cause.parts().1
+    }
+
+    /// What kind of problem it is.
+    pub(crate) fn cause(&self) -> Cause {
+        self.cause
+    }
+
+    /// What is wrong, with the fields that are.
+    pub(crate) fn whole_detail(&self) -> String {
+        let fields = self.errors.iter().map(|error| format!("; {} {}", error.pointer, error.reason));
+        std::iter::once(self.detail.clone()).chain(fields).collect()
     }
 
     /// When to ask again, if that helps.

@@ -88,6 +88,21 @@ impl Charge {
         })
     }
 
+    /// What a tick of a schedule takes: as a submit of whoever made it would, bound to the schedule's tenant.
+    pub(crate) async fn unattended(app: &App, tenant: &Name, key: &Name) -> Result<Self, JournalError> {
+        let identity = &*app.api.stores.identity;
+        let of_key = app.keys.key(identity, key.as_str()).await?.map(|(key, _)| key.rates).unwrap_or_default();
+        let of_tenant = app.policy().await?.rates(tenant);
+        Ok(Self {
+            tenant: tenant.clone(),
+            key: key.clone(),
+            role: Role::Analyst,
+            of_key,
+            of_tenant,
+            paid: Mutex::default(),
+        })
+    }
+
     fn draws(&self, app: &App, jobs: (u32, u32)) -> Vec<Draw> {
         let Self { tenant, key, role, of_key, of_tenant, .. } = self;
         let asker = Asker { tenant, key, role: *role, of_key: *of_key, of_tenant: *of_tenant };

@@ -10,6 +10,7 @@ use queue_core::{
         quote::Quote,
         rules::{self, Ruled},
     },
+    schedule::JOBS_PREFIX,
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -18,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::{
     Api,
-    fields::{Fields, Raw},
+    fields::{Fields, Raw, check_label},
     json,
     policy::{Policy, Spending},
     problem::{Cause, Problem},
@@ -214,7 +215,7 @@ pub(crate) fn read(
     let timeout_ms = fields.timeout_ms("timeout", timeout);
     let unique_key = fields.label("unique_key", unique_key, UNIQUE_KEY_MAX_BYTES);
     let operation = fields.name("operation", operation).map(|name| name.to_string());
-    let batch_id = fields.label("batch_id", batch_id, BATCH_ID_MAX_BYTES);
+    let batch_id = fields.parsed("batch_id", batch_id, check_batch);
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
     let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
     let with_cache = read_cache(&mut fields, kind, text, cache);
@@ -300,6 +301,14 @@ pub(crate) fn check_queue(text: &str) -> Result<Name, String> {
         return Err("`metrics` is the path of the queues' numbers and cannot name a queue".into());
     }
     Name::checked(text)
+}
+
+/// A batch's name. Those of schedules' jobs are given by the clock alone: who may submit must not keep a schedule from running.
+fn check_batch(text: &str) -> Result<String, String> {
+    if text.starts_with(JOBS_PREFIX) {
+        return Err(format!("begins with `{JOBS_PREFIX}`, which the batches of schedules do"));
+    }
+    check_label(text, BATCH_ID_MAX_BYTES)
 }
 
 fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {

@@ -52,6 +52,11 @@ impl Failure {
         Self { exit: Exit::Usage, message: message.into(), problem: None }
     }
 
+    /// A failure with [`Exit::NotFound`].
+    pub(crate) fn not_found(message: impl Into<String>) -> Self {
+        Self { exit: Exit::NotFound, message: message.into(), problem: None }
+    }
+
     /// The server's refusal: its title, detail and field errors, and the exit code that its status stands for.
     pub(crate) fn from_problem(status: u16, body: Value) -> Self {
         let exit = match status {

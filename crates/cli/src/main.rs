@@ -32,7 +32,7 @@ use crate::{
     client::{Access, Client},
     commands::{
         Operator, audit, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op,
-        price, queue, target, tenant, webhook, worker,
+        price, queue, schedule, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -99,6 +99,9 @@ enum Verb {
     /// Show, pause and resume queues
     #[command(subcommand)]
     Queue(queue::Verb),
+    /// Make, show, pause, change and delete schedules: jobs that are submitted by the clock
+    #[command(subcommand)]
+    Schedule(schedule::Verb),
     /// Show who may be called, pause and resume targets, hold their breakers
     #[command(subcommand)]
     Target(target::Verb),
@@ -178,6 +181,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
         Verb::Queue(verb) => on_one_core(queue::run(&operator()?, verb)),
+        Verb::Schedule(verb) => on_one_core(schedule::run(&operator()?, verb)),
         Verb::Target(verb) => on_one_core(target::run(&operator()?, verb)),
         Verb::Tenant(verb) => on_one_core(tenant::run(&operator()?, verb)),
         Verb::Key(key::Verb::SigningKey(args)) => key::signing_key(&args, out),

@@ -32,7 +32,8 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     process.use_certificate(certificate);
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
-    let prepared = scheduler::prepare(&process.stores, &process.clockwork()).await;
+    let clockwork = process.clockwork(true);
+    let prepared = scheduler::prepare(&process.stores, &clockwork).await;
     let prepared = prepared.map_err(cannot_start("the dispatcher"))?;
 
     let listener = process::listen(&process.config.listen).await?;
@@ -40,7 +41,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let url = process.url_of_api(&listener)?;
     process.start_api(listener, true);
     process.start_worker();
-    process.start_clockwork(prepared);
+    process.start_clockwork(clockwork, prepared);
 
     folder.announce(Some(url.clone()))?;
     Greeting { config: &process.config, access, folder: &folder, url: &url, admin_key: &admin_key }.print(out);

@@ -5,6 +5,8 @@ use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::time::Timestamp;
+
 /// A job: UUIDv7, made at accept, so ids sort by time of acceptance to the millisecond.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -14,6 +16,13 @@ impl JobId {
     /// A fresh id.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// A fresh id of this moment, for whoever has a better clock than the process.
+    pub fn at(now: Timestamp) -> Self {
+        let ms = u64::try_from(now.0).unwrap_or_default();
+        let nanos = u32::try_from(ms % 1_000).unwrap_or_default() * 1_000_000;
+        Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, ms / 1_000, nanos)))
     }
 
     /// The 16 bytes that the stores keep.
@@ -108,6 +117,32 @@ impl fmt::Display for OperationId {
 }
 
 impl FromStr for OperationId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Uuid::parse_str(text).map(Self)
+    }
+}
+
+/// A schedule: UUIDv7, so ids sort by when they were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ScheduleId(pub Uuid);
+
+impl ScheduleId {
+    /// A fresh id.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for ScheduleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.hyphenated().fmt(f)
+    }
+}
+
+impl FromStr for ScheduleId {
     type Err = uuid::Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {

@@ -29,6 +29,7 @@ pub mod payload;
 pub mod request_limits;
 pub mod retry;
 pub mod route;
+pub mod schedule;
 pub mod state;
 pub mod stores;
 pub mod telemetry;

@@ -22,6 +22,7 @@ use crate::{
         postgres::{PostgresConfig, PostgresJournal},
     },
     operations::Operations,
+    schedule::Schedules,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
 };
@@ -55,6 +56,8 @@ pub struct Stores {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What is submitted by the clock.
+    pub schedules: Arc<dyn Schedules>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -86,6 +89,7 @@ pub trait Truth:
     + Webhooks
     + Audit
     + Erasures
+    + Schedules
     + 'static
 {
 }
@@ -104,6 +108,7 @@ impl<T> Truth for T where
         + Webhooks
         + Audit
         + Erasures
+        + Schedules
         + 'static
 {
 }
@@ -141,7 +146,8 @@ impl Stores {
             archives: journal.clone(),
             webhooks: journal.clone(),
             audit: journal.clone(),
-            erasures: journal,
+            erasures: journal.clone(),
+            schedules: journal,
             dispatcher,
             breakers,
             counters,

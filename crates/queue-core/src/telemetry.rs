@@ -36,6 +36,8 @@ names! {
     JOURNAL_COMMIT = "journal_commit_seconds", describe_histogram, Unit::Seconds, "Time of one journal transaction.";
     JOURNAL_BATCH = "journal_batch_rows", describe_histogram, Unit::Count, "Requests in one journal transaction.";
     OPERATION_JOBS = "operation_jobs_total", describe_counter, Unit::Count, "Jobs that operations were done to, by action.";
+    SCHEDULE_TICKS = "schedule_ticks_total", describe_counter, Unit::Count, "Ticks of schedules, by outcome: submitted, backfilled, overlapped, missed, refused; delayed for each try that has to be repeated.";
+    SCHEDULE_LAG = "schedule_lag_seconds", describe_histogram, Unit::Seconds, "From a schedule's tick to its job, without backfills.";
     RECONCILED = "reconciled_total", describe_counter, Unit::Count, "Live jobs that the dispatcher did not know.";
     REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
     RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";

@@ -7,15 +7,16 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use queue_core::{
-    dispatcher::{Place, Setting},
+    dispatcher::Setting,
     erasure::{Erasure, REPLAY_AFTER_MS},
-    events::EventBody,
-    ids::{JobId, Name},
-    journal::{Interrupted, JobFilter, JournalError, PAGE_MAX_ROWS, TenantSettings, Versioned},
-    state::{Standing, State},
+    ids::Name,
+    journal::{JobFilter, JournalError, PAGE_MAX_ROWS, TenantSettings, Versioned},
+    state::Standing,
     stores::Stores,
 };
 use tokio_util::sync::CancellationToken;
+
+use crate::cancel::cancel;
 
 /// Time between two looks at the log: a job that runs for a tenant ends about so long after the order.
 const EVERY: Duration = Duration::from_secs(1);
@@ -146,7 +147,7 @@ impl Eraser {
             let listed = self.stores.reads.list(&filter).await?;
             let last = listed.jobs.last().map(|job| job.id);
             let page_is_full = listed.jobs.len() >= PAGE_MAX_ROWS;
-            let cancels = listed.jobs.into_iter().map(|job| cancel(&self.stores, job.id));
+            let cancels = listed.jobs.into_iter().map(|job| cancel(&self.stores, job.id, REASON));
             let mut ended = stream::iter(cancels).buffer_unordered(CANCELS_MAX);
             while let Some(cancelled) = ended.next().await {
                 cancelled?;
@@ -196,18 +197,4 @@ impl Eraser {
             }
         }
     }
-}
-
-/// Ends a job as its owner would: out of the dispatcher first, then in the journal, and its worker is told.
-async fn cancel(stores: &Stores, id: JobId) -> Result<(), JournalError> {
-    // Without the dispatcher the cancel still holds: the epoch fences whoever runs the job.
-    let place = stores.dispatcher.withdraw(id).await.unwrap_or(Place::Unknown);
-    let attempt = Interrupted::of(&place);
-    // A crash here leaves a job that the dispatcher does not know: the reconciler puts it back, the next look finds it.
-    stores.journal.cancel(id, Some(REASON.to_owned()), attempt, stores.clock.now()).await?;
-    if let Err(error) = stores.dispatcher.nudge(id).await {
-        tracing::debug!(%error, job_id = %id, "the worker learns of the cancel with its next renewal");
-    }
-    stores.events.publish(id, EventBody::State { state: State::Cancelled });
-    Ok(())
 }

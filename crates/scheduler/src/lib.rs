@@ -5,6 +5,8 @@
 mod absent;
 mod bodies;
 mod budgets;
+mod cancel;
+mod cron;
 mod erase;
 mod generation;
 mod operations;
@@ -25,6 +27,7 @@ use queue_core::{
     credentials::Credentials,
     egress::Egress,
     ids::Name,
+    schedule::Submits,
     stores::Stores,
 };
 use tokio_util::sync::CancellationToken;
@@ -32,7 +35,7 @@ use tokio_util::sync::CancellationToken;
 pub use rebuild::{Prepared, RebuildError, prepare};
 
 /// What the roles may be told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     /// Nobody but this process uses these stores. Where others may, a dispatcher that is found empty is filled only when
     /// the workers that may still run something have come back.
@@ -43,6 +46,8 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How the jobs of schedules get in; `None`: not from this process.
+    pub submits: Option<Arc<dyn Submits>>,
 }
 
 /// What sends webhooks.
@@ -58,7 +63,7 @@ pub struct Outbound {
 /// or API of this process begins.
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
-    let outbound = config.outbound.clone();
+    let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -71,6 +76,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
         bodies::run(stores.clone(), shutdown.clone()),
+        cron::run(stores.clone(), submits, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );

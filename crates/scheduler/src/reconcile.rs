@@ -46,7 +46,7 @@ pub(crate) async fn run(stores: Stores, config: Config, shutdown: CancellationTo
 }
 
 /// Where the sweep is. Losing it costs a sweep from the start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Sweep {
     /// The last row that was seen; `None` before the first.
     after: Option<Cursor>,

@@ -11,6 +11,7 @@ mod lost;
 mod missing;
 mod operations;
 mod rollup;
+mod schedules;
 mod start;
 mod webhooks;
 
@@ -105,34 +106,7 @@ impl Scene {
     }
 
     fn job(&self, change: impl Fn(&mut NewJob)) -> NewJob {
-        let now = self.clock.now();
-        let mut job = NewJob {
-            id: JobId::generate(),
-            tenant: "default".into(),
-            queue: "default".into(),
-            kind: Kind::Llm,
-            target: "script:small:none".into(),
-            priority: 5,
-            run_at: now,
-            start_by: None,
-            deadline: None,
-            timeout_ms: None,
-            max_attempts: 3,
-            unique_key: None,
-            concurrency_key: None,
-            operation: None,
-            batch_id: None,
-            tags: vec![],
-            request_id: None,
-            traceparent: None,
-            idempotency: None,
-            payload: "{}".into(),
-            fallback: vec![],
-            key_id: None,
-            max_cost: None,
-            webhook: None,
-            accepted_at: now,
-        };
+        let mut job = job_at(self.clock.now());
         change(&mut job);
         job
     }
@@ -197,6 +171,37 @@ impl Scene {
             served_by: None,
         };
         assert!(matches!(self.stores.journal.settle(settlement).await.unwrap(), Settled::Done { .. }));
+    }
+}
+
+/// A job with nothing special about it.
+fn job_at(now: Timestamp) -> NewJob {
+    NewJob {
+        id: JobId::generate(),
+        tenant: "default".into(),
+        queue: "default".into(),
+        kind: Kind::Llm,
+        target: "script:small:none".into(),
+        priority: 5,
+        run_at: now,
+        start_by: None,
+        deadline: None,
+        timeout_ms: None,
+        max_attempts: 3,
+        unique_key: None,
+        concurrency_key: None,
+        operation: None,
+        batch_id: None,
+        tags: vec![],
+        request_id: None,
+        traceparent: None,
+        idempotency: None,
+        payload: "{}".into(),
+        fallback: vec![],
+        key_id: None,
+        max_cost: None,
+        webhook: None,
+        accepted_at: now,
     }
 }
 

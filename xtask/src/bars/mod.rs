@@ -4,6 +4,7 @@
 mod payload;
 mod redrive;
 mod requests;
+mod schedules;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// Dead letters of which pages are asked for.
     #[arg(long, default_value_t = 1_000_000)]
     page_letters: usize,
+    /// Seconds of the schedule that is due each second.
+    #[arg(long, default_value_t = 600)]
+    seconds: u64,
     /// Measure only this [default: everything].
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -64,11 +68,15 @@ enum Part {
     RequestLimits,
     /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
     Redrive,
+    /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
+    Schedules,
 }
 
 /// Measures and prints.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let measures = |part| arguments.only.is_none_or(|only| only == part);
+    // Before anything is built: it has to be installed first.
+    let faketime = measures(Part::Schedules).then(schedules::library).transpose()?;
     run_command("cargo", &["build", "--release", "--locked"])?;
     let longshore = release_binary()?;
     let dispatcher = ["bench", "--no-run", "--package", "queue-core", "--bench", "dispatcher_speed"];
@@ -98,6 +106,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Redrive) {
             judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);
+        }
+        if let Some(library) = faketime {
+            judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);
         }
         Ok(judged)
     })?;

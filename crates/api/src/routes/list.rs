@@ -4,9 +4,10 @@ use axum::{Json, extract::State, http::Uri};
 use queue_core::{
     dispatcher::Place,
     filter::Filter,
-    ids::{JobId, Name},
+    ids::{JobId, Name, ScheduleId},
     job::{Job, Kind},
     journal::{JobFilter, LiveScan, PAGE_MAX_ROWS},
+    schedule::jobs_of,
     state::{Standing, State as JobState},
     time::Timestamp,
 };
@@ -44,7 +45,7 @@ const RUNNING_SCAN_MAX_ROWS: usize = 50_000;
 /// Rows of one step of that.
 const RUNNING_SCAN_ROWS: usize = 5_000;
 
-const KNOWN: [&str; 13] = [
+const KNOWN: [&str; 14] = [
     "filter",
     "queue",
     "kind",
@@ -55,6 +56,7 @@ const KNOWN: [&str; 13] = [
     "until",
     "q",
     "batch_id",
+    "schedule",
     "operation",
     "cursor",
     "limit",
@@ -72,6 +74,7 @@ const KNOWN: [&str; 13] = [
     ("until" = Option<String>, Query, description = "accepted before: RFC 3339, or a duration back"),
     ("q" = Option<String>, Query, description = "text that operation, unique key, a tag, the error or the id contains"),
     ("batch_id" = Option<String>, Query, description = "of this batch"),
+    ("schedule" = Option<String>, Query, description = "of the schedule with this id"),
     ("operation" = Option<String>, Query, description = "of this operation"),
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
@@ -85,6 +88,12 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) ->
     let now = app.now();
     let which = which(&mut params, now);
     let mut filter = filter(&mut params, now);
+    if let Some(schedule) = params.parsed("schedule", schedule_id) {
+        if filter.batch_id.is_some() {
+            params.wrong("schedule", "stands for a batch: give only one of them");
+        }
+        filter.batch_id = Some(jobs_of(schedule));
+    }
     params.finish()?;
     let state = state
         .or_else(|| which.as_ref().and_then(|which| <[JobState; 1]>::try_from(which.states()).ok()).map(|[only]| only));
@@ -104,6 +113,10 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) ->
     // The journal cannot tell waiting from running: such a page may be shorter than asked, and its cursor goes on.
     jobs.retain(|job| state.is_none_or(|state| job.state == state));
     Ok(Json(JobPage { jobs, next_cursor, incomplete: false }))
+}
+
+fn schedule_id(text: &str) -> Result<ScheduleId, String> {
+    text.parse().map_err(|_| "is not the id of a schedule, which is a UUID".to_owned())
 }
 
 /// `filter`: which jobs, in the one grammar for that.

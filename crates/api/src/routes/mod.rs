@@ -22,6 +22,7 @@ mod maintenance;
 mod metrics;
 mod operations;
 mod queues;
+mod schedules;
 mod steer;
 mod targets;
 mod tenants;
@@ -47,6 +48,7 @@ use crate::{app::Shared, auth, problem};
     components(schemas(problem::Document)),
     tags(
         (name = "jobs", description = "Submit jobs, look at them, wait for them, steer them."),
+        (name = "schedules", description = "Jobs that are submitted by the clock."),
         (name = "queues", description = "Depths, pauses and limits."),
         (name = "targets", description = "Providers' models: pauses and breakers."),
         (name = "tenants", description = "Whose jobs they are."),
@@ -116,6 +118,10 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::abort))
         .routes(routes!(batches::get))
+        .routes(routes!(schedules::list, schedules::create))
+        .routes(routes!(schedules::preview))
+        .routes(routes!(schedules::get, schedules::patch, schedules::delete))
+        .routes(routes!(schedules::backfill::begin, schedules::backfill::end))
         .routes(routes!(costs::costs))
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))

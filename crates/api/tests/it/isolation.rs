@@ -20,6 +20,7 @@ fn body_for(route: &str) -> Option<Value> {
     match route {
         "PATCH /v1/jobs/{id}" => Some(json!({"priority": 7})),
         "PUT /v1/tenants/{tenant}" => Some(json!({})),
+        "POST /v1/schedules/{id}/backfill" => Some(json!({"from": "1d"})),
         _ if route.starts_with("PATCH") => Some(json!({"paused": false})),
         _ if route.starts_with("PUT") => Some(json!({})),
         _ => None,
@@ -35,6 +36,9 @@ async fn by_every_route_that_takes_a_name() {
     let (dead, done) = (people.dead(&user).await, people.succeeded(&user).await);
     let live = people.later(&user, json!({"batch_id": "of-acme"})).await;
     let unknown = JobId::generate();
+    let new = json!({"name": "secret", "every": "1h", "template": {"kind": "probe", "payload": {}}});
+    let schedule = people.ask(&people.analyst, Method::POST, "/v1/schedules", Some(&new)).await.expect(201);
+    let schedule = schedule["id"].as_str().unwrap().to_owned();
     let document = serde_json::to_value(api::openapi()).unwrap();
     let mut looked_at = 0;
     for (path, item) in document["paths"].as_object().unwrap().iter().filter(|(path, _)| path.contains('{')) {
@@ -49,6 +53,8 @@ async fn by_every_route_that_takes_a_name() {
                 vec![("acme".into(), "nobody".into())]
             } else if path.contains("{key}") {
                 vec![(user.id().to_owned(), "abcd0000".into())]
+            } else if path.contains("/schedules/") {
+                vec![(schedule.clone(), unknown.to_string())]
             } else if path.contains("/batches/") {
                 vec![("of-acme".into(), "of-nobody".into())]
             } else {

@@ -24,6 +24,7 @@ mod processes;
 mod queue_verbs;
 mod request_limits;
 mod robust;
+mod schedules;
 mod server;
 mod surface;
 mod tls;

@@ -42,6 +42,14 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("GET /v1/dead-letters/groups", User, Any),
     ("GET /v1/dead-letters/{id}", User, Acme),
     ("POST /v1/dead-letters/{id}/redrive", Analyst, Acme),
+    ("GET /v1/schedules", Analyst, Any),
+    ("POST /v1/schedules", Analyst, Any),
+    ("GET /v1/schedules/preview", Analyst, Any),
+    ("GET /v1/schedules/{id}", Analyst, Acme),
+    ("PATCH /v1/schedules/{id}", Analyst, Acme),
+    ("DELETE /v1/schedules/{id}", Analyst, Acme),
+    ("POST /v1/schedules/{id}/backfill", Analyst, Acme),
+    ("DELETE /v1/schedules/{id}/backfill", Analyst, Acme),
     ("GET /v1/costs", Analyst, Any),
     ("GET /v1/tenants/{tenant}/usage", Analyst, Acme),
     ("GET /v1/tenants/{tenant}/budget", Analyst, Acme),
@@ -138,6 +146,19 @@ async fn delivery(people: &People) -> String {
     found[0].id.to_string()
 }
 
+/// A schedule of Acme, perhaps with a backfill that runs.
+async fn schedule(people: &People, backfills: bool) -> String {
+    let new = json!({"name": JobId::generate().to_string(), "cron": "* * * * * *", "paused": true,
+                     "template": {"kind": "probe", "payload": {}}});
+    let made = people.ask(&people.analyst, Method::POST, "/v1/schedules", Some(&new)).await.expect(201);
+    let id = made["id"].as_str().unwrap().to_owned();
+    if backfills {
+        let path = format!("/v1/schedules/{id}/backfill");
+        people.ask(&people.analyst, Method::POST, &path, Some(&json!({"from": "1m"}))).await.expect(202);
+    }
+    id
+}
+
 /// A request that succeeds for whoever may make it, with things of Acme that nobody has used up.
 async fn request(people: &mut People, route: &str) -> (Method, String, Option<Value>) {
     let (method, path) = route.split_once(' ').unwrap();
@@ -155,6 +176,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
             crate::server::archive(&people.server.stores, &[letter]).await.to_string()
         }
         "POST /v1/workers/{id}/drain" => crate::server::worker(&people.server.stores).await.to_string(),
+        _ if path.contains("/schedules/{id}") => schedule(people, route == "DELETE /v1/schedules/{id}/backfill").await,
         _ if path.contains("/webhooks/{id}") => webhook(people).await,
         _ if path.contains("/webhook-deliveries/{id}") => delivery(people).await,
         _ if path.contains("{id}") => people.dead(&user).await.to_string(),
@@ -183,6 +205,14 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "POST /v1/keys" => Some(json!({"name": "new"})),
         "PATCH /v1/keys/{key}" => Some(json!({"requests_per_minute": 9})),
         "POST /v1/auth/revocations" => Some(json!({"jti": "nobodys"})),
+        "POST /v1/schedules" => Some(json!({"name": JobId::generate().to_string(), "every": "1h",
+                                            "template": {"kind": "probe", "payload": {}}})),
+        "PATCH /v1/schedules/{id}" => Some(json!({"paused": true})),
+        "POST /v1/schedules/{id}/backfill" => Some(json!({"from": "1m"})),
+        "GET /v1/schedules/preview" => {
+            query = "?every=1h";
+            None
+        }
         "DELETE /v1/keys" => {
             people.spare_key("doomed").await;
             query = "?tenant=doomed";

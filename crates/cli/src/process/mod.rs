@@ -176,9 +176,18 @@ impl Process {
 
     /// The HTTP API. `probe_jobs` counts where the configuration does not say whether they are allowed.
     pub(crate) fn start_api(&mut self, listener: TcpListener, probe_jobs: bool) {
+        let serving = api::serve(listener, self.api(probe_jobs), self.shutdown.clone());
+        self.roles.spawn(async move {
+            serving.await;
+            Ok(())
+        });
+    }
+
+    /// What the API works with, and whoever submits as it does.
+    fn api(&self, probe_jobs: bool) -> api::Api {
         let probe_jobs = self.config.probe_jobs.unwrap_or(probe_jobs);
         let policy_settles = if self.config.dispatcher.is_shared() { HOLDS_EVERYWHERE } else { Duration::ZERO };
-        let api = api::Api {
+        api::Api {
             stores: self.stores.clone(),
             routes: self.routes.clone(),
             prices: self.prices.clone(),
@@ -200,12 +209,7 @@ impl Process {
                 outbound: self.config.outbound.clone(),
                 ..api::Settings::default()
             },
-        };
-        let serving = api::serve(listener, api, self.shutdown.clone());
-        self.roles.spawn(async move {
-            serving.await;
-            Ok(())
-        });
+        }
     }
 
     /// Runs jobs. Returns the session under which it will join the dispatcher.
@@ -247,25 +251,26 @@ impl Process {
         Purse::new(self.stores.clone(), Arc::new(known), self.prices.clone(), *unknown_price)
     }
 
-    /// What the clockwork is told.
-    pub(crate) fn clockwork(&self) -> scheduler::Config {
+    /// What the clockwork is told. `probe_jobs` counts where the configuration does not say, as for the API.
+    pub(crate) fn clockwork(&self, probe_jobs: bool) -> scheduler::Config {
         scheduler::Config {
             alone: !self.config.dispatcher.is_shared(),
             target_concurrency: providers::concurrency(&self.config),
             each_tenant: self.config.budgets.each_tenant.clone(),
             outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
+            submits: Some(Arc::new(api::Clerk::new(self.api(probe_jobs)))),
         }
     }
 
     /// The clockwork, whose life [`scheduler::prepare`] has begun.
-    pub(crate) fn start_clockwork(&mut self, prepared: scheduler::Prepared) {
-        let work = scheduler::run(self.stores.clone(), self.clockwork(), prepared, self.clockwork_end.clone());
+    pub(crate) fn start_clockwork(&mut self, config: scheduler::Config, prepared: scheduler::Prepared) {
+        let work = scheduler::run(self.stores.clone(), config, prepared, self.clockwork_end.clone());
         self.spawn_clockwork(work);
     }
 
     /// The clockwork, which begins its life as soon as the stores let it.
     pub(crate) fn start_patient_clockwork(&mut self) {
-        let work = scheduler::prepare_and_run(self.stores.clone(), self.clockwork(), self.clockwork_end.clone());
+        let work = scheduler::prepare_and_run(self.stores.clone(), self.clockwork(false), self.clockwork_end.clone());
         self.spawn_clockwork(work);
     }
 

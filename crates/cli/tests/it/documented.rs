@@ -41,12 +41,20 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
     up.until("it is archived", async |up| up.get(&format!("/v1/operations/{archive}")).await["state"] == "done").await;
     let target = "simulated:simulated-chat:default".to_owned();
     let key = up.post("/v1/keys", &json!({"name": "app", "tenant": "acme"})).await["id"].as_str().unwrap().to_owned();
+    let template = json!({"kind": "probe", "queue": "analyst", "payload": {}});
+    let often = json!({"name": "often", "every": "1s", "template": template});
+    let schedule = up.post("/v1/schedules", &often).await["id"].as_str().unwrap().to_owned();
+    up.until("its ticks run", async |up| {
+        up.get(&format!("/v1/jobs?schedule={schedule}&state=succeeded")).await["jobs"].as_array().unwrap().len() > 1
+    })
+    .await;
     vec![
         ("ARCHIVE", archive),
         ("JOB", job),
         ("KEY", key),
         ("LETTER", letter),
         ("OPERATION", operation),
+        ("SCHEDULE", schedule),
         ("TARGET", target),
     ]
 }

@@ -17,4 +17,5 @@ UNION ALL SELECT 'tenant_totals', count(*) FROM tenant_totals WHERE tenant = ?1
 UNION ALL SELECT 'api_keys', count(*) FROM api_keys WHERE tenant = ?1
 UNION ALL SELECT 'credentials', count(*) FROM credentials WHERE tenant = ?1
 UNION ALL SELECT 'webhook_endpoints', count(*) FROM webhook_endpoints WHERE tenant = ?1
+UNION ALL SELECT 'schedules', count(*) FROM schedules WHERE tenant = ?1
 UNION ALL SELECT 'webhook_deliveries', count(*) FROM webhook_deliveries WHERE tenant = ?1;

@@ -10,6 +10,7 @@ UPDATE erasures SET found = found
     + (SELECT count(*) FROM credentials c WHERE c.tenant = erasures.tenant)
     + (SELECT count(*) FROM webhook_endpoints w WHERE w.tenant = erasures.tenant)
     + (SELECT count(*) FROM cost_days d WHERE d.tenant = erasures.tenant)
+    + (SELECT count(*) FROM schedules s WHERE s.tenant = erasures.tenant)
     + (SELECT count(*) FROM key_days d WHERE d.tenant = erasures.tenant)
     + (SELECT count(*) FROM archive_objects o WHERE o.tenant = erasures.tenant)
     + (SELECT count(*) FROM tenants t WHERE t.name = erasures.tenant);
@@ -22,6 +23,7 @@ FROM (
     FROM archive_objects JOIN erasures USING (tenant) GROUP BY archive_id
 ) AS gone
 WHERE gone.archive_id = archives.id;
+DELETE FROM schedules WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM archive_objects WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM signing_secrets
 WHERE owner IN (SELECT 'tenant:' || tenant FROM erasures)

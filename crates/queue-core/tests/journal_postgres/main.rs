@@ -22,6 +22,8 @@ use queue_core::{
         conformance::{Opened, job, settlement, token},
         postgres::connect,
     },
+    schedule::Schedules,
+    time::{Clock, SystemClock},
 };
 
 pub(crate) use postgres_fixture::Base;
@@ -46,6 +48,17 @@ async fn a_job_with_nul_does_not_break_a_search() {
     }
     let row = journal.jobs(&[job.id]).await.unwrap().pop().flatten().unwrap();
     assert_eq!((row.tags, row.operation.as_deref()), (job.tags, Some(odd)));
+}
+
+/// The journal's own clock stands still here: a process whose clock is wrong does not decide what is due.
+#[tokio::test]
+async fn the_time_of_schedules_is_the_servers() {
+    let base = Base::fresh();
+    let journal = base.journal().await;
+    let before = SystemClock.now();
+    let told = journal.store_time().await.unwrap();
+    // The server runs on this machine.
+    assert!((before.plus_ms(-2)..=SystemClock.now().plus_ms(2)).contains(&told), "{told}");
 }
 
 #[tokio::test]

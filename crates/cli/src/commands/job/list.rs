@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// Of this batch
     #[arg(long)]
     batch_id: Option<String>,
+    /// Of the schedule with this id
+    #[arg(long, conflicts_with = "batch_id")]
+    schedule: Option<String>,
     /// Whose last error has this class, e.g. rate
     #[arg(long)]
     error: Option<String>,
@@ -56,6 +59,7 @@ pub(crate) async fn run(operator: &Operator, args: Args) -> Outcome {
         ("state", args.state),
         ("tenant", args.tenant),
         ("batch_id", args.batch_id),
+        ("schedule", args.schedule),
         ("error", args.error),
         ("since", args.since),
         ("until", args.until),

@@ -216,7 +216,8 @@ fn payload_of(args: &Args) -> Result<(Option<&'static str>, Value), Failure> {
     Ok((None, payload))
 }
 
-fn read_source(source: &str) -> Result<String, Failure> {
+/// The text of an argument: itself, @file, or - for stdin.
+pub(crate) fn read_source(source: &str) -> Result<String, Failure> {
     let failed = |what: &str, error: std::io::Error| Failure::usage(format!("cannot read {what}: {error}"));
     match source.strip_prefix('@') {
         Some(path) => std::fs::read_to_string(path).map_err(|error| failed(path, error)),

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use uuid::Uuid;
 
-use super::{Fixture, NOW, Opened, accept_new, archives, call, death, job, retry, settle, settlement, success, token};
+use super::{
+    Fixture, NOW, Opened, accept_new, archives, call, death, job, retry, schedules, settle, settlement, success, token,
+};
 use crate::{
     budget::{Budget, Measure, Period, Scope},
     credentials::{CredentialState, NewCredential, Sealed},
@@ -13,6 +15,7 @@ use crate::{
     job::{Idempotency, NewJob},
     journal::{Alert, ApiKey, CostColumn, CostQuery, Role, TargetSettings, TenantSettings},
     ledger::{CallRecord, Nanousd, SavedBy, Saving, Usage},
+    schedule::Added,
     time::{DAY_MS, Timestamp},
     webhooks::{CircuitTold, Endpoint, EventKind, Listing, NewSecret, Owner},
 };
@@ -112,6 +115,8 @@ async fn furnish(store: &Opened, tenant: &str) -> NewJob {
         at: NOW,
     };
     assert!(store.webhooks.tell_circuit(told).await.unwrap());
+    let nightly = schedules::schedule(tenant, &format!("{tenant}-nightly"));
+    assert_eq!(store.schedules.add_schedule(nightly).await.unwrap(), Added::New);
     let key = |id: String| Scope::Key(Name::new(id));
     for scope in [Scope::Tenant(name.clone()), key(format!("{tenant}-key")), key(format!("sub:{tenant}-person"))] {
         store.budgets.set_budget(&scope, Budget { day_tokens: Some(9), ..Budget::default() }).await.unwrap();

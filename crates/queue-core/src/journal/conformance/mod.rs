@@ -17,6 +17,7 @@ pub mod operations;
 pub mod orders;
 pub mod protocol;
 pub mod reads;
+pub mod schedules;
 pub mod settle;
 pub mod vault;
 pub mod webhooks;
@@ -39,6 +40,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
+    schedule::Schedules,
     stores::Truth,
     time::{ManualClock, Timestamp},
     webhooks::Webhooks,
@@ -73,6 +75,8 @@ pub struct Opened {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What is submitted by the clock.
+    pub schedules: Arc<dyn Schedules>,
 }
 
 impl Opened {
@@ -96,7 +100,8 @@ impl Opened {
             archives,
             webhooks,
             audit,
-            erasures: store,
+            erasures: store.clone(),
+            schedules: store,
         }
     }
 }
@@ -163,6 +168,8 @@ macro_rules! journal_conformance {
                 nothing_is_archived_without_its_objects, archives_are_listed;
             erasure: an_erased_tenant_leaves_nothing, a_walk_goes_on_where_it_stood, rows_that_come_back_are_taken_away,
                 what_opens_secrets_goes_first;
+            schedules: a_schedule_is_kept_as_it_was_made, a_name_is_one_schedules, a_change_is_refused_to_who_saw_another_beat,
+                a_due_schedule_is_claimed_by_one, a_cursor_is_moved_once, a_page_of_schedules_is_of_its_tenant;
             audit: rows_are_chained, those_who_add_at_once_make_one_chain;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,

@@ -24,6 +24,7 @@ mod partitions;
 mod protocol;
 mod reads;
 mod rows;
+mod schedules;
 mod settle;
 mod sql;
 mod tenant;

@@ -20,6 +20,7 @@ mod protocol;
 mod readers;
 mod reads;
 mod rows;
+mod schedules;
 mod settle;
 mod sql;
 mod vault;
@@ -55,6 +56,7 @@ pub struct SqliteJournal {
     readers: Arc<Readers>,
     writer: Arc<Writer>,
     incarnation: Incarnation,
+    clock: Arc<dyn Clock>,
 }
 
 impl SqliteJournal {
@@ -63,8 +65,8 @@ impl SqliteJournal {
     pub fn open(path: &Path, clock: Arc<dyn Clock>) -> Result<Self, JournalError> {
         let connection = connection::open_writer(path)?;
         let incarnation = connection::incarnation(&connection).map_err(connection::translate)?;
-        let writer = Writer::start(path, connection, clock)?;
-        Ok(Self { readers: Arc::new(Readers::new(path)), writer: Arc::new(writer), incarnation })
+        let writer = Writer::start(path, connection, clock.clone())?;
+        Ok(Self { readers: Arc::new(Readers::new(path)), writer: Arc::new(writer), incarnation, clock })
     }
 }
 

@@ -132,6 +132,12 @@ writes! {
     EraseSecrets = "erase_secrets",
     EraseShred = "erase_shred",
     EraseSweep = "erase_walk",
+    ScheduleAdd = "schedule_add",
+    ScheduleAdvance = "schedule_advance",
+    ScheduleChange = "schedule_change",
+    ScheduleClaim = "schedule_claim",
+    ScheduleDrop = "schedule_drop",
+    ScheduleNamed = "schedule_named",
 }
 
 macro_rules! reads {
@@ -206,6 +212,9 @@ reads! {
     WALK_QUEUE = "walk_queue",
     OPERATION = "operation",
     OPERATIONS = "operations",
+    SCHEDULE = "schedule",
+    SCHEDULES = "schedules",
+    SCHEDULES_DUE = "schedules_due",
     LIST_NEWEST = "list_newest" and "list_filter",
     LIST_LIVE = "list_live" and "list_filter",
     LIST_DEAD = "list_dead" and "list_filter",
