@@ -21,6 +21,7 @@ use crate::{
         postgres::{PostgresConfig, PostgresJournal},
     },
     operations::Operations,
+    retention::Retention,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
 };
@@ -54,6 +55,8 @@ pub struct Stores {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -83,6 +86,7 @@ pub trait Truth:
     + Webhooks
     + Audit
     + Erasures
+    + Retention
     + 'static
 {
 }
@@ -101,6 +105,7 @@ impl<T> Truth for T where
         + Webhooks
         + Audit
         + Erasures
+        + Retention
         + 'static
 {
 }
@@ -138,7 +143,8 @@ impl Stores {
             archives: journal.clone(),
             webhooks: journal.clone(),
             audit: journal.clone(),
-            erasures: journal,
+            erasures: journal.clone(),
+            retention: journal,
             dispatcher,
             breakers,
             counters,

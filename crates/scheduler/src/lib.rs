@@ -11,6 +11,7 @@ mod promote;
 mod reap;
 mod rebuild;
 mod reconcile;
+mod retain;
 mod rollup;
 mod sessions;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use queue_core::{
     credentials::Credentials,
     egress::Egress,
     ids::Name,
+    retention::Policy,
     stores::Stores,
 };
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,8 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How long what is kept.
+    pub retention: Policy,
 }
 
 /// What sends webhooks.
@@ -57,7 +61,7 @@ pub struct Outbound {
 /// or API of this process begins.
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
-    let outbound = config.outbound.clone();
+    let (outbound, retention) = (config.outbound.clone(), config.retention.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -70,6 +74,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
+        retain::run(stores.clone(), retention, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

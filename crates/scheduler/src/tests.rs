@@ -8,6 +8,7 @@ mod lives;
 mod lost;
 mod missing;
 mod operations;
+mod retain;
 mod rollup;
 mod start;
 mod webhooks;
@@ -129,6 +130,7 @@ impl Scene {
             key_id: None,
             max_cost: None,
             webhook: None,
+            result_ttl_ms: None,
             accepted_at: now,
         };
         change(&mut job);

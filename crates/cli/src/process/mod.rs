@@ -198,6 +198,7 @@ impl Process {
                 policy_settles,
                 request_limits: self.config.request_limits.clone(),
                 outbound: self.config.outbound.clone(),
+                retention: self.config.retention.clone(),
                 ..api::Settings::default()
             },
         };
@@ -254,6 +255,7 @@ impl Process {
             target_concurrency: providers::concurrency(&self.config),
             each_tenant: self.config.budgets.each_tenant.clone(),
             outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
+            retention: self.config.retention.clone(),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod operations;
 pub mod orders;
 pub mod protocol;
 pub mod reads;
+pub mod retention;
 pub mod settle;
 pub mod vault;
 pub mod webhooks;
@@ -39,6 +40,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
+    retention::Retention,
     stores::Truth,
     time::{ManualClock, Timestamp},
     webhooks::Webhooks,
@@ -73,6 +75,8 @@ pub struct Opened {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
 }
 
 impl Opened {
@@ -96,7 +100,8 @@ impl Opened {
             archives,
             webhooks,
             audit,
-            erasures: store,
+            erasures: store.clone(),
+            retention: store,
         }
     }
 }
@@ -163,7 +168,9 @@ macro_rules! journal_conformance {
                 nothing_is_archived_without_its_objects, archives_are_listed;
             erasure: an_erased_tenant_leaves_nothing, a_walk_goes_on_where_it_stood, rows_that_come_back_are_taken_away,
                 what_opens_secrets_goes_first;
-            audit: rows_are_chained, those_who_add_at_once_make_one_chain;
+            audit: rows_are_chained, those_who_add_at_once_make_one_chain, what_is_below_the_floor_may_go;
+            retention: one_has_the_turn, settled_jobs_go_with_all_that_is_kept_of_them, a_result_goes_before_its_job,
+                keys_are_forgotten_and_free, sums_stay_when_single_calls_go, what_may_run_again_keeps_what_it_needs, what_went_is_noted;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,
@@ -211,6 +218,7 @@ pub fn job() -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: NOW,
     }
 }

@@ -131,6 +131,24 @@ writes! {
     EraseSecrets = "erase_secrets",
     EraseShred = "erase_shred",
     EraseSweep = "erase_walk",
+    AuditFloorAdd = "audit_floor_add",
+    AuditFloorRaise = "audit_floor_raise",
+    AuditForget = "audit_forget",
+    RetentionOrder = "retention_order",
+    RetentionTake = "retention_take",
+    RetentionEnd = "retention_end",
+    RetentionNote = "retention_note",
+    ResultTtlAdd = "result_ttl_add",
+    ResultsExpire = "results_expire",
+    ResultsForget = "results_forget",
+    ResultsLater = "results_later",
+    IdempotencyForget = "idempotency_forget",
+    ForgetSpend = "forget_spend",
+    ForgetCharges = "forget_charges",
+    ForgetSavings = "forget_savings",
+    PayloadsForget = "payloads_forget",
+    MemosForget = "memos_forget",
+    AttemptsForget = "attempts_forget",
 }
 
 macro_rules! reads {
@@ -211,6 +229,17 @@ reads! {
     LIST_CAUSE = "list_cause" and "list_filter",
     LIST_DEAD_QUEUE = "list_dead_queue" and "list_filter",
     LIST_BATCH = "list_batch" and "list_filter",
+    RETENTION_TURN = "retention_turn",
+    RETENTION_NOTES = "retention_notes",
+    SETTLED_PAGE = "settled_page",
+    PILE_PAYLOADS = "pile_payloads",
+    PILE_ATTEMPTS = "pile_attempts",
+    PILE_RESULTS = "pile_results",
+    PILE_KEYS = "pile_keys",
+    PILE_COSTS = "pile_costs",
+    PILE_DELIVERIES = "pile_deliveries",
+    AUDIT_FLOOR = "audit_floor",
+    AUDIT_DAYS = "audit_days",
 }
 
 /// The scripts of an erasure: several statements each, without arguments.
