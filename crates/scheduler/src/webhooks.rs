@@ -6,7 +6,8 @@
 //!
 //! A lane (an endpoint, or a host of jobs' own URLs) has at most a few messages under way. One that fails again and again
 //! rests, longer each time, and its messages wait without being tried: a receiver that is down costs one attempt in a while,
-//! and nobody else anything. What a process knows of lanes is lost with it, which costs a few attempts.
+//! and nobody else anything. What has waited in it for more than a day is given up with such an attempt, so that what waits
+//! is bounded. What a process knows of lanes is lost with it, which costs a few attempts.
 //!
 //! Circuits of breakers are looked at, not listened to: whoever notes first that one has opened or closed writes the
 //! deliveries with its note. One that opens and closes between two looks is not told; a circuit stays open for 10 s.
@@ -60,6 +61,8 @@ const LANES_KNOWN_MAX: usize = 10_000;
 /// Waits between the attempts of a delivery, in milliseconds: about a day in all.
 const WAITS_MS: [i64; 11] =
     [5_000, 30_000, 120_000, 300_000, 900_000, 1_800_000, 3_600_000, 7_200_000, 14_400_000, 28_800_000, 28_800_000];
+/// How long a message may be due in the lane of a receiver that fails: a little more than all waits together.
+const OVERDUE_MS: i64 = 25 * 60 * 60 * 1_000;
 /// Longest wait that a receiver may ask for.
 const RETRY_AFTER_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 /// When a message is looked at again whose secret cannot be read here.
@@ -180,11 +183,13 @@ impl Sender {
         }
         self.more = count > 0 || !behind.is_empty();
         for delivery in taken {
-            self.lanes.entry(delivery.lane.clone()).or_default().under_way += 1;
+            let lane = self.lanes.entry(delivery.lane.clone()).or_default();
+            lane.under_way += 1;
             let message = Message {
                 stores: self.stores.clone(),
                 outbound: self.outbound.clone(),
                 session: self.session,
+                is_down: lane.failures >= LANE_FAILURES_MAX,
                 delivery,
             };
             let lane = message.delivery.lane.clone();
@@ -192,6 +197,12 @@ impl Sender {
             self.turns.insert(task.id(), lane);
         }
         Ok(count)
+    }
+
+    /// Ends the rest of every lane.
+    #[cfg(test)]
+    pub(crate) fn look_again(&mut self) {
+        self.lanes.values_mut().for_each(|lane| lane.rests_until = None);
     }
 
     /// Waits for what is under way.
@@ -230,6 +241,8 @@ struct Message {
     stores: Stores,
     outbound: Outbound,
     session: SessionId,
+    /// Its receiver has failed again and again, up to now.
+    is_down: bool,
     delivery: Delivery,
 }
 
@@ -290,10 +303,15 @@ impl Message {
             state: verdict.state,
             due_at: now.plus_ms(verdict.wait_ms),
             disable: verdict.disable,
+            overdue_before: (self.is_down && verdict.works == Some(false)).then(|| at.plus_ms(-OVERDUE_MS)),
         };
         match self.stores.webhooks.note_delivery(attempt).await {
-            Ok(true) => {}
-            Ok(false) => tracing::info!(webhook_id = %self.delivery.message_id(), "a delivery was taken by another"),
+            Ok(Some(0)) => {}
+            Ok(Some(given_up)) => {
+                metrics::counter!(telemetry::WEBHOOK_DELIVERIES, "outcome" => "failed").increment(given_up);
+                tracing::warn!(given_up, "webhooks are given up: they waited for a day behind a receiver that fails");
+            }
+            Ok(None) => tracing::info!(webhook_id = %self.delivery.message_id(), "a delivery was taken by another"),
             // It becomes due by itself, and is sent again.
             Err(error) => tracing::warn!(%error, webhook_id = %self.delivery.message_id(), "a delivery was not noted"),
         }

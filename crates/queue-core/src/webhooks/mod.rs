@@ -44,6 +44,10 @@ pub const LANES_MAX: usize = 200;
 pub const DELIVERIES_PAGE_MAX: usize = 500;
 /// Most attempts of a delivery that are shown: a replay may add to them for ever.
 pub const ATTEMPTS_SHOWN_MAX: usize = 100;
+/// Most deliveries that are given up with one failed attempt.
+pub(crate) const GIVEN_UP_MAX: usize = 500;
+/// What they came to.
+pub(crate) const GIVEN_UP: &str = "given up: it waited for more than a day while its receiver failed";
 /// Bytes of an answer that are kept with its attempt.
 pub const ANSWER_KEPT_BYTES: usize = 1_024;
 
@@ -341,6 +345,9 @@ pub struct DeliveryAttempt {
     pub due_at: Timestamp,
     /// That its endpoint wants no more: it is switched off, for this reason.
     pub disable: Option<String>,
+    /// That its receiver fails: what has been due in its lane since before this moment, without being taken, is given up with it,
+    /// a bounded number of the oldest. Else messages behind a receiver that stays down would wait for ever.
+    pub overdue_before: Option<Timestamp>,
 }
 
 /// An attempt as people see it.
@@ -427,9 +434,9 @@ pub trait Webhooks: Send + Sync {
     /// not on what waits.
     async fn claim_deliveries(&self, claim: ClaimDeliveries) -> Result<Vec<Delivery>, JournalError>;
 
-    /// Notes an attempt and what follows. `false` where somebody else has claimed it since: then nothing changes but the log of
-    /// attempts.
-    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<bool, JournalError>;
+    /// Notes an attempt and what follows, and returns how many others are given up with it. `None` where somebody else has
+    /// claimed it since: then nothing changes but the log of attempts.
+    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<Option<u64>, JournalError>;
 
     /// Deliveries before this place, newest first.
     async fn deliveries(&self, of: Listing, before: i64, limit: usize) -> Result<Vec<Delivery>, JournalError>;

@@ -283,6 +283,32 @@ async fn a_receiver_that_is_down_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn what_waits_for_a_day_behind_a_receiver_that_is_down_is_given_up() {
+    let (post, dead) = (Post::new().await, Receiver::start().await);
+    dead.answers(500);
+    post.endpoint(&dead.url, &EventKind::ALL).await;
+    post.ends(20, None).await;
+    let mut sender = post.sender();
+    let failed = async || {
+        let all = post.deliveries().await;
+        all.into_iter().filter(|one| one.state == DeliveryState::Failed).collect::<Vec<_>>()
+    };
+    while round(&mut sender).await > 0 {}
+    let tried = dead.got().len();
+    post.scene.clock.advance_ms(26 * 3_600_000);
+    // Nobody knows yet that it is down: one that failed may be an accident, after schedulers were away for a day.
+    assert_eq!(round(&mut post.sender()).await, 4);
+    assert!(failed().await.is_empty());
+    post.ends(1, None).await;
+    sender.look_again();
+    assert_eq!(round(&mut sender).await, 4);
+    let given_up = failed().await;
+    assert_eq!(given_up.len(), 20 - 8, "not those that were tried just now, nor the young one");
+    assert!(given_up.iter().all(|one| one.last.as_deref().unwrap().starts_with("given up")), "{given_up:?}");
+    assert_eq!(dead.got().len(), tried + 8, "they were not sent");
+}
+
+#[tokio::test]
 async fn what_a_dead_scheduler_took_is_sent_by_another_with_the_same_id() {
     let (post, receiver) = (Post::new().await, Receiver::start().await);
     post.endpoint(&receiver.url, &EventKind::ALL).await;

@@ -173,6 +173,7 @@ macro_rules! journal_conformance {
                 keys_are_forgotten_and_free, sums_stay_when_single_calls_go, what_may_run_again_keeps_what_it_needs, what_went_is_noted;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
+                what_waits_too_long_is_given_up,
                 a_receiver_that_wants_no_more_is_switched_off, a_delivery_is_replayed_and_pruned, endpoints_are_kept,
                 secrets_are_rotated, alerts_and_disabled_keys_are_told_once, circuits_are_told_once;
         }

@@ -229,6 +229,7 @@ fn attempt(seq: i64, owner: SessionId) -> DeliveryAttempt {
         state: DeliveryState::Pending,
         due_at: NOW.plus_ms(5_000),
         disable: None,
+        overdue_before: None,
     }
 }
 
@@ -241,13 +242,13 @@ pub async fn an_attempt_is_noted_by_its_owner(fixture: &dyn Fixture) {
     let own = claim(NOW.plus_ms(20));
     let [seq] = claimed(&store, own.clone()).await[..] else { panic!("one") };
     let note = async |attempt: DeliveryAttempt| store.webhooks.note_delivery(attempt).await.unwrap();
-    assert!(!note(attempt(seq, SessionId::generate())).await);
+    assert_eq!(note(attempt(seq, SessionId::generate())).await, None);
     assert_eq!(all(&store).await[0].attempts, 0);
-    assert!(note(attempt(seq, own.owner)).await);
+    assert_eq!(note(attempt(seq, own.owner)).await, Some(0));
     let after = all(&store).await.remove(0);
     assert_eq!((after.attempts, after.tries, after.body.as_deref()), (1, 1, Some("{}")));
     assert_eq!((after.due_at, after.last.as_deref()), (NOW.plus_ms(5_000), Some("500")));
-    assert!(!note(attempt(seq, own.owner)).await, "it is nobody's now");
+    assert_eq!(note(attempt(seq, own.owner)).await, None, "it is nobody's now");
     let again = claim(NOW.plus_ms(5_000));
     assert_eq!(claimed(&store, again.clone()).await, [seq]);
     let last = DeliveryAttempt {
@@ -258,7 +259,7 @@ pub async fn an_attempt_is_noted_by_its_owner(fixture: &dyn Fixture) {
         state: DeliveryState::Failed,
         ..attempt(seq, again.owner)
     };
-    assert!(note(last).await);
+    assert_eq!(note(last).await, Some(0));
     let after = all(&store).await.remove(0);
     assert_eq!((after.attempts, after.tries, after.body.as_deref()), (1, 1, Some("{}")), "the message stays");
     assert_eq!((after.state, after.last.as_deref()), (DeliveryState::Failed, Some("no key")));
@@ -266,6 +267,44 @@ pub async fn an_attempt_is_noted_by_its_owner(fixture: &dyn Fixture) {
     assert_eq!(log.len(), 3, "also of who had lost it");
     assert_eq!((log[0].status, log[0].answer.as_deref(), log[0].duration_ms), (Some(500), Some("no\0"), 12));
     assert!(claimed(&store, claim(NOW.plus_ms(1_000_000))).await.is_empty(), "it has ended");
+}
+
+/// With a failure of its receiver, what waits in the same lane since before a moment ends; others wait on.
+pub async fn what_waits_too_long_is_given_up(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    for host in ["a", "a", "a", "b"] {
+        let sent = NewJob { webhook: Some(format!("https://{host}.example/")), ..job() };
+        accept_new(&store, &sent).await;
+        settle(&store, token(sent.id, 0), success()).await;
+    }
+    let own = ClaimDeliveries { limit: 1, ..claim(NOW.plus_ms(20)) };
+    let [seq] = claimed(&store, own.clone()).await[..] else { panic!("one") };
+    let late = NOW.plus_ms(10_000);
+    let fails = |before: Timestamp| DeliveryAttempt {
+        overdue_before: Some(before),
+        at: late,
+        due_at: late,
+        ..attempt(seq, own.owner)
+    };
+    assert_eq!(
+        store.webhooks.note_delivery(DeliveryAttempt { owner: SessionId::generate(), ..fails(late) }).await.unwrap(),
+        None
+    );
+    assert_eq!(store.webhooks.note_delivery(fails(late)).await.unwrap(), Some(2));
+    let states = async || {
+        let mut states: Vec<_> =
+            all(&store).await.into_iter().map(|one| (one.seq == seq, one.lane, one.state)).collect();
+        states.sort_by_key(|(_, lane, state)| (lane.clone(), state.code()));
+        states
+    };
+    let a = || "own acme a.example".to_owned();
+    let failed = (false, a(), DeliveryState::Failed);
+    let waits = (false, "own acme b.example".to_owned(), DeliveryState::Pending);
+    assert_eq!(states().await, [(true, a(), DeliveryState::Pending), failed.clone(), failed, waits]);
+    let again = claim(late);
+    assert!(claimed(&store, again.clone()).await.contains(&seq), "it is tried on");
+    let young = DeliveryAttempt { overdue_before: Some(NOW), ..attempt(seq, again.owner) };
+    assert_eq!(store.webhooks.note_delivery(young).await.unwrap(), Some(0));
 }
 
 /// 410 switches an endpoint off, and nothing more is written for it.
@@ -282,7 +321,7 @@ pub async fn a_receiver_that_wants_no_more_is_switched_off(fixture: &dyn Fixture
         disable: Some("it answered 410".into()),
         ..attempt(seq, own.owner)
     };
-    assert!(store.webhooks.note_delivery(gone).await.unwrap());
+    assert!(store.webhooks.note_delivery(gone).await.unwrap().is_some());
     let off = store.webhooks.endpoints().await.unwrap().remove(0);
     assert_eq!((off.id, off.enabled, off.reason.as_deref(), off.version), (id, false, Some("it answered 410"), 2));
     let other = job();
@@ -304,7 +343,7 @@ pub async fn a_delivery_is_replayed_and_pruned(fixture: &dyn Fixture) {
     let own = claim(NOW.plus_ms(20));
     let [seq] = claimed(&store, own.clone()).await[..] else { panic!("one") };
     let done = DeliveryAttempt { state: DeliveryState::Delivered, ..attempt(seq, own.owner) };
-    assert!(store.webhooks.note_delivery(done).await.unwrap());
+    assert!(store.webhooks.note_delivery(done).await.unwrap().is_some());
     let id = all(&store).await[0].id;
     assert!(!store.webhooks.replay_delivery(Uuid::now_v7(), NOW).await.unwrap());
     assert!(store.webhooks.replay_delivery(id, NOW.plus_ms(30)).await.unwrap());
@@ -316,7 +355,7 @@ pub async fn a_delivery_is_replayed_and_pruned(fixture: &dyn Fixture) {
     let own = claim(NOW.plus_ms(30));
     assert_eq!(claimed(&store, own.clone()).await, [seq]);
     let done = DeliveryAttempt { state: DeliveryState::Failed, ..attempt(seq, own.owner) };
-    assert!(store.webhooks.note_delivery(done).await.unwrap());
+    assert!(store.webhooks.note_delivery(done).await.unwrap().is_some());
     assert_eq!(store.retention.sweep(Rows::WebhookDeliveries, later, 10).await.unwrap(), 0, "it happened before, and ended after");
     assert_eq!(store.retention.sweep(Rows::WebhookDeliveries, NOW.plus_ms(5_001), 10).await.unwrap(), 1);
     assert!(all(&store).await.is_empty());

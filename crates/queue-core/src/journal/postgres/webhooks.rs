@@ -19,8 +19,8 @@ use crate::{
     time::Timestamp,
     webhooks::{
         ATTEMPTS_SHOWN_MAX, AttemptView, CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt,
-        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SECRETS_MAX,
-        SealedSecret, Webhooks,
+        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, GIVEN_UP, GIVEN_UP_MAX, LANES_MAX, Listing, NewSecret,
+        Owner, SECRETS_MAX, SealedSecret, Webhooks,
     },
 };
 
@@ -97,7 +97,7 @@ impl Webhooks for PostgresJournal {
         self.write::<Claim>(claim).await
     }
 
-    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<bool, JournalError> {
+    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<Option<u64>, JournalError> {
         self.write::<Note>(attempt).await
     }
 
@@ -384,15 +384,19 @@ struct Note;
 #[async_trait]
 impl Verb for Note {
     type Input = DeliveryAttempt;
-    type Output = bool;
+    type Output = Option<u64>;
     /// The log of attempts may then hold one of them twice.
     const REPEATABLE: bool = true;
 
-    async fn run(transaction: &mut Transaction, inputs: &[DeliveryAttempt], again: bool) -> Result<Vec<bool>, Failure> {
+    async fn run(
+        transaction: &mut Transaction,
+        inputs: &[DeliveryAttempt],
+        again: bool,
+    ) -> Result<Vec<Option<u64>>, Failure> {
         let mut noted = Vec::new();
         for attempt in inputs {
             let last = attempt.error.clone().or_else(|| attempt.status.map(|status| status.to_string()));
-            let done: i64 = sqlx::query_scalar(sql::DELIVERY_NOTE)
+            let (done, given_up): (i64, i64) = sqlx::query_as(sql::DELIVERY_NOTE)
                 .bind(attempt.seq)
                 .bind(attempt.owner.0)
                 .bind(attempt.at.0)
@@ -406,9 +410,12 @@ impl Verb for Note {
                 .bind(kept_if_any(attempt.body.as_ref()))
                 .bind(kept_if_any(attempt.disable.as_ref()))
                 .bind(kept_if_any(last.as_ref()))
+                .bind(attempt.overdue_before.map(|before| before.0))
+                .bind(GIVEN_UP_MAX as i64)
+                .bind(GIVEN_UP)
                 .fetch_one(transaction.connection())
                 .await?;
-            noted.push(done > 0 || again);
+            noted.push((done > 0 || again).then_some(given_up.unsigned_abs()));
         }
         Ok(noted)
     }

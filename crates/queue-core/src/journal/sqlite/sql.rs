@@ -114,6 +114,7 @@ writes! {
     DeliveryRow = "delivery_row",
     DeliveryLog = "delivery_log",
     DeliveryNote = "delivery_note",
+    DeliveriesGiveUp = "deliveries_give_up",
     DeliveryReplay = "delivery_replay",
     DeliveriesPrune = "deliveries_prune",
     AttemptsPrune = "attempts_prune",

@@ -17,8 +17,8 @@ use crate::{
     time::Timestamp,
     webhooks::{
         ATTEMPTS_SHOWN_MAX, AttemptView, CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt,
-        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, LANES_MAX, Listing, NewSecret, Owner, SECRETS_MAX,
-        SealedSecret, Webhooks, own_lane,
+        DeliveryState, ENDPOINTS_MAX, Endpoint, EventKind, GIVEN_UP, GIVEN_UP_MAX, LANES_MAX, Listing, NewSecret,
+        Owner, SECRETS_MAX, SealedSecret, Webhooks, own_lane,
     },
 };
 
@@ -155,7 +155,7 @@ impl Webhooks for SqliteJournal {
         self.writer.submit(due.len(), (claim, due), take).await
     }
 
-    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<bool, JournalError> {
+    async fn note_delivery(&self, attempt: DeliveryAttempt) -> Result<Option<u64>, JournalError> {
         self.writer.submit(2, attempt, note).await
     }
 
@@ -337,7 +337,7 @@ fn take(batch: &mut Batch<'_>, (claim, due): &(ClaimDeliveries, Vec<i64>)) -> ru
     Ok(taken)
 }
 
-fn note(batch: &mut Batch<'_>, attempt: &DeliveryAttempt) -> rusqlite::Result<bool> {
+fn note(batch: &mut Batch<'_>, attempt: &DeliveryAttempt) -> rusqlite::Result<Option<u64>> {
     if attempt.tried {
         let DeliveryAttempt { seq, at, duration_ms, status, answer, error, .. } = attempt;
         batch.sql.execute(Write::DeliveryLog, params![seq, at.0, duration_ms, status, answer, error])?;
@@ -352,12 +352,15 @@ fn note(batch: &mut Batch<'_>, attempt: &DeliveryAttempt) -> rusqlite::Result<bo
         attempt.body,
         last,
     ];
-    let noted = batch.sql.find(Write::DeliveryNote, values, |row| row.get::<_, Option<[u8; 16]>>(0))?;
-    if let (Some(Some(endpoint)), Some(why)) = (noted, &attempt.disable) {
+    let noted = |row: &Row<'_>| Ok((row.get::<_, Option<[u8; 16]>>(0)?, row.get::<_, String>(1)?));
+    let Some((endpoint, lane)) = batch.sql.find(Write::DeliveryNote, values, noted)? else { return Ok(None) };
+    if let (Some(endpoint), Some(why)) = (endpoint, &attempt.disable) {
         batch.is_listened_to = None;
         batch.sql.execute(Write::WebhookOff, params![endpoint, why])?;
     }
-    Ok(noted.is_some())
+    let Some(before) = attempt.overdue_before else { return Ok(Some(0)) };
+    let values = params![lane, before.0, GIVEN_UP_MAX as i64, attempt.at.0, GIVEN_UP];
+    Ok(Some(batch.sql.execute(Write::DeliveriesGiveUp, values)? as u64))
 }
 
 fn replay(batch: &mut Batch<'_>, (id, now): &(Uuid, Timestamp)) -> rusqlite::Result<bool> {

@@ -1,0 +1,33 @@
+//! The API over real sockets, as its callers meet it: one executable, since linking thirty took minutes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod archives;
+mod audit;
+mod backlog;
+mod bad_input;
+mod budgets;
+mod credentials;
+mod erasures;
+mod headers;
+mod holds;
+mod isolation;
+mod jobs;
+mod keys;
+mod large_bodies;
+mod limits;
+mod long_lists;
+mod maintenance;
+mod money;
+mod operations;
+mod packed_bodies;
+mod permissions;
+mod processes;
+mod queue_verbs;
+mod request_limits;
+mod robust;
+mod server;
+mod surface;
+mod tls;
+mod tokens;
+mod watch;
+mod webhooks;

@@ -1,0 +1,27 @@
+//! The program as its users start it: real processes, real stores.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
+
+mod audit;
+mod bad_surroundings;
+mod canaries;
+mod coalesced_crash;
+mod concurrency_keys;
+mod crash;
+mod credentials;
+mod disk;
+mod documented;
+mod documents;
+mod erase;
+mod flush;
+mod installation;
+mod limits_at_runtime;
+mod migrate;
+mod operations;
+mod own_handler;
+mod serve_roles;
+mod server;
+mod shared_stores;
+mod streams;
+mod tenants_shared;
+mod tls;
+mod webhooks;
