@@ -92,10 +92,17 @@ BEGIN
         day_ms := (leaf.day - DATE '1970-01-01')::bigint * 86400000;
         bytes := pg_total_relation_size(leaf.oid);
         row_count := leaf.tuples;
-        IF row_count < 0 THEN
-            EXECUTE format('SELECT count(*) FROM %I', leaf.name) INTO row_count;
+        BEGIN
+            IF row_count < 0 THEN
+                EXECUTE format('SELECT count(*) FROM %I', leaf.name) INTO row_count;
+            END IF;
+        EXCEPTION
+            -- Somebody has dropped it since this statement began.
+            WHEN undefined_table THEN CONTINUE;
+        END;
+        IF bytes IS NOT NULL THEN
+            RETURN NEXT;
         END IF;
-        RETURN NEXT;
     END LOOP;
 END $$;
 

@@ -83,7 +83,9 @@ impl Cause {
             Self::AlreadyFinal => (StatusCode::CONFLICT, "already-final", "The job has ended"),
             Self::Running => (StatusCode::CONFLICT, "running", "The job is running"),
             Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
-            Self::ResultGone => (StatusCode::GONE, "result-gone", "The result was kept for as long as it was asked for"),
+            Self::ResultGone => {
+                (StatusCode::GONE, "result-gone", "The result was kept for as long as it was asked for")
+            }
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
             Self::OperationRunning => {
                 (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")

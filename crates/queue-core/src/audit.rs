@@ -275,7 +275,8 @@ impl Chain {
     /// Compares the end of the rows with the end that the journal knows.
     pub fn end(&self, head: Option<AuditHead>) -> Result<(), Tampered> {
         if let Some(AuditHead { day, seq, .. }) = self.untold {
-            let reason = "the rows up to it are not there, and no row says that they were taken out for their age".into();
+            let reason =
+                "the rows up to it are not there, and no row says that they were taken out for their age".into();
             return Err(Tampered { day, seq, reason });
         }
         match (self.last, head) {
@@ -343,11 +344,7 @@ mod tests {
             chain.end(Some(head))
         };
         assert_eq!(from_the_floor(&rows[3..], head).unwrap_err().seq, 3, "nobody has said so");
-        let told = AuditEntry {
-            action: FORGOTTEN.into(),
-            detail: hex::of(&floor.hash),
-            ..AuditEntry::default()
-        };
+        let told = AuditEntry { action: FORGOTTEN.into(), detail: hex::of(&floor.hash), ..AuditEntry::default() };
         let (last, end) = head.followed_by(&[told], Timestamp(6 * DAY_MS));
         assert_eq!(from_the_floor(&[&rows[3..], &last[..]].concat(), end), Ok(()));
         assert!(from_the_floor(&[&rows[4..], &last[..]].concat(), end).is_err(), "more than that is missing");

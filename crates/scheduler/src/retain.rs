@@ -39,7 +39,7 @@ const TURN_MS: i64 = 600_000;
 /// Least pause between two steps. A step that took longer is followed by a pause as long, so that others have half of the journal's time.
 const PACE: Duration = Duration::from_millis(100);
 /// Pause between two days that are dropped: whoever waited for the one is through before the other.
-const BETWEEN_DAYS: Duration = Duration::from_millis(10);
+const BETWEEN_DAYS: Duration = Duration::from_millis(2);
 /// How often a day that is in use is tried, and how long after each try.
 const DROP_TRIES: u32 = 10;
 const DROP_PAUSE: Duration = Duration::from_millis(100);
@@ -76,6 +76,8 @@ pub(crate) struct Gone {
     pub(crate) bytes: u64,
     /// Operations that were begun.
     pub(crate) operations: u64,
+    /// Time that its tables took to be dropped, with the pauses between them.
+    pub(crate) drop_ms: u64,
 }
 
 impl Gone {
@@ -163,6 +165,7 @@ impl Retainer {
         gone.partitions += more.partitions;
         gone.bytes += more.bytes;
         gone.operations += more.operations;
+        gone.drop_ms += more.drop_ms;
         for (unit, count) in [("rows", more.rows), ("partitions", more.partitions), ("operations", more.operations)] {
             if count > 0 {
                 metrics::counter!(telemetry::RETENTION_REMOVED, "class" => class.as_str(), "unit" => unit)
@@ -181,13 +184,23 @@ impl Retainer {
         }
         let mut detail = serde_json::Map::new();
         for (class, went) in gone {
-            let Gone { rows, partitions, bytes, operations } = *went;
-            tracing::info!(class = class.as_str(), rows, partitions, bytes, operations, "taken away for its age");
+            let Gone { rows, partitions, bytes, operations, drop_ms } = *went;
+            tracing::info!(
+                class = class.as_str(),
+                rows,
+                partitions,
+                bytes,
+                operations,
+                drop_ms,
+                "taken away for its age"
+            );
             let edge = self.policy.cutoff(*class, now);
             if let Err(error) = self.stores.retention.note(*class, went.total(), now, edge).await {
                 tracing::warn!(%error, class = class.as_str(), "what went was not noted");
             }
-            let what = json!({"rows": rows, "partitions": partitions, "bytes": bytes, "operations": operations});
+            let what = json!({
+                "rows": rows, "partitions": partitions, "bytes": bytes, "operations": operations, "drop_ms": drop_ms,
+            });
             detail.insert(class.as_str().to_owned(), what);
         }
         self.note_in_audit_log("RETAIN", Value::Object(detail)).await;
@@ -237,8 +250,10 @@ impl Retainer {
         let Some(cutoff) = cutoff else { return Ok(()) };
         let Some(days) = self.stores.retention.days(cutoff).await? else { return Ok(()) };
         for day in droppable(&days, part, Some(cutoff)).0 {
+            let began = Instant::now();
             if let Some(bytes) = self.drop_day(day, cutoff).await? {
-                self.went(part.class(), Gone { partitions: 1, bytes, ..Gone::default() });
+                let drop_ms = (began.elapsed() + BETWEEN_DAYS).as_millis() as u64;
+                self.went(part.class(), Gone { partitions: 1, bytes, drop_ms, ..Gone::default() });
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(()),

@@ -72,10 +72,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(stores: Stores, outbound: Option<Outbound>, shutdown: CancellationToken) {
     let Some(outbound) = outbound else { return };
-    tokio::join!(
-        send(stores.clone(), outbound, shutdown.clone()),
-        tell_circuits(stores, shutdown)
-    );
+    tokio::join!(send(stores.clone(), outbound, shutdown.clone()), tell_circuits(stores, shutdown));
 }
 
 async fn send(stores: Stores, outbound: Outbound, shutdown: CancellationToken) {

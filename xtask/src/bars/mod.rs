@@ -4,6 +4,7 @@
 mod payload;
 mod redrive;
 mod requests;
+mod retention;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -41,6 +42,9 @@ pub(crate) struct Arguments {
     /// Dead letters of which pages are asked for.
     #[arg(long, default_value_t = 1_000_000)]
     page_letters: usize,
+    /// Settled jobs of three months that are dropped.
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: usize,
     /// Measure only this [default: everything].
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -64,6 +68,8 @@ enum Part {
     RequestLimits,
     /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
     Redrive,
+    /// Months of settled jobs that are dropped beside a load.
+    Retention,
 }
 
 /// Measures and prints.
@@ -98,6 +104,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Redrive) {
             judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);
+        }
+        if measures(Part::Retention) {
+            judged.extend(retention::measure(&longshore, arguments.jobs).await?);
         }
         Ok(judged)
     })?;

@@ -166,7 +166,8 @@ async fn check_is_counted(app: &App, name: &str, at: Timestamp) -> Result<(), Pr
     let notes = app.api.stores.retention.notes().await?;
     match notes.get(&Class::CostDetails).and_then(|note| note.edge) {
         Some(edge) if at < edge => {
-            let reason = format!("lies within a day before {edge}, of which only the sum is kept: name a midnight (UTC)");
+            let reason =
+                format!("lies within a day before {edge}, of which only the sum is kept: name a midnight (UTC)");
             Err(Problem::field(format!("/query/{name}"), reason))
         }
         _ => Ok(()),

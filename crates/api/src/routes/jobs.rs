@@ -196,7 +196,8 @@ pub(crate) async fn result(
     let job = view::row(&app, &caller, id).await?;
     if job.standing == Standing::Succeeded {
         let Some(result) = caller.reads(&app).result(id).await? else {
-            let detail = "the job asked that its result be kept for a shorter time than itself (`result_ttl`), which is over";
+            let detail =
+                "the job asked that its result be kept for a shorter time than itself (`result_ttl`), which is over";
             return Err(Problem::new(Cause::ResultGone, detail).about(id));
         };
         audit::reads_of(id, &job.tenant);

@@ -270,7 +270,10 @@ fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<Que
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
-        return Err(Problem::field("", format!("names nothing to change: give {}", [&KNOWN[..7], &KNOWN[8..]].concat().join(", "))));
+        return Err(Problem::field(
+            "",
+            format!("names nothing to change: give {}", [&KNOWN[..7], &KNOWN[8..]].concat().join(", ")),
+        ));
     }
     let [paused, until, reason, draining, concurrency, key_concurrency, timeout, rate, retention] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason };

@@ -24,6 +24,7 @@ mod permissions;
 mod processes;
 mod queue_verbs;
 mod request_limits;
+mod retention;
 mod robust;
 mod server;
 mod surface;

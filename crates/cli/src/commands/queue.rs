@@ -102,7 +102,11 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         Verb::Drain { queue, detach } => drain(operator, &queue, detach).await,
         Verb::Keep { queue, time } => {
             let kept = if time == "default" { Value::Null } else { json!(time) };
-            let done = if kept.is_null() { "keeps its jobs as all do".to_owned() } else { format!("keeps its jobs for {time}") };
+            let done = if kept.is_null() {
+                "keeps its jobs as all do".to_owned()
+            } else {
+                format!("keeps its jobs for {time}")
+            };
             change(operator, &queue, &json!({"retention": kept}), &done).await
         }
         Verb::Clean { queue, grace, state, manner } => {

@@ -46,7 +46,8 @@ pub(super) fn policy(table: &file::RetentionTable) -> Result<Policy, String> {
         )?,
         hold: table.hold.clone(),
     };
-    for (name, given, of) in [("payloads", table.payloads, policy.payloads_ms), ("errors", table.errors, policy.errors_ms)]
+    for (name, given, of) in
+        [("payloads", table.payloads, policy.payloads_ms), ("errors", table.errors, policy.errors_ms)]
     {
         if given.is_some() && policy.jobs_ms.is_some_and(|jobs| of.is_none_or(|own| own > jobs)) {
             return Err(format!("retention.{name} is longer than retention.jobs: nothing is kept longer than its job"));

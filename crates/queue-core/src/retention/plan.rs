@@ -2,9 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    Action, Class, Cutoffs, DAY_SLACK_MS, Day, Note, Part, Policy, Rows, STEP_MAX_ROWS, SettledRow,
-};
+use super::{Action, Class, Cutoffs, DAY_SLACK_MS, Day, Note, Part, Policy, Rows, STEP_MAX_ROWS, SettledRow};
 use crate::{
     filter::Filter,
     ids::{JobId, Name},
@@ -212,7 +210,9 @@ impl Planner<'_> {
         for (queue, own) in self.queues.iter().filter_map(|(queue, of)| Some((queue, of.value.retention_ms?))) {
             let longer = self.policy.jobs_ms.is_some_and(|age| own > age.unsigned_abs());
             let reason = match longer {
-                true => format!("is kept for {} d, and with it the days that have its jobs", own / DAY_MS.unsigned_abs()),
+                true => {
+                    format!("is kept for {} d, and with it the days that have its jobs", own / DAY_MS.unsigned_abs())
+                }
                 false => format!("is kept for {} h; its jobs go row by row", own / 3_600_000),
             };
             line.held.push(Held { what: format!("queue {queue}"), rows: 0, reason });
@@ -235,7 +235,8 @@ impl Planner<'_> {
         }
         (line.partitions, line.bytes) = (Some(tables), Some(bytes));
         line.rows = Some(Count { rows, at_least: rest.at_least });
-        let young = |day: &&Day| parts.contains(&day.part) && cutoff.is_some_and(|at| day.day.plus_ms(DAY_SLACK_MS) > at);
+        let young =
+            |day: &&Day| parts.contains(&day.part) && cutoff.is_some_and(|at| day.day.plus_ms(DAY_SLACK_MS) > at);
         let first = days.iter().filter(young).map(|day| day.day).min();
         line.next_at = first.zip(cutoff).map(|(day, at)| day.plus_ms(DAY_SLACK_MS + self.now.since_ms(at)));
     }
@@ -245,9 +246,7 @@ impl Planner<'_> {
         let Some(below) = settled_bound(&self.cutoffs, self.days.is_some()) else { return Ok(Count::default()) };
         let dropped: Vec<Day> = droppable(self.days.unwrap_or_default(), Part::Jobs, self.cutoffs.of_all()).0;
         let goes_with_its_day = |id: JobId| {
-            dropped.iter().any(|day| {
-                (JobId::first_of(day.day)..JobId::first_of(day.day.plus_ms(DAY_MS))).contains(&id)
-            })
+            dropped.iter().any(|day| (JobId::first_of(day.day)..JobId::first_of(day.day.plus_ms(DAY_MS))).contains(&id))
         };
         let (mut count, mut after, mut looked) = (Count::default(), None, 0);
         loop {
@@ -301,7 +300,8 @@ impl Planner<'_> {
         }
         line.rows = Some(Count::default());
         if count.rows > 0 {
-            let reason = "there is no place for archives: set `[objects] url`, or delete them (`dlq delete`)".to_owned();
+            let reason =
+                "there is no place for archives: set `[objects] url`, or delete them (`dlq delete`)".to_owned();
             line.held.push(Held { what: "dead letters".to_owned(), rows: count.rows, reason });
         }
         Ok(())
@@ -313,7 +313,9 @@ impl Planner<'_> {
         let old = days.iter().filter(|head| is_old_day(head.day, cutoff));
         // A day's rows are numbered from 1 on.
         let rows = old.map(|head| head.seq.unsigned_abs()).sum();
-        line.next_at = days.first().map(|head| Timestamp(i64::from(head.day) * DAY_MS).plus_ms(DAY_MS + self.now.since_ms(cutoff)));
+        line.next_at = days
+            .first()
+            .map(|head| Timestamp(i64::from(head.day) * DAY_MS).plus_ms(DAY_MS + self.now.since_ms(cutoff)));
         if self.stores.objects.is_some() {
             let at_least = days.last().is_some_and(|head| days.len() >= AUDIT_DAYS_MAX && is_old_day(head.day, cutoff));
             (line.action, line.rows) = (Action::Export, Some(Count { rows, at_least }));
@@ -383,7 +385,8 @@ mod tests {
 
     #[test]
     fn rows_are_looked_through_where_days_do_not_do() {
-        let (now, day) = (Timestamp(1_000 * DAY_MS + 5), |number: i64| Some(JobId::first_of(Timestamp(number * DAY_MS))));
+        let (now, day) =
+            (Timestamp(1_000 * DAY_MS + 5), |number: i64| Some(JobId::first_of(Timestamp(number * DAY_MS))));
         let mut cutoffs = Cutoffs { others: Some(now.plus_ms(-90 * DAY_MS)), queues: BTreeMap::new() };
         assert_eq!(settled_bound(&cutoffs, true), day(909));
         assert_eq!(settled_bound(&cutoffs, false), cutoffs.others.map(JobId::first_of));

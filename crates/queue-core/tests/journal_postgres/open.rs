@@ -8,6 +8,7 @@ use queue_core::{
         conformance::{NOW, job},
         postgres::{OpenError, PostgresConfig, PostgresJournal},
     },
+    retention::Retention,
     time::ManualClock,
 };
 use testkit::PostgresServer;

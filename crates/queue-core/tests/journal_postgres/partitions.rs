@@ -47,7 +47,8 @@ async fn a_settled_job_leaves_the_hot_table_for_its_day() {
 
 /// A job of a day, whose id says so.
 fn job_of(day: Timestamp, number: u128) -> NewJob {
-    let id = JobId(Uuid::from_u128(JobId::first_of(day.plus_ms(1_000)).0.as_u128() | 0x7000_8000_0000_0000_0000 | number));
+    let id =
+        JobId(Uuid::from_u128(JobId::first_of(day.plus_ms(1_000)).0.as_u128() | 0x7000_8000_0000_0000_0000 | number));
     NewJob { id, accepted_at: day.plus_ms(1_000), run_at: day.plus_ms(1_000), ..job() }
 }
 

@@ -58,7 +58,11 @@ impl Retainer {
             match self.export_day(objects, before, head).await? {
                 Ok(written) => object = Some(written),
                 Err(reason) => {
-                    tracing::error!(day = head.day, reason, "a day of the audit log stays: it cannot be exported as it is");
+                    tracing::error!(
+                        day = head.day,
+                        reason,
+                        "a day of the audit log stays: it cannot be exported as it is"
+                    );
                     self.is_cut = true;
                     return Ok(());
                 }

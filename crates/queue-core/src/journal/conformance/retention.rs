@@ -78,7 +78,9 @@ pub async fn settled_jobs_go_with_all_that_is_kept_of_them(fixture: &dyn Fixture
     assert_eq!(there.iter().map(Option::is_some).collect::<Vec<_>>(), [false, false, true, true]);
     let gone = jobs[0].id;
     assert_eq!((store.reads.payload(gone).await.unwrap(), store.reads.result(gone).await.unwrap()), (None, None));
-    assert!(store.reads.attempts(gone).await.unwrap().is_empty() && store.journal.memos(gone).await.unwrap().is_empty());
+    assert!(
+        store.reads.attempts(gone).await.unwrap().is_empty() && store.journal.memos(gone).await.unwrap().is_empty()
+    );
     assert_eq!(store.reads.calls(gone).await.unwrap().len(), 1, "money outlives the job");
     let totals = store.reads.totals().await.unwrap()[&Name::from("default")];
     assert_eq!((totals.succeeded, totals.cancelled, totals.dead), (1, 1, 1), "they count since the queue exists");
@@ -188,7 +190,11 @@ pub async fn what_may_run_again_keeps_what_it_needs(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let jobs = four(&store).await;
     for rows in [Rows::Payloads, Rows::Errors] {
-        assert_eq!(store.retention.sweep(rows, NOW.plus_ms(19), 100).await.unwrap(), 0, "{rows:?}: none has ended by then");
+        assert_eq!(
+            store.retention.sweep(rows, NOW.plus_ms(19), 100).await.unwrap(),
+            0,
+            "{rows:?}: none has ended by then"
+        );
         let old = store.retention.pile(rows, LATER).await.unwrap().old;
         let gone = store.retention.sweep(rows, LATER, 100).await.unwrap();
         // Where days have tables of their own, these go.

@@ -59,7 +59,9 @@ impl Audit for SqliteJournal {
     }
 
     async fn forget_audit(&self, limit: usize) -> Result<u64, JournalError> {
-        self.writer.submit(limit, limit, |batch, limit| Ok(batch.sql.execute(Write::AuditForget, [*limit as i64])? as u64)).await
+        self.writer
+            .submit(limit, limit, |batch, limit| Ok(batch.sql.execute(Write::AuditForget, [*limit as i64])? as u64))
+            .await
     }
 }
 

@@ -157,8 +157,8 @@ fn settled(row: &Row<'_>) -> rusqlite::Result<SettledRow> {
 }
 
 fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)) -> rusqlite::Result<u64> {
-    let (at, most) = (before.0, *limit as i64);
-    let by_id = params![at, JobId::first_of(*before).as_bytes(), most];
+    let (at, first, most) = (before.0, JobId::first_of(*before), *limit as i64);
+    let by_id = params![at, first.as_bytes(), most];
     let by_age = params![at, most];
     let changed = match rows {
         Rows::Payloads => {
