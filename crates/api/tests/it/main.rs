@@ -4,7 +4,6 @@
 mod archives;
 mod audit;
 mod backlog;
-mod bad_input;
 mod budgets;
 mod credentials;
 mod erasures;
