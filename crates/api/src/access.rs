@@ -142,6 +142,8 @@ const TABLE: &[Row] = &[
     on("POST /v1/workers/{id}/drain", Operator, "system:write", Everywhere),
     on("GET /v1/maintenance", Operator, "system:read", Everywhere),
     on("PUT /v1/maintenance", Admin, "system:write", Everywhere),
+    on("GET /v1/retention", Operator, "system:read", Everywhere),
+    on("POST /v1/retention/run", Operator, "system:write", Everywhere),
     on("GET /v1/operations", Operator, "operations:read", Everywhere),
     on("POST /v1/operations", Operator, "operations:write", Everywhere),
     on("GET /v1/operations/{id}", Operator, "operations:read", Everywhere),

@@ -36,9 +36,11 @@ pub(crate) enum Cause {
     AlreadyFinal,
     Running,
     NotFinished,
+    ResultGone,
     NotDead,
     OperationRunning,
     OperationEnded,
+    RetentionHeld,
     QueueDraining,
     TenantErased,
     TenantOperates,
@@ -83,6 +85,9 @@ impl Cause {
             Self::AlreadyFinal => (StatusCode::CONFLICT, "already-final", "The job has ended"),
             Self::Running => (StatusCode::CONFLICT, "running", "The job is running"),
             Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
+            Self::ResultGone => {
+                (StatusCode::GONE, "result-gone", "The result was kept for as long as it was asked for")
+            }
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
             Self::OperationRunning => {
                 (StatusCode::CONFLICT, "operation-running", "An operation in the way has not ended")
@@ -91,6 +96,7 @@ impl Cause {
             Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
             Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
+            Self::RetentionHeld => (StatusCode::CONFLICT, "retention-held", "Nothing is taken away for its age"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
             }

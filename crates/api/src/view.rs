@@ -13,7 +13,7 @@ use queue_core::{
     ledger::Usage,
     route::is_chain,
     state::{self, State},
-    time::Timestamp,
+    time::{DAY_MS, Timestamp},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -268,6 +268,12 @@ impl JobView {
 /// Milliseconds as `5m`, `1h 30m` and so on: as they are read.
 pub(crate) fn duration_text(ms: u64) -> String {
     humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
+}
+
+/// How long something is kept: in days where it is days, of which `duration_text` would make months.
+pub(crate) fn kept_text(ms: u64) -> String {
+    let day_ms = DAY_MS.unsigned_abs();
+    if ms > 0 && ms.is_multiple_of(day_ms) { format!("{}d", ms / day_ms) } else { duration_text(ms) }
 }
 
 /// Jobs as they stand now.

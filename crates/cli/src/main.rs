@@ -32,7 +32,7 @@ use crate::{
     client::{Access, Client},
     commands::{
         Operator, audit, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op,
-        price, queue, schedule, target, tenant, webhook, worker,
+        price, queue, retention, schedule, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -138,6 +138,9 @@ enum Verb {
     /// Take and begin no jobs while something below is worked on
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
+    /// Show how long what is kept, and take away what is old
+    #[command(subcommand)]
+    Retention(retention::Verb),
     /// Show worker processes, and let them drain
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -196,6 +199,7 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),
+        Verb::Retention(verb) => on_one_core(retention::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Completions { shell } => completions(shell),

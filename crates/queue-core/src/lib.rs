@@ -27,6 +27,7 @@ pub mod limiter;
 pub mod operations;
 pub mod payload;
 pub mod request_limits;
+pub mod retention;
 pub mod retry;
 pub mod route;
 pub mod schedule;

@@ -22,6 +22,7 @@ use crate::{
         postgres::{PostgresConfig, PostgresJournal},
     },
     operations::Operations,
+    retention::Retention,
     schedule::Schedules,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
@@ -58,6 +59,8 @@ pub struct Stores {
     pub erasures: Arc<dyn Erasures>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -90,6 +93,7 @@ pub trait Truth:
     + Audit
     + Erasures
     + Schedules
+    + Retention
     + 'static
 {
 }
@@ -109,6 +113,7 @@ impl<T> Truth for T where
         + Audit
         + Erasures
         + Schedules
+        + Retention
         + 'static
 {
 }
@@ -147,7 +152,8 @@ impl Stores {
             webhooks: journal.clone(),
             audit: journal.clone(),
             erasures: journal.clone(),
-            schedules: journal,
+            schedules: journal.clone(),
+            retention: journal,
             dispatcher,
             breakers,
             counters,

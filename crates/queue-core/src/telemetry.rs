@@ -70,6 +70,9 @@ names! {
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
     HTTP_RATE_LIMITED = "http_rate_limited_total", describe_counter, Unit::Count, "Requests that were refused, in whole or for some of their jobs, because key or tenant ask too often, by limit (key_requests, key_llm_submits, tenant_requests, tenant_llm_submits).";
     HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
+    RETENTION_REMOVED = "retention_removed_total", describe_counter, Unit::Count, "What was taken away for its age, by class and unit (rows, partitions, operations).";
+    RETENTION_LAST_RUN = "retention_last_run_timestamp_seconds", describe_gauge, Unit::Seconds, "When this process last took away what was old.";
+    RETENTION_FAILURES = "retention_failures_total", describe_counter, Unit::Count, "Classes of which a run could not take away what was old, by class.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
     BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";
 }

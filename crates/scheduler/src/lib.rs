@@ -14,6 +14,7 @@ mod promote;
 mod reap;
 mod rebuild;
 mod reconcile;
+mod retain;
 mod rollup;
 mod sessions;
 #[cfg(test)]
@@ -27,6 +28,7 @@ use queue_core::{
     credentials::Credentials,
     egress::Egress,
     ids::Name,
+    retention::Policy,
     schedule::Submits,
     stores::Stores,
 };
@@ -46,6 +48,8 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How long what is kept.
+    pub retention: Policy,
     /// How the jobs of schedules get in; `None`: not from this process.
     pub submits: Option<Arc<dyn Submits>>,
 }
@@ -64,6 +68,7 @@ pub struct Outbound {
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
+    let retention = config.retention.clone();
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -78,6 +83,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         bodies::run(stores.clone(), shutdown.clone()),
         cron::run(stores.clone(), submits, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
+        retain::run(stores.clone(), retention, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

@@ -10,6 +10,7 @@ mod lives;
 mod lost;
 mod missing;
 mod operations;
+mod retain;
 mod rollup;
 mod schedules;
 mod start;
@@ -201,6 +202,7 @@ fn job_at(now: Timestamp) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     }
 }

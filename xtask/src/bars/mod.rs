@@ -4,6 +4,7 @@
 mod payload;
 mod redrive;
 mod requests;
+mod retention;
 mod schedules;
 
 use std::{path::PathBuf, process::Stdio};
@@ -42,6 +43,9 @@ pub(crate) struct Arguments {
     /// Dead letters of which pages are asked for.
     #[arg(long, default_value_t = 1_000_000)]
     page_letters: usize,
+    /// Settled jobs of three months that are dropped.
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: usize,
     /// Seconds of the schedule that is due each second.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -68,6 +72,8 @@ enum Part {
     RequestLimits,
     /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
     Redrive,
+    /// Months of settled jobs that are dropped beside a load.
+    Retention,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
     Schedules,
 }
@@ -106,6 +112,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Redrive) {
             judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);
+        }
+        if measures(Part::Retention) {
+            judged.extend(retention::measure(&longshore, arguments.jobs).await?);
         }
         if let Some(library) = faketime {
             judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);

@@ -22,6 +22,7 @@ mod maintenance;
 mod metrics;
 mod operations;
 mod queues;
+mod retention;
 mod schedules;
 mod steer;
 mod targets;
@@ -154,6 +155,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))
+        .routes(routes!(retention::get))
+        .routes(routes!(retention::run))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))
 }

@@ -23,6 +23,7 @@ mod permissions;
 mod processes;
 mod queue_verbs;
 mod request_limits;
+mod retention;
 mod robust;
 mod schedules;
 mod server;

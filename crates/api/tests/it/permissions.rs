@@ -74,6 +74,8 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/workers/{id}/drain", Operator, Any),
     ("GET /v1/maintenance", Operator, Any),
     ("PUT /v1/maintenance", Admin, Any),
+    ("GET /v1/retention", Operator, Any),
+    ("POST /v1/retention/run", Operator, Any),
     ("GET /v1/archives", Operator, Any),
     ("POST /v1/archives/{id}/restore", Operator, Any),
     ("GET /v1/operations", Operator, Any),

@@ -16,6 +16,7 @@ pub(crate) mod op;
 pub(crate) mod price;
 pub(crate) mod queue;
 pub(crate) mod rates;
+pub(crate) mod retention;
 pub(crate) mod schedule;
 pub(crate) mod target;
 pub(crate) mod tenant;

@@ -38,6 +38,7 @@ pub(crate) struct File {
     pub(crate) budget: BudgetTable,
     pub(crate) webhooks: Webhooks,
     pub(crate) request_limits: RequestLimits,
+    pub(crate) retention: RetentionTable,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -309,6 +310,37 @@ pub(crate) struct EachTenant {
     pub(crate) month_tokens: Option<u64>,
     pub(crate) at_limit: Option<String>,
     pub(crate) degrade_to: Option<String>,
+}
+
+/// `[retention]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetentionTable {
+    pub(crate) jobs: Option<Kept>,
+    pub(crate) payloads: Option<Kept>,
+    pub(crate) errors: Option<Kept>,
+    pub(crate) dead_letters: Option<Kept>,
+    pub(crate) idempotency_keys: Option<Kept>,
+    pub(crate) cost_details: Option<Kept>,
+    pub(crate) audit: Option<Kept>,
+    pub(crate) webhook_deliveries: Option<Kept>,
+    pub(crate) hold: Option<String>,
+}
+
+/// How long something is kept: a duration such as `90d`, or `forever`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    For(Duration),
+    Forever,
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match &*String::deserialize(deserializer)? {
+            "forever" => Ok(Self::Forever),
+            text => parse_duration(text).map(Self::For).map_err(D::Error::custom),
+        }
+    }
 }
 
 /// A duration such as `30s` or `5m`.

@@ -5,6 +5,7 @@ mod budgets;
 pub(crate) mod file;
 mod providers;
 mod request_limits;
+mod retention;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use queue_core::{
     journal::TenantSettings,
     ledger::PriceBook,
     request_limits::Rules,
+    retention::Policy,
 };
 use secrecy::SecretString;
 
@@ -179,6 +181,8 @@ pub(crate) struct Config {
     pub(crate) outbound: Allowed,
     /// How often keys and tenants may ask.
     pub(crate) request_limits: Rules,
+    /// How long what is kept.
+    pub(crate) retention: Policy,
 }
 
 /// Where master keys are.
@@ -270,6 +274,7 @@ impl Config {
             budgets: budgets::budgets(&file.budget)?,
             outbound: outbound(env, &file.webhooks)?,
             request_limits: request_limits::rules(&file.request_limits)?,
+            retention: retention::policy(&file.retention)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,

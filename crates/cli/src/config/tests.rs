@@ -7,6 +7,7 @@ use queue_core::{
     ledger::{Nanousd, Usage},
     limiter::{Away, Charges, Limit},
     request_limits::Rates,
+    retention::Policy,
     route::Target,
 };
 use secrecy::ExposeSecret;
@@ -471,4 +472,28 @@ fn more_embedding_jobs_run_at_once_than_chats_unless_someone_says_how_many() {
         told.into_iter().map(|(name, jobs)| (name.to_string(), jobs)).collect::<Vec<_>>(),
         [("default:*".to_owned(), 64), ("p:*".to_owned(), 9)]
     );
+}
+
+#[test]
+fn retention_is_read_in_times_and_nothing_is_kept_longer_than_its_job() {
+    let policy = |text: &str| {
+        let file: file::File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        retention::policy(&file.retention)
+    };
+    assert_eq!(policy("").unwrap(), Policy::default());
+    let own = policy("[retention]\njobs = \"14d\"\ndead_letters = \"forever\"\nhold = \"a case\"").unwrap();
+    assert_eq!((own.jobs_ms, own.dead_letters_ms), (Some(14 * 86_400_000), None));
+    assert_eq!(own.age_ms(queue_core::retention::Class::Errors), own.jobs_ms, "unless something else is said");
+    assert_eq!(own.hold.as_deref(), Some("a case"));
+    for (text, reason) in [
+        ("jobs = \"1h\"", "retention.jobs is too short; 1d is the least"),
+        ("idempotency_keys = \"1m\"", "1h is the least"),
+        ("audit = \"30d\"", "366d is the least"),
+        ("payloads = \"forever\"", "longer than retention.jobs"),
+        ("jobs = \"soon\"", "not a duration"),
+        ("results = \"1d\"", "unknown field"),
+    ] {
+        let refused = policy(&format!("[retention]\n{text}")).unwrap_err();
+        assert!(refused.contains(reason), "{text}: {refused}");
+    }
 }

@@ -207,6 +207,7 @@ impl Process {
                 policy_settles,
                 request_limits: self.config.request_limits.clone(),
                 outbound: self.config.outbound.clone(),
+                retention: self.config.retention.clone(),
                 ..api::Settings::default()
             },
         }
@@ -258,6 +259,7 @@ impl Process {
             target_concurrency: providers::concurrency(&self.config),
             each_tenant: self.config.budgets.each_tenant.clone(),
             outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
+            retention: self.config.retention.clone(),
             submits: Some(Arc::new(api::Clerk::new(self.api(probe_jobs)))),
         }
     }

@@ -129,6 +129,24 @@ impl Objects {
         self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into()).await
     }
 
+    /// Writes lines as a new object, compressed, reads it back, and returns its SHA-256.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`]: what was read back is not what was written.
+    pub async fn keep_lines(&self, path: &str, lines: Vec<u8>) -> Result<[u8; 32], ObjectsError> {
+        let body = blocking(move || zstd::bulk::compress(&lines, LEVEL)).await?;
+        let body = Bytes::from(body.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
+        let written: [u8; 32] = Sha256::digest(&body).into();
+        self.put(path, body).await?;
+        match self.bytes_of(path).await? {
+            read if written == <[u8; 32]>::from(Sha256::digest(&read)) => Ok(written),
+            _ => {
+                let reason = "what is read back is not what was written".to_owned();
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason })
+            }
+        }
+    }
+
     /// Deletes an object that is part of no archive.
     ///
     /// # Errors
@@ -231,18 +249,24 @@ impl Objects {
 
     async fn read(&self, path: &str, sha256: [u8; 32]) -> Result<Bytes, ObjectsError> {
         let damaged = |reason: String| ObjectsError::Damaged { path: path.to_owned(), reason };
-        let path = path_of(path)?;
-        let body = match in_time(async { self.store.get(&path).await?.bytes().await }).await {
-            Ok(body) => body,
-            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is not there".to_owned())),
-            Err(error) => return Err(ObjectsError::Unavailable(error.to_string())),
-        };
+        let body = self.bytes_of(path).await?;
         let found: [u8; 32] = Sha256::digest(&body).into();
         if found != sha256 {
             let (found, noted) = (hex::of(&found), hex::of(&sha256));
             return Err(damaged(format!("its SHA-256 is {found}, and {noted} was written")));
         }
         Ok(body)
+    }
+
+    async fn bytes_of(&self, path: &str) -> Result<Bytes, ObjectsError> {
+        let found = path_of(path)?;
+        match in_time(async { self.store.get(&found).await?.bytes().await }).await {
+            Ok(body) => Ok(body),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason: "it is not there".to_owned() })
+            }
+            Err(error) => Err(ObjectsError::Unavailable(error.to_string())),
+        }
     }
 
     /// Never over an object that is there.

@@ -17,6 +17,7 @@ pub mod operations;
 pub mod orders;
 pub mod protocol;
 pub mod reads;
+pub mod retention;
 pub mod schedules;
 pub mod settle;
 pub mod vault;
@@ -40,6 +41,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
+    retention::Retention,
     schedule::Schedules,
     stores::Truth,
     time::{ManualClock, Timestamp},
@@ -75,6 +77,8 @@ pub struct Opened {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
 }
@@ -101,7 +105,8 @@ impl Opened {
             webhooks,
             audit,
             erasures: store.clone(),
-            schedules: store,
+            schedules: store.clone(),
+            retention: store,
         }
     }
 }
@@ -170,7 +175,9 @@ macro_rules! journal_conformance {
                 what_opens_secrets_goes_first;
             schedules: a_schedule_is_kept_as_it_was_made, a_name_is_one_schedules, a_change_is_refused_to_who_saw_another_beat,
                 a_due_schedule_is_claimed_by_one, a_cursor_is_moved_once, a_page_of_schedules_is_of_its_tenant;
-            audit: rows_are_chained, those_who_add_at_once_make_one_chain;
+            audit: rows_are_chained, those_who_add_at_once_make_one_chain, what_is_below_the_floor_may_go;
+            retention: one_has_the_turn, settled_jobs_go_with_all_that_is_kept_of_them, a_result_goes_before_its_job,
+                keys_are_forgotten_and_free, sums_stay_when_single_calls_go, what_may_run_again_keeps_what_it_needs, what_went_is_noted;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 what_waits_too_long_is_given_up,
@@ -219,6 +226,7 @@ pub fn job() -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: NOW,
     }
 }

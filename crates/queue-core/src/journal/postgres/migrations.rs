@@ -47,6 +47,7 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0018_archives"),
     migration!("0019_erasures"),
     migration!("0020_schedules"),
+    migration!("0021_retention"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.

@@ -23,6 +23,7 @@ mod orders;
 mod partitions;
 mod protocol;
 mod reads;
+mod retention;
 mod rows;
 mod schedules;
 mod settle;
@@ -95,12 +96,6 @@ impl PostgresJournal {
             _partitions: Arc::new(partitions::Ahead::start(&database)),
             database,
         })
-    }
-
-    /// Drops what was kept of jobs accepted on days that ended before `before`, and returns how many partitions that
-    /// were. A day with a live job or a dead letter is kept whole. Money is not touched.
-    pub async fn prune(&self, before: Timestamp) -> Result<u64, JournalError> {
-        partitions::prune(&self.database, before).await.map_err(Failure::into_error)
     }
 
     /// Commits one rare write.

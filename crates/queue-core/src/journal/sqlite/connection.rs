@@ -30,6 +30,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0019_archives.sql"),
     include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
     include_str!("../../../../../migrations/sqlite/0021_schedules.sql"),
+    include_str!("../../../../../migrations/sqlite/0022_retention.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

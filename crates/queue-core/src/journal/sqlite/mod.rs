@@ -19,6 +19,7 @@ mod orders;
 mod protocol;
 mod readers;
 mod reads;
+mod retention;
 mod rows;
 mod schedules;
 mod settle;
