@@ -112,6 +112,8 @@ pub struct Settings {
     pub request_limits: Rules,
     /// Where URLs that users name may lead.
     pub outbound: Allowed,
+    /// Whether a place for backups is configured, so that schedulers make them.
+    pub backups: bool,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -127,6 +129,7 @@ impl Default for Settings {
             policy_settles: Duration::ZERO,
             request_limits: Rules::default(),
             outbound: Allowed::default(),
+            backups: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

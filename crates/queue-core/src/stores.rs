@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     archive::{Archives, Objects},
     audit::Audit,
+    backup::Backups,
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
     credentials::Vault,
@@ -54,6 +55,8 @@ pub struct Stores {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What was ordered of backups.
+    pub backups: Arc<dyn Backups>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -83,6 +86,7 @@ pub trait Truth:
     + Webhooks
     + Audit
     + Erasures
+    + Backups
     + 'static
 {
 }
@@ -101,6 +105,7 @@ impl<T> Truth for T where
         + Webhooks
         + Audit
         + Erasures
+        + Backups
         + 'static
 {
 }
@@ -138,7 +143,8 @@ impl Stores {
             archives: journal.clone(),
             webhooks: journal.clone(),
             audit: journal.clone(),
-            erasures: journal,
+            erasures: journal.clone(),
+            backups: journal,
             dispatcher,
             breakers,
             counters,

@@ -3,6 +3,7 @@
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
 mod absent;
+mod backup;
 mod budgets;
 mod erase;
 mod generation;
@@ -28,6 +29,7 @@ use queue_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use backup::{Backups, Rehearsal, Rehearsed};
 pub use rebuild::{Prepared, RebuildError, prepare};
 
 /// What the roles may be told.
@@ -42,6 +44,8 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How backups are made; `None`: not from this process.
+    pub backups: Option<Backups>,
 }
 
 /// What sends webhooks.
@@ -57,7 +61,7 @@ pub struct Outbound {
 /// or API of this process begins.
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
-    let outbound = config.outbound.clone();
+    let (outbound, backups) = (config.outbound.clone(), config.backups.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -69,6 +73,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
+        backup::run(stores.clone(), backups, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );

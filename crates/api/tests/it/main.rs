@@ -4,6 +4,7 @@
 mod archives;
 mod audit;
 mod backlog;
+mod backups;
 mod bad_input;
 mod budgets;
 mod credentials;

@@ -46,10 +46,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0017_request_limits"),
     migration!("0018_archives"),
     migration!("0019_erasures"),
+    migration!("0020_backups"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 19;
+pub const SCHEMA_OLDEST: usize = 20;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

@@ -29,6 +29,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0018_request_limits.sql"),
     include_str!("../../../../../migrations/sqlite/0019_archives.sql"),
     include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
+    include_str!("../../../../../migrations/sqlite/0021_backups.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.
