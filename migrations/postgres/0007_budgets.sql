@@ -63,9 +63,11 @@ CREATE TABLE budget_alerts (
 CREATE TABLE key_days (
     day           bigint NOT NULL,
     key_id        text   NOT NULL COLLATE "C",
+    -- Callers of an identity provider are of the tenant that their token says.
+    tenant        text   NOT NULL COLLATE "C",
     spend_nanousd bigint NOT NULL,
     tokens        bigint NOT NULL,
-    PRIMARY KEY (day, key_id)
+    PRIMARY KEY (day, key_id, tenant)
 )
 WITH (fillfactor = 70);
 
@@ -78,11 +80,11 @@ WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
 
 CREATE FUNCTION note_spend_of_keys() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO key_tail (day, key_id, spend_nanousd, tokens)
-    SELECT at - at % 86400000, key_id, sum(coalesce(cost_nanousd, 0)), sum(tokens_in + tokens_out)
+    INSERT INTO key_tail (day, key_id, tenant, spend_nanousd, tokens)
+    SELECT at - at % 86400000, key_id, tenant, sum(coalesce(cost_nanousd, 0)), sum(tokens_in + tokens_out)
     FROM added
     WHERE key_id IS NOT NULL
-    GROUP BY 1, 2;
+    GROUP BY 1, 2, 3;
     RETURN NULL;
 END $$;
 

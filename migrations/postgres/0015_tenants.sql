@@ -67,7 +67,7 @@ BEGIN
             WHEN EXISTS (SELECT 1 FROM pg_attribute a
                          WHERE a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped) THEN 'tenant'
             WHEN c.relname = 'tenants' THEN 'name'
-            WHEN c.relname IN ('budgets', 'budget_alerts', 'key_days', 'key_tail') THEN NULL
+            WHEN c.relname IN ('budgets', 'budget_alerts') THEN NULL
             ELSE '' END
         FROM pg_class c
         WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition

@@ -57,12 +57,15 @@ BEGIN
     DELETE FROM signing_secrets s USING erasures e
     WHERE s.owner = 'tenant:' || e.tenant
           OR s.owner IN (SELECT 'endpoint:' || w.id FROM webhook_endpoints w WHERE w.tenant = e.tenant);
+    -- Callers of an identity provider have no row of their own, and are known by what they spent.
     DELETE FROM budgets WHERE scope IN (SELECT 'tenant:' || tenant FROM erasures UNION ALL
-                                        SELECT 'key:' || k.id FROM api_keys k JOIN erasures e USING (tenant));
+                                        SELECT 'key:' || k.id FROM api_keys k JOIN erasures e USING (tenant) UNION ALL
+                                        SELECT 'key:' || d.key_id FROM key_days d JOIN erasures e USING (tenant) UNION ALL
+                                        SELECT 'key:' || d.key_id FROM key_tail d JOIN erasures e USING (tenant));
     DELETE FROM budget_alerts WHERE scope IN (SELECT 'tenant:' || tenant FROM erasures UNION ALL
-                                              SELECT 'key:' || k.id FROM api_keys k JOIN erasures e USING (tenant));
-    DELETE FROM key_days d USING api_keys k, erasures e WHERE d.key_id = k.id AND k.tenant = e.tenant;
-    DELETE FROM key_tail d USING api_keys k, erasures e WHERE d.key_id = k.id AND k.tenant = e.tenant;
+                                              SELECT 'key:' || k.id FROM api_keys k JOIN erasures e USING (tenant) UNION ALL
+                                              SELECT 'key:' || d.key_id FROM key_days d JOIN erasures e USING (tenant) UNION ALL
+                                              SELECT 'key:' || d.key_id FROM key_tail d JOIN erasures e USING (tenant));
     -- What was set for targets that are called with the tenant's own key, and told of their circuits.
     -- A colon of the tenant's is written `%3A` there.
     DELETE FROM targets t USING erasures e

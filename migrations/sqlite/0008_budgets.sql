@@ -55,14 +55,16 @@ CREATE TABLE budget_alerts (
 CREATE TABLE key_days (
     day           INTEGER NOT NULL,
     key_id        TEXT    NOT NULL,
+    -- Callers of an identity provider are of the tenant that their token says.
+    tenant        TEXT    NOT NULL,
     spend_nanousd INTEGER NOT NULL,
     tokens        INTEGER NOT NULL,
-    PRIMARY KEY (day, key_id)
+    PRIMARY KEY (day, key_id, tenant)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TRIGGER spend_of_keys_summed AFTER INSERT ON spend WHEN new.key_id IS NOT NULL BEGIN
-    INSERT INTO key_days (day, key_id, spend_nanousd, tokens)
-    VALUES (new.at - new.at % 86400000, new.key_id, coalesce(new.cost_nanousd, 0), new.tokens_in + new.tokens_out)
-    ON CONFLICT (day, key_id) DO UPDATE
+    INSERT INTO key_days (day, key_id, tenant, spend_nanousd, tokens)
+    VALUES (new.at - new.at % 86400000, new.key_id, new.tenant, coalesce(new.cost_nanousd, 0), new.tokens_in + new.tokens_out)
+    ON CONFLICT (day, key_id, tenant) DO UPDATE
     SET spend_nanousd = spend_nanousd + excluded.spend_nanousd, tokens = tokens + excluded.tokens;
 END;

@@ -84,7 +84,7 @@ impl Cause {
             Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
             Self::OperationRunning => {
-                (StatusCode::CONFLICT, "operation-running", "Another operation of this action and queue has not ended")
+                (StatusCode::CONFLICT, "operation-running", "An operation in the way has not ended")
             }
             Self::QueueDraining => (StatusCode::CONFLICT, "queue-draining", "The queue takes no jobs"),
             Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, stream};
 use queue_core::{
-    dispatcher::Place,
+    dispatcher::{Place, Setting},
     erasure::{Erasure, REPLAY_AFTER_MS},
     events::EventBody,
     ids::{JobId, Name},
-    journal::{Interrupted, JobFilter, JournalError, PAGE_MAX_ROWS},
+    journal::{Interrupted, JobFilter, JournalError, PAGE_MAX_ROWS, TenantSettings, Versioned},
     state::{Standing, State},
     stores::Stores,
 };
@@ -25,11 +25,13 @@ const PACE: Duration = Duration::from_millis(20);
 const SILENCE: Duration = Duration::from_secs(3);
 /// Jobs that are cancelled side by side.
 const CANCELS_MAX: usize = 16;
+/// The version of an erased tenant's settings in the dispatcher: nothing is set for it after this.
+const LAST_VERSION: i64 = 1 << 52;
 /// What those who ask for a cancelled job are told.
 const REASON: &str = "its tenant is erased";
 
 pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
-    let mut eraser = Eraser { stores, shutdown, has_replayed: false, stands: None };
+    let mut eraser = Eraser::new(stores, shutdown);
     loop {
         tokio::select! {
             () = eraser.shutdown.cancelled() => return,
@@ -41,16 +43,23 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
     }
 }
 
-struct Eraser {
+pub(crate) struct Eraser {
     stores: Stores,
     shutdown: CancellationToken,
     has_replayed: bool,
+    /// It was logged why this process erases nothing.
+    has_told_why: bool,
     /// A beat that somebody else has made, and since when it stands.
     stands: Option<(i64, Instant)>,
 }
 
 impl Eraser {
-    async fn once(&mut self) -> Result<(), JournalError> {
+    pub(crate) fn new(stores: Stores, shutdown: CancellationToken) -> Self {
+        Self { stores, shutdown, has_replayed: false, has_told_why: false, stands: None }
+    }
+
+    /// Looks once at the log, and does what it says.
+    pub(crate) async fn once(&mut self) -> Result<(), JournalError> {
         let erasures = self.stores.erasures.clone();
         if !self.has_replayed {
             let now = self.stores.clock.now();
@@ -62,7 +71,12 @@ impl Eraser {
         }
         let log = erasures.erasures().await?;
         let now = self.stores.clock.now();
-        for erasure in log.iter().filter(|one| one.finished_at.is_none() || one.is_due(now)) {
+        let open: Vec<_> = log.iter().filter(|one| one.finished_at.is_none() || one.is_due(now)).collect();
+        if !open.is_empty() && !self.reaches_archives().await? {
+            return Ok(());
+        }
+        for erasure in open {
+            self.forget_settings(&erasure.tenant).await;
             match self.cancel_jobs(&erasure.tenant).await {
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
@@ -76,6 +90,28 @@ impl Eraser {
             }
         }
         self.walk(&log).await
+    }
+
+    /// Whether this process can delete what archives keep. Where it cannot, it leaves the whole walk to one that can: the rows are what
+    /// says that there is something to delete.
+    async fn reaches_archives(&mut self) -> Result<bool, JournalError> {
+        if self.stores.objects.is_some() || self.stores.archives.archives(None, 1).await?.is_empty() {
+            return Ok(true);
+        }
+        if !std::mem::replace(&mut self.has_told_why, true) {
+            tracing::warn!(
+                "tenants are to be erased, and archived letters are out of reach: give this scheduler [objects] url"
+            );
+        }
+        Ok(false)
+    }
+
+    /// Takes what operators had set for a tenant out of the dispatcher. Without it that is gone with the dispatcher's next life.
+    async fn forget_settings(&self, tenant: &Name) {
+        let nothing = Versioned { version: LAST_VERSION, value: TenantSettings::default() };
+        if let Err(error) = self.stores.dispatcher.apply(Setting::Tenant(tenant.clone(), nothing)).await {
+            tracing::debug!(%error, "the dispatcher keeps an erased tenant's settings for now");
+        }
     }
 
     /// Deletes what archives keep of a tenant, while its jobs' rows are still there to say that it is not done; `false` where that

@@ -4,6 +4,7 @@
 mod absent;
 mod archives;
 mod budgets;
+mod erase;
 mod lives;
 mod lost;
 mod missing;

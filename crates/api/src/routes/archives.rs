@@ -12,6 +12,7 @@ use queue_core::{
     archive::{Archive, ArchiveObject, Letter, Objects, ObjectsError, Restore},
     ids::{JobId, Name, OperationId},
     journal::PAGE_MAX_ROWS,
+    operations::OperationState,
     time::Timestamp,
 };
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,7 @@ pub(crate) struct Damage {
 ), responses(
     (status = 200, description = "so many are back", body = Restored),
     (status = 404, body = Document),
+    (status = 409, description = "the archive is still being written", body = Document),
     (status = 422, description = "this process has no place for objects, or the request is wrong", body = Document),
     (status = 503, description = "the objects cannot be read now", body = Document),
 ))]
@@ -163,6 +165,13 @@ pub(crate) async fn restore(
         return Err(Problem::new(Cause::NotFound, format!("there is no archive {id}")));
     }
     let objects = app.api.stores.objects.clone().ok_or_else(|| Problem::new(Cause::NoObjects, NO_OBJECTS))?;
+    let operation = app.api.stores.operations.operation(id).await?;
+    if operation.is_some_and(|operation| operation.state == OperationState::Running) {
+        // It would take out again what comes back, and add what is not asked for again.
+        let detail =
+            format!("archive {id} is still being written: wait until the operation of this id has ended, or abort it");
+        return Err(Problem::new(Cause::OperationRunning, detail));
+    }
     let task = {
         let app = app.clone();
         audit::spawn(async move { put_back(&app, &objects, id, dry_run, cursor).await })

@@ -20,8 +20,11 @@ async fn letters_are_put_back_once_and_as_they_were() {
     let server = &people.server;
     let path = format!("/v1/dead-letters/{}", letters[0]);
     let before = server.get(&path).await.expect(200);
-    let id = crate::server::archive(&server.stores, &letters).await.to_string();
+    let id = crate::server::archiving(&server.stores, &letters).await.to_string();
     server.get(&path).await.problem(404);
+    let early = restore(server, &id, &json!({})).await.problem(409);
+    assert!(early["detail"].as_str().unwrap().contains("still being written"), "{early}");
+    server.send(server.request(Method::DELETE, &format!("/v1/operations/{id}"))).await.expect(200);
     let listed = server.get("/v1/archives").await.expect(200);
     let archive = &listed["archives"][0];
     assert_eq!((&archive["id"], &archive["letters"], &archive["objects"]), (&json!(id), &json!(2), &json!(1)));

@@ -5,7 +5,6 @@ mod archives;
 mod audit;
 mod backlog;
 mod backups;
-mod bad_input;
 mod budgets;
 mod credentials;
 mod erasures;

@@ -12,9 +12,9 @@ WITH taken AS (
     ))
     RETURNING *
 ), folded AS (
-    INSERT INTO key_days AS d (day, key_id, spend_nanousd, tokens)
-    SELECT day, key_id, sum(spend_nanousd), sum(tokens) FROM taken GROUP BY day, key_id ORDER BY day, key_id
-    ON CONFLICT (day, key_id) DO UPDATE
+    INSERT INTO key_days AS d (day, key_id, tenant, spend_nanousd, tokens)
+    SELECT day, key_id, tenant, sum(spend_nanousd), sum(tokens) FROM taken GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    ON CONFLICT (day, key_id, tenant) DO UPDATE
     SET spend_nanousd = d.spend_nanousd + excluded.spend_nanousd, tokens = d.tokens + excluded.tokens
 )
 SELECT count(*) FROM taken

@@ -7,6 +7,7 @@ UNION ALL SELECT 'spend', count(*) FROM spend WHERE tenant = ?1
 UNION ALL SELECT 'charges', count(*) FROM charges WHERE tenant = ?1
 UNION ALL SELECT 'savings', count(*) FROM savings WHERE tenant = ?1
 UNION ALL SELECT 'cost_days', count(*) FROM cost_days WHERE tenant = ?1
+UNION ALL SELECT 'key_days', count(*) FROM key_days WHERE tenant = ?1
 UNION ALL SELECT 'archive_objects', count(*) FROM archive_objects WHERE tenant = ?1
 UNION ALL SELECT 'dead_causes', count(*) FROM dead_causes WHERE tenant = ?1
 UNION ALL SELECT 'idempotency_keys', count(*) FROM idempotency_keys

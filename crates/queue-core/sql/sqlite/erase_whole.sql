@@ -10,6 +10,7 @@ UPDATE erasures SET found = found
     + (SELECT count(*) FROM credentials c WHERE c.tenant = erasures.tenant)
     + (SELECT count(*) FROM webhook_endpoints w WHERE w.tenant = erasures.tenant)
     + (SELECT count(*) FROM cost_days d WHERE d.tenant = erasures.tenant)
+    + (SELECT count(*) FROM key_days d WHERE d.tenant = erasures.tenant)
     + (SELECT count(*) FROM archive_objects o WHERE o.tenant = erasures.tenant)
     + (SELECT count(*) FROM tenants t WHERE t.name = erasures.tenant);
 UPDATE erasures SET erased = erased + found;
@@ -29,10 +30,12 @@ WHERE owner IN (SELECT 'tenant:' || tenant FROM erasures)
                    FROM webhook_endpoints JOIN erasures USING (tenant));
 DELETE FROM webhook_endpoints WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM budgets WHERE scope IN (SELECT 'tenant:' || tenant FROM erasures UNION ALL
-                                    SELECT 'key:' || id FROM api_keys JOIN erasures USING (tenant));
+                                    SELECT 'key:' || id FROM api_keys JOIN erasures USING (tenant) UNION ALL
+                                    SELECT 'key:' || key_id FROM key_days JOIN erasures USING (tenant));
 DELETE FROM budget_alerts WHERE scope IN (SELECT 'tenant:' || tenant FROM erasures UNION ALL
-                                          SELECT 'key:' || id FROM api_keys JOIN erasures USING (tenant));
-DELETE FROM key_days WHERE key_id IN (SELECT id FROM api_keys JOIN erasures USING (tenant));
+                                          SELECT 'key:' || id FROM api_keys JOIN erasures USING (tenant) UNION ALL
+                                          SELECT 'key:' || key_id FROM key_days JOIN erasures USING (tenant));
+DELETE FROM key_days WHERE tenant IN (SELECT tenant FROM erasures);
 DELETE FROM api_keys WHERE tenant IN (SELECT tenant FROM erasures);
 UPDATE credentials
 SET state = 'deleted', reason = NULL, version = version + 1, failures = 0, kek_id = NULL, wrapped_key = NULL,

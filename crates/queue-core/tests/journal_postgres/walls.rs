@@ -163,7 +163,7 @@ async fn every_table_with_a_tenant_is_behind_the_wall() {
     let open = "SELECT string_agg(c.relname, ' ') FROM pg_class c
                 WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition
                   AND EXISTS (SELECT 1 FROM pg_attribute a WHERE a.attrelid = c.oid AND NOT a.attisdropped
-                              AND (a.attname = 'tenant' OR c.relname IN ('tenants', 'budgets', 'budget_alerts', 'key_days', 'key_tail')))
+                              AND (a.attname = 'tenant' OR c.relname IN ('tenants', 'budgets', 'budget_alerts')))
                   AND NOT (c.relrowsecurity AND c.relforcerowsecurity
                            AND 2 = (SELECT count(*) FROM pg_policy p WHERE p.polrelid = c.oid))";
     let server = PostgresServer::shared();

@@ -54,7 +54,7 @@ impl Scene {
     }
 
     /// Objects that lie in the folder, whether or not anything names them.
-    fn files(&self) -> usize {
+    pub(super) fn files(&self) -> usize {
         fn count(folder: &Path) -> usize {
             let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
             let files = |path: std::path::PathBuf| match path.is_dir() {

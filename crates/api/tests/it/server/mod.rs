@@ -29,7 +29,7 @@ use queue_core::{
     keys::Secret,
     ledger::{CallRecord, PriceBook, Saving},
     limiter::memory::MemoryLimiter,
-    operations::{self, Action, OperationState, Order, Pick, Stepped},
+    operations::{self, Action, Order, Pick, Stepped},
     request_limits::memory::MemoryRequestLimits,
     route::{Route, Routes},
     state::State,
@@ -361,6 +361,13 @@ pub async fn backup(stores: &Stores) -> BackupId {
 
 /// An archive of these dead letters, as a scheduler makes it.
 pub async fn archive(stores: &Stores, letters: &[JobId]) -> OperationId {
+    let id = archiving(stores, letters).await;
+    stores.operations.abort(id, stores.clock.now()).await.unwrap();
+    id
+}
+
+/// Archives these letters and does not end: its walker may find more.
+pub async fn archiving(stores: &Stores, letters: &[JobId]) -> OperationId {
     let filter = format!("queue = \"q-{}\"", JobId::generate());
     let order = Order {
         action: Action::Archive,
@@ -382,8 +389,7 @@ pub async fn archive(stores: &Stores, letters: &[JobId]) -> OperationId {
     let picks: Vec<_> = rows.map(|job| Pick { id: job.id, epoch: job.epoch, cost: None, holder: None }).collect();
     let whole = stores.archives.letters(&picks).await.unwrap();
     let object = stores.objects.as_ref().unwrap().keep(id, whole.into()).await.unwrap();
-    let end = Some((OperationState::Done, None));
-    let step = operations::Step { picks, objects: vec![object], end, ..operations::Step::beat(&operation, owner) };
+    let step = operations::Step { picks, objects: vec![object], ..operations::Step::beat(&operation, owner) };
     let stepped = stores.operations.step(step, now).await.unwrap();
     assert!(matches!(stepped, Stepped::Done { .. }), "{stepped:?}");
     id

@@ -42,7 +42,11 @@ fn job_of(tenant: &str, number: u32) -> NewJob {
             fingerprint: [7; 32],
             item: 0,
         }),
-        key_id: Some(Name::new(format!("{tenant}-key"))),
+        // A key of the tenant, or somebody whom an identity provider knows.
+        key_id: Some(Name::new(match number {
+            0 => format!("sub:{tenant}-person"),
+            _ => format!("{tenant}-key"),
+        })),
         webhook: Some(format!("https://{tenant}.example/")),
         payload: format!(r#"{{"messages":["{tenant}"]}}"#).into(),
         ..job()
@@ -108,7 +112,8 @@ async fn furnish(store: &Opened, tenant: &str) -> NewJob {
         at: NOW,
     };
     assert!(store.webhooks.tell_circuit(told).await.unwrap());
-    for scope in [Scope::Tenant(name.clone()), Scope::Key(Name::new(format!("{tenant}-key")))] {
+    let key = |id: String| Scope::Key(Name::new(id));
+    for scope in [Scope::Tenant(name.clone()), key(format!("{tenant}-key")), key(format!("sub:{tenant}-person"))] {
         store.budgets.set_budget(&scope, Budget { day_tokens: Some(9), ..Budget::default() }).await.unwrap();
         let (measure, period) = (Measure::Tokens, Period::Day);
         let alert = Alert { scope, measure, period, since: 0, level: 50, spent: 5, budget: 9, at: NOW };

@@ -1,4 +1,10 @@
 //! Bad requests: each gets a problem document that names the field and the reason; the server neither dies nor grows.
+//! An executable of its own, because its memory is measured.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // clippy spares only functions with #[test]
+
+#[allow(dead_code)] // the other tests' part of it
+#[path = "it/server/mod.rs"]
+mod server;
 
 use crate::server::Server;
 use reqwest::Method;
