@@ -115,6 +115,8 @@ pub struct Settings {
     pub request_limits: Rules,
     /// Where URLs that users name may lead.
     pub outbound: Allowed,
+    /// Whether a place for backups is configured, so that schedulers make them.
+    pub backups: bool,
     /// How long what is kept, as the schedulers are told, too.
     pub retention: Policy,
     /// The version that `/health` and `/openapi.json` name.
@@ -132,6 +134,7 @@ impl Default for Settings {
             policy_settles: Duration::ZERO,
             request_limits: Rules::default(),
             outbound: Allowed::default(),
+            backups: false,
             retention: Policy::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }

@@ -61,6 +61,7 @@ pub(crate) enum Cause {
     TooDear,
     TooMany,
     NoObjects,
+    NoBackups,
     Internal,
     Unavailable,
     Maintenance,
@@ -129,6 +130,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
             Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
+            Self::NoBackups => (StatusCode::UNPROCESSABLE_ENTITY, "no-backups", "There is no place for backups"),
             Self::NoObjects => (StatusCode::UNPROCESSABLE_ENTITY, "no-objects", "There is no place for archives"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     archive::{Archives, Objects},
     audit::Audit,
+    backup::Backups,
     bodies::{Bodies, LARGE_BYTES},
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
@@ -57,6 +58,8 @@ pub struct Stores {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What was ordered of backups.
+    pub backups: Arc<dyn Backups>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
     /// What is old.
@@ -92,6 +95,7 @@ pub trait Truth:
     + Webhooks
     + Audit
     + Erasures
+    + Backups
     + Schedules
     + Retention
     + 'static
@@ -112,6 +116,7 @@ impl<T> Truth for T where
         + Webhooks
         + Audit
         + Erasures
+        + Backups
         + Schedules
         + Retention
         + 'static
@@ -153,7 +158,8 @@ impl Stores {
             audit: journal.clone(),
             erasures: journal.clone(),
             schedules: journal.clone(),
-            retention: journal,
+            retention: journal.clone(),
+            backups: journal,
             dispatcher,
             breakers,
             counters,

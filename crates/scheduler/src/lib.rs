@@ -3,6 +3,7 @@
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
 mod absent;
+mod backup;
 mod bodies;
 mod budgets;
 mod cancel;
@@ -34,6 +35,7 @@ use queue_core::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use backup::{Backups, Rehearsal, Rehearsed};
 pub use rebuild::{Prepared, RebuildError, prepare};
 
 /// What the roles may be told.
@@ -48,6 +50,8 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How backups are made; `None`: not from this process.
+    pub backups: Option<Backups>,
     /// How long what is kept.
     pub retention: Policy,
     /// How the jobs of schedules get in; `None`: not from this process.
@@ -68,7 +72,7 @@ pub struct Outbound {
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
-    let retention = config.retention.clone();
+    let (retention, backups) = (config.retention.clone(), config.backups.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -80,6 +84,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
+        backup::run(stores.clone(), backups, shutdown.clone()),
         bodies::run(stores.clone(), shutdown.clone()),
         cron::run(stores.clone(), submits, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),

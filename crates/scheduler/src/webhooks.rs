@@ -156,6 +156,10 @@ impl Sender {
     pub(crate) async fn round(&mut self) -> Result<usize, JournalError> {
         let room = UNDER_WAY_MAX.saturating_sub(self.under_way.len());
         self.more = false;
+        // What a backup brought back was sent long ago, perhaps: nothing goes before somebody has said that this system is to live.
+        if self.stores.orders.awaits_confirmation().await? {
+            return Ok(0);
+        }
         if room == 0 {
             self.more = true;
             return Ok(0);

@@ -4,6 +4,7 @@
 mod archives;
 mod audit;
 mod backlog;
+mod backups;
 mod budgets;
 mod credentials;
 mod erasures;

@@ -36,6 +36,7 @@ pub(crate) struct File {
     pub(crate) auth: Auth,
     pub(crate) tls: TlsTable,
     pub(crate) budget: BudgetTable,
+    pub(crate) backup: BackupTable,
     pub(crate) webhooks: Webhooks,
     pub(crate) request_limits: RequestLimits,
     pub(crate) retention: RetentionTable,
@@ -282,6 +283,22 @@ pub(crate) struct BudgetTable {
     pub(crate) unknown_price: Option<UnknownPrice>,
     pub(crate) default_price: Option<DefaultPrice>,
     pub(crate) each_tenant: EachTenant,
+}
+
+/// `[backup]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackupTable {
+    pub(crate) url: Option<String>,
+    pub(crate) offsite: Option<String>,
+    pub(crate) recipients: Vec<String>,
+    pub(crate) identity_file: Option<PathBuf>,
+    pub(crate) daily_at: Option<String>,
+    pub(crate) drill: Option<bool>,
+    pub(crate) scratch: Option<String>,
+    pub(crate) keep_daily: Option<usize>,
+    pub(crate) keep_weekly: Option<usize>,
+    pub(crate) keep_monthly: Option<usize>,
 }
 
 /// What happens to calls whose price nobody knows, where money is limited.

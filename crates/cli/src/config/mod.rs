@@ -1,7 +1,9 @@
 //! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
 
 mod auth;
+pub(crate) mod backup;
 mod budgets;
+mod effective;
 pub(crate) mod file;
 mod providers;
 mod request_limits;
@@ -35,6 +37,7 @@ use secrecy::SecretString;
 
 pub(crate) use self::{
     auth::KeySource,
+    backup::Backup,
     budgets::Budgets,
     file::LogFormat,
     providers::{Backend, Provider, routes},
@@ -141,6 +144,10 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     /// The folder of archives; `None` where nobody said: `up` has one in its data folder, `serve` has none.
     pub(crate) objects: Option<PathBuf>,
+    /// Where backups go; `None`: nowhere.
+    pub(crate) backup: Option<Backup>,
+    /// All of this as it was told, without secrets: what a backup of the configuration keeps.
+    pub(crate) effective: serde_json::Value,
     /// From how many bytes on a payload or result lies there.
     pub(crate) large_bytes: usize,
     /// A key to create at the start if it does not exist.
@@ -260,6 +267,7 @@ impl Config {
             dispatcher,
             cache,
             objects: objects.as_deref().map(Objects::path_of).transpose()?,
+            backup: backup::backup(env, std::mem::take(&mut file.backup))?,
             large_bytes: match file.objects.large_bytes {
                 Some(bytes) if bytes < LARGE_BYTES_MIN => {
                     return Err(format!("objects.large_bytes is {bytes}; it is {LARGE_BYTES_MIN} or more"));
@@ -282,6 +290,7 @@ impl Config {
             master_keys: master_keys(env, file.credentials.master_key_file)?,
             signing_keys: auth::signing_keys(env, file.auth.signing_key_file)?,
             issuers: auth::issuers(file.auth.issuers)?,
+            effective: effective::told(flags, env, path.as_deref())?,
             file: path,
             data,
             log,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod audit;
+mod backups;
 mod bad_surroundings;
 mod bodies;
 mod canaries;

@@ -230,6 +230,47 @@ impl Objects {
         Ok(erased)
     }
 
+    /// Every file, by path: what a backup copies.
+    ///
+    /// # Errors
+    /// Where the place does not answer.
+    pub(crate) async fn paths(&self) -> Result<Vec<String>, ObjectsError> {
+        let unavailable = |error: object_store::Error| ObjectsError::Unavailable(error.to_string());
+        let (mut paths, mut files) = (Vec::new(), self.store.list(None));
+        while let Some(file) = in_time(files.try_next()).await.map_err(unavailable)? {
+            paths.push(file.location.to_string());
+        }
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// A file as it lies there; `None`: it was deleted.
+    ///
+    /// # Errors
+    /// Where the place does not answer.
+    pub(crate) async fn file(&self, path: &str) -> Result<Option<Bytes>, ObjectsError> {
+        let path = path_of(path)?;
+        match in_time(async { self.store.get(&path).await?.bytes().await }).await {
+            Ok(body) => Ok(Some(body)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(ObjectsError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Puts a file of a backup back. One that is there is left alone if it is the same.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`]: another one is there.
+    pub(crate) async fn put_back(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
+        match self.file(path).await? {
+            None => self.put(path, body).await,
+            Some(there) if there == body => Ok(()),
+            Some(_) => {
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason: "another file is there already".to_owned() })
+            }
+        }
+    }
+
     /// The letters of an object, once its checksum, their number and their tenant are what the journal has noted.
     ///
     /// # Errors

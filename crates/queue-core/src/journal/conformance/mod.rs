@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod archives;
 pub mod audit;
+pub mod backups;
 pub mod budgets;
 pub mod catalog;
 pub mod erasure;
@@ -34,6 +35,7 @@ use super::{
 use crate::{
     archive::Archives,
     audit::Audit,
+    backup::Backups,
     credentials::Vault,
     erasure::Erasures,
     error::{ErrorClass, JobError},
@@ -77,6 +79,8 @@ pub struct Opened {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What was ordered of backups.
+    pub backups: Arc<dyn Backups>,
     /// What is old.
     pub retention: Arc<dyn Retention>,
     /// What is submitted by the clock.
@@ -106,7 +110,8 @@ impl Opened {
             audit,
             erasures: store.clone(),
             schedules: store.clone(),
-            retention: store,
+            retention: store.clone(),
+            backups: store,
         }
     }
 }
@@ -165,6 +170,7 @@ macro_rules! journal_conformance {
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
+            backups: an_order_is_kept_once_and_worked_on_by_one, backups_are_paged_and_forgotten;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
                 a_step_moves_jobs_place_and_counts_together, what_had_another_life_is_left_alone, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,

@@ -48,10 +48,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0019_erasures"),
     migration!("0020_schedules"),
     migration!("0021_retention"),
+    migration!("0022_backups"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 20;
+pub const SCHEMA_OLDEST: usize = 22;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

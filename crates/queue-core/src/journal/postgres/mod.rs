@@ -7,6 +7,7 @@
 mod accept;
 mod archives;
 mod audit;
+mod backups;
 mod budgets;
 mod catalog;
 mod config;
@@ -26,6 +27,7 @@ mod reads;
 mod retention;
 mod rows;
 mod schedules;
+mod scratch;
 mod settle;
 mod sql;
 mod tenant;
@@ -58,7 +60,8 @@ use failure::Failure;
 use group::Committers;
 pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
 use money::Record;
-pub use open::{Inspection, OpenError, check, connect, inspect};
+pub use open::{Archiving, Inspection, OpenError, archiving, check, check_wall, connect, inspect};
+pub use scratch::ScratchDatabase;
 use settle::Settle;
 use transaction::{Database, Verb};
 

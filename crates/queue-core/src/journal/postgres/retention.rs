@@ -1,4 +1,4 @@
-//! What is old. Days are dropped by functions of the schema (`0020_retention.sql`), which act with the rights of the tables' owner and look
+//! What is old. Days are dropped by functions of the schema (`0021_retention.sql`), which act with the rights of the tables' owner and look
 //! again, under their lock, at what they drop.
 
 use std::collections::{BTreeMap, HashMap};

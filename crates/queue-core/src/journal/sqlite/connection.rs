@@ -31,6 +31,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
     include_str!("../../../../../migrations/sqlite/0021_schedules.sql"),
     include_str!("../../../../../migrations/sqlite/0022_retention.sql"),
+    include_str!("../../../../../migrations/sqlite/0023_backups.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

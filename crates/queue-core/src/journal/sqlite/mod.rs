@@ -7,6 +7,7 @@
 mod accept;
 mod archives;
 mod audit;
+mod backups;
 mod budgets;
 mod catalog;
 mod connection;
