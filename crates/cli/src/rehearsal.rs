@@ -324,6 +324,7 @@ fn probe(stores: &Stores) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     }
 }

@@ -26,7 +26,7 @@ impl JobId {
     }
 
     /// The smallest id of this moment: those that were made before it are below, its own and later ones are not.
-    pub fn first_of(at: crate::time::Timestamp) -> Self {
+    pub fn first_of(at: Timestamp) -> Self {
         // 48 bits of milliseconds stand in front.
         Self(Uuid::from_u128((at.0.clamp(0, (1 << 48) - 1) as u128) << 80))
     }
