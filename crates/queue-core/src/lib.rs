@@ -5,6 +5,7 @@
 
 pub mod archive;
 pub mod audit;
+pub mod bodies;
 pub mod breaker;
 pub mod budget;
 pub mod cache;

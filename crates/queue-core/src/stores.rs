@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     archive::{Archives, Objects},
     audit::Audit,
+    bodies::{Bodies, LARGE_BYTES},
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
     credentials::Vault,
@@ -67,6 +68,8 @@ pub struct Stores {
     pub events: Arc<dyn Events>,
     /// Where archives are; `None`: nowhere.
     pub objects: Option<Objects>,
+    /// Where large payloads and results are.
+    pub bodies: Bodies,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
@@ -149,9 +152,15 @@ impl Stores {
             breakers,
             counters,
             events,
+            bodies: Bodies::new(objects.clone(), LARGE_BYTES),
             objects,
             clock,
         }
+    }
+
+    /// The same, with a place for archives and for bodies of so many bytes and more.
+    pub fn with_objects(self, objects: Objects, large_bytes: usize) -> Self {
+        Self { bodies: Bodies::new(Some(objects.clone()), large_bytes), objects: Some(objects), ..self }
     }
 
     /// The stores that processes share, for a program of one's own beside them: it must be of the same version. Must be called

@@ -3,6 +3,7 @@
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
 mod absent;
+mod bodies;
 mod budgets;
 mod erase;
 mod generation;
@@ -73,6 +74,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
+        bodies::run(stores.clone(), shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
         retain::run(stores.clone(), retention, shutdown.clone()),
         promote::run(stores, filled, shutdown),

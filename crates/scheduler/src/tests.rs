@@ -3,6 +3,7 @@
 
 mod absent;
 mod archives;
+mod bodies;
 mod budgets;
 mod erase;
 mod lives;

@@ -201,6 +201,7 @@ pub(crate) async fn result(
             return Err(Problem::new(Cause::ResultGone, detail).about(id));
         };
         audit::reads_of(id, &job.tenant);
+        let result = view::whole(&app, result).await?;
         return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
     }
     let detail = match (job.standing, &job.error) {

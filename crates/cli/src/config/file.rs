@@ -83,6 +83,7 @@ pub(crate) struct Cache {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ObjectsTable {
     pub(crate) url: Option<String>,
+    pub(crate) large_bytes: Option<usize>,
 }
 
 /// Who finds an answer that was paid for.

@@ -20,6 +20,7 @@ use std::{
 
 use queue_core::{
     archive::Objects,
+    bodies::LARGE_BYTES,
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
     egress::Allowed,
@@ -48,6 +49,9 @@ use crate::{
 
 /// The file that is read where it exists and no other is named.
 const FILE_DEFAULT: &str = "longshore.toml";
+
+/// Smaller bodies cost less as a part of their row than as an object.
+const LARGE_BYTES_MIN: usize = 4_096;
 
 /// Where the API listens: this machine only.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -137,6 +141,8 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     /// The folder of archives; `None` where nobody said: `up` has one in its data folder, `serve` has none.
     pub(crate) objects: Option<PathBuf>,
+    /// From how many bytes on a payload or result lies there.
+    pub(crate) large_bytes: usize,
     /// A key to create at the start if it does not exist.
     pub(crate) admin_key: Option<SecretString>,
     /// How log lines look.
@@ -254,6 +260,12 @@ impl Config {
             dispatcher,
             cache,
             objects: objects.as_deref().map(Objects::path_of).transpose()?,
+            large_bytes: match file.objects.large_bytes {
+                Some(bytes) if bytes < LARGE_BYTES_MIN => {
+                    return Err(format!("objects.large_bytes is {bytes}; it is {LARGE_BYTES_MIN} or more"));
+                }
+                bytes => bytes.unwrap_or(LARGE_BYTES),
+            },
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: budgets::with_default(
                 prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,

@@ -3,6 +3,7 @@
 
 mod audit;
 mod bad_surroundings;
+mod bodies;
 mod canaries;
 mod coalesced_crash;
 mod concurrency_keys;
