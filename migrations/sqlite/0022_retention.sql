@@ -31,6 +31,11 @@ CREATE TABLE result_ttls (
 ) STRICT;
 CREATE INDEX result_ttls_due ON result_ttls (look_at);
 
+-- The number of a job that is gone is given again, so nothing that is kept by number may outlive its job.
+CREATE TRIGGER result_ttls_gone AFTER DELETE ON jobs BEGIN
+    DELETE FROM result_ttls WHERE seq = OLD.seq;
+END;
+
 -- How long the settled jobs of a queue are kept. NULL: as all are.
 ALTER TABLE queues ADD COLUMN retention_ms INTEGER CHECK (retention_ms > 0);
 

@@ -119,6 +119,17 @@ pub async fn a_result_goes_before_its_job(fixture: &dyn Fixture) {
     assert_eq!((looked(5_000).await, looked(5_020).await), (1, 1));
     assert!(!has(&long).await && has(&usual).await);
     assert_eq!(looked(1_000_000).await, 0, "nothing is left to be looked at");
+    // The time of a job that is gone is nobody else's, whatever number the next one gets.
+    let last = kept(1_000);
+    accept_new(&store, &last).await;
+    settle(&store, token(last.id, 0), success()).await;
+    let epoch = row(&store, last.id).await.epoch;
+    assert_eq!(store.retention.forget_jobs(vec![(last.id, epoch)]).await.unwrap(), 1);
+    let next = job();
+    accept_new(&store, &next).await;
+    settle(&store, token(next.id, 0), success()).await;
+    looked(2_000_000).await;
+    assert!(has(&next).await);
 }
 
 /// A key is honoured until it is old, and free after that; young items of a key keep its body.
