@@ -30,6 +30,11 @@ pub const COUNT_MAX: usize = 1_000_000;
 /// a day later, and later ends are noted one by one.
 pub(crate) const DAY_SLACK_MS: i64 = 2 * DAY_MS;
 
+/// The end of the last day that may be dropped whole at this cutoff: what is older and is still there goes row by row.
+pub(crate) fn days_end(cutoff: Timestamp) -> Timestamp {
+    cutoff.plus_ms(-DAY_MS).start_of_day()
+}
+
 /// Something that is kept for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -284,7 +289,8 @@ pub struct Day {
 /// Rows that go by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Payloads and kept answers of settled jobs, where they are not in tables by day.
+    /// Payloads and kept answers of settled jobs; where days have tables of their own, those of days that are old enough to be dropped and
+    /// are held, and of no day.
     Payloads,
     /// Attempts of settled jobs, likewise.
     Errors,

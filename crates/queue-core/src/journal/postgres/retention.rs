@@ -17,7 +17,7 @@ use super::{
 use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn},
+    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, days_end},
     state::Standing,
     time::Timestamp,
 };
@@ -72,7 +72,7 @@ impl Retention for PostgresJournal {
 
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError> {
         let text = match rows {
-            // They are in tables by day.
+            // They are in tables by day, and what is left of those is not counted.
             Rows::Payloads | Rows::Errors => return Ok(Pile::default()),
             Rows::Results => sql::PILE_RESULTS,
             Rows::IdempotencyKeys => sql::PILE_KEYS,
@@ -90,7 +90,7 @@ impl Retention for PostgresJournal {
     async fn sweep(&self, rows: Rows, before: Timestamp, limit: usize) -> Result<u64, JournalError> {
         let limit = limit as i64;
         match rows {
-            Rows::Payloads | Rows::Errors => Ok(0),
+            Rows::Payloads | Rows::Errors => self.write::<Old>((rows, before, limit)).await,
             Rows::Results => self.write::<Results>((before, limit)).await,
             Rows::IdempotencyKeys => self.write::<Keys>((before, limit)).await,
             Rows::CostDetails => self.write::<Costs>((before, limit)).await,
@@ -280,6 +280,50 @@ impl Verb for DropDay {
         }
         Ok(dropped)
     }
+}
+
+/// What of settled jobs lies in days that are held, and in no day.
+struct Old;
+
+#[async_trait]
+impl Verb for Old {
+    type Input = (Rows, Timestamp, i64);
+    type Output = u64;
+    /// A repeat finds them gone.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+        let mut gone = Vec::new();
+        for (rows, before, limit) in inputs {
+            let both: &[(&'static str, &'static str)] = match rows {
+                Rows::Payloads => &[(sql::MEMOS_OLD, sql::MEMOS_FORGET), (sql::PAYLOADS_OLD, sql::PAYLOADS_FORGET)],
+                _ => &[(sql::ATTEMPTS_OLD, sql::ATTEMPTS_FORGET)],
+            };
+            let mut count = 0;
+            for (find, forget) in both {
+                count += forget_found(transaction, (find, forget), *before, *limit).await?;
+            }
+            gone.push(count);
+        }
+        Ok(gone)
+    }
+}
+
+/// Takes away what the first statement finds, by the second.
+async fn forget_found(
+    transaction: &mut Transaction,
+    (find, forget): (&'static str, &'static str),
+    before: Timestamp,
+    limit: i64,
+) -> Result<u64, Failure> {
+    let connection = transaction.connection();
+    let first = JobId::first_of(days_end(before)).0;
+    let asked = sqlx::query_scalar(find).bind(before.0).bind(first).bind(limit);
+    let ids: Vec<Uuid> = asked.fetch_all(&mut *connection).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    Ok(sqlx::query(forget).bind(ids).execute(connection).await?.rows_affected())
 }
 
 struct Results;
