@@ -34,6 +34,8 @@ const NEXT_MS: i64 = 60 * 60 * 1_000;
 const SOON_MS: i64 = 60_000;
 /// How long a run may take: what is left then is left to the next one.
 const RUN_MAX: Duration = Duration::from_secs(480);
+/// How long one class may take of a run: those behind it come to theirs, and the walk over settled jobs, which is last, has the rest.
+const CLASS_MAX: Duration = Duration::from_secs(35);
 /// When others take a turn that was not given back: longer than a run takes.
 const TURN_MS: i64 = 600_000;
 /// Least pause between two steps. A step that took longer is followed by a pause as long, so that others have half of the journal's time.
@@ -93,15 +95,30 @@ pub(crate) struct Retainer {
     /// When all settled jobs were last walked over.
     walked_at: Option<Timestamp>,
     gone: BTreeMap<Class, Gone>,
-    /// When the present run has to end.
+    /// Where that walk goes on, if a run ended before it: a process that starts anew begins it anew.
+    walk_after: Option<JobId>,
+    /// When what is under way has to end.
     ends: Instant,
+    /// When the present run has to end.
+    run_ends: Instant,
     /// The run has left something.
     is_cut: bool,
 }
 
 impl Retainer {
     pub(crate) fn new(stores: Stores, policy: Policy, shutdown: CancellationToken) -> Self {
-        Self { stores, policy, shutdown, walked_at: None, gone: BTreeMap::new(), ends: Instant::now(), is_cut: false }
+        let now = Instant::now();
+        Self {
+            stores,
+            policy,
+            shutdown,
+            walked_at: None,
+            gone: BTreeMap::new(),
+            walk_after: None,
+            ends: now,
+            run_ends: now,
+            is_cut: false,
+        }
     }
 
     async fn look(&mut self) -> Result<(), JournalError> {
@@ -126,7 +143,8 @@ impl Retainer {
     /// One run over every class; what went.
     pub(crate) async fn once(&mut self, is_ordered: bool) -> BTreeMap<Class, Gone> {
         self.gone.clear();
-        (self.ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
+        (self.run_ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
+        self.ends = self.run_ends;
         if let Some(reason) = &self.policy.hold {
             tracing::info!(reason, "nothing is taken away: `retention.hold` is set");
             return BTreeMap::new();
@@ -135,7 +153,6 @@ impl Retainer {
         let ended = [
             (Class::DeadLetters, self.letters().await),
             (Class::Jobs, self.days(Part::Jobs).await),
-            (Class::Jobs, self.settled(is_ordered).await),
             (Class::Payloads, self.days(Part::Payloads).await),
             (Class::Payloads, self.days(Part::Memos).await),
             (Class::Payloads, self.rows(Class::Payloads, Rows::Payloads).await),
@@ -146,6 +163,7 @@ impl Retainer {
             (Class::CostDetails, self.rows(Class::CostDetails, Rows::CostDetails).await),
             (Class::WebhookDeliveries, self.rows(Class::WebhookDeliveries, Rows::WebhookDeliveries).await),
             (Class::Audit, self.audit_log().await),
+            (Class::Jobs, self.settled(is_ordered).await),
         ];
         for (class, result) in ended {
             if let Err(error) = result {
@@ -221,7 +239,12 @@ impl Retainer {
         added.inspect_err(|error| tracing::error!(%error, action, %detail, "the audit log has no row of this")).is_ok()
     }
 
-    /// Waits between two steps; `false` where the run has to end.
+    /// A class begins that is not the last one.
+    fn begin_share(&mut self) {
+        self.ends = self.run_ends.min(Instant::now() + CLASS_MAX);
+    }
+
+    /// Waits between two steps; `false` where the run, or the share of the class, is over.
     async fn pause(&mut self, began: Instant) -> bool {
         if Instant::now() >= self.ends {
             self.is_cut = true;
@@ -286,28 +309,29 @@ impl Retainer {
         let Some(below) = settled_bound(&cutoffs, has_days) else { return Ok(()) };
         let walks_far = cutoffs.queues.values().any(|own| cutoffs.others.is_none_or(|others| *own > others));
         let is_walked = self.walked_at.is_some_and(|at| now.since_ms(at) < WALK_EVERY_MS);
-        if walks_far && is_walked && !is_ordered {
+        if walks_far && is_walked && !is_ordered && self.walk_after.is_none() {
             return Ok(());
         }
-        let mut after = None;
+        self.ends = self.run_ends;
         loop {
             let began = Instant::now();
-            let page = self.stores.retention.settled(after, below, STEP_MAX_ROWS).await?;
-            after = page.last().map(|row| row.id);
+            let page = self.stores.retention.settled(self.walk_after, below, STEP_MAX_ROWS).await?;
             let old: Vec<(JobId, Epoch)> =
                 page.iter().filter(|row| is_old(row, &cutoffs)).map(|row| (row.id, row.epoch)).collect();
             for step in old.chunks(FORGET_MAX) {
                 let began = Instant::now();
                 let rows = self.stores.retention.forget_jobs(step.to_vec()).await?;
                 self.went(Class::Jobs, Gone { rows, ..Gone::default() });
+                self.walk_after = step.last().map(|(id, _)| *id);
                 if !self.pause(began).await {
                     return Ok(());
                 }
             }
             if page.len() < STEP_MAX_ROWS {
-                self.walked_at = Some(now);
+                (self.walked_at, self.walk_after) = (Some(now), None);
                 return Ok(());
             }
+            self.walk_after = page.last().map(|row| row.id);
             if old.is_empty() && !self.pause(began).await {
                 return Ok(());
             }
@@ -316,6 +340,7 @@ impl Retainer {
 
     async fn rows(&mut self, class: Class, rows: Rows) -> Result<(), JournalError> {
         let Some(cutoff) = self.policy.cutoff(class, self.stores.clock.now()) else { return Ok(()) };
+        self.begin_share();
         loop {
             let began = Instant::now();
             let gone = self.stores.retention.sweep(rows, cutoff, STEP_MAX_ROWS).await?;

@@ -26,6 +26,7 @@ const OBJECT_MAX_BYTES: usize = 64 * 1024 * 1024;
 impl Retainer {
     pub(super) async fn audit_log(&mut self) -> Result<(), JournalError> {
         let now = self.stores.clock.now();
+        self.begin_share();
         if let (Some(cutoff), Some(objects)) = (self.policy.cutoff(Class::Audit, now), self.stores.objects.clone()) {
             self.export(&objects, cutoff).await?;
         }
