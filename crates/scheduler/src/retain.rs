@@ -17,7 +17,7 @@ use queue_core::{
     journal::JournalError,
     operations::{Action, Begun, Order, RATE_DEFAULT_PER_S},
     retention::{
-        Class, Cutoffs, Day, Part, Policy, Rows, STEP_MAX_ROWS, droppable, is_old, letters_filter, settled_bound,
+        Class, Cutoffs, Day, Part, Policy, Rows, STEP_MAX_ROWS, Witness, droppable, is_old, letters_filter, settled_bound,
     },
     stores::Stores,
     telemetry,
@@ -32,6 +32,12 @@ const EVERY: Duration = Duration::from_secs(5);
 const NEXT_MS: i64 = 60 * 60 * 1_000;
 /// When a run that has left something is followed by another.
 const SOON_MS: i64 = 60_000;
+/// Time between two warnings of one thing.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+/// How far this process's clock may be from the journal's: more than a clock that is kept right ever is, and nothing against a day.
+const CLOCK_MAX_MS: u64 = 60_000;
+/// Where the journal has no clock: how long its newest row may lie back. A clock that is a year ahead would take everything.
+const IDLE_MAX_MS: i64 = 400 * DAY_MS;
 /// How long a run may take: what is left then is left to the next one.
 const RUN_MAX: Duration = Duration::from_secs(480);
 /// How long one class may take of a run: those behind it come to theirs, and the walk over settled jobs, which is last, has the rest.
@@ -101,6 +107,8 @@ pub(crate) struct Retainer {
     ends: Instant,
     /// When the present run has to end.
     run_ends: Instant,
+    /// When the clock was last doubted aloud.
+    warned_at: Option<Instant>,
     /// The run has left something.
     is_cut: bool,
 }
@@ -117,27 +125,66 @@ impl Retainer {
             walk_after: None,
             ends: now,
             run_ends: now,
+            warned_at: None,
             is_cut: false,
         }
     }
 
-    async fn look(&mut self) -> Result<(), JournalError> {
-        if self.policy.hold.is_none() {
+    pub(crate) async fn look(&mut self) -> Result<(), JournalError> {
+        let witness = self.stores.retention.witness().await?;
+        let wrong = self.doubts(witness);
+        if self.policy.hold.is_none() && wrong.is_none() {
             self.results().await?;
         }
         let turn = self.stores.retention.turn().await?;
-        let now = self.stores.clock.now();
+        // The turn is everybody's, so it goes by the clock that is.
+        let now = match witness {
+            Witness::Clock(at) => at,
+            Witness::Newest(Some(at)) if wrong.is_some() => at,
+            Witness::Newest(_) => self.stores.clock.now(),
+        };
         if !turn.is_due(now) {
             return Ok(());
         }
         let is_ordered = turn.orders > turn.taking;
+        if let Some(reason) = &wrong {
+            self.warn(reason);
+            if !is_ordered {
+                return Ok(());
+            }
+        }
         let Some(turn) = self.stores.retention.take_turn(turn.beat, now, now.plus_ms(TURN_MS)).await? else {
             return Ok(());
         };
-        self.once(is_ordered).await;
+        let began = Instant::now();
+        if wrong.is_none() {
+            self.once(is_ordered).await;
+        }
+        let next_ms = if self.is_cut { SOON_MS } else { NEXT_MS };
+        let now = now.plus_ms(began.elapsed().as_millis() as i64);
+        self.stores.retention.end_turn(turn.beat, now, now.plus_ms(next_ms)).await
+    }
+
+    /// Says now and then that nothing goes.
+    fn warn(&mut self, reason: &str) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            tracing::warn!(reason, "nothing is taken away: it is not certain what time it is");
+            self.warned_at = Some(Instant::now());
+        }
+    }
+
+    /// Why this process's clock is not to be trusted.
+    fn doubts(&self, witness: Witness) -> Option<String> {
         let now = self.stores.clock.now();
-        let next = now.plus_ms(if self.is_cut { SOON_MS } else { NEXT_MS });
-        self.stores.retention.end_turn(turn.beat, now, next).await
+        match witness {
+            Witness::Clock(at) if now.0.abs_diff(at.0) > CLOCK_MAX_MS => {
+                Some(format!("the clock of this process says {now}, and the journal's {at}"))
+            }
+            Witness::Newest(Some(at)) if now.since_ms(at) > IDLE_MAX_MS => {
+                Some(format!("the clock of this process says {now}, and the newest job is of {at}"))
+            }
+            Witness::Clock(_) | Witness::Newest(_) => None,
+        }
     }
 
     /// One run over every class; what went.

@@ -326,6 +326,15 @@ pub struct SettledRow {
     pub finished_at: Option<Timestamp>,
 }
 
+/// What a store knows of the time without the process that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// Its own clock.
+    Clock(Timestamp),
+    /// It has none: when the newest job was accepted, or ended; `None`: there is no job.
+    Newest(Option<Timestamp>),
+}
+
 /// Who is at it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
@@ -368,6 +377,9 @@ pub struct Note {
 /// What is old in the journal. At most 15 verbs; each write is one commit, and may be done again by anybody.
 #[async_trait]
 pub trait Retention: Send + Sync {
+    /// What speaks for the time: whoever takes away what is old by a clock that is wrong takes away what is not.
+    async fn witness(&self) -> Result<Witness, JournalError>;
+
     /// Who is at it.
     async fn turn(&self) -> Result<Turn, JournalError>;
 

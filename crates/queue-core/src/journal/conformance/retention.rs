@@ -5,7 +5,7 @@ use crate::{
     ids::{JobId, Name},
     job::{Idempotency, NewJob},
     journal::{Accepted, CostColumn, CostQuery, CostRow},
-    retention::{Class, Note, Rows},
+    retention::{Class, Note, Rows, Witness},
     state::Standing,
     time::{DAY_MS, Timestamp},
 };
@@ -55,7 +55,15 @@ async fn four(store: &Opened) -> [NewJob; 4] {
 /// Settled jobs with all that is kept of them; never one that may run, never money, and never twice.
 pub async fn settled_jobs_go_with_all_that_is_kept_of_them(fixture: &dyn Fixture) {
     let store = fixture.open().await;
+    let before = store.retention.witness().await.unwrap();
     let jobs = four(&store).await;
+    match before {
+        Witness::Clock(at) => assert!(at > Timestamp(0), "{at}"),
+        Witness::Newest(none) => {
+            assert_eq!(none, None);
+            assert!(matches!(store.retention.witness().await.unwrap(), Witness::Newest(Some(at)) if at >= NOW));
+        }
+    }
     let page = store.retention.settled(None, JobId::first_of(LATER), 100).await.unwrap();
     let ended: Vec<_> = page.iter().filter(|row| row.finished_at.is_some()).map(|row| row.id).collect();
     let mut expected = [jobs[0].id, jobs[1].id];

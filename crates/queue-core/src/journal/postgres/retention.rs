@@ -17,13 +17,18 @@ use super::{
 use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, days_end},
+    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness, days_end},
+    schedule::Schedules,
     state::Standing,
     time::Timestamp,
 };
 
 #[async_trait]
 impl Retention for PostgresJournal {
+    async fn witness(&self) -> Result<Witness, JournalError> {
+        self.store_time().await.map(Witness::Clock)
+    }
+
     async fn turn(&self) -> Result<Turn, JournalError> {
         self.ask(|pool| async move { Ok(turn(&sqlx::query(sql::RETENTION_TURN).fetch_one(&pool).await?)?) }).await
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal,
@@ -17,7 +17,7 @@ use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
     operations::Pick,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn},
+    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness},
     state::Standing,
     time::Timestamp,
 };
@@ -27,6 +27,14 @@ const STEP_MAX_ROWS: usize = 1_000;
 
 #[async_trait]
 impl Retention for SqliteJournal {
+    async fn witness(&self) -> Result<Witness, JournalError> {
+        let newest = |row: &Row<'_>| row.get(0).map(Timestamp);
+        self.readers
+            .read(move |connection| connection.prepare_cached(read::RETENTION_NEWEST)?.query_row([], newest).optional())
+            .await
+            .map(Witness::Newest)
+    }
+
     async fn turn(&self) -> Result<Turn, JournalError> {
         self.readers.read(|connection| connection.prepare_cached(read::RETENTION_TURN)?.query_row([], turn)).await
     }
