@@ -107,8 +107,8 @@ BEGIN
 END $$;
 
 -- Drops the table of a day, if all that is in it ended before `cutoff_ms` and no job of the day may run again. Returns its size in
--- bytes; NULL where it is kept, or is not there. One table a transaction, and none is waited for while others are locked:
--- whoever works beside it waits for as long as it takes to forget a file. One that is in use makes this fail, to be tried again.
+-- bytes; NULL where it is kept, or is not there. One table a transaction. Whoever works beside it waits behind the lock on the whole table,
+-- so that is asked for a moment only, and nothing else is waited for: one that is in use makes this fail, to be tried again much later.
 CREATE FUNCTION retention_drop(part text, day_ms bigint, cutoff_ms bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -127,7 +127,8 @@ BEGIN
        OR EXISTS (SELECT 1 FROM late_ends l WHERE l.day = its_day AND l.ends_at >= cutoff_ms) THEN
         RETURN NULL;
     END IF;
-    -- An autovacuum of the table is not waited for.
+    -- An autovacuum of one of them is not waited for. What a day's table goes from, the default one is told.
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', part || '_default');
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
     bytes := pg_total_relation_size(to_regclass(leaf));
     EXECUTE format('DROP TABLE %I', leaf);

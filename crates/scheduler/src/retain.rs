@@ -17,7 +17,7 @@ use queue_core::{
     journal::JournalError,
     operations::{Action, Begun, Order, RATE_DEFAULT_PER_S},
     retention::{
-        Class, Cutoffs, Day, Part, Policy, Rows, STEP_MAX_ROWS, Witness, droppable, is_old, letters_filter, settled_bound,
+        Class, Cutoffs, Part, Policy, Rows, STEP_MAX_ROWS, Witness, droppable, is_old, letters_filter, settled_bound,
     },
     stores::Stores,
     telemetry,
@@ -48,9 +48,8 @@ const TURN_MS: i64 = 600_000;
 const PACE: Duration = Duration::from_millis(100);
 /// Pause between two days that are dropped: whoever waited for the one is through before the other.
 const BETWEEN_DAYS: Duration = Duration::from_millis(2);
-/// How often a day that is in use is tried, and how long after each try.
-const DROP_TRIES: u32 = 10;
-const DROP_PAUSE: Duration = Duration::from_millis(100);
+/// How long no day is tried after one was in use: everybody waits behind a try, and what reads for long still does in a minute.
+const IN_USE: Duration = Duration::from_secs(600);
 /// Jobs of one step that are taken away row by row.
 const FORGET_MAX: usize = 1_000;
 /// Time between two walks over all settled jobs, where a queue keeps its own for a shorter time than others.
@@ -107,6 +106,8 @@ pub(crate) struct Retainer {
     ends: Instant,
     /// When the present run has to end.
     run_ends: Instant,
+    /// When a day was last found in use.
+    in_use: Option<Instant>,
     /// When the clock was last doubted aloud.
     warned_at: Option<Instant>,
     /// The run has left something.
@@ -125,6 +126,7 @@ impl Retainer {
             walk_after: None,
             ends: now,
             run_ends: now,
+            in_use: None,
             warned_at: None,
             is_cut: false,
         }
@@ -160,7 +162,11 @@ impl Retainer {
         if wrong.is_none() {
             self.once(is_ordered).await;
         }
-        let next_ms = if self.is_cut { SOON_MS } else { NEXT_MS };
+        let next_ms = match self.is_cut {
+            true => SOON_MS,
+            false if self.spares_days() => IN_USE.as_millis() as i64,
+            false => NEXT_MS,
+        };
         let now = now.plus_ms(began.elapsed().as_millis() as i64);
         self.stores.retention.end_turn(turn.beat, now, now.plus_ms(next_ms)).await
     }
@@ -311,17 +317,31 @@ impl Retainer {
         Ok(Cutoffs::of(&self.policy, &queues, self.stores.clock.now()))
     }
 
+    /// Whether days are left alone for a while, since one of them was in use.
+    fn spares_days(&self) -> bool {
+        self.in_use.is_some_and(|at| at.elapsed() < IN_USE)
+    }
+
     /// Drops tables of days.
     async fn days(&mut self, part: Part) -> Result<(), JournalError> {
         let cutoff = match part {
             Part::Jobs => self.cutoffs().await?.of_all(),
             other => self.policy.cutoff(other.class(), self.stores.clock.now()),
         };
-        let Some(cutoff) = cutoff else { return Ok(()) };
+        let Some(cutoff) = cutoff.filter(|_| !self.spares_days()) else { return Ok(()) };
         let Some(days) = self.stores.retention.days(cutoff).await? else { return Ok(()) };
         for day in droppable(&days, part, Some(cutoff)).0 {
             let began = Instant::now();
-            if let Some(bytes) = self.drop_day(day, cutoff).await? {
+            let dropped = match self.stores.retention.drop_day(day.part, day.day, cutoff).await {
+                // Somebody reads it for long, or a vacuum is at it.
+                Err(JournalError::Unavailable(reason)) => {
+                    tracing::info!(reason, day = %day.day, "a day is in use: none is dropped for a while");
+                    self.in_use = Some(Instant::now());
+                    return Ok(());
+                }
+                dropped => dropped?,
+            };
+            if let Some(bytes) = dropped {
                 let drop_ms = (began.elapsed() + BETWEEN_DAYS).as_millis() as u64;
                 self.went(part.class(), Gone { partitions: 1, bytes, drop_ms, ..Gone::default() });
             }
@@ -333,28 +353,17 @@ impl Retainer {
         Ok(())
     }
 
-    async fn drop_day(&mut self, day: Day, cutoff: Timestamp) -> Result<Option<u64>, JournalError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.stores.retention.drop_day(day.part, day.day, cutoff).await {
-                // Somebody reads it for long, or a vacuum is at it.
-                Err(JournalError::Unavailable(reason)) if tries < DROP_TRIES => {
-                    tracing::debug!(reason, day = %day.day, "a day is in use");
-                    tokio::time::sleep(DROP_PAUSE).await;
-                }
-                dropped => return dropped,
-            }
-        }
-    }
-
     /// Takes settled jobs away row by row: all of a store without tables by day, what is left of days that cannot be dropped, and the jobs of
     /// queues that keep theirs for a shorter time.
     async fn settled(&mut self, is_ordered: bool) -> Result<(), JournalError> {
         let (cutoffs, now) = (self.cutoffs().await?, self.stores.clock.now());
         let has_days = self.stores.retention.days(Timestamp(0)).await?.is_some();
-        let Some(below) = settled_bound(&cutoffs, has_days) else { return Ok(()) };
+        // What goes with its day in a while is not taken row by row meanwhile.
         let walks_far = cutoffs.queues.values().any(|own| cutoffs.others.is_none_or(|others| *own > others));
+        if self.spares_days() && !walks_far {
+            return Ok(());
+        }
+        let Some(below) = settled_bound(&cutoffs, has_days) else { return Ok(()) };
         let is_walked = self.walked_at.is_some_and(|at| now.since_ms(at) < WALK_EVERY_MS);
         if walks_far && is_walked && !is_ordered && self.walk_after.is_none() {
             return Ok(());
@@ -387,6 +396,10 @@ impl Retainer {
 
     async fn rows(&mut self, class: Class, rows: Rows) -> Result<(), JournalError> {
         let Some(cutoff) = self.policy.cutoff(class, self.stores.clock.now()) else { return Ok(()) };
+        // What goes with its day in a while is not taken row by row meanwhile.
+        if self.spares_days() && matches!(rows, Rows::Payloads | Rows::Errors) {
+            return Ok(());
+        }
         self.begin_share();
         loop {
             let began = Instant::now();
