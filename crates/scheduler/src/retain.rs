@@ -206,6 +206,7 @@ impl Retainer {
         let ended = [
             (Class::DeadLetters, self.letters().await),
             (Class::Jobs, self.days(Part::Jobs).await),
+            (Class::Jobs, self.day_notes().await),
             (Class::Payloads, self.days(Part::Payloads).await),
             (Class::Payloads, self.days(Part::Memos).await),
             (Class::Payloads, self.rows(Class::Payloads, Rows::Payloads).await),
@@ -389,6 +390,19 @@ impl Retainer {
             }
             self.walk_after = page.last().map(|row| row.id);
             if old.is_empty() && !self.pause(began).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets what was noted of days whose tables are gone. Nobody kept it for its own sake, so it counts for nothing.
+    async fn day_notes(&mut self) -> Result<(), JournalError> {
+        let Some(cutoff) = self.cutoffs().await?.of_all() else { return Ok(()) };
+        self.begin_share();
+        loop {
+            let began = Instant::now();
+            let gone = self.stores.retention.sweep(Rows::DayNotes, cutoff, STEP_MAX_ROWS).await?;
+            if gone == 0 || !self.pause(began).await {
                 return Ok(());
             }
         }

@@ -302,6 +302,8 @@ pub enum Rows {
     CostDetails,
     /// Deliveries that have ended.
     WebhookDeliveries,
+    /// What was noted of days whose tables are gone.
+    DayNotes,
 }
 
 /// What there is of such rows.

@@ -78,7 +78,7 @@ impl Retention for PostgresJournal {
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError> {
         let text = match rows {
             // They are in tables by day, and what is left of those is not counted.
-            Rows::Payloads | Rows::Errors => return Ok(Pile::default()),
+            Rows::Payloads | Rows::Errors | Rows::DayNotes => return Ok(Pile::default()),
             Rows::Results => sql::PILE_RESULTS,
             Rows::IdempotencyKeys => sql::PILE_KEYS,
             Rows::CostDetails => sql::PILE_COSTS,
@@ -99,6 +99,7 @@ impl Retention for PostgresJournal {
             Rows::Results => self.write::<Results>((before, limit)).await,
             Rows::IdempotencyKeys => self.write::<Keys>((before, limit)).await,
             Rows::CostDetails => self.write::<Costs>((before, limit)).await,
+            Rows::DayNotes => self.write::<DayNotes>((before, limit)).await,
             Rows::WebhookDeliveries => {
                 self.ask(|pool| async move {
                     let asked = sqlx::query_scalar::<_, i64>(sql::DELIVERIES_PRUNE).bind(before.0).bind(limit);
@@ -457,6 +458,24 @@ impl Verb for Costs {
                 rows += asked.execute(transaction.connection()).await?.rows_affected();
             }
             gone.push(rows);
+        }
+        Ok(gone)
+    }
+}
+
+struct DayNotes;
+
+#[async_trait]
+impl Verb for DayNotes {
+    type Input = (Timestamp, i64);
+    type Output = u64;
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+        let mut gone = Vec::new();
+        for (before, limit) in inputs {
+            let asked = sqlx::query(sql::LATE_ENDS_FORGET).bind(before.0).bind(limit);
+            gone.push(asked.execute(transaction.connection()).await?.rows_affected());
         }
         Ok(gone)
     }

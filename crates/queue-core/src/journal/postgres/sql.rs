@@ -128,6 +128,7 @@ texts! {
     KEY_USED = "key_used",
     KNOWN_JOBS = "known_jobs",
     LETTERS = "letters",
+    LATE_ENDS_FORGET = "late_ends_forget",
     LETTERS_ATTEMPTS = "letters_attempts",
     LETTERS_MEMOS = "letters_memos",
     LIST_BATCH = "list_batch" and "list_filter",

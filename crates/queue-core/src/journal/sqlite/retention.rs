@@ -94,6 +94,7 @@ impl Retention for SqliteJournal {
             Rows::IdempotencyKeys => read::PILE_KEYS,
             Rows::CostDetails => read::PILE_COSTS,
             Rows::WebhookDeliveries => read::PILE_DELIVERIES,
+            Rows::DayNotes => return Ok(Pile::default()),
         };
         let by_id = matches!(rows, Rows::Payloads | Rows::Errors);
         let most = COUNT_MAX as i64;
@@ -187,6 +188,8 @@ fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)
             gone
         }
         Rows::WebhookDeliveries => return prune(batch, &(*before, *limit)),
+        // There are no days.
+        Rows::DayNotes => 0,
     };
     Ok(changed as u64)
 }
