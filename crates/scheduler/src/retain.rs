@@ -99,6 +99,7 @@ pub(crate) struct Retainer {
     shutdown: CancellationToken,
     /// When all settled jobs were last walked over.
     walked_at: Option<Timestamp>,
+    /// What went and was not told so far: also results that went between two runs.
     gone: BTreeMap<Class, Gone>,
     /// Where that walk goes on, if a run ended before it: a process that starts anew begins it anew.
     walk_after: Option<JobId>,
@@ -136,6 +137,7 @@ impl Retainer {
         let witness = self.stores.retention.witness().await?;
         let wrong = self.doubts(witness);
         if self.policy.hold.is_none() && wrong.is_none() {
+            self.ends = Instant::now() + CLASS_MAX;
             self.results().await?;
         }
         let turn = self.stores.retention.turn().await?;
@@ -195,7 +197,6 @@ impl Retainer {
 
     /// One run over every class; what went.
     pub(crate) async fn once(&mut self, is_ordered: bool) -> BTreeMap<Class, Gone> {
-        self.gone.clear();
         (self.run_ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
         self.ends = self.run_ends;
         if let Some(reason) = &self.policy.hold {
@@ -212,7 +213,7 @@ impl Retainer {
             (Class::Payloads, self.rows(Class::Payloads, Rows::Payloads).await),
             (Class::Errors, self.days(Part::Errors).await),
             (Class::Errors, self.rows(Class::Errors, Rows::Errors).await),
-            (Class::Results, self.results().await),
+            (Class::Results, self.own_times().await),
             (Class::IdempotencyKeys, self.rows(Class::IdempotencyKeys, Rows::IdempotencyKeys).await),
             (Class::CostDetails, self.rows(Class::CostDetails, Rows::CostDetails).await),
             (Class::WebhookDeliveries, self.rows(Class::WebhookDeliveries, Rows::WebhookDeliveries).await),
@@ -428,15 +429,22 @@ impl Retainer {
         }
     }
 
+    async fn own_times(&mut self) -> Result<(), JournalError> {
+        self.begin_share();
+        self.results().await
+    }
+
     /// Looks at results whose own time may be over. Most looks find nothing, and cost a look at an index.
     async fn results(&mut self) -> Result<(), JournalError> {
         for _ in 0..RESULT_STEPS_MAX {
-            let now = self.stores.clock.now();
-            let looked = self.stores.retention.sweep(Rows::Results, now, STEP_MAX_ROWS).await?;
-            if looked == 0 || self.shutdown.is_cancelled() {
+            let (began, now) = (Instant::now(), self.stores.clock.now());
+            let step = self.stores.retention.expire_results(now, STEP_MAX_ROWS).await?;
+            if step.gone > 0 {
+                self.went(Class::Results, Gone { rows: step.gone, ..Gone::default() });
+            }
+            if step.looked == 0 || !self.pause(began).await {
                 break;
             }
-            self.went(Class::Results, Gone { rows: looked, ..Gone::default() });
         }
         Ok(())
     }

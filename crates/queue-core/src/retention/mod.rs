@@ -26,6 +26,9 @@ use crate::{
 pub const STEP_MAX_ROWS: usize = 5_000;
 /// How far is counted for people.
 pub const COUNT_MAX: usize = 1_000_000;
+/// How long the result of a job that has not succeeded is not looked at again, at the least: a short time of its own would have it looked at
+/// all the time.
+pub(crate) const LOOK_AGAIN_MS: i64 = 60_000;
 /// How old the rows of a day must be at the least before its table may go: those that were accepted in its last moment may have ended
 /// a day later, and later ends are noted one by one.
 pub(crate) const DAY_SLACK_MS: i64 = 2 * DAY_MS;
@@ -315,6 +318,15 @@ pub struct Pile {
     pub oldest: Option<Timestamp>,
 }
 
+/// What a step has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Rows that were looked at; 0: there are none.
+    pub looked: u64,
+    /// Of them, results that went.
+    pub gone: u64,
+}
+
 /// A settled job, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettledRow {
@@ -417,8 +429,12 @@ pub trait Retention: Send + Sync {
     /// What there is of rows.
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError>;
 
-    /// Takes away at most about `limit` of the rows that are older than `before`, and returns how many; 0: there are none.
+    /// Takes away at most about `limit` of the rows that are older than `before`, and returns how many; 0: there are none. Of results, that is
+    /// [`Retention::expire_results`].
     async fn sweep(&self, rows: Rows, before: Timestamp, limit: usize) -> Result<u64, JournalError>;
+
+    /// Looks at no more than about `limit` results whose own time may be over at `now`: those whose time is over go, the others are put off.
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError>;
 
     /// Settled jobs behind `after` and below `below`, by id, which is by acceptance; at most `limit`. A job that has not settled may be
     /// among them.

@@ -5,7 +5,7 @@ use crate::{
     ids::{JobId, Name},
     job::{Idempotency, NewJob},
     journal::{Accepted, CostColumn, CostQuery, CostRow},
-    retention::{Class, Note, Rows, Witness},
+    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, Witness},
     state::Standing,
     time::{DAY_MS, Timestamp},
 };
@@ -109,23 +109,24 @@ pub async fn a_result_goes_before_its_job(fixture: &dyn Fixture) {
     }
     settle(&store, token(dead.id, 0), death()).await;
     store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
-    let looked = async |ms: i64| store.retention.sweep(Rows::Results, NOW.plus_ms(ms), 100).await.unwrap();
+    let step = async |ms: i64| store.retention.expire_results(NOW.plus_ms(ms), 100).await.unwrap();
+    let looked = async |ms: i64| step(ms).await.looked;
     let has = async |one: &NewJob| store.reads.result(one.id).await.unwrap().is_some();
     assert_eq!(looked(999).await, 0);
     assert_eq!(store.retention.pile(Rows::Results, NOW.plus_ms(1_000)).await.unwrap().old, 4);
     assert_eq!(looked(1_000).await, 4, "the jobs ended 20 ms later: none is over");
     assert!(has(&short).await);
-    assert_eq!((looked(1_019).await, looked(1_020).await), (0, 1));
+    assert_eq!((looked(1_019).await, step(1_020).await), (0, Looked { looked: 1, gone: 1 }));
     assert_eq!((has(&short).await, has(&long).await, has(&usual).await), (false, true, true));
     assert_eq!(row(&store, short.id).await.standing, Standing::Succeeded);
     // One that lived until now, and one that was dead and came back.
     store.journal.redrive(dead.id, NOW.plus_ms(1_500)).await.unwrap();
     settle(&store, token(dead.id, 1), success()).await;
     settle(&store, token(live.id, 0), success()).await;
-    assert!(looked(2_000).await >= 2);
-    assert!(!has(&dead).await && !has(&live).await && has(&long).await);
-    assert_eq!((looked(5_000).await, looked(5_020).await), (1, 1));
-    assert!(!has(&long).await && has(&usual).await);
+    assert_eq!((step(5_000).await, step(5_020).await), (Looked { looked: 1, gone: 0 }, Looked { looked: 1, gone: 1 }));
+    assert!(!has(&long).await && has(&dead).await && has(&live).await, "they are put off for a minute at the least");
+    assert_eq!(step(1_000 + LOOK_AGAIN_MS).await, Looked { looked: 2, gone: 2 });
+    assert!(!has(&dead).await && !has(&live).await && has(&usual).await);
     assert_eq!(looked(1_000_000).await, 0, "nothing is left to be looked at");
     // The time of a job that is gone is nobody else's, whatever number the next one gets.
     let last = kept(1_000);

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness, days_end},
+    retention::{COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness, days_end},
     schedule::Schedules,
     state::Standing,
     time::Timestamp,
@@ -96,7 +96,7 @@ impl Retention for PostgresJournal {
         let limit = limit as i64;
         match rows {
             Rows::Payloads | Rows::Errors => self.write::<Old>((rows, before, limit)).await,
-            Rows::Results => self.write::<Results>((before, limit)).await,
+            Rows::Results => self.write::<Results>((before, limit)).await.map(|step| step.gone),
             Rows::IdempotencyKeys => self.write::<Keys>((before, limit)).await,
             Rows::CostDetails => self.write::<Costs>((before, limit)).await,
             Rows::DayNotes => self.write::<DayNotes>((before, limit)).await,
@@ -108,6 +108,10 @@ impl Retention for PostgresJournal {
                 .await
             }
         }
+    }
+
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError> {
+        self.write::<Results>((now, limit as i64)).await
     }
 
     async fn settled(&self, after: Option<JobId>, below: JobId, limit: usize) -> Result<Vec<SettledRow>, JournalError> {
@@ -337,10 +341,10 @@ struct Results;
 #[async_trait]
 impl Verb for Results {
     type Input = (Timestamp, i64);
-    type Output = u64;
+    type Output = Looked;
     const REPEATABLE: bool = true;
 
-    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<Looked>, Failure> {
         let mut looked = Vec::new();
         for (now, limit) in inputs {
             looked.push(look_at_results(transaction, *now, *limit).await?);
@@ -349,8 +353,8 @@ impl Verb for Results {
     }
 }
 
-/// Looks at results whose time may be over; how many those were.
-async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i64) -> Result<u64, Failure> {
+/// Looks at results whose time may be over.
+async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i64) -> Result<Looked, Failure> {
     let due = sqlx::query(sql::RESULTS_DUE).bind(now.0).bind(limit).fetch_all(transaction.connection()).await?;
     let mut due_of = HashMap::with_capacity(due.len());
     for row in &due {
@@ -358,7 +362,7 @@ async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i
         due_of.insert(cells.job_id()?, cells.next::<i64>()?);
     }
     if due_of.is_empty() {
-        return Ok(0);
+        return Ok(Looked::default());
     }
     let ids: Vec<Uuid> = due_of.keys().map(|id| id.0).collect();
     let mut ends = HashMap::with_capacity(ids.len());
@@ -381,16 +385,16 @@ async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i
             // A job that may run cannot end before now.
             Some((Standing::Live | Standing::Dead, _)) => {
                 later.push(id.0);
-                at.push(now.plus_ms(ttl_ms).0);
+                at.push(now.plus_ms(ttl_ms.max(LOOK_AGAIN_MS)).0);
             }
             _ => forgotten.push(id.0),
         }
     }
     let looked = (forgotten.len() + later.len()) as u64;
-    sqlx::query(sql::RESULTS_EXPIRE).bind(over).execute(transaction.connection()).await?;
+    let gone = sqlx::query(sql::RESULTS_EXPIRE).bind(over).execute(transaction.connection()).await?.rows_affected();
     sqlx::query(sql::RESULTS_FORGET).bind(forgotten).execute(transaction.connection()).await?;
     sqlx::query(sql::RESULTS_LATER).bind(later).bind(at).execute(transaction.connection()).await?;
-    Ok(looked)
+    Ok(Looked { looked, gone })
 }
 
 struct Keys;

@@ -17,7 +17,7 @@ use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
     operations::Pick,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness},
+    retention::{COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness},
     state::Standing,
     time::Timestamp,
 };
@@ -114,6 +114,11 @@ impl Retention for SqliteJournal {
         self.writer.submit(limit, (rows, before, limit), sweep).await
     }
 
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError> {
+        let limit = limit.min(STEP_MAX_ROWS);
+        self.writer.submit(limit, (now, limit), expire_results).await
+    }
+
     async fn settled(&self, after: Option<JobId>, below: JobId, limit: usize) -> Result<Vec<SettledRow>, JournalError> {
         let after = after.unwrap_or(JobId::first_of(Timestamp(0)));
         self.readers
@@ -175,10 +180,7 @@ fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)
             batch.sql.execute(Write::PayloadsForget, by_id)?
         }
         Rows::Errors => batch.sql.execute(Write::AttemptsForget, by_id)?,
-        Rows::Results => {
-            batch.sql.execute(Write::ResultsExpire, by_age)?;
-            batch.sql.execute(Write::ResultsForget, by_age)? + batch.sql.execute(Write::ResultsLater, by_age)?
-        }
+        Rows::Results => return Ok(expire_results(batch, &(*before, *limit))?.gone),
         Rows::IdempotencyKeys => batch.sql.execute(Write::IdempotencyForget, by_age)?,
         Rows::CostDetails => {
             let mut gone = 0;
@@ -192,6 +194,15 @@ fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)
         Rows::DayNotes => 0,
     };
     Ok(changed as u64)
+}
+
+fn expire_results(batch: &mut Batch<'_>, (now, limit): &(Timestamp, usize)) -> rusqlite::Result<Looked> {
+    let (at, most) = (now.0, *limit as i64);
+    let by_age = params![at, most];
+    let gone = batch.sql.execute(Write::ResultsExpire, by_age)?;
+    let forgotten = batch.sql.execute(Write::ResultsForget, by_age)?;
+    let later = batch.sql.execute(Write::ResultsLater, params![at, most, LOOK_AGAIN_MS])?;
+    Ok(Looked { looked: (forgotten + later) as u64, gone: gone as u64 })
 }
 
 fn forget_jobs(batch: &mut Batch<'_>, jobs: &[(JobId, Epoch)]) -> rusqlite::Result<u64> {
