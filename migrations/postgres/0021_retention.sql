@@ -1,7 +1,7 @@
 -- Retention: how far it is, how long results are kept whose jobs said so, and days that can be dropped without a look at their rows.
 
 -- Who is at it. Whoever takes the turn raises `beat`, at the beat that was seen: that two do the same at once costs work and
--- nothing else. Orders are counted, so that nobody's clock has to agree with another's.
+-- nothing else. Orders are counted, so that nobody's clock has to agree with another's. `remains`: what the last run has left, and why.
 CREATE TABLE retention_turn (
     one      smallint PRIMARY KEY CHECK (one = 1),
     beat     bigint   NOT NULL DEFAULT 0,
@@ -10,7 +10,8 @@ CREATE TABLE retention_turn (
     served   bigint   NOT NULL DEFAULT 0,
     began_at bigint,
     ended_at bigint,
-    due_at   bigint   NOT NULL DEFAULT 0
+    due_at   bigint   NOT NULL DEFAULT 0,
+    remains  text
 );
 INSERT INTO retention_turn (one) VALUES (1);
 

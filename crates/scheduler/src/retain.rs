@@ -50,6 +50,8 @@ const PACE: Duration = Duration::from_millis(100);
 const BETWEEN_DAYS: Duration = Duration::from_millis(2);
 /// How long no day is tried after one was in use: everybody waits behind a try, and what reads for long still does in a minute.
 const IN_USE: Duration = Duration::from_secs(600);
+/// What is said of such a day.
+const IS_IN_USE: &str = "a day is in use, and no day is tried again for ten minutes";
 /// Jobs of one step that are taken away row by row.
 const FORGET_MAX: usize = 1_000;
 /// Time between two walks over all settled jobs, where a queue keeps its own for a shorter time than others.
@@ -111,8 +113,12 @@ pub(crate) struct Retainer {
     in_use: Option<Instant>,
     /// When the clock was last doubted aloud.
     warned_at: Option<Instant>,
-    /// The run has left something.
+    /// The run has left something that the next one goes on with at once.
     is_cut: bool,
+    /// What the run has left, and why.
+    remains: BTreeMap<Class, String>,
+    /// What is under way.
+    class: Class,
 }
 
 impl Retainer {
@@ -130,6 +136,8 @@ impl Retainer {
             in_use: None,
             warned_at: None,
             is_cut: false,
+            remains: BTreeMap::new(),
+            class: Class::Jobs,
         }
     }
 
@@ -161,16 +169,21 @@ impl Retainer {
             return Ok(());
         };
         let began = Instant::now();
-        if wrong.is_none() {
-            self.once(is_ordered).await;
-        }
+        let remains = match wrong {
+            Some(reason) => Some(reason),
+            None => {
+                self.once(is_ordered).await;
+                let words = self.remains.iter().map(|(class, why)| format!("{}: {why}", class.as_str()));
+                Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
+            }
+        };
         let next_ms = match self.is_cut {
             true => SOON_MS,
             false if self.spares_days() => IN_USE.as_millis() as i64,
             false => NEXT_MS,
         };
         let now = now.plus_ms(began.elapsed().as_millis() as i64);
-        self.stores.retention.end_turn(turn.beat, now, now.plus_ms(next_ms)).await
+        self.stores.retention.end_turn(turn.beat, now, now.plus_ms(next_ms), remains).await
     }
 
     /// Says now and then that nothing goes.
@@ -199,6 +212,7 @@ impl Retainer {
     pub(crate) async fn once(&mut self, is_ordered: bool) -> BTreeMap<Class, Gone> {
         (self.run_ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
         self.ends = self.run_ends;
+        self.remains.clear();
         if let Some(reason) = &self.policy.hold {
             tracing::info!(reason, "nothing is taken away: `retention.hold` is set");
             return BTreeMap::new();
@@ -224,7 +238,7 @@ impl Retainer {
             if let Err(error) = result {
                 metrics::counter!(telemetry::RETENTION_FAILURES, "class" => class.as_str()).increment(1);
                 tracing::warn!(%error, class = class.as_str(), "what is old of a class stays until the next run");
-                self.is_cut = true;
+                self.cut(class, &error.to_string());
             }
         }
         let gone = std::mem::take(&mut self.gone);
@@ -294,20 +308,27 @@ impl Retainer {
         added.inspect_err(|error| tracing::error!(%error, action, %detail, "the audit log has no row of this")).is_ok()
     }
 
+    /// Something is left to the next run.
+    fn cut(&mut self, class: Class, why: &str) {
+        self.is_cut = true;
+        self.remains.insert(class, why.to_owned());
+    }
+
     /// A class begins that is not the last one.
-    fn begin_share(&mut self) {
+    fn begin_share(&mut self, class: Class) {
+        self.class = class;
         self.ends = self.run_ends.min(Instant::now() + CLASS_MAX);
     }
 
     /// Waits between two steps; `false` where the run, or the share of the class, is over.
     async fn pause(&mut self, began: Instant) -> bool {
         if Instant::now() >= self.ends {
-            self.is_cut = true;
+            self.cut(self.class, "its share of the run was over");
             return false;
         }
         tokio::select! {
             () = self.shutdown.cancelled() => {
-                self.is_cut = true;
+                self.cut(self.class, "the scheduler was stopped");
                 false
             }
             () = tokio::time::sleep(began.elapsed().max(PACE)) => true,
@@ -330,7 +351,11 @@ impl Retainer {
             Part::Jobs => self.cutoffs().await?.of_all(),
             other => self.policy.cutoff(other.class(), self.stores.clock.now()),
         };
-        let Some(cutoff) = cutoff.filter(|_| !self.spares_days()) else { return Ok(()) };
+        let Some(cutoff) = cutoff else { return Ok(()) };
+        if self.spares_days() {
+            self.remains.insert(part.class(), IS_IN_USE.to_owned());
+            return Ok(());
+        }
         let Some(days) = self.stores.retention.days(cutoff).await? else { return Ok(()) };
         for day in droppable(&days, part, Some(cutoff)).0 {
             let began = Instant::now();
@@ -339,6 +364,7 @@ impl Retainer {
                 Err(JournalError::Unavailable(reason)) => {
                     tracing::info!(reason, day = %day.day, "a day is in use: none is dropped for a while");
                     self.in_use = Some(Instant::now());
+                    self.remains.insert(part.class(), IS_IN_USE.to_owned());
                     return Ok(());
                 }
                 dropped => dropped?,
@@ -370,7 +396,7 @@ impl Retainer {
         if walks_far && is_walked && !is_ordered && self.walk_after.is_none() {
             return Ok(());
         }
-        self.ends = self.run_ends;
+        (self.class, self.ends) = (Class::Jobs, self.run_ends);
         loop {
             let began = Instant::now();
             let page = self.stores.retention.settled(self.walk_after, below, STEP_MAX_ROWS).await?;
@@ -399,7 +425,7 @@ impl Retainer {
     /// Forgets what was noted of days whose tables are gone. Nobody kept it for its own sake, so it counts for nothing.
     async fn day_notes(&mut self) -> Result<(), JournalError> {
         let Some(cutoff) = self.cutoffs().await?.of_all() else { return Ok(()) };
-        self.begin_share();
+        self.begin_share(Class::Jobs);
         loop {
             let began = Instant::now();
             let gone = self.stores.retention.sweep(Rows::DayNotes, cutoff, STEP_MAX_ROWS).await?;
@@ -415,7 +441,7 @@ impl Retainer {
         if self.spares_days() && matches!(rows, Rows::Payloads | Rows::Errors) {
             return Ok(());
         }
-        self.begin_share();
+        self.begin_share(class);
         if rows == Rows::CostDetails {
             if self.stores.retention.pile(rows, cutoff).await?.old == 0 {
                 return Ok(());
@@ -437,7 +463,7 @@ impl Retainer {
     }
 
     async fn own_times(&mut self) -> Result<(), JournalError> {
-        self.begin_share();
+        self.begin_share(Class::Results);
         self.results().await
     }
 

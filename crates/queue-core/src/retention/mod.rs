@@ -350,7 +350,7 @@ pub enum Witness {
 }
 
 /// Who is at it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Grows whenever somebody takes the turn.
     pub beat: i64,
@@ -366,6 +366,8 @@ pub struct Turn {
     pub ended_at: Option<Timestamp>,
     /// When the next one is due.
     pub due_at: Timestamp,
+    /// What the last run that ended has left, and why; `None`: nothing.
+    pub remains: Option<String>,
 }
 
 impl Turn {
@@ -404,8 +406,14 @@ pub trait Retention: Send + Sync {
     /// only saves work: whoever works without it does no harm.
     async fn take_turn(&self, beat: i64, now: Timestamp, until: Timestamp) -> Result<Option<Turn>, JournalError>;
 
-    /// Gives the turn back that was taken with this beat.
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError>;
+    /// Gives the turn back that was taken with this beat, and says what the run has left.
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError>;
 
     /// What went so far.
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError>;

@@ -25,7 +25,7 @@ const OBJECT_MAX_BYTES: usize = 64 * 1024 * 1024;
 impl Retainer {
     pub(super) async fn audit_log(&mut self) -> Result<(), JournalError> {
         let now = self.stores.clock.now();
-        self.begin_share();
+        self.begin_share(Class::Audit);
         if let (Some(cutoff), Some(objects)) = (self.policy.cutoff(Class::Audit, now), self.stores.objects.clone()) {
             self.export(&objects, cutoff).await?;
         }
@@ -62,7 +62,7 @@ impl Retainer {
                         reason,
                         "a day of the audit log stays: it cannot be exported as it is"
                     );
-                    self.is_cut = true;
+                    self.cut(Class::Audit, "a day cannot be exported as it is");
                     break;
                 }
             }

@@ -222,6 +222,7 @@ async fn a_clock_that_is_far_ahead_of_the_newest_row_takes_nothing() {
     assert!(scene.stores.reads.jobs(&done).await.unwrap().iter().all(Option::is_some));
     let turn = scene.stores.retention.turn().await.unwrap();
     assert_eq!((turn.orders, turn.served), (1, 1));
+    assert!(turn.remains.unwrap().contains("the newest job"), "whoever has ordered it hears why");
 }
 
 /// The log says itself what was taken out of it, the rest fits, and what was taken out lies in objects that fit, too.

@@ -24,16 +24,17 @@ pub async fn one_has_the_turn(fixture: &dyn Fixture) {
     assert!(!turn.is_due(NOW.plus_ms(499)) && turn.is_due(until), "one that is not given back ends by itself");
     let order = store.order_turn().await.unwrap();
     assert!(store.turn().await.unwrap().is_due(NOW));
-    store.end_turn(turn.beat, NOW.plus_ms(7), LATER).await.unwrap();
+    store.end_turn(turn.beat, NOW.plus_ms(7), LATER, Some("a day is in use".into())).await.unwrap();
     let seen = store.turn().await.unwrap();
     assert!(seen.is_due(NOW.plus_ms(8)) && seen.served < order, "the order came after the run had begun");
+    assert_eq!(seen.remains.as_deref(), Some("a day is in use"));
     let turn = store.take_turn(seen.beat, NOW.plus_ms(9), until).await.unwrap().unwrap();
-    store.end_turn(first.beat, NOW, NOW).await.unwrap();
+    store.end_turn(first.beat, NOW, NOW, None).await.unwrap();
     assert_eq!(store.turn().await.unwrap(), turn, "whoever has lost it gives nothing back");
-    store.end_turn(turn.beat, NOW.plus_ms(10), LATER).await.unwrap();
+    store.end_turn(turn.beat, NOW.plus_ms(10), LATER, None).await.unwrap();
     let seen = fixture.open().await.retention.turn().await.unwrap();
     assert_eq!((seen.served, seen.ended_at, seen.due_at), (order, Some(NOW.plus_ms(10)), LATER));
-    assert!(!seen.is_due(NOW.plus_ms(11)));
+    assert!(!seen.is_due(NOW.plus_ms(11)) && seen.remains.is_none());
 }
 
 /// Four jobs: a success, a cancelled one, a dead letter, a live one with an attempt behind it.

@@ -41,8 +41,14 @@ impl Retention for PostgresJournal {
         self.write::<Take>((beat, now, until)).await
     }
 
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError> {
-        self.write::<End>((beat, now, next)).await
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError> {
+        self.write::<End>((beat, now, next, remains)).await
     }
 
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError> {
@@ -138,6 +144,7 @@ fn turn(row: &PgRow) -> Result<Turn, sqlx::Error> {
         began_at: cells.time_if_any()?,
         ended_at: cells.time_if_any()?,
         due_at: cells.time()?,
+        remains: cells.next()?,
     })
 }
 
@@ -232,13 +239,13 @@ struct End;
 
 #[async_trait]
 impl Verb for End {
-    type Input = (i64, Timestamp, Timestamp);
+    type Input = (i64, Timestamp, Timestamp, Option<String>);
     type Output = ();
     const REPEATABLE: bool = true;
 
     async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<()>, Failure> {
-        for (beat, now, next) in inputs {
-            let asked = sqlx::query(sql::RETENTION_END).bind(beat).bind(now.0).bind(next.0);
+        for (beat, now, next, remains) in inputs {
+            let asked = sqlx::query(sql::RETENTION_END).bind(beat).bind(now.0).bind(next.0).bind(remains.clone());
             asked.execute(transaction.connection()).await?;
         }
         Ok(vec![(); inputs.len()])

@@ -50,11 +50,18 @@ impl Retention for SqliteJournal {
         self.writer.submit(1, (beat, now, until), take).await
     }
 
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError> {
-        let end = |batch: &mut Batch<'_>, (beat, now, next): &(i64, Timestamp, Timestamp)| {
-            batch.sql.execute(Write::RetentionEnd, params![beat, now.0, next.0]).map(drop)
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError> {
+        type End = (i64, Timestamp, Timestamp, Option<String>);
+        let end = |batch: &mut Batch<'_>, (beat, now, next, remains): &End| {
+            batch.sql.execute(Write::RetentionEnd, params![beat, now.0, next.0, remains]).map(drop)
         };
-        self.writer.submit(1, (beat, now, next), end).await
+        self.writer.submit(1, (beat, now, next, remains), end).await
     }
 
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError> {
@@ -144,6 +151,7 @@ fn turn(row: &Row<'_>) -> rusqlite::Result<Turn> {
         began_at: cells.time_if_any()?,
         ended_at: cells.time_if_any()?,
         due_at: cells.time()?,
+        remains: cells.next()?,
     })
 }
 
