@@ -5,7 +5,7 @@ use crate::{
     ids::{JobId, Name},
     job::{Idempotency, NewJob},
     journal::{Accepted, CostColumn, CostQuery, CostRow},
-    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, Witness},
+    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, TICKS_LONGER_MS, Witness},
     state::Standing,
     time::{DAY_MS, Timestamp},
 };
@@ -164,6 +164,26 @@ pub async fn keys_are_forgotten_and_free(fixture: &dyn Fixture) {
     assert_eq!(accept(of("mixed", 2, 0, 1_000)).await, Accepted::KeyReused, "its other item is young");
     assert_eq!(sweep(950).await, 1);
     assert_eq!(accept(of("mixed", 2, 0, 1_000)).await, Accepted::New);
+}
+
+/// A scheduler that was away for a weekend finds that a tick was submitted, by the key of the job.
+pub async fn keys_of_ticks_are_kept_for_longer(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let of = |owner: &str| NewJob {
+        idempotency: Some(Idempotency { owner: owner.into(), key: "1:tick".into(), fingerprint: [1; 32], item: 0 }),
+        ..job()
+    };
+    for owner in ["acme\u{1f}schedule:01936a00-0000-7000-8000-000000000001", "schedule:acme"] {
+        assert_eq!(store.journal.accept(vec![of(owner)]).await.unwrap(), [Accepted::New]);
+    }
+    let sweep = async |at: Timestamp| {
+        let old = store.retention.pile(Rows::IdempotencyKeys, at).await.unwrap().old;
+        let gone = store.retention.sweep(Rows::IdempotencyKeys, at, 1).await.unwrap();
+        assert_eq!(old, gone, "the plan says so");
+        gone
+    };
+    assert_eq!((sweep(NOW.plus_ms(1)).await, sweep(NOW.plus_ms(TICKS_LONGER_MS)).await), (1, 0));
+    assert_eq!(sweep(NOW.plus_ms(TICKS_LONGER_MS + 1)).await, 1);
 }
 
 /// The report of each column, which may not change.
