@@ -17,7 +17,10 @@ use super::{
 use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
-    retention::{COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness, days_end},
+    retention::{
+        COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness,
+        days_end,
+    },
     schedule::Schedules,
     state::Standing,
     time::Timestamp,
@@ -317,8 +320,8 @@ impl Verb for Old {
                 _ => &[(sql::ATTEMPTS_OLD, sql::ATTEMPTS_FORGET)],
             };
             let mut count = 0;
-            for (find, forget) in both {
-                count += forget_found(transaction, (find, forget), *before, *limit).await?;
+            for asked in both {
+                count += forget_found(transaction, *asked, *before, *limit).await?;
             }
             gone.push(count);
         }

@@ -17,7 +17,9 @@ use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
     operations::Pick,
-    retention::{COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness},
+    retention::{
+        COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness,
+    },
     state::Standing,
     time::Timestamp,
 };
