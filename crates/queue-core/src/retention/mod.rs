@@ -30,11 +30,10 @@ pub const COUNT_MAX: usize = 1_000_000;
 /// How long the result of a job that has not succeeded is not looked at again, at the least: a short time of its own would have it looked at
 /// all the time.
 pub(crate) const LOOK_AGAIN_MS: i64 = 60_000;
-/// How much longer the keys of schedules' ticks are kept than others: a tick that was missed is submitted for as long as
-/// [`WINDOW_MAX_MS`], by a scheduler that may not know that another did so before it died.
-pub(crate) const TICKS_LONGER_MS: i64 = WINDOW_MAX_MS + DAY_MS;
-// The texts of `idempotency_old`, `idempotency_forget` and `pile_keys` have it as a number.
-const _: () = assert!(TICKS_LONGER_MS == 691_200_000);
+// The texts of `idempotency_old`, `idempotency_forget` and `pile_keys` have it as a number: so much longer than others the keys of
+// schedules' ticks are kept. A tick that was missed is submitted for as long as the window, by a scheduler that may not know that
+// another did so before it died.
+const _: () = assert!(WINDOW_MAX_MS + DAY_MS == 691_200_000);
 /// How old the rows of a day must be at the least before its table may go: those that were accepted in its last moment may have ended
 /// a day later, and later ends are noted one by one.
 pub(crate) const DAY_SLACK_MS: i64 = 2 * DAY_MS;

@@ -5,11 +5,14 @@ use crate::{
     ids::{JobId, Name},
     job::{Idempotency, NewJob},
     journal::{Accepted, CostColumn, CostQuery, CostRow},
-    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, TICKS_LONGER_MS, Witness},
+    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, Witness},
+    schedule::WINDOW_MAX_MS,
     state::Standing,
     time::{DAY_MS, Timestamp},
 };
 
+/// So much longer than others the keys of ticks are kept.
+const TICKS_LONGER_MS: i64 = WINDOW_MAX_MS + DAY_MS;
 /// Long after every id of this suite was made.
 const LATER: Timestamp = Timestamp(NOW.0 + 1_000 * DAY_MS);
 
