@@ -253,6 +253,9 @@ async fn old_audit_rows_are_exported_before_they_go() {
     left.iter().try_for_each(|row| chain.follow(row)).unwrap();
     let heads = scene.stores.audit.audit_heads().await.unwrap();
     assert_eq!(chain.end(heads.first().copied()), Ok(()));
+    let days = std::fs::read_dir(scene.folder.path().join("objects").join("audit")).unwrap();
+    let objects = days.flat_map(|day| std::fs::read_dir(day.unwrap().path()).unwrap()).count();
+    assert_eq!(objects, 2, "one for each day, however often it was written");
     let file = scene.folder.path().join("objects").join(&floor.path);
     let lines = String::from_utf8(zstd::decode_all(&*std::fs::read(file).unwrap()).unwrap()).unwrap();
     let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
