@@ -1,7 +1,7 @@
 -- Retention: how far it is, how long results are kept whose jobs said so, and days that can be dropped without a look at their rows.
 
 -- Who is at it. Whoever takes the turn raises `beat`, at the beat that was seen: that two do the same at once costs work and
--- nothing else. Orders are counted, so that nobody's clock has to agree with another's.
+-- nothing else. Orders are counted, so that nobody's clock has to agree with another's. `remains`: what the last run has left, and why.
 CREATE TABLE retention_turn (
     one      smallint PRIMARY KEY CHECK (one = 1),
     beat     bigint   NOT NULL DEFAULT 0,
@@ -10,7 +10,8 @@ CREATE TABLE retention_turn (
     served   bigint   NOT NULL DEFAULT 0,
     began_at bigint,
     ended_at bigint,
-    due_at   bigint   NOT NULL DEFAULT 0
+    due_at   bigint   NOT NULL DEFAULT 0,
+    remains  text
 );
 INSERT INTO retention_turn (one) VALUES (1);
 
@@ -37,7 +38,8 @@ ALTER TABLE queues ADD COLUMN retention_ms bigint CHECK (retention_ms > 0);
 -- Keys are forgotten by age.
 CREATE INDEX idempotency_keys_age ON idempotency_keys (created_at);
 
--- Jobs that ended more than a day after they were accepted: the others of a day have all ended two days after it began.
+-- Jobs that ended more than a day after they were accepted: the others of a day have all ended two days after it began. Those of a day
+-- outlive its table, and go in steps of their own: nobody waits for them under the lock that a table is dropped with.
 CREATE TABLE late_ends (
     day     date   NOT NULL,
     ends_at bigint NOT NULL
@@ -107,8 +109,8 @@ BEGIN
 END $$;
 
 -- Drops the table of a day, if all that is in it ended before `cutoff_ms` and no job of the day may run again. Returns its size in
--- bytes; NULL where it is kept, or is not there. One table a transaction, and none is waited for while others are locked:
--- whoever works beside it waits for as long as it takes to forget a file. One that is in use makes this fail, to be tried again.
+-- bytes; NULL where it is kept, or is not there. One table a transaction. Whoever works beside it waits behind the lock on the whole table,
+-- so that is asked for a moment only, and nothing else is waited for: one that is in use makes this fail, to be tried again much later.
 CREATE FUNCTION retention_drop(part text, day_ms bigint, cutoff_ms bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -127,13 +129,11 @@ BEGIN
        OR EXISTS (SELECT 1 FROM late_ends l WHERE l.day = its_day AND l.ends_at >= cutoff_ms) THEN
         RETURN NULL;
     END IF;
-    -- An autovacuum of the table is not waited for.
+    -- An autovacuum of one of them is not waited for. What a day's table goes from, the default one is told.
+    EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', part || '_default');
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
     bytes := pg_total_relation_size(to_regclass(leaf));
     EXECUTE format('DROP TABLE %I', leaf);
-    IF part = 'settled_jobs' THEN
-        DELETE FROM late_ends l WHERE l.day = its_day;
-    END IF;
     RETURN bytes;
 END $$;
 

@@ -1,7 +1,7 @@
 -- Retention: how far it is, how long results are kept whose jobs said so, and where the audit log begins.
 
 -- Who is at it. Whoever takes the turn raises `beat`, at the beat that was seen. Orders are counted, so that nobody's clock has to
--- agree with another's.
+-- agree with another's. `remains`: what the last run has left, and why.
 CREATE TABLE retention_turn (
     one      INTEGER PRIMARY KEY CHECK (one = 1),
     beat     INTEGER NOT NULL DEFAULT 0,
@@ -10,7 +10,8 @@ CREATE TABLE retention_turn (
     served   INTEGER NOT NULL DEFAULT 0,
     began_at INTEGER,
     ended_at INTEGER,
-    due_at   INTEGER NOT NULL DEFAULT 0
+    due_at   INTEGER NOT NULL DEFAULT 0,
+    remains  TEXT
 ) STRICT;
 INSERT INTO retention_turn (one) VALUES (1);
 
@@ -30,6 +31,11 @@ CREATE TABLE result_ttls (
     look_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX result_ttls_due ON result_ttls (look_at);
+
+-- The number of a job that is gone is given again, so nothing that is kept by number may outlive its job.
+CREATE TRIGGER result_ttls_gone AFTER DELETE ON jobs BEGIN
+    DELETE FROM result_ttls WHERE seq = OLD.seq;
+END;
 
 -- How long the settled jobs of a queue are kept. NULL: as all are.
 ALTER TABLE queues ADD COLUMN retention_ms INTEGER CHECK (retention_ms > 0);

@@ -17,7 +17,7 @@ use queue_core::{
     journal::JournalError,
     operations::{Action, Begun, Order, RATE_DEFAULT_PER_S},
     retention::{
-        Class, Cutoffs, Day, Part, Policy, Rows, STEP_MAX_ROWS, droppable, is_old, letters_filter, settled_bound,
+        Class, Cutoffs, Part, Policy, Rows, STEP_MAX_ROWS, Witness, droppable, is_old, letters_filter, settled_bound,
     },
     stores::Stores,
     telemetry,
@@ -32,17 +32,26 @@ const EVERY: Duration = Duration::from_secs(5);
 const NEXT_MS: i64 = 60 * 60 * 1_000;
 /// When a run that has left something is followed by another.
 const SOON_MS: i64 = 60_000;
+/// Time between two warnings of one thing.
+const WARN_EVERY: Duration = Duration::from_secs(600);
+/// How far this process's clock may be from the journal's: more than a clock that is kept right ever is, and nothing against a day.
+const CLOCK_MAX_MS: u64 = 60_000;
+/// Where the journal has no clock: how long its newest row may lie back. A clock that is a year ahead would take everything.
+const IDLE_MAX_MS: i64 = 400 * DAY_MS;
 /// How long a run may take: what is left then is left to the next one.
 const RUN_MAX: Duration = Duration::from_secs(480);
+/// How long one class may take of a run: those behind it come to theirs, and the walk over settled jobs, which is last, has the rest.
+const CLASS_MAX: Duration = Duration::from_secs(35);
 /// When others take a turn that was not given back: longer than a run takes.
 const TURN_MS: i64 = 600_000;
 /// Least pause between two steps. A step that took longer is followed by a pause as long, so that others have half of the journal's time.
 const PACE: Duration = Duration::from_millis(100);
 /// Pause between two days that are dropped: whoever waited for the one is through before the other.
 const BETWEEN_DAYS: Duration = Duration::from_millis(2);
-/// How often a day that is in use is tried, and how long after each try.
-const DROP_TRIES: u32 = 10;
-const DROP_PAUSE: Duration = Duration::from_millis(100);
+/// How long no day is tried after one was in use: everybody waits behind a try, and what reads for long still does in a minute.
+const IN_USE: Duration = Duration::from_secs(600);
+/// What is said of such a day.
+const IS_IN_USE: &str = "a day is in use, and no day is tried again for ten minutes";
 /// Jobs of one step that are taken away row by row.
 const FORGET_MAX: usize = 1_000;
 /// Time between two walks over all settled jobs, where a queue keeps its own for a shorter time than others.
@@ -92,41 +101,118 @@ pub(crate) struct Retainer {
     shutdown: CancellationToken,
     /// When all settled jobs were last walked over.
     walked_at: Option<Timestamp>,
+    /// What went and was not told so far: also results that went between two runs.
     gone: BTreeMap<Class, Gone>,
-    /// When the present run has to end.
+    /// Where that walk goes on, if a run ended before it: a process that starts anew begins it anew.
+    walk_after: Option<JobId>,
+    /// When what is under way has to end.
     ends: Instant,
-    /// The run has left something.
+    /// When the present run has to end.
+    run_ends: Instant,
+    /// When a day was last found in use.
+    in_use: Option<Instant>,
+    /// When the clock was last doubted aloud.
+    warned_at: Option<Instant>,
+    /// The run has left something that the next one goes on with at once.
     is_cut: bool,
+    /// What the run has left, and why.
+    remains: BTreeMap<Class, String>,
+    /// What is under way.
+    class: Class,
 }
 
 impl Retainer {
     pub(crate) fn new(stores: Stores, policy: Policy, shutdown: CancellationToken) -> Self {
-        Self { stores, policy, shutdown, walked_at: None, gone: BTreeMap::new(), ends: Instant::now(), is_cut: false }
+        let now = Instant::now();
+        Self {
+            stores,
+            policy,
+            shutdown,
+            walked_at: None,
+            gone: BTreeMap::new(),
+            walk_after: None,
+            ends: now,
+            run_ends: now,
+            in_use: None,
+            warned_at: None,
+            is_cut: false,
+            remains: BTreeMap::new(),
+            class: Class::Jobs,
+        }
     }
 
-    async fn look(&mut self) -> Result<(), JournalError> {
-        if self.policy.hold.is_none() {
+    pub(crate) async fn look(&mut self) -> Result<(), JournalError> {
+        let witness = self.stores.retention.witness().await?;
+        let wrong = self.doubts(witness);
+        if self.policy.hold.is_none() && wrong.is_none() {
+            self.ends = Instant::now() + CLASS_MAX;
             self.results().await?;
         }
         let turn = self.stores.retention.turn().await?;
-        let now = self.stores.clock.now();
+        // The turn is everybody's, so it goes by the clock that is.
+        let now = match witness {
+            Witness::Clock(at) => at,
+            Witness::Newest(Some(at)) if wrong.is_some() => at,
+            Witness::Newest(_) => self.stores.clock.now(),
+        };
         if !turn.is_due(now) {
             return Ok(());
         }
         let is_ordered = turn.orders > turn.taking;
+        if let Some(reason) = &wrong {
+            self.warn(reason);
+            if !is_ordered {
+                return Ok(());
+            }
+        }
         let Some(turn) = self.stores.retention.take_turn(turn.beat, now, now.plus_ms(TURN_MS)).await? else {
             return Ok(());
         };
-        self.once(is_ordered).await;
+        let began = Instant::now();
+        let remains = match wrong {
+            Some(reason) => Some(reason),
+            None => {
+                self.once(is_ordered).await;
+                let words = self.remains.iter().map(|(class, why)| format!("{}: {why}", class.as_str()));
+                Some(words.collect::<Vec<_>>().join("; ")).filter(|words| !words.is_empty())
+            }
+        };
+        let next_ms = match self.is_cut {
+            true => SOON_MS,
+            false if self.spares_days() => IN_USE.as_millis() as i64,
+            false => NEXT_MS,
+        };
+        let now = now.plus_ms(began.elapsed().as_millis() as i64);
+        self.stores.retention.end_turn(turn.beat, now, now.plus_ms(next_ms), remains).await
+    }
+
+    /// Says now and then that nothing goes.
+    fn warn(&mut self, reason: &str) {
+        if self.warned_at.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
+            tracing::warn!(reason, "nothing is taken away: it is not certain what time it is");
+            self.warned_at = Some(Instant::now());
+        }
+    }
+
+    /// Why this process's clock is not to be trusted.
+    fn doubts(&self, witness: Witness) -> Option<String> {
         let now = self.stores.clock.now();
-        let next = now.plus_ms(if self.is_cut { SOON_MS } else { NEXT_MS });
-        self.stores.retention.end_turn(turn.beat, now, next).await
+        match witness {
+            Witness::Clock(at) if now.0.abs_diff(at.0) > CLOCK_MAX_MS => {
+                Some(format!("the clock of this process says {now}, and the journal's {at}"))
+            }
+            Witness::Newest(Some(at)) if now.since_ms(at) > IDLE_MAX_MS => {
+                Some(format!("the clock of this process says {now}, and the newest job is of {at}"))
+            }
+            Witness::Clock(_) | Witness::Newest(_) => None,
+        }
     }
 
     /// One run over every class; what went.
     pub(crate) async fn once(&mut self, is_ordered: bool) -> BTreeMap<Class, Gone> {
-        self.gone.clear();
-        (self.ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
+        (self.run_ends, self.is_cut) = (Instant::now() + RUN_MAX, false);
+        self.ends = self.run_ends;
+        self.remains.clear();
         if let Some(reason) = &self.policy.hold {
             tracing::info!(reason, "nothing is taken away: `retention.hold` is set");
             return BTreeMap::new();
@@ -135,23 +221,24 @@ impl Retainer {
         let ended = [
             (Class::DeadLetters, self.letters().await),
             (Class::Jobs, self.days(Part::Jobs).await),
-            (Class::Jobs, self.settled(is_ordered).await),
+            (Class::Jobs, self.day_notes().await),
             (Class::Payloads, self.days(Part::Payloads).await),
             (Class::Payloads, self.days(Part::Memos).await),
             (Class::Payloads, self.rows(Class::Payloads, Rows::Payloads).await),
             (Class::Errors, self.days(Part::Errors).await),
             (Class::Errors, self.rows(Class::Errors, Rows::Errors).await),
-            (Class::Results, self.results().await),
+            (Class::Results, self.own_times().await),
             (Class::IdempotencyKeys, self.rows(Class::IdempotencyKeys, Rows::IdempotencyKeys).await),
             (Class::CostDetails, self.rows(Class::CostDetails, Rows::CostDetails).await),
             (Class::WebhookDeliveries, self.rows(Class::WebhookDeliveries, Rows::WebhookDeliveries).await),
             (Class::Audit, self.audit_log().await),
+            (Class::Jobs, self.settled(is_ordered).await),
         ];
         for (class, result) in ended {
             if let Err(error) = result {
                 metrics::counter!(telemetry::RETENTION_FAILURES, "class" => class.as_str()).increment(1);
                 tracing::warn!(%error, class = class.as_str(), "what is old of a class stays until the next run");
-                self.is_cut = true;
+                self.cut(class, &error.to_string());
             }
         }
         let gone = std::mem::take(&mut self.gone);
@@ -221,15 +308,27 @@ impl Retainer {
         added.inspect_err(|error| tracing::error!(%error, action, %detail, "the audit log has no row of this")).is_ok()
     }
 
-    /// Waits between two steps; `false` where the run has to end.
+    /// Something is left to the next run.
+    fn cut(&mut self, class: Class, why: &str) {
+        self.is_cut = true;
+        self.remains.insert(class, why.to_owned());
+    }
+
+    /// A class begins that is not the last one.
+    fn begin_share(&mut self, class: Class) {
+        self.class = class;
+        self.ends = self.run_ends.min(Instant::now() + CLASS_MAX);
+    }
+
+    /// Waits between two steps; `false` where the run, or the share of the class, is over.
     async fn pause(&mut self, began: Instant) -> bool {
         if Instant::now() >= self.ends {
-            self.is_cut = true;
+            self.cut(self.class, "its share of the run was over");
             return false;
         }
         tokio::select! {
             () = self.shutdown.cancelled() => {
-                self.is_cut = true;
+                self.cut(self.class, "the scheduler was stopped");
                 false
             }
             () = tokio::time::sleep(began.elapsed().max(PACE)) => true,
@@ -241,6 +340,11 @@ impl Retainer {
         Ok(Cutoffs::of(&self.policy, &queues, self.stores.clock.now()))
     }
 
+    /// Whether days are left alone for a while, since one of them was in use.
+    fn spares_days(&self) -> bool {
+        self.in_use.is_some_and(|at| at.elapsed() < IN_USE)
+    }
+
     /// Drops tables of days.
     async fn days(&mut self, part: Part) -> Result<(), JournalError> {
         let cutoff = match part {
@@ -248,10 +352,24 @@ impl Retainer {
             other => self.policy.cutoff(other.class(), self.stores.clock.now()),
         };
         let Some(cutoff) = cutoff else { return Ok(()) };
+        if self.spares_days() {
+            self.remains.insert(part.class(), IS_IN_USE.to_owned());
+            return Ok(());
+        }
         let Some(days) = self.stores.retention.days(cutoff).await? else { return Ok(()) };
         for day in droppable(&days, part, Some(cutoff)).0 {
             let began = Instant::now();
-            if let Some(bytes) = self.drop_day(day, cutoff).await? {
+            let dropped = match self.stores.retention.drop_day(day.part, day.day, cutoff).await {
+                // Somebody reads it for long, or a vacuum is at it.
+                Err(JournalError::Unavailable(reason)) => {
+                    tracing::info!(reason, day = %day.day, "a day is in use: none is dropped for a while");
+                    self.in_use = Some(Instant::now());
+                    self.remains.insert(part.class(), IS_IN_USE.to_owned());
+                    return Ok(());
+                }
+                dropped => dropped?,
+            };
+            if let Some(bytes) = dropped {
                 let drop_ms = (began.elapsed() + BETWEEN_DAYS).as_millis() as u64;
                 self.went(part.class(), Gone { partitions: 1, bytes, drop_ms, ..Gone::default() });
             }
@@ -263,52 +381,55 @@ impl Retainer {
         Ok(())
     }
 
-    async fn drop_day(&mut self, day: Day, cutoff: Timestamp) -> Result<Option<u64>, JournalError> {
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            match self.stores.retention.drop_day(day.part, day.day, cutoff).await {
-                // Somebody reads it for long, or a vacuum is at it.
-                Err(JournalError::Unavailable(reason)) if tries < DROP_TRIES => {
-                    tracing::debug!(reason, day = %day.day, "a day is in use");
-                    tokio::time::sleep(DROP_PAUSE).await;
-                }
-                dropped => return dropped,
-            }
-        }
-    }
-
     /// Takes settled jobs away row by row: all of a store without tables by day, what is left of days that cannot be dropped, and the jobs of
     /// queues that keep theirs for a shorter time.
     async fn settled(&mut self, is_ordered: bool) -> Result<(), JournalError> {
         let (cutoffs, now) = (self.cutoffs().await?, self.stores.clock.now());
         let has_days = self.stores.retention.days(Timestamp(0)).await?.is_some();
-        let Some(below) = settled_bound(&cutoffs, has_days) else { return Ok(()) };
+        // What goes with its day in a while is not taken row by row meanwhile.
         let walks_far = cutoffs.queues.values().any(|own| cutoffs.others.is_none_or(|others| *own > others));
-        let is_walked = self.walked_at.is_some_and(|at| now.since_ms(at) < WALK_EVERY_MS);
-        if walks_far && is_walked && !is_ordered {
+        if self.spares_days() && !walks_far {
             return Ok(());
         }
-        let mut after = None;
+        let Some(below) = settled_bound(&cutoffs, has_days) else { return Ok(()) };
+        let is_walked = self.walked_at.is_some_and(|at| now.since_ms(at) < WALK_EVERY_MS);
+        if walks_far && is_walked && !is_ordered && self.walk_after.is_none() {
+            return Ok(());
+        }
+        (self.class, self.ends) = (Class::Jobs, self.run_ends);
         loop {
             let began = Instant::now();
-            let page = self.stores.retention.settled(after, below, STEP_MAX_ROWS).await?;
-            after = page.last().map(|row| row.id);
+            let page = self.stores.retention.settled(self.walk_after, below, STEP_MAX_ROWS).await?;
             let old: Vec<(JobId, Epoch)> =
                 page.iter().filter(|row| is_old(row, &cutoffs)).map(|row| (row.id, row.epoch)).collect();
             for step in old.chunks(FORGET_MAX) {
                 let began = Instant::now();
                 let rows = self.stores.retention.forget_jobs(step.to_vec()).await?;
                 self.went(Class::Jobs, Gone { rows, ..Gone::default() });
+                self.walk_after = step.last().map(|(id, _)| *id);
                 if !self.pause(began).await {
                     return Ok(());
                 }
             }
             if page.len() < STEP_MAX_ROWS {
-                self.walked_at = Some(now);
+                (self.walked_at, self.walk_after) = (Some(now), None);
                 return Ok(());
             }
+            self.walk_after = page.last().map(|row| row.id);
             if old.is_empty() && !self.pause(began).await {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Forgets what was noted of days whose tables are gone. Nobody kept it for its own sake, so it counts for nothing.
+    async fn day_notes(&mut self) -> Result<(), JournalError> {
+        let Some(cutoff) = self.cutoffs().await?.of_all() else { return Ok(()) };
+        self.begin_share(Class::Jobs);
+        loop {
+            let began = Instant::now();
+            let gone = self.stores.retention.sweep(Rows::DayNotes, cutoff, STEP_MAX_ROWS).await?;
+            if gone == 0 || !self.pause(began).await {
                 return Ok(());
             }
         }
@@ -316,6 +437,18 @@ impl Retainer {
 
     async fn rows(&mut self, class: Class, rows: Rows) -> Result<(), JournalError> {
         let Some(cutoff) = self.policy.cutoff(class, self.stores.clock.now()) else { return Ok(()) };
+        // What goes with its day in a while is not taken row by row meanwhile.
+        if self.spares_days() && matches!(rows, Rows::Payloads | Rows::Errors) {
+            return Ok(());
+        }
+        self.begin_share(class);
+        if rows == Rows::CostDetails {
+            if self.stores.retention.pile(rows, cutoff).await?.old == 0 {
+                return Ok(());
+            }
+            // Said before the first of them goes: a report that needs single calls must not be answered from a part of them.
+            self.stores.retention.note(class, 0, self.stores.clock.now(), Some(cutoff)).await?;
+        }
         loop {
             let began = Instant::now();
             let gone = self.stores.retention.sweep(rows, cutoff, STEP_MAX_ROWS).await?;
@@ -329,15 +462,22 @@ impl Retainer {
         }
     }
 
+    async fn own_times(&mut self) -> Result<(), JournalError> {
+        self.begin_share(Class::Results);
+        self.results().await
+    }
+
     /// Looks at results whose own time may be over. Most looks find nothing, and cost a look at an index.
     async fn results(&mut self) -> Result<(), JournalError> {
         for _ in 0..RESULT_STEPS_MAX {
-            let now = self.stores.clock.now();
-            let looked = self.stores.retention.sweep(Rows::Results, now, STEP_MAX_ROWS).await?;
-            if looked == 0 || self.shutdown.is_cancelled() {
+            let (began, now) = (Instant::now(), self.stores.clock.now());
+            let step = self.stores.retention.expire_results(now, STEP_MAX_ROWS).await?;
+            if step.gone > 0 {
+                self.went(Class::Results, Gone { rows: step.gone, ..Gone::default() });
+            }
+            if step.looked == 0 || !self.pause(began).await {
                 break;
             }
-            self.went(Class::Results, Gone { rows: looked, ..Gone::default() });
         }
         Ok(())
     }

@@ -46,6 +46,10 @@ pub(crate) struct RetentionView {
     /// When the next run is due.
     #[schema(value_type = String, format = DateTime)]
     due_at: Timestamp,
+    /// What the last run that ended has left, and why; absent: nothing that it knew of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "jobs: a day is in use")]
+    remains: Option<String>,
     /// Runs that were ordered so far.
     orders: i64,
     /// Of them, those that have ended.
@@ -121,9 +125,9 @@ pub(crate) struct OrderView {
 impl RetentionView {
     fn of(plan: Plan, turn: Turn) -> Self {
         let Plan { at, hold, ahead_to, lines } = plan;
-        let Turn { orders, served, began_at, ended_at, due_at, .. } = turn;
+        let Turn { orders, served, began_at, ended_at, due_at, remains, .. } = turn;
         let classes = lines.into_iter().map(ClassView::from).collect();
-        Self { at, hold, ahead_to, began_at, ended_at, due_at: due_at.max(at), orders, served, classes }
+        Self { at, hold, ahead_to, began_at, ended_at, due_at: due_at.max(at), remains, orders, served, classes }
     }
 }
 

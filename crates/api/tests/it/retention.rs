@@ -3,7 +3,7 @@
 use crate::server::{Hand, Server};
 use queue_core::{
     audit::AuditEntry,
-    retention::{Class, Policy, Rows},
+    retention::{Class, Policy},
     time::DAY_MS,
 };
 use serde_json::{Value, json};
@@ -51,7 +51,7 @@ async fn queues_and_results_have_times_of_their_own() {
     }
     let now = server.stores.clock.now();
     server.get(&format!("/v1/jobs/{short}/result")).await.expect(200);
-    while server.stores.retention.sweep(Rows::Results, now.plus_ms(2 * 3_600_000), 10).await.unwrap() > 0 {}
+    while server.stores.retention.expire_results(now.plus_ms(2 * 3_600_000), 10).await.unwrap().looked > 0 {}
     let problem = server.get(&format!("/v1/jobs/{short}/result")).await.problem(410);
     assert_eq!(problem["title"], "The result was kept for as long as it was asked for");
     let job = server.get(&format!("/v1/jobs/{short}")).await.expect(200);

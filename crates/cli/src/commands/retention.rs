@@ -89,7 +89,10 @@ async fn order(operator: &Operator, detach: bool) -> Outcome {
         let body = operator.client.get(&["v1", "retention"], &[]).await?;
         if body["served"].as_i64().is_some_and(|served| served >= number) {
             operator.out.show(&body, || show(&body));
-            return Ok(Exit::Ok);
+            return match body["remains"].as_str() {
+                Some(remains) => Err(Failure::error(format!("the run has ended, and has left something: {remains}"))),
+                None => Ok(Exit::Ok),
+            };
         }
         if Instant::now() >= ends {
             return Err(Failure::error("no scheduler has ended the run so far: is one running? It is still ordered"));

@@ -5,3 +5,4 @@
 DELETE FROM idempotency_keys k
 USING unnest($1::text[], $2::text[]) AS asked (tenant, key)
 WHERE k.tenant = asked.tenant AND k.key = asked.key AND k.created_at < $3
+      AND (k.created_at < $3 - 691200000 OR strpos(k.tenant, chr(31) || 'schedule:') = 0)

@@ -1,5 +1,5 @@
 -- Purpose:   who is at retention, and what was ordered.
 -- Arguments: none.
--- Returns:   beat, orders, taking, served, began_at, ended_at, due_at.
+-- Returns:   beat, orders, taking, served, began_at, ended_at, due_at, remains.
 -- Invariant: writes nothing.
-SELECT beat, orders, taking, served, began_at, ended_at, due_at FROM retention_turn;
+SELECT beat, orders, taking, served, began_at, ended_at, due_at, remains FROM retention_turn;

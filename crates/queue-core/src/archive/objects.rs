@@ -129,7 +129,7 @@ impl Objects {
         self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into()).await
     }
 
-    /// Writes lines as a new object, compressed, reads it back, and returns its SHA-256.
+    /// Writes lines as an object, compressed, reads it back, and returns its SHA-256. One of this name is an earlier try's, and is written over.
     ///
     /// # Errors
     /// [`ObjectsError::Damaged`]: what was read back is not what was written.
@@ -137,7 +137,9 @@ impl Objects {
         let body = blocking(move || zstd::bulk::compress(&lines, LEVEL)).await?;
         let body = Bytes::from(body.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
         let written: [u8; 32] = Sha256::digest(&body).into();
-        self.put(path, body).await?;
+        let place = path_of(path)?;
+        let options = PutOptions { mode: PutMode::Overwrite, ..PutOptions::default() };
+        in_time(self.store.put_opts(&place, PutPayload::from_bytes(body), options)).await.map_err(unavailable)?;
         match self.bytes(path).await? {
             read if written == <[u8; 32]>::from(Sha256::digest(&read)) => Ok(written),
             _ => {

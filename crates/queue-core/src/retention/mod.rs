@@ -19,6 +19,7 @@ pub use self::plan::{
 use crate::{
     ids::{Epoch, JobId, Name},
     journal::{JournalError, QueueSettings, Versioned},
+    schedule::WINDOW_MAX_MS,
     time::{DAY_MS, Timestamp},
 };
 
@@ -26,9 +27,21 @@ use crate::{
 pub const STEP_MAX_ROWS: usize = 5_000;
 /// How far is counted for people.
 pub const COUNT_MAX: usize = 1_000_000;
+/// How long the result of a job that has not succeeded is not looked at again, at the least: a short time of its own would have it looked at
+/// all the time.
+pub(crate) const LOOK_AGAIN_MS: i64 = 60_000;
+// The texts of `idempotency_old`, `idempotency_forget` and `pile_keys` have it as a number: so much longer than others the keys of
+// schedules' ticks are kept. A tick that was missed is submitted for as long as the window, by a scheduler that may not know that
+// another did so before it died.
+const _: () = assert!(WINDOW_MAX_MS + DAY_MS == 691_200_000);
 /// How old the rows of a day must be at the least before its table may go: those that were accepted in its last moment may have ended
 /// a day later, and later ends are noted one by one.
 pub(crate) const DAY_SLACK_MS: i64 = 2 * DAY_MS;
+
+/// The end of the last day that may be dropped whole at this cutoff: what is older and is still there goes row by row.
+pub(crate) fn days_end(cutoff: Timestamp) -> Timestamp {
+    cutoff.plus_ms(-DAY_MS).start_of_day()
+}
 
 /// Something that is kept for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -284,7 +297,8 @@ pub struct Day {
 /// Rows that go by age, the oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
-    /// Payloads and kept answers of settled jobs, where they are not in tables by day.
+    /// Payloads and kept answers of settled jobs; where days have tables of their own, those of days that are old enough to be dropped and
+    /// are held, and of no day.
     Payloads,
     /// Attempts of settled jobs, likewise.
     Errors,
@@ -296,6 +310,8 @@ pub enum Rows {
     CostDetails,
     /// Deliveries that have ended.
     WebhookDeliveries,
+    /// What was noted of days whose tables are gone.
+    DayNotes,
 }
 
 /// What there is of such rows.
@@ -305,6 +321,15 @@ pub struct Pile {
     pub old: u64,
     /// What the age of the oldest of all counts from.
     pub oldest: Option<Timestamp>,
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Rows that were looked at; 0: there are none.
+    pub looked: u64,
+    /// Of them, results that went.
+    pub gone: u64,
 }
 
 /// A settled job, as far as it matters here.
@@ -320,8 +345,17 @@ pub struct SettledRow {
     pub finished_at: Option<Timestamp>,
 }
 
+/// What a store knows of the time without the process that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Witness {
+    /// Its own clock.
+    Clock(Timestamp),
+    /// It has none: when the newest job was accepted, or ended; `None`: there is no job.
+    Newest(Option<Timestamp>),
+}
+
 /// Who is at it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Turn {
     /// Grows whenever somebody takes the turn.
     pub beat: i64,
@@ -337,6 +371,8 @@ pub struct Turn {
     pub ended_at: Option<Timestamp>,
     /// When the next one is due.
     pub due_at: Timestamp,
+    /// What the last run that ended has left, and why; `None`: nothing.
+    pub remains: Option<String>,
 }
 
 impl Turn {
@@ -362,6 +398,9 @@ pub struct Note {
 /// What is old in the journal. At most 15 verbs; each write is one commit, and may be done again by anybody.
 #[async_trait]
 pub trait Retention: Send + Sync {
+    /// What speaks for the time: whoever takes away what is old by a clock that is wrong takes away what is not.
+    async fn witness(&self) -> Result<Witness, JournalError>;
+
     /// Who is at it.
     async fn turn(&self) -> Result<Turn, JournalError>;
 
@@ -372,8 +411,14 @@ pub trait Retention: Send + Sync {
     /// only saves work: whoever works without it does no harm.
     async fn take_turn(&self, beat: i64, now: Timestamp, until: Timestamp) -> Result<Option<Turn>, JournalError>;
 
-    /// Gives the turn back that was taken with this beat.
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError>;
+    /// Gives the turn back that was taken with this beat, and says what the run has left.
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError>;
 
     /// What went so far.
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError>;
@@ -397,8 +442,12 @@ pub trait Retention: Send + Sync {
     /// What there is of rows.
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError>;
 
-    /// Takes away at most about `limit` of the rows that are older than `before`, and returns how many; 0: there are none.
+    /// Takes away at most about `limit` of the rows that are older than `before`, and returns how many; 0: there are none. Of results, that is
+    /// [`Retention::expire_results`].
     async fn sweep(&self, rows: Rows, before: Timestamp, limit: usize) -> Result<u64, JournalError>;
+
+    /// Looks at no more than about `limit` results whose own time may be over at `now`: those whose time is over go, the others are put off.
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError>;
 
     /// Settled jobs behind `after` and below `below`, by id, which is by acceptance; at most `limit`. A job that has not settled may be
     /// among them.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Action, Class, Cutoffs, DAY_SLACK_MS, Day, Note, Part, Policy, Rows, STEP_MAX_ROWS, SettledRow};
+use super::{Action, Class, Cutoffs, DAY_SLACK_MS, Day, Note, Part, Policy, Rows, STEP_MAX_ROWS, SettledRow, days_end};
 use crate::{
     filter::Filter,
     ids::{JobId, Name},
@@ -110,7 +110,7 @@ fn date(day: Timestamp) -> String {
 /// The id below which settled jobs are looked through one by one; `None`: none of them. Where days have tables of their own,
 /// younger days wait for these to be dropped whole, unless a queue keeps its jobs for a shorter time than others.
 pub fn settled_bound(cutoffs: &Cutoffs, has_days: bool) -> Option<JobId> {
-    let others = cutoffs.others.map(|at| if has_days { at.plus_ms(-DAY_MS).start_of_day() } else { at });
+    let others = cutoffs.others.map(|at| if has_days { days_end(at) } else { at });
     let shorter = cutoffs.queues.values().filter(|own| cutoffs.others.is_none_or(|others| **own > others));
     shorter.copied().chain(others).max().map(JobId::first_of)
 }

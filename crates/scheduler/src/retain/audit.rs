@@ -1,7 +1,7 @@
 //! The audit log: old days are written to objects, the log says so itself, and only then do their rows go.
 //!
-//! A crash before the floor is raised leaves objects that nobody needs and a row that says what did not happen yet; one after it leaves
-//! rows that nobody reads any more, which the next run takes away.
+//! A crash before the floor is raised leaves objects, which the next run writes anew under the same names, and a row that says what did not
+//! happen yet; one after it leaves rows that nobody reads any more, which the next run takes away.
 
 use std::time::Instant;
 
@@ -14,7 +14,6 @@ use queue_core::{
     time::{DAY_MS, Timestamp},
 };
 use serde_json::json;
-use uuid::Uuid;
 
 use super::{Gone, Retainer};
 
@@ -26,6 +25,7 @@ const OBJECT_MAX_BYTES: usize = 64 * 1024 * 1024;
 impl Retainer {
     pub(super) async fn audit_log(&mut self) -> Result<(), JournalError> {
         let now = self.stores.clock.now();
+        self.begin_share(Class::Audit);
         if let (Some(cutoff), Some(objects)) = (self.policy.cutoff(Class::Audit, now), self.stores.objects.clone()) {
             self.export(&objects, cutoff).await?;
         }
@@ -50,30 +50,30 @@ impl Retainer {
     async fn export(&mut self, objects: &Objects, cutoff: Timestamp) -> Result<(), JournalError> {
         let days = self.stores.audit.audit_days(AUDIT_DAYS_MAX).await?;
         let old: Vec<AuditHead> = days.into_iter().filter(|head| is_old_day(head.day, cutoff)).take(DAYS_MAX).collect();
-        let Some(last) = old.last().copied() else { return Ok(()) };
         let mut before = self.stores.audit.audit_floor().await?.map(|floor| floor.head);
-        let (mut rows, mut object) = (0, None);
+        let (mut rows, mut written) = (0, None);
         for head in old {
             let began = Instant::now();
             match self.export_day(objects, before, head).await? {
-                Ok(written) => object = Some(written),
+                Ok((path, sha256)) => written = Some((head, path, sha256)),
                 Err(reason) => {
                     tracing::error!(
                         day = head.day,
                         reason,
                         "a day of the audit log stays: it cannot be exported as it is"
                     );
-                    self.is_cut = true;
-                    return Ok(());
+                    self.cut(Class::Audit, "a day cannot be exported as it is");
+                    break;
                 }
             }
             rows += head.seq.unsigned_abs();
             before = Some(head);
+            // Up to here it is whole: what is written is not written again.
             if !self.pause(began).await {
-                return Ok(());
+                break;
             }
         }
-        let Some((path, sha256)) = object else { return Ok(()) };
+        let Some((last, path, sha256)) = written else { return Ok(()) };
         let detail = json!({
             "day": last.day, "seq": last.seq, "hash": hex::of(&last.hash), "rows": rows, "path": path, "sha256": hex::of(&sha256),
         });
@@ -119,13 +119,16 @@ impl Retainer {
             if is_last && let Err(tampered) = chain.end(Some(head)) {
                 return Ok(Err(format!("row {}: {}", tampered.seq, tampered.reason)));
             }
+            // What is written again lies under the name that it had.
+            let mut name = head.hash;
             if let Some(end) = chain.last() {
+                name = end.hash;
                 lines.extend(json!({"head": end.exported()}).to_string().into_bytes());
                 lines.push(b'\n');
                 follows = Some(end);
             }
             let date: String = Timestamp(i64::from(head.day) * DAY_MS).to_string().chars().take(10).collect();
-            let path = format!("audit/{date}/{}.ndjson.zst", Uuid::now_v7());
+            let path = format!("audit/{date}/{}.ndjson.zst", hex::of(&name));
             let sha256 = match objects.keep_lines(&path, std::mem::take(&mut lines)).await {
                 Ok(sha256) => sha256,
                 Err(ObjectsError::Unavailable(reason)) => return Err(JournalError::Unavailable(reason)),

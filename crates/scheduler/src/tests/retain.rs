@@ -211,6 +211,20 @@ async fn without_a_place_for_objects_letters_and_audit_rows_stay_and_the_plan_sa
     }
 }
 
+/// Where the journal has no clock of its own, a process whose clock is years ahead takes nothing, and says so to who has ordered a run.
+#[tokio::test]
+async fn a_clock_that_is_far_ahead_of_the_newest_row_takes_nothing() {
+    let scene = Scene::new().await;
+    let done = some(&scene, 2).await;
+    scene.clock.advance_ms(LATER_MS);
+    scene.stores.retention.order_turn().await.unwrap();
+    retainer(&scene).look().await.unwrap();
+    assert!(scene.stores.reads.jobs(&done).await.unwrap().iter().all(Option::is_some));
+    let turn = scene.stores.retention.turn().await.unwrap();
+    assert_eq!((turn.orders, turn.served), (1, 1));
+    assert!(turn.remains.unwrap().contains("the newest job"), "whoever has ordered it hears why");
+}
+
 /// The log says itself what was taken out of it, the rest fits, and what was taken out lies in objects that fit, too.
 #[tokio::test]
 async fn old_audit_rows_are_exported_before_they_go() {
@@ -239,6 +253,9 @@ async fn old_audit_rows_are_exported_before_they_go() {
     left.iter().try_for_each(|row| chain.follow(row)).unwrap();
     let heads = scene.stores.audit.audit_heads().await.unwrap();
     assert_eq!(chain.end(heads.first().copied()), Ok(()));
+    let days = std::fs::read_dir(scene.folder.path().join("objects").join("audit")).unwrap();
+    let objects = days.flat_map(|day| std::fs::read_dir(day.unwrap().path()).unwrap()).count();
+    assert_eq!(objects, 2, "one for each day, however often it was written");
     let file = scene.folder.path().join("objects").join(&floor.path);
     let lines = String::from_utf8(zstd::decode_all(&*std::fs::read(file).unwrap()).unwrap()).unwrap();
     let lines: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

@@ -183,7 +183,8 @@ macro_rules! journal_conformance {
                 a_due_schedule_is_claimed_by_one, a_cursor_is_moved_once, a_page_of_schedules_is_of_its_tenant;
             audit: rows_are_chained, those_who_add_at_once_make_one_chain, what_is_below_the_floor_may_go;
             retention: one_has_the_turn, settled_jobs_go_with_all_that_is_kept_of_them, a_result_goes_before_its_job,
-                keys_are_forgotten_and_free, sums_stay_when_single_calls_go, what_may_run_again_keeps_what_it_needs, what_went_is_noted;
+                keys_are_forgotten_and_free, keys_of_ticks_are_kept_for_longer, sums_stay_when_single_calls_go,
+                what_may_run_again_keeps_what_it_needs, what_went_is_noted;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 what_waits_too_long_is_given_up,

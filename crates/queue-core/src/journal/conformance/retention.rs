@@ -5,11 +5,14 @@ use crate::{
     ids::{JobId, Name},
     job::{Idempotency, NewJob},
     journal::{Accepted, CostColumn, CostQuery, CostRow},
-    retention::{Class, Note, Rows},
+    retention::{Class, LOOK_AGAIN_MS, Looked, Note, Rows, Witness},
+    schedule::WINDOW_MAX_MS,
     state::Standing,
     time::{DAY_MS, Timestamp},
 };
 
+/// So much longer than others the keys of ticks are kept.
+const TICKS_LONGER_MS: i64 = WINDOW_MAX_MS + DAY_MS;
 /// Long after every id of this suite was made.
 const LATER: Timestamp = Timestamp(NOW.0 + 1_000 * DAY_MS);
 
@@ -24,16 +27,17 @@ pub async fn one_has_the_turn(fixture: &dyn Fixture) {
     assert!(!turn.is_due(NOW.plus_ms(499)) && turn.is_due(until), "one that is not given back ends by itself");
     let order = store.order_turn().await.unwrap();
     assert!(store.turn().await.unwrap().is_due(NOW));
-    store.end_turn(turn.beat, NOW.plus_ms(7), LATER).await.unwrap();
+    store.end_turn(turn.beat, NOW.plus_ms(7), LATER, Some("a day is in use".into())).await.unwrap();
     let seen = store.turn().await.unwrap();
     assert!(seen.is_due(NOW.plus_ms(8)) && seen.served < order, "the order came after the run had begun");
+    assert_eq!(seen.remains.as_deref(), Some("a day is in use"));
     let turn = store.take_turn(seen.beat, NOW.plus_ms(9), until).await.unwrap().unwrap();
-    store.end_turn(first.beat, NOW, NOW).await.unwrap();
+    store.end_turn(first.beat, NOW, NOW, None).await.unwrap();
     assert_eq!(store.turn().await.unwrap(), turn, "whoever has lost it gives nothing back");
-    store.end_turn(turn.beat, NOW.plus_ms(10), LATER).await.unwrap();
+    store.end_turn(turn.beat, NOW.plus_ms(10), LATER, None).await.unwrap();
     let seen = fixture.open().await.retention.turn().await.unwrap();
     assert_eq!((seen.served, seen.ended_at, seen.due_at), (order, Some(NOW.plus_ms(10)), LATER));
-    assert!(!seen.is_due(NOW.plus_ms(11)));
+    assert!(!seen.is_due(NOW.plus_ms(11)) && seen.remains.is_none());
 }
 
 /// Four jobs: a success, a cancelled one, a dead letter, a live one with an attempt behind it.
@@ -55,7 +59,15 @@ async fn four(store: &Opened) -> [NewJob; 4] {
 /// Settled jobs with all that is kept of them; never one that may run, never money, and never twice.
 pub async fn settled_jobs_go_with_all_that_is_kept_of_them(fixture: &dyn Fixture) {
     let store = fixture.open().await;
+    let before = store.retention.witness().await.unwrap();
     let jobs = four(&store).await;
+    match before {
+        Witness::Clock(at) => assert!(at > Timestamp(0), "{at}"),
+        Witness::Newest(none) => {
+            assert_eq!(none, None);
+            assert!(matches!(store.retention.witness().await.unwrap(), Witness::Newest(Some(at)) if at >= NOW));
+        }
+    }
     let page = store.retention.settled(None, JobId::first_of(LATER), 100).await.unwrap();
     let ended: Vec<_> = page.iter().filter(|row| row.finished_at.is_some()).map(|row| row.id).collect();
     let mut expected = [jobs[0].id, jobs[1].id];
@@ -101,24 +113,36 @@ pub async fn a_result_goes_before_its_job(fixture: &dyn Fixture) {
     }
     settle(&store, token(dead.id, 0), death()).await;
     store.journal.cancel(cancelled.id, None, None, NOW).await.unwrap();
-    let looked = async |ms: i64| store.retention.sweep(Rows::Results, NOW.plus_ms(ms), 100).await.unwrap();
+    let step = async |ms: i64| store.retention.expire_results(NOW.plus_ms(ms), 100).await.unwrap();
+    let looked = async |ms: i64| step(ms).await.looked;
     let has = async |one: &NewJob| store.reads.result(one.id).await.unwrap().is_some();
     assert_eq!(looked(999).await, 0);
     assert_eq!(store.retention.pile(Rows::Results, NOW.plus_ms(1_000)).await.unwrap().old, 4);
     assert_eq!(looked(1_000).await, 4, "the jobs ended 20 ms later: none is over");
     assert!(has(&short).await);
-    assert_eq!((looked(1_019).await, looked(1_020).await), (0, 1));
+    assert_eq!((looked(1_019).await, step(1_020).await), (0, Looked { looked: 1, gone: 1 }));
     assert_eq!((has(&short).await, has(&long).await, has(&usual).await), (false, true, true));
     assert_eq!(row(&store, short.id).await.standing, Standing::Succeeded);
     // One that lived until now, and one that was dead and came back.
     store.journal.redrive(dead.id, NOW.plus_ms(1_500)).await.unwrap();
     settle(&store, token(dead.id, 1), success()).await;
     settle(&store, token(live.id, 0), success()).await;
-    assert!(looked(2_000).await >= 2);
-    assert!(!has(&dead).await && !has(&live).await && has(&long).await);
-    assert_eq!((looked(5_000).await, looked(5_020).await), (1, 1));
-    assert!(!has(&long).await && has(&usual).await);
+    assert_eq!((step(5_000).await, step(5_020).await), (Looked { looked: 1, gone: 0 }, Looked { looked: 1, gone: 1 }));
+    assert!(!has(&long).await && has(&dead).await && has(&live).await, "they are put off for a minute at the least");
+    assert_eq!(step(1_000 + LOOK_AGAIN_MS).await, Looked { looked: 2, gone: 2 });
+    assert!(!has(&dead).await && !has(&live).await && has(&usual).await);
     assert_eq!(looked(1_000_000).await, 0, "nothing is left to be looked at");
+    // The time of a job that is gone is nobody else's, whatever number the next one gets.
+    let last = kept(1_000);
+    accept_new(&store, &last).await;
+    settle(&store, token(last.id, 0), success()).await;
+    let epoch = row(&store, last.id).await.epoch;
+    assert_eq!(store.retention.forget_jobs(vec![(last.id, epoch)]).await.unwrap(), 1);
+    let next = job();
+    accept_new(&store, &next).await;
+    settle(&store, token(next.id, 0), success()).await;
+    looked(2_000_000).await;
+    assert!(has(&next).await);
 }
 
 /// A key is honoured until it is old, and free after that; young items of a key keep its body.
@@ -143,6 +167,26 @@ pub async fn keys_are_forgotten_and_free(fixture: &dyn Fixture) {
     assert_eq!(accept(of("mixed", 2, 0, 1_000)).await, Accepted::KeyReused, "its other item is young");
     assert_eq!(sweep(950).await, 1);
     assert_eq!(accept(of("mixed", 2, 0, 1_000)).await, Accepted::New);
+}
+
+/// A scheduler that was away for a weekend finds that a tick was submitted, by the key of the job.
+pub async fn keys_of_ticks_are_kept_for_longer(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let of = |owner: &str| NewJob {
+        idempotency: Some(Idempotency { owner: owner.into(), key: "1:tick".into(), fingerprint: [1; 32], item: 0 }),
+        ..job()
+    };
+    for owner in ["acme\u{1f}schedule:01936a00-0000-7000-8000-000000000001", "schedule:acme"] {
+        assert_eq!(store.journal.accept(vec![of(owner)]).await.unwrap(), [Accepted::New]);
+    }
+    let sweep = async |at: Timestamp| {
+        let old = store.retention.pile(Rows::IdempotencyKeys, at).await.unwrap().old;
+        let gone = store.retention.sweep(Rows::IdempotencyKeys, at, 1).await.unwrap();
+        assert_eq!(old, gone, "the plan says so");
+        gone
+    };
+    assert_eq!((sweep(NOW.plus_ms(1)).await, sweep(NOW.plus_ms(TICKS_LONGER_MS)).await), (1, 0));
+    assert_eq!(sweep(NOW.plus_ms(TICKS_LONGER_MS + 1)).await, 1);
 }
 
 /// The report of each column, which may not change.
@@ -189,6 +233,11 @@ pub async fn sums_stay_when_single_calls_go(fixture: &dyn Fixture) {
 pub async fn what_may_run_again_keeps_what_it_needs(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let jobs = four(&store).await;
+    // A success with an attempt behind it, beside the dead letter and the live one of its day.
+    let second = job();
+    accept_new(&store, &second).await;
+    settle(&store, token(second.id, 0), retry()).await;
+    settle(&store, token(second.id, 1), success()).await;
     for rows in [Rows::Payloads, Rows::Errors] {
         assert_eq!(
             store.retention.sweep(rows, NOW.plus_ms(19), 100).await.unwrap(),
@@ -197,15 +246,13 @@ pub async fn what_may_run_again_keeps_what_it_needs(fixture: &dyn Fixture) {
         );
         let old = store.retention.pile(rows, LATER).await.unwrap().old;
         let gone = store.retention.sweep(rows, LATER, 100).await.unwrap();
-        // Where days have tables of their own, these go.
+        // Where days have tables of their own, what is left of those is not counted.
         let by_row = store.retention.days(LATER).await.unwrap().is_none();
-        assert_eq!((gone > 0, old > 0), (by_row, by_row), "{rows:?}: {gone} {old}");
+        assert_eq!((gone > 0, old > 0), (true, by_row), "{rows:?}: {gone} {old}");
         assert_eq!(store.retention.sweep(rows, LATER, 100).await.unwrap(), 0);
-        if by_row {
-            assert_eq!(store.reads.payload(jobs[0].id).await.unwrap(), None);
-            assert!(store.reads.result(jobs[0].id).await.unwrap().is_some(), "its result is its own");
-        }
     }
+    assert_eq!(store.reads.payload(jobs[0].id).await.unwrap(), None);
+    assert!(store.reads.result(jobs[0].id).await.unwrap().is_some(), "its result is its own");
     for one in &jobs[2..] {
         assert_eq!(store.reads.payload(one.id).await.unwrap().as_ref(), Some(&one.payload));
         assert_eq!(store.reads.attempts(one.id).await.unwrap().len(), 1);

@@ -17,13 +17,21 @@ use super::{
 use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn},
+    retention::{
+        COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness,
+        days_end,
+    },
+    schedule::Schedules,
     state::Standing,
     time::Timestamp,
 };
 
 #[async_trait]
 impl Retention for PostgresJournal {
+    async fn witness(&self) -> Result<Witness, JournalError> {
+        self.store_time().await.map(Witness::Clock)
+    }
+
     async fn turn(&self) -> Result<Turn, JournalError> {
         self.ask(|pool| async move { Ok(turn(&sqlx::query(sql::RETENTION_TURN).fetch_one(&pool).await?)?) }).await
     }
@@ -36,8 +44,14 @@ impl Retention for PostgresJournal {
         self.write::<Take>((beat, now, until)).await
     }
 
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError> {
-        self.write::<End>((beat, now, next)).await
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError> {
+        self.write::<End>((beat, now, next, remains)).await
     }
 
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError> {
@@ -72,8 +86,8 @@ impl Retention for PostgresJournal {
 
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError> {
         let text = match rows {
-            // They are in tables by day.
-            Rows::Payloads | Rows::Errors => return Ok(Pile::default()),
+            // They are in tables by day, and what is left of those is not counted.
+            Rows::Payloads | Rows::Errors | Rows::DayNotes => return Ok(Pile::default()),
             Rows::Results => sql::PILE_RESULTS,
             Rows::IdempotencyKeys => sql::PILE_KEYS,
             Rows::CostDetails => sql::PILE_COSTS,
@@ -90,10 +104,11 @@ impl Retention for PostgresJournal {
     async fn sweep(&self, rows: Rows, before: Timestamp, limit: usize) -> Result<u64, JournalError> {
         let limit = limit as i64;
         match rows {
-            Rows::Payloads | Rows::Errors => Ok(0),
-            Rows::Results => self.write::<Results>((before, limit)).await,
+            Rows::Payloads | Rows::Errors => self.write::<Old>((rows, before, limit)).await,
+            Rows::Results => self.write::<Results>((before, limit)).await.map(|step| step.gone),
             Rows::IdempotencyKeys => self.write::<Keys>((before, limit)).await,
             Rows::CostDetails => self.write::<Costs>((before, limit)).await,
+            Rows::DayNotes => self.write::<DayNotes>((before, limit)).await,
             Rows::WebhookDeliveries => {
                 self.ask(|pool| async move {
                     let asked = sqlx::query_scalar::<_, i64>(sql::DELIVERIES_PRUNE).bind(before.0).bind(limit);
@@ -102,6 +117,10 @@ impl Retention for PostgresJournal {
                 .await
             }
         }
+    }
+
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError> {
+        self.write::<Results>((now, limit as i64)).await
     }
 
     async fn settled(&self, after: Option<JobId>, below: JobId, limit: usize) -> Result<Vec<SettledRow>, JournalError> {
@@ -128,6 +147,7 @@ fn turn(row: &PgRow) -> Result<Turn, sqlx::Error> {
         began_at: cells.time_if_any()?,
         ended_at: cells.time_if_any()?,
         due_at: cells.time()?,
+        remains: cells.next()?,
     })
 }
 
@@ -222,13 +242,13 @@ struct End;
 
 #[async_trait]
 impl Verb for End {
-    type Input = (i64, Timestamp, Timestamp);
+    type Input = (i64, Timestamp, Timestamp, Option<String>);
     type Output = ();
     const REPEATABLE: bool = true;
 
     async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<()>, Failure> {
-        for (beat, now, next) in inputs {
-            let asked = sqlx::query(sql::RETENTION_END).bind(beat).bind(now.0).bind(next.0);
+        for (beat, now, next, remains) in inputs {
+            let asked = sqlx::query(sql::RETENTION_END).bind(beat).bind(now.0).bind(next.0).bind(remains.clone());
             asked.execute(transaction.connection()).await?;
         }
         Ok(vec![(); inputs.len()])
@@ -282,15 +302,59 @@ impl Verb for DropDay {
     }
 }
 
+/// What of settled jobs lies in days that are held, and in no day.
+struct Old;
+
+#[async_trait]
+impl Verb for Old {
+    type Input = (Rows, Timestamp, i64);
+    type Output = u64;
+    /// A repeat finds them gone.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+        let mut gone = Vec::new();
+        for (rows, before, limit) in inputs {
+            let both: &[(&'static str, &'static str)] = match rows {
+                Rows::Payloads => &[(sql::MEMOS_OLD, sql::MEMOS_FORGET), (sql::PAYLOADS_OLD, sql::PAYLOADS_FORGET)],
+                _ => &[(sql::ATTEMPTS_OLD, sql::ATTEMPTS_FORGET)],
+            };
+            let mut count = 0;
+            for asked in both {
+                count += forget_found(transaction, *asked, *before, *limit).await?;
+            }
+            gone.push(count);
+        }
+        Ok(gone)
+    }
+}
+
+/// Takes away what the first statement finds, by the second.
+async fn forget_found(
+    transaction: &mut Transaction,
+    (find, forget): (&'static str, &'static str),
+    before: Timestamp,
+    limit: i64,
+) -> Result<u64, Failure> {
+    let connection = transaction.connection();
+    let first = JobId::first_of(days_end(before)).0;
+    let asked = sqlx::query_scalar(find).bind(before.0).bind(first).bind(limit);
+    let ids: Vec<Uuid> = asked.fetch_all(&mut *connection).await?;
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    Ok(sqlx::query(forget).bind(ids).execute(connection).await?.rows_affected())
+}
+
 struct Results;
 
 #[async_trait]
 impl Verb for Results {
     type Input = (Timestamp, i64);
-    type Output = u64;
+    type Output = Looked;
     const REPEATABLE: bool = true;
 
-    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<Looked>, Failure> {
         let mut looked = Vec::new();
         for (now, limit) in inputs {
             looked.push(look_at_results(transaction, *now, *limit).await?);
@@ -299,8 +363,8 @@ impl Verb for Results {
     }
 }
 
-/// Looks at results whose time may be over; how many those were.
-async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i64) -> Result<u64, Failure> {
+/// Looks at results whose time may be over.
+async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i64) -> Result<Looked, Failure> {
     let due = sqlx::query(sql::RESULTS_DUE).bind(now.0).bind(limit).fetch_all(transaction.connection()).await?;
     let mut due_of = HashMap::with_capacity(due.len());
     for row in &due {
@@ -308,7 +372,7 @@ async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i
         due_of.insert(cells.job_id()?, cells.next::<i64>()?);
     }
     if due_of.is_empty() {
-        return Ok(0);
+        return Ok(Looked::default());
     }
     let ids: Vec<Uuid> = due_of.keys().map(|id| id.0).collect();
     let mut ends = HashMap::with_capacity(ids.len());
@@ -331,16 +395,16 @@ async fn look_at_results(transaction: &mut Transaction, now: Timestamp, limit: i
             // A job that may run cannot end before now.
             Some((Standing::Live | Standing::Dead, _)) => {
                 later.push(id.0);
-                at.push(now.plus_ms(ttl_ms).0);
+                at.push(now.plus_ms(ttl_ms.max(LOOK_AGAIN_MS)).0);
             }
             _ => forgotten.push(id.0),
         }
     }
     let looked = (forgotten.len() + later.len()) as u64;
-    sqlx::query(sql::RESULTS_EXPIRE).bind(over).execute(transaction.connection()).await?;
+    let gone = sqlx::query(sql::RESULTS_EXPIRE).bind(over).execute(transaction.connection()).await?.rows_affected();
     sqlx::query(sql::RESULTS_FORGET).bind(forgotten).execute(transaction.connection()).await?;
     sqlx::query(sql::RESULTS_LATER).bind(later).bind(at).execute(transaction.connection()).await?;
-    Ok(looked)
+    Ok(Looked { looked, gone })
 }
 
 struct Keys;
@@ -408,6 +472,24 @@ impl Verb for Costs {
                 rows += asked.execute(transaction.connection()).await?.rows_affected();
             }
             gone.push(rows);
+        }
+        Ok(gone)
+    }
+}
+
+struct DayNotes;
+
+#[async_trait]
+impl Verb for DayNotes {
+    type Input = (Timestamp, i64);
+    type Output = u64;
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
+        let mut gone = Vec::new();
+        for (before, limit) in inputs {
+            let asked = sqlx::query(sql::LATE_ENDS_FORGET).bind(before.0).bind(limit);
+            gone.push(asked.execute(transaction.connection()).await?.rows_affected());
         }
         Ok(gone)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal,
@@ -17,7 +17,9 @@ use crate::{
     ids::{Epoch, JobId},
     journal::JournalError,
     operations::Pick,
-    retention::{COUNT_MAX, Class, Day, Note, Part, Pile, Retention, Rows, SettledRow, Turn},
+    retention::{
+        COUNT_MAX, Class, Day, LOOK_AGAIN_MS, Looked, Note, Part, Pile, Retention, Rows, SettledRow, Turn, Witness,
+    },
     state::Standing,
     time::Timestamp,
 };
@@ -27,6 +29,14 @@ const STEP_MAX_ROWS: usize = 1_000;
 
 #[async_trait]
 impl Retention for SqliteJournal {
+    async fn witness(&self) -> Result<Witness, JournalError> {
+        let newest = |row: &Row<'_>| row.get(0).map(Timestamp);
+        self.readers
+            .read(move |connection| connection.prepare_cached(read::RETENTION_NEWEST)?.query_row([], newest).optional())
+            .await
+            .map(Witness::Newest)
+    }
+
     async fn turn(&self) -> Result<Turn, JournalError> {
         self.readers.read(|connection| connection.prepare_cached(read::RETENTION_TURN)?.query_row([], turn)).await
     }
@@ -42,11 +52,18 @@ impl Retention for SqliteJournal {
         self.writer.submit(1, (beat, now, until), take).await
     }
 
-    async fn end_turn(&self, beat: i64, now: Timestamp, next: Timestamp) -> Result<(), JournalError> {
-        let end = |batch: &mut Batch<'_>, (beat, now, next): &(i64, Timestamp, Timestamp)| {
-            batch.sql.execute(Write::RetentionEnd, params![beat, now.0, next.0]).map(drop)
+    async fn end_turn(
+        &self,
+        beat: i64,
+        now: Timestamp,
+        next: Timestamp,
+        remains: Option<String>,
+    ) -> Result<(), JournalError> {
+        type End = (i64, Timestamp, Timestamp, Option<String>);
+        let end = |batch: &mut Batch<'_>, (beat, now, next, remains): &End| {
+            batch.sql.execute(Write::RetentionEnd, params![beat, now.0, next.0, remains]).map(drop)
         };
-        self.writer.submit(1, (beat, now, next), end).await
+        self.writer.submit(1, (beat, now, next, remains), end).await
     }
 
     async fn notes(&self) -> Result<BTreeMap<Class, Note>, JournalError> {
@@ -86,6 +103,7 @@ impl Retention for SqliteJournal {
             Rows::IdempotencyKeys => read::PILE_KEYS,
             Rows::CostDetails => read::PILE_COSTS,
             Rows::WebhookDeliveries => read::PILE_DELIVERIES,
+            Rows::DayNotes => return Ok(Pile::default()),
         };
         let by_id = matches!(rows, Rows::Payloads | Rows::Errors);
         let most = COUNT_MAX as i64;
@@ -103,6 +121,11 @@ impl Retention for SqliteJournal {
     async fn sweep(&self, rows: Rows, before: Timestamp, limit: usize) -> Result<u64, JournalError> {
         let limit = limit.min(STEP_MAX_ROWS);
         self.writer.submit(limit, (rows, before, limit), sweep).await
+    }
+
+    async fn expire_results(&self, now: Timestamp, limit: usize) -> Result<Looked, JournalError> {
+        let limit = limit.min(STEP_MAX_ROWS);
+        self.writer.submit(limit, (now, limit), expire_results).await
     }
 
     async fn settled(&self, after: Option<JobId>, below: JobId, limit: usize) -> Result<Vec<SettledRow>, JournalError> {
@@ -130,6 +153,7 @@ fn turn(row: &Row<'_>) -> rusqlite::Result<Turn> {
         began_at: cells.time_if_any()?,
         ended_at: cells.time_if_any()?,
         due_at: cells.time()?,
+        remains: cells.next()?,
     })
 }
 
@@ -166,10 +190,7 @@ fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)
             batch.sql.execute(Write::PayloadsForget, by_id)?
         }
         Rows::Errors => batch.sql.execute(Write::AttemptsForget, by_id)?,
-        Rows::Results => {
-            batch.sql.execute(Write::ResultsExpire, by_age)?;
-            batch.sql.execute(Write::ResultsForget, by_age)? + batch.sql.execute(Write::ResultsLater, by_age)?
-        }
+        Rows::Results => return Ok(expire_results(batch, &(*before, *limit))?.gone),
         Rows::IdempotencyKeys => batch.sql.execute(Write::IdempotencyForget, by_age)?,
         Rows::CostDetails => {
             let mut gone = 0;
@@ -179,8 +200,19 @@ fn sweep(batch: &mut Batch<'_>, (rows, before, limit): &(Rows, Timestamp, usize)
             gone
         }
         Rows::WebhookDeliveries => return prune(batch, &(*before, *limit)),
+        // There are no days.
+        Rows::DayNotes => 0,
     };
     Ok(changed as u64)
+}
+
+fn expire_results(batch: &mut Batch<'_>, (now, limit): &(Timestamp, usize)) -> rusqlite::Result<Looked> {
+    let (at, most) = (now.0, *limit as i64);
+    let by_age = params![at, most];
+    let gone = batch.sql.execute(Write::ResultsExpire, by_age)?;
+    let forgotten = batch.sql.execute(Write::ResultsForget, by_age)?;
+    let later = batch.sql.execute(Write::ResultsLater, params![at, most, LOOK_AGAIN_MS])?;
+    Ok(Looked { looked: (forgotten + later) as u64, gone: gone as u64 })
 }
 
 fn forget_jobs(batch: &mut Batch<'_>, jobs: &[(JobId, Epoch)]) -> rusqlite::Result<u64> {

@@ -248,6 +248,7 @@ reads! {
     LIST_BATCH = "list_batch" and "list_filter",
     RETENTION_TURN = "retention_turn",
     RETENTION_NOTES = "retention_notes",
+    RETENTION_NEWEST = "retention_newest",
     SETTLED_PAGE = "settled_page",
     PILE_PAYLOADS = "pile_payloads",
     PILE_ATTEMPTS = "pile_attempts",

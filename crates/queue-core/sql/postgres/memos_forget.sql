@@ -1,0 +1,5 @@
+-- Purpose:   takes kept answers of jobs away.
+-- Arguments: 1 ids.
+-- Returns:   nothing; as many rows changed as went.
+-- Invariant: follows `memos_old` in its transaction: a job that has settled so never runs again.
+DELETE FROM memos WHERE job_id = ANY ($1::uuid[])

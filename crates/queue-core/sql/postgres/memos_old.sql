@@ -1,0 +1,7 @@
+-- Purpose:   jobs whose kept answers are old and lie where no table of a day is dropped: in days that are held, and in the default one.
+-- Arguments: 1 the moment before which the jobs ended, 2 the first id of days that may go whole later, 3 rows at most.
+-- Returns:   ids; one that has several comes as often.
+-- Invariant: writes nothing. A job that may run again has no settled row.
+SELECT m.job_id FROM memos m
+WHERE m.job_id < $2 AND (SELECT j.finished_at FROM settled_jobs j WHERE j.id = m.job_id LIMIT 1) < $1
+ORDER BY m.job_id LIMIT $3
