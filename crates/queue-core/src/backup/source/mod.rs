@@ -19,10 +19,6 @@ use super::{
 };
 use crate::{erasure::Erasure, journal::postgres::PostgresConfig, time::Timestamp};
 
-/// By how much a restore raises the dispatcher's life: more lives than any dispatcher begins between a backup and its restore, so
-/// that one which outlived the journal notices that it knows another one.
-pub(super) const GENERATIONS_AHEAD: i64 = 1_000;
-
 /// Columns of `meta` that a restore changes: their values stand in the manifest, and not in the sum of the table.
 const META_CHANGES: [&str; 9] = [
     "incarnation",

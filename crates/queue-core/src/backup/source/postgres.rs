@@ -11,7 +11,7 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use super::{
-    GENERATIONS_AHEAD, META_CHANGES,
+    META_CHANGES,
     programs::{self, Complaints},
 };
 use crate::{
@@ -277,7 +277,6 @@ impl Loading {
         let mut command = programs::on_database("psql", &config.url)?;
         command.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
         command.arg("--set").arg(format!("since={}", now.0)).arg("--set").arg(format!("reason={reason}"));
-        command.arg("--set").arg(format!("ahead={GENERATIONS_AHEAD}"));
         let mut psql = Ended(programs::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))?);
         let complaints = Complaints::of(psql.0.stderr.take());
         let Some(mut input) = psql.0.stdin.take() else { return Err(BackupError::Failed("psql has no input".into())) };
