@@ -325,7 +325,7 @@ async fn list(place: &Place, out: Output) -> Outcome {
             output::line(&format!("{id} has no manifest: it is being made, or was broken off, and is no backup"));
         }
         for (id, reason) in &found.damaged {
-            output::line(&format!("{id}: manifest.json: {reason}"));
+            output::line(&format!("{id} is not good: {reason}"));
         }
     });
     Ok(if found.damaged.is_empty() { Exit::Ok } else { Exit::Partial })

@@ -30,6 +30,10 @@ const RECIPIENTS_MIN: usize = 2;
 /// Pieces between the two sides.
 const PIECES_WAITING: usize = 1;
 
+/// What is said of a part that is encrypted to others.
+pub(super) const NO_KEY: &str =
+    "no identity that was given opens it; `backup list --json` says to whom it is encrypted";
+
 /// Who can open what is written.
 pub struct Recipients {
     keys: Vec<age::x25519::Recipient>,
@@ -253,9 +257,7 @@ fn unseal<T>(
     let damaged = |error: &dyn fmt::Display| BackupError::damaged(&part.name, error.to_string());
     let sealed = BufReader::new(Downloaded { from, at_hand: Bytes::new() });
     let opened = identities.open(sealed).map_err(|error| match error {
-        age::DecryptError::NoMatchingKeys => {
-            damaged(&"no identity that was given opens it; `backup list --json` says to whom it is encrypted")
-        }
+        age::DecryptError::NoMatchingKeys => damaged(&NO_KEY),
         other => damaged(&format!("age: {other}")),
     })?;
     let mut plain = zstd::Decoder::new(opened).map_err(|error| damaged(&error))?;

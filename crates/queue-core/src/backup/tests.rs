@@ -297,6 +297,10 @@ async fn what_is_damaged_is_named_and_never_restored() {
                     "{part}: {damaged:?}"
                 );
             }
+            // No list of good ones has it, until it is found good again.
+            let found = found(&scene.setup.place).await.unwrap();
+            assert_eq!((found.good.len(), found.harmed.len(), found.damaged.len()), (0, 1, 1), "{part}: {word}");
+            assert!(found.damaged[0].1.starts_with(part), "{:?}", found.damaged);
             if *part == "database.sqlite.zst.age" {
                 let into = scene.empty().await;
                 let error = scene.restore(manifest.id, &into).await.unwrap_err();

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     BackupError, BackupId, Identities,
-    known::{Known, find},
+    known::{Harm, Known, find},
     manifest::{Content, Part, VERIFIED, Verified},
     objects,
     place::{Place, file_of},
@@ -26,7 +26,7 @@ pub struct Verdict {
 }
 
 /// Reads every part of a backup again, compares it, and opens it where there is a key. A backup that is found good is marked so at its
-/// place.
+/// place, and one that is not is marked so, too: no list of good ones has it any more. That a key does not open it is no damage.
 ///
 /// # Errors
 /// [`BackupError::NotFound`]; [`BackupError::Damaged`] for the manifest itself; [`BackupError::Failed`] where the place is away, which
@@ -54,6 +54,13 @@ pub async fn verify(
             known.verified.filter(|before| before.restored).map_or(verified, |before| Verified { at, ..before });
         mark(place, id, verified).await?;
         known.verified = Some(verified);
+    } else if damaged.iter().any(|(_, reason)| reason != seal::NO_KEY) {
+        let harm = Harm { at, damaged: damaged.clone() };
+        let text = serde_json::to_string(&harm).map_err(|error| BackupError::Failed(error.to_string()))?;
+        known.verified = None;
+        if let Err(error) = place.put(&file_of(id, VERIFIED), format!("{text}\n").into()).await {
+            tracing::error!(%error, backup = %id, "a damaged backup could not be marked as such");
+        }
     }
     Ok(Verdict { known, at, opened, damaged })
 }
