@@ -222,9 +222,10 @@ pub(crate) fn read(
     let timeout_ms = fields.timeout_ms("timeout", timeout);
     let unique_key = fields.label("unique_key", unique_key, UNIQUE_KEY_MAX_BYTES);
     let operation = fields.name("operation", operation).map(|name| name.to_string());
-    let batch_id = fields.parsed("batch_id", batch_id, check_batch);
+    let batch_id = fields.parsed("batch_id", batch_id, |text| check_own(text, BATCH_ID_MAX_BYTES));
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
-    let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
+    let concurrency_key =
+        fields.parsed("concurrency_key", concurrency_key, |text| check_own(text, CONCURRENCY_KEY_MAX_BYTES));
     let with_cache = read_cache(&mut fields, kind, text, cache);
     let max_cost = fields.parsed("max_cost_usd", max_cost, str::parse);
     let webhook = read_webhook(&mut fields, webhook, &api.settings.outbound)?;
@@ -311,12 +312,13 @@ pub(crate) fn check_queue(text: &str) -> Result<Name, String> {
     Name::checked(text)
 }
 
-/// A batch's name. Those of schedules' jobs are given by the clock alone: who may submit must not keep a schedule from running.
-fn check_batch(text: &str) -> Result<String, String> {
+/// The name of a batch or a concurrency key. Those of schedules' jobs are given by the clock alone: who may submit must not keep a
+/// schedule from running.
+fn check_own(text: &str, max_bytes: usize) -> Result<String, String> {
     if text.starts_with(JOBS_PREFIX) {
-        return Err(format!("begins with `{JOBS_PREFIX}`, which the batches of schedules do"));
+        return Err(format!("begins with `{JOBS_PREFIX}`, as those of schedules' jobs do"));
     }
-    check_label(text, BATCH_ID_MAX_BYTES)
+    check_label(text, max_bytes)
 }
 
 fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {

@@ -87,6 +87,9 @@ pub(crate) fn clockwork(config: &Config) -> Result<Option<scheduler::Backups>, F
     let Some(backup) = &config.backup else { return Ok(None) };
     let setup = setup(config)?;
     let drill = Drill { setup: setup.clone(), scratch: backup.scratch.clone() };
+    if backup.drill && setup.identities.is_none() {
+        tracing::warn!("backups are made and not tried: `[backup] identity_file` is missing");
+    }
     let rehearsal = setup.identities.is_some().then(|| Arc::new(drill) as Arc<dyn scheduler::Rehearsal>);
     Ok(Some(scheduler::Backups {
         setup,

@@ -105,10 +105,11 @@ impl Drill {
             recovery_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
             lost_ms: began_at.since_ms(known.manifest.snapshot_at),
         };
+        let now = self.setup.clock.now();
         let verified = Verified {
-            at: self.setup.clock.now(),
+            at: now,
             opened: true,
-            restored: true,
+            restored_at: Some(now),
             recovery_ms: Some(rehearsed.recovery_ms),
             lost_ms: Some(rehearsed.lost_ms),
         };
@@ -308,6 +309,7 @@ fn probe(stores: &Stores) -> NewJob {
         start_by: None,
         deadline: None,
         timeout_ms: None,
+        result_ttl_ms: None,
         max_attempts: 3,
         unique_key: None,
         concurrency_key: None,

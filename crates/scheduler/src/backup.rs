@@ -32,7 +32,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Time between two beats of whoever works.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Work whose beat stands still for so long has nobody.
-const SILENCE: Duration = Duration::from_secs(15);
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 /// Pause after something failed, before it is tried again.
 const REST: Duration = Duration::from_secs(60);
 /// Time between two looks at the place, for the figures.
@@ -105,10 +105,10 @@ pub(crate) async fn run(stores: Stores, backups: Option<Backups>, shutdown: Canc
 /// What a process knows of backups; all of it may be forgotten.
 pub(crate) struct Keeper {
     stores: Stores,
-    backups: Backups,
-    began: Instant,
+    pub(crate) backups: Backups,
+    pub(crate) began: Instant,
     /// Work that somebody else does, at which beat, and since when that stands.
-    stands: Option<(BackupId, i64, Instant)>,
+    pub(crate) stands: Option<(BackupId, i64, Instant)>,
     /// Nothing is begun before.
     rests_until: Option<Instant>,
     /// The moments of the clock that were seen to.
@@ -133,6 +133,10 @@ impl Keeper {
 
     /// Orders what is due, and does the next thing that was ordered.
     pub(crate) async fn once(&mut self, shutdown: &CancellationToken) -> Result<(), JournalError> {
+        // A restored system that nobody has confirmed adds nothing to the backups that it came from, and deletes none of them.
+        if self.stores.orders.awaits_confirmation().await? {
+            return Ok(());
+        }
         if self.began.elapsed() >= FIRST_AFTER {
             self.order_by_clock().await?;
         }
@@ -457,7 +461,8 @@ async fn look(setup: &Setup) -> Result<(), BackupError> {
     if let Some(last) = verified().map(|verified| verified.at).max() {
         metrics::gauge!(telemetry::BACKUP_LAST_VERIFIED).set(seconds(last));
     }
-    let drill = verified().filter(|verified| verified.restored).max_by_key(|verified| verified.at);
+    let drill =
+        verified().filter(|verified| verified.restored_at.is_some()).max_by_key(|verified| verified.restored_at);
     if let Some((recovery, lost)) = drill.and_then(|drill| drill.recovery_ms.zip(drill.lost_ms)) {
         metrics::gauge!(telemetry::DRILL_RECOVERY).set(recovery as f64 / 1e3);
         metrics::gauge!(telemetry::DRILL_LOST).set(lost as f64 / 1e3);

@@ -3,6 +3,7 @@
 
 mod absent;
 mod archives;
+mod backups;
 mod bodies;
 mod budgets;
 mod erase;

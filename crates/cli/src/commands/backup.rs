@@ -100,7 +100,7 @@ pub(crate) enum Verb {
     Restore {
         #[command(flatten)]
         which: Which,
-        /// sqlite:PATH, where no file is, or postgres://… of an empty database
+        /// sqlite:PATH, where no file is, or postgres://… of an empty database (its password may be in PGPASSWORD)
         #[arg(long, value_name = "URL")]
         into: String,
         /// Put archived dead letters back into this folder, too
@@ -302,7 +302,7 @@ async fn list(place: &Place, out: Output) -> Outcome {
         let rows = found.good.iter().map(|known| {
             let manifest = &known.manifest;
             let checked = known.verified.map_or_else(String::new, |verified| {
-                let how = if verified.restored {
+                let how = if verified.restored_at == Some(verified.at) {
                     "restored"
                 } else if verified.opened {
                     "opened"

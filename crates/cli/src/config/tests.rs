@@ -99,12 +99,35 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     let every_key =
         every_key.replace("sqlite:longshore-data/journal.db", "postgres://h/db").replace("memory:", "redis://h");
     let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
+    let recipients = [
+        ("age1OPERATORS", "age1d9cu9k2v7d08depcz7q4sed0k2elk74qd0qd9lmkf5t3l9yw9v7sc0ma69"),
+        ("age1OF_THE_SAFE", "age1p06qtsp9pzacythmc90z5j4r3xv654mc8r92qez2swh89925kdhsxq37zp"),
+    ];
+    let every_key = recipients.iter().fold(every_key, |text, (shown, real)| text.replace(shown, real));
     let prices = dir.path().join("prices.toml");
     fs::write(&prices, "version = \"mine\"").unwrap();
     let every_key = every_key.replace("/etc/longshore/prices.toml", &prices.display().to_string());
     let config = load(&every_key, Flags::default(), &[("OPENAI_API_KEY", "sk-test"), ("EMBED_KEY", "k")]).unwrap();
     assert_eq!(config.admin_key.unwrap().expose_secret(), "secret");
     assert!(config.providers.len() >= 3, "{:?}", config.providers);
+    let backup = config.backup.unwrap();
+    assert_eq!((backup.recipients.names().len(), backup.daily_at), (2, Some(210)));
+}
+
+#[test]
+fn backups_want_a_place_and_two_who_can_open_them() {
+    let one = "age1d9cu9k2v7d08depcz7q4sed0k2elk74qd0qd9lmkf5t3l9yw9v7sc0ma69";
+    for (toml, word) in [
+        ("url = \"file:x\"", "at least 2 different recipients"),
+        (&format!("url = \"file:x\"\nrecipients = [\"{one}\", \"{one}\"]"), "1 is named"),
+        ("offsite = \"file:x\"", "backup.url is missing"),
+        ("daily_at = \"25:00\"\nurl = \"file:x\"", "recipients"),
+        ("keep = 3", "unknown field"),
+    ] {
+        let message = error(&format!("[backup]\n{toml}"), Flags::default(), &[]);
+        assert!(message.contains(word), "{toml}: {message}");
+    }
+    assert!(load("", Flags::default(), &[]).unwrap().backup.is_none());
 }
 
 /// A line of the example with its key switched on: `# key = value` and `# [table]`, not prose.

@@ -283,6 +283,9 @@ impl Process {
 
     /// The clockwork, which begins its life as soon as the stores let it.
     pub(crate) fn start_patient_clockwork(&mut self) {
+        // Beside an API the server does it: one that submits counts among those who share the limits.
+        let (limits, shutdown) = (self.request_limits.clone(), self.shutdown.clone());
+        tokio::spawn(async move { shutdown.run_until_cancelled(limits.attend()).await });
         let work = scheduler::prepare_and_run(self.stores.clone(), self.clockwork(false), self.clockwork_end.clone());
         self.spawn_clockwork(work);
     }

@@ -8,7 +8,7 @@ FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spen
                   'operations', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
                   'queue_totals', 'targets', 'tenants', 'tenant_totals', 'credentials', 'credential_mark', 'api_keys',
                   'sessions', 'meta', 'webhook_endpoints', 'webhook_deliveries', 'webhook_attempts', 'webhook_circuits',
-                  'signing_secrets', 'revoked_tokens', 'archives', 'archive_objects', 'backups', 'erasures', 'retention_turn',
+                  'signing_secrets', 'revoked_tokens', 'archives', 'archive_objects', 'backups', 'erasures', 'schedules', 'retention_turn',
                   'retention_notes', 'result_ttls', 'late_ends']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))

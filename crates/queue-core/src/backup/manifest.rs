@@ -295,12 +295,13 @@ pub struct Verified {
     pub at: Timestamp,
     /// Whether it was opened, too; else only its hashes were compared.
     pub opened: bool,
-    /// Whether it was restored, compared and run.
-    pub restored: bool,
-    /// How long it took from the first byte until the restored system had drained its jobs, in milliseconds.
+    /// When it was last restored, compared and run: a drill.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_at: Option<Timestamp>,
+    /// Of that drill: how long it took from the first byte until the restored system had drained its jobs, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovery_ms: Option<i64>,
-    /// How old what it brings back was at that time, in milliseconds: so much would have been lost.
+    /// Of that drill: how old what it brings back was at that time, in milliseconds: so much would have been lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_ms: Option<i64>,
 }

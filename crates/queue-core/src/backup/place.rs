@@ -135,7 +135,13 @@ impl Place {
     }
 
     fn failed(&self, reason: impl std::fmt::Display) -> PlaceError {
-        PlaceError::Failed { place: self.shown.clone(), reason: reason.to_string() }
+        // What a server says may have many lines.
+        let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
+        PlaceError::Failed { place: self.shown.clone(), reason }
+    }
+
+    fn refused(&self, said: impl std::fmt::Display) -> PlaceError {
+        self.failed(format!("it refuses us; correct its credentials or rights ({said})"))
     }
 
     fn said(&self, path: &Path, error: object_store::Error) -> PlaceError {
@@ -144,9 +150,9 @@ impl Place {
                 PlaceError::Missing { place: self.shown.clone(), path: path.to_string() }
             }
             object_store::Error::PermissionDenied { source, .. }
-            | object_store::Error::Unauthenticated { source, .. } => {
-                self.failed(format!("it refuses us; correct its credentials or rights ({source})"))
-            }
+            | object_store::Error::Unauthenticated { source, .. } => self.refused(source),
+            // A list that is refused says so in its text alone.
+            other if other.to_string().contains("403 Forbidden") => self.refused(other),
             other => self.failed(other),
         }
     }

@@ -87,8 +87,8 @@ fn kept(good: &[Known], keep: Keep) -> BTreeSet<BackupId> {
         // The last one of which more is known than that it was written.
         let checked = of_scope.iter().filter_map(|known| Some((known.verified?.at, known.manifest.id)));
         kept.extend(checked.max().map(|(_, id)| id));
-        let restored = of_scope.iter().filter(|known| known.verified.is_some_and(|verified| verified.restored));
-        kept.extend(restored.filter_map(|known| Some((known.verified?.at, known.manifest.id))).max().map(|(_, id)| id));
+        let tried = of_scope.iter().filter_map(|known| Some((known.verified?.restored_at?, known.manifest.id)));
+        kept.extend(tried.max().map(|(_, id)| id));
     }
     kept
 }
@@ -133,7 +133,7 @@ mod tests {
             tools: BTreeMap::new(),
         };
         let verified =
-            verified.map(|at| Verified { at, opened: true, restored: false, recovery_ms: None, lost_ms: None });
+            verified.map(|at| Verified { at, opened: true, restored_at: None, recovery_ms: None, lost_ms: None });
         Known { manifest, verified }
     }
 
@@ -154,7 +154,7 @@ mod tests {
         assert!(days.clone().count() >= 29 && days.clone().all(|n| n % 2 == 1));
         // The last that was checked stays, however old it is, and the newest, whatever is kept.
         good[3].verified =
-            Some(Verified { at: at(900), opened: true, restored: true, recovery_ms: None, lost_ms: None });
+            Some(Verified { at: at(900), opened: true, restored_at: Some(at(900)), recovery_ms: None, lost_ms: None });
         good[9] = known(9, at(9), Some(at(800)));
         let few = kept(&good, Keep { daily: 0, weekly: 0, monthly: 0 });
         assert_eq!(few.iter().map(number).collect::<Vec<_>>(), [3, 729]);

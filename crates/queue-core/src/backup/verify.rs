@@ -48,10 +48,10 @@ pub async fn verify(
     }
     let (at, opened) = (clock.now(), identities.is_some());
     if damaged.is_empty() {
-        let verified = Verified { at, opened, restored: false, recovery_ms: None, lost_ms: None };
-        // A drill says more than a look.
-        let verified =
-            known.verified.filter(|before| before.restored).map_or(verified, |before| Verified { at, ..before });
+        // What a drill has found stays beside what a look finds.
+        let drill = known.verified.filter(|before| before.restored_at.is_some());
+        let none = Verified { at, opened, restored_at: None, recovery_ms: None, lost_ms: None };
+        let verified = Verified { at, opened, ..drill.unwrap_or(none) };
         mark(place, id, verified).await?;
         known.verified = Some(verified);
     } else if damaged.iter().any(|(_, reason)| reason != seal::NO_KEY) {

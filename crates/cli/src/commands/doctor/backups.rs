@@ -51,18 +51,27 @@ fn judge(found: &Found, now: Timestamp) -> Vec<Finding> {
             "find out who changed them, and make another: longshore backup create",
         ));
     }
-    let last = found.good.iter().filter_map(|known| known.verified).max_by_key(|verified| verified.at);
+    let verified = || found.good.iter().filter_map(|known| known.verified);
     let advice = "longshore drill run restores the newest one into a scratch database and tries it";
-    findings.push(match last {
+    let checked = verified().map(|verified| verified.at).max();
+    findings.push(match checked {
         None => warn("checked backups", "none was read again since it was made", advice),
-        Some(last) if now.since_ms(last.at) > CHECKED_MAX_MS => {
-            warn("checked backups", format!("the last one was checked at {}", last.at), advice)
+        Some(at) if now.since_ms(at) > CHECKED_MAX_MS => {
+            warn("checked backups", format!("the last one at {at}"), advice)
         }
-        Some(last) if !last.restored => warn("checked backups", format!("at {}, but not restored", last.at), advice),
-        Some(last) => {
+        Some(at) => ok("checked backups", format!("the last one at {at}")),
+    });
+    let drill =
+        verified().filter(|verified| verified.restored_at.is_some()).max_by_key(|verified| verified.restored_at);
+    findings.push(match drill.and_then(|drill| Some((drill.restored_at?, drill))) {
+        None => warn("restore drill", "no backup there was ever restored", advice),
+        Some((at, _)) if now.since_ms(at) > CHECKED_MAX_MS => {
+            warn("restore drill", format!("the last one at {at}"), advice)
+        }
+        Some((at, drill)) => {
             let seconds = |ms: Option<i64>| ms.unwrap_or_default() as f64 / 1e3;
-            let (recovery, lost) = (seconds(last.recovery_ms), seconds(last.lost_ms));
-            ok("checked backups", format!("at {}: recovery time {recovery:.0} s, recovery point {lost:.0} s", last.at))
+            let (recovery, lost) = (seconds(drill.recovery_ms), seconds(drill.lost_ms));
+            ok("restore drill", format!("at {at}: recovery time {recovery:.0} s, recovery point {lost:.0} s"))
         }
     });
     findings
@@ -117,6 +126,6 @@ mod tests {
     #[test]
     fn no_backup_is_a_warning() {
         let findings = judge(&Found::default(), Timestamp(0));
-        assert!(findings.iter().all(|finding| finding.verdict == Verdict::Warn) && findings.len() == 2);
+        assert!(findings.iter().all(|finding| finding.verdict == Verdict::Warn) && findings.len() == 3);
     }
 }

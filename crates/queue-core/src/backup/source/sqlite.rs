@@ -22,7 +22,6 @@ use crate::{
     erasure::Erasure,
     hex,
     ids::Name,
-    journal::sqlite::schema_version,
     time::Timestamp,
 };
 
@@ -107,9 +106,9 @@ impl Snapshot {
             let source = open(&path)?;
             // What is read and copied from here on is one snapshot, whatever is written meanwhile.
             source.execute_batch("BEGIN").map_err(failed)?;
-            let schema = schema_version(&path).map_err(|error| BackupError::Failed(error.to_string()))?;
+            let schema: i64 = source.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
             let erasures = erasures(&source)?;
-            let facts = facts(&source, schema.unwrap_or_default(), &erasures)?;
+            let facts = facts(&source, usize::try_from(schema).unwrap_or_default(), &erasures)?;
             copy_pages(&source, &copy.0)?;
             Ok(Self { copy, facts, erasures })
         })
