@@ -16,7 +16,7 @@ use queue_core::{
     audit::AuditEntry,
     backup::{
         ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Progress, Record, Scope, Setup, Work,
-        copy, create, found, prune, verify,
+        copy, create, examine, found, prune, verify,
     },
     journal::JournalError,
     stores::Stores,
@@ -35,6 +35,10 @@ const BEAT_EVERY: Duration = Duration::from_secs(2);
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
 /// Pause after something failed, before it is tried again.
 const REST: Duration = Duration::from_secs(60);
+/// What the clock orders is ordered again so long after it failed, in milliseconds: by then somebody may have mended the cause.
+const AGAIN_MS: i64 = 60 * 60 * 1_000;
+/// Time between two looks whether it has failed.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the place, for the figures.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
 /// Rows are kept for so long: longer than any backup as shipped.
@@ -114,6 +118,9 @@ pub(crate) struct Keeper {
     /// The moments of the clock that were seen to.
     daily_seen: Option<Timestamp>,
     drill_seen: Option<Timestamp>,
+    /// When it was looked whether what is due has failed.
+    daily_looked: Option<Instant>,
+    drill_looked: Option<Instant>,
     looked: Option<Instant>,
 }
 
@@ -127,6 +134,8 @@ impl Keeper {
             rests_until: None,
             daily_seen: None,
             drill_seen: None,
+            daily_looked: None,
+            drill_looked: None,
             looked: None,
         }
     }
@@ -177,24 +186,30 @@ impl Keeper {
 
     async fn order_drill(&mut self, now: Timestamp, after: i64) -> Result<(), JournalError> {
         let due = last_due(now, SUNDAY * DAY_MS + after + DRILL_AFTER_MS, 7 * DAY_MS);
-        if self.drill_seen == Some(due) {
+        if self.drill_seen == Some(due) || self.drill_looked.is_some_and(|looked| looked.elapsed() < CLOCK_EVERY) {
             return Ok(());
         }
+        self.drill_looked = Some(Instant::now());
         let rows = self.stores.backups.backups(None, ROWS_MAX).await?;
-        let is_drill =
-            |row: &BackupRow| row.record.check.as_ref().is_some_and(|check| check.restores && check.ordered_at >= due);
-        if !rows.iter().any(is_drill) {
-            let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
-            // Before the first backup there is nothing to try; the next look finds it.
-            let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
-                return Ok(());
-            };
-            if !self.stores.backups.change_backup(row.check_ordered(true, now)).await? {
-                return Ok(());
-            }
+        let drills = || {
+            let checks = rows.iter().filter_map(|row| row.record.check.as_ref());
+            checks.filter(move |check| check.restores && check.ordered_at >= due)
+        };
+        // Only one that has passed is this week's.
+        if drills().any(|check| check.state == Progress::Good) {
+            self.drill_seen = Some(due);
+            return Ok(());
         }
-        self.drill_seen = Some(due);
-        Ok(())
+        if drills().any(|check| check.state != Progress::Failed || !is_long_ago(check.finished_at, now)) {
+            return Ok(());
+        }
+        let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
+        // Before the first backup there is nothing to try; the next look finds it.
+        let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
+            return Ok(());
+        };
+        // Where somebody else has ordered something meanwhile, the next look sees it.
+        self.stores.backups.change_backup(row.check_ordered(true, now)).await.map(drop)
     }
 
     /// Whether work that is under way has somebody who goes on with it.
@@ -356,6 +371,11 @@ impl Keeper {
     }
 }
 
+/// Whether what failed then is ordered again.
+fn is_long_ago(failed_at: Option<Timestamp>, now: Timestamp) -> bool {
+    failed_at.is_none_or(|at| now.since_ms(at) >= AGAIN_MS)
+}
+
 /// The last moment `after` the begin of a period that is not in the future.
 fn last_due(now: Timestamp, after: i64, every: i64) -> Timestamp {
     Timestamp((now.0 - after).div_euclid(every) * every + after)
@@ -417,7 +437,11 @@ async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
 async fn check(backups: &Backups, mut record: Record) -> Record {
     let setup = &backups.setup;
     let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return record };
-    let verdict = verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await;
+    // A drill that fails must not leave a fresh mark.
+    let verdict = match check.restores {
+        true => examine(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
+        false => verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
+    };
     let outcome = match (verdict, check.restores, &backups.rehearsal) {
         (Err(error), _, _) => Err(error.to_string()),
         (Ok(verdict), _, _) if !verdict.damaged.is_empty() => {
@@ -466,6 +490,9 @@ async fn look(setup: &Setup) -> Result<(), BackupError> {
     if let Some((recovery, lost)) = drill.and_then(|drill| drill.recovery_ms.zip(drill.lost_ms)) {
         metrics::gauge!(telemetry::DRILL_RECOVERY).set(recovery as f64 / 1e3);
         metrics::gauge!(telemetry::DRILL_LOST).set(lost as f64 / 1e3);
+    }
+    if let Some(at) = drill.and_then(|drill| drill.restored_at) {
+        metrics::gauge!(telemetry::DRILL_LAST_SUCCESS).set(seconds(at));
     }
     if let Some(offsite) = &setup.offsite
         && let Some(newest) = found(offsite).await?.good.first()

@@ -42,7 +42,7 @@ pub use self::{
     restore::{Restored, Restoring, erasures_of, restore},
     seal::{Identities, Recipients},
     source::Source,
-    verify::{Verdict, mark, verify},
+    verify::{Verdict, examine, mark, verify},
 };
 use crate::{archive::Objects, time::Clock};
 

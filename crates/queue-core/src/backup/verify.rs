@@ -37,6 +37,29 @@ pub async fn verify(
     identities: Option<&Arc<Identities>>,
     clock: &dyn Clock,
 ) -> Result<Verdict, BackupError> {
+    read_again(place, id, identities, clock, true).await
+}
+
+/// Does what [`verify()`] does, and marks only what it finds damaged: a drill marks what has passed.
+///
+/// # Errors
+/// As those of [`verify()`].
+pub async fn examine(
+    place: &Place,
+    id: BackupId,
+    identities: Option<&Arc<Identities>>,
+    clock: &dyn Clock,
+) -> Result<Verdict, BackupError> {
+    read_again(place, id, identities, clock, false).await
+}
+
+async fn read_again(
+    place: &Place,
+    id: BackupId,
+    identities: Option<&Arc<Identities>>,
+    clock: &dyn Clock,
+    marks_good: bool,
+) -> Result<Verdict, BackupError> {
     let mut known = find(place, id).await?;
     let mut damaged = Vec::new();
     for part in &known.manifest.parts {
@@ -47,7 +70,7 @@ pub async fn verify(
         }
     }
     let (at, opened) = (clock.now(), identities.is_some());
-    if damaged.is_empty() {
+    if damaged.is_empty() && marks_good {
         // What a drill has found stays beside what a look finds.
         let drill = known.verified.filter(|before| before.restored_at.is_some());
         let none = Verified { at, opened, restored_at: None, recovery_ms: None, lost_ms: None };
