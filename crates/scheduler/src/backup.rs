@@ -33,10 +33,13 @@ const EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Work whose beat stands still for so long has nobody.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
-/// Pause after something failed, before it is tried again.
-const REST: Duration = Duration::from_secs(60);
+/// Pause after something failed, before it is tried again, in milliseconds; four times as long after the next failure.
+const REST_MS: i64 = 60_000;
+const REST_GROWS: i64 = 4;
 /// What the clock orders is ordered again so long after it failed, in milliseconds: by then somebody may have mended the cause.
 const AGAIN_MS: i64 = 60 * 60 * 1_000;
+/// Orders of one day: one an hour until the next is due.
+const DAILY_MAX: u32 = 24;
 /// Time between two looks whether it has failed.
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the place, for the figures.
@@ -113,8 +116,6 @@ pub(crate) struct Keeper {
     pub(crate) began: Instant,
     /// Work that somebody else does, at which beat, and since when that stands.
     pub(crate) stands: Option<(BackupId, i64, Instant)>,
-    /// Nothing is begun before.
-    rests_until: Option<Instant>,
     /// The moments of the clock that were seen to.
     daily_seen: Option<Timestamp>,
     drill_seen: Option<Timestamp>,
@@ -131,7 +132,6 @@ impl Keeper {
             backups,
             began: Instant::now(),
             stands: None,
-            rests_until: None,
             daily_seen: None,
             drill_seen: None,
             daily_looked: None,
@@ -149,11 +149,10 @@ impl Keeper {
         if self.began.elapsed() >= FIRST_AFTER {
             self.order_by_clock().await?;
         }
-        if self.rests_until.is_some_and(|until| until > Instant::now()) {
-            return Ok(());
-        }
+        let now = self.stores.clock.now();
         let work = self.stores.backups.backup_work().await?;
-        match work.into_iter().next() {
+        // What has failed lets others pass until it is tried again.
+        match work.into_iter().find(|row| row.record.not_before.is_none_or(|at| at <= now)) {
             None => self.stands = None,
             Some(row) if self.is_done_by_another(&row) => {}
             Some(row) => self.take(row, shutdown).await?,
@@ -169,17 +168,37 @@ impl Keeper {
         let Some(minutes) = self.backups.daily_at else { return Ok(()) };
         let (now, after) = (self.stores.clock.now(), i64::from(minutes) * 60_000);
         let due = last_due(now, after, DAY_MS);
-        if self.daily_seen != Some(due) {
-            let id = BackupId(Uuid::new_v5(&CLOCK, format!("daily {due}").as_bytes()));
-            let record = Record::order(Scope::Full, Cause::Schedule, None, None);
-            if self.stores.backups.order_backup(BackupRow::order(id, record, now)).await? {
-                tracing::info!(backup = %id, "the day's backup is due");
-            }
+        let is_new = self.daily_seen != Some(due);
+        if is_new || self.daily_looked.is_none_or(|looked| looked.elapsed() >= CLOCK_EVERY) {
+            self.daily_looked = Some(Instant::now());
+            self.order_daily(due, now).await?;
+        }
+        if is_new {
             self.stores.backups.forget_backups(now.plus_ms(-KEPT_MS)).await?;
             self.daily_seen = Some(due);
         }
         if self.backups.weekly_drill && self.backups.rehearsal.is_some() {
             self.order_drill(now, after).await?;
+        }
+        Ok(())
+    }
+
+    /// Orders the backup of this moment, once; and once more an hour after each that failed.
+    async fn order_daily(&self, due: Timestamp, now: Timestamp) -> Result<(), JournalError> {
+        for again in 0..DAILY_MAX {
+            let name = if again == 0 { format!("daily {due}") } else { format!("daily {due}, {again}") };
+            let id = BackupId(Uuid::new_v5(&CLOCK, name.as_bytes()));
+            let Some(before) = self.stores.backups.backup(id).await? else {
+                let record = Record::order(Scope::Full, Cause::Schedule, None, None);
+                if self.stores.backups.order_backup(BackupRow::order(id, record, now)).await? {
+                    tracing::info!(backup = %id, again, "the day's backup is due");
+                }
+                return Ok(());
+            };
+            let has_failed = before.work == Work::Nothing && before.record.state == Progress::Failed;
+            if !has_failed || !is_long_ago(before.record.finished_at, now) {
+                return Ok(());
+            }
         }
         Ok(())
     }
@@ -230,20 +249,13 @@ impl Keeper {
     async fn take(&mut self, mut row: BackupRow, shutdown: &CancellationToken) -> Result<(), JournalError> {
         self.stands = None;
         let work = row.work;
-        match (work, row.record.check.as_mut()) {
-            (Work::Make, _) if row.record.attempts >= ATTEMPTS_MAX => {
-                let error = row.record.error.take().unwrap_or_else(|| "whoever made it fell silent".to_owned());
-                row.record.error = Some(format!("given up after {ATTEMPTS_MAX} attempts: {error}"));
-                row.record.state = Progress::Failed;
-                return self.end(row, "create", false).await;
+        match begin(&mut row, self.stores.clock.now()) {
+            Begun::Yes => {}
+            Begun::TooOften => {
+                let what = what(&row);
+                return self.end(row, what, false).await;
             }
-            (Work::Make, _) => {
-                row.record.attempts += 1;
-                row.record.state = Progress::Running;
-                row.record.place_id = Some(BackupId::generate());
-            }
-            (Work::Check, Some(check)) => check.state = Progress::Running,
-            (Work::Check | Work::Nothing, _) => {
+            Begun::Nothing => {
                 row.work = Work::Nothing;
                 return self.stores.backups.change_backup(row).await.map(drop);
             }
@@ -261,7 +273,7 @@ impl Keeper {
                 }
             }
         };
-        let Some(record) = self.beating(&mut row, shutdown, Box::pin(doing)).await else {
+        let Some((record, may_help)) = self.beating(&mut row, shutdown, Box::pin(doing)).await else {
             if shutdown.is_cancelled() {
                 give_back(&mut row);
                 self.stores.backups.change_backup(row).await?;
@@ -269,19 +281,13 @@ impl Keeper {
             return Ok(());
         };
         row.record = record;
-        let what = match (work, row.record.check.as_ref()) {
-            (Work::Make, _) => "create",
-            (_, Some(check)) if check.restores => "drill",
-            _ => "verify",
-        };
+        let what = what(&row);
         let is_good = match (work, row.record.check.as_ref()) {
             (Work::Check, Some(check)) => check.state == Progress::Good,
             _ => row.record.state == Progress::Good,
         };
-        if work == Work::Make && !is_good && row.record.attempts < ATTEMPTS_MAX {
-            tracing::warn!(backup = %row.id, error = row.record.error, "a backup failed; it is tried again");
-            self.rests_until = Some(Instant::now() + REST);
-            row.record.state = Progress::Ordered;
+        if !is_good && may_help && put_off(&mut row, self.stores.clock.now()) {
+            tracing::warn!(backup = %row.id, what, error = error_of(&row.record, what), "it failed; it is tried again");
             return self.stores.backups.change_backup(row).await.map(drop);
         }
         let made = work == Work::Make && is_good;
@@ -323,7 +329,7 @@ impl Keeper {
         }
         count(what, is_good);
         let check = record.check.as_ref();
-        let error = check.filter(|_| what != "create").map_or(&record.error, |check| &check.error);
+        let error = error_of(&record, what);
         match is_good {
             true => tracing::info!(backup = %id, what, "a backup is good"),
             false => tracing::error!(backup = %id, what, error, "a backup is not good"),
@@ -389,10 +395,73 @@ fn is_running(row: &BackupRow) -> bool {
     }
 }
 
+/// What is done with a row.
+fn what(row: &BackupRow) -> &'static str {
+    match (row.work, row.record.check.as_ref()) {
+        (Work::Make, _) => "create",
+        (_, Some(check)) if check.restores => "drill",
+        _ => "verify",
+    }
+}
+
+fn error_of<'r>(record: &'r Record, what: &str) -> Option<&'r str> {
+    let check = record.check.as_ref().filter(|_| what != "create");
+    check.map_or(record.error.as_deref(), |check| check.error.as_deref())
+}
+
+/// What became of a row that was to be begun.
+enum Begun {
+    /// It is to be done.
+    Yes,
+    /// It was begun as often as may be, and has failed.
+    TooOften,
+    /// There is nothing to do.
+    Nothing,
+}
+
+fn begin(row: &mut BackupRow, now: Timestamp) -> Begun {
+    let Record { attempts, not_before, place_id, state, error, finished_at, check, .. } = &mut row.record;
+    let (attempts, state, error, finished_at) = match (row.work, check.as_mut()) {
+        (Work::Make, _) => (attempts, state, error, finished_at),
+        (Work::Check, Some(check)) => (&mut check.attempts, &mut check.state, &mut check.error, &mut check.finished_at),
+        (Work::Check | Work::Nothing, _) => return Begun::Nothing,
+    };
+    *not_before = None;
+    if *attempts >= ATTEMPTS_MAX {
+        let why = error.take().unwrap_or_else(|| "whoever worked on it fell silent".to_owned());
+        *error = Some(format!("given up after {ATTEMPTS_MAX} attempts: {why}"));
+        (*state, *finished_at) = (Progress::Failed, Some(now));
+        return Begun::TooOften;
+    }
+    *attempts += 1;
+    *state = Progress::Running;
+    if row.work == Work::Make {
+        *place_id = Some(BackupId::generate());
+    }
+    Begun::Yes
+}
+
+/// Has what failed tried again after a while; `false`: it was begun as often as may be.
+fn put_off(row: &mut BackupRow, now: Timestamp) -> bool {
+    let (attempts, state) = match (row.work, row.record.check.as_mut()) {
+        (Work::Check, Some(check)) => (check.attempts, &mut check.state),
+        _ => (row.record.attempts, &mut row.record.state),
+    };
+    if attempts >= ATTEMPTS_MAX {
+        return false;
+    }
+    *state = Progress::Ordered;
+    row.record.not_before = Some(now.plus_ms(REST_MS * REST_GROWS.pow(attempts.saturating_sub(1))));
+    true
+}
+
 /// A row as it was before it was taken: a process that stops has not failed.
 fn give_back(row: &mut BackupRow) {
     match (row.work, row.record.check.as_mut()) {
-        (Work::Check, Some(check)) => check.state = Progress::Ordered,
+        (Work::Check, Some(check)) => {
+            check.state = Progress::Ordered;
+            check.attempts = check.attempts.saturating_sub(1);
+        }
         _ => {
             row.record.state = Progress::Ordered;
             row.record.attempts = row.record.attempts.saturating_sub(1);
@@ -405,8 +474,14 @@ fn count(work: &'static str, is_good: bool) {
     metrics::counter!(telemetry::BACKUPS, "work" => work, "outcome" => outcome).increment(1);
 }
 
-/// Makes a backup; what became of it.
-async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
+/// Whether trying again may mend an error.
+fn may_help(error: &BackupError) -> bool {
+    matches!(error, BackupError::Failed(_))
+}
+
+/// Makes a backup; what became of it, and whether trying again may help where it failed.
+async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> (Record, bool) {
+    let mut tries_again = false;
     let setup = &backups.setup;
     let id = record.place_id.unwrap_or_else(BackupId::generate);
     let new = NewBackup { id, scope: record.scope, cause: record.cause, reason: record.reason.clone() };
@@ -425,25 +500,30 @@ async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
             record.finished_at = Some(setup.clock.now());
         }
         Err(error) => {
+            tries_again = may_help(&error);
             record.state = Progress::Failed;
             record.error = Some(error.to_string());
             record.finished_at = Some(now.max(setup.clock.now()));
         }
     }
-    record
+    (record, tries_again)
 }
 
-/// Checks a backup, or tries it; what became of that.
-async fn check(backups: &Backups, mut record: Record) -> Record {
+/// Checks a backup, or tries it; what became of that, and whether trying again may help where it failed.
+async fn check(backups: &Backups, mut record: Record) -> (Record, bool) {
     let setup = &backups.setup;
-    let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return record };
+    let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return (record, false) };
+    let mut tries_again = false;
     // A drill that fails must not leave a fresh mark.
     let verdict = match check.restores {
         true => examine(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
         false => verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
     };
     let outcome = match (verdict, check.restores, &backups.rehearsal) {
-        (Err(error), _, _) => Err(error.to_string()),
+        (Err(error), _, _) => {
+            tries_again = may_help(&error);
+            Err(error.to_string())
+        }
         (Ok(verdict), _, _) if !verdict.damaged.is_empty() => {
             let damaged = verdict.damaged.iter().map(|(part, reason)| format!("{part}: {reason}"));
             Err(damaged.collect::<Vec<_>>().join("; "))
@@ -455,12 +535,15 @@ async fn check(backups: &Backups, mut record: Record) -> Record {
         (Ok(_), true, None) => Err("a drill needs `[backup] identity_file` where schedulers run".to_owned()),
         (Ok(_), true, Some(rehearsal)) => {
             check.opened = true;
-            rehearsal.rehearse(id).await.map(Some).map_err(|error| error.to_string())
+            let rehearsed = rehearsal.rehearse(id).await;
+            tries_again = rehearsed.as_ref().is_err_and(may_help);
+            rehearsed.map(Some).map_err(|error| error.to_string())
         }
     };
     match outcome {
         Ok(rehearsed) => {
             check.state = Progress::Good;
+            check.error = None;
             check.recovery_ms = rehearsed.map(|drill| drill.recovery_ms);
             check.lost_ms = rehearsed.map(|drill| drill.lost_ms);
         }
@@ -468,7 +551,7 @@ async fn check(backups: &Backups, mut record: Record) -> Record {
     }
     check.finished_at = Some(setup.clock.now());
     record.check = Some(check);
-    record
+    (record, tries_again)
 }
 
 /// Tells the figures.

@@ -102,7 +102,10 @@ impl BackupError {
 
 impl From<PlaceError> for BackupError {
     fn from(error: PlaceError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            PlaceError::Refused { .. } => Self::Refused(error.to_string()),
+            PlaceError::Failed { .. } | PlaceError::Missing { .. } => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -44,9 +44,17 @@ const SMALL_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Why a place did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// It is away, full or read-only, or refuses us.
+    /// It is away, full or read-only.
     #[error("{place}: {reason}")]
     Failed {
+        /// The place, without secrets.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// It refuses our credentials: asking again does not help.
+    #[error("{place}: {reason}")]
+    Refused {
         /// The place, without secrets.
         place: String,
         /// What it said.
@@ -135,13 +143,12 @@ impl Place {
     }
 
     fn failed(&self, reason: impl std::fmt::Display) -> PlaceError {
-        // What a server says may have many lines.
-        let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        PlaceError::Failed { place: self.shown.clone(), reason }
+        PlaceError::Failed { place: self.shown.clone(), reason: one_line(reason) }
     }
 
     fn refused(&self, said: impl std::fmt::Display) -> PlaceError {
-        self.failed(format!("it refuses us; correct its credentials or rights ({said})"))
+        let reason = one_line(format!("it refuses us; correct its credentials or rights ({said})"));
+        PlaceError::Refused { place: self.shown.clone(), reason }
     }
 
     fn said(&self, path: &Path, error: object_store::Error) -> PlaceError {
@@ -271,6 +278,11 @@ impl Place {
         }
         Ok(())
     }
+}
+
+/// What a server says may have many lines.
+fn one_line(said: impl std::fmt::Display) -> String {
+    said.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn folder_of(id: BackupId) -> Path {
