@@ -33,6 +33,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Work whose beat stands still for so long has nobody.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+/// Longest time of one backup, check or drill: what takes longer hangs, or does not fit into a day.
+const DONE_WITHIN: Duration = Duration::from_secs(12 * 3_600);
 /// Pause after something failed, before it is tried again, in milliseconds; four times as long after the next failure.
 const REST_MS: i64 = 60_000;
 const REST_GROWS: i64 = 4;
@@ -267,9 +269,16 @@ impl Keeper {
         let doing = {
             let (backups, record, clock) = (self.backups.clone(), row.record.clone(), self.stores.clock.now());
             async move {
-                match work {
-                    Work::Make => make(&backups, record, clock).await,
-                    _ => check(&backups, record).await,
+                let kept = record.clone();
+                let doing = async {
+                    match work {
+                        Work::Make => make(&backups, record, clock).await,
+                        _ => check(&backups, record).await,
+                    }
+                };
+                match tokio::time::timeout(DONE_WITHIN, doing).await {
+                    Ok(done) => done,
+                    Err(_) => (overdue(kept, work, backups.setup.clock.now()), true),
                 }
             }
         };
@@ -472,6 +481,18 @@ fn give_back(row: &mut BackupRow) {
 fn count(work: &'static str, is_good: bool) {
     let outcome = if is_good { "good" } else { "failed" };
     metrics::counter!(telemetry::BACKUPS, "work" => work, "outcome" => outcome).increment(1);
+}
+
+/// Notes that it took too long; what was begun for it has ended with it.
+fn overdue(mut record: Record, work: Work, now: Timestamp) -> Record {
+    let error = Some(format!("it was not done within {DONE_WITHIN:?}"));
+    match (work, record.check.as_mut()) {
+        (Work::Check, Some(check)) => {
+            (check.state, check.error, check.finished_at) = (Progress::Failed, error, Some(now));
+        }
+        _ => (record.state, record.error, record.finished_at) = (Progress::Failed, error, Some(now)),
+    }
+    record
 }
 
 /// Whether trying again may mend an error.

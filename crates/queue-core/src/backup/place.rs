@@ -35,6 +35,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(300);
 const TRY_MAX: Duration = Duration::from_secs(120);
 /// Longest time until a server answers a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the next piece of an upload: whatever writes it has stopped.
+const STALL_MAX: Duration = Duration::from_secs(900);
 /// Tries of one request behind the first, and for how long: an S3 server that blinks.
 const RETRIES_MAX: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(60);
@@ -196,7 +198,10 @@ impl Place {
         pieces: &mut mpsc::Receiver<Piece>,
     ) -> Result<(), PlaceError> {
         for _ in 0..PIECES_MAX {
-            let (bytes, is_last) = match pieces.recv().await {
+            let Ok(piece) = tokio::time::timeout(STALL_MAX, pieces.recv()).await else {
+                return Err(self.failed(format!("nothing more came to be written within {STALL_MAX:?}")));
+            };
+            let (bytes, is_last) = match piece {
                 Some(Piece::More(bytes)) => (bytes, false),
                 Some(Piece::Last(bytes)) => (bytes, true),
                 None => return Err(self.failed("what was to be written has broken off")),

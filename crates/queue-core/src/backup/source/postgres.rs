@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     process::{Child, ChildStdin, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
@@ -54,6 +55,27 @@ pub(crate) struct Snapshot {
     url: String,
     facts: DatabaseFacts,
     erasures: Vec<Erasure>,
+    dumping: EndsDump,
+}
+
+/// The program that dumps, while it runs.
+#[derive(Clone, Default)]
+struct Dumping(Arc<Mutex<Option<Ended>>>);
+
+impl Dumping {
+    fn program(&self) -> MutexGuard<'_, Option<Ended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the program once nobody waits for the dump any more: the thread that reads from it may wait for ever.
+#[derive(Default)]
+struct EndsDump(Dumping);
+
+impl Drop for EndsDump {
+    fn drop(&mut self) {
+        drop(self.0.program().take());
+    }
 }
 
 impl Snapshot {
@@ -69,7 +91,7 @@ impl Snapshot {
             sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut connection).await.map_err(failed)?;
         let erasures = erasures(&mut connection).await?;
         let facts = facts(&mut connection, schema, &erasures).await?;
-        Ok(Self { connection, id, url: config.url.clone(), facts, erasures })
+        Ok(Self { connection, id, url: config.url.clone(), facts, erasures, dumping: EndsDump::default() })
     }
 
     pub(super) fn facts(&self) -> &DatabaseFacts {
@@ -86,8 +108,8 @@ impl Snapshot {
 
     /// What writes the dump; the snapshot must be kept until it has.
     pub(crate) fn dump(&self) -> impl FnOnce(&mut dyn Write) -> Result<(), BackupError> + Send + use<> {
-        let (id, url) = (self.id.clone(), self.url.clone());
-        move |out| dump(&id, &url, out)
+        let (id, url, dumping) = (self.id.clone(), self.url.clone(), self.dumping.0.clone());
+        move |out| dump(&id, &url, &dumping, out)
     }
 
     /// Lets go of it.
@@ -97,14 +119,18 @@ impl Snapshot {
     }
 }
 
-fn dump(snapshot: &str, url: &str, out: &mut dyn Write) -> Result<(), BackupError> {
+fn dump(snapshot: &str, url: &str, dumping: &Dumping, out: &mut dyn Write) -> Result<(), BackupError> {
     let mut command = programs::on_database("pg_dump", url)?;
     // Compression is ours. The policies of the second wall show everything to whoever may open the journal, which was asked.
     command.args(["--format=custom", "--compress=0", "--enable-row-security", "--lock-wait-timeout", LOCK_WAIT_MS]);
     command.arg(format!("--snapshot={snapshot}")).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = Ended(programs::start(&mut command)?);
-    let complaints = Complaints::of(child.0.stderr.take());
-    let copied = child.0.stdout.take().map_or(Ok(0), |mut stdout| io::copy(&mut stdout, out));
+    let mut child = programs::start(&mut command)?;
+    let (complaints, stdout) = (Complaints::of(child.stderr.take()), child.stdout.take());
+    *dumping.program() = Some(Ended(child));
+    let copied = stdout.map_or(Ok(0), |mut stdout| io::copy(&mut stdout, out));
+    let Some(mut child) = dumping.program().take() else {
+        return Err(BackupError::Failed("pg_dump was ended, since nobody waits for it any more".to_owned()));
+    };
     if let Err(error) = copied {
         return Err(BackupError::Failed(error.to_string()));
     }
