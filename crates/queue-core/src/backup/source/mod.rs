@@ -59,10 +59,10 @@ impl Source {
     }
 
     /// One moment of it, which stands for as long as the snapshot is kept.
-    pub(super) async fn snapshot(&self, scratch: &Path) -> Result<Snapshot, BackupError> {
+    pub(super) async fn snapshot(&self, scratch: &Path, now: Timestamp) -> Result<Snapshot, BackupError> {
         match self {
             Self::Sqlite(path) => sqlite::Snapshot::take(path, scratch).await.map(Snapshot::Sqlite),
-            Self::Postgres(config) => postgres::Snapshot::take(config).await.map(Box::new).map(Snapshot::Postgres),
+            Self::Postgres(config) => postgres::Snapshot::take(config, now).await.map(Box::new).map(Snapshot::Postgres),
         }
     }
 

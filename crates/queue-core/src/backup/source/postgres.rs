@@ -23,7 +23,7 @@ use crate::{
     erasure::Erasure,
     hex,
     ids::Name,
-    journal::postgres::{PostgresConfig, check_wall, connect, schema_version},
+    journal::postgres::{PostgresConfig, check_wall, connect, create_partitions, schema_version},
     time::Timestamp,
 };
 
@@ -79,12 +79,16 @@ impl Drop for EndsDump {
 }
 
 impl Snapshot {
-    pub(super) async fn take(config: &PostgresConfig) -> Result<Self, BackupError> {
+    pub(super) async fn take(config: &PostgresConfig, now: Timestamp) -> Result<Self, BackupError> {
         let mut connection = open(config).await?;
         let schema = version(&mut connection).await?;
         if schema >= WALL_SINCE {
             // Row-level security must not hide a row from a backup: whoever may open the journal sees all of them.
             check_wall(&mut connection).await.map_err(|error| BackupError::Refused(error.to_string()))?;
+        }
+        // None can be made while every table is held.
+        if let Err(error) = create_partitions(&mut connection, now).await {
+            tracing::warn!(%error, "the coming days' partitions were not made before a backup");
         }
         sqlx::raw_sql(text!("backup_begin")).execute(&mut connection).await.map_err(failed)?;
         let id: String =
