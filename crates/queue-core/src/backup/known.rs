@@ -63,7 +63,8 @@ pub async fn found(place: &Place) -> Result<Found, BackupError> {
                 found.harmed.push(known);
             }
             Err(BackupError::NotFound(_)) => {
-                let last = place.files(id).await?.into_iter().map(|(_, at)| at).max();
+                // The first file of one that is being made is not listed yet: its id tells when it was begun.
+                let last = place.files(id).await?.into_iter().map(|(_, at)| at).chain(id.made_at()).max();
                 found.unfinished.push((id, last));
             }
             Err(BackupError::Damaged { part, reason }) => found.damaged.push((id, format!("{part}: {reason}"))),

@@ -44,7 +44,10 @@ pub use self::{
     source::Source,
     verify::{Verdict, examine, mark, verify},
 };
-use crate::{archive::Objects, time::Clock};
+use crate::{
+    archive::Objects,
+    time::{Clock, Timestamp},
+};
 
 /// A backup: UUIDv7, so ids sort by when they were ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,6 +58,12 @@ impl BackupId {
     /// A fresh id.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// When it was made, as it tells itself.
+    fn made_at(self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Some(Timestamp(i64::try_from(seconds).ok()?.saturating_mul(1_000).saturating_add(i64::from(nanos) / 1_000_000)))
     }
 }
 

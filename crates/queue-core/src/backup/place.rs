@@ -77,6 +77,8 @@ pub enum PlaceError {
 pub struct Place {
     store: Arc<dyn ObjectStore>,
     shown: String,
+    /// Of a folder: where it is.
+    folder: Option<PathBuf>,
 }
 
 /// A piece of an upload.
@@ -112,9 +114,21 @@ impl Place {
     fn folder(path: &FilePath) -> Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         // Sizes and times are nobody else's business, either.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(&error))?;
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(_) if path.is_dir() => {}
+            // A disk that is not mounted must not have its backups on another one.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(failed(&"the folder that it is in is not there: mount what is to be mounted, or make it"));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
         let folder = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&error))?;
-        Ok(Self { store: Arc::new(folder.with_fsync(true)), shown: format!("file:{}", path.display()) })
+        Ok(Self {
+            store: Arc::new(folder.with_fsync(true)),
+            shown: format!("file:{}", path.display()),
+            folder: Some(path.to_owned()),
+        })
     }
 
     fn bucket(rest: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
@@ -136,7 +150,7 @@ impl Place {
                 Arc::new(PrefixStore::new(store, prefix))
             }
         };
-        Ok(Self { store, shown })
+        Ok(Self { store, shown, folder: None })
     }
 
     /// Its name, without secrets.
@@ -281,7 +295,15 @@ impl Place {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        // A folder may have more than files of ours: what is left of a write that was killed has another name, and is not listed.
+        let Some(folder) = self.folder.as_ref().map(|folder| folder.join(ROOT).join(id.to_string())) else {
+            return Ok(());
+        };
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        match removed.map_err(|error| self.failed(error))? {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
 }
 

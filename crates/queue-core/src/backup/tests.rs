@@ -342,6 +342,8 @@ async fn what_was_broken_off_is_no_backup_and_goes_after_a_day() {
     let (broken, whole) = (scene.create(Scope::Config).await.id, scene.create(Scope::Config).await.id);
     // The manifest is the last file that is written: without it, whatever else is there, it is none.
     std::fs::remove_file(scene.file(broken, MANIFEST)).unwrap();
+    // Of a write that was killed: no list shows it.
+    std::fs::write(scene.file(broken, "database.sqlite.zst.age#1"), "half").unwrap();
     let found = found(&scene.setup.place).await.unwrap();
     assert_eq!(found.good.iter().map(|known| known.manifest.id).collect::<Vec<_>>(), [whole]);
     assert_eq!(found.unfinished.len(), 1);
@@ -356,7 +358,7 @@ async fn what_was_broken_off_is_no_backup_and_goes_after_a_day() {
     assert_eq!(sweep(DAY_MS + 1, true).await, [broken]);
     assert!(scene.file(broken, "config.json.zst.age").exists(), "a dry run deletes nothing");
     assert_eq!(sweep(DAY_MS + 1, false).await, [broken]);
-    assert!(!scene.file(broken, "config.json.zst.age").exists());
+    assert!(!scene.file(broken, "").exists(), "nor is its folder left");
     // A source that breaks in the middle leaves no manifest either.
     let mut setup = scene.setup.clone();
     setup.source = Source::Sqlite(scene.folder.path().join("nowhere.db"));
@@ -381,6 +383,17 @@ async fn prune_never_deletes_the_last_that_was_checked() {
     let left: Vec<_> = found(&scene.setup.place).await.unwrap().good.iter().map(|known| known.manifest.id).collect();
     assert_eq!(left, [ids[4], ids[3], ids[1]]);
     assert!(!scene.file(ids[1], VERIFIED).to_string_lossy().is_empty() && scene.file(ids[1], VERIFIED).exists());
+}
+
+#[test]
+fn a_place_whose_disk_is_not_mounted_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |path: &str| Place::open(&format!("file:{}", folder.path().join(path).display()), &Default::default());
+    let error = open("mnt/place").unwrap_err();
+    assert!(error.contains("mount") && !folder.path().join("mnt").exists(), "{error}");
+    std::fs::create_dir(folder.path().join("mnt")).unwrap();
+    open("mnt/place").unwrap();
+    open("mnt/place").unwrap();
 }
 
 #[test]
