@@ -93,7 +93,14 @@ impl Drill {
         };
         let (began, began_at) = (Instant::now(), self.setup.clock.now());
         let scratch = Scratch::make(facts.store, self).await?;
-        let asked = Restoring { id, into: scratch.source(), objects_into: None, erasures: vec![] };
+        let asked = Restoring {
+            id,
+            into: scratch.source(),
+            objects_into: None,
+            erasures: vec![],
+            // Whoever comes back is gone with the database of the drill.
+            without_newer_logs: true,
+        };
         let tried = async {
             let restored = restore(&self.setup.place, &identities, asked, &*self.setup.clock).await?;
             drain(&scratch.source(), &restored, self.setup.clock.clone()).await

@@ -109,6 +109,9 @@ pub(crate) enum Verb {
         /// An erase log that was kept beside the backups (`tenant erase --log`), beyond that of the newest backup
         #[arg(long, value_name = "FILE")]
         erasures: Option<PathBuf>,
+        /// Restore although the erase log of a newer backup cannot be read: whoever stands in that alone comes back
+        #[arg(long)]
+        without_newer_logs: bool,
         #[command(flatten)]
         of: Installation,
     },
@@ -171,7 +174,7 @@ pub(crate) async fn run(
         Verb::List { from, .. } => list(&place(config, env, from)?, out).await,
         Verb::Verify { which, restore: true, .. } => drill(config, env, &which, out).await,
         Verb::Verify { which, .. } => check(&which, config, env, out).await,
-        Verb::Restore { which, into, objects_into, erasures, .. } => {
+        Verb::Restore { which, into, objects_into, erasures, without_newer_logs, .. } => {
             let identities = wanted_identities(&which, config)?;
             let place = place(config, env, which.from.clone())?;
             let restoring = Restoring {
@@ -179,6 +182,7 @@ pub(crate) async fn run(
                 into: target(&into)?,
                 objects_into: objects_into.as_deref().map(objects).transpose()?,
                 erasures: erasures.as_deref().map(log).transpose()?.unwrap_or_default(),
+                without_newer_logs,
             };
             let restored = restore(&place, &identities, restoring, &SystemClock).await?;
             show_restored(&restored, &into, out);
@@ -418,7 +422,7 @@ fn show_restored(restored: &Restored, into: &str, out: Output) {
             manifest.snapshot_at
         ));
         output::line(&format!(
-            "the erase log of backup {log_of} was replayed ({erased} tenants): if anybody was erased later, replay a log that you \
+            "the erase logs up to that of backup {log_of} were replayed ({erased} tenants): if anybody was erased later, replay a log that you \
              kept (`longshore tenant erase --replay FILE --yes`) before you confirm"
         ));
         if *erasures_left > 0 {

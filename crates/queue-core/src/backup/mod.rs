@@ -39,7 +39,7 @@ pub use self::{
     place::{Place, PlaceError},
     prune::{Keep, Pruned, prune},
     record::{ATTEMPTS_MAX, BACKUPS_PAGE_MAX, BackupRow, Backups, Check, Progress, Record, WORK_MAX, Work},
-    restore::{Restored, Restoring, erasures_of, restore},
+    restore::{Restored, Restoring, erasures_of, is_unfinished, restore},
     seal::{Identities, Recipients},
     source::Source,
     verify::{Verdict, examine, mark, verify},

@@ -112,7 +112,8 @@ impl Scene {
 
     async fn restore(&self, id: BackupId, into: &Source) -> Result<Restored, BackupError> {
         let identities = self.setup.identities.clone().unwrap();
-        let asked = Restoring { id, into: into.clone(), objects_into: None, erasures: vec![] };
+        let asked =
+            Restoring { id, into: into.clone(), objects_into: None, erasures: vec![], without_newer_logs: false };
         restore(&self.setup.place, &identities, asked, &self.clock).await
     }
 
@@ -186,6 +187,14 @@ async fn there_and_back(scene: Scene) {
     let other = (second.journal.incarnation(), second.catalog.filling().await.unwrap().generation.0);
     assert!(other.0 > lives.0 && other.1 > lives.1, "{other:?}");
     drop(second);
+    // Who was erased since stands in a log that cannot be read.
+    let log = scene.file(later.id, "erasures.ndjson.zst.age");
+    let whole = std::fs::read(&log).unwrap();
+    flip(&log, |bytes| bytes / 2);
+    let third = scene.empty().await;
+    let refused = scene.restore(manifest.id, &third).await.unwrap_err();
+    assert!(matches!(&refused, BackupError::Refused(why) if why.contains(&later.id.to_string())), "{refused}");
+    std::fs::write(&log, whole).unwrap();
 
     let refused = scene.restore(manifest.id, &into).await.unwrap_err();
     assert!(
