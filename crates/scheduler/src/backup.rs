@@ -46,6 +46,8 @@ const DAILY_MAX: u32 = 24;
 const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the place, for the figures.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Time between two looks for what is left of drills that were broken off.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// Rows are kept for so long: longer than any backup as shipped.
 const KEPT_MS: i64 = 400 * DAY_MS;
 /// How long before the first backup that nobody ordered: a scheduler's start has better things to do.
@@ -73,6 +75,9 @@ pub struct Rehearsed {
 pub trait Rehearsal: Send + Sync {
     /// Does it. A crash leaves a database that the next one drops, and nothing else.
     async fn rehearse(&self, id: BackupId) -> Result<Rehearsed, BackupError>;
+
+    /// Drops what drills that were broken off have left, an hour to a day later. Doing it again does nothing more.
+    async fn sweep(&self) -> Result<(), BackupError>;
 }
 
 /// What backups are made with, and when.
@@ -98,11 +103,20 @@ impl fmt::Debug for Backups {
 
 pub(crate) async fn run(stores: Stores, backups: Option<Backups>, shutdown: CancellationToken) {
     let Some(backups) = backups else { return };
+    let (rehearsal, mut swept) = (backups.rehearsal.clone(), None::<Instant>);
     let mut keeper = Keeper::new(stores, backups);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Some(rehearsal) = &rehearsal
+            && swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
+        {
+            swept = Some(Instant::now());
+            if let Err(error) = rehearsal.sweep().await {
+                tracing::warn!(%error, "what is left of drills was not dropped");
+            }
         }
         // A backup holds every seam, and some buffers.
         if let Err(error) = Box::pin(keeper.once(&shutdown)).await {
