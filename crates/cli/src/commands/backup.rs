@@ -184,7 +184,12 @@ pub(crate) async fn run(
                 erasures: erasures.as_deref().map(log).transpose()?.unwrap_or_default(),
                 without_newer_logs,
             };
+            let journal = restoring.into.clone();
             let restored = restore(&place, &identities, restoring, &SystemClock).await?;
+            let subject = format!("/v1/backups/{}", restored.manifest.id);
+            let detail =
+                json!({"of": restored.manifest.snapshot_at, "erased": restored.erased, "place": place.shown()});
+            backups::note(&journal, "restore", &subject, detail).await;
             show_restored(&restored, &into, out);
             Ok(Exit::Ok)
         }
@@ -253,6 +258,9 @@ async fn make(config: &Config, scope: Scope, reason: Option<String>, out: Output
     }
     let (manifest, offsite) = backups::make(&setup, NewBackup::of(scope, Cause::Asked, reason)).await?;
     let failed = offsite.map(|error| error.to_string());
+    let detail =
+        json!({"scope": manifest.scope, "cause": manifest.cause, "backup": manifest.id, "offsite_error": failed});
+    backups::note(&setup.source, "create", &format!("/v1/backups/{}", manifest.id), detail).await;
     let mut value = json!(manifest);
     value["place"] = json!(setup.place.shown());
     value["offsite"] = json!(setup.offsite.as_ref().map(Place::shown));
@@ -457,6 +465,9 @@ async fn sweep(config: &Config, yes: bool, out: Output) -> Outcome {
         values.push(json!({
             "place": place.shown(), "kept": pruned.kept, "deleted": deleted, "unfinished": pruned.unfinished,
         }));
+    }
+    if yes {
+        backups::note(&setup.source, "prune", "/v1/backups", json!({"places": values})).await;
     }
     if out.json {
         out.value(&json!({"dry_run": !yes, "places": values, "at": setup.clock.now()}));
