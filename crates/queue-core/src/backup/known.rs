@@ -87,7 +87,7 @@ pub async fn find(place: &Place, id: BackupId) -> Result<Known, BackupError> {
 }
 
 /// A backup, and what its last check has found wrong.
-async fn marked(place: &Place, id: BackupId) -> Result<(Known, Option<Harm>), BackupError> {
+pub(super) async fn marked(place: &Place, id: BackupId) -> Result<(Known, Option<Harm>), BackupError> {
     let bytes = match place.get(&file_of(id, MANIFEST)).await {
         Ok(bytes) => bytes,
         Err(PlaceError::Missing { .. }) => return Err(BackupError::NotFound(id)),

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     BackupError, BackupId, Identities,
-    known::{Harm, Known, find},
+    known::{Harm, Known, find, marked},
     manifest::{Content, Part, VERIFIED, Verified},
     objects,
     place::{Place, file_of},
@@ -75,7 +75,7 @@ async fn read_again(
         let drill = known.verified.filter(|before| before.restored_at.is_some());
         let none = Verified { at, opened, restored_at: None, recovery_ms: None, lost_ms: None };
         let verified = Verified { at, opened, ..drill.unwrap_or(none) };
-        mark(place, id, verified).await?;
+        put_mark(place, id, verified).await?;
         known.verified = Some(verified);
     } else if damaged.iter().any(|(_, reason)| reason != seal::NO_KEY) {
         let harm = Harm { at, damaged: damaged.clone() };
@@ -88,11 +88,19 @@ async fn read_again(
     Ok(Verdict { known, at, opened, damaged })
 }
 
-/// Notes beside a backup that it is good.
+/// Notes beside a backup that it was tried, and is good. One of which a check has found a part damaged stays so until [`verify()`] finds
+/// all of it good: a drill need not read every part.
 ///
 /// # Errors
 /// Where the place does not take it.
 pub async fn mark(place: &Place, id: BackupId, verified: Verified) -> Result<(), BackupError> {
+    match marked(place, id).await? {
+        (_, Some(_)) => Ok(()),
+        (_, None) => put_mark(place, id, verified).await,
+    }
+}
+
+async fn put_mark(place: &Place, id: BackupId, verified: Verified) -> Result<(), BackupError> {
     let text = serde_json::to_string(&verified).map_err(|error| BackupError::Failed(error.to_string()))?;
     Ok(place.put(&file_of(id, VERIFIED), format!("{text}\n").into()).await?)
 }
