@@ -4,10 +4,15 @@ use std::{path::PathBuf, sync::Arc};
 
 use queue_core::{
     archive::Objects,
+    audit::{Audit, AuditEntry},
     backup::{BackupError, Cause, Known, Manifest, NewBackup, Place, Scope, Setup, Source, copy, create, find, found},
-    journal::{postgres, sqlite},
-    time::SystemClock,
+    journal::{
+        postgres::{self, PostgresJournal},
+        sqlite::{self, SqliteJournal},
+    },
+    time::{Clock, SystemClock},
 };
+use serde_json::Value;
 
 use crate::{
     config::{Backup, Config, Journal},
@@ -108,6 +113,41 @@ pub(crate) async fn make(setup: &Setup, new: NewBackup) -> Result<(Manifest, Opt
         None => None,
     };
     Ok((manifest, offsite))
+}
+
+/// Notes in a journal's audit log what was done on the command line. Where there is none that this program knows, that is told.
+pub(crate) async fn note(journal: &Source, what: &str, subject: &str, detail: Value) {
+    let entry = AuditEntry {
+        at: SystemClock.now(),
+        role: Some("command line".to_owned()),
+        action: format!("backup {what}"),
+        subject: subject.to_owned(),
+        status: 200,
+        detail: detail.to_string(),
+        ..AuditEntry::default()
+    };
+    if let Err(why) = append(journal, entry).await {
+        output::note(&format!("no audit log says that this was done: {why}"));
+    }
+}
+
+async fn append(journal: &Source, entry: AuditEntry) -> Result<(), String> {
+    let appended = match journal {
+        Source::Sqlite(path) => {
+            // Neither made nor migrated for this.
+            let schema = sqlite::schema_version(path).map_err(|error| error.to_string())?;
+            if schema != Some(sqlite::MIGRATIONS.len()) {
+                return Err("the journal is not there, or its schema is another".to_owned());
+            }
+            let journal = SqliteJournal::open(path, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
+            journal.append_audit(entry).await
+        }
+        Source::Postgres(server) => {
+            let journal = PostgresJournal::open(server, Arc::new(SystemClock)).await;
+            journal.map_err(|error| error.to_string())?.append_audit(entry).await
+        }
+    };
+    appended.map_err(|error| error.to_string())
 }
 
 /// The backup that is meant: an id, or `latest`, the newest one with a journal.

@@ -75,6 +75,20 @@ impl Rehearsal for Drill {
         // Worker and clockwork hold every seam.
         Box::pin(self.run(id)).await
     }
+
+    async fn sweep(&self) -> Result<(), BackupError> {
+        sweep(&self.setup.scratch);
+        let server = match (&self.scratch, &self.setup.source) {
+            (Some(url), _) => PostgresConfig::new(url.clone()),
+            (None, Source::Postgres(own)) => (**own).clone(),
+            (None, Source::Sqlite(_)) => return Ok(()),
+        };
+        match ScratchDatabase::sweep(&server).await.map_err(failed)? {
+            0 => {}
+            dropped => tracing::info!(dropped, "databases of drills that were killed are dropped"),
+        }
+        Ok(())
+    }
 }
 
 fn failed(error: impl std::fmt::Display) -> BackupError {
@@ -93,14 +107,23 @@ impl Drill {
         };
         let (began, began_at) = (Instant::now(), self.setup.clock.now());
         let scratch = Scratch::make(facts.store, self).await?;
-        let asked = Restoring { id, into: scratch.source(), objects_into: None, erasures: vec![] };
+        let asked = Restoring {
+            id,
+            into: scratch.source(),
+            objects_into: None,
+            erasures: vec![],
+            // Whoever comes back is gone with the database of the drill.
+            without_newer_logs: true,
+        };
         let tried = async {
             let restored = restore(&self.setup.place, &identities, asked, &*self.setup.clock).await?;
             drain(&scratch.source(), &restored, self.setup.clock.clone()).await
         };
         let tried = tried.await;
-        scratch.drop().await?;
+        let dropped = scratch.drop().await;
+        // Why the drill failed says more than that its database is left: the next one drops it.
         tried?;
+        dropped?;
         let rehearsed = Rehearsed {
             recovery_ms: i64::try_from(began.elapsed().as_millis()).unwrap_or(i64::MAX),
             lost_ms: began_at.since_ms(known.manifest.snapshot_at),

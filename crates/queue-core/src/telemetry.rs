@@ -71,6 +71,7 @@ names! {
     BACKUP_LAST_VERIFIED = "backup_last_verified_timestamp_seconds", describe_gauge, Unit::Seconds, "When a backup was last read back whole and found good.";
     BACKUP_BYTES = "backup_bytes", describe_gauge, Unit::Bytes, "Size of the newest good backup as it lies there, by kind.";
     BACKUPS = "backups_total", describe_counter, Unit::Count, "Backups that were made and checked by this process, by work (create, verify, drill, prune) and outcome (good, failed).";
+    DRILL_LAST_SUCCESS = "restore_drill_last_success_timestamp_seconds", describe_gauge, Unit::Seconds, "When a restored backup was last compared and had drained jobs.";
     DRILL_RECOVERY = "restore_drill_seconds", describe_gauge, Unit::Seconds, "The last drill: from its begin until the restored system had drained its jobs (recovery time).";
     DRILL_LOST = "restore_drill_lost_seconds", describe_gauge, Unit::Seconds, "The last drill: how old what it brought back was (recovery point).";
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";

@@ -16,7 +16,7 @@ use queue_core::{
     audit::AuditEntry,
     backup::{
         ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Progress, Record, Scope, Setup, Work,
-        copy, create, found, prune, verify,
+        copy, create, examine, found, prune, verify,
     },
     journal::JournalError,
     stores::Stores,
@@ -33,10 +33,21 @@ const EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 /// Work whose beat stands still for so long has nobody.
 pub(crate) const SILENCE: Duration = Duration::from_secs(15);
-/// Pause after something failed, before it is tried again.
-const REST: Duration = Duration::from_secs(60);
+/// Longest time of one backup, check or drill: what takes longer hangs, or does not fit into a day.
+const DONE_WITHIN: Duration = Duration::from_secs(12 * 3_600);
+/// Pause after something failed, before it is tried again, in milliseconds; four times as long after the next failure.
+const REST_MS: i64 = 60_000;
+const REST_GROWS: i64 = 4;
+/// What the clock orders is ordered again so long after it failed, in milliseconds: by then somebody may have mended the cause.
+const AGAIN_MS: i64 = 60 * 60 * 1_000;
+/// Orders of one day: one an hour until the next is due.
+const DAILY_MAX: u32 = 24;
+/// Time between two looks whether it has failed.
+const CLOCK_EVERY: Duration = Duration::from_secs(10);
 /// Time between two looks at the place, for the figures.
 const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Time between two looks for what is left of drills that were broken off.
+const SWEEP_EVERY: Duration = Duration::from_secs(3_600);
 /// Rows are kept for so long: longer than any backup as shipped.
 const KEPT_MS: i64 = 400 * DAY_MS;
 /// How long before the first backup that nobody ordered: a scheduler's start has better things to do.
@@ -64,6 +75,9 @@ pub struct Rehearsed {
 pub trait Rehearsal: Send + Sync {
     /// Does it. A crash leaves a database that the next one drops, and nothing else.
     async fn rehearse(&self, id: BackupId) -> Result<Rehearsed, BackupError>;
+
+    /// Drops what drills that were broken off have left, an hour to a day later. Doing it again does nothing more.
+    async fn sweep(&self) -> Result<(), BackupError>;
 }
 
 /// What backups are made with, and when.
@@ -89,11 +103,20 @@ impl fmt::Debug for Backups {
 
 pub(crate) async fn run(stores: Stores, backups: Option<Backups>, shutdown: CancellationToken) {
     let Some(backups) = backups else { return };
+    let (rehearsal, mut swept) = (backups.rehearsal.clone(), None::<Instant>);
     let mut keeper = Keeper::new(stores, backups);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep(EVERY) => {}
+        }
+        if let Some(rehearsal) = &rehearsal
+            && swept.is_none_or(|swept| swept.elapsed() >= SWEEP_EVERY)
+        {
+            swept = Some(Instant::now());
+            if let Err(error) = rehearsal.sweep().await {
+                tracing::warn!(%error, "what is left of drills was not dropped");
+            }
         }
         // A backup holds every seam, and some buffers.
         if let Err(error) = Box::pin(keeper.once(&shutdown)).await {
@@ -109,11 +132,12 @@ pub(crate) struct Keeper {
     pub(crate) began: Instant,
     /// Work that somebody else does, at which beat, and since when that stands.
     pub(crate) stands: Option<(BackupId, i64, Instant)>,
-    /// Nothing is begun before.
-    rests_until: Option<Instant>,
     /// The moments of the clock that were seen to.
     daily_seen: Option<Timestamp>,
     drill_seen: Option<Timestamp>,
+    /// When it was looked whether what is due has failed.
+    daily_looked: Option<Instant>,
+    drill_looked: Option<Instant>,
     looked: Option<Instant>,
 }
 
@@ -124,9 +148,10 @@ impl Keeper {
             backups,
             began: Instant::now(),
             stands: None,
-            rests_until: None,
             daily_seen: None,
             drill_seen: None,
+            daily_looked: None,
+            drill_looked: None,
             looked: None,
         }
     }
@@ -140,11 +165,10 @@ impl Keeper {
         if self.began.elapsed() >= FIRST_AFTER {
             self.order_by_clock().await?;
         }
-        if self.rests_until.is_some_and(|until| until > Instant::now()) {
-            return Ok(());
-        }
+        let now = self.stores.clock.now();
         let work = self.stores.backups.backup_work().await?;
-        match work.into_iter().next() {
+        // What has failed lets others pass until it is tried again.
+        match work.into_iter().find(|row| row.record.not_before.is_none_or(|at| at <= now)) {
             None => self.stands = None,
             Some(row) if self.is_done_by_another(&row) => {}
             Some(row) => self.take(row, shutdown).await?,
@@ -160,12 +184,12 @@ impl Keeper {
         let Some(minutes) = self.backups.daily_at else { return Ok(()) };
         let (now, after) = (self.stores.clock.now(), i64::from(minutes) * 60_000);
         let due = last_due(now, after, DAY_MS);
-        if self.daily_seen != Some(due) {
-            let id = BackupId(Uuid::new_v5(&CLOCK, format!("daily {due}").as_bytes()));
-            let record = Record::order(Scope::Full, Cause::Schedule, None, None);
-            if self.stores.backups.order_backup(BackupRow::order(id, record, now)).await? {
-                tracing::info!(backup = %id, "the day's backup is due");
-            }
+        let is_new = self.daily_seen != Some(due);
+        if is_new || self.daily_looked.is_none_or(|looked| looked.elapsed() >= CLOCK_EVERY) {
+            self.daily_looked = Some(Instant::now());
+            self.order_daily(due, now).await?;
+        }
+        if is_new {
             self.stores.backups.forget_backups(now.plus_ms(-KEPT_MS)).await?;
             self.daily_seen = Some(due);
         }
@@ -175,26 +199,52 @@ impl Keeper {
         Ok(())
     }
 
-    async fn order_drill(&mut self, now: Timestamp, after: i64) -> Result<(), JournalError> {
-        let due = last_due(now, SUNDAY * DAY_MS + after + DRILL_AFTER_MS, 7 * DAY_MS);
-        if self.drill_seen == Some(due) {
-            return Ok(());
-        }
-        let rows = self.stores.backups.backups(None, ROWS_MAX).await?;
-        let is_drill =
-            |row: &BackupRow| row.record.check.as_ref().is_some_and(|check| check.restores && check.ordered_at >= due);
-        if !rows.iter().any(is_drill) {
-            let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
-            // Before the first backup there is nothing to try; the next look finds it.
-            let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
+    /// Orders the backup of this moment, once; and once more an hour after each that failed.
+    async fn order_daily(&self, due: Timestamp, now: Timestamp) -> Result<(), JournalError> {
+        for again in 0..DAILY_MAX {
+            let name = if again == 0 { format!("daily {due}") } else { format!("daily {due}, {again}") };
+            let id = BackupId(Uuid::new_v5(&CLOCK, name.as_bytes()));
+            let Some(before) = self.stores.backups.backup(id).await? else {
+                let record = Record::order(Scope::Full, Cause::Schedule, None, None);
+                if self.stores.backups.order_backup(BackupRow::order(id, record, now)).await? {
+                    tracing::info!(backup = %id, again, "the day's backup is due");
+                }
                 return Ok(());
             };
-            if !self.stores.backups.change_backup(row.check_ordered(true, now)).await? {
+            let has_failed = before.work == Work::Nothing && before.record.state == Progress::Failed;
+            if !has_failed || !is_long_ago(before.record.finished_at, now) {
                 return Ok(());
             }
         }
-        self.drill_seen = Some(due);
         Ok(())
+    }
+
+    async fn order_drill(&mut self, now: Timestamp, after: i64) -> Result<(), JournalError> {
+        let due = last_due(now, SUNDAY * DAY_MS + after + DRILL_AFTER_MS, 7 * DAY_MS);
+        if self.drill_seen == Some(due) || self.drill_looked.is_some_and(|looked| looked.elapsed() < CLOCK_EVERY) {
+            return Ok(());
+        }
+        self.drill_looked = Some(Instant::now());
+        let rows = self.stores.backups.backups(None, ROWS_MAX).await?;
+        let drills = || {
+            let checks = rows.iter().filter_map(|row| row.record.check.as_ref());
+            checks.filter(move |check| check.restores && check.ordered_at >= due)
+        };
+        // Only one that has passed is this week's.
+        if drills().any(|check| check.state == Progress::Good) {
+            self.drill_seen = Some(due);
+            return Ok(());
+        }
+        if drills().any(|check| check.state != Progress::Failed || !is_long_ago(check.finished_at, now)) {
+            return Ok(());
+        }
+        let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
+        // Before the first backup there is nothing to try; the next look finds it.
+        let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
+            return Ok(());
+        };
+        // Where somebody else has ordered something meanwhile, the next look sees it.
+        self.stores.backups.change_backup(row.check_ordered(true, now)).await.map(drop)
     }
 
     /// Whether work that is under way has somebody who goes on with it.
@@ -215,20 +265,13 @@ impl Keeper {
     async fn take(&mut self, mut row: BackupRow, shutdown: &CancellationToken) -> Result<(), JournalError> {
         self.stands = None;
         let work = row.work;
-        match (work, row.record.check.as_mut()) {
-            (Work::Make, _) if row.record.attempts >= ATTEMPTS_MAX => {
-                let error = row.record.error.take().unwrap_or_else(|| "whoever made it fell silent".to_owned());
-                row.record.error = Some(format!("given up after {ATTEMPTS_MAX} attempts: {error}"));
-                row.record.state = Progress::Failed;
-                return self.end(row, "create", false).await;
+        match begin(&mut row, self.stores.clock.now()) {
+            Begun::Yes => {}
+            Begun::TooOften => {
+                let what = what(&row);
+                return self.end(row, what, false).await;
             }
-            (Work::Make, _) => {
-                row.record.attempts += 1;
-                row.record.state = Progress::Running;
-                row.record.place_id = Some(BackupId::generate());
-            }
-            (Work::Check, Some(check)) => check.state = Progress::Running,
-            (Work::Check | Work::Nothing, _) => {
+            Begun::Nothing => {
                 row.work = Work::Nothing;
                 return self.stores.backups.change_backup(row).await.map(drop);
             }
@@ -240,13 +283,20 @@ impl Keeper {
         let doing = {
             let (backups, record, clock) = (self.backups.clone(), row.record.clone(), self.stores.clock.now());
             async move {
-                match work {
-                    Work::Make => make(&backups, record, clock).await,
-                    _ => check(&backups, record).await,
+                let kept = record.clone();
+                let doing = async {
+                    match work {
+                        Work::Make => make(&backups, record, clock).await,
+                        _ => check(&backups, record).await,
+                    }
+                };
+                match tokio::time::timeout(DONE_WITHIN, doing).await {
+                    Ok(done) => done,
+                    Err(_) => (overdue(kept, work, backups.setup.clock.now()), true),
                 }
             }
         };
-        let Some(record) = self.beating(&mut row, shutdown, Box::pin(doing)).await else {
+        let Some((record, may_help)) = self.beating(&mut row, shutdown, Box::pin(doing)).await else {
             if shutdown.is_cancelled() {
                 give_back(&mut row);
                 self.stores.backups.change_backup(row).await?;
@@ -254,19 +304,13 @@ impl Keeper {
             return Ok(());
         };
         row.record = record;
-        let what = match (work, row.record.check.as_ref()) {
-            (Work::Make, _) => "create",
-            (_, Some(check)) if check.restores => "drill",
-            _ => "verify",
-        };
+        let what = what(&row);
         let is_good = match (work, row.record.check.as_ref()) {
             (Work::Check, Some(check)) => check.state == Progress::Good,
             _ => row.record.state == Progress::Good,
         };
-        if work == Work::Make && !is_good && row.record.attempts < ATTEMPTS_MAX {
-            tracing::warn!(backup = %row.id, error = row.record.error, "a backup failed; it is tried again");
-            self.rests_until = Some(Instant::now() + REST);
-            row.record.state = Progress::Ordered;
+        if !is_good && may_help && put_off(&mut row, self.stores.clock.now()) {
+            tracing::warn!(backup = %row.id, what, error = error_of(&row.record, what), "it failed; it is tried again");
             return self.stores.backups.change_backup(row).await.map(drop);
         }
         let made = work == Work::Make && is_good;
@@ -308,7 +352,7 @@ impl Keeper {
         }
         count(what, is_good);
         let check = record.check.as_ref();
-        let error = check.filter(|_| what != "create").map_or(&record.error, |check| &check.error);
+        let error = error_of(&record, what);
         match is_good {
             true => tracing::info!(backup = %id, what, "a backup is good"),
             false => tracing::error!(backup = %id, what, error, "a backup is not good"),
@@ -356,6 +400,11 @@ impl Keeper {
     }
 }
 
+/// Whether what failed then is ordered again.
+fn is_long_ago(failed_at: Option<Timestamp>, now: Timestamp) -> bool {
+    failed_at.is_none_or(|at| now.since_ms(at) >= AGAIN_MS)
+}
+
 /// The last moment `after` the begin of a period that is not in the future.
 fn last_due(now: Timestamp, after: i64, every: i64) -> Timestamp {
     Timestamp((now.0 - after).div_euclid(every) * every + after)
@@ -369,10 +418,73 @@ fn is_running(row: &BackupRow) -> bool {
     }
 }
 
+/// What is done with a row.
+fn what(row: &BackupRow) -> &'static str {
+    match (row.work, row.record.check.as_ref()) {
+        (Work::Make, _) => "create",
+        (_, Some(check)) if check.restores => "drill",
+        _ => "verify",
+    }
+}
+
+fn error_of<'r>(record: &'r Record, what: &str) -> Option<&'r str> {
+    let check = record.check.as_ref().filter(|_| what != "create");
+    check.map_or(record.error.as_deref(), |check| check.error.as_deref())
+}
+
+/// What became of a row that was to be begun.
+enum Begun {
+    /// It is to be done.
+    Yes,
+    /// It was begun as often as may be, and has failed.
+    TooOften,
+    /// There is nothing to do.
+    Nothing,
+}
+
+fn begin(row: &mut BackupRow, now: Timestamp) -> Begun {
+    let Record { attempts, not_before, place_id, state, error, finished_at, check, .. } = &mut row.record;
+    let (attempts, state, error, finished_at) = match (row.work, check.as_mut()) {
+        (Work::Make, _) => (attempts, state, error, finished_at),
+        (Work::Check, Some(check)) => (&mut check.attempts, &mut check.state, &mut check.error, &mut check.finished_at),
+        (Work::Check | Work::Nothing, _) => return Begun::Nothing,
+    };
+    *not_before = None;
+    if *attempts >= ATTEMPTS_MAX {
+        let why = error.take().unwrap_or_else(|| "whoever worked on it fell silent".to_owned());
+        *error = Some(format!("given up after {ATTEMPTS_MAX} attempts: {why}"));
+        (*state, *finished_at) = (Progress::Failed, Some(now));
+        return Begun::TooOften;
+    }
+    *attempts += 1;
+    *state = Progress::Running;
+    if row.work == Work::Make {
+        *place_id = Some(BackupId::generate());
+    }
+    Begun::Yes
+}
+
+/// Has what failed tried again after a while; `false`: it was begun as often as may be.
+fn put_off(row: &mut BackupRow, now: Timestamp) -> bool {
+    let (attempts, state) = match (row.work, row.record.check.as_mut()) {
+        (Work::Check, Some(check)) => (check.attempts, &mut check.state),
+        _ => (row.record.attempts, &mut row.record.state),
+    };
+    if attempts >= ATTEMPTS_MAX {
+        return false;
+    }
+    *state = Progress::Ordered;
+    row.record.not_before = Some(now.plus_ms(REST_MS * REST_GROWS.pow(attempts.saturating_sub(1))));
+    true
+}
+
 /// A row as it was before it was taken: a process that stops has not failed.
 fn give_back(row: &mut BackupRow) {
     match (row.work, row.record.check.as_mut()) {
-        (Work::Check, Some(check)) => check.state = Progress::Ordered,
+        (Work::Check, Some(check)) => {
+            check.state = Progress::Ordered;
+            check.attempts = check.attempts.saturating_sub(1);
+        }
         _ => {
             row.record.state = Progress::Ordered;
             row.record.attempts = row.record.attempts.saturating_sub(1);
@@ -385,8 +497,26 @@ fn count(work: &'static str, is_good: bool) {
     metrics::counter!(telemetry::BACKUPS, "work" => work, "outcome" => outcome).increment(1);
 }
 
-/// Makes a backup; what became of it.
-async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
+/// Notes that it took too long; what was begun for it has ended with it.
+fn overdue(mut record: Record, work: Work, now: Timestamp) -> Record {
+    let error = Some(format!("it was not done within {DONE_WITHIN:?}"));
+    match (work, record.check.as_mut()) {
+        (Work::Check, Some(check)) => {
+            (check.state, check.error, check.finished_at) = (Progress::Failed, error, Some(now));
+        }
+        _ => (record.state, record.error, record.finished_at) = (Progress::Failed, error, Some(now)),
+    }
+    record
+}
+
+/// Whether trying again may mend an error.
+fn may_help(error: &BackupError) -> bool {
+    matches!(error, BackupError::Failed(_))
+}
+
+/// Makes a backup; what became of it, and whether trying again may help where it failed.
+async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> (Record, bool) {
+    let mut tries_again = false;
     let setup = &backups.setup;
     let id = record.place_id.unwrap_or_else(BackupId::generate);
     let new = NewBackup { id, scope: record.scope, cause: record.cause, reason: record.reason.clone() };
@@ -405,21 +535,30 @@ async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
             record.finished_at = Some(setup.clock.now());
         }
         Err(error) => {
+            tries_again = may_help(&error);
             record.state = Progress::Failed;
             record.error = Some(error.to_string());
             record.finished_at = Some(now.max(setup.clock.now()));
         }
     }
-    record
+    (record, tries_again)
 }
 
-/// Checks a backup, or tries it; what became of that.
-async fn check(backups: &Backups, mut record: Record) -> Record {
+/// Checks a backup, or tries it; what became of that, and whether trying again may help where it failed.
+async fn check(backups: &Backups, mut record: Record) -> (Record, bool) {
     let setup = &backups.setup;
-    let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return record };
-    let verdict = verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await;
+    let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return (record, false) };
+    let mut tries_again = false;
+    // A drill that fails must not leave a fresh mark.
+    let verdict = match check.restores {
+        true => examine(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
+        false => verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await,
+    };
     let outcome = match (verdict, check.restores, &backups.rehearsal) {
-        (Err(error), _, _) => Err(error.to_string()),
+        (Err(error), _, _) => {
+            tries_again = may_help(&error);
+            Err(error.to_string())
+        }
         (Ok(verdict), _, _) if !verdict.damaged.is_empty() => {
             let damaged = verdict.damaged.iter().map(|(part, reason)| format!("{part}: {reason}"));
             Err(damaged.collect::<Vec<_>>().join("; "))
@@ -431,12 +570,15 @@ async fn check(backups: &Backups, mut record: Record) -> Record {
         (Ok(_), true, None) => Err("a drill needs `[backup] identity_file` where schedulers run".to_owned()),
         (Ok(_), true, Some(rehearsal)) => {
             check.opened = true;
-            rehearsal.rehearse(id).await.map(Some).map_err(|error| error.to_string())
+            let rehearsed = rehearsal.rehearse(id).await;
+            tries_again = rehearsed.as_ref().is_err_and(may_help);
+            rehearsed.map(Some).map_err(|error| error.to_string())
         }
     };
     match outcome {
         Ok(rehearsed) => {
             check.state = Progress::Good;
+            check.error = None;
             check.recovery_ms = rehearsed.map(|drill| drill.recovery_ms);
             check.lost_ms = rehearsed.map(|drill| drill.lost_ms);
         }
@@ -444,7 +586,7 @@ async fn check(backups: &Backups, mut record: Record) -> Record {
     }
     check.finished_at = Some(setup.clock.now());
     record.check = Some(check);
-    record
+    (record, tries_again)
 }
 
 /// Tells the figures.
@@ -466,6 +608,9 @@ async fn look(setup: &Setup) -> Result<(), BackupError> {
     if let Some((recovery, lost)) = drill.and_then(|drill| drill.recovery_ms.zip(drill.lost_ms)) {
         metrics::gauge!(telemetry::DRILL_RECOVERY).set(recovery as f64 / 1e3);
         metrics::gauge!(telemetry::DRILL_LOST).set(lost as f64 / 1e3);
+    }
+    if let Some(at) = drill.and_then(|drill| drill.restored_at) {
+        metrics::gauge!(telemetry::DRILL_LAST_SUCCESS).set(seconds(at));
     }
     if let Some(offsite) = &setup.offsite
         && let Some(newest) = found(offsite).await?.good.first()

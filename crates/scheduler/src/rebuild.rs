@@ -38,8 +38,16 @@ pub enum RebuildError {
     /// The dispatcher did not answer.
     #[error(transparent)]
     Dispatch(#[from] DispatchError),
+    /// The dispatcher's life is far ahead of the journal's: they do not belong together.
+    #[error(
+        "the dispatcher has served another journal, whose lives are far ahead of this one's: raise `generation` as docs/operations.md \
+         says for a restored journal, or empty the dispatcher (FLUSHDB)"
+    )]
+    Ahead,
 }
 
+/// Lives that are begun to come past a dispatcher that is ahead: one whose journal lost its last commits in a failover is so by few.
+const LIVES_MAX: usize = 100;
 /// Time between two looks at who has come back.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Time between two notes of how far it is: a third of the silence after which another scheduler goes on.
@@ -80,29 +88,42 @@ impl Prepared {
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
     match stores.dispatcher.sessions(&[]).await {
-        // The journal was restored from a backup, which raises its number: what this dispatcher knows is of another journal.
-        Ok(present) if present.generation < stores.catalog.filling().await?.generation => {
-            let awaited = registered(stores).await?;
-            tracing::warn!("the journal was restored since the dispatcher's life began; it is filled again");
-            match begin(stores, config, awaited).await {
-                // Another scheduler has begun a later life meanwhile.
-                Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => {
-                    apply_settings(stores, config).await?;
-                    Ok(Prepared { due_by: stores.clock.now(), fill: None })
-                }
-                prepared => prepared,
-            }
+        // The journal was restored from a backup, or is another one: what this dispatcher knows is not of it.
+        Ok(present) if present.generation != stores.catalog.filling().await?.generation => {
+            tracing::warn!("the dispatcher's life is not this journal's; it is filled again");
+            begin_anew(stores, config).await
         }
-        Ok(_) => {
-            apply_settings(stores, config).await?;
-            Ok(Prepared { due_by: stores.clock.now(), fill: None })
-        }
+        Ok(_) => join(stores, config).await,
         Err(DispatchError::WrongGeneration) => {
             let awaited = if config.alone { BTreeSet::new() } else { registered(stores).await? };
             begin(stores, config, awaited).await
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Goes on with the life that there is, which somebody else fills.
+async fn join(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
+    apply_settings(stores, config).await?;
+    Ok(Prepared { due_by: stores.clock.now(), fill: None })
+}
+
+/// Begins a life over one that is not the journal's.
+async fn begin_anew(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
+    for _ in 0..LIVES_MAX {
+        match begin(stores, config, registered(stores).await?).await {
+            Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => {}
+            prepared => return prepared,
+        }
+        // A process that missed the beginning of a life is told so once.
+        let _ = stores.dispatcher.sessions(&[]).await;
+        // The journal's number is raised before the dispatcher's: one that is not ahead of it was begun by another scheduler.
+        let present = stores.dispatcher.sessions(&[]).await?;
+        if present.generation <= stores.catalog.filling().await?.generation {
+            return join(stores, config).await;
+        }
+    }
+    Err(RebuildError::Ahead)
 }
 
 /// Workers that registered and did not sign off: each may run something.

@@ -32,6 +32,9 @@ const NOT_CONFIGURED: &str = "this installation has no place for backups: set `[
 /// Rows among which a backup is looked for by the id that it has at its place.
 const LOOKED_FOR_AMONG: usize = 500;
 
+/// Orders that wait or are under way: more than this are a mistake, and each reads the whole journal.
+const PENDING_MAX: usize = 8;
+
 /// What can be backed up.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -249,6 +252,7 @@ pub(crate) struct BackupRequest {
     request_body(content = Option<BackupRequest>), responses(
     (status = 202, description = "it is ordered", body = BackupView, headers(
         ("Location" = String, description = "the backup"))),
+    (status = 409, description = "as many orders as there may be are not carried out yet", body = Document),
     (status = 422, description = "no place for backups is configured, or the request is wrong", body = Document),
 ))]
 pub(crate) async fn create(
@@ -264,6 +268,7 @@ pub(crate) async fn create(
         None => (Scope::Full, None),
     };
     check_configured(&app)?;
+    check_room(&app).await?;
     let record = Record::order(scope, Why::Asked, reason, Some(caller.key_id));
     let row = BackupRow::order(BackupId::generate(), record, app.now());
     app.api.stores.backups.order_backup(row.clone()).await?;
@@ -326,6 +331,7 @@ pub(crate) async fn verify(
         (Progress::Good, Work::Nothing) => {}
         _ => return Err(busy("it is not good; make another one")),
     }
+    check_room(&app).await?;
     let ordered = row.check_ordered(restores, app.now());
     if !app.api.stores.backups.change_backup(ordered.clone()).await? {
         return Err(busy("something is under way; look at it again later"));
@@ -344,6 +350,18 @@ fn read_check(text: &str) -> Result<bool, Problem> {
 
 fn check_configured(app: &App) -> Result<(), Problem> {
     if app.api.settings.backups { Ok(()) } else { Err(Problem::new(Cause::NoBackups, NOT_CONFIGURED)) }
+}
+
+/// Refuses an order where too many wait already.
+async fn check_room(app: &App) -> Result<(), Problem> {
+    let pending = app.api.stores.backups.backup_work().await?.len();
+    if pending < PENDING_MAX {
+        return Ok(());
+    }
+    let detail = format!(
+        "{pending} backups and checks are ordered and not carried out yet: wait for them (`GET /v1/backups`), and see that a scheduler runs"
+    );
+    Err(Problem::new(Cause::OperationRunning, detail))
 }
 
 fn accepted(row: BackupRow) -> Response {

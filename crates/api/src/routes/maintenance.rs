@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, Uri},
 };
 use queue_core::{
+    backup::is_unfinished,
     journal::{Maintenance, ORDERS_HEARD},
     time::Timestamp,
 };
@@ -20,7 +21,7 @@ use crate::{
     fields::Fields,
     json,
     params::Params,
-    problem::{Document, Problem},
+    problem::{Cause, Document, Problem},
     settings::REASON_MAX_BYTES,
 };
 
@@ -71,6 +72,7 @@ pub(crate) async fn get(State(app): State<Shared>, uri: Uri) -> Result<Json<Main
     responses(
     (status = 200, body = MaintenanceView),
     (status = 400, body = Document),
+    (status = 409, description = "the journal is of a restore that has not ended", body = Document),
     (status = 415, body = Document),
     (status = 422, body = Document),
 ))]
@@ -94,7 +96,11 @@ pub(crate) async fn put(
     }
     fields.finish()?;
     let order = (on == Some(true)).then(|| Maintenance { since: app.now(), reason });
-    audit::before(&app.api.stores.orders.maintenance().await?);
+    let before = app.api.stores.orders.maintenance().await?;
+    audit::before(&before);
+    if let Some(reason) = before.and_then(|before| before.reason).filter(|reason| is_unfinished(reason)) {
+        return Err(Problem::new(Cause::OperationRunning, reason));
+    }
     app.api.stores.orders.set_maintenance(order).await?;
     app.standing.forget().await;
     tracing::info!(on = on == Some(true), "maintenance");

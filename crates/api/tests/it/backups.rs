@@ -48,6 +48,17 @@ async fn a_backup_is_ordered_and_looked_at() {
 }
 
 #[tokio::test]
+async fn no_more_wait_than_may() {
+    let server = Server::start_with(|api| api.settings.backups = true).await;
+    for _ in 0..8 {
+        server.post("/v1/backups", &json!({"scope": "config"})).await.expect(202);
+    }
+    let problem = server.post("/v1/backups", &json!({"scope": "config"})).await.problem(409);
+    assert!(problem["detail"].as_str().unwrap().contains("a scheduler runs"), "{problem}");
+    assert_eq!(server.stores.backups.backup_work().await.unwrap().len(), 8);
+}
+
+#[tokio::test]
 async fn without_a_place_nothing_is_ordered() {
     let server = Server::start().await;
     let problem = server.post("/v1/backups", &json!({})).await.problem(422);

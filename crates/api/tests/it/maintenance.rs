@@ -61,3 +61,16 @@ async fn a_worker_is_ordered_to_drain_and_back() {
         server.send(server.request(Method::POST, &format!("/v1/workers/{id}/drain"))).await.problem(404);
     }
 }
+
+#[tokio::test]
+async fn a_restore_that_has_not_ended_is_not_confirmed() {
+    let server = Server::start().await;
+    let reason = Some(format!("a restore of backup {} has not ended: do not confirm it", uuid::Uuid::now_v7()));
+    let unfinished = queue_core::journal::Maintenance { since: server.stores.clock.now(), reason };
+    server.stores.orders.set_maintenance(Some(unfinished.clone())).await.unwrap();
+    for order in [json!({"on": false}), json!({"on": true, "reason": "something else"})] {
+        let problem = server.put("/v1/maintenance", &order).await.problem(409);
+        assert!(problem["detail"].as_str().unwrap().contains("has not ended"), "{problem}");
+    }
+    assert_eq!(server.stores.orders.maintenance().await.unwrap(), Some(unfinished));
+}

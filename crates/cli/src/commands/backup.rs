@@ -109,6 +109,9 @@ pub(crate) enum Verb {
         /// An erase log that was kept beside the backups (`tenant erase --log`), beyond that of the newest backup
         #[arg(long, value_name = "FILE")]
         erasures: Option<PathBuf>,
+        /// Restore although the erase log of a newer backup cannot be read: whoever stands in that alone comes back
+        #[arg(long)]
+        without_newer_logs: bool,
         #[command(flatten)]
         of: Installation,
     },
@@ -171,7 +174,7 @@ pub(crate) async fn run(
         Verb::List { from, .. } => list(&place(config, env, from)?, out).await,
         Verb::Verify { which, restore: true, .. } => drill(config, env, &which, out).await,
         Verb::Verify { which, .. } => check(&which, config, env, out).await,
-        Verb::Restore { which, into, objects_into, erasures, .. } => {
+        Verb::Restore { which, into, objects_into, erasures, without_newer_logs, .. } => {
             let identities = wanted_identities(&which, config)?;
             let place = place(config, env, which.from.clone())?;
             let restoring = Restoring {
@@ -179,8 +182,14 @@ pub(crate) async fn run(
                 into: target(&into)?,
                 objects_into: objects_into.as_deref().map(objects).transpose()?,
                 erasures: erasures.as_deref().map(log).transpose()?.unwrap_or_default(),
+                without_newer_logs,
             };
+            let journal = restoring.into.clone();
             let restored = restore(&place, &identities, restoring, &SystemClock).await?;
+            let subject = format!("/v1/backups/{}", restored.manifest.id);
+            let detail =
+                json!({"of": restored.manifest.snapshot_at, "erased": restored.erased, "place": place.shown()});
+            backups::note(&journal, "restore", &subject, detail).await;
             show_restored(&restored, &into, out);
             Ok(Exit::Ok)
         }
@@ -249,6 +258,9 @@ async fn make(config: &Config, scope: Scope, reason: Option<String>, out: Output
     }
     let (manifest, offsite) = backups::make(&setup, NewBackup::of(scope, Cause::Asked, reason)).await?;
     let failed = offsite.map(|error| error.to_string());
+    let detail =
+        json!({"scope": manifest.scope, "cause": manifest.cause, "backup": manifest.id, "offsite_error": failed});
+    backups::note(&setup.source, "create", &format!("/v1/backups/{}", manifest.id), detail).await;
     let mut value = json!(manifest);
     value["place"] = json!(setup.place.shown());
     value["offsite"] = json!(setup.offsite.as_ref().map(Place::shown));
@@ -325,7 +337,7 @@ async fn list(place: &Place, out: Output) -> Outcome {
             output::line(&format!("{id} has no manifest: it is being made, or was broken off, and is no backup"));
         }
         for (id, reason) in &found.damaged {
-            output::line(&format!("{id}: manifest.json: {reason}"));
+            output::line(&format!("{id} is not good: {reason}"));
         }
     });
     Ok(if found.damaged.is_empty() { Exit::Ok } else { Exit::Partial })
@@ -418,7 +430,7 @@ fn show_restored(restored: &Restored, into: &str, out: Output) {
             manifest.snapshot_at
         ));
         output::line(&format!(
-            "the erase log of backup {log_of} was replayed ({erased} tenants): if anybody was erased later, replay a log that you \
+            "the erase logs up to that of backup {log_of} were replayed ({erased} tenants): if anybody was erased later, replay a log that you \
              kept (`longshore tenant erase --replay FILE --yes`) before you confirm"
         ));
         if *erasures_left > 0 {
@@ -453,6 +465,9 @@ async fn sweep(config: &Config, yes: bool, out: Output) -> Outcome {
         values.push(json!({
             "place": place.shown(), "kept": pruned.kept, "deleted": deleted, "unfinished": pruned.unfinished,
         }));
+    }
+    if yes {
+        backups::note(&setup.source, "prune", "/v1/backups", json!({"places": values})).await;
     }
     if out.json {
         out.value(&json!({"dry_run": !yes, "places": values, "at": setup.clock.now()}));

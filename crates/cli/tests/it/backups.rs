@@ -109,6 +109,7 @@ async fn a_restored_system_begins_nothing_before_it_is_confirmed() {
         "longshore_backup_last_success_timestamp_seconds{kind=\"full\"}",
         "longshore_backup_last_success_timestamp_seconds{kind=\"offsite\"}",
         "longshore_backup_last_verified_timestamp_seconds",
+        "longshore_restore_drill_last_success_timestamp_seconds",
         "longshore_restore_drill_seconds",
         "longshore_restore_drill_lost_seconds",
     ] {

@@ -1,10 +1,10 @@
 -- Purpose:   marks a journal as restored: other lives of journal and dispatcher, and nothing begins and no webhook goes before somebody confirms.
--- Arguments: variables of psql: since (now), reason, ahead (by how much the dispatcher's life is raised).
+-- Arguments: variables of psql: since (now, in milliseconds), reason.
 -- Returns:   nothing.
--- Invariant: the end of the transaction that loads it. Views of the second wall are made anew: a dump is loaded without its owners.
+-- Invariant: the end of the transaction that loads it. Both lives are of this restore alone: a second one of the same backup has others. Views of the second wall are made anew: a dump is loaded without its owners.
 RESET search_path;
 UPDATE meta
-SET incarnation = incarnation + 1, generation = generation + :ahead, began_at = :since, fill_beat = 0, filled = FALSE,
+SET incarnation = greatest(incarnation + 1, :since), generation = greatest(generation + 1, :since), began_at = :since, fill_beat = 0, filled = FALSE,
     filled_run_at = NULL, filled_id = NULL, maintenance_since = :since, maintenance_reason = :'reason';
 DO $$
 BEGIN

@@ -111,8 +111,9 @@ pub(super) async fn publish(place: &Place, manifest: &Manifest) -> Result<(), Ba
 
 async fn database(setup: &Setup, id: BackupId, written: &mut Written) -> Result<(), BackupError> {
     // Taken before the snapshot: a backup never claims to be newer than it is.
-    written.snapshot_at = Some(setup.clock.now());
-    let snapshot = setup.source.snapshot(&setup.scratch).await?;
+    let now = setup.clock.now();
+    written.snapshot_at = Some(now);
+    let snapshot = setup.source.snapshot(&setup.scratch, now).await?;
     let part = match &snapshot {
         Snapshot::Sqlite(snapshot) => write(setup, id, setup.source.part(), snapshot.dump()).await,
         Snapshot::Postgres(snapshot) => write(setup, id, setup.source.part(), snapshot.dump()).await,

@@ -39,12 +39,15 @@ pub use self::{
     place::{Place, PlaceError},
     prune::{Keep, Pruned, prune},
     record::{ATTEMPTS_MAX, BACKUPS_PAGE_MAX, BackupRow, Backups, Check, Progress, Record, WORK_MAX, Work},
-    restore::{Restored, Restoring, erasures_of, restore},
+    restore::{Restored, Restoring, erasures_of, is_unfinished, restore},
     seal::{Identities, Recipients},
     source::Source,
-    verify::{Verdict, mark, verify},
+    verify::{Verdict, examine, mark, verify},
 };
-use crate::{archive::Objects, time::Clock};
+use crate::{
+    archive::Objects,
+    time::{Clock, Timestamp},
+};
 
 /// A backup: UUIDv7, so ids sort by when they were ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -55,6 +58,12 @@ impl BackupId {
     /// A fresh id.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+
+    /// When it was made, as it tells itself.
+    fn made_at(self) -> Option<Timestamp> {
+        let (seconds, nanos) = self.0.get_timestamp()?.to_unix();
+        Some(Timestamp(i64::try_from(seconds).ok()?.saturating_mul(1_000).saturating_add(i64::from(nanos) / 1_000_000)))
     }
 }
 
@@ -102,7 +111,10 @@ impl BackupError {
 
 impl From<PlaceError> for BackupError {
     fn from(error: PlaceError) -> Self {
-        Self::Failed(error.to_string())
+        match error {
+            PlaceError::Refused { .. } => Self::Refused(error.to_string()),
+            PlaceError::Failed { .. } | PlaceError::Missing { .. } => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -35,6 +35,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(300);
 const TRY_MAX: Duration = Duration::from_secs(120);
 /// Longest time until a server answers a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// Longest wait for the next piece of an upload: whatever writes it has stopped.
+const STALL_MAX: Duration = Duration::from_secs(900);
 /// Tries of one request behind the first, and for how long: an S3 server that blinks.
 const RETRIES_MAX: usize = 5;
 const RETRY_FOR: Duration = Duration::from_secs(60);
@@ -44,9 +46,17 @@ const SMALL_MAX_BYTES: u64 = 64 * 1024 * 1024;
 /// Why a place did not do what was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlaceError {
-    /// It is away, full or read-only, or refuses us.
+    /// It is away, full or read-only.
     #[error("{place}: {reason}")]
     Failed {
+        /// The place, without secrets.
+        place: String,
+        /// What it said.
+        reason: String,
+    },
+    /// It refuses our credentials: asking again does not help.
+    #[error("{place}: {reason}")]
+    Refused {
         /// The place, without secrets.
         place: String,
         /// What it said.
@@ -67,6 +77,8 @@ pub enum PlaceError {
 pub struct Place {
     store: Arc<dyn ObjectStore>,
     shown: String,
+    /// Of a folder: where it is.
+    folder: Option<PathBuf>,
 }
 
 /// A piece of an upload.
@@ -102,9 +114,21 @@ impl Place {
     fn folder(path: &FilePath) -> Result<Self, String> {
         let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
         // Sizes and times are nobody else's business, either.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| failed(&error))?;
+        match std::fs::DirBuilder::new().mode(0o700).create(path) {
+            Ok(()) => {}
+            Err(_) if path.is_dir() => {}
+            // A disk that is not mounted must not have its backups on another one.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return Err(failed(&"the folder that it is in is not there: mount what is to be mounted, or make it"));
+            }
+            Err(error) => return Err(failed(&error)),
+        }
         let folder = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&error))?;
-        Ok(Self { store: Arc::new(folder.with_fsync(true)), shown: format!("file:{}", path.display()) })
+        Ok(Self {
+            store: Arc::new(folder.with_fsync(true)),
+            shown: format!("file:{}", path.display()),
+            folder: Some(path.to_owned()),
+        })
     }
 
     fn bucket(rest: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
@@ -126,7 +150,7 @@ impl Place {
                 Arc::new(PrefixStore::new(store, prefix))
             }
         };
-        Ok(Self { store, shown })
+        Ok(Self { store, shown, folder: None })
     }
 
     /// Its name, without secrets.
@@ -135,13 +159,12 @@ impl Place {
     }
 
     fn failed(&self, reason: impl std::fmt::Display) -> PlaceError {
-        // What a server says may have many lines.
-        let reason = reason.to_string().split_whitespace().collect::<Vec<_>>().join(" ");
-        PlaceError::Failed { place: self.shown.clone(), reason }
+        PlaceError::Failed { place: self.shown.clone(), reason: one_line(reason) }
     }
 
     fn refused(&self, said: impl std::fmt::Display) -> PlaceError {
-        self.failed(format!("it refuses us; correct its credentials or rights ({said})"))
+        let reason = one_line(format!("it refuses us; correct its credentials or rights ({said})"));
+        PlaceError::Refused { place: self.shown.clone(), reason }
     }
 
     fn said(&self, path: &Path, error: object_store::Error) -> PlaceError {
@@ -189,7 +212,10 @@ impl Place {
         pieces: &mut mpsc::Receiver<Piece>,
     ) -> Result<(), PlaceError> {
         for _ in 0..PIECES_MAX {
-            let (bytes, is_last) = match pieces.recv().await {
+            let Ok(piece) = tokio::time::timeout(STALL_MAX, pieces.recv()).await else {
+                return Err(self.failed(format!("nothing more came to be written within {STALL_MAX:?}")));
+            };
+            let (bytes, is_last) = match piece {
                 Some(Piece::More(bytes)) => (bytes, false),
                 Some(Piece::Last(bytes)) => (bytes, true),
                 None => return Err(self.failed("what was to be written has broken off")),
@@ -269,8 +295,21 @@ impl Place {
                 Err(error) => return Err(error),
             }
         }
-        Ok(())
+        // A folder may have more than files of ours: what is left of a write that was killed has another name, and is not listed.
+        let Some(folder) = self.folder.as_ref().map(|folder| folder.join(ROOT).join(id.to_string())) else {
+            return Ok(());
+        };
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        match removed.map_err(|error| self.failed(error))? {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(self.failed(error)),
+            _ => Ok(()),
+        }
     }
+}
+
+/// What a server says may have many lines.
+fn one_line(said: impl std::fmt::Display) -> String {
+    said.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 fn folder_of(id: BackupId) -> Path {

@@ -1,4 +1,5 @@
-//! Which backups are kept: the newest of so many days, weeks and months, and always the last one that was checked.
+//! Which backups are kept: the newest of so many days, weeks and months, and always the last one that was checked. One that a check
+//! has found damaged takes nobody's place; it stays for as many days as there are daily ones, for whoever looks for the cause.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,6 +56,10 @@ pub async fn prune(place: &Place, keep: Keep, is_dry: bool, clock: &dyn Clock) -
     let kept = kept(&found.good, keep);
     let (stay, go): (Vec<Known>, Vec<Known>) =
         found.good.into_iter().partition(|known| kept.contains(&known.manifest.id));
+    let kept_ms = i64::try_from(keep.daily).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
+    let looked_at = clock.now().plus_ms(-kept_ms);
+    let harmed = found.harmed.into_iter().filter(|known| known.manifest.snapshot_at < looked_at);
+    let go: Vec<Known> = go.into_iter().chain(harmed).collect();
     let pruned = Pruned { deleted: go, unfinished: unfinished.map(|(id, _)| id).collect(), kept: stay.len() };
     if !is_dry {
         let ids = pruned.deleted.iter().map(|known| known.manifest.id).chain(pruned.unfinished.iter().copied());

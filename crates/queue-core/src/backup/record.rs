@@ -11,7 +11,7 @@ use crate::{ids::Name, journal::JournalError, time::Timestamp};
 pub const WORK_MAX: usize = 16;
 /// Most rows of one page.
 pub const BACKUPS_PAGE_MAX: usize = 501;
-/// How often a backup is begun again after whoever made it fell silent, or failed.
+/// How often a backup, or a check of one, is begun before it is given up: whoever was at it fell silent, or failed.
 pub const ATTEMPTS_MAX: u32 = 3;
 
 /// What is still to be done with a backup.
@@ -62,6 +62,9 @@ pub struct Check {
     pub restores: bool,
     /// How it stands.
     pub state: Progress,
+    /// How often it was begun.
+    #[serde(default)]
+    pub attempts: u32,
     /// When it was ordered.
     pub ordered_at: Timestamp,
     /// When it ended.
@@ -98,6 +101,9 @@ pub struct Record {
     pub state: Progress,
     /// How often it was begun.
     pub attempts: u32,
+    /// What is to be done is not begun before: it has failed, and is tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
     /// Where it lies, under its attempt's own id: what a slow maker still writes is never mistaken for what its follower wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub place_id: Option<BackupId>,
@@ -128,6 +134,7 @@ impl Record {
             asked_by,
             state: Progress::Ordered,
             attempts: 0,
+            not_before: None,
             place_id: None,
             finished_at: None,
             bytes: None,
@@ -165,6 +172,7 @@ impl BackupRow {
         self.record.check = Some(Check {
             restores,
             state: Progress::Ordered,
+            attempts: 0,
             ordered_at: now,
             finished_at: None,
             opened: false,

@@ -1,11 +1,15 @@
 //! The way back: into an empty database, paused until somebody confirms.
 
-use std::{collections::BTreeMap, io::Read, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+    sync::Arc,
+};
 
 use super::{
     BackupError, BackupId, Identities,
     create::ErasureLine,
-    known::{find, found},
+    known::{Known, find, found},
     manifest::{Content, Manifest, TableFacts},
     objects,
     place::{Place, file_of},
@@ -21,7 +25,14 @@ use crate::{
 /// Largest erase log that is read: far more than its tenants' bound.
 const LOG_MAX_BYTES: u64 = 16 * 1024 * 1024;
 /// How the reason of the pause begins, once a restore is whole.
-pub(super) const RESTORED: &str = "restored from backup";
+const RESTORED: &str = "restored from backup";
+/// How it begins before, and how it goes on behind the backup's id.
+const UNFINISHED: [&str; 2] = ["a restore of backup ", " has not ended"];
+
+/// Whether the reason of a pause says that a restore is not whole: then nobody may confirm it.
+pub fn is_unfinished(reason: &str) -> bool {
+    reason.strip_prefix(UNFINISHED[0]).is_some_and(|rest| rest.contains(UNFINISHED[1]))
+}
 
 /// A restore that is asked for.
 #[derive(Clone, Debug)]
@@ -34,6 +45,8 @@ pub struct Restoring {
     pub objects_into: Option<Objects>,
     /// An erase log that was kept elsewhere.
     pub erasures: Vec<Erasure>,
+    /// Whether it is done although the erase log of a newer backup cannot be read: whoever stands in that alone comes back.
+    pub without_newer_logs: bool,
 }
 
 /// What a restore came to.
@@ -66,7 +79,7 @@ pub async fn restore(
     clock: &dyn Clock,
 ) -> Result<Restored, BackupError> {
     let began_at = clock.now();
-    let Restoring { id, into, objects_into, erasures } = asked;
+    let Restoring { id, into, objects_into, erasures, without_newer_logs } = asked;
     let manifest = find(place, id).await?.manifest;
     let Some(facts) = &manifest.database else {
         return Err(BackupError::Refused(format!(
@@ -79,20 +92,28 @@ pub async fn restore(
         return Err(BackupError::Refused(format!("the backup is of {has}, and --into names {wants}")));
     }
     into.check_empty().await?;
-    let (log_of, mut log) = newest_log(place, identities, &manifest).await?;
+    let (log_of, mut log) = logs_since(place, identities, &manifest, without_newer_logs).await?;
     log.extend(erasures);
+    // A tenant is erased once; the newest log stands first.
+    let mut seen = BTreeSet::new();
+    log.retain(|erasure| seen.insert(erasure.tenant.as_str().to_owned()));
 
-    let reason = format!("{RESTORED} {id}, of {}; `longshore maintenance off` confirms it", manifest.snapshot_at);
-    let unfinished =
-        format!("a restore of backup {id} has not ended: do not confirm it; restore into an empty database again");
+    let [begins, goes_on] = UNFINISHED;
+    let unfinished = format!("{begins}{id}{goes_on}: do not confirm it; restore into an empty database again");
     let loaded = load(place, identities, &manifest, &into, unfinished, began_at).await?;
     let at = loaded.at(&into);
     compare(&facts.tables, &at.tables().await?)?;
     let has_log = at.erase(&log, clock.now()).await?;
+    let (erased, erasures_left) = if has_log { (log.len() as u64, 0) } else { (0, log.len() as u64) };
+    let first = match erasures_left {
+        0 => String::new(),
+        left => format!("{left} tenants that were erased are back: migrate and replay the erase log first; then "),
+    };
+    let reason =
+        format!("{RESTORED} {id}, of {}; {first}`longshore maintenance off` confirms it", manifest.snapshot_at);
     at.say(&reason).await?;
     loaded.commit()?;
     let objects = put_objects_back(place, identities, &manifest, objects_into).await?;
-    let (erased, erasures_left) = if has_log { (log.len() as u64, 0) } else { (0, log.len() as u64) };
     let took_ms = clock.now().since_ms(began_at);
     Ok(Restored { reason, erased, log_of, erasures_left, objects, took_ms, manifest })
 }
@@ -152,7 +173,7 @@ async fn load(
 
 /// Whether every table is what it was.
 fn compare(were: &BTreeMap<String, TableFacts>, are: &BTreeMap<String, TableFacts>) -> Result<(), BackupError> {
-    let all: std::collections::BTreeSet<&String> = were.keys().chain(are.keys()).collect();
+    let all: BTreeSet<&String> = were.keys().chain(are.keys()).collect();
     let differing: Vec<&str> =
         all.into_iter().filter(|table| were.get(*table) != are.get(*table)).map(String::as_str).collect();
     match differing.as_slice() {
@@ -164,28 +185,50 @@ fn compare(were: &BTreeMap<String, TableFacts>, are: &BTreeMap<String, TableFact
     }
 }
 
-/// The erase log of the newest good backup that has one and can be opened: whoever was erased after this backup must not come back
-/// with it.
-async fn newest_log(
+/// The erase logs of this backup and of all newer ones, newest first, and the newest backup that has one: whoever was erased after
+/// this backup must not come back with it. Each tells of its own journal, and that may have been another one.
+async fn logs_since(
     place: &Place,
     identities: &Arc<Identities>,
     manifest: &Manifest,
+    without_newer_logs: bool,
 ) -> Result<(BackupId, Vec<Erasure>), BackupError> {
-    let mut found = found(place).await?.good;
-    found.retain(|known| known.manifest.snapshot_at >= manifest.snapshot_at && known.manifest.database.is_some());
-    for known in found {
-        let newer = known.manifest;
+    let found = found(place).await?;
+    let unreadable = |id: BackupId, why: &str| match without_newer_logs {
+        true => {
+            tracing::warn!(why, backup = %id, "the erase log of a newer backup cannot be read");
+            Ok(())
+        }
+        false => Err(BackupError::Refused(format!(
+            "the erase log of backup {id}, which is newer, cannot be read: {why}\n  whoever was erased since would come back: name \
+             an identity that opens it, or give the log that you kept with --erasures and, if it has everybody, --without-newer-logs"
+        ))),
+    };
+    let is_newer = |known: &Known| {
+        let of = &known.manifest;
+        of.id != manifest.id && of.snapshot_at >= manifest.snapshot_at && of.database.is_some()
+    };
+    // Ids grow with time; nothing else is known of a backup whose manifest cannot be believed.
+    let harmed: Vec<BackupId> = found.harmed.iter().map(|known| known.manifest.id).collect();
+    for (id, why) in found.damaged.iter().filter(|(id, _)| *id > manifest.id && !harmed.contains(id)) {
+        unreadable(*id, why)?;
+    }
+    let mut newer: Vec<Manifest> =
+        found.good.into_iter().chain(found.harmed).filter(is_newer).map(|known| known.manifest).collect();
+    newer.sort_unstable_by_key(|newer| std::cmp::Reverse((newer.snapshot_at, newer.id)));
+    let (mut newest, mut logs) = (None, Vec::new());
+    for newer in newer {
         match log_of(place, identities, &newer).await {
-            Ok(log) => return Ok((newer.id, log)),
-            Err(error @ BackupError::Failed(_)) => return Err(error),
-            // A newer one may be encrypted to others, or be damaged; an older log says less, and this one's is the least.
-            Err(error) if newer.id != manifest.id => {
-                tracing::warn!(%error, backup = %newer.id, "the erase log of a newer backup cannot be read");
+            Ok(log) => {
+                newest = newest.or(Some(newer.id));
+                logs.extend(log);
             }
-            Err(error) => return Err(error),
+            Err(error @ BackupError::Failed(_)) => return Err(error),
+            Err(error) => unreadable(newer.id, &error.to_string())?,
         }
     }
-    Ok((manifest.id, log_of(place, identities, manifest).await?))
+    logs.extend(log_of(place, identities, manifest).await?);
+    Ok((newest.unwrap_or(manifest.id), logs))
 }
 
 async fn log_of(place: &Place, identities: &Arc<Identities>, manifest: &Manifest) -> Result<Vec<Erasure>, BackupError> {

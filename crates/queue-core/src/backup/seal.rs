@@ -7,6 +7,7 @@ use std::{
     fmt,
     io::{self, BufReader, Read, Write},
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -29,6 +30,13 @@ const WINDOW_LOG_MAX: u32 = 27;
 const RECIPIENTS_MIN: usize = 2;
 /// Pieces between the two sides.
 const PIECES_WAITING: usize = 1;
+
+/// How long a writer whose upload has ended may take to notice.
+const BROKEN_MAX: Duration = Duration::from_secs(30);
+
+/// What is said of a part that is encrypted to others.
+pub(super) const NO_KEY: &str =
+    "no identity that was given opens it; `backup list --json` says to whom it is encrypted";
 
 /// Who can open what is written.
 pub struct Recipients {
@@ -194,9 +202,16 @@ pub(super) async fn put<T: Send + 'static>(
 ) -> Result<(T, Part), BackupError> {
     let (to, pieces) = mpsc::channel(PIECES_WAITING);
     let recipients = recipients.clone();
-    let sealing = spawn_blocking(move || seal(&recipients, to, write));
+    let mut sealing = spawn_blocking(move || seal(&recipients, to, write));
     let uploaded = place.upload(path, pieces).await;
-    let sealed = sealing.await.map_err(|error| BackupError::Failed(error.to_string()))?;
+    // Whoever writes notices at its next piece that the upload has ended. One that stands still is left behind: it ends with what
+    // it reads from.
+    let sealed = match (&uploaded, tokio::time::timeout(BROKEN_MAX, &mut sealing).await) {
+        (_, Ok(sealed)) => sealed,
+        (Err(error), Err(_)) => return Err(error.clone().into()),
+        (Ok(()), Err(_)) => sealing.await,
+    };
+    let sealed = sealed.map_err(|error| BackupError::Failed(error.to_string()))?;
     // Where both failed: an upload that failed broke the pipe of the other, and one that broke off says nothing itself.
     let (value, sealed) = match (sealed, uploaded) {
         (Ok(sealed), Ok(())) => sealed,
@@ -253,9 +268,7 @@ fn unseal<T>(
     let damaged = |error: &dyn fmt::Display| BackupError::damaged(&part.name, error.to_string());
     let sealed = BufReader::new(Downloaded { from, at_hand: Bytes::new() });
     let opened = identities.open(sealed).map_err(|error| match error {
-        age::DecryptError::NoMatchingKeys => {
-            damaged(&"no identity that was given opens it; `backup list --json` says to whom it is encrypted")
-        }
+        age::DecryptError::NoMatchingKeys => damaged(&NO_KEY),
         other => damaged(&format!("age: {other}")),
     })?;
     let mut plain = zstd::Decoder::new(opened).map_err(|error| damaged(&error))?;

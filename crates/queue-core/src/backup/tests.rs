@@ -112,7 +112,8 @@ impl Scene {
 
     async fn restore(&self, id: BackupId, into: &Source) -> Result<Restored, BackupError> {
         let identities = self.setup.identities.clone().unwrap();
-        let asked = Restoring { id, into: into.clone(), objects_into: None, erasures: vec![] };
+        let asked =
+            Restoring { id, into: into.clone(), objects_into: None, erasures: vec![], without_newer_logs: false };
         restore(&self.setup.place, &identities, asked, &self.clock).await
     }
 
@@ -161,8 +162,9 @@ async fn there_and_back(scene: Scene) {
     let reason = |maintenance: Option<Maintenance>| maintenance.unwrap().reason.unwrap();
     assert_eq!(reason(back.orders.maintenance().await.unwrap()), restored.reason);
     assert!(back.orders.awaits_confirmation().await.unwrap());
-    assert_eq!(back.journal.incarnation(), Incarnation(2));
-    assert_eq!(back.catalog.filling().await.unwrap().generation.0, generation.0 + source::GENERATIONS_AHEAD);
+    let lives = (back.journal.incarnation(), back.catalog.filling().await.unwrap().generation.0);
+    assert_eq!(lives, (Incarnation(scene.clock.now().0), scene.clock.now().0));
+    assert!(lives.1 > generation.0 && lives.1 < 1 << 53);
     let log = back.erasures.erasures().await.unwrap();
     assert_eq!(log.iter().map(|erasure| erasure.tenant.as_str()).collect::<Vec<_>>(), ["leaver"]);
     assert!(log[0].is_due(scene.clock.now().plus_ms(1)));
@@ -177,6 +179,22 @@ async fn there_and_back(scene: Scene) {
     back.orders.set_maintenance(None).await.unwrap();
     assert!(!back.orders.awaits_confirmation().await.unwrap());
     drop(back);
+    // A second restore of the same backup has other lives: what knows the first one's is not believed by it.
+    scene.clock.advance_ms(1);
+    let second = scene.empty().await;
+    scene.restore(manifest.id, &second).await.unwrap();
+    let second = scene.open(&second).await;
+    let other = (second.journal.incarnation(), second.catalog.filling().await.unwrap().generation.0);
+    assert!(other.0 > lives.0 && other.1 > lives.1, "{other:?}");
+    drop(second);
+    // Who was erased since stands in a log that cannot be read.
+    let log = scene.file(later.id, "erasures.ndjson.zst.age");
+    let whole = std::fs::read(&log).unwrap();
+    flip(&log, |bytes| bytes / 2);
+    let third = scene.empty().await;
+    let refused = scene.restore(manifest.id, &third).await.unwrap_err();
+    assert!(matches!(&refused, BackupError::Refused(why) if why.contains(&later.id.to_string())), "{refused}");
+    std::fs::write(&log, whole).unwrap();
 
     let refused = scene.restore(manifest.id, &into).await.unwrap_err();
     assert!(
@@ -288,6 +306,10 @@ async fn what_is_damaged_is_named_and_never_restored() {
                     "{part}: {damaged:?}"
                 );
             }
+            // No list of good ones has it, until it is found good again.
+            let found = found(&scene.setup.place).await.unwrap();
+            assert_eq!((found.good.len(), found.harmed.len(), found.damaged.len()), (0, 1, 1), "{part}: {word}");
+            assert!(found.damaged[0].1.starts_with(part), "{:?}", found.damaged);
             if *part == "database.sqlite.zst.age" {
                 let into = scene.empty().await;
                 let error = scene.restore(manifest.id, &into).await.unwrap_err();
@@ -329,6 +351,8 @@ async fn what_was_broken_off_is_no_backup_and_goes_after_a_day() {
     let (broken, whole) = (scene.create(Scope::Config).await.id, scene.create(Scope::Config).await.id);
     // The manifest is the last file that is written: without it, whatever else is there, it is none.
     std::fs::remove_file(scene.file(broken, MANIFEST)).unwrap();
+    // Of a write that was killed: no list shows it.
+    std::fs::write(scene.file(broken, "database.sqlite.zst.age#1"), "half").unwrap();
     let found = found(&scene.setup.place).await.unwrap();
     assert_eq!(found.good.iter().map(|known| known.manifest.id).collect::<Vec<_>>(), [whole]);
     assert_eq!(found.unfinished.len(), 1);
@@ -343,7 +367,7 @@ async fn what_was_broken_off_is_no_backup_and_goes_after_a_day() {
     assert_eq!(sweep(DAY_MS + 1, true).await, [broken]);
     assert!(scene.file(broken, "config.json.zst.age").exists(), "a dry run deletes nothing");
     assert_eq!(sweep(DAY_MS + 1, false).await, [broken]);
-    assert!(!scene.file(broken, "config.json.zst.age").exists());
+    assert!(!scene.file(broken, "").exists(), "nor is its folder left");
     // A source that breaks in the middle leaves no manifest either.
     let mut setup = scene.setup.clone();
     setup.source = Source::Sqlite(scene.folder.path().join("nowhere.db"));
@@ -368,6 +392,17 @@ async fn prune_never_deletes_the_last_that_was_checked() {
     let left: Vec<_> = found(&scene.setup.place).await.unwrap().good.iter().map(|known| known.manifest.id).collect();
     assert_eq!(left, [ids[4], ids[3], ids[1]]);
     assert!(!scene.file(ids[1], VERIFIED).to_string_lossy().is_empty() && scene.file(ids[1], VERIFIED).exists());
+}
+
+#[test]
+fn a_place_whose_disk_is_not_mounted_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |path: &str| Place::open(&format!("file:{}", folder.path().join(path).display()), &Default::default());
+    let error = open("mnt/place").unwrap_err();
+    assert!(error.contains("mount") && !folder.path().join("mnt").exists(), "{error}");
+    std::fs::create_dir(folder.path().join("mnt")).unwrap();
+    open("mnt/place").unwrap();
+    open("mnt/place").unwrap();
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use super::{
     BackupError, BackupId, Identities,
-    known::{Known, find},
+    known::{Harm, Known, find, marked},
     manifest::{Content, Part, VERIFIED, Verified},
     objects,
     place::{Place, file_of},
@@ -26,7 +26,7 @@ pub struct Verdict {
 }
 
 /// Reads every part of a backup again, compares it, and opens it where there is a key. A backup that is found good is marked so at its
-/// place.
+/// place, and one that is not is marked so, too: no list of good ones has it any more. That a key does not open it is no damage.
 ///
 /// # Errors
 /// [`BackupError::NotFound`]; [`BackupError::Damaged`] for the manifest itself; [`BackupError::Failed`] where the place is away, which
@@ -36,6 +36,29 @@ pub async fn verify(
     id: BackupId,
     identities: Option<&Arc<Identities>>,
     clock: &dyn Clock,
+) -> Result<Verdict, BackupError> {
+    read_again(place, id, identities, clock, true).await
+}
+
+/// Does what [`verify()`] does, and marks only what it finds damaged: a drill marks what has passed.
+///
+/// # Errors
+/// As those of [`verify()`].
+pub async fn examine(
+    place: &Place,
+    id: BackupId,
+    identities: Option<&Arc<Identities>>,
+    clock: &dyn Clock,
+) -> Result<Verdict, BackupError> {
+    read_again(place, id, identities, clock, false).await
+}
+
+async fn read_again(
+    place: &Place,
+    id: BackupId,
+    identities: Option<&Arc<Identities>>,
+    clock: &dyn Clock,
+    marks_good: bool,
 ) -> Result<Verdict, BackupError> {
     let mut known = find(place, id).await?;
     let mut damaged = Vec::new();
@@ -47,22 +70,37 @@ pub async fn verify(
         }
     }
     let (at, opened) = (clock.now(), identities.is_some());
-    if damaged.is_empty() {
+    if damaged.is_empty() && marks_good {
         // What a drill has found stays beside what a look finds.
         let drill = known.verified.filter(|before| before.restored_at.is_some());
         let none = Verified { at, opened, restored_at: None, recovery_ms: None, lost_ms: None };
         let verified = Verified { at, opened, ..drill.unwrap_or(none) };
-        mark(place, id, verified).await?;
+        put_mark(place, id, verified).await?;
         known.verified = Some(verified);
+    } else if damaged.iter().any(|(_, reason)| reason != seal::NO_KEY) {
+        let harm = Harm { at, damaged: damaged.clone() };
+        let text = serde_json::to_string(&harm).map_err(|error| BackupError::Failed(error.to_string()))?;
+        known.verified = None;
+        if let Err(error) = place.put(&file_of(id, VERIFIED), format!("{text}\n").into()).await {
+            tracing::error!(%error, backup = %id, "a damaged backup could not be marked as such");
+        }
     }
     Ok(Verdict { known, at, opened, damaged })
 }
 
-/// Notes beside a backup that it is good.
+/// Notes beside a backup that it was tried, and is good. One of which a check has found a part damaged stays so until [`verify()`] finds
+/// all of it good: a drill need not read every part.
 ///
 /// # Errors
 /// Where the place does not take it.
 pub async fn mark(place: &Place, id: BackupId, verified: Verified) -> Result<(), BackupError> {
+    match marked(place, id).await? {
+        (_, Some(_)) => Ok(()),
+        (_, None) => put_mark(place, id, verified).await,
+    }
+}
+
+async fn put_mark(place: &Place, id: BackupId, verified: Verified) -> Result<(), BackupError> {
     let text = serde_json::to_string(&verified).map_err(|error| BackupError::Failed(error.to_string()))?;
     Ok(place.put(&file_of(id, VERIFIED), format!("{text}\n").into()).await?)
 }

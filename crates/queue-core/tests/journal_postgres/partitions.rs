@@ -8,10 +8,10 @@ use queue_core::{
     journal::{
         CostColumn, CostQuery, Journal, JournalError, Ledger, Reads,
         conformance::{NOW, Opened, call, death, job, settlement, success, token},
-        postgres::PostgresJournal,
+        postgres::{PostgresJournal, connect},
     },
     retention::{Cutoffs, Day, Part, Policy, Retention, Rows, droppable},
-    time::{SystemClock, Timestamp},
+    time::{ManualClock, SystemClock, Timestamp},
 };
 use testkit::PostgresServer;
 use uuid::Uuid;
@@ -43,6 +43,29 @@ async fn a_settled_job_leaves_the_hot_table_for_its_day() {
     assert_eq!(table_of(&name, "attempts"), day.replace("payloads", "attempts"));
     let hot = PostgresServer::shared().run(&name, "SELECT string_agg(standing::text, ' ') FROM jobs");
     assert_eq!(hot, "2", "only the dead letter is left");
+}
+
+/// A backup holds every table: whoever starts meanwhile does not wait for it, and what is missing is made later.
+#[tokio::test]
+async fn whoever_starts_beside_a_backup_makes_partitions_later() {
+    let (base, name) = Base::named();
+    let clock = ManualClock::at(NOW);
+    let open = async || drop(PostgresJournal::open(&base.config, Arc::new(clock.clone())).await.unwrap());
+    open().await;
+    let days = || {
+        let count = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'payloads'::regclass";
+        PostgresServer::shared().run(&name, count)
+    };
+    let before = days();
+    let mut backup = connect(&base.config).await.unwrap();
+    let hold = "BEGIN; LOCK TABLE payloads_default IN ACCESS SHARE MODE";
+    sqlx::raw_sql(hold).execute(&mut backup).await.unwrap();
+    clock.advance_ms(DAY_MS);
+    open().await;
+    assert_eq!(days(), before);
+    sqlx::raw_sql("ROLLBACK").execute(&mut backup).await.unwrap();
+    open().await;
+    assert_ne!(days(), before);
 }
 
 /// A job of a day, whose id says so.

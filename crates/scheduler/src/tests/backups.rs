@@ -122,3 +122,31 @@ async fn work_that_fell_silent_is_begun_anew_and_given_up_in_the_end() {
     assert_eq!(check.state, Progress::Failed);
     assert!(check.error.unwrap().starts_with("config.json.zst.age: its SHA-256"));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_fails_lets_others_pass_and_is_given_up_after_three_attempts() {
+    let scene = Scene::new().await;
+    let mut keeper = scene.keeper(None);
+    keeper.backups.setup.source = Source::Sqlite(scene.folder.path().join("nowhere.db"));
+    let order = |scope| {
+        let record = Record::order(scope, Cause::Asked, None, None);
+        BackupRow::order(BackupId::generate(), record, scene.clock.now())
+    };
+    let (broken, whole) = (order(Scope::Database), order(Scope::Config));
+    for row in [&broken, &whole] {
+        assert!(scene.stores.backups.order_backup(row.clone()).await.unwrap());
+    }
+    round(&mut keeper).await;
+    round(&mut keeper).await;
+    let look = async |id| scene.stores.backups.backup(id).await.unwrap().unwrap();
+    let failed = look(broken.id).await.record;
+    assert_eq!((failed.state, failed.attempts), (Progress::Ordered, 1), "{failed:?}");
+    assert!(failed.not_before > Some(scene.clock.now()), "{failed:?}");
+    assert_eq!(look(whole.id).await.record.state, Progress::Good, "it does not wait for the other");
+    for _ in 0..2 {
+        scene.clock.advance_ms(DAY_MS);
+        round(&mut keeper).await;
+    }
+    let row = look(broken.id).await;
+    assert_eq!((row.record.state, row.record.attempts, row.work), (Progress::Failed, 3, Work::Nothing));
+}

@@ -19,10 +19,6 @@ use super::{
 };
 use crate::{erasure::Erasure, journal::postgres::PostgresConfig, time::Timestamp};
 
-/// By how much a restore raises the dispatcher's life: more lives than any dispatcher begins between a backup and its restore, so
-/// that one which outlived the journal notices that it knows another one.
-pub(super) const GENERATIONS_AHEAD: i64 = 1_000;
-
 /// Columns of `meta` that a restore changes: their values stand in the manifest, and not in the sum of the table.
 const META_CHANGES: [&str; 9] = [
     "incarnation",
@@ -63,10 +59,10 @@ impl Source {
     }
 
     /// One moment of it, which stands for as long as the snapshot is kept.
-    pub(super) async fn snapshot(&self, scratch: &Path) -> Result<Snapshot, BackupError> {
+    pub(super) async fn snapshot(&self, scratch: &Path, now: Timestamp) -> Result<Snapshot, BackupError> {
         match self {
             Self::Sqlite(path) => sqlite::Snapshot::take(path, scratch).await.map(Snapshot::Sqlite),
-            Self::Postgres(config) => postgres::Snapshot::take(config).await.map(Box::new).map(Snapshot::Postgres),
+            Self::Postgres(config) => postgres::Snapshot::take(config, now).await.map(Box::new).map(Snapshot::Postgres),
         }
     }
 

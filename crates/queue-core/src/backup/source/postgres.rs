@@ -5,13 +5,14 @@ use std::{
     collections::BTreeMap,
     io::{self, Read, Write},
     process::{Child, ChildStdin, Stdio},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
 };
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use super::{
-    GENERATIONS_AHEAD, META_CHANGES,
+    META_CHANGES,
     programs::{self, Complaints},
 };
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     erasure::Erasure,
     hex,
     ids::Name,
-    journal::postgres::{PostgresConfig, check_wall, connect, schema_version},
+    journal::postgres::{PostgresConfig, check_wall, connect, create_partitions, schema_version},
     time::Timestamp,
 };
 
@@ -54,22 +55,47 @@ pub(crate) struct Snapshot {
     url: String,
     facts: DatabaseFacts,
     erasures: Vec<Erasure>,
+    dumping: EndsDump,
+}
+
+/// The program that dumps, while it runs.
+#[derive(Clone, Default)]
+struct Dumping(Arc<Mutex<Option<Ended>>>);
+
+impl Dumping {
+    fn program(&self) -> MutexGuard<'_, Option<Ended>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the program once nobody waits for the dump any more: the thread that reads from it may wait for ever.
+#[derive(Default)]
+struct EndsDump(Dumping);
+
+impl Drop for EndsDump {
+    fn drop(&mut self) {
+        drop(self.0.program().take());
+    }
 }
 
 impl Snapshot {
-    pub(super) async fn take(config: &PostgresConfig) -> Result<Self, BackupError> {
+    pub(super) async fn take(config: &PostgresConfig, now: Timestamp) -> Result<Self, BackupError> {
         let mut connection = open(config).await?;
         let schema = version(&mut connection).await?;
         if schema >= WALL_SINCE {
             // Row-level security must not hide a row from a backup: whoever may open the journal sees all of them.
             check_wall(&mut connection).await.map_err(|error| BackupError::Refused(error.to_string()))?;
         }
+        // None can be made while every table is held.
+        if let Err(error) = create_partitions(&mut connection, now).await {
+            tracing::warn!(%error, "the coming days' partitions were not made before a backup");
+        }
         sqlx::raw_sql(text!("backup_begin")).execute(&mut connection).await.map_err(failed)?;
         let id: String =
             sqlx::query_scalar("SELECT pg_export_snapshot()").fetch_one(&mut connection).await.map_err(failed)?;
         let erasures = erasures(&mut connection).await?;
         let facts = facts(&mut connection, schema, &erasures).await?;
-        Ok(Self { connection, id, url: config.url.clone(), facts, erasures })
+        Ok(Self { connection, id, url: config.url.clone(), facts, erasures, dumping: EndsDump::default() })
     }
 
     pub(super) fn facts(&self) -> &DatabaseFacts {
@@ -86,8 +112,8 @@ impl Snapshot {
 
     /// What writes the dump; the snapshot must be kept until it has.
     pub(crate) fn dump(&self) -> impl FnOnce(&mut dyn Write) -> Result<(), BackupError> + Send + use<> {
-        let (id, url) = (self.id.clone(), self.url.clone());
-        move |out| dump(&id, &url, out)
+        let (id, url, dumping) = (self.id.clone(), self.url.clone(), self.dumping.0.clone());
+        move |out| dump(&id, &url, &dumping, out)
     }
 
     /// Lets go of it.
@@ -97,14 +123,18 @@ impl Snapshot {
     }
 }
 
-fn dump(snapshot: &str, url: &str, out: &mut dyn Write) -> Result<(), BackupError> {
+fn dump(snapshot: &str, url: &str, dumping: &Dumping, out: &mut dyn Write) -> Result<(), BackupError> {
     let mut command = programs::on_database("pg_dump", url)?;
     // Compression is ours. The policies of the second wall show everything to whoever may open the journal, which was asked.
     command.args(["--format=custom", "--compress=0", "--enable-row-security", "--lock-wait-timeout", LOCK_WAIT_MS]);
     command.arg(format!("--snapshot={snapshot}")).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = Ended(programs::start(&mut command)?);
-    let complaints = Complaints::of(child.0.stderr.take());
-    let copied = child.0.stdout.take().map_or(Ok(0), |mut stdout| io::copy(&mut stdout, out));
+    let mut child = programs::start(&mut command)?;
+    let (complaints, stdout) = (Complaints::of(child.stderr.take()), child.stdout.take());
+    *dumping.program() = Some(Ended(child));
+    let copied = stdout.map_or(Ok(0), |mut stdout| io::copy(&mut stdout, out));
+    let Some(mut child) = dumping.program().take() else {
+        return Err(BackupError::Failed("pg_dump was ended, since nobody waits for it any more".to_owned()));
+    };
     if let Err(error) = copied {
         return Err(BackupError::Failed(error.to_string()));
     }
@@ -277,7 +307,6 @@ impl Loading {
         let mut command = programs::on_database("psql", &config.url)?;
         command.args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
         command.arg("--set").arg(format!("since={}", now.0)).arg("--set").arg(format!("reason={reason}"));
-        command.arg("--set").arg(format!("ahead={GENERATIONS_AHEAD}"));
         let mut psql = Ended(programs::start(command.stdin(Stdio::piped()).stdout(Stdio::null()))?);
         let complaints = Complaints::of(psql.0.stderr.take());
         let Some(mut input) = psql.0.stdin.take() else { return Err(BackupError::Failed("psql has no input".into())) };

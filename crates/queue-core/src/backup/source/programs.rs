@@ -17,6 +17,10 @@ const COMPLAINT_MAX_BYTES: u64 = 4 * 1024;
 /// Parameters of a URL that only our driver knows.
 const DRIVERS_OWN: [&str; 1] = ["statement-cache-capacity"];
 
+/// What the programs are told of their connection unless the URL says it: a server that is gone is noticed within a minute.
+const LINK: [(&str, &str); 4] =
+    [("connect_timeout", "10"), ("keepalives_idle", "30"), ("keepalives_interval", "10"), ("keepalives_count", "3")];
+
 /// A program of Postgres: of the newest version that Debian has installed, else whichever stands in the path.
 pub(super) fn program(name: &str) -> PathBuf {
     let mut versions: Vec<_> = fs::read_dir(DEBIAN_FOLDER).into_iter().flatten().flatten().collect();
@@ -34,6 +38,7 @@ pub(super) fn on_database(name: &str, url: &str) -> Result<Command, BackupError>
     let _ = url.set_password(None);
     let pairs: Vec<(String, String)> =
         url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
+    let link: Vec<_> = LINK.into_iter().filter(|link| !pairs.iter().any(|(told, _)| told == link.0)).collect();
     if !pairs.is_empty() {
         url.set_query(None);
         for (name, value) in pairs {
@@ -43,6 +48,9 @@ pub(super) fn on_database(name: &str, url: &str) -> Result<Command, BackupError>
                 _ => _ = url.query_pairs_mut().append_pair(&name, &value),
             }
         }
+    }
+    for (name, value) in link {
+        url.query_pairs_mut().append_pair(name, value);
     }
     let mut command = Command::new(program(name));
     command.arg("--dbname").arg(url.as_str()).arg("--no-password").env("PGAPPNAME", "longshore backup");
@@ -115,10 +123,12 @@ mod tests {
 
     #[test]
     fn a_password_is_no_argument() {
-        let url = "postgres://me:se%2Fcret@host:5433/db?sslmode=require&statement-cache-capacity=3";
+        let url = "postgres://me:se%2Fcret@host:5433/db?sslmode=require&statement-cache-capacity=3&keepalives_idle=7";
         let command = on_database("pg_dump", url).unwrap();
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy().into_owned()).collect();
-        assert_eq!(arguments, ["--dbname", "postgres://me@host:5433/db?sslmode=require", "--no-password"]);
+        let link = "keepalives_idle=7&connect_timeout=10&keepalives_interval=10&keepalives_count=3";
+        let told = format!("postgres://me@host:5433/db?sslmode=require&{link}");
+        assert_eq!(arguments, ["--dbname", told.as_str(), "--no-password"]);
         let password = command.get_envs().find(|(name, _)| *name == "PGPASSWORD").unwrap().1.unwrap();
         assert_eq!(password, "se/cret");
     }

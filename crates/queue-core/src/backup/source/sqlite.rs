@@ -13,7 +13,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, backup::StepResult, par
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::{GENERATIONS_AHEAD, META_CHANGES};
+use super::META_CHANGES;
 use crate::{
     backup::{
         BackupError,
@@ -366,7 +366,7 @@ fn mark(path: &Path, reason: &str, now: Timestamp) -> Result<(), BackupError> {
     }
     let marked = || -> rusqlite::Result<()> {
         let transaction = connection.unchecked_transaction()?;
-        transaction.execute(text!("backup_mark"), params![now.0, reason, GENERATIONS_AHEAD])?;
+        transaction.execute(text!("backup_mark"), params![now.0, reason])?;
         let has_moment = "SELECT count(*) FROM pragma_table_info('meta') WHERE name = 'restored_at'";
         if transaction.query_row(has_moment, [], |row| row.get::<_, i64>(0))? > 0 {
             transaction.execute(text!("backup_mark_restored"), [])?;

@@ -61,6 +61,7 @@ use group::Committers;
 pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
 use money::Record;
 pub use open::{Archiving, Inspection, OpenError, archiving, check, check_wall, connect, inspect};
+pub(crate) use partitions::create as create_partitions;
 pub use scratch::ScratchDatabase;
 use settle::Settle;
 use transaction::{Database, Verb};

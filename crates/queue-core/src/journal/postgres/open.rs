@@ -7,7 +7,7 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
-use super::{config::PostgresConfig, migrations, rows::Cells, sql};
+use super::{config::PostgresConfig, migrations, partitions, rows::Cells, sql};
 use crate::{
     journal::JournalError,
     time::{Clock, Timestamp},
@@ -335,12 +335,7 @@ pub(super) async fn open_pools(config: &PostgresConfig, clock: &Arc<dyn Clock>) 
     let mut first = connect(config).await?;
     check(&mut first).await?;
     let incarnation = sqlx::query_scalar(sql::INCARNATION).fetch_one(&mut first).await.map_err(OpenError::of)?;
-    sqlx::query(sql::CREATE_PARTITIONS)
-        .bind(clock.now().0)
-        .bind(DAYS_AHEAD)
-        .execute(&mut first)
-        .await
-        .map_err(OpenError::of)?;
+    partitions::create(&mut first, clock.now()).await.map_err(OpenError::of)?;
     // A connection that does not say goodbye is only slower to end.
     let _ = first.close().await;
     let own = pool(config, config.pool_size, false)?;

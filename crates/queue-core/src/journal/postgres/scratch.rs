@@ -1,6 +1,6 @@
 //! A database that is made for a while, on a server that has others: what a backup is restored into to be tried.
 
-use sqlx::{AssertSqlSafe, Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{
@@ -12,8 +12,14 @@ use super::{
 const PREFIX: &str = "longshore_drill_";
 /// Milliseconds after which one that is still there has nobody.
 const LEFT_MS: u64 = 24 * 60 * 60 * 1_000;
+/// Likewise for one to which nobody is connected: whoever restores into it, or drains it, nearly always is.
+const IDLE_MS: u64 = 60 * 60 * 1_000;
+/// Ours, by their names, and whether somebody is connected.
+const FIND: &str = "SELECT datname::text, EXISTS (SELECT 1 FROM pg_stat_activity AS a WHERE a.datname = d.datname)
+    FROM pg_database AS d WHERE starts_with(datname, $1)";
 
-/// A database of our own. [`ScratchDatabase::drop`] drops it; one whose process was killed is dropped by the next.
+/// A database of our own. [`ScratchDatabase::drop`] drops it; one whose process was killed is dropped by the next, or by
+/// [`ScratchDatabase::sweep`].
 #[derive(Debug)]
 pub struct ScratchDatabase {
     server: PostgresConfig,
@@ -29,23 +35,24 @@ impl ScratchDatabase {
         let id = Uuid::now_v7();
         let made = Self { server: server.clone(), name: format!("{PREFIX}{}", id.simple()) };
         let mut connection = connect(server).await?;
-        let left = sqlx::query("SELECT datname::text FROM pg_database WHERE starts_with(datname, $1)")
-            .bind(PREFIX)
-            .fetch_all(&mut connection)
-            .await
-            .map_err(OpenError::of)?;
-        for row in left {
-            let name: String = row.try_get(0).map_err(OpenError::of)?;
-            if is_left(&name, id) {
-                connection.execute(AssertSqlSafe(drop_statement(&name))).await.map_err(OpenError::of)?;
-            }
-        }
+        sweep(&mut connection, id).await?;
         // Names of databases cannot be arguments; this one is hexadecimal digits of ours.
         let statement = format!("CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'", made.name);
         connection.execute(AssertSqlSafe(statement)).await.map_err(OpenError::of)?;
         // A connection that does not say goodbye is only slower to end.
         let _ = connection.close().await;
         Ok(made)
+    }
+
+    /// Drops those that were left by processes that are no more; how many.
+    ///
+    /// # Errors
+    /// Of the connection, and [`OpenError::Rights`].
+    pub async fn sweep(server: &PostgresConfig) -> Result<usize, OpenError> {
+        let mut connection = connect(server).await?;
+        let dropped = sweep(&mut connection, Uuid::now_v7()).await?;
+        let _ = connection.close().await;
+        Ok(dropped)
     }
 
     /// How it is reached.
@@ -73,19 +80,33 @@ impl ScratchDatabase {
     }
 }
 
+async fn sweep(connection: &mut PgConnection, now: Uuid) -> Result<usize, OpenError> {
+    let found = sqlx::query(FIND).bind(PREFIX).fetch_all(&mut *connection).await.map_err(OpenError::of)?;
+    let mut dropped = 0;
+    for row in found {
+        let name: String = row.try_get(0).map_err(OpenError::of)?;
+        let is_used: bool = row.try_get(1).map_err(OpenError::of)?;
+        if is_left(&name, now, if is_used { LEFT_MS } else { IDLE_MS }) {
+            connection.execute(AssertSqlSafe(drop_statement(&name))).await.map_err(OpenError::of)?;
+            dropped += 1;
+        }
+    }
+    Ok(dropped)
+}
+
 /// For names that [`ScratchDatabase::make`] has made.
 fn drop_statement(name: &str) -> String {
     format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 }
 
 /// Whether a database was left by a process that is no more, as far as its name tells. Any other name is none of ours.
-fn is_left(name: &str, now: Uuid) -> bool {
+fn is_left(name: &str, now: Uuid, left_ms: u64) -> bool {
     let made =
         |id: &Uuid| id.get_timestamp().map(|at| at.to_unix()).map(|(s, ns)| s * 1_000 + u64::from(ns) / 1_000_000);
     let id =
         name.strip_prefix(PREFIX).filter(|digits| digits.len() == 32).and_then(|digits| Uuid::parse_str(digits).ok());
     let (Some(then), Some(now)) = (id.as_ref().and_then(made), made(&now)) else { return false };
-    now.saturating_sub(then) > LEFT_MS
+    now.saturating_sub(then) > left_ms
 }
 
 #[cfg(test)]
@@ -96,9 +117,9 @@ mod tests {
     fn only_what_is_ours_and_old_is_dropped() {
         let now = Uuid::now_v7();
         let old = "longshore_drill_018f3c5e9c007000800000000000000a";
-        assert!(is_left(old, now) && !is_left(&format!("{PREFIX}{}", now.simple()), now));
+        assert!(is_left(old, now, LEFT_MS) && !is_left(&format!("{PREFIX}{}", now.simple()), now, IDLE_MS));
         for others in ["longshore", "longshore_drill_", "longshore_drill_x; DROP", "018f3c5e9c007000800000000000000a"] {
-            assert!(!is_left(others, now), "{others}");
+            assert!(!is_left(others, now, IDLE_MS), "{others}");
         }
     }
 }
