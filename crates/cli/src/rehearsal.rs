@@ -324,7 +324,6 @@ fn probe(stores: &Stores) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
-        result_ttl_ms: None,
         accepted_at: now,
     }
 }
