@@ -24,9 +24,10 @@ use tokio_util::sync::CancellationToken;
 const EVERY: Duration = Duration::from_secs(3_600);
 /// A body may be written so long before its row, if everything is slow: longer than any request or settle waits for the journal.
 const GRACE_MS: i64 = 3_600_000;
-/// So long after it was written a body of a job that is there is compared with what the job's row names. A later one can only have
-/// been missed while no scheduler ran, and goes with its job.
+/// So long after it was written a body of a job that is there is compared in each look with what the job's row names.
 const COMPARED_MS: i64 = 4 * GRACE_MS;
+/// Later, in one look of so many: a payload or result may go before its job.
+const LATER_LOOKS: i64 = 24;
 
 /// Why a look did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -62,7 +63,7 @@ pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, C
     let mut deleted = 0;
     while let Some(page) = pages.next().await {
         let page = page.into_iter().collect::<Result<Vec<_>, _>>()?;
-        for path in unnamed(stores, page, now.plus_ms(-COMPARED_MS)).await? {
+        for path in unnamed(stores, page, now).await? {
             objects.delete(&path).await?;
             deleted += 1;
         }
@@ -74,7 +75,7 @@ pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, C
 async fn unnamed(
     stores: &Stores,
     page: Vec<(String, JobId, Timestamp)>,
-    compared_since: Timestamp,
+    now: Timestamp,
 ) -> Result<Vec<String>, JournalError> {
     let ids: Vec<_> = page.iter().map(|(_, job, _)| *job).collect::<BTreeSet<_>>().into_iter().collect();
     let rows = stores.reads.jobs(&ids).await?;
@@ -83,7 +84,7 @@ async fn unnamed(
     let mut unnamed = Vec::new();
     for (path, job, written) in page {
         if there.contains(&job) {
-            if written < compared_since {
+            if !is_compared(written, now) {
                 continue;
             }
             let named = match named.entry(job) {
@@ -97,6 +98,12 @@ async fn unnamed(
         unnamed.push(path);
     }
     Ok(unnamed)
+}
+
+/// Whether a body of a job that is there is compared with its row in this look.
+fn is_compared(written: Timestamp, now: Timestamp) -> bool {
+    let look = |at: Timestamp| at.0.div_euclid(EVERY.as_millis() as i64).rem_euclid(LATER_LOOKS);
+    now.since_ms(written) <= COMPARED_MS || look(written) == look(now)
 }
 
 /// The objects that a job's row names.

@@ -138,7 +138,7 @@ impl Objects {
         let body = Bytes::from(body.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
         let written: [u8; 32] = Sha256::digest(&body).into();
         self.put(path, body).await?;
-        match self.bytes_of(path).await? {
+        match self.bytes(path).await? {
             read if written == <[u8; 32]>::from(Sha256::digest(&read)) => Ok(written),
             _ => {
                 let reason = "what is read back is not what was written".to_owned();
@@ -290,7 +290,7 @@ impl Objects {
 
     async fn read(&self, path: &str, sha256: [u8; 32]) -> Result<Bytes, ObjectsError> {
         let damaged = |reason: String| ObjectsError::Damaged { path: path.to_owned(), reason };
-        let body = self.bytes_of(path).await?;
+        let body = self.bytes(path).await?;
         let found: [u8; 32] = Sha256::digest(&body).into();
         if found != sha256 {
             let (found, noted) = (hex::of(&found), hex::of(&sha256));
@@ -299,14 +299,14 @@ impl Objects {
         Ok(body)
     }
 
-    async fn bytes_of(&self, path: &str) -> Result<Bytes, ObjectsError> {
+    async fn bytes(&self, path: &str) -> Result<Bytes, ObjectsError> {
         let found = path_of(path)?;
         match in_time(async { self.store.get(&found).await?.bytes().await }).await {
             Ok(body) => Ok(body),
             Err(object_store::Error::NotFound { .. }) => {
                 Err(ObjectsError::Damaged { path: path.to_owned(), reason: "it is not there".to_owned() })
             }
-            Err(error) => Err(ObjectsError::Unavailable(error.to_string())),
+            Err(error) => Err(unavailable(error)),
         }
     }
 

@@ -1,12 +1,12 @@
 //! Days: made ahead, found by id, dropped whole once nothing in them can be needed.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use queue_core::{
     ids::JobId,
     job::NewJob,
     journal::{
-        CostColumn, CostQuery, Journal, Ledger, Reads,
+        CostColumn, CostQuery, Journal, JournalError, Ledger, Reads,
         conformance::{NOW, Opened, call, death, job, settlement, success, token},
         postgres::PostgresJournal,
     },
@@ -67,7 +67,14 @@ async fn drop_all(journal: &PostgresJournal, now: Timestamp) -> Vec<(Part, Times
     let mut dropped = Vec::new();
     for part in PARTS {
         for day in droppable(&days, part, Some(cutoff)).0 {
-            if journal.drop_day(part, day.day, cutoff).await.unwrap().is_some() {
+            // Somebody else looks at it, or drops it: the role comes again, too.
+            let bytes = loop {
+                match journal.drop_day(part, day.day, cutoff).await {
+                    Err(JournalError::Unavailable(_)) => tokio::time::sleep(Duration::from_millis(5)).await,
+                    dropped => break dropped.unwrap(),
+                }
+            };
+            if bytes.is_some() {
                 dropped.push((part, day.day));
             }
         }

@@ -1,13 +1,12 @@
 //! Objects of large bodies that nothing names are deleted, and no other.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use bytes::Bytes;
 use queue_core::{
     bodies::{Part, Slip},
     ids::{Epoch, JobId},
     journal::{Changed, Edit, Journal},
-    time::Clock,
+    retention::Rows,
+    time::{Clock, SystemClock},
 };
 
 use super::Scene;
@@ -23,8 +22,7 @@ async fn out(scene: &Scene, id: JobId, part: Part) -> Bytes {
 
 /// Files have the machine's time: the scene's clock goes to as long after it.
 fn after(scene: &Scene, ms: i64) {
-    let machine = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64;
-    scene.clock.advance_ms(machine - scene.clock.now().0 + ms);
+    scene.clock.advance_ms(SystemClock.now().0 - scene.clock.now().0 + ms);
 }
 
 #[tokio::test]
@@ -52,4 +50,12 @@ async fn what_nothing_names_is_deleted_and_nothing_else() {
     assert_eq!(scene.stores.bodies.whole(edited).await.unwrap().len(), 300_000);
     scene.settle(id, Epoch(1)).await;
     assert_eq!(collect(&scene.stores, &objects).await.unwrap(), 0, "its job is there");
+    // A payload that goes before its job: its object goes in one of a day's looks.
+    assert!(scene.stores.retention.sweep(Rows::Payloads, scene.clock.now().plus_ms(1), 10).await.unwrap() > 0);
+    let mut collected = 0;
+    for _ in 0..24 {
+        scene.clock.advance_ms(3_600_000);
+        collected += collect(&scene.stores, &objects).await.unwrap();
+    }
+    assert_eq!(collected, 1);
 }
