@@ -153,6 +153,7 @@ fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     }
 }

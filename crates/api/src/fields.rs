@@ -10,12 +10,15 @@ use queue_core::{
 };
 use serde_json::value::RawValue;
 
-use crate::{json, problem::Problem};
+use crate::{json, problem::Problem, view};
 
 /// Longest attempt that a job or queue may ask for.
 pub(crate) const TIMEOUT_RANGE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
 /// Furthest moment that a job may name: what lies beyond is a mistake (a wrong unit, year 9999), not a plan.
 pub(crate) const AHEAD_MAX_MS: i64 = 366 * 24 * 60 * 60 * 1_000;
+
+/// Longest time that a job or queue may ask to be kept for: ten years, and a wrong unit beyond it.
+const KEPT_LONGEST: Duration = Duration::from_secs(3_650 * 24 * 60 * 60);
 
 /// The fields that say how often somebody may ask.
 pub(crate) const RATES: [&str; 2] = ["requests_per_minute", "llm_submits_per_minute"];
@@ -148,6 +151,18 @@ impl Fields {
             let duration = parse_duration(text)?;
             if !TIMEOUT_RANGE.contains(&duration) {
                 return Err(format!("`{text}` is out of range: 1s to 24h are allowed"));
+            }
+            Ok(duration.as_millis() as u64)
+        })
+    }
+
+    /// How long something is kept, in milliseconds: at least `least`, at most [`KEPT_LONGEST`].
+    pub(crate) fn kept_ms(&mut self, name: &str, raw: Raw<'_>, least: Duration) -> Option<u64> {
+        self.parsed(name, raw, |text| {
+            let duration = parse_duration(text)?;
+            if !(least..=KEPT_LONGEST).contains(&duration) {
+                let least = view::kept_text(least.as_millis() as u64);
+                return Err(format!("`{text}` is out of range: {least} to 3650d are allowed"));
             }
             Ok(duration.as_millis() as u64)
         })

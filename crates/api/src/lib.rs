@@ -50,6 +50,7 @@ use queue_core::{
     ledger::PriceBook,
     limiter::{InForce, Limiter},
     request_limits::{RequestLimits, Rules},
+    retention::Policy,
     route::Routes,
     stores::{Check, Stores},
 };
@@ -114,6 +115,10 @@ pub struct Settings {
     pub request_limits: Rules,
     /// Where URLs that users name may lead.
     pub outbound: Allowed,
+    /// Whether a place for backups is configured, so that schedulers make them.
+    pub backups: bool,
+    /// How long what is kept, as the schedulers are told, too.
+    pub retention: Policy,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -129,6 +134,8 @@ impl Default for Settings {
             policy_settles: Duration::ZERO,
             request_limits: Rules::default(),
             outbound: Allowed::default(),
+            backups: false,
+            retention: Policy::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

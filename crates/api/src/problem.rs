@@ -36,9 +36,11 @@ pub(crate) enum Cause {
     AlreadyFinal,
     Running,
     NotFinished,
+    ResultGone,
     NotDead,
     OperationRunning,
     OperationEnded,
+    RetentionHeld,
     QueueDraining,
     TenantErased,
     TenantOperates,
@@ -59,6 +61,7 @@ pub(crate) enum Cause {
     TooDear,
     TooMany,
     NoObjects,
+    NoBackups,
     Internal,
     Unavailable,
     Maintenance,
@@ -83,6 +86,9 @@ impl Cause {
             Self::AlreadyFinal => (StatusCode::CONFLICT, "already-final", "The job has ended"),
             Self::Running => (StatusCode::CONFLICT, "running", "The job is running"),
             Self::NotFinished => (StatusCode::CONFLICT, "not-finished", "The job has no result"),
+            Self::ResultGone => {
+                (StatusCode::GONE, "result-gone", "The result was kept for as long as it was asked for")
+            }
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
             Self::OperationRunning => {
                 (StatusCode::CONFLICT, "operation-running", "An operation in the way has not ended")
@@ -91,6 +97,7 @@ impl Cause {
             Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
             Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
+            Self::RetentionHeld => (StatusCode::CONFLICT, "retention-held", "Nothing is taken away for its age"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")
             }
@@ -123,6 +130,7 @@ impl Cause {
                 (StatusCode::UNPROCESSABLE_ENTITY, "too-dear", "The job cannot fit into what may be spent on it")
             }
             Self::TooMany => (StatusCode::UNPROCESSABLE_ENTITY, "too-many", "There are as many as there may be"),
+            Self::NoBackups => (StatusCode::UNPROCESSABLE_ENTITY, "no-backups", "There is no place for backups"),
             Self::NoObjects => (StatusCode::UNPROCESSABLE_ENTITY, "no-objects", "There is no place for archives"),
             Self::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "Something is broken on our side"),
             Self::Unavailable => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", "The service is unavailable"),

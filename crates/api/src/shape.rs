@@ -1,5 +1,7 @@
 //! The shape of a submitted job: every field's type, range and default.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use queue_core::{
     egress::Allowed,
@@ -91,6 +93,9 @@ pub(crate) struct JobRequest {
     /// fit; a job that cannot go on is a dead letter, unless its fallback chain names a model for `budget`.
     #[schema(example = "0.05")]
     max_cost_usd: Option<String>,
+    /// How long its result is kept after its end, from `1s` to `3650d`; as long as the job when absent, and never longer.
+    #[schema(example = "7d")]
+    result_ttl: Option<String>,
 }
 
 /// Who is told of a job's end.
@@ -148,6 +153,8 @@ const CONCURRENCY_KEY_MAX_BYTES: usize = 128;
 const TAGS_MAX: usize = 32;
 /// Longest tag, in bytes.
 const TAG_MAX_BYTES: usize = 64;
+/// Shortest time for which a result is kept: long enough for whoever waits for it.
+const RESULT_TTL_LEAST: Duration = Duration::from_secs(1);
 /// How long ago a job may have been due: retried submits and clocks that differ, not plans for the past.
 const RUN_AT_PAST_MAX_MS: i64 = 24 * 60 * 60 * 1_000;
 
@@ -195,7 +202,7 @@ pub(crate) fn read(
     let values = json::take_apart(text, &KNOWN, &mut fields.errors)?;
     let [queue, kind, payload, priority, run_at, start_by, deadline, max_attempts, timeout, rest @ ..] = values;
     let [unique_key, operation, batch_id, tags, tenant, concurrency_key, rest @ ..] = rest;
-    let [fallback, cache, max_cost, webhook, unsupported @ ..] = rest;
+    let [fallback, cache, max_cost, webhook, result_ttl] = rest;
 
     let queue = fields.parsed("queue", queue, check_queue);
     let kind = read_kind(&mut fields, kind);
@@ -215,13 +222,14 @@ pub(crate) fn read(
     let timeout_ms = fields.timeout_ms("timeout", timeout);
     let unique_key = fields.label("unique_key", unique_key, UNIQUE_KEY_MAX_BYTES);
     let operation = fields.name("operation", operation).map(|name| name.to_string());
-    let batch_id = fields.parsed("batch_id", batch_id, check_batch);
+    let batch_id = fields.parsed("batch_id", batch_id, |text| check_own(text, BATCH_ID_MAX_BYTES));
     let tags = fields.labels("tags", tags, TAGS_MAX, TAG_MAX_BYTES);
-    let concurrency_key = fields.label("concurrency_key", concurrency_key, CONCURRENCY_KEY_MAX_BYTES);
+    let concurrency_key =
+        fields.parsed("concurrency_key", concurrency_key, |text| check_own(text, CONCURRENCY_KEY_MAX_BYTES));
     let with_cache = read_cache(&mut fields, kind, text, cache);
     let max_cost = fields.parsed("max_cost_usd", max_cost, str::parse);
     let webhook = read_webhook(&mut fields, webhook, &api.settings.outbound)?;
-    refuse_unsupported(&mut fields, unsupported);
+    let result_ttl_ms = fields.kept_ms("result_ttl", result_ttl, RESULT_TTL_LEAST);
     fields.finish()?;
 
     let (Some(kind), Some(payload), Some(loads)) = (kind, payload, loads) else {
@@ -266,6 +274,7 @@ pub(crate) fn read(
         key_id: Some(origin.key_id.clone()),
         max_cost,
         webhook,
+        result_ttl_ms,
         accepted_at: origin.now,
     };
     Ok(Intake { job, named_run_at: times.run_at })
@@ -303,12 +312,13 @@ pub(crate) fn check_queue(text: &str) -> Result<Name, String> {
     Name::checked(text)
 }
 
-/// A batch's name. Those of schedules' jobs are given by the clock alone: who may submit must not keep a schedule from running.
-fn check_batch(text: &str) -> Result<String, String> {
+/// The name of a batch or a concurrency key. Those of schedules' jobs are given by the clock alone: who may submit must not keep a
+/// schedule from running.
+fn check_own(text: &str, max_bytes: usize) -> Result<String, String> {
     if text.starts_with(JOBS_PREFIX) {
-        return Err(format!("begins with `{JOBS_PREFIX}`, which the batches of schedules do"));
+        return Err(format!("begins with `{JOBS_PREFIX}`, as those of schedules' jobs do"));
     }
-    check_label(text, BATCH_ID_MAX_BYTES)
+    check_label(text, max_bytes)
 }
 
 fn read_kind(fields: &mut Fields, raw: Raw<'_>) -> Option<Kind> {
@@ -416,13 +426,6 @@ impl Times {
     }
 }
 
-/// The rest of [`KNOWN`]: fields that the surface names and this version does not do.
-fn refuse_unsupported(fields: &mut Fields, values: [Raw<'_>; 1]) {
-    for (name, raw) in KNOWN[KNOWN.len() - values.len()..].iter().zip(values) {
-        fields.unsupported(name, raw);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use utoipa::PartialSchema;
@@ -433,7 +436,7 @@ mod tests {
     fn the_schema_names_what_is_read() {
         let schema = serde_json::to_value(JobRequest::schema()).unwrap();
         let mut documented: Vec<_> = schema["properties"].as_object().unwrap().keys().cloned().collect();
-        let mut read: Vec<_> = KNOWN[..19].iter().map(|name| (*name).to_owned()).collect();
+        let mut read: Vec<_> = KNOWN.iter().map(|name| (*name).to_owned()).collect();
         documented.sort();
         read.sort();
         assert_eq!(documented, read);

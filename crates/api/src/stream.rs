@@ -300,10 +300,15 @@ impl Reader {
             Standing::Cancelled => State::Cancelled,
         };
         if state == State::Succeeded {
-            match self.caller.reads(&self.app).result(self.job).await {
+            let kept = self.caller.reads(&self.app).result(self.job).await.map_err(Problem::from);
+            let result = match kept {
+                Ok(Some(kept)) => view::whole(&self.app, kept).await.map(Some),
+                other => other,
+            };
+            match result {
                 Ok(Some(result)) => write_event(out, "result", None, &String::from_utf8_lossy(&result)),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%error, "a stream ends without the result"),
+                Err(problem) => tracing::warn!(?problem, "a stream ends without the result"),
             }
         }
         let id = self.position.map(|position| position.to_string());

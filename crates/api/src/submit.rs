@@ -9,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt, stream};
 use queue_core::{
+    bodies::{Bodies, Part},
     dispatcher::{Entry, HORIZON_MS, PUSH_MAX_ENTRIES},
     ids::{JobId, Name},
     job::{Idempotency, Kind, NewJob},
@@ -35,6 +37,8 @@ use crate::{
     signing,
 };
 
+/// Large payloads of one request that are written side by side.
+const BODIES_AT_ONCE: usize = 8;
 /// Larger bodies are read on a thread of their own: counting the tokens of a long prompt takes milliseconds, and
 /// other requests must not wait for that.
 const INLINE_READ_MAX_BYTES: usize = 64 * 1024;
@@ -187,7 +191,13 @@ pub(crate) async fn accept(
 async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, JournalError> {
     let entries: Vec<Entry> = jobs.iter().map(Entry::from).collect();
     let kinds: Vec<Kind> = jobs.iter().map(|job| job.kind).collect();
+    let (jobs, slips) = put_out(&app.api.stores.bodies, jobs).await;
     let answers = app.api.stores.journal.accept(jobs).await?;
+    for (at, slip) in slips {
+        if answers.get(at) != Some(&Accepted::New) {
+            app.api.stores.bodies.discard(&slip).await;
+        }
+    }
 
     let new = answers.iter().map(|answer| *answer == Accepted::New);
     let fresh = entries.into_iter().zip(kinds).zip(new).filter_map(|(job, new)| new.then_some(job));
@@ -206,6 +216,20 @@ async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, 
     }
     push(app, due).await;
     Ok(answers)
+}
+
+/// Jobs whose large payloads lie outside of the journal, and what the journal keeps of those. After a crash before the commit nothing
+/// names them.
+async fn put_out(bodies: &Bodies, mut jobs: Vec<NewJob>) -> (Vec<NewJob>, Vec<(usize, Bytes)>) {
+    let large = jobs.iter().enumerate().filter(|(_, job)| bodies.is_large(&job.payload)).map(|(at, job)| {
+        let (tenant, id, payload) = (job.tenant.clone(), job.id, job.payload.clone());
+        async move { (at, bodies.keep(&tenant, id, Part::Payload, payload).await) }
+    });
+    let kept: Vec<_> = stream::iter(large.collect::<Vec<_>>()).buffer_unordered(BODIES_AT_ONCE).collect().await;
+    for (at, slip) in &kept {
+        jobs[*at].payload = slip.clone();
+    }
+    (jobs, kept)
 }
 
 /// Makes entries known to the dispatcher. A failure is not the caller's: the reconciler repairs it within seconds.

@@ -1,6 +1,9 @@
 //! How a job looks from outside: one serialiser for every route that shows one.
 
+use bytes::Bytes;
 use queue_core::{
+    archive::ObjectsError,
+    bodies,
     dispatcher::Place,
     error::JobError,
     events::Progress,
@@ -10,13 +13,18 @@ use queue_core::{
     ledger::Usage,
     route::is_chain,
     state::{self, State},
-    time::Timestamp,
+    time::{DAY_MS, Timestamp},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use crate::{app::App, audit, auth::Caller, problem::Problem};
+use crate::{
+    app::App,
+    audit,
+    auth::Caller,
+    problem::{Cause, Problem},
+};
 
 /// Largest result that is shown inside the job; larger ones have an address of their own.
 const INLINE_RESULT_MAX_BYTES: usize = 256 * 1024;
@@ -262,6 +270,12 @@ pub(crate) fn duration_text(ms: u64) -> String {
     humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
 }
 
+/// How long something is kept: in days where it is days, of which `duration_text` would make months.
+pub(crate) fn kept_text(ms: u64) -> String {
+    let day_ms = DAY_MS.unsigned_abs();
+    if ms > 0 && ms.is_multiple_of(day_ms) { format!("{}d", ms / day_ms) } else { duration_text(ms) }
+}
+
 /// Jobs as they stand now.
 pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
     let places = app.api.stores.places(&jobs).await;
@@ -283,21 +297,32 @@ pub(crate) async fn one(app: &App, caller: &Caller, job: Job) -> Result<JobView,
     if view.state == State::Succeeded
         && let Some(result) = reads.result(view.id).await?
     {
-        if result.len() > INLINE_RESULT_MAX_BYTES {
+        if bodies::len(&result) > INLINE_RESULT_MAX_BYTES {
             view.result_url = Some(format!("/v1/jobs/{}/result", view.id));
         } else {
-            view.result = Some(raw_json(&result)?);
+            view.result = Some(raw_json(&whole(app, result).await?)?);
             audit::reads_of(view.id, &view.tenant);
         }
     }
     Ok(view)
 }
 
+/// The body of what the journal has of a payload or result.
+pub(crate) async fn whole(app: &App, kept: Bytes) -> Result<Bytes, Problem> {
+    app.api.stores.bodies.whole(kept).await.map_err(|error| match error {
+        ObjectsError::Unavailable(reason) => Problem::new(Cause::Unavailable, reason).retry_after(1),
+        ObjectsError::Damaged { path, reason } => {
+            tracing::error!(object = path, reason, "a large body cannot be used");
+            Problem::new(Cause::Internal, format!("the object of this body cannot be used: {reason}"))
+        }
+    })
+}
+
 /// Stored JSON text as part of an answer.
 pub(crate) fn raw_json(bytes: &[u8]) -> Result<Box<RawValue>, Problem> {
     serde_json::from_slice(bytes).map_err(|error| {
         tracing::error!(%error, "the journal holds a body that is not JSON");
-        Problem::new(crate::problem::Cause::Internal, "a stored body is not JSON")
+        Problem::new(Cause::Internal, "a stored body is not JSON")
     })
 }
 

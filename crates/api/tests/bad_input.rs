@@ -153,7 +153,8 @@ fn fields() -> Vec<Case> {
         field("negative money", json!({"max_cost_usd": "-1"}), "/max_cost_usd", "negative"),
         field("money as a number", json!({"max_cost_usd": 0.05}), "/max_cost_usd", "must be a string"),
         field("money of words", json!({"max_cost_usd": "much"}), "/max_cost_usd", "US dollars"),
-        field("result_ttl", json!({"result_ttl": "7d"}), "/result_ttl", "not supported yet"),
+        field("result_ttl of no time", json!({"result_ttl": "0s"}), "/result_ttl", "out of range"),
+        field("result_ttl as a number", json!({"result_ttl": 7}), "/result_ttl", "must be a string"),
         field("fallback", json!({"fallback": []}), "/fallback", "is for chat"),
         field("webhook text", json!({"webhook": "https://example.com"}), "/webhook", "must be an object"),
         field("webhook http", json!({"webhook": {"url": "http://example.com"}}), "/webhook/url", "allow_http"),
@@ -295,7 +296,7 @@ fn envelopes() -> Vec<Case> {
             .to(Method::PATCH, "/v1/queues/q"),
         raw("no concurrency", r#"{"concurrency":0}"#, 422, "/concurrency", "1 to").to(Method::PATCH, "/v1/queues/q"),
         raw("a rate", r#"{"rate":5}"#, 422, "/rate", "not supported yet").to(Method::PATCH, "/v1/queues/q"),
-        raw("a retention", r#"{"retention":"7d"}"#, 422, "/retention", "not supported yet")
+        raw("a retention of seconds", r#"{"retention":"5s"}"#, 422, "/retention", "out of range")
             .to(Method::PATCH, "/v1/queues/q"),
     ]
 }

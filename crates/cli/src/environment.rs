@@ -8,6 +8,10 @@ use crate::failure::Failure;
 pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_ADMIN_KEY",
     "LONGSHORE_AUTH_SIGNING_KEY_FILE",
+    "LONGSHORE_BACKUP_IDENTITY_FILE",
+    "LONGSHORE_BACKUP_OFFSITE",
+    "LONGSHORE_BACKUP_RECIPIENTS",
+    "LONGSHORE_BACKUP_URL",
     "LONGSHORE_CACHE",
     "LONGSHORE_CA_FILE",
     "LONGSHORE_CONFIG",
@@ -39,6 +43,22 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_WORKER_SLOTS",
 ];
 
+/// Those that are secrets as a whole.
+const SECRET: &[&str] = &["LONGSHORE_ADMIN_KEY", "LONGSHORE_KEY", "LONGSHORE_MASTER_KEY", "LONGSHORE_SIGNING_KEY"];
+
+/// A URL without user, password and query, any of which may be a secret; anything else as it is.
+pub(crate) fn without_secrets(text: &str) -> String {
+    match reqwest::Url::parse(text) {
+        Ok(mut url) if text.contains("://") && url.has_host() => {
+            let _ = url.set_password(None);
+            let _ = url.set_username("");
+            url.set_query(None);
+            url.to_string()
+        }
+        _ => text.to_owned(),
+    }
+}
+
 /// The variables of this process, or those that a test sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
@@ -58,6 +78,23 @@ impl Environment {
     /// A variable's value; an empty one counts as not set, as compose files write it.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// The variables whose names begin so, in small letters, with their values.
+    pub(crate) fn beginning(&self, prefix: &str) -> BTreeMap<String, String> {
+        let named = self.0.keys().filter(|name| name.starts_with(prefix));
+        named.filter_map(|name| Some((name.to_lowercase(), self.get(name)?.to_owned()))).collect()
+    }
+
+    /// The variables of ours that are set, without the values of those that hold secrets.
+    pub(crate) fn ours(&self) -> BTreeMap<String, String> {
+        let ours = self.0.keys().filter(|name| KNOWN.contains(&name.as_str()));
+        let shown = |name: &String| {
+            let value = self.get(name)?;
+            let is_secret = SECRET.contains(&name.as_str());
+            Some((name.clone(), if is_secret { "(secret)".to_owned() } else { without_secrets(value) }))
+        };
+        ours.filter_map(shown).collect()
     }
 
     /// Refuses variables that look like ours and are not: a misspelt setting must not be silently the default.

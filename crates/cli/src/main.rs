@@ -2,6 +2,7 @@
 //!
 //! Only this crate reads files and the environment: everything else is told.
 
+mod backups;
 mod certificate;
 mod client;
 mod commands;
@@ -17,6 +18,7 @@ mod output;
 mod process;
 mod profile;
 mod providers;
+mod rehearsal;
 mod serve;
 mod sse;
 mod stores;
@@ -31,8 +33,8 @@ use clap::{CommandFactory, Parser};
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, audit, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate, op,
-        price, queue, schedule, target, tenant, webhook, worker,
+        Operator, audit, backup, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate,
+        op, price, queue, retention, schedule, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -88,6 +90,9 @@ enum Verb {
         /// Do not ask; without a terminal nobody is asked anyway
         #[arg(long, short)]
         yes: bool,
+        /// Make no backup before it, where backups are configured
+        #[arg(long)]
+        no_backup: bool,
         #[command(flatten)]
         flags: Flags,
     },
@@ -135,9 +140,18 @@ enum Verb {
     /// Show, check and import what models cost
     #[command(subcommand)]
     Price(price::Verb),
+    /// Make, list, check, restore and prune backups
+    #[command(subcommand)]
+    Backup(backup::Verb),
+    /// Try whether a backup brings everything back
+    #[command(subcommand)]
+    Drill(backup::DrillVerb),
     /// Take and begin no jobs while something below is worked on
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
+    /// Show how long what is kept, and take away what is old
+    #[command(subcommand)]
+    Retention(retention::Verb),
     /// Show worker processes, and let them drain
     #[command(subcommand)]
     Worker(worker::Verb),
@@ -174,9 +188,10 @@ fn run(cli: Cli, out: Output) -> Outcome {
     match cli.verb {
         Verb::Up(flags) => on_all_cores(up::run(load(&flags)?, &access, out)),
         Verb::Serve { role, flags } => on_all_cores(serve::run(role, load(&flags)?, out)),
-        Verb::Migrate { dry_run, yes, flags } => {
-            let mode = if dry_run { migrate::Mode::DryRun } else { migrate::Mode::Apply { ask: !yes } };
-            on_one_core(migrate::run(&load(&flags)?, mode, out))
+        Verb::Migrate { dry_run, yes, no_backup, flags } => {
+            let apply = migrate::Mode::Apply { ask: !yes, backup: !no_backup };
+            let mode = if dry_run { migrate::Mode::DryRun } else { apply };
+            on_all_cores(migrate::run(&load(&flags)?, mode, out))
         }
         Verb::Doctor(flags) => on_one_core(doctor::run(load(&flags), &access, &env, out)),
         Verb::Job(verb) => on_one_core(job::run(&operator()?, verb)),
@@ -195,7 +210,10 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Op(verb) => on_one_core(op::run(&operator()?, verb)),
         Verb::Cost(verb) => on_one_core(cost::run(&operator()?, verb)),
         Verb::Price(verb) => prices(verb, out, load, || Client::find(&access, &env)),
+        Verb::Backup(verb) => on_all_cores(backup::run(verb, &env, out, load, operator)),
+        Verb::Drill(verb) => on_all_cores(backup::run_drill(verb, &env, out, load)),
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),
+        Verb::Retention(verb) => on_one_core(retention::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Completions { shell } => completions(shell),

@@ -68,6 +68,7 @@ pub(crate) async fn run(role: Role, mut config: Config, out: Output) -> Outcome 
             process.start_monitor(listener, Some(session));
         }
         Role::Scheduler => {
+            process.use_backups()?;
             process.start_patient_clockwork();
             process.start_monitor(listener, None);
         }

@@ -90,17 +90,22 @@ async fn with(
     opening: Opening,
     clock: Arc<dyn Clock>,
 ) -> Result<Stores, Failure> {
-    Ok(Stores::over(
+    let objects = open_objects(config, &opening)?;
+    let stores = Stores::over(
         journal,
         Beside {
-            objects: open_objects(config, &opening)?,
+            objects: None,
             dispatcher: open_dispatcher(&config.dispatcher, opening, &clock).await?,
             breakers: open_breakers(&config.dispatcher, &clock)?,
             counters: open_counters(&config.dispatcher, &clock)?,
             events: open_events(&config.dispatcher, &clock)?,
             clock,
         },
-    ))
+    );
+    Ok(match objects {
+        Some(objects) => stores.with_objects(objects, config.large_bytes),
+        None => stores,
+    })
 }
 
 /// Processes that share stores share objects only where somebody says which folder; `up` is alone.

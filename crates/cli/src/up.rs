@@ -4,7 +4,7 @@
 use queue_core::keys::Secret;
 
 use crate::{
-    certificate,
+    backups, certificate,
     client::Access,
     config::Config,
     data::{self, DataFolder},
@@ -23,6 +23,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let signals = Signals::listen()?;
     let certificate = certificate::Reader::of(&config)?;
     let mut folder = DataFolder::take(&config.data)?;
+    backups::before_migration(&config).await?;
     let mut process = Process::open(config, Opening::Up { leases: folder.file("leases") }).await?;
     let admin_key = ensure_admin_key(&process, &folder).await?;
     let source = master_keys::of_up(&process.config.master_keys, &folder, &process.credentials)?;
@@ -30,6 +31,7 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let signing = tokens::of_up(&process.config.signing_keys, &folder)?;
     process.use_tokens(signing)?;
     process.use_certificate(certificate);
+    process.use_backups()?;
 
     // Before anyone claims: a new generation, the operators' settings, the jobs that died with the last process.
     let clockwork = process.clockwork(true);

@@ -6,9 +6,11 @@
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    hex,
     journal::JournalError,
     time::{DAY_MS, Timestamp},
 };
@@ -78,6 +80,24 @@ pub struct AuditPlace {
     pub ascending: bool,
 }
 
+/// Up to where the log was taken out, after it was written to objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditFloor {
+    /// The last row that is not there any more.
+    pub head: AuditHead,
+    /// How many rows there were, in all.
+    pub rows: u64,
+    /// The last object that they were written to.
+    pub path: String,
+    /// The SHA-256 of that object.
+    pub sha256: [u8; 32],
+    /// When.
+    pub at: Timestamp,
+}
+
+/// The action of the row that says that part of the log is taken out; its detail has the hash of the last row of that.
+pub const FORGOTTEN: &str = "RETAIN audit";
+
 /// The journal's audit log. Each write is one commit.
 #[async_trait]
 pub trait Audit: Send + Sync {
@@ -90,6 +110,19 @@ pub trait Audit: Send + Sync {
 
     /// The ends of the last days, newest first, at most [`AUDIT_HEADS_MAX`].
     async fn audit_heads(&self) -> Result<Vec<AuditHead>, JournalError>;
+
+    /// Up to where the log was taken out; `None`: all of it is there.
+    async fn audit_floor(&self) -> Result<Option<AuditFloor>, JournalError>;
+
+    /// The ends of the first days that are there, oldest first, at most `limit`.
+    async fn audit_days(&self, limit: usize) -> Result<Vec<AuditHead>, JournalError>;
+
+    /// Says that the log was taken out up to the end of a day, whose rows lie in an object; `false` where that is no end of the log, lies in
+    /// its last year, or is not above the floor that is there. Nothing goes by this alone. `rows` counts what is new.
+    async fn raise_audit_floor(&self, floor: AuditFloor) -> Result<bool, JournalError>;
+
+    /// Takes away rows up to the floor, at most `limit`, oldest first, and returns how many. No other row can be taken away.
+    async fn forget_audit(&self, limit: usize) -> Result<u64, JournalError>;
 }
 
 impl AuditHead {
@@ -136,6 +169,24 @@ fn add(hasher: &mut Sha256, text: &str) {
     hasher.update(text.as_bytes());
 }
 
+/// A row as it is exported: what `longshore audit export` writes, a line each.
+pub fn exported(row: &AuditRow) -> Value {
+    let AuditRow { day, seq, entry, prev, hash } = row;
+    let AuditEntry { at, actor, role, tenant, address, action, subject, status, detail, request_id } = entry;
+    json!({
+        "day": day, "seq": seq, "at": at, "actor": actor, "role": role, "tenant": tenant, "address": address, "action": action,
+        "subject": subject, "status": status, "detail": serde_json::from_str::<Value>(detail).unwrap_or_default(),
+        "detail_text": detail, "request_id": request_id, "prev": hex::of(prev), "hash": hex::of(hash),
+    })
+}
+
+impl AuditHead {
+    /// As it is exported: the line before the rows that follow it (`floor`) or behind those that it ends (`head`).
+    pub fn exported(&self) -> Value {
+        json!({"day": self.day, "seq": self.seq, "hash": hex::of(&self.hash)})
+    }
+}
+
 /// What is wrong with a log, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tampered {
@@ -154,6 +205,8 @@ pub struct Chain {
     rows: u64,
     /// Whether the first row that is looked at must be the first of all.
     is_whole: bool,
+    /// The end of what was taken out before, until a row has told of it.
+    untold: Option<AuditHead>,
 }
 
 impl Chain {
@@ -161,6 +214,17 @@ impl Chain {
     /// are not here.
     pub fn from_the_beginning() -> Self {
         Self { is_whole: true, ..Self::default() }
+    }
+
+    /// Follows rows that come behind this one.
+    pub fn behind(head: AuditHead) -> Self {
+        Self { last: Some(head), ..Self::default() }
+    }
+
+    /// Follows a log whose beginning was taken out up to here. Its first row must follow that end, and one of its rows must say that it was
+    /// taken out: who cuts a log off and calls that retention is found out.
+    pub fn from_the_floor(floor: AuditHead) -> Self {
+        Self { untold: Some(floor), ..Self::behind(floor) }
     }
 
     /// Rows that fitted so far.
@@ -199,11 +263,22 @@ impl Chain {
         }
         self.last = Some(AuditHead { day: *day, seq: *seq, hash: *hash });
         self.rows += 1;
+        if let Some(floor) = self.untold
+            && entry.action == FORGOTTEN
+            && entry.detail.contains(&hex::of(&floor.hash))
+        {
+            self.untold = None;
+        }
         Ok(())
     }
 
     /// Compares the end of the rows with the end that the journal knows.
     pub fn end(&self, head: Option<AuditHead>) -> Result<(), Tampered> {
+        if let Some(AuditHead { day, seq, .. }) = self.untold {
+            let reason =
+                "the rows up to it are not there, and no row says that they were taken out for their age".into();
+            return Err(Tampered { day, seq, reason });
+        }
         match (self.last, head) {
             (last, head) if last == head => Ok(()),
             (_, Some(head)) => Err(Tampered {
@@ -261,6 +336,18 @@ mod tests {
         let mut part = Chain::default();
         rows[3..].iter().try_for_each(|row| part.follow(row)).unwrap();
         assert_eq!(found(&|rows| rows.swap(0, 1)), Err((5, 2)));
+        // A beginning that was taken out is one that a later row tells of.
+        let floor = AuditHead { day: 5, seq: 3, hash: rows[2].hash };
+        let from_the_floor = |rows: &[AuditRow], head: AuditHead| {
+            let mut chain = Chain::from_the_floor(floor);
+            rows.iter().try_for_each(|row| chain.follow(row))?;
+            chain.end(Some(head))
+        };
+        assert_eq!(from_the_floor(&rows[3..], head).unwrap_err().seq, 3, "nobody has said so");
+        let told = AuditEntry { action: FORGOTTEN.into(), detail: hex::of(&floor.hash), ..AuditEntry::default() };
+        let (last, end) = head.followed_by(&[told], Timestamp(6 * DAY_MS));
+        assert_eq!(from_the_floor(&[&rows[3..], &last[..]].concat(), end), Ok(()));
+        assert!(from_the_floor(&[&rows[4..], &last[..]].concat(), end).is_err(), "more than that is missing");
         // Whoever changes a row and hashes it anew has to change all that follow.
         let forged = |rows: &mut Vec<AuditRow>| {
             rows[3].entry.status = 418;

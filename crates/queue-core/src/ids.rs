@@ -25,6 +25,12 @@ impl JobId {
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, ms / 1_000, nanos)))
     }
 
+    /// The smallest id of this moment: those that were made before it are below, its own and later ones are not.
+    pub fn first_of(at: Timestamp) -> Self {
+        // 48 bits of milliseconds stand in front.
+        Self(Uuid::from_u128((at.0.clamp(0, (1 << 48) - 1) as u128) << 80))
+    }
+
     /// The 16 bytes that the stores keep.
     pub fn as_bytes(&self) -> &[u8; 16] {
         self.0.as_bytes()

@@ -125,6 +125,8 @@ pub struct NewJob {
     pub max_cost: Option<Nanousd>,
     /// The URL that is told of its end, checked and normalised (see [`Allowed::check`](crate::egress::Allowed::check)).
     pub webhook: Option<String>,
+    /// How long its result is kept after its end, in milliseconds; as long as the job unless set.
+    pub result_ttl_ms: Option<u64>,
     /// When the submitter's side received it.
     pub accepted_at: Timestamp,
 }

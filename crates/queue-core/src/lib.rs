@@ -5,6 +5,8 @@
 
 pub mod archive;
 pub mod audit;
+pub mod backup;
+pub mod bodies;
 pub mod breaker;
 pub mod budget;
 pub mod cache;
@@ -26,6 +28,7 @@ pub mod limiter;
 pub mod operations;
 pub mod payload;
 pub mod request_limits;
+pub mod retention;
 pub mod retry;
 pub mod route;
 pub mod schedule;

@@ -7,6 +7,8 @@ use async_trait::async_trait;
 use crate::{
     archive::{Archives, Objects},
     audit::Audit,
+    backup::Backups,
+    bodies::{Bodies, LARGE_BYTES},
     breaker::{Breakers, redis::RedisBreakers},
     budget::{Counters, redis::RedisCounters},
     credentials::Vault,
@@ -21,6 +23,7 @@ use crate::{
         postgres::{PostgresConfig, PostgresJournal},
     },
     operations::Operations,
+    retention::Retention,
     schedule::Schedules,
     time::{Clock, SystemClock},
     webhooks::Webhooks,
@@ -55,8 +58,12 @@ pub struct Stores {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What was ordered of backups.
+    pub backups: Arc<dyn Backups>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -67,6 +74,8 @@ pub struct Stores {
     pub events: Arc<dyn Events>,
     /// Where archives are; `None`: nowhere.
     pub objects: Option<Objects>,
+    /// Where large payloads and results are.
+    pub bodies: Bodies,
     /// Now.
     pub clock: Arc<dyn Clock>,
 }
@@ -86,7 +95,9 @@ pub trait Truth:
     + Webhooks
     + Audit
     + Erasures
+    + Backups
     + Schedules
+    + Retention
     + 'static
 {
 }
@@ -105,7 +116,9 @@ impl<T> Truth for T where
         + Webhooks
         + Audit
         + Erasures
+        + Backups
         + Schedules
+        + Retention
         + 'static
 {
 }
@@ -144,14 +157,22 @@ impl Stores {
             webhooks: journal.clone(),
             audit: journal.clone(),
             erasures: journal.clone(),
-            schedules: journal,
+            schedules: journal.clone(),
+            retention: journal.clone(),
+            backups: journal,
             dispatcher,
             breakers,
             counters,
             events,
+            bodies: Bodies::new(objects.clone(), LARGE_BYTES),
             objects,
             clock,
         }
+    }
+
+    /// The same, with a place for archives and for bodies of so many bytes and more.
+    pub fn with_objects(self, objects: Objects, large_bytes: usize) -> Self {
+        Self { bodies: Bodies::new(Some(objects.clone()), large_bytes), objects: Some(objects), ..self }
     }
 
     /// The stores that processes share, for a program of one's own beside them: it must be of the same version. Must be called

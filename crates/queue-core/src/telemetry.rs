@@ -67,9 +67,18 @@ names! {
     WEBHOOK_DURATION = "webhook_delivery_duration_seconds", describe_histogram, Unit::Seconds, "Time of an attempt of a webhook delivery, by outcome.";
     WEBHOOK_LAG = "webhook_delivery_lag_seconds", describe_histogram, Unit::Seconds, "From an event to the attempt that delivered it.";
     CERTIFICATE_ENDS = "certificate_ends_timestamp_seconds", describe_gauge, Unit::Seconds, "When the certificate that the API shows ends.";
+    BACKUP_LAST_SUCCESS = "backup_last_success_timestamp_seconds", describe_gauge, Unit::Seconds, "When the newest good backup was finished, by kind: database, objects, config, full, and offsite for the second place.";
+    BACKUP_LAST_VERIFIED = "backup_last_verified_timestamp_seconds", describe_gauge, Unit::Seconds, "When a backup was last read back whole and found good.";
+    BACKUP_BYTES = "backup_bytes", describe_gauge, Unit::Bytes, "Size of the newest good backup as it lies there, by kind.";
+    BACKUPS = "backups_total", describe_counter, Unit::Count, "Backups that were made and checked by this process, by work (create, verify, drill, prune) and outcome (good, failed).";
+    DRILL_RECOVERY = "restore_drill_seconds", describe_gauge, Unit::Seconds, "The last drill: from its begin until the restored system had drained its jobs (recovery time).";
+    DRILL_LOST = "restore_drill_lost_seconds", describe_gauge, Unit::Seconds, "The last drill: how old what it brought back was (recovery point).";
     HTTP_REQUESTS = "http_requests_total", describe_counter, Unit::Count, "Requests, by method, route and status.";
     HTTP_RATE_LIMITED = "http_rate_limited_total", describe_counter, Unit::Count, "Requests that were refused, in whole or for some of their jobs, because key or tenant ask too often, by limit (key_requests, key_llm_submits, tenant_requests, tenant_llm_submits).";
     HTTP_DURATION = "http_request_duration_seconds", describe_histogram, Unit::Seconds, "Request time, by method and route.";
+    RETENTION_REMOVED = "retention_removed_total", describe_counter, Unit::Count, "What was taken away for its age, by class and unit (rows, partitions, operations).";
+    RETENTION_LAST_RUN = "retention_last_run_timestamp_seconds", describe_gauge, Unit::Seconds, "When this process last took away what was old.";
+    RETENTION_FAILURES = "retention_failures_total", describe_counter, Unit::Count, "Classes of which a run could not take away what was old, by class.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
     BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";
 }

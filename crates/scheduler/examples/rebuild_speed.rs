@@ -130,6 +130,7 @@ fn job(n: usize, now: Timestamp) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     }
 }

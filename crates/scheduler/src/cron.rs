@@ -4,7 +4,10 @@
 //! them can. So any number of schedulers may do it, and die anywhere: before the accept nothing has happened, after it the next one gets
 //! the same job. A claim keeps others off for [`HELD_MS`] and saves double work, no more. What time it is says the store.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, stream};
 use queue_core::{
@@ -95,7 +98,7 @@ impl Cron {
 
     pub(crate) async fn deal_with(&self, mut schedule: Schedule, now: Timestamp) -> Result<(), Stop> {
         match schedule.settings.when.ticks() {
-            Ok(ticks) => Walk { cron: self, schedule, ticks, now }.walk().await,
+            Ok(ticks) => Walk { cron: self, schedule, ticks, now, claimed: Instant::now() }.walk().await,
             // It was read when it was made: the zones of this machine are others.
             Err(error) => {
                 let refusal = Refusal { code: "unreadable".into(), detail: error.to_string() };
@@ -116,6 +119,7 @@ struct Walk<'a> {
     ticks: Ticks,
     /// When it was claimed.
     now: Timestamp,
+    claimed: Instant,
 }
 
 /// Why nothing more is done under a claim.
@@ -136,7 +140,18 @@ impl Walk<'_> {
     async fn walk(mut self) -> Result<(), Stop> {
         let left = self.clock().await?;
         self.backfill(left).await?;
-        self.advance(self.schedule.due(&self.ticks)).await
+        self.advance(self.due()).await
+    }
+
+    /// When there is something to do for it. What is late already stands behind everybody who is due by now: a schedule that catches
+    /// up, or fills in, takes turns with the others.
+    fn due(&self) -> Option<Timestamp> {
+        self.schedule.due(&self.ticks).map(|due| due.max(self.now()))
+    }
+
+    /// Now, by the store's clock.
+    fn now(&self) -> Timestamp {
+        self.now.plus_ms(i64::try_from(self.claimed.elapsed().as_millis()).unwrap_or(i64::MAX))
     }
 
     /// The ticks that have come; how many more may be submitted under this claim.
@@ -187,13 +202,13 @@ impl Walk<'_> {
         };
         progress.cursor = tick;
         if is_last {
-            self.advance(self.schedule.due(&self.ticks)).await?
+            self.advance(self.due()).await?
         } else {
             self.hold().await?
         }
         count(name, 1);
         if name == "submitted" {
-            metrics::histogram!(telemetry::SCHEDULE_LAG).record(self.now.since_ms(tick) as f64 / 1_000.0);
+            metrics::histogram!(telemetry::SCHEDULE_LAG).record(self.now().since_ms(tick) as f64 / 1_000.0);
         }
         if is_last { Err(Stop::Over) } else { Ok(()) }
     }
@@ -216,7 +231,7 @@ impl Walk<'_> {
                     && let Some(before) = before.filter(|before| *before != job)
                     && self.lives(before).await?
                 {
-                    cancel(&self.cron.stores, before, REASON).await?;
+                    cancel(&self.cron.stores, before, REASON, self.now()).await?;
                 }
                 Outcome::Job(job)
             }
@@ -239,8 +254,11 @@ impl Walk<'_> {
     /// Submits ticks of the past that were ordered, at most `most`.
     async fn backfill(&mut self, most: usize) -> Result<(), Stop> {
         let Some(order) = self.schedule.progress.running().cloned() else { return Ok(()) };
+        // As many as were counted when it was ordered: the schedule may be due at other times since.
+        let left = order.ticks.saturating_sub(order.submitted + order.refused);
+        let most = most.min(usize::try_from(left).unwrap_or(usize::MAX));
         let runs: Vec<Timestamp> = self.ticks.between(order.cursor, order.to).take(most).collect();
-        let is_last = runs.len() < most;
+        let is_last = runs.len() < most || left == runs.len() as u64;
         for tick in runs {
             if self.cron.shutdown.is_cancelled() {
                 return Ok(());
@@ -284,7 +302,7 @@ impl Walk<'_> {
 
     /// Writes down how far it is, and keeps the claim.
     async fn hold(&mut self) -> Result<(), Stop> {
-        self.advance(Some(self.now.plus_ms(HELD_MS))).await
+        self.advance(Some(self.now().plus_ms(HELD_MS))).await
     }
 
     async fn advance(&mut self, due_at: Option<Timestamp>) -> Result<(), Stop> {

@@ -147,7 +147,8 @@ impl Eraser {
             let listed = self.stores.reads.list(&filter).await?;
             let last = listed.jobs.last().map(|job| job.id);
             let page_is_full = listed.jobs.len() >= PAGE_MAX_ROWS;
-            let cancels = listed.jobs.into_iter().map(|job| cancel(&self.stores, job.id, REASON));
+            let cancels =
+                listed.jobs.into_iter().map(|job| cancel(&self.stores, job.id, REASON, self.stores.clock.now()));
             let mut ended = stream::iter(cancels).buffer_unordered(CANCELS_MAX);
             while let Some(cancelled) = ended.next().await {
                 cancelled?;

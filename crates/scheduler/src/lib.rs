@@ -3,6 +3,8 @@
 //! Every role is idempotent and bounded, may run twice at once, and may be away for a minute without loss.
 
 mod absent;
+mod backup;
+mod bodies;
 mod budgets;
 mod cancel;
 mod cron;
@@ -13,6 +15,7 @@ mod promote;
 mod reap;
 mod rebuild;
 mod reconcile;
+mod retain;
 mod rollup;
 mod sessions;
 #[cfg(test)]
@@ -26,11 +29,13 @@ use queue_core::{
     credentials::Credentials,
     egress::Egress,
     ids::Name,
+    retention::Policy,
     schedule::Submits,
     stores::Stores,
 };
 use tokio_util::sync::CancellationToken;
 
+pub use backup::{Backups, Rehearsal, Rehearsed};
 pub use rebuild::{Prepared, RebuildError, prepare};
 
 /// What the roles may be told.
@@ -45,6 +50,10 @@ pub struct Config {
     pub each_tenant: Budget,
     /// How webhooks are sent; `None`: not from this process.
     pub outbound: Option<Outbound>,
+    /// How backups are made; `None`: not from this process.
+    pub backups: Option<Backups>,
+    /// How long what is kept.
+    pub retention: Policy,
     /// How the jobs of schedules get in; `None`: not from this process.
     pub submits: Option<Arc<dyn Submits>>,
 }
@@ -63,6 +72,7 @@ pub struct Outbound {
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
+    let (retention, backups) = (config.retention.clone(), config.backups.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -74,8 +84,11 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         budgets::run(stores.clone(), known, shutdown.clone()),
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
+        backup::run(stores.clone(), backups, shutdown.clone()),
+        bodies::run(stores.clone(), shutdown.clone()),
         cron::run(stores.clone(), submits, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
+        retain::run(stores.clone(), retention, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

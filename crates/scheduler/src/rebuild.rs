@@ -80,6 +80,19 @@ impl Prepared {
 /// Joins the life that a shared dispatcher has, or begins one.
 pub async fn prepare(stores: &Stores, config: &Config) -> Result<Prepared, RebuildError> {
     match stores.dispatcher.sessions(&[]).await {
+        // The journal was restored from a backup, which raises its number: what this dispatcher knows is of another journal.
+        Ok(present) if present.generation < stores.catalog.filling().await?.generation => {
+            let awaited = registered(stores).await?;
+            tracing::warn!("the journal was restored since the dispatcher's life began; it is filled again");
+            match begin(stores, config, awaited).await {
+                // Another scheduler has begun a later life meanwhile.
+                Err(RebuildError::Dispatch(DispatchError::WrongGeneration)) => {
+                    apply_settings(stores, config).await?;
+                    Ok(Prepared { due_by: stores.clock.now(), fill: None })
+                }
+                prepared => prepared,
+            }
+        }
         Ok(_) => {
             apply_settings(stores, config).await?;
             Ok(Prepared { due_by: stores.clock.now(), fill: None })

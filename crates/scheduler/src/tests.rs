@@ -3,12 +3,15 @@
 
 mod absent;
 mod archives;
+mod backups;
+mod bodies;
 mod budgets;
 mod erase;
 mod lives;
 mod lost;
 mod missing;
 mod operations;
+mod retain;
 mod rollup;
 mod schedules;
 mod start;
@@ -200,6 +203,7 @@ fn job_at(now: Timestamp) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     }
 }

@@ -1,4 +1,4 @@
-//! Webhooks: sends what is to be delivered, tells of circuits, and forgets what was delivered long ago.
+//! Webhooks: sends what is to be delivered, and tells of circuits.
 //!
 //! Deliveries are rows (see `queue_core::webhooks`). A round takes some that are due, for a minute; whoever takes one sends it
 //! and notes what became of it. A scheduler that dies in between leaves a row that becomes due again after that minute: then
@@ -40,14 +40,6 @@ use crate::Outbound;
 const EVERY: Duration = Duration::from_millis(500);
 /// Time between two looks at circuits.
 const CIRCUITS_EVERY: Duration = Duration::from_secs(2);
-/// Time between two looks at what can be forgotten.
-const PRUNE_EVERY: Duration = Duration::from_secs(60);
-/// How long deliveries that have ended are kept, for people and for replays.
-const KEPT_MS: i64 = 7 * 24 * 60 * 60 * 1_000;
-/// Most rows that one look forgets.
-const PRUNE_MAX: usize = 5_000;
-/// Statements of one round of it.
-const PRUNES_MAX: usize = 20;
 /// Messages under way at once in this process: each is a task and a connection.
 const UNDER_WAY_MAX: usize = 64;
 /// Of them, those of one lane: so one slow receiver leaves room for the others.
@@ -80,11 +72,7 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub(crate) async fn run(stores: Stores, outbound: Option<Outbound>, shutdown: CancellationToken) {
     let Some(outbound) = outbound else { return };
-    tokio::join!(
-        send(stores.clone(), outbound, shutdown.clone()),
-        tell_circuits(stores.clone(), shutdown.clone()),
-        prune(stores, shutdown)
-    );
+    tokio::join!(send(stores.clone(), outbound, shutdown.clone()), tell_circuits(stores, shutdown));
 }
 
 async fn send(stores: Stores, outbound: Outbound, shutdown: CancellationToken) {
@@ -168,6 +156,10 @@ impl Sender {
     pub(crate) async fn round(&mut self) -> Result<usize, JournalError> {
         let room = UNDER_WAY_MAX.saturating_sub(self.under_way.len());
         self.more = false;
+        // What a backup brought back was sent long ago, perhaps: nothing goes before somebody has said that this system is to live.
+        if self.stores.orders.awaits_confirmation().await? {
+            return Ok(0);
+        }
         if room == 0 {
             self.more = true;
             return Ok(0);
@@ -497,24 +489,4 @@ pub(crate) async fn look_at_circuits(stores: &Stores) -> Result<usize, queue_cor
         changes += usize::from(stores.webhooks.tell_circuit(told).await?);
     }
     Ok(changes)
-}
-
-async fn prune(stores: Stores, shutdown: CancellationToken) {
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(PRUNE_EVERY) => {}
-        }
-        let before = stores.clock.now().plus_ms(-KEPT_MS);
-        for _ in 0..PRUNES_MAX {
-            match stores.webhooks.prune_deliveries(before, PRUNE_MAX).await {
-                Ok(forgotten) if (forgotten as usize) < PRUNE_MAX => break,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(error) => {
-                    tracing::warn!(%error, "old webhook deliveries could not be forgotten");
-                    break;
-                }
-            }
-        }
-    }
 }

@@ -9,12 +9,14 @@
     reason = "a failure in here is the failure of the test that uses it"
 )]
 
+mod age;
 mod certificate;
 mod postgres;
 mod provider;
 mod redis;
 mod watchdog;
 
+pub use age::install_age;
 pub use certificate::Certificate;
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};

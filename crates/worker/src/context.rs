@@ -118,6 +118,7 @@ impl Surroundings {
 pub struct JobContext {
     around: Surroundings,
     loaded: Arc<Loaded>,
+    payload: Bytes,
     stop: CancellationToken,
     ends: Instant,
     breakers: Arc<Breakers>,
@@ -144,7 +145,7 @@ impl JobContext {
     pub(crate) fn new(
         around: Surroundings,
         breakers: Arc<Breakers>,
-        loaded: Arc<Loaded>,
+        (loaded, payload): (Arc<Loaded>, Bytes),
         memos: Vec<Memo>,
         stop: CancellationToken,
         total: Duration,
@@ -154,6 +155,7 @@ impl JobContext {
             around,
             breakers,
             loaded,
+            payload,
             stop,
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
@@ -178,7 +180,7 @@ impl JobContext {
 
     /// JSON text as it was submitted.
     pub fn payload(&self) -> &Bytes {
-        &self.loaded.payload
+        &self.payload
     }
 
     /// The number of this attempt, counted from 1.

@@ -5,12 +5,14 @@ use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::FutureExt;
 use queue_core::{
+    archive::ObjectsError,
+    bodies::Part,
     dispatcher::{Entry, HORIZON_MS, Suspicion},
     error::{ErrorClass, JobError},
     events::EventBody,
     ids::{Name, SessionId},
     job::{Job, Kind, Loaded},
-    journal::{Outcome, Settled, Settlement},
+    journal::{JournalError, Outcome, Settled, Settlement},
     ledger::Nanousd,
     limiter::PARKED,
     retry::{self, Budget, Decision},
@@ -103,9 +105,13 @@ impl Pipeline {
 
         let ended = match self.admit(job, started_at) {
             Err(refused) => Ended::without_calls(Ran::Returned(Err(refused))),
-            Ok(limit) => match self.resolve(loaded.clone(), &held, limit.total()).await {
-                Some((handler, cx)) => self.run(handler, cx, &held, limit).await,
-                None => Ended::without_calls(Ran::Lost),
+            Ok(limit) => match self.payload(&loaded, &held).await {
+                Ok(Some(payload)) => match self.resolve(loaded.clone(), payload, &held, limit.total()).await {
+                    Some((handler, cx)) => self.run(handler, cx, &held, limit).await,
+                    None => Ended::without_calls(Ran::Lost),
+                },
+                Ok(None) => Ended::without_calls(Ran::Lost),
+                Err(damaged) => Ended::without_calls(Ran::Returned(Err(damaged))),
             },
         };
         let next = self.finish(job, &held, started_at, ended).await;
@@ -126,10 +132,28 @@ impl Pipeline {
         Ok(if left <= own { Limit::Deadline(left, deadline) } else { Limit::Timeout(own) })
     }
 
+    /// The payload, wherever it lies; `None`: the claim was lost while its object could not be reached.
+    async fn payload(&self, loaded: &Loaded, held: &Held) -> Result<Option<Bytes>, JobError> {
+        let bodies = &self.around.stores.bodies;
+        let ask = || async {
+            match bodies.whole(loaded.payload.clone()).await {
+                Ok(payload) => Ok(Ok(payload)),
+                Err(ObjectsError::Damaged { path, reason }) => Ok(Err(format!("{path}: {reason}"))),
+                Err(ObjectsError::Unavailable(reason)) => Err(JournalError::Unavailable(reason)),
+            }
+        };
+        match until_available("a large payload", ask, &held.token).await {
+            Some(Ok(payload)) => Ok(Some(payload)),
+            Some(Err(damaged)) => Err(JobError::new(ErrorClass::Permanent, "payload_damaged", damaged)),
+            None => Ok(None),
+        }
+    }
+
     /// The job's handler, and what it may use: also the answers that earlier attempts paid for.
     async fn resolve(
         &self,
         loaded: Arc<Loaded>,
+        payload: Bytes,
         held: &Held,
         total: Duration,
     ) -> Option<(Arc<dyn Handler>, JobContext)> {
@@ -143,7 +167,7 @@ impl Pipeline {
             until_available("memos", ask, &held.token).await?
         };
         let (around, breakers, stop) = (self.around.clone(), self.breakers.clone(), held.token.child_token());
-        Some((handler, JobContext::new(around, breakers, loaded, memos, stop, total)))
+        Some((handler, JobContext::new(around, breakers, (loaded, payload), memos, stop, total)))
     }
 
     /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error.
@@ -192,7 +216,10 @@ impl Pipeline {
     async fn finish(&self, job: &Job, held: &Held, started_at: Timestamp, ended: Ended) -> Option<Entry> {
         let now = self.around.stores.clock.now();
         let outcome = match ended.ran {
-            Ran::Returned(Ok(result)) => Outcome::Succeed { result },
+            Ran::Returned(Ok(result)) => {
+                let result = self.around.stores.bodies.keep(&job.tenant, job.id, Part::Result, result).await;
+                Outcome::Succeed { result }
+            }
             Ran::Returned(Err(error)) => self.place(job, judge(job, error, now), now),
             Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
             Ran::GivenBack => Outcome::Release { run_at: now, error: None, target: None },

@@ -1,9 +1,12 @@
 //! `cargo xtask bars`: what the shared stores must hold besides their speed. Redis memory and claim cost at a million
 //! waiting jobs, the rebuild after a flush, and fairness; each figure beside its bar.
 
+mod backup;
 mod payload;
 mod redrive;
 mod requests;
+mod retention;
+mod s3;
 mod schedules;
 
 use std::{path::PathBuf, process::Stdio};
@@ -42,6 +45,9 @@ pub(crate) struct Arguments {
     /// Dead letters of which pages are asked for.
     #[arg(long, default_value_t = 1_000_000)]
     page_letters: usize,
+    /// Jobs of the journal that is backed up, and settled jobs of the months that are dropped.
+    #[arg(long, default_value_t = 1_000_000)]
+    jobs: usize,
     /// Seconds of the schedule that is due each second.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
@@ -66,8 +72,14 @@ enum Part {
     Costs,
     /// One limit of requests over three API processes.
     RequestLimits,
+    /// A backup of a large journal beside a load, and the way back.
+    Backup,
+    /// Backups on an S3 protocol server: in pieces, and with wrong credentials.
+    S3,
     /// Redrive by filter beside a load, aborts and kills in the middle of it, pages of very many dead letters.
     Redrive,
+    /// Months of settled jobs that are dropped beside a load.
+    Retention,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
     Schedules,
 }
@@ -106,6 +118,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Redrive) {
             judged.extend(redrive::measure(&longshore, arguments.letters, arguments.page_letters).await?);
+        }
+        if measures(Part::Backup) {
+            judged.extend(backup::measure(&longshore, arguments.jobs).await?);
+        }
+        if measures(Part::S3) {
+            judged.extend(s3::measure(&longshore).await?);
+        }
+        if measures(Part::Retention) {
+            judged.extend(retention::measure(&longshore, arguments.jobs).await?);
         }
         if let Some(library) = faketime {
             judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);

@@ -1,7 +1,7 @@
 //! Operators beside a running load: dead letters are redriven by filter at a rate, an abort stops it, processes are killed in
 //! the middle, and pages of a million letters are asked for. On a cluster of its own; what happened is read from Postgres.
 
-mod load;
+pub(super) mod load;
 mod pages;
 
 use std::{

@@ -9,7 +9,8 @@ use axum::{
     http::{HeaderMap, Uri, request::Parts},
 };
 use queue_core::{
-    archive::{Archive, ArchiveObject, Letter, Objects, ObjectsError, Restore},
+    archive::{self, Archive, ArchiveObject, Letter, Objects, ObjectsError, Restore},
+    bodies::Part,
     ids::{JobId, Name, OperationId},
     journal::PAGE_MAX_ROWS,
     operations::OperationState,
@@ -221,6 +222,20 @@ async fn put_back(
     }
 }
 
+/// Large payloads go where those of new jobs go.
+async fn out_of_the_journal(app: &App, mut letters: Vec<Letter>) -> Vec<Letter> {
+    let bodies = &app.api.stores.bodies;
+    for letter in &mut letters {
+        if let Ok(payload) = letter.payload.bytes()
+            && bodies.is_large(&payload)
+        {
+            letter.payload =
+                archive::Body::from(&*bodies.keep(&letter.tenant, letter.id, Part::Payload, payload).await);
+        }
+    }
+    letters
+}
+
 async fn one(
     app: &App,
     objects: &Objects,
@@ -248,6 +263,7 @@ async fn one(
     let new = match dry_run {
         true => missing(app, &letters).await?,
         false => {
+            let letters = out_of_the_journal(app, letters).await;
             let wanted = Restore { archive: id, path: object.path.clone(), letters };
             app.api.stores.archives.restore(wanted).await?.len() as u64
         }

@@ -2,7 +2,7 @@
 
 use axum::{Json, extract::State, http::Uri};
 use queue_core::{
-    audit::{AUDIT_PAGE_MAX, AuditEntry, AuditHead, AuditPlace, AuditRow},
+    audit::{AUDIT_PAGE_MAX, AuditEntry, AuditFloor, AuditHead, AuditPlace, AuditRow},
     hex,
     time::Timestamp,
 };
@@ -87,6 +87,37 @@ pub(crate) struct AuditPage {
 pub(crate) struct AuditHeads {
     /// Newest first: the first is the end of the whole log.
     heads: Vec<AuditHeadView>,
+    /// The row behind which the log begins, where its beginning was taken out for its age.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    floor: Option<AuditFloorView>,
+}
+
+/// Up to where the log was taken out.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AuditFloor)]
+pub(crate) struct AuditFloorView {
+    /// The UTC day of the last row that is gone, counted from 1970.
+    day: i32,
+    /// Its number.
+    seq: i64,
+    /// Its hash, in hexadecimal.
+    hash: String,
+    /// How many rows are gone.
+    rows: u64,
+    /// The last object that they were written to.
+    path: String,
+    /// The SHA-256 of that object, in hexadecimal.
+    sha256: String,
+    /// When they were taken out.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+impl From<AuditFloor> for AuditFloorView {
+    fn from(floor: AuditFloor) -> Self {
+        let AuditFloor { head: AuditHead { day, seq, hash }, rows, path, sha256, at } = floor;
+        Self { day, seq, hash: hex::of(&hash), rows, path, sha256: hex::of(&sha256), at }
+    }
 }
 
 impl AuditView {
@@ -222,5 +253,6 @@ pub(crate) async fn heads(State(app): State<Shared>, uri: Uri) -> Result<Json<Au
     Params::of(&uri, &[])?.finish()?;
     let heads = app.api.stores.audit.audit_heads().await?;
     let shown = |AuditHead { day, seq, hash }: AuditHead| AuditHeadView { day, seq, hash: hex::of(&hash) };
-    Ok(Json(AuditHeads { heads: heads.into_iter().map(shown).collect() }))
+    let floor = app.api.stores.audit.audit_floor().await?.map(AuditFloorView::from);
+    Ok(Json(AuditHeads { heads: heads.into_iter().map(shown).collect(), floor }))
 }

@@ -5,6 +5,7 @@ use queue_core::{
     ids::Name,
     journal::{CostColumn, CostQuery, CostRow},
     ledger::Usage,
+    retention::Class,
     time::{DAY_MS, Timestamp},
 };
 use serde::Serialize;
@@ -12,7 +13,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::{
-    app::Shared,
+    app::{App, Shared},
     auth::Caller,
     params::Params,
     problem::{Document, Problem},
@@ -135,6 +136,11 @@ pub(crate) async fn costs(State(app): State<Shared>, caller: Caller, uri: Uri) -
     }
     let tenant = params.parsed("tenant", Name::checked);
     params.finish()?;
+    for (name, boundary) in [("since", Some(since)), ("until", given)] {
+        if let Some(at) = boundary {
+            check_is_counted(&app, name, at).await?;
+        }
+    }
     let by = columns.unwrap_or_else(|| vec![CostColumn::Operation]);
     let group_by: Vec<_> = by.iter().map(|column| column.as_str()).collect();
     if let (Some(bound), Some(tenant)) = (caller.bound(), &tenant)
@@ -147,6 +153,25 @@ pub(crate) async fn costs(State(app): State<Shared>, caller: Caller, uri: Uri) -
     let rows = caller.ledger(&app).costs(&query).await?;
     let rows = rows.into_iter().map(|row| CostView::new(&group_by, row)).collect();
     Ok(Json(Costs { group_by, since, until, rows }))
+}
+
+/// Single calls of before this long are never looked for: retention leaves them alone.
+const DETAILS_LEAST_MS: i64 = 89 * DAY_MS;
+
+/// A part of a day is summed up call by call: where these are gone, there is only the sum of the whole day.
+async fn check_is_counted(app: &App, name: &str, at: Timestamp) -> Result<(), Problem> {
+    if at == at.start_of_day() || at > app.now().plus_ms(-DETAILS_LEAST_MS) {
+        return Ok(());
+    }
+    let notes = app.api.stores.retention.notes().await?;
+    match notes.get(&Class::CostDetails).and_then(|note| note.edge) {
+        Some(edge) if at < edge => {
+            let reason =
+                format!("lies within a day before {edge}, of which only the sum is kept: name a midnight (UTC)");
+            Err(Problem::field(format!("/query/{name}"), reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn parse_columns(text: &str) -> Result<Vec<CostColumn>, String> {

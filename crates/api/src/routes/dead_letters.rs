@@ -9,6 +9,7 @@ use axum::{
 };
 use bytes::Bytes;
 use queue_core::{
+    bodies::{self, Part},
     ids::{JobId, Name},
     journal::{Changed, DeadGroup},
     ledger::Nanousd,
@@ -128,8 +129,11 @@ pub(crate) async fn get(
     }
     audit::reads_of(id, &job.tenant);
     let reads = caller.reads(&app);
-    let payload = reads.payload(id).await?.filter(|payload| payload.len() <= INLINE_PAYLOAD_MAX_BYTES);
-    let payload = payload.map(|payload| view::raw_json(&payload)).transpose()?;
+    let kept = reads.payload(id).await?.filter(|kept| bodies::len(kept) <= INLINE_PAYLOAD_MAX_BYTES);
+    let payload = match kept {
+        Some(kept) => Some(view::raw_json(&view::whole(&app, kept).await?)?),
+        None => None,
+    };
     let history = AttemptView::of_job(&*reads, id).await?;
     Ok(Json(DeadLetter { job: view::one(&app, &caller, job).await?, payload, history }))
 }
@@ -172,16 +176,23 @@ pub(crate) async fn redrive(
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not stop the job from being pushed.
-        audit::spawn(async move { redrive_and_push(&app, id, payload).await })
+        audit::spawn(async move { redrive_and_push(&app, (&job.tenant, id), payload).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
 }
 
-async fn redrive_and_push(app: &App, id: JobId, payload: Option<(Bytes, Name)>) -> Result<(), Problem> {
+async fn redrive_and_push(
+    app: &App,
+    (tenant, id): (&Name, JobId),
+    payload: Option<(Bytes, Name)>,
+) -> Result<(), Problem> {
     let journal = &app.api.stores.journal;
     let redriven = match payload {
-        Some(payload) => journal.redrive_with(id, payload, app.now()).await?,
+        Some((payload, target)) => {
+            let payload = app.api.stores.bodies.keep(tenant, id, Part::Payload, payload).await;
+            journal.redrive_with(id, (payload, target), app.now()).await?
+        }
         None => journal.redrive(id, app.now()).await?,
     };
     match redriven {

@@ -184,6 +184,7 @@ pub(crate) fn epoch_of_tag(tag: &str) -> Option<Epoch> {
     (status = 200, description = "the result", body = serde_json::Value, content_type = "application/json"),
     (status = 404, body = Document),
     (status = 409, description = "it has not succeeded", body = Document),
+    (status = 410, description = "it has succeeded, and asked that its result be kept for a shorter time", body = Document),
 ))]
 pub(crate) async fn result(
     State(app): State<Shared>,
@@ -193,10 +194,14 @@ pub(crate) async fn result(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let job = view::row(&app, &caller, id).await?;
-    if job.standing == Standing::Succeeded
-        && let Some(result) = caller.reads(&app).result(id).await?
-    {
+    if job.standing == Standing::Succeeded {
+        let Some(result) = caller.reads(&app).result(id).await? else {
+            let detail =
+                "the job asked that its result be kept for a shorter time than itself (`result_ttl`), which is over";
+            return Err(Problem::new(Cause::ResultGone, detail).about(id));
+        };
         audit::reads_of(id, &job.tenant);
+        let result = view::whole(&app, result).await?;
         return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
     }
     let detail = match (job.standing, &job.error) {

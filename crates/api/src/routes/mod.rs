@@ -2,6 +2,7 @@
 
 mod archives;
 mod audit;
+mod backups;
 mod batches;
 mod budgets;
 mod bulk;
@@ -22,6 +23,7 @@ mod maintenance;
 mod metrics;
 mod operations;
 mod queues;
+mod retention;
 mod schedules;
 mod steer;
 mod targets;
@@ -56,6 +58,7 @@ use crate::{app::Shared, auth, problem};
         (name = "credentials", description = "Tenants' own provider keys, which can be set and never read."),
         (name = "dead letters", description = "Jobs that ended without a result."),
         (name = "operations", description = "One thing done to many jobs: at a rate, abortable, and whoever dies."),
+        (name = "backups", description = "Backups and drills that schedulers carry out."),
         (name = "webhooks", description = "Who is told of what, and what was delivered."),
         (name = "audit", description = "What was done by whom, in a chain of hashes."),
         (name = "money", description = "What was spent, and on what."),
@@ -115,6 +118,9 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(dead_letters::redrive))
         .routes(routes!(archives::list))
         .routes(routes!(archives::restore))
+        .routes(routes!(backups::list, backups::create))
+        .routes(routes!(backups::get))
+        .routes(routes!(backups::verify))
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::abort))
         .routes(routes!(batches::get))
@@ -154,6 +160,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))
+        .routes(routes!(retention::get))
+        .routes(routes!(retention::run))
         .routes(routes!(limits::list))
         .routes(routes!(limits::get, limits::put))
 }

@@ -1,6 +1,6 @@
 //! Queues: their settings and their numbers.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -35,6 +35,8 @@ use crate::{
 const JOBS_PER_WORKER: u64 = 50;
 /// Largest body of a change.
 const BODY_MAX_BYTES: usize = 16 * 1024;
+/// Shortest time for which a queue may keep its settled jobs: it is looked through once a day.
+const RETENTION_LEAST: Duration = Duration::from_secs(60 * 60);
 /// Most jobs of a queue that may be allowed to run at once: beyond it, the limit is none.
 const CONCURRENCY_MAX: u32 = 1_000_000;
 
@@ -93,6 +95,10 @@ pub(crate) struct QueueView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "5m")]
     timeout: Option<String>,
+    /// How long its settled jobs are kept with their results; as all are when absent. A longer time keeps whole days for its sake.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "7d")]
+    retention: Option<String>,
     /// Grows with every change of the settings; 0 before the first.
     version: i64,
     /// How many jobs are in which state, and how old the oldest claimable one is.
@@ -114,6 +120,7 @@ impl QueueView {
             concurrency: value.concurrency,
             key_concurrency,
             timeout: value.timeout_ms.map(view::duration_text),
+            retention: value.retention_ms.map(view::kept_text),
             version,
             metrics,
         }
@@ -208,6 +215,9 @@ pub(crate) struct QueuePatch {
     /// Longest time of one attempt of a job that names none, from `1s` to `24h`.
     #[schema(example = "5m")]
     timeout: Option<String>,
+    /// How long its settled jobs are kept with their results, from `1h` to `3650d`.
+    #[schema(example = "7d")]
+    retention: Option<String>,
 }
 
 /// Pauses or resumes a queue, or sets its limits. A queue exists once it is named, also here.
@@ -260,7 +270,10 @@ fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<Que
     let mut fields = Fields::default();
     let given = json::take_apart_with_null(text, &KNOWN, &mut fields.errors)?;
     if fields.errors.is_empty() && given.iter().all(Option::is_none) {
-        return Err(Problem::field("", format!("names nothing to change: give {}", KNOWN[..7].join(", "))));
+        return Err(Problem::field(
+            "",
+            format!("names nothing to change: give {}", [&KNOWN[..7], &KNOWN[8..]].concat().join(", ")),
+        ));
     }
     let [paused, until, reason, draining, concurrency, key_concurrency, timeout, rate, retention] = given;
     let pause = Pause { on: settings.paused, until: settings.paused_until, reason: settings.reason };
@@ -279,7 +292,9 @@ fn change(mut settings: QueueSettings, text: &str, now: Timestamp) -> Result<Que
         settings.timeout_ms = fields.timeout_ms("timeout", timeout.filter(|_| is_value(timeout)));
     }
     fields.unsupported("rate", rate);
-    fields.unsupported("retention", retention);
+    if retention.is_some() {
+        settings.retention_ms = fields.kept_ms("retention", retention.filter(|_| is_value(retention)), RETENTION_LEAST);
+    }
     fields.finish()?;
     Ok(settings)
 }

@@ -178,6 +178,8 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let schedule = find(&app, &caller, ScheduleId(id)).await?;
+    // Its template has a payload, which a look at one of its jobs would show.
+    audit::reads_of(JobId(id), &schedule.tenant);
     Ok(answer(StatusCode::OK, schedule, app.api.stores.schedules.store_time().await?))
 }
 

@@ -7,6 +7,7 @@ use axum::{
     response::Response,
 };
 use queue_core::{
+    bodies::Part,
     dispatcher::{Entry, Place},
     events::EventBody,
     fallback::Link,
@@ -91,13 +92,18 @@ pub(crate) async fn patch(
     let task = {
         let app = app.clone();
         // In a task of its own: a caller that hangs up must not leave the job outside of the dispatcher.
-        audit::spawn(async move { withdraw_and_edit(&app, id, seen, edit).await })
+        audit::spawn(async move { withdraw_and_edit(&app, &job, seen, edit).await })
     };
     task.await.map_err(|error| Problem::new(Cause::Internal, error.to_string()))??;
     show(&app, &caller, view::row(&app, &caller, id).await?, StatusCode::OK, None).await
 }
 
-async fn withdraw_and_edit(app: &App, id: JobId, seen: Option<Epoch>, edit: Edit) -> Result<(), Problem> {
+async fn withdraw_and_edit(app: &App, job: &Job, seen: Option<Epoch>, mut edit: Edit) -> Result<(), Problem> {
+    let id = job.id;
+    if let Some((payload, target)) = edit.payload.take() {
+        let kept = app.api.stores.bodies.keep(&job.tenant, id, Part::Payload, payload).await;
+        edit.payload = Some((kept, target));
+    }
     // Out of the dispatcher first: what it does not hold, no worker can claim while the row changes.
     let place = app.api.stores.dispatcher.withdraw(id).await;
     let place = place.map_err(|error| Problem::new(Cause::Unavailable, error.to_string()).retry_after(1))?;

@@ -1,4 +1,4 @@
-//! Bodies beyond every bound: in a process of their own, because they would spoil the count of memory elsewhere.
+//! Bodies beyond every bound: refused, and not kept.
 
 use crate::server::Server;
 use reqwest::Method;

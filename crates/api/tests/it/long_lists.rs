@@ -37,6 +37,7 @@ async fn fill(server: &Server, jobs: usize) {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: now,
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {

@@ -4,6 +4,7 @@
 mod archives;
 mod audit;
 mod backlog;
+mod backups;
 mod budgets;
 mod credentials;
 mod erasures;
@@ -23,6 +24,7 @@ mod permissions;
 mod processes;
 mod queue_verbs;
 mod request_limits;
+mod retention;
 mod robust;
 mod schedules;
 mod server;

@@ -74,8 +74,14 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("POST /v1/workers/{id}/drain", Operator, Any),
     ("GET /v1/maintenance", Operator, Any),
     ("PUT /v1/maintenance", Admin, Any),
+    ("GET /v1/retention", Operator, Any),
+    ("POST /v1/retention/run", Operator, Any),
     ("GET /v1/archives", Operator, Any),
     ("POST /v1/archives/{id}/restore", Operator, Any),
+    ("GET /v1/backups", Operator, Any),
+    ("POST /v1/backups", Operator, Any),
+    ("GET /v1/backups/{id}", Operator, Any),
+    ("POST /v1/backups/{id}/verify", Operator, Any),
     ("GET /v1/operations", Operator, Any),
     ("POST /v1/operations", Operator, Any),
     ("GET /v1/operations/{id}", Operator, Any),
@@ -174,6 +180,9 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "POST /v1/archives/{id}/restore" => {
             let letter = people.dead(&user).await;
             crate::server::archive(&people.server.stores, &[letter]).await.to_string()
+        }
+        "GET /v1/backups/{id}" | "POST /v1/backups/{id}/verify" => {
+            crate::server::backup(&people.server.stores).await.to_string()
         }
         "POST /v1/workers/{id}/drain" => crate::server::worker(&people.server.stores).await.to_string(),
         _ if path.contains("/schedules/{id}") => schedule(people, route == "DELETE /v1/schedules/{id}/backfill").await,

@@ -126,11 +126,20 @@ struct Check {
     chain: Chain,
     /// The end of an earlier export, until its row has come by.
     earlier: Option<AuditHead>,
+    /// The row behind which the log begins.
+    floor: Option<AuditHead>,
 }
 
 impl Check {
     fn new(earlier: Option<AuditHead>) -> Self {
-        Self { chain: Chain::from_the_beginning(), earlier }
+        Self { chain: Chain::from_the_beginning(), earlier, floor: None }
+    }
+
+    /// The log begins behind this row: those up to it were taken out for their age.
+    fn begin_behind(&mut self, floor: AuditHead) {
+        (self.chain, self.floor) = (Chain::from_the_floor(floor), Some(floor));
+        // The last row of the earlier export is gone, too; had it been another one, what follows would not fit.
+        self.earlier.take_if(|head| (head.day, head.seq) == (floor.day, floor.seq) && head.hash == floor.hash);
     }
 
     fn follow(&mut self, row: &AuditRow) -> Result<(), Tampered> {
@@ -150,8 +159,13 @@ impl Check {
     fn end(&self, head: Option<AuditHead>) -> Result<(), Tampered> {
         self.chain.end(head)?;
         self.earlier.map_or(Ok(()), |AuditHead { day, seq, .. }| {
-            let reason = "it was the last row of the earlier export and is not there: the log was written anew".into();
-            Err(Tampered { day, seq, reason })
+            let reason = match self.floor {
+                Some(floor) if (day, seq) < (floor.day, floor.seq) => {
+                    "that export is older than what is kept here: compare it with the objects that these days were written to"
+                }
+                _ => "it was the last row of the earlier export and is not there: the log was written anew",
+            };
+            Err(Tampered { day, seq, reason: reason.into() })
         })
     }
 }
@@ -166,8 +180,11 @@ async fn of_server(
     mut to: Option<&mut Sink<'_>>,
 ) -> Result<Result<(), Tampered>, Failure> {
     // The end before the rows: what is added meanwhile lies behind it.
-    let head = head_of_server(operator).await?;
-    let (mut cursor, mut wrong) = (None, None);
+    let (head, floor) = ends_of_server(operator).await?;
+    if let Some(floor) = floor {
+        check.begin_behind(floor);
+    }
+    let (mut cursor, mut wrong) = (floor.map(|floor| format!("a{}.{}", floor.day, i64::MAX)), None);
     loop {
         let query = [("order", Some("asc".to_owned())), ("limit", Some(PAGE.to_string())), ("cursor", cursor)];
         let body = operator.client.get(&["v1", "audit"], &query).await?;
@@ -190,9 +207,11 @@ async fn of_server(
     }
 }
 
-async fn head_of_server(operator: &Operator) -> Result<Option<AuditHead>, Failure> {
+/// The end of the server's log, and the row behind which it begins, if its beginning was taken out.
+async fn ends_of_server(operator: &Operator) -> Result<(Option<AuditHead>, Option<AuditHead>), Failure> {
     let body = operator.client.get(&["v1", "audit", "heads"], &[]).await?;
-    items(&body, "heads").first().map(read_head).transpose()
+    let head = items(&body, "heads").first().map(read_head).transpose()?;
+    Ok((head, body.get("floor").map(read_head).transpose()?))
 }
 
 /// The lines of an exported file: rows, and the end that the journal knew behind them.
@@ -221,9 +240,11 @@ fn of_file(path: &Path, check: &mut Check) -> Result<Result<(), Tampered>, Failu
     let mut head = None;
     for line in lines_of(path)? {
         let line = line?;
-        match line.get("head") {
-            Some(end) => head = Some(read_head(end)?),
-            None => {
+        match (line.get("head"), line.get("floor")) {
+            (Some(end), _) => head = Some(read_head(end)?),
+            // Behind which rows the file begins stands in its first line.
+            (None, Some(floor)) if check.chain.rows() == 0 => check.chain = Chain::behind(read_head(floor)?),
+            (None, _) => {
                 if let Err(tampered) = check.follow(&read_row(&line)?) {
                     return Ok(Err(tampered));
                 }
@@ -237,7 +258,7 @@ fn told(operator: &Operator, chain: &Chain, ended: Result<(), Tampered>) -> Exit
     let rows = chain.rows();
     match ended {
         Ok(()) => {
-            let last = chain.last().map(|head| json!({"day": head.day, "seq": head.seq, "hash": hex::of(&head.hash)}));
+            let last = chain.last().map(|head| head.exported());
             operator.out.show(&json!({"ok": true, "rows": rows, "head": last}), || {
                 output::line(&format!("{rows} rows, each as it was written"));
             });
@@ -258,15 +279,18 @@ async fn export(operator: &Operator, to: &Path) -> Outcome {
     let failed = |error: std::io::Error| Failure::error(format!("{}: {error}", to.display()));
     let mut file = BufWriter::new(File::create_new(to).map_err(failed)?);
     // What the journal knows as the end, and not what came: a log whose end was cut must not certify itself.
-    let head = head_of_server(operator).await?;
+    let (head, floor) = ends_of_server(operator).await?;
+    if let Some(floor) = floor {
+        writeln!(file, "{}", json!({"floor": floor.exported()})).map_err(failed)?;
+    }
     let (mut rows, mut check) = (0_u64, Check::new(None));
     let mut keep = |row: &Value| {
         rows += 1;
         writeln!(file, "{row}").map_err(failed)
     };
     let ended = of_server(operator, &mut check, Some(&mut keep)).await?;
-    if let Some(AuditHead { day, seq, hash }) = check.chain.last().max(head) {
-        writeln!(file, "{}", json!({"head": {"day": day, "seq": seq, "hash": hex::of(&hash)}})).map_err(failed)?;
+    if let Some(end) = check.chain.last().max(head) {
+        writeln!(file, "{}", json!({"head": end.exported()})).map_err(failed)?;
     }
     let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
     file.sync_all().map_err(failed)?;

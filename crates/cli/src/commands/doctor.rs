@@ -1,5 +1,6 @@
 //! `longshore doctor`: looks at everything that a start or a job needs, and says what to do about what is wrong.
 
+mod backups;
 mod stores;
 
 use std::{
@@ -80,6 +81,7 @@ pub(crate) async fn run(config: Result<Config, Failure>, access: &Access, env: &
             findings.extend(folder(&config.data));
             findings.extend(stores::journal(&config.journal).await);
             findings.extend(stores::dispatcher(&config.dispatcher).await);
+            findings.extend(backups::backups(config.backup.as_ref()).await);
             findings.extend(master_keys_file(&config.master_keys));
             for provider in &config.providers {
                 findings.push(provider_answers(provider).await);

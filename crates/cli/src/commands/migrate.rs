@@ -17,6 +17,7 @@ use queue_core::{
 use serde_json::json;
 
 use crate::{
+    backups,
     config::{Config, Journal},
     data::DataFolder,
     failure::{Exit, Failure, Outcome},
@@ -34,13 +35,15 @@ pub(crate) enum Mode {
         /// Whoever sits at the terminal is asked first, if the schema exists: it may hold jobs. A journal that is empty is
         /// made without a question, and without a terminal there is nobody to ask: a deployment goes on.
         ask: bool,
+        /// A backup is made first, if the schema exists and backups are configured.
+        backup: bool,
     },
 }
 
 /// Applies what is missing, or prints it.
 pub(crate) async fn run(config: &Config, mode: Mode, out: Output) -> Outcome {
     match &config.journal {
-        Journal::Sqlite(path) => sqlite(config, path, mode, out),
+        Journal::Sqlite(path) => sqlite(config, path, mode, out).await,
         Journal::Postgres(server) => {
             let refused = |why: postgres::OpenError| Failure::usage(why.to_string());
             let mut connection = postgres::connect(&stores::postgres(server)).await.map_err(refused)?;
@@ -54,6 +57,7 @@ pub(crate) async fn run(config: &Config, mode: Mode, out: Output) -> Outcome {
             }
             let has = postgres::schema_version(&mut connection).await.map_err(refused)?;
             consent(mode, has, postgres::MIGRATIONS.len())?;
+            back_up(config, mode).await?;
             let done = postgres::migrate(&mut connection).await.map_err(refused)?;
             out.show(&json!({"dry_run": false, "applied": done}), || {
                 output::line(&format!("{} migrations were applied", done.len()));
@@ -63,7 +67,7 @@ pub(crate) async fn run(config: &Config, mode: Mode, out: Output) -> Outcome {
     }
 }
 
-fn sqlite(config: &Config, path: &Path, mode: Mode, out: Output) -> Outcome {
+async fn sqlite(config: &Config, path: &Path, mode: Mode, out: Output) -> Outcome {
     let unreadable = |error| Failure::error(format!("{}: {error}", path.display()));
     let has = schema_version(path).map_err(unreadable)?.unwrap_or(0);
     let knows = MIGRATIONS.len();
@@ -83,6 +87,7 @@ fn sqlite(config: &Config, path: &Path, mode: Mode, out: Output) -> Outcome {
     // Whoever serves the folder holds it: two processes must not write one journal.
     let _folder = DataFolder::take(&config.data)?;
     consent(mode, has, knows)?;
+    back_up(config, mode).await?;
     SqliteJournal::open(path, Arc::new(SystemClock)).map_err(unreadable)?;
     out.show(&json!({"dry_run": false, "from": has, "to": knows}), || {
         output::line(&if has == knows {
@@ -94,10 +99,17 @@ fn sqlite(config: &Config, path: &Path, mode: Mode, out: Output) -> Outcome {
     Ok(Exit::Ok)
 }
 
+async fn back_up(config: &Config, mode: Mode) -> Result<(), Failure> {
+    match mode {
+        Mode::Apply { backup: true, .. } => backups::before_migration(config).await,
+        _ => Ok(()),
+    }
+}
+
 /// Asks before a schema that exists is changed, where somebody can answer.
 fn consent(mode: Mode, has: usize, knows: usize) -> Result<(), Failure> {
     let (input, errors) = (io::stdin(), io::stderr());
-    let asks = mode == Mode::Apply { ask: true } && input.is_terminal() && errors.is_terminal();
+    let asks = matches!(mode, Mode::Apply { ask: true, .. }) && input.is_terminal() && errors.is_terminal();
     if !asks || !(1..knows).contains(&has) {
         return Ok(());
     }
@@ -139,7 +151,7 @@ mod tests {
         assert_eq!(run(&config, Mode::DryRun, out).await.unwrap(), Exit::Ok);
         assert_eq!(schema_version(path).unwrap(), None);
         for _ in 0..2 {
-            assert_eq!(run(&config, Mode::Apply { ask: true }, out).await.unwrap(), Exit::Ok);
+            assert_eq!(run(&config, Mode::Apply { ask: true, backup: true }, out).await.unwrap(), Exit::Ok);
             assert_eq!(schema_version(path).unwrap(), Some(MIGRATIONS.len()));
         }
     }

@@ -1,6 +1,8 @@
-//! The operator commands. They speak HTTP to a running installation and hold no store of their own.
+//! The operator commands. They speak HTTP to a running installation and hold no store of their own, but for those that work on the
+//! stores themselves: `migrate`, `backup`, and parts of `doctor`.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod budget;
 pub(crate) mod cost;
@@ -16,6 +18,9 @@ pub(crate) mod op;
 pub(crate) mod price;
 pub(crate) mod queue;
 pub(crate) mod rates;
+pub(crate) mod redis_snapshot;
+pub(crate) mod remote_backup;
+pub(crate) mod retention;
 pub(crate) mod schedule;
 pub(crate) mod target;
 pub(crate) mod tenant;

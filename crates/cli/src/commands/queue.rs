@@ -54,6 +54,13 @@ pub(crate) enum Verb {
         #[arg(long)]
         detach: bool,
     },
+    /// Keep the settled jobs of a queue for so long, such as 14d, or for as long as all others: default
+    Keep {
+        /// The queue
+        queue: String,
+        /// How long, from their end on
+        time: String,
+    },
     /// Forget jobs that ended long ago, with all that was kept of them but their money; only says what it would do unless --yes
     Clean {
         /// The queue
@@ -93,6 +100,15 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             change(operator, &queue, &json!({"paused": false, "draining": false}), "resumed").await
         }
         Verb::Drain { queue, detach } => drain(operator, &queue, detach).await,
+        Verb::Keep { queue, time } => {
+            let kept = if time == "default" { Value::Null } else { json!(time) };
+            let done = if kept.is_null() {
+                "keeps its jobs as all do".to_owned()
+            } else {
+                format!("keeps its jobs for {time}")
+            };
+            change(operator, &queue, &json!({"retention": kept}), &done).await
+        }
         Verb::Clean { queue, grace, state, manner } => {
             let states = state.iter().map(|state| quoted(state)).collect::<Vec<_>>().join(", ");
             let filter = format!("queue = {} and state in ({states}) and ended_age > {grace}", quoted(&queue));

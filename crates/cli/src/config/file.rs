@@ -36,8 +36,10 @@ pub(crate) struct File {
     pub(crate) auth: Auth,
     pub(crate) tls: TlsTable,
     pub(crate) budget: BudgetTable,
+    pub(crate) backup: BackupTable,
     pub(crate) webhooks: Webhooks,
     pub(crate) request_limits: RequestLimits,
+    pub(crate) retention: RetentionTable,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -82,6 +84,7 @@ pub(crate) struct Cache {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ObjectsTable {
     pub(crate) url: Option<String>,
+    pub(crate) large_bytes: Option<usize>,
 }
 
 /// Who finds an answer that was paid for.
@@ -282,6 +285,22 @@ pub(crate) struct BudgetTable {
     pub(crate) each_tenant: EachTenant,
 }
 
+/// `[backup]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct BackupTable {
+    pub(crate) url: Option<String>,
+    pub(crate) offsite: Option<String>,
+    pub(crate) recipients: Vec<String>,
+    pub(crate) identity_file: Option<PathBuf>,
+    pub(crate) daily_at: Option<String>,
+    pub(crate) drill: Option<bool>,
+    pub(crate) scratch: Option<String>,
+    pub(crate) keep_daily: Option<usize>,
+    pub(crate) keep_weekly: Option<usize>,
+    pub(crate) keep_monthly: Option<usize>,
+}
+
 /// What happens to calls whose price nobody knows, where money is limited.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -308,6 +327,37 @@ pub(crate) struct EachTenant {
     pub(crate) month_tokens: Option<u64>,
     pub(crate) at_limit: Option<String>,
     pub(crate) degrade_to: Option<String>,
+}
+
+/// `[retention]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct RetentionTable {
+    pub(crate) jobs: Option<Kept>,
+    pub(crate) payloads: Option<Kept>,
+    pub(crate) errors: Option<Kept>,
+    pub(crate) dead_letters: Option<Kept>,
+    pub(crate) idempotency_keys: Option<Kept>,
+    pub(crate) cost_details: Option<Kept>,
+    pub(crate) audit: Option<Kept>,
+    pub(crate) webhook_deliveries: Option<Kept>,
+    pub(crate) hold: Option<String>,
+}
+
+/// How long something is kept: a duration such as `90d`, or `forever`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    For(Duration),
+    Forever,
+}
+
+impl<'de> Deserialize<'de> for Kept {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match &*String::deserialize(deserializer)? {
+            "forever" => Ok(Self::Forever),
+            text => parse_duration(text).map(Self::For).map_err(D::Error::custom),
+        }
+    }
 }
 
 /// A duration such as `30s` or `5m`.

@@ -1,10 +1,13 @@
 //! What a process is told: `longshore.toml` < environment < flags, checked once, before anything is opened.
 
 mod auth;
+pub(crate) mod backup;
 mod budgets;
+mod effective;
 pub(crate) mod file;
 mod providers;
 mod request_limits;
+mod retention;
 mod stores;
 #[cfg(test)]
 mod tests;
@@ -19,6 +22,7 @@ use std::{
 
 use queue_core::{
     archive::Objects,
+    bodies::LARGE_BYTES,
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
     egress::Allowed,
@@ -27,11 +31,13 @@ use queue_core::{
     journal::TenantSettings,
     ledger::PriceBook,
     request_limits::Rules,
+    retention::Policy,
 };
 use secrecy::SecretString;
 
 pub(crate) use self::{
     auth::KeySource,
+    backup::Backup,
     budgets::Budgets,
     file::LogFormat,
     providers::{Backend, Provider, routes},
@@ -46,6 +52,9 @@ use crate::{
 
 /// The file that is read where it exists and no other is named.
 const FILE_DEFAULT: &str = "longshore.toml";
+
+/// Smaller bodies cost less as a part of their row than as an object.
+const LARGE_BYTES_MIN: usize = 4_096;
 
 /// Where the API listens: this machine only.
 const LISTEN_DEFAULT: &str = "127.0.0.1:8080";
@@ -135,6 +144,12 @@ pub(crate) struct Config {
     pub(crate) cache: Cache,
     /// The folder of archives; `None` where nobody said: `up` has one in its data folder, `serve` has none.
     pub(crate) objects: Option<PathBuf>,
+    /// Where backups go; `None`: nowhere.
+    pub(crate) backup: Option<Backup>,
+    /// All of this as it was told, without secrets: what a backup of the configuration keeps.
+    pub(crate) effective: serde_json::Value,
+    /// From how many bytes on a payload or result lies there.
+    pub(crate) large_bytes: usize,
     /// A key to create at the start if it does not exist.
     pub(crate) admin_key: Option<SecretString>,
     /// How log lines look.
@@ -173,6 +188,8 @@ pub(crate) struct Config {
     pub(crate) outbound: Allowed,
     /// How often keys and tenants may ask.
     pub(crate) request_limits: Rules,
+    /// How long what is kept.
+    pub(crate) retention: Policy,
 }
 
 /// Where master keys are.
@@ -250,6 +267,13 @@ impl Config {
             dispatcher,
             cache,
             objects: objects.as_deref().map(Objects::path_of).transpose()?,
+            backup: backup::backup(env, std::mem::take(&mut file.backup))?,
+            large_bytes: match file.objects.large_bytes {
+                Some(bytes) if bytes < LARGE_BYTES_MIN => {
+                    return Err(format!("objects.large_bytes is {bytes}; it is {LARGE_BYTES_MIN} or more"));
+                }
+                bytes => bytes.unwrap_or(LARGE_BYTES),
+            },
             admin_key: admin_key(env, file.admin_key_file.as_deref())?,
             prices: budgets::with_default(
                 prices(env.get("LONGSHORE_PRICES_FILE").map(PathBuf::from).or(file.prices_file))?,
@@ -258,6 +282,7 @@ impl Config {
             budgets: budgets::budgets(&file.budget)?,
             outbound: outbound(env, &file.webhooks)?,
             request_limits: request_limits::rules(&file.request_limits)?,
+            retention: retention::policy(&file.retention)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,
@@ -265,6 +290,7 @@ impl Config {
             master_keys: master_keys(env, file.credentials.master_key_file)?,
             signing_keys: auth::signing_keys(env, file.auth.signing_key_file)?,
             issuers: auth::issuers(file.auth.issuers)?,
+            effective: effective::told(flags, env, path.as_deref())?,
             file: path,
             data,
             log,

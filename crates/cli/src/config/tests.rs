@@ -7,6 +7,7 @@ use queue_core::{
     ledger::{Nanousd, Usage},
     limiter::{Away, Charges, Limit},
     request_limits::Rates,
+    retention::Policy,
     route::Target,
 };
 use secrecy::ExposeSecret;
@@ -98,12 +99,35 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     let every_key =
         every_key.replace("sqlite:longshore-data/journal.db", "postgres://h/db").replace("memory:", "redis://h");
     let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
+    let recipients = [
+        ("age1OPERATORS", "age1d9cu9k2v7d08depcz7q4sed0k2elk74qd0qd9lmkf5t3l9yw9v7sc0ma69"),
+        ("age1OF_THE_SAFE", "age1p06qtsp9pzacythmc90z5j4r3xv654mc8r92qez2swh89925kdhsxq37zp"),
+    ];
+    let every_key = recipients.iter().fold(every_key, |text, (shown, real)| text.replace(shown, real));
     let prices = dir.path().join("prices.toml");
     fs::write(&prices, "version = \"mine\"").unwrap();
     let every_key = every_key.replace("/etc/longshore/prices.toml", &prices.display().to_string());
     let config = load(&every_key, Flags::default(), &[("OPENAI_API_KEY", "sk-test"), ("EMBED_KEY", "k")]).unwrap();
     assert_eq!(config.admin_key.unwrap().expose_secret(), "secret");
     assert!(config.providers.len() >= 3, "{:?}", config.providers);
+    let backup = config.backup.unwrap();
+    assert_eq!((backup.recipients.names().len(), backup.daily_at), (2, Some(210)));
+}
+
+#[test]
+fn backups_want_a_place_and_two_who_can_open_them() {
+    let one = "age1d9cu9k2v7d08depcz7q4sed0k2elk74qd0qd9lmkf5t3l9yw9v7sc0ma69";
+    for (toml, word) in [
+        ("url = \"file:x\"", "at least 2 different recipients"),
+        (&format!("url = \"file:x\"\nrecipients = [\"{one}\", \"{one}\"]"), "1 is named"),
+        ("offsite = \"file:x\"", "backup.url is missing"),
+        ("daily_at = \"25:00\"\nurl = \"file:x\"", "recipients"),
+        ("keep = 3", "unknown field"),
+    ] {
+        let message = error(&format!("[backup]\n{toml}"), Flags::default(), &[]);
+        assert!(message.contains(word), "{toml}: {message}");
+    }
+    assert!(load("", Flags::default(), &[]).unwrap().backup.is_none());
 }
 
 /// A line of the example with its key switched on: `# key = value` and `# [table]`, not prose.
@@ -471,4 +495,28 @@ fn more_embedding_jobs_run_at_once_than_chats_unless_someone_says_how_many() {
         told.into_iter().map(|(name, jobs)| (name.to_string(), jobs)).collect::<Vec<_>>(),
         [("default:*".to_owned(), 64), ("p:*".to_owned(), 9)]
     );
+}
+
+#[test]
+fn retention_is_read_in_times_and_nothing_is_kept_longer_than_its_job() {
+    let policy = |text: &str| {
+        let file: file::File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        retention::policy(&file.retention)
+    };
+    assert_eq!(policy("").unwrap(), Policy::default());
+    let own = policy("[retention]\njobs = \"14d\"\ndead_letters = \"forever\"\nhold = \"a case\"").unwrap();
+    assert_eq!((own.jobs_ms, own.dead_letters_ms), (Some(14 * 86_400_000), None));
+    assert_eq!(own.age_ms(queue_core::retention::Class::Errors), own.jobs_ms, "unless something else is said");
+    assert_eq!(own.hold.as_deref(), Some("a case"));
+    for (text, reason) in [
+        ("jobs = \"1h\"", "retention.jobs is too short; 1d is the least"),
+        ("idempotency_keys = \"1m\"", "1h is the least"),
+        ("audit = \"30d\"", "366d is the least"),
+        ("payloads = \"forever\"", "longer than retention.jobs"),
+        ("jobs = \"soon\"", "not a duration"),
+        ("results = \"1d\"", "unknown field"),
+    ] {
+        let refused = policy(&format!("[retention]\n{text}")).unwrap_err();
+        assert!(refused.contains(reason), "{text}: {refused}");
+    }
 }

@@ -33,7 +33,7 @@ use worker::{
 pub(crate) use end::Signals;
 
 use crate::{
-    certificate,
+    backups, certificate,
     config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
     master_keys, metrics, providers,
@@ -60,6 +60,8 @@ pub(crate) struct Process {
     tokens: Arc<api::Tokens>,
     /// The way to URLs that users name.
     egress: Egress,
+    /// How backups are made, where this process makes them.
+    backups: Option<scheduler::Backups>,
     metrics: PrometheusHandle,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
@@ -88,6 +90,7 @@ impl Process {
             request_limits: stores::open_request_limits(&config.dispatcher, &stores.clock)?,
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
+            backups: None,
             roles: JoinSet::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
@@ -128,6 +131,12 @@ impl Process {
                 () = reader.keep() => {}
             }
         });
+        Ok(())
+    }
+
+    /// Makes backups, where they are configured.
+    pub(crate) fn use_backups(&mut self) -> Result<(), Failure> {
+        self.backups = backups::clockwork(&self.config)?;
         Ok(())
     }
 
@@ -207,6 +216,8 @@ impl Process {
                 policy_settles,
                 request_limits: self.config.request_limits.clone(),
                 outbound: self.config.outbound.clone(),
+                backups: self.config.backup.is_some(),
+                retention: self.config.retention.clone(),
                 ..api::Settings::default()
             },
         }
@@ -258,6 +269,8 @@ impl Process {
             target_concurrency: providers::concurrency(&self.config),
             each_tenant: self.config.budgets.each_tenant.clone(),
             outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
+            backups: self.backups.clone(),
+            retention: self.config.retention.clone(),
             submits: Some(Arc::new(api::Clerk::new(self.api(probe_jobs)))),
         }
     }
@@ -270,6 +283,9 @@ impl Process {
 
     /// The clockwork, which begins its life as soon as the stores let it.
     pub(crate) fn start_patient_clockwork(&mut self) {
+        // Beside an API the server does it: one that submits counts among those who share the limits.
+        let (limits, shutdown) = (self.request_limits.clone(), self.shutdown.clone());
+        tokio::spawn(async move { shutdown.run_until_cancelled(limits.attend()).await });
         let work = scheduler::prepare_and_run(self.stores.clone(), self.clockwork(false), self.clockwork_end.clone());
         self.spawn_clockwork(work);
     }

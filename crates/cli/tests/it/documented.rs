@@ -62,7 +62,10 @@ async fn things(up: &Installation) -> Vec<(&'static str, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_command_line_of_the_document_ends_well() {
     let folder = tempfile::tempdir().unwrap();
-    let up = Installation::start(&folder.path().join("data"), &[]).await;
+    let place = crate::backups::Place::new().await;
+    let variables = place.variables();
+    let backups: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let up = Installation::start_in(&folder.path().join("data"), &[], &backups).await;
     let things = things(&up).await;
     let binary = Path::new(env!("CARGO_BIN_EXE_longshore"));
     let path = format!("{}:{}", binary.parent().unwrap().display(), std::env::var("PATH").unwrap());
@@ -71,6 +74,7 @@ async fn every_command_line_of_the_document_ends_well() {
         let mut command = Command::new("sh");
         command.args(["-c", line]).env_clear().env("PATH", &path).current_dir(&folder);
         command
+            .envs(backups.iter().copied())
             .env("LONGSHORE_URL", &up.url)
             .env("LONGSHORE_KEY", KEY)
             .env("LONGSHORE_DATA", folder.path().join("data"));

@@ -2,7 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test fails by panicking
 
 mod audit;
+mod backups;
 mod bad_surroundings;
+mod bodies;
 mod canaries;
 mod coalesced_crash;
 mod concurrency_keys;

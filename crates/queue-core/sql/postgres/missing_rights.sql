@@ -8,7 +8,8 @@ FROM unnest(ARRAY['jobs', 'settled_jobs', 'payloads', 'attempts', 'memos', 'spen
                   'operations', 'idempotency_bodies', 'idempotency_keys', 'unique_keys', 'queues',
                   'queue_totals', 'targets', 'tenants', 'tenant_totals', 'credentials', 'credential_mark', 'api_keys',
                   'sessions', 'meta', 'webhook_endpoints', 'webhook_deliveries', 'webhook_attempts', 'webhook_circuits',
-                  'signing_secrets', 'revoked_tokens', 'archives', 'archive_objects', 'erasures']) AS name
+                  'signing_secrets', 'revoked_tokens', 'archives', 'archive_objects', 'backups', 'erasures', 'schedules', 'retention_turn',
+                  'retention_notes', 'result_ttls', 'late_ends']) AS name
 WHERE NOT (has_table_privilege(name, 'SELECT') AND has_table_privilege(name, 'INSERT')
            AND has_table_privilege(name, 'UPDATE') AND has_table_privilege(name, 'DELETE'))
 UNION ALL
@@ -19,6 +20,8 @@ SELECT 'audit_heads' WHERE NOT has_table_privilege('audit_heads', 'UPDATE')
 UNION ALL
 SELECT name FROM unnest(ARRAY['job_rows', 'cost_lines', 'delivery_rows']) AS name WHERE NOT has_table_privilege(name, 'SELECT')
 UNION ALL
+SELECT 'audit_floor' WHERE NOT has_table_privilege('audit_floor', 'SELECT')
+UNION ALL
 SELECT 'erasure_walk' WHERE NOT has_table_privilege('erasure_walk', 'SELECT')
 UNION ALL
 SELECT 'erase_step' WHERE NOT has_function_privilege('erase_step(bigint, bigint, bigint, bigint[])', 'EXECUTE')
@@ -26,3 +29,10 @@ SELECT 'erase_step' WHERE NOT has_function_privilege('erase_step(bigint, bigint,
                           OR NOT has_function_privilege('erase_count(text, text)', 'EXECUTE')
 UNION ALL
 SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(bigint, integer)', 'EXECUTE')
+UNION ALL
+SELECT 'retention_drop' WHERE NOT has_function_privilege('retention_days(bigint)', 'EXECUTE')
+                              OR NOT has_function_privilege('retention_drop(text, bigint, bigint)', 'EXECUTE')
+UNION ALL
+SELECT 'audit_forget'
+WHERE NOT has_function_privilege('audit_raise_floor(integer, bigint, bytea, bigint, text, bytea, bigint)', 'EXECUTE')
+      OR NOT has_function_privilege('audit_forget(bigint)', 'EXECUTE')

@@ -54,7 +54,7 @@ pub struct ArchiveObject {
     /// Whose letters.
     pub tenant: Name,
     /// Of the object as it is kept.
-    #[serde(with = "hex")]
+    #[serde(with = "crate::hex::sha256")]
     pub sha256: [u8; 32],
     /// Its size as it is kept.
     pub bytes: u64,
@@ -108,20 +108,4 @@ pub trait Archives: Send + Sync {
     /// stands, is left alone. Each object is put back once: a letter that has lived, paid and been archived again since must not
     /// come back as it was before. So asking again does nothing more, whatever became of the first answer.
     async fn restore(&self, restore: Restore) -> Result<Vec<JobId>, JournalError>;
-}
-
-/// A hash in the digits of [`crate::hex`].
-mod hex {
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    use crate::hex;
-
-    pub(super) fn serialize<S: Serializer>(hash: &[u8; 32], serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&hex::of(hash))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<[u8; 32], D::Error> {
-        let text = String::deserialize(deserializer)?;
-        hex::read(&text).ok_or_else(|| D::Error::custom("a SHA-256 has 64 hexadecimal digits"))
-    }
 }

@@ -1,4 +1,4 @@
-//! Where objects are: a folder today, buckets by the same crate later. What is in an object, and what an object's own checksum
+//! Where objects are: a folder today, buckets by the same crate later. What is in an object of an archive, and what an object's own checksum
 //! must say before anything in it is believed.
 
 use std::{
@@ -10,8 +10,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::TryStreamExt;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -19,8 +19,9 @@ use uuid::Uuid;
 
 use super::{ArchiveObject, Letter};
 use crate::{
+    bodies::Slip,
     hex,
-    ids::{Name, OperationId},
+    ids::{JobId, Name, OperationId},
     ledger::Nanousd,
     operations::{Order, STEP_MAX_JOBS},
     time::Timestamp,
@@ -36,6 +37,8 @@ const REQUEST_MAX: Duration = Duration::from_secs(120);
 const LEVEL: i32 = 3;
 /// The folder of all archives.
 const ARCHIVES: &str = "archives";
+/// The folder of all large bodies.
+const BODIES: &str = "bodies";
 /// What the names of objects end in.
 const BODY: &str = ".ndjson.zst";
 /// What a manifest says of its form.
@@ -98,7 +101,7 @@ impl Objects {
         let (body, mut object) = blocking(move || fold(&folded)).await??;
         let file = format!("{}{BODY}", Uuid::now_v7());
         // Names of tenants are any text: what no path can have is written as `%2F` is.
-        object.path = [&*below(&object.tenant), &id.to_string(), &file].join("/");
+        object.path = [&*below(ARCHIVES, &object.tenant), &id.to_string(), &file].join("/");
         self.put(&object.path, body).await?;
         // What lies there is soon all that there is of them.
         if self.letters(&object).await? != *letters {
@@ -126,13 +129,88 @@ impl Objects {
         self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into()).await
     }
 
+    /// Writes lines as a new object, compressed, reads it back, and returns its SHA-256.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`]: what was read back is not what was written.
+    pub async fn keep_lines(&self, path: &str, lines: Vec<u8>) -> Result<[u8; 32], ObjectsError> {
+        let body = blocking(move || zstd::bulk::compress(&lines, LEVEL)).await?;
+        let body = Bytes::from(body.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
+        let written: [u8; 32] = Sha256::digest(&body).into();
+        self.put(path, body).await?;
+        match self.bytes(path).await? {
+            read if written == <[u8; 32]>::from(Sha256::digest(&read)) => Ok(written),
+            _ => {
+                let reason = "what is read back is not what was written".to_owned();
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason })
+            }
+        }
+    }
+
     /// Deletes an object that is part of no archive.
     ///
     /// # Errors
     /// Then it is a file that nothing names.
     pub async fn discard(&self, object: &ArchiveObject) -> Result<(), ObjectsError> {
-        let path = path_of(&object.path)?;
-        in_time(self.store.delete(&path)).await.map_err(|error| ObjectsError::Unavailable(error.to_string()))
+        self.delete(&object.path).await
+    }
+
+    /// Deletes an object; one that is not there is as good.
+    ///
+    /// # Errors
+    /// It may be there still.
+    pub async fn delete(&self, path: &str) -> Result<(), ObjectsError> {
+        let path = path_of(path)?;
+        match in_time(self.store.delete(&path)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
+    /// Writes a body of a job under a name that no other has, compressed. It is part of nothing until its slip is committed.
+    pub(crate) async fn keep_body(
+        &self,
+        tenant: &Name,
+        id: JobId,
+        name: &str,
+        body: Bytes,
+    ) -> Result<Slip, ObjectsError> {
+        let bytes = body.len();
+        let folded = blocking(move || zstd::bulk::compress(&body, LEVEL)).await?;
+        let folded = Bytes::from(folded.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
+        let path = [&*below(BODIES, tenant), &id.to_string(), name].join("/") + ".zst";
+        let sha256 = Sha256::digest(&folded).into();
+        self.put(&path, folded).await?;
+        Ok(Slip { path, sha256, bytes })
+    }
+
+    /// The body that a slip is of.
+    pub(crate) async fn body(&self, slip: &Slip) -> Result<Bytes, ObjectsError> {
+        let folded = self.read(&slip.path, slip.sha256).await?;
+        let bytes = slip.bytes;
+        let body = blocking(move || zstd::bulk::decompress(&folded, bytes)).await?;
+        let body = body.ok().filter(|body| body.len() == bytes);
+        let damaged =
+            || ObjectsError::Damaged { path: slip.path.clone(), reason: format!("does not unfold to {bytes} bytes") };
+        body.map(Bytes::from).ok_or_else(damaged)
+    }
+
+    /// Bodies that were written before a moment, in any order: where each is, of which job, and when it was written.
+    pub fn bodies(&self, before: Timestamp) -> BoxStream<'static, Result<(String, JobId, Timestamp), ObjectsError>> {
+        let root = object_store::path::Path::from(BODIES);
+        let found = move |file: ObjectMeta| {
+            let written = Timestamp(file.last_modified.timestamp_millis());
+            let path = file.location.to_string();
+            let job = path.rsplit('/').nth(1).and_then(|job| job.parse().ok());
+            job.filter(|_| written < before).map(|job| Ok((path, job, written)))
+        };
+        let files = self.store.list(Some(&root));
+        Box::pin(files.filter_map(move |file| {
+            std::future::ready(match file {
+                Ok(file) => found(file),
+                Err(error) => Some(Err(unavailable(error))),
+            })
+        }))
     }
 
     /// Deletes all that is kept of a tenant, and returns how many files that were.
@@ -140,15 +218,57 @@ impl Objects {
     /// # Errors
     /// Some of it may be there still.
     pub async fn erase(&self, tenant: &Name) -> Result<u64, ObjectsError> {
-        let unavailable = |error: object_store::Error| ObjectsError::Unavailable(error.to_string());
-        let below = path_of(&below(tenant))?;
         let mut erased = 0;
-        let mut files = self.store.list(Some(&below));
-        while let Some(file) = in_time(files.try_next()).await.map_err(unavailable)? {
-            in_time(self.store.delete(&file.location)).await.map_err(unavailable)?;
-            erased += 1;
+        for folder in [ARCHIVES, BODIES] {
+            let below = path_of(&below(folder, tenant))?;
+            let mut files = self.store.list(Some(&below));
+            while let Some(file) = in_time(files.try_next()).await.map_err(unavailable)? {
+                in_time(self.store.delete(&file.location)).await.map_err(unavailable)?;
+                erased += 1;
+            }
         }
         Ok(erased)
+    }
+
+    /// Every file, by path: what a backup copies.
+    ///
+    /// # Errors
+    /// Where the place does not answer.
+    pub(crate) async fn paths(&self) -> Result<Vec<String>, ObjectsError> {
+        let unavailable = |error: object_store::Error| ObjectsError::Unavailable(error.to_string());
+        let (mut paths, mut files) = (Vec::new(), self.store.list(None));
+        while let Some(file) = in_time(files.try_next()).await.map_err(unavailable)? {
+            paths.push(file.location.to_string());
+        }
+        paths.sort_unstable();
+        Ok(paths)
+    }
+
+    /// A file as it lies there; `None`: it was deleted.
+    ///
+    /// # Errors
+    /// Where the place does not answer.
+    pub(crate) async fn file(&self, path: &str) -> Result<Option<Bytes>, ObjectsError> {
+        let path = path_of(path)?;
+        match in_time(async { self.store.get(&path).await?.bytes().await }).await {
+            Ok(body) => Ok(Some(body)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(ObjectsError::Unavailable(error.to_string())),
+        }
+    }
+
+    /// Puts a file of a backup back. One that is there is left alone if it is the same.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Damaged`]: another one is there.
+    pub(crate) async fn put_back(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
+        match self.file(path).await? {
+            None => self.put(path, body).await,
+            Some(there) if there == body => Ok(()),
+            Some(_) => {
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason: "another file is there already".to_owned() })
+            }
+        }
     }
 
     /// The letters of an object, once its checksum, their number and their tenant are what the journal has noted.
@@ -156,7 +276,7 @@ impl Objects {
     /// # Errors
     /// [`ObjectsError::Damaged`] where one of these is not.
     pub async fn letters(&self, object: &ArchiveObject) -> Result<Vec<Letter>, ObjectsError> {
-        let body = self.read(object).await?;
+        let body = self.read(&object.path, object.sha256).await?;
         let damaged = |reason: String| ObjectsError::Damaged { path: object.path.clone(), reason };
         let letters = blocking(move || unfold(&body)).await?.map_err(damaged)?;
         if letters.len() as u64 != object.letters {
@@ -168,33 +288,43 @@ impl Objects {
         }
     }
 
-    async fn read(&self, object: &ArchiveObject) -> Result<Bytes, ObjectsError> {
-        let damaged = |reason: String| ObjectsError::Damaged { path: object.path.clone(), reason };
-        let path = path_of(&object.path)?;
-        let body = match in_time(async { self.store.get(&path).await?.bytes().await }).await {
-            Ok(body) => body,
-            Err(object_store::Error::NotFound { .. }) => return Err(damaged("it is not there".to_owned())),
-            Err(error) => return Err(ObjectsError::Unavailable(error.to_string())),
-        };
+    async fn read(&self, path: &str, sha256: [u8; 32]) -> Result<Bytes, ObjectsError> {
+        let damaged = |reason: String| ObjectsError::Damaged { path: path.to_owned(), reason };
+        let body = self.bytes(path).await?;
         let found: [u8; 32] = Sha256::digest(&body).into();
-        if found != object.sha256 {
-            let (found, noted) = (hex::of(&found), hex::of(&object.sha256));
+        if found != sha256 {
+            let (found, noted) = (hex::of(&found), hex::of(&sha256));
             return Err(damaged(format!("its SHA-256 is {found}, and {noted} was written")));
         }
         Ok(body)
+    }
+
+    async fn bytes(&self, path: &str) -> Result<Bytes, ObjectsError> {
+        let found = path_of(path)?;
+        match in_time(async { self.store.get(&found).await?.bytes().await }).await {
+            Ok(body) => Ok(body),
+            Err(object_store::Error::NotFound { .. }) => {
+                Err(ObjectsError::Damaged { path: path.to_owned(), reason: "it is not there".to_owned() })
+            }
+            Err(error) => Err(unavailable(error)),
+        }
     }
 
     /// Never over an object that is there.
     async fn put(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
         let (path, options) = (path_of(path)?, PutOptions { mode: PutMode::Create, ..PutOptions::default() });
         let put = self.store.put_opts(&path, PutPayload::from_bytes(body), options);
-        in_time(put).await.map(drop).map_err(|error| ObjectsError::Unavailable(error.to_string()))
+        in_time(put).await.map(drop).map_err(unavailable)
     }
 }
 
-/// Where everything of a tenant is.
-fn below(tenant: &Name) -> String {
-    object_store::path::Path::from_iter([ARCHIVES, tenant.as_str()]).to_string()
+fn unavailable(error: object_store::Error) -> ObjectsError {
+    ObjectsError::Unavailable(error.to_string())
+}
+
+/// Where everything of this kind is that a tenant has.
+fn below(folder: &str, tenant: &Name) -> String {
+    object_store::path::Path::from_iter([folder, tenant.as_str()]).to_string()
 }
 
 fn manifest_of(path: &str) -> String {

@@ -32,6 +32,9 @@ pub struct QueueSettings {
     pub key_concurrency: Option<u32>,
     /// Longest time of one attempt of a job that names none, in milliseconds.
     pub timeout_ms: Option<u64>,
+    /// How long its settled jobs are kept, in milliseconds; as all are unless set.
+    #[serde(default)]
+    pub retention_ms: Option<u64>,
 }
 
 /// Jobs of one concurrency key that run at once where the queue says nothing: a key is mostly there to keep two jobs

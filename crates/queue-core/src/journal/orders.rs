@@ -45,7 +45,10 @@ pub trait Orders: Send + Sync {
     /// The maintenance that is on.
     async fn maintenance(&self) -> Result<Option<Maintenance>, JournalError>;
 
-    /// Begins or ends it. One that has begun keeps its first moment.
+    /// Whether the journal was restored from a backup and nobody has confirmed it yet, which the end of maintenance does.
+    async fn awaits_confirmation(&self) -> Result<bool, JournalError>;
+
+    /// Begins or ends it. One that has begun keeps its first moment; its end also confirms a restored journal.
     async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError>;
 
     /// Orders a worker to drain, or to claim again; `false`: no such worker is registered.

@@ -446,9 +446,6 @@ pub trait Webhooks: Send + Sync {
 
     /// Makes a delivery due at once, as if it had never been tried; its message stays what it was. `false` where there is none.
     async fn replay_delivery(&self, id: Uuid, now: Timestamp) -> Result<bool, JournalError>;
-
-    /// Deletes deliveries that ended before this moment, at most `limit`, and returns how many.
-    async fn prune_deliveries(&self, before: Timestamp, limit: usize) -> Result<u64, JournalError>;
 }
 
 /// The lane of a job's own URL: its tenant, host and port.

@@ -104,6 +104,7 @@ fn new_job(n: usize, submit: &Submit) -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: NOW,
     }
 }

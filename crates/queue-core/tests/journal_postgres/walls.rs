@@ -176,6 +176,20 @@ async fn every_table_with_a_tenant_is_behind_the_wall() {
     }
 }
 
+/// What acts with the owner's rights reads nothing that its caller has made.
+#[tokio::test]
+async fn functions_of_the_owner_look_at_temporary_tables_last() {
+    let (_base, name) = Base::named();
+    let open = "SELECT string_agg(proname, ' ') FROM pg_proc
+                WHERE pronamespace = 'public'::regnamespace AND prosecdef
+                  AND NOT coalesce('search_path=public, pg_temp' = ANY (proconfig), FALSE)";
+    let server = PostgresServer::shared();
+    assert_eq!(server.run(&name, open), "", "give them `SET search_path FROM CURRENT`");
+    let such =
+        server.run(&name, "SELECT count(*) FROM pg_proc WHERE prosecdef AND pronamespace = 'public'::regnamespace");
+    assert!(such.parse::<u32>().unwrap() >= 5, "{such}");
+}
+
 /// A managed Postgres whose user may not make roles: told what an administrator has to do, and working after it.
 #[tokio::test]
 async fn a_user_that_makes_no_roles_is_told_what_to_ask_for() {

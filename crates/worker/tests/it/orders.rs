@@ -46,6 +46,10 @@ impl Orders for Told {
         self.orders.maintenance().await
     }
 
+    async fn awaits_confirmation(&self) -> Result<bool, JournalError> {
+        self.orders.awaits_confirmation().await
+    }
+
     async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError> {
         self.orders.set_maintenance(maintenance).await?;
         self.times.store(0, Ordering::SeqCst);

@@ -22,30 +22,30 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
 /// A load that runs.
-pub(super) struct Load {
+pub(in crate::bars) struct Load {
     stop: watch::Sender<bool>,
     running: JoinHandle<Result<Beside>>,
 }
 
 /// What it came to.
-pub(super) struct Beside {
+pub(in crate::bars) struct Beside {
     /// Jobs that were accepted.
-    pub(super) accepted: u64,
+    pub(in crate::bars) accepted: u64,
     /// Jobs of these that had not succeeded in the end.
-    pub(super) lost: u64,
+    pub(in crate::bars) lost: u64,
     /// Accepted jobs a second.
-    pub(super) rate: f64,
+    pub(in crate::bars) rate: f64,
 }
 
 impl Load {
     /// Submits `rate` jobs a second, one by one, to this API.
-    pub(super) fn start(api: String, rate: u64) -> Self {
+    pub(in crate::bars) fn start(api: String, rate: u64) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self { stop, running: tokio::spawn(run(api, rate, stopped)) }
     }
 
     /// Ends it, and waits until its last job has.
-    pub(super) async fn stop(self) -> Result<Beside> {
+    pub(in crate::bars) async fn stop(self) -> Result<Beside> {
         let _ = self.stop.send(true);
         self.running.await?
     }

@@ -56,6 +56,7 @@ impl People {
         let signing = SigningKeys::parse(SigningKeys::generate().unwrap().expose_secret()).unwrap();
         let kid = signing.ids()[0].to_owned();
         let server = Server::start_with(move |api| {
+            api.settings.backups = true;
             api.tokens.set_signing_keys(signing);
             let masters = MasterKeys::parse(MasterKeys::generate().unwrap().expose_secret());
             api.credentials.set_master_keys(Ok(masters.unwrap()));

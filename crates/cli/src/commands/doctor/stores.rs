@@ -9,7 +9,7 @@ use queue_core::{
     time::{Clock, SystemClock},
 };
 
-use super::{Finding, clock, fail, ok, warn};
+use super::{Finding, backups, clock, fail, ok, warn};
 use crate::{
     config::{Dispatcher, Journal, Postgres},
     stores,
@@ -57,7 +57,11 @@ async fn postgres(server: &Postgres) -> Vec<Finding> {
             "set both on in postgresql.conf",
         )
     };
-    vec![first, clock("clock of Postgres", asked, found.now)]
+    let archiving = match postgres::archiving(&mut connection).await {
+        Ok(found) => backups::archiving(&found),
+        Err(why) => warn("WAL archive", why.to_string(), "let the role read pg_stat_archiver"),
+    };
+    vec![first, clock("clock of Postgres", asked, found.now), archiving]
 }
 
 /// Whether the dispatcher can be opened, what it keeps, and what older versions left in it.

@@ -29,6 +29,7 @@ pub async fn queues_exist_once_named(fixture: &dyn Fixture) {
         timeout_ms: Some(9_000),
         key_concurrency: Some(2),
         draining: true,
+        retention_ms: Some(86_400_000),
     };
     let first = store.catalog.set_queue(&"default".into(), settings.clone()).await.unwrap();
     assert!(first > queues["default"].version);

@@ -8,6 +8,7 @@
 pub mod accept;
 pub mod archives;
 pub mod audit;
+pub mod backups;
 pub mod budgets;
 pub mod catalog;
 pub mod erasure;
@@ -17,6 +18,7 @@ pub mod operations;
 pub mod orders;
 pub mod protocol;
 pub mod reads;
+pub mod retention;
 pub mod schedules;
 pub mod settle;
 pub mod vault;
@@ -33,6 +35,7 @@ use super::{
 use crate::{
     archive::Archives,
     audit::Audit,
+    backup::Backups,
     credentials::Vault,
     erasure::Erasures,
     error::{ErrorClass, JobError},
@@ -40,6 +43,7 @@ use crate::{
     job::{Job, Kind, NewJob},
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Tier, Usage, UsageSource},
     operations::Operations,
+    retention::Retention,
     schedule::Schedules,
     stores::Truth,
     time::{ManualClock, Timestamp},
@@ -75,6 +79,10 @@ pub struct Opened {
     pub audit: Arc<dyn Audit>,
     /// Who was erased.
     pub erasures: Arc<dyn Erasures>,
+    /// What was ordered of backups.
+    pub backups: Arc<dyn Backups>,
+    /// What is old.
+    pub retention: Arc<dyn Retention>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
 }
@@ -101,7 +109,9 @@ impl Opened {
             webhooks,
             audit,
             erasures: store.clone(),
-            schedules: store,
+            schedules: store.clone(),
+            retention: store.clone(),
+            backups: store,
         }
     }
 }
@@ -160,6 +170,7 @@ macro_rules! journal_conformance {
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
             orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
+            backups: an_order_is_kept_once_and_worked_on_by_one, backups_are_paged_and_forgotten;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
                 a_step_moves_jobs_place_and_counts_together, what_had_another_life_is_left_alone, a_dry_run_only_counts, an_abort_is_the_end,
                 cancels_of_an_operation_are_cancels, what_is_deleted_is_gone_and_its_money_is_not,
@@ -170,7 +181,9 @@ macro_rules! journal_conformance {
                 what_opens_secrets_goes_first;
             schedules: a_schedule_is_kept_as_it_was_made, a_name_is_one_schedules, a_change_is_refused_to_who_saw_another_beat,
                 a_due_schedule_is_claimed_by_one, a_cursor_is_moved_once, a_page_of_schedules_is_of_its_tenant;
-            audit: rows_are_chained, those_who_add_at_once_make_one_chain;
+            audit: rows_are_chained, those_who_add_at_once_make_one_chain, what_is_below_the_floor_may_go;
+            retention: one_has_the_turn, settled_jobs_go_with_all_that_is_kept_of_them, a_result_goes_before_its_job,
+                keys_are_forgotten_and_free, sums_stay_when_single_calls_go, what_may_run_again_keeps_what_it_needs, what_went_is_noted;
             webhooks: an_end_is_told_to_whom_it_concerns, a_fenced_end_is_told_to_nobody, the_other_ends_are_told_too,
                 a_delivery_has_one_owner, a_full_lane_holds_nobody_up, an_attempt_is_noted_by_its_owner,
                 what_waits_too_long_is_given_up,
@@ -219,6 +232,7 @@ pub fn job() -> NewJob {
         key_id: None,
         max_cost: None,
         webhook: None,
+        result_ttl_ms: None,
         accepted_at: NOW,
     }
 }

@@ -9,6 +9,7 @@ use crate::{
     ids::{JobId, Name, SessionId},
     job::NewJob,
     journal::{Alert, Blame, Cancelled, POISON_RECOVERIES, Recovered, Recovery, Settled},
+    retention::Rows,
     time::Timestamp,
     webhooks::{
         CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt, DeliveryState, Endpoint,
@@ -350,13 +351,21 @@ pub async fn a_delivery_is_replayed_and_pruned(fixture: &dyn Fixture) {
     assert_eq!((again.id, again.state, again.attempts, again.tries), (id, DeliveryState::Pending, 1, 0));
     assert_eq!((again.due_at, again.body.as_deref()), (NOW.plus_ms(30), Some("{}")));
     let later = NOW.plus_ms(1_000);
-    assert_eq!(store.webhooks.prune_deliveries(later, 10).await.unwrap(), 0, "it is still to be delivered");
+    assert_eq!(
+        store.retention.sweep(Rows::WebhookDeliveries, later, 10).await.unwrap(),
+        0,
+        "it is still to be delivered"
+    );
     let own = claim(NOW.plus_ms(30));
     assert_eq!(claimed(&store, own.clone()).await, [seq]);
     let done = DeliveryAttempt { state: DeliveryState::Failed, ..attempt(seq, own.owner) };
     assert!(store.webhooks.note_delivery(done).await.unwrap().is_some());
-    assert_eq!(store.webhooks.prune_deliveries(later, 10).await.unwrap(), 0, "it happened before, and ended after");
-    assert_eq!(store.webhooks.prune_deliveries(NOW.plus_ms(5_001), 10).await.unwrap(), 1);
+    assert_eq!(
+        store.retention.sweep(Rows::WebhookDeliveries, later, 10).await.unwrap(),
+        0,
+        "it happened before, and ended after"
+    );
+    assert_eq!(store.retention.sweep(Rows::WebhookDeliveries, NOW.plus_ms(5_001), 10).await.unwrap(), 1);
     assert!(all(&store).await.is_empty());
     assert!(store.webhooks.delivery_attempts(seq).await.unwrap().is_empty());
 }

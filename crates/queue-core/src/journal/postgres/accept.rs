@@ -50,7 +50,8 @@ impl Verb for Accept {
 
     fn is_one_statement(inputs: &[Vec<NewJob>]) -> bool {
         let jobs = || inputs.iter().flatten();
-        jobs().map(|job| job.payload.len()).sum::<usize>() <= STATEMENT_MAX_BYTES && !jobs().any(has_key)
+        jobs().map(|job| job.payload.len()).sum::<usize>() <= STATEMENT_MAX_BYTES
+            && !jobs().any(|job| has_key(job) || job.result_ttl_ms.is_some())
     }
 
     async fn run_at_once(connection: &mut PgConnection, inputs: &[Vec<NewJob>]) -> Result<Vec<Vec<Accepted>>, Failure> {
@@ -131,6 +132,7 @@ async fn insert(transaction: &mut Transaction, new: &[&NewJob]) -> Result<(), Fa
         return Ok(());
     }
     insert_jobs(transaction.connection(), &fresh).await?;
+    insert_result_ttls(transaction.connection(), &fresh).await?;
     for job in fresh {
         transaction.count(&job.queue, &job.tenant, TotalsChange::ACCEPTED);
     }
@@ -160,6 +162,21 @@ async fn insert_payloads(connection: &mut PgConnection, jobs: &[&NewJob]) -> Res
 
 async fn insert_jobs(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(), Failure> {
     bind_jobs(sqlx::query(sql::ACCEPT_JOBS), jobs)?.execute(connection).await?;
+    Ok(())
+}
+
+/// Notes which of these jobs say how long their result is kept.
+async fn insert_result_ttls(connection: &mut PgConnection, jobs: &[&NewJob]) -> Result<(), Failure> {
+    let mut columns = (vec![], vec![], vec![]);
+    for (job, ttl_ms) in jobs.iter().filter_map(|job| Some((job, rows::to_bigint(job.result_ttl_ms?)))) {
+        columns.0.push(job.id.0);
+        columns.1.push(ttl_ms);
+        columns.2.push(job.accepted_at.plus_ms(ttl_ms).0);
+    }
+    if !columns.0.is_empty() {
+        let asked = sqlx::query(sql::RESULT_TTLS_ADD).bind(columns.0).bind(columns.1).bind(columns.2);
+        asked.execute(connection).await?;
+    }
     Ok(())
 }
 

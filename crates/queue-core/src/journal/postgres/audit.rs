@@ -16,7 +16,7 @@ use super::{
     transaction::{Transaction, Verb},
 };
 use crate::{
-    audit::{AUDIT_HEADS_MAX, AUDIT_PAGE_MAX, Audit, AuditEntry, AuditHead, AuditPlace, AuditRow},
+    audit::{AUDIT_HEADS_MAX, AUDIT_PAGE_MAX, Audit, AuditEntry, AuditFloor, AuditHead, AuditPlace, AuditRow},
     ids::JobId,
     journal::JournalError,
 };
@@ -45,6 +45,41 @@ impl Audit for PostgresJournal {
         })
         .await
     }
+
+    async fn audit_floor(&self) -> Result<Option<AuditFloor>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::AUDIT_FLOOR).fetch_optional(&pool).await?;
+            Ok(found.as_ref().map(floor).transpose()?)
+        })
+        .await
+    }
+
+    async fn audit_days(&self, limit: usize) -> Result<Vec<AuditHead>, JournalError> {
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::AUDIT_DAYS).bind(limit as i64).fetch_all(&pool).await?;
+            Ok(found.iter().map(head).collect::<Result<_, _>>()?)
+        })
+        .await
+    }
+
+    async fn raise_audit_floor(&self, floor: AuditFloor) -> Result<bool, JournalError> {
+        self.write::<Raise>(floor).await
+    }
+
+    async fn forget_audit(&self, limit: usize) -> Result<u64, JournalError> {
+        self.write::<Forget>(limit).await
+    }
+}
+
+fn floor(row: &PgRow) -> Result<AuditFloor, sqlx::Error> {
+    let mut cells = Cells::of(row, 0);
+    Ok(AuditFloor {
+        head: AuditHead { day: cells.next()?, seq: cells.next()?, hash: cells.hash()? },
+        rows: cells.count()?,
+        path: cells.text()?,
+        sha256: cells.hash()?,
+        at: cells.time()?,
+    })
 }
 
 fn head(row: &PgRow) -> Result<AuditHead, sqlx::Error> {
@@ -128,5 +163,50 @@ impl Verb for Append {
             .execute(transaction.connection())
             .await?;
         Ok(vec![(); entries.len()])
+    }
+}
+
+struct Raise;
+
+#[async_trait]
+impl Verb for Raise {
+    type Input = AuditFloor;
+    type Output = bool;
+    /// A repeat finds the floor where it was put, and says that it is not above: its caller looks again.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, floors: &[AuditFloor], _again: bool) -> Result<Vec<bool>, Failure> {
+        let mut raised = Vec::new();
+        for AuditFloor { head, rows, path, sha256, at } in floors {
+            let asked = sqlx::query_scalar(sql::AUDIT_FLOOR_RAISE)
+                .bind(head.day)
+                .bind(head.seq)
+                .bind(&head.hash[..])
+                .bind(i64::try_from(*rows).unwrap_or(i64::MAX))
+                .bind(path)
+                .bind(&sha256[..])
+                .bind(at.0);
+            raised.push(asked.fetch_one(transaction.connection()).await?);
+        }
+        Ok(raised)
+    }
+}
+
+struct Forget;
+
+#[async_trait]
+impl Verb for Forget {
+    type Input = usize;
+    type Output = u64;
+    /// A repeat takes away more of what may go.
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, limits: &[usize], _again: bool) -> Result<Vec<u64>, Failure> {
+        let mut gone = Vec::new();
+        for limit in limits {
+            let asked = sqlx::query_scalar::<_, i64>(sql::AUDIT_FORGET).bind(*limit as i64);
+            gone.push(asked.fetch_one(transaction.connection()).await?.unsigned_abs());
+        }
+        Ok(gone)
     }
 }

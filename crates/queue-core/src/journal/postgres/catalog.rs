@@ -109,6 +109,7 @@ fn queue(row: &PgRow) -> Result<(Name, Versioned<QueueSettings>), sqlx::Error> {
         timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
         key_concurrency: cells.next::<Option<i64>>()?.and_then(|jobs| u32::try_from(jobs).ok()),
         draining: cells.next()?,
+        retention_ms: cells.count_if_any()?,
     };
     Ok((name, Versioned { version, value }))
 }
@@ -185,6 +186,7 @@ impl Verb for SetQueue {
                 .bind(settings.timeout_ms.map(rows::to_bigint))
                 .bind(settings.key_concurrency.map(i64::from))
                 .bind(settings.draining)
+                .bind(settings.retention_ms.map(rows::to_bigint))
                 .fetch_one(transaction.connection())
                 .await?;
             versions.push(version);

@@ -47,13 +47,19 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0018_archives"),
     migration!("0019_erasures"),
     migration!("0020_schedules"),
+    migration!("0021_retention"),
+    migration!("0022_backups"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 20;
+pub const SCHEMA_OLDEST: usize = 22;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);
+
+/// Functions that act with the rights of the tables' owner keep the path of this transaction. Where it does not say so, temporary tables
+/// of whoever calls them come first.
+const PATH: &str = "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', TRUE)";
 
 /// Where the schema's version is kept: one row for each step. A notice that it is there already would be logged.
 const VERSIONS: &str = "SET LOCAL client_min_messages = warning;
@@ -115,6 +121,7 @@ pub async fn migrate(connection: &mut PgConnection) -> Result<Vec<&'static str>,
         return Err(OpenError::SchemaNew { found: version, newest: MIGRATIONS.len() });
     }
     let missing = pending(version);
+    sqlx::raw_sql(PATH).execute(&mut *transaction).await.map_err(OpenError::of)?;
     for (step, number) in missing.iter().zip(version + 1..) {
         sqlx::raw_sql(step.up).execute(&mut *transaction).await.map_err(OpenError::of)?;
         sqlx::query("INSERT INTO schema_migrations (version, name) VALUES ($1, $2)")
@@ -136,6 +143,7 @@ pub async fn roll_back(connection: &mut PgConnection, version: usize) -> Result<
     if present > MIGRATIONS.len() {
         return Err(OpenError::SchemaNew { found: present, newest: MIGRATIONS.len() });
     }
+    sqlx::raw_sql(PATH).execute(&mut *transaction).await.map_err(OpenError::of)?;
     let mut undone = Vec::new();
     for number in (version + 1..=present).rev() {
         let step = &MIGRATIONS[number - 1];

@@ -7,6 +7,7 @@
 mod accept;
 mod archives;
 mod audit;
+mod backups;
 mod budgets;
 mod catalog;
 mod config;
@@ -23,8 +24,10 @@ mod orders;
 mod partitions;
 mod protocol;
 mod reads;
+mod retention;
 mod rows;
 mod schedules;
+mod scratch;
 mod settle;
 mod sql;
 mod tenant;
@@ -57,7 +60,8 @@ use failure::Failure;
 use group::Committers;
 pub use migrations::{MIGRATIONS, Migration, SCHEMA_OLDEST, migrate, pending, pending_sql, roll_back, schema_version};
 use money::Record;
-pub use open::{Inspection, OpenError, check, connect, inspect};
+pub use open::{Archiving, Inspection, OpenError, archiving, check, check_wall, connect, inspect};
+pub use scratch::ScratchDatabase;
 use settle::Settle;
 use transaction::{Database, Verb};
 
@@ -95,12 +99,6 @@ impl PostgresJournal {
             _partitions: Arc::new(partitions::Ahead::start(&database)),
             database,
         })
-    }
-
-    /// Drops what was kept of jobs accepted on days that ended before `before`, and returns how many partitions that
-    /// were. A day with a live job or a dead letter is kept whole. Money is not touched.
-    pub async fn prune(&self, before: Timestamp) -> Result<u64, JournalError> {
-        partitions::prune(&self.database, before).await.map_err(Failure::into_error)
     }
 
     /// Commits one rare write.

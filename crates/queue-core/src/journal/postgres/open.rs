@@ -243,8 +243,11 @@ async fn check_rights(connection: &mut PgConnection) -> Result<(), OpenError> {
     if missing.is_empty() { Ok(()) } else { Err(OpenError::Rights { reason: format!("on {}", missing.join(", ")) }) }
 }
 
-/// Whether the second wall between tenants can be used, and does not stand in the journal's own way.
-async fn check_wall(connection: &mut PgConnection) -> Result<(), OpenError> {
+/// Whether the second wall between tenants can be used, and does not stand in the journal's own way: its role sees every row.
+///
+/// # Errors
+/// What is wrong, and what to do.
+pub async fn check_wall(connection: &mut PgConnection) -> Result<(), OpenError> {
     let wrong: Option<String> =
         sqlx::query_scalar(sql::TENANT_WALL).fetch_one(connection).await.map_err(OpenError::of)?;
     wrong.map_or(Ok(()), |reason| Err(OpenError::Rights { reason }))
@@ -283,6 +286,34 @@ pub async fn inspect(connection: &mut PgConnection) -> Result<Inspection, OpenEr
     let mut cells = Cells::of(&row, 0);
     let mut read = || -> Result<_, sqlx::Error> {
         Ok(Inspection { schema, version: cells.next()?, durable: cells.next()?, now: Timestamp(cells.next()?) })
+    };
+    read().map_err(OpenError::of)
+}
+
+/// What a server does with its log once a segment of it is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Archiving {
+    /// Whether it is archived at all.
+    pub is_on: bool,
+    /// When that last worked.
+    pub last_archived_at: Option<Timestamp>,
+    /// When it last failed.
+    pub last_failed_at: Option<Timestamp>,
+}
+
+/// Whether the server's log is archived, so that any moment can be restored.
+///
+/// # Errors
+/// Of the connection.
+pub async fn archiving(connection: &mut PgConnection) -> Result<Archiving, OpenError> {
+    let row = sqlx::query(sql::ARCHIVING).fetch_one(connection).await.map_err(OpenError::of)?;
+    let mut cells = Cells::of(&row, 0);
+    let mut read = || -> Result<_, sqlx::Error> {
+        Ok(Archiving {
+            is_on: cells.next()?,
+            last_archived_at: cells.time_if_any()?,
+            last_failed_at: cells.time_if_any()?,
+        })
     };
     read().map_err(OpenError::of)
 }

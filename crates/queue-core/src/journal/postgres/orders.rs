@@ -25,6 +25,10 @@ impl Orders for PostgresJournal {
         .await
     }
 
+    async fn awaits_confirmation(&self) -> Result<bool, JournalError> {
+        self.ask(|pool| async move { Ok(sqlx::query_scalar(sql::RESTORED).fetch_one(&pool).await?) }).await
+    }
+
     async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError> {
         self.write::<SetMaintenance>(maintenance).await
     }

@@ -1,9 +1,8 @@
-//! Partitions by day: made ahead, dropped whole.
+//! Partitions by day: made ahead. See `retention.rs` for how they go.
 
 use std::time::Duration;
 
 use super::{failure::Failure, open::DAYS_AHEAD, sql, transaction::Database};
-use crate::time::Timestamp;
 
 /// Between two looks: a missed one is made good long before the days run out.
 const LOOK_EVERY: Duration = Duration::from_secs(3_600);
@@ -39,10 +38,4 @@ async fn make(database: &Database) -> Result<(), Failure> {
     let now = database.clock.now().0;
     sqlx::query(sql::CREATE_PARTITIONS).bind(now).bind(DAYS_AHEAD).execute(&database.pool).await?;
     Ok(())
-}
-
-/// Drops the partitions of days that ended before `before`, where no job may run again.
-pub(super) async fn prune(database: &Database, before: Timestamp) -> Result<u64, Failure> {
-    let dropped: i32 = sqlx::query_scalar(sql::DROP_PARTITIONS).bind(before.0).fetch_one(&database.pool).await?;
-    Ok(u64::try_from(dropped).unwrap_or_default())
 }

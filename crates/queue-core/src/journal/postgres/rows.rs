@@ -169,7 +169,7 @@ impl<'r> Cells<'r> {
     }
 }
 
-fn not_understood(column: usize, reason: String) -> sqlx::Error {
+pub(super) fn not_understood(column: usize, reason: String) -> sqlx::Error {
     sqlx::Error::ColumnDecode { index: column.to_string(), source: reason.into() }
 }
 

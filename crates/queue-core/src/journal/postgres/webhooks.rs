@@ -129,10 +129,6 @@ impl Webhooks for PostgresJournal {
     async fn replay_delivery(&self, id: Uuid, now: Timestamp) -> Result<bool, JournalError> {
         self.write::<Replay>((id, now)).await
     }
-
-    async fn prune_deliveries(&self, before: Timestamp, limit: usize) -> Result<u64, JournalError> {
-        self.write::<Prune>((before, limit)).await
-    }
 }
 
 fn endpoint(row: &PgRow) -> Result<Endpoint, sqlx::Error> {
@@ -440,27 +436,5 @@ impl Verb for Replay {
             done.push(changed(transaction, query).await?);
         }
         Ok(done)
-    }
-}
-
-struct Prune;
-
-#[async_trait]
-impl Verb for Prune {
-    type Input = (Timestamp, usize);
-    type Output = u64;
-    const REPEATABLE: bool = true;
-
-    async fn run(transaction: &mut Transaction, inputs: &[Self::Input], _again: bool) -> Result<Vec<u64>, Failure> {
-        let mut gone = Vec::new();
-        for (before, limit) in inputs {
-            let rows: i64 = sqlx::query_scalar(sql::DELIVERIES_PRUNE)
-                .bind(before.0)
-                .bind(i64::try_from(*limit).unwrap_or(i64::MAX))
-                .fetch_one(transaction.connection())
-                .await?;
-            gone.push(rows.unsigned_abs());
-        }
-        Ok(gone)
     }
 }

@@ -30,6 +30,9 @@ fn accept_one(batch: &mut Batch<'_>, job: &NewJob) -> rusqlite::Result<Accepted>
     }
     let seq = batch.inserted_seq();
     batch.sql.execute(Write::AcceptPayload, params![seq, &*job.payload, rows::fallback_text(&job.fallback)?])?;
+    if let Some(ttl_ms) = job.result_ttl_ms.map(rows::to_integer) {
+        batch.sql.execute(Write::ResultTtlAdd, params![seq, ttl_ms, job.accepted_at.plus_ms(ttl_ms).0])?;
+    }
     keep_keys(batch, job)?;
     batch.count(&job.queue, &job.tenant, TotalsChange::ACCEPTED);
     Ok(Accepted::New)

@@ -1,7 +1,7 @@
 //! The audit log: rows that are only ever added, in one chain. There is one writer, so nobody comes between two rows.
 
 use async_trait::async_trait;
-use rusqlite::{Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
     SqliteJournal,
@@ -10,7 +10,7 @@ use super::{
     writer::Batch,
 };
 use crate::{
-    audit::{AUDIT_HEADS_MAX, AUDIT_PAGE_MAX, Audit, AuditEntry, AuditHead, AuditPlace, AuditRow},
+    audit::{AUDIT_HEADS_MAX, AUDIT_PAGE_MAX, Audit, AuditEntry, AuditFloor, AuditHead, AuditPlace, AuditRow},
     journal::JournalError,
 };
 
@@ -39,6 +39,47 @@ impl Audit for SqliteJournal {
             })
             .await
     }
+
+    async fn audit_floor(&self) -> Result<Option<AuditFloor>, JournalError> {
+        self.readers
+            .read(|connection| connection.prepare_cached(read::AUDIT_FLOOR)?.query_row([], floor).optional())
+            .await
+    }
+
+    async fn audit_days(&self, limit: usize) -> Result<Vec<AuditHead>, JournalError> {
+        self.readers
+            .read(move |connection| {
+                connection.prepare_cached(read::AUDIT_DAYS)?.query_map([limit as i64], head)?.collect()
+            })
+            .await
+    }
+
+    async fn raise_audit_floor(&self, floor: AuditFloor) -> Result<bool, JournalError> {
+        self.writer.submit(1, floor, raise).await
+    }
+
+    async fn forget_audit(&self, limit: usize) -> Result<u64, JournalError> {
+        self.writer
+            .submit(limit, limit, |batch, limit| Ok(batch.sql.execute(Write::AuditForget, [*limit as i64])? as u64))
+            .await
+    }
+}
+
+fn floor(row: &Row<'_>) -> rusqlite::Result<AuditFloor> {
+    let mut cells = Cells::of(row, 0);
+    Ok(AuditFloor {
+        head: AuditHead { day: cells.next()?, seq: cells.next()?, hash: cells.next()? },
+        rows: cells.count()?,
+        path: cells.next()?,
+        sha256: cells.next()?,
+        at: cells.time()?,
+    })
+}
+
+fn raise(batch: &mut Batch<'_>, floor: &AuditFloor) -> rusqlite::Result<bool> {
+    let AuditFloor { head, rows, path, sha256, at } = floor;
+    let values = params![head.day, head.seq, head.hash, super::rows::to_integer(*rows), path, sha256, at.0];
+    Ok(batch.sql.execute(Write::AuditFloorAdd, values)? + batch.sql.execute(Write::AuditFloorRaise, values)? > 0)
 }
 
 fn head(row: &Row<'_>) -> rusqlite::Result<AuditHead> {

@@ -87,6 +87,7 @@ fn queues(connection: &Connection) -> rusqlite::Result<BTreeMap<Name, Versioned<
                 timeout_ms: cells.next::<Option<i64>>()?.and_then(|ms| u64::try_from(ms).ok()),
                 key_concurrency: cells.next()?,
                 draining: cells.next()?,
+                retention_ms: cells.count_if_any()?,
             };
             Ok((name, Versioned { version, value }))
         })?
@@ -105,6 +106,7 @@ fn set_queue(batch: &mut Batch<'_>, (name, settings): &(Name, QueueSettings)) ->
             settings.timeout_ms.map(rows::to_integer),
             settings.key_concurrency,
             settings.draining,
+            settings.retention_ms.map(rows::to_integer),
         ],
         |row| row.get(0),
     )

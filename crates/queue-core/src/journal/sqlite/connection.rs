@@ -30,6 +30,8 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0019_archives.sql"),
     include_str!("../../../../../migrations/sqlite/0020_erasures.sql"),
     include_str!("../../../../../migrations/sqlite/0021_schedules.sql"),
+    include_str!("../../../../../migrations/sqlite/0022_retention.sql"),
+    include_str!("../../../../../migrations/sqlite/0023_backups.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

@@ -7,6 +7,7 @@
 mod accept;
 mod archives;
 mod audit;
+mod backups;
 mod budgets;
 mod catalog;
 mod connection;
@@ -19,6 +20,7 @@ mod orders;
 mod protocol;
 mod readers;
 mod reads;
+mod retention;
 mod rows;
 mod schedules;
 mod settle;

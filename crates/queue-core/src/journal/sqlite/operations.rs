@@ -243,6 +243,11 @@ fn delete(batch: &mut Batch<'_>, pick: &Pick) -> rusqlite::Result<Effect> {
     Ok(Effect::Ended)
 }
 
+/// Takes away a job that has ended, at this epoch; whether there was one.
+pub(super) fn forget(batch: &mut Batch<'_>, pick: &Pick) -> rusqlite::Result<bool> {
+    Ok(matches!(delete(batch, pick)?, Effect::Ended))
+}
+
 /// As the reaper does it, and nobody is to blame.
 fn reclaim(batch: &mut Batch<'_>, pick: &Pick) -> rusqlite::Result<Effect> {
     let Some(holder) = pick.holder else { return Ok(Effect::None) };

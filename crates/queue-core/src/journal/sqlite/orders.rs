@@ -25,6 +25,10 @@ impl Orders for SqliteJournal {
             .await
     }
 
+    async fn awaits_confirmation(&self) -> Result<bool, JournalError> {
+        self.readers.read(|connection| connection.prepare_cached(read::RESTORED)?.query_row([], |row| row.get(0))).await
+    }
+
     async fn set_maintenance(&self, maintenance: Option<Maintenance>) -> Result<(), JournalError> {
         self.writer.submit(1, maintenance, set_maintenance).await
     }

@@ -143,7 +143,7 @@ impl<'r> Cells<'r> {
     }
 }
 
-fn not_understood(column: usize, reason: String) -> rusqlite::Error {
+pub(super) fn not_understood(column: usize, reason: String) -> rusqlite::Error {
     rusqlite::Error::FromSqlConversionFailure(column, Type::Text, reason.into())
 }
 

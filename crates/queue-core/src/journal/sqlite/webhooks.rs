@@ -193,10 +193,6 @@ impl Webhooks for SqliteJournal {
     async fn replay_delivery(&self, id: Uuid, now: Timestamp) -> Result<bool, JournalError> {
         self.writer.submit(1, (id, now), replay).await
     }
-
-    async fn prune_deliveries(&self, before: Timestamp, limit: usize) -> Result<u64, JournalError> {
-        self.writer.submit(limit, (before, limit), prune).await
-    }
 }
 
 fn endpoint(row: &Row<'_>) -> rusqlite::Result<Endpoint> {
@@ -371,7 +367,8 @@ fn replay(batch: &mut Batch<'_>, (id, now): &(Uuid, Timestamp)) -> rusqlite::Res
     Ok(batch.sql.execute(Write::DeliveryReplay, params![id.as_bytes(), now.0])? > 0)
 }
 
-fn prune(batch: &mut Batch<'_>, (before, limit): &(Timestamp, usize)) -> rusqlite::Result<u64> {
+/// Deletes deliveries that ended before this moment, with their attempts, at most so many; how many.
+pub(super) fn prune(batch: &mut Batch<'_>, (before, limit): &(Timestamp, usize)) -> rusqlite::Result<u64> {
     let mut gone = 0;
     for _ in 0..*limit {
         let Some(seq) = batch.sql.find(Write::DeliveriesPrune, [before.0], |row| row.get::<_, i64>(0))? else { break };

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use queue_core::{
-    archive::{ArchiveObject, Letter, Objects},
+    archive::{ArchiveObject, Body, Letter, Objects, ObjectsError},
+    bodies::Slip,
     ids::{JobId, Name},
     journal::JournalError,
     operations::{Pick, Step},
@@ -115,7 +116,16 @@ impl Walk {
     async fn read(&mut self, picks: &[Pick]) -> Result<Option<Vec<Letter>>, Stop> {
         loop {
             match self.stores.archives.letters(picks).await {
-                Ok(letters) => return Ok(Some(letters)),
+                Ok(letters) => match self.with_bodies(letters).await {
+                    Ok(letters) => return Ok(Some(letters)),
+                    Err(ObjectsError::Damaged { path, reason }) => {
+                        tracing::warn!(path, reason, operation = %self.operation.id, "a letter's payload cannot be read");
+                        return Ok(None);
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, operation = %self.operation.id, "an operation waits for its letters' payloads")
+                    }
+                },
                 Err(JournalError::Corrupt(reason)) => {
                     tracing::warn!(reason, operation = %self.operation.id, "a letter cannot be read");
                     return Ok(None);
@@ -126,6 +136,17 @@ impl Walk {
             }
             self.pause(PAUSE).await?;
         }
+    }
+
+    /// Letters with their payloads, wherever these lie: an archive needs nothing beside itself.
+    async fn with_bodies(&self, mut letters: Vec<Letter>) -> Result<Vec<Letter>, ObjectsError> {
+        for letter in &mut letters {
+            let Ok(kept) = letter.payload.bytes() else { continue };
+            if Slip::of(&kept).is_some() {
+                letter.payload = Body::from(&*self.stores.bodies.whole(kept).await?);
+            }
+        }
+        Ok(letters)
     }
 
     /// Writes letters as objects, one for each tenant.

@@ -176,6 +176,7 @@ impl Rig {
             key_id: None,
             max_cost: None,
             webhook: None,
+            result_ttl_ms: None,
             accepted_at: now,
         };
         change(&mut job);

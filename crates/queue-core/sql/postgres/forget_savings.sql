@@ -1,0 +1,5 @@
+-- Purpose:   forgets the oldest rows of `savings`.
+-- Arguments: 1 the moment before which they are, 2 rows at most.
+-- Returns:   nothing.
+-- Invariant: what they come to stays in the sums of their days, which nothing is taken from here.
+DELETE FROM savings WHERE ctid = ANY (ARRAY(SELECT ctid FROM savings WHERE at < $1 ORDER BY at LIMIT $2))

@@ -1,0 +1,494 @@
+//! Backup: makes and checks what was ordered, orders the day's backup and the week's drill by itself, and deletes what is too old.
+//!
+//! An order is a row of the journal (see [`queue_core::backup::Backups`]). Whoever takes it raises its beat every few seconds; one
+//! whose beat stands still has nobody, and is begun anew, under an id of its own at the place: what a slow maker still writes there
+//! is at most one more good backup. What is good is decided there, by the manifest; a crash at any moment leaves none that is not.
+//! Orders of the clock have ids that follow from their moment, so any number of schedulers orders each of them once.
+
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use queue_core::{
+    audit::AuditEntry,
+    backup::{
+        ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Progress, Record, Scope, Setup, Work,
+        copy, create, found, prune, verify,
+    },
+    journal::JournalError,
+    stores::Stores,
+    telemetry,
+    time::{DAY_MS, Timestamp},
+};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+/// Time between two looks at what was ordered.
+const EVERY: Duration = Duration::from_secs(1);
+/// Time between two beats of whoever works.
+const BEAT_EVERY: Duration = Duration::from_secs(2);
+/// Work whose beat stands still for so long has nobody.
+pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+/// Pause after something failed, before it is tried again.
+const REST: Duration = Duration::from_secs(60);
+/// Time between two looks at the place, for the figures.
+const LOOK_EVERY: Duration = Duration::from_secs(600);
+/// Rows are kept for so long: longer than any backup as shipped.
+const KEPT_MS: i64 = 400 * DAY_MS;
+/// How long before the first backup that nobody ordered: a scheduler's start has better things to do.
+const FIRST_AFTER: Duration = Duration::from_secs(5);
+/// Rows that are looked at for the week's drill: more than a week has.
+const ROWS_MAX: usize = 500;
+/// The drill comes on Sundays, so long after the day's backup is due.
+const DRILL_AFTER_MS: i64 = 60 * 60 * 1_000;
+/// 1970-01-01 was a Thursday: so many days before a Sunday.
+const SUNDAY: i64 = 3;
+/// Ids of what the clock orders are names below this one.
+const CLOCK: Uuid = Uuid::from_u128(0x4c53_484f_6261_636b_7570_2062_7920_636c);
+
+/// What a drill came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rehearsed {
+    /// From its begin until the restored system had drained its jobs, in milliseconds.
+    pub recovery_ms: i64,
+    /// How old what it brought back was, in milliseconds.
+    pub lost_ms: i64,
+}
+
+/// Restores a backup into a database that is made for it and dropped again, compares it, and lets it drain jobs.
+#[async_trait]
+pub trait Rehearsal: Send + Sync {
+    /// Does it. A crash leaves a database that the next one drops, and nothing else.
+    async fn rehearse(&self, id: BackupId) -> Result<Rehearsed, BackupError>;
+}
+
+/// What backups are made with, and when.
+#[derive(Clone)]
+pub struct Backups {
+    /// Where from, where to, and for whom.
+    pub setup: Setup,
+    /// How many are kept.
+    pub keep: Keep,
+    /// When one is made each day, in minutes of the UTC day; `None`: only when somebody asks.
+    pub daily_at: Option<u32>,
+    /// What a drill does; `None`: there are none.
+    pub rehearsal: Option<Arc<dyn Rehearsal>>,
+    /// Whether there is one each week.
+    pub weekly_drill: bool,
+}
+
+impl fmt::Debug for Backups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backups").field("daily_at", &self.daily_at).field("keep", &self.keep).finish_non_exhaustive()
+    }
+}
+
+pub(crate) async fn run(stores: Stores, backups: Option<Backups>, shutdown: CancellationToken) {
+    let Some(backups) = backups else { return };
+    let mut keeper = Keeper::new(stores, backups);
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+        // A backup holds every seam, and some buffers.
+        if let Err(error) = Box::pin(keeper.once(&shutdown)).await {
+            tracing::warn!(%error, "backups were not looked after this time");
+        }
+    }
+}
+
+/// What a process knows of backups; all of it may be forgotten.
+pub(crate) struct Keeper {
+    stores: Stores,
+    pub(crate) backups: Backups,
+    pub(crate) began: Instant,
+    /// Work that somebody else does, at which beat, and since when that stands.
+    pub(crate) stands: Option<(BackupId, i64, Instant)>,
+    /// Nothing is begun before.
+    rests_until: Option<Instant>,
+    /// The moments of the clock that were seen to.
+    daily_seen: Option<Timestamp>,
+    drill_seen: Option<Timestamp>,
+    looked: Option<Instant>,
+}
+
+impl Keeper {
+    pub(crate) fn new(stores: Stores, backups: Backups) -> Self {
+        Self {
+            stores,
+            backups,
+            began: Instant::now(),
+            stands: None,
+            rests_until: None,
+            daily_seen: None,
+            drill_seen: None,
+            looked: None,
+        }
+    }
+
+    /// Orders what is due, and does the next thing that was ordered.
+    pub(crate) async fn once(&mut self, shutdown: &CancellationToken) -> Result<(), JournalError> {
+        // A restored system that nobody has confirmed adds nothing to the backups that it came from, and deletes none of them.
+        if self.stores.orders.awaits_confirmation().await? {
+            return Ok(());
+        }
+        if self.began.elapsed() >= FIRST_AFTER {
+            self.order_by_clock().await?;
+        }
+        if self.rests_until.is_some_and(|until| until > Instant::now()) {
+            return Ok(());
+        }
+        let work = self.stores.backups.backup_work().await?;
+        match work.into_iter().next() {
+            None => self.stands = None,
+            Some(row) if self.is_done_by_another(&row) => {}
+            Some(row) => self.take(row, shutdown).await?,
+        }
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK_EVERY) {
+            self.look().await;
+        }
+        Ok(())
+    }
+
+    /// Orders the day's backup, and the week's drill.
+    async fn order_by_clock(&mut self) -> Result<(), JournalError> {
+        let Some(minutes) = self.backups.daily_at else { return Ok(()) };
+        let (now, after) = (self.stores.clock.now(), i64::from(minutes) * 60_000);
+        let due = last_due(now, after, DAY_MS);
+        if self.daily_seen != Some(due) {
+            let id = BackupId(Uuid::new_v5(&CLOCK, format!("daily {due}").as_bytes()));
+            let record = Record::order(Scope::Full, Cause::Schedule, None, None);
+            if self.stores.backups.order_backup(BackupRow::order(id, record, now)).await? {
+                tracing::info!(backup = %id, "the day's backup is due");
+            }
+            self.stores.backups.forget_backups(now.plus_ms(-KEPT_MS)).await?;
+            self.daily_seen = Some(due);
+        }
+        if self.backups.weekly_drill && self.backups.rehearsal.is_some() {
+            self.order_drill(now, after).await?;
+        }
+        Ok(())
+    }
+
+    async fn order_drill(&mut self, now: Timestamp, after: i64) -> Result<(), JournalError> {
+        let due = last_due(now, SUNDAY * DAY_MS + after + DRILL_AFTER_MS, 7 * DAY_MS);
+        if self.drill_seen == Some(due) {
+            return Ok(());
+        }
+        let rows = self.stores.backups.backups(None, ROWS_MAX).await?;
+        let is_drill =
+            |row: &BackupRow| row.record.check.as_ref().is_some_and(|check| check.restores && check.ordered_at >= due);
+        if !rows.iter().any(is_drill) {
+            let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
+            // Before the first backup there is nothing to try; the next look finds it.
+            let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
+                return Ok(());
+            };
+            if !self.stores.backups.change_backup(row.check_ordered(true, now)).await? {
+                return Ok(());
+            }
+        }
+        self.drill_seen = Some(due);
+        Ok(())
+    }
+
+    /// Whether work that is under way has somebody who goes on with it.
+    fn is_done_by_another(&mut self, row: &BackupRow) -> bool {
+        if !is_running(row) {
+            return false;
+        }
+        match self.stands {
+            Some((id, beat, since)) if (id, beat) == (row.id, row.beat) => since.elapsed() < SILENCE,
+            _ => {
+                self.stands = Some((row.id, row.beat, Instant::now()));
+                true
+            }
+        }
+    }
+
+    /// Takes a row and does what it wants.
+    async fn take(&mut self, mut row: BackupRow, shutdown: &CancellationToken) -> Result<(), JournalError> {
+        self.stands = None;
+        let work = row.work;
+        match (work, row.record.check.as_mut()) {
+            (Work::Make, _) if row.record.attempts >= ATTEMPTS_MAX => {
+                let error = row.record.error.take().unwrap_or_else(|| "whoever made it fell silent".to_owned());
+                row.record.error = Some(format!("given up after {ATTEMPTS_MAX} attempts: {error}"));
+                row.record.state = Progress::Failed;
+                return self.end(row, "create", false).await;
+            }
+            (Work::Make, _) => {
+                row.record.attempts += 1;
+                row.record.state = Progress::Running;
+                row.record.place_id = Some(BackupId::generate());
+            }
+            (Work::Check, Some(check)) => check.state = Progress::Running,
+            (Work::Check | Work::Nothing, _) => {
+                row.work = Work::Nothing;
+                return self.stores.backups.change_backup(row).await.map(drop);
+            }
+        }
+        if !self.stores.backups.change_backup(row.clone()).await? {
+            return Ok(());
+        }
+        row.beat += 1;
+        let doing = {
+            let (backups, record, clock) = (self.backups.clone(), row.record.clone(), self.stores.clock.now());
+            async move {
+                match work {
+                    Work::Make => make(&backups, record, clock).await,
+                    _ => check(&backups, record).await,
+                }
+            }
+        };
+        let Some(record) = self.beating(&mut row, shutdown, Box::pin(doing)).await else {
+            if shutdown.is_cancelled() {
+                give_back(&mut row);
+                self.stores.backups.change_backup(row).await?;
+            }
+            return Ok(());
+        };
+        row.record = record;
+        let what = match (work, row.record.check.as_ref()) {
+            (Work::Make, _) => "create",
+            (_, Some(check)) if check.restores => "drill",
+            _ => "verify",
+        };
+        let is_good = match (work, row.record.check.as_ref()) {
+            (Work::Check, Some(check)) => check.state == Progress::Good,
+            _ => row.record.state == Progress::Good,
+        };
+        if work == Work::Make && !is_good && row.record.attempts < ATTEMPTS_MAX {
+            tracing::warn!(backup = %row.id, error = row.record.error, "a backup failed; it is tried again");
+            self.rests_until = Some(Instant::now() + REST);
+            row.record.state = Progress::Ordered;
+            return self.stores.backups.change_backup(row).await.map(drop);
+        }
+        let made = work == Work::Make && is_good;
+        self.end(row, what, is_good).await?;
+        if made {
+            self.sweep().await;
+        }
+        self.look().await;
+        Ok(())
+    }
+
+    /// Works, and says so; `None` where somebody else has taken it, or this process stops.
+    async fn beating<T>(
+        &self,
+        row: &mut BackupRow,
+        shutdown: &CancellationToken,
+        mut work: impl Future<Output = T> + Unpin,
+    ) -> Option<T> {
+        loop {
+            tokio::select! {
+                done = &mut work => return Some(done),
+                () = shutdown.cancelled() => return None,
+                () = tokio::time::sleep(BEAT_EVERY) => {}
+            }
+            match self.stores.backups.change_backup(row.clone()).await {
+                Ok(true) => row.beat += 1,
+                Ok(false) => return None,
+                Err(error) => tracing::warn!(%error, "whoever makes a backup could not say that it is at work"),
+            }
+        }
+    }
+
+    /// Notes the end of some work, and who did it.
+    async fn end(&self, mut row: BackupRow, what: &'static str, is_good: bool) -> Result<(), JournalError> {
+        row.work = Work::Nothing;
+        let (id, record) = (row.id, row.record.clone());
+        if !self.stores.backups.change_backup(row).await? {
+            return Ok(());
+        }
+        count(what, is_good);
+        let check = record.check.as_ref();
+        let error = check.filter(|_| what != "create").map_or(&record.error, |check| &check.error);
+        match is_good {
+            true => tracing::info!(backup = %id, what, "a backup is good"),
+            false => tracing::error!(backup = %id, what, error, "a backup is not good"),
+        }
+        let entry = AuditEntry {
+            at: self.stores.clock.now(),
+            role: Some("scheduler".to_owned()),
+            action: format!("backup {what}"),
+            subject: format!("/v1/backups/{id}"),
+            status: if is_good { 200 } else { 500 },
+            detail: json!({
+                "scope": record.scope, "cause": record.cause, "backup": record.place_id, "error": error,
+                "recovery_ms": check.and_then(|check| check.recovery_ms), "lost_ms": check.and_then(|check| check.lost_ms),
+            })
+            .to_string(),
+            ..AuditEntry::default()
+        };
+        self.stores.audit.append_audit(entry).await
+    }
+
+    /// Deletes what nothing keeps.
+    async fn sweep(&self) {
+        let Setup { place, offsite, clock, .. } = &self.backups.setup;
+        for place in std::iter::once(place).chain(offsite) {
+            match prune(place, self.backups.keep, false, &**clock).await {
+                Ok(pruned) if pruned.deleted.is_empty() && pruned.unfinished.is_empty() => {}
+                Ok(pruned) => {
+                    count("prune", true);
+                    tracing::info!(deleted = pruned.deleted.len(), kept = pruned.kept, "old backups are deleted");
+                }
+                Err(error) => {
+                    count("prune", false);
+                    tracing::warn!(%error, "old backups are not deleted");
+                }
+            }
+        }
+    }
+
+    /// Tells the figures of what lies at the places: what any process has made, and what is left of it.
+    async fn look(&mut self) {
+        self.looked = Some(Instant::now());
+        if let Err(error) = look(&self.backups.setup).await {
+            tracing::warn!(%error, "the place of backups does not answer");
+        }
+    }
+}
+
+/// The last moment `after` the begin of a period that is not in the future.
+fn last_due(now: Timestamp, after: i64, every: i64) -> Timestamp {
+    Timestamp((now.0 - after).div_euclid(every) * every + after)
+}
+
+fn is_running(row: &BackupRow) -> bool {
+    match (row.work, &row.record.check) {
+        (Work::Make, _) => row.record.state == Progress::Running,
+        (Work::Check, Some(check)) => check.state == Progress::Running,
+        _ => false,
+    }
+}
+
+/// A row as it was before it was taken: a process that stops has not failed.
+fn give_back(row: &mut BackupRow) {
+    match (row.work, row.record.check.as_mut()) {
+        (Work::Check, Some(check)) => check.state = Progress::Ordered,
+        _ => {
+            row.record.state = Progress::Ordered;
+            row.record.attempts = row.record.attempts.saturating_sub(1);
+        }
+    }
+}
+
+fn count(work: &'static str, is_good: bool) {
+    let outcome = if is_good { "good" } else { "failed" };
+    metrics::counter!(telemetry::BACKUPS, "work" => work, "outcome" => outcome).increment(1);
+}
+
+/// Makes a backup; what became of it.
+async fn make(backups: &Backups, mut record: Record, now: Timestamp) -> Record {
+    let setup = &backups.setup;
+    let id = record.place_id.unwrap_or_else(BackupId::generate);
+    let new = NewBackup { id, scope: record.scope, cause: record.cause, reason: record.reason.clone() };
+    match create(setup, new).await {
+        Ok(manifest) => {
+            record.state = Progress::Good;
+            record.error = None;
+            record.bytes = Some(manifest.bytes());
+            if let Some(offsite) = &setup.offsite {
+                record.offsite_error =
+                    copy(&setup.place, offsite, &manifest).await.err().map(|error| error.to_string());
+                if let Some(error) = &record.offsite_error {
+                    tracing::error!(error, backup = %id, "the second place has no copy of a backup");
+                }
+            }
+            record.finished_at = Some(setup.clock.now());
+        }
+        Err(error) => {
+            record.state = Progress::Failed;
+            record.error = Some(error.to_string());
+            record.finished_at = Some(now.max(setup.clock.now()));
+        }
+    }
+    record
+}
+
+/// Checks a backup, or tries it; what became of that.
+async fn check(backups: &Backups, mut record: Record) -> Record {
+    let setup = &backups.setup;
+    let (Some(mut check), Some(id)) = (record.check.take(), record.place_id) else { return record };
+    let verdict = verify(&setup.place, id, setup.identities.as_ref(), &*setup.clock).await;
+    let outcome = match (verdict, check.restores, &backups.rehearsal) {
+        (Err(error), _, _) => Err(error.to_string()),
+        (Ok(verdict), _, _) if !verdict.damaged.is_empty() => {
+            let damaged = verdict.damaged.iter().map(|(part, reason)| format!("{part}: {reason}"));
+            Err(damaged.collect::<Vec<_>>().join("; "))
+        }
+        (Ok(verdict), false, _) => {
+            check.opened = verdict.opened;
+            Ok(None)
+        }
+        (Ok(_), true, None) => Err("a drill needs `[backup] identity_file` where schedulers run".to_owned()),
+        (Ok(_), true, Some(rehearsal)) => {
+            check.opened = true;
+            rehearsal.rehearse(id).await.map(Some).map_err(|error| error.to_string())
+        }
+    };
+    match outcome {
+        Ok(rehearsed) => {
+            check.state = Progress::Good;
+            check.recovery_ms = rehearsed.map(|drill| drill.recovery_ms);
+            check.lost_ms = rehearsed.map(|drill| drill.lost_ms);
+        }
+        Err(error) => (check.state, check.error) = (Progress::Failed, Some(error)),
+    }
+    check.finished_at = Some(setup.clock.now());
+    record.check = Some(check);
+    record
+}
+
+/// Tells the figures.
+async fn look(setup: &Setup) -> Result<(), BackupError> {
+    let seconds = |at: Timestamp| at.0 as f64 / 1e3;
+    let good = found(&setup.place).await?.good;
+    for scope in Scope::ALL {
+        if let Some(newest) = good.iter().map(|known| &known.manifest).find(|manifest| manifest.scope == scope) {
+            metrics::gauge!(telemetry::BACKUP_LAST_SUCCESS, "kind" => scope.as_str()).set(seconds(newest.finished_at));
+            metrics::gauge!(telemetry::BACKUP_BYTES, "kind" => scope.as_str()).set(newest.bytes() as f64);
+        }
+    }
+    let verified = || good.iter().filter_map(|known| known.verified);
+    if let Some(last) = verified().map(|verified| verified.at).max() {
+        metrics::gauge!(telemetry::BACKUP_LAST_VERIFIED).set(seconds(last));
+    }
+    let drill =
+        verified().filter(|verified| verified.restored_at.is_some()).max_by_key(|verified| verified.restored_at);
+    if let Some((recovery, lost)) = drill.and_then(|drill| drill.recovery_ms.zip(drill.lost_ms)) {
+        metrics::gauge!(telemetry::DRILL_RECOVERY).set(recovery as f64 / 1e3);
+        metrics::gauge!(telemetry::DRILL_LOST).set(lost as f64 / 1e3);
+    }
+    if let Some(offsite) = &setup.offsite
+        && let Some(newest) = found(offsite).await?.good.first()
+    {
+        let at = seconds(newest.manifest.finished_at);
+        metrics::gauge!(telemetry::BACKUP_LAST_SUCCESS, "kind" => "offsite").set(at);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_due_moment_is_today_or_before() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        let daily = |now: &str| last_due(at(now), 3 * 3_600_000 + 30 * 60_000, DAY_MS).to_string();
+        assert_eq!(daily("2026-11-30T03:30:00Z"), "2026-11-30T03:30:00.000Z");
+        assert_eq!(daily("2026-11-30T03:29:59Z"), "2026-11-29T03:30:00.000Z");
+        let weekly = |now: &str| last_due(at(now), SUNDAY * DAY_MS + 4 * 3_600_000, 7 * DAY_MS).to_string();
+        // The 29th is a Sunday.
+        assert_eq!(weekly("2026-11-30T09:00:00Z"), "2026-11-29T04:00:00.000Z");
+        assert_eq!(weekly("2026-11-29T03:00:00Z"), "2026-11-22T04:00:00.000Z");
+    }
+}
