@@ -39,7 +39,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 struct Runs {
     jobs: f64,
     ticks: f64,
-    /// Whole seconds from the first tick to the last, and one.
+    /// Seconds from the first tick that there should be to the last one.
     span: f64,
     early: f64,
     late_s: [f64; 3],
@@ -79,8 +79,10 @@ pub(super) fn library() -> Result<PathBuf> {
 }
 
 /// What makes a process's clock be ahead. Its steady clock stays as it is, so that it sleeps as others do.
-fn ahead(library: &Path) -> [(&'static str, String); 3] {
+fn ahead(library: &Path) -> [(&'static str, String); 4] {
     [
+        // So that it says at its start what time it is for it.
+        ("RUST_LOG", "debug".to_owned()),
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME", format!("+{AHEAD_S}s")),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
@@ -138,7 +140,14 @@ impl Scene {
             view["last_tick_at"].as_str().unwrap_or_default()
         ));
         let behind = behind.parse::<f64>()? - SETTLES.as_secs_f64();
+        let ahead = self.ahead_s()?;
         let mut figures = vec![
+            judged(
+                "the clock of one scheduler, by its own log: ahead".to_owned(),
+                ahead,
+                "s",
+                Bar::Between(AHEAD_S as f64 - PATIENCE.as_secs_f64(), AHEAD_S as f64),
+            ),
             informs("schedulers killed, all three at once among them".to_owned(), kills as f64, "kills"),
             judged(
                 "seconds of the schedule without a job".to_owned(),
@@ -194,14 +203,24 @@ impl Scene {
         Ok(kills)
     }
 
+    /// How far the clock of the last scheduler is ahead, by the last line that it has logged. It logs when it starts.
+    fn ahead_s(&self) -> Result<f64> {
+        let log = self.cluster.log(self.schedulers[2]);
+        let moment =
+            |line: &str| line.split_whitespace().next().filter(|word| word.starts_with("20")).map(str::to_owned);
+        let last =
+            log.lines().rev().find_map(moment).context("the scheduler whose clock is wrong has logged nothing")?;
+        Ok(self.sql(&format!("SELECT extract(epoch FROM '{last}'::timestamptz - now())")).parse()?)
+    }
+
     fn runs(&self, id: &str) -> Result<Runs> {
         let told = self.sql(&format!(
             "WITH runs AS (
                 SELECT extract(epoch FROM substring(tags FROM 'tick:([^\"]+)')::timestamptz)::float8 AS tick,
-                       accepted_at::float8 / 1000 AS accepted
+                       accepted_at::float8 / 1000 AS accepted, (SELECT floor(created_at / 1000.0) FROM schedules) AS made
                 FROM job_rows WHERE batch_id = 'schedule:{id}'
             ), late AS (SELECT *, accepted - tick AS s FROM runs)
-            SELECT concat_ws(' ', count(*), count(DISTINCT tick), max(tick) - min(tick) + 1, count(*) FILTER (WHERE s < 0),
+            SELECT concat_ws(' ', count(*), count(DISTINCT tick), max(tick) - min(made), count(*) FILTER (WHERE s < 0),
                              percentile_cont(0.5) WITHIN GROUP (ORDER BY s), percentile_cont(0.99) WITHIN GROUP (ORDER BY s), max(s))
             FROM late"
         ));
