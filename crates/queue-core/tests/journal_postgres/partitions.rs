@@ -192,7 +192,7 @@ async fn a_day_in_use_is_dropped_later() {
     let day = Timestamp((NOW.0 / DAY_MS - 200) * DAY_MS);
     PostgresServer::shared().run(&name, &format!("SELECT create_partitions({}, 1)", day.0));
     let journal = base.journal().await;
-    let mut reader = queue_core::journal::postgres::connect(&base.config).await.unwrap();
+    let mut reader = connect(&base.config).await.unwrap();
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM payloads").execute(&mut reader).await.unwrap();
     assert!(journal.drop_day(Part::Payloads, day, NOW).await.is_err());
     journal.accept(vec![job()]).await.unwrap();
