@@ -146,7 +146,7 @@ impl Walk<'_> {
     /// When there is something to do for it. What is late already stands behind everybody who is due by now: a schedule that catches
     /// up, or fills in, takes turns with the others.
     fn due(&self) -> Option<Timestamp> {
-        self.schedule.due(&self.ticks).map(|due| due.max(self.now()))
+        self.schedule.due(&self.ticks).map(|due| due.max(self.now))
     }
 
     /// Now, by the store's clock.
