@@ -11,6 +11,7 @@
 
 mod age;
 mod certificate;
+mod packages;
 mod postgres;
 mod provider;
 mod redis;

@@ -16,6 +16,8 @@ use std::{
     },
 };
 
+use crate::packages::install;
+
 /// The role that owns everything; it needs no password.
 pub const SUPERUSER: &str = "postgres";
 
@@ -241,12 +243,8 @@ fn look_for_programs() -> Option<PathBuf> {
 }
 
 fn install_programs() -> PathBuf {
-    const ADVICE: &str = "no Postgres here: install the server's programs (`apt-get install postgresql`)";
-    assert_eq!(output_of("id", &["-u"]).as_deref(), Some("0"), "{ADVICE}");
-    let apt = |arguments: &[&str]| output_of("apt-get", arguments);
-    apt(&["update", "-qq"]).expect(ADVICE);
-    apt(&["install", "-y", "-qq", "--no-install-recommends", "postgresql"]).expect(ADVICE);
-    look_for_programs().expect(ADVICE)
+    install("postgresql", || look_for_programs().is_some());
+    look_for_programs().expect("they were installed")
 }
 
 /// A folder of the account's own.

@@ -16,7 +16,10 @@ use tempfile::TempDir;
 
 pub use several::{RedisCluster, RedisSentinel};
 
-use crate::Watchdog;
+use crate::{
+    Watchdog,
+    packages::{install, runs},
+};
 
 /// Attempts to start a server: between finding a free port and binding it, another process may take it.
 const STARTS_MAX: usize = 5;
@@ -213,23 +216,6 @@ fn ask(port: u16, words: &[&str]) -> String {
 /// The server's binary: from the path, else installed.
 fn binary() -> &'static str {
     static FOUND: OnceLock<()> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        if runs("redis-server", &["--version"]) {
-            return;
-        }
-        let installed = runs("apt-get", &["install", "-y", "--no-install-recommends", "redis-server"])
-            || runs("apt-get", &["update"])
-                && runs("apt-get", &["install", "-y", "--no-install-recommends", "redis-server"]);
-        assert!(
-            installed && runs("redis-server", &["--version"]),
-            "redis-server is neither in the path nor could it be installed: install it, or run as root"
-        );
-    });
+    FOUND.get_or_init(|| install("redis-server", || runs("redis-server", &["--version"])));
     "redis-server"
-}
-
-fn runs(program: &str, arguments: &[&str]) -> bool {
-    let ran =
-        Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    ran.is_ok_and(|status| status.success())
 }
