@@ -98,7 +98,7 @@ impl Scene {
             self.sql(&format!(
                 r#"CREATE TEMP TABLE made AS
                    SELECT (lpad(to_hex({begin} + n * {DAY_MS} / {a_day}), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid AS id,
-                          {begin} + n * {DAY_MS} / {a_day} AS at, n FROM generate_series(0, {a_day} - 1) AS n;
+                          {begin} + n * {DAY_MS} / {a_day} AS at, n FROM generate_series(0::bigint, {a_day} - 1) AS n;
                    INSERT INTO settled_jobs (id, tenant, queue, kind, target, priority, standing, attempts, max_attempts, run_at,
                                              accepted_at, finished_at, calls, tokens_in, tokens_out, cost_nanousd, served_by, operation,
                                              result, session, began_at)
@@ -126,7 +126,8 @@ impl Scene {
         for month in 1..=MONTHS {
             eprintln!("month {month}: without, and with …");
             without.push(self.window(None).await?);
-            let days = YOUNGEST_DAYS + (MONTHS - month) * MONTH_DAYS;
+            // A day goes when one has passed since its end.
+            let days = YOUNGEST_DAYS + (MONTHS - month) * MONTH_DAYS - 1;
             self.schedule_with(days).await?;
             let left = self.days_left();
             with.push(self.window(Some(WINDOW / 2)).await?);
