@@ -128,34 +128,7 @@ fn cpu_seconds() -> f64 {
 }
 
 fn new_job(now: Timestamp, payload: &Bytes) -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        tenant: "acme".into(),
-        queue: "default".into(),
-        kind: Kind::Probe,
-        target: "probe".into(),
-        priority: 5,
-        run_at: now,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: Vec::new(),
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: payload.clone(),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: now,
-    }
+    NewJob::new("acme".into(), Kind::Probe, "probe".into(), payload.clone(), now)
 }
 
 /// The bulks of each caller, and the ids of all their jobs.

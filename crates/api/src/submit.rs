@@ -225,7 +225,12 @@ async fn put_out(bodies: &Bodies, mut jobs: Vec<NewJob>) -> (Vec<NewJob>, Vec<(u
         let (tenant, id, payload) = (job.tenant.clone(), job.id, job.payload.clone());
         async move { (at, bodies.keep(&tenant, id, Part::Payload, payload).await) }
     });
-    let kept: Vec<_> = stream::iter(large.collect::<Vec<_>>()).buffer_unordered(BODIES_AT_ONCE).collect().await;
+    let large: Vec<_> = large.collect();
+    // Nearly every request.
+    if large.is_empty() {
+        return (jobs, Vec::new());
+    }
+    let kept: Vec<_> = stream::iter(large).buffer_unordered(BODIES_AT_ONCE).collect().await;
     for (at, slip) in &kept {
         jobs[*at].payload = slip.clone();
     }

@@ -322,31 +322,8 @@ async fn ended(stores: &Stores, ids: &[JobId]) -> Result<usize, BackupError> {
 fn probe(stores: &Stores) -> NewJob {
     let now = stores.clock.now();
     NewJob {
-        id: JobId::generate(),
-        tenant: Name::from("default"),
         queue: Name::from(QUEUE),
-        kind: Kind::Probe,
-        target: Name::from("probe"),
         priority: 9,
-        run_at: now,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        result_ttl_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: vec![],
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: "{}".into(),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        accepted_at: now,
+        ..NewJob::new(Name::from("default"), Kind::Probe, Name::from("probe"), "{}".into(), now)
     }
 }

@@ -131,6 +131,40 @@ pub struct NewJob {
     pub accepted_at: Timestamp,
 }
 
+impl NewJob {
+    /// A job of the queue `default`, due at once, with nothing that nobody asked for.
+    pub fn new(tenant: Name, kind: Kind, target: Name, payload: Bytes, now: Timestamp) -> Self {
+        Self {
+            id: JobId::generate(),
+            tenant,
+            queue: Name::from("default"),
+            kind,
+            target,
+            priority: PRIORITY_DEFAULT,
+            run_at: now,
+            start_by: None,
+            deadline: None,
+            timeout_ms: None,
+            max_attempts: MAX_ATTEMPTS_DEFAULT,
+            unique_key: None,
+            concurrency_key: None,
+            operation: None,
+            batch_id: None,
+            tags: Vec::new(),
+            request_id: None,
+            traceparent: None,
+            idempotency: None,
+            payload,
+            fallback: Vec::new(),
+            key_id: None,
+            max_cost: None,
+            webhook: None,
+            result_ttl_ms: None,
+            accepted_at: now,
+        }
+    }
+}
+
 /// A request that may be repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Idempotency {

@@ -19,7 +19,7 @@ use queue_core::{
         redis::{RedisAddress, RedisConfig, RedisDispatcher},
     },
     events::memory::MemoryEvents,
-    ids::{JobId, SessionId},
+    ids::SessionId,
     job::{Kind, NewJob},
     journal::{
         WorkerSession,
@@ -105,34 +105,8 @@ async fn open(redis: &RedisServer) -> Result<Stores, Failure> {
 }
 
 fn job(n: usize, now: Timestamp) -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        tenant: format!("tenant-{}", n % 10).as_str().into(),
-        queue: "default".into(),
-        kind: Kind::Llm,
-        target: "script:small:none".into(),
-        priority: 5,
-        run_at: now,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: vec![],
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: "{}".into(),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: now,
-    }
+    let tenant = format!("tenant-{}", n % 10).as_str().into();
+    NewJob::new(tenant, Kind::Llm, "script:small:none".into(), "{}".into(), now)
 }
 
 async fn register(stores: &Stores) -> Result<SessionId, Failure> {

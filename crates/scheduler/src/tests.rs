@@ -178,34 +178,7 @@ impl Scene {
 
 /// A job with nothing special about it.
 fn job_at(now: Timestamp) -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        tenant: "default".into(),
-        queue: "default".into(),
-        kind: Kind::Llm,
-        target: "script:small:none".into(),
-        priority: 5,
-        run_at: now,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: vec![],
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: "{}".into(),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: now,
-    }
+    NewJob::new("default".into(), Kind::Llm, "script:small:none".into(), "{}".into(), now)
 }
 
 fn dispatcher(clock: &ManualClock, folder: &Path) -> Arc<MemoryDispatcher> {

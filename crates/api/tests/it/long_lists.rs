@@ -13,32 +13,8 @@ use serde_json::json;
 async fn fill(server: &Server, jobs: usize) {
     let now = server.stores.clock.now();
     let job = || NewJob {
-        id: JobId::generate(),
-        tenant: "default".into(),
         queue: "backlog".into(),
-        kind: Kind::Probe,
-        target: "probe".into(),
-        priority: 5,
-        run_at: now,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: Vec::new(),
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: Bytes::from_static(b"{}"),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: now,
+        ..NewJob::new("default".into(), Kind::Probe, "probe".into(), Bytes::from_static(b"{}"), now)
     };
     for _ in 0..jobs.div_ceil(ACCEPT_MAX_JOBS) {
         let part = (0..jobs.min(ACCEPT_MAX_JOBS)).map(|_| job()).collect();

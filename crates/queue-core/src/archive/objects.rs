@@ -102,7 +102,7 @@ impl Objects {
         let file = format!("{}{BODY}", Uuid::now_v7());
         // Names of tenants are any text: what no path can have is written as `%2F` is.
         object.path = [&*below(ARCHIVES, &object.tenant), &id.to_string(), &file].join("/");
-        self.put(&object.path, body).await?;
+        self.put(&object.path, body, PutMode::Create).await?;
         // What lies there is soon all that there is of them.
         if self.letters(&object).await? != *letters {
             let reason = "what is read out of it is not what was written".to_owned();
@@ -126,7 +126,7 @@ impl Objects {
             "form": FORM, "archive": id, "object": object, "filter": order.filter, "reason": order.reason,
             "asked_by": order.asked_by, "written_at": now,
         });
-        self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into()).await
+        self.put(&manifest_of(&object.path), format!("{manifest:#}\n").into(), PutMode::Create).await
     }
 
     /// Writes lines as an object, compressed, reads it back, and returns its SHA-256. One of this name is an earlier try's, and is written over.
@@ -134,19 +134,11 @@ impl Objects {
     /// # Errors
     /// [`ObjectsError::Damaged`]: what was read back is not what was written.
     pub async fn keep_lines(&self, path: &str, lines: Vec<u8>) -> Result<[u8; 32], ObjectsError> {
-        let body = blocking(move || zstd::bulk::compress(&lines, LEVEL)).await?;
-        let body = Bytes::from(body.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
-        let written: [u8; 32] = Sha256::digest(&body).into();
-        let place = path_of(path)?;
-        let options = PutOptions { mode: PutMode::Overwrite, ..PutOptions::default() };
-        in_time(self.store.put_opts(&place, PutPayload::from_bytes(body), options)).await.map_err(unavailable)?;
-        match self.bytes(path).await? {
-            read if written == <[u8; 32]>::from(Sha256::digest(&read)) => Ok(written),
-            _ => {
-                let reason = "what is read back is not what was written".to_owned();
-                Err(ObjectsError::Damaged { path: path.to_owned(), reason })
-            }
-        }
+        let body = compressed(lines.into()).await?;
+        let written = Sha256::digest(&body).into();
+        self.put(path, body, PutMode::Overwrite).await?;
+        self.read(path, written).await?;
+        Ok(written)
     }
 
     /// Deletes an object that is part of no archive.
@@ -178,11 +170,10 @@ impl Objects {
         body: Bytes,
     ) -> Result<Slip, ObjectsError> {
         let bytes = body.len();
-        let folded = blocking(move || zstd::bulk::compress(&body, LEVEL)).await?;
-        let folded = Bytes::from(folded.map_err(|error| ObjectsError::Unavailable(error.to_string()))?);
+        let folded = compressed(body).await?;
         let path = [&*below(BODIES, tenant), &id.to_string(), name].join("/") + ".zst";
         let sha256 = Sha256::digest(&folded).into();
-        self.put(&path, folded).await?;
+        self.put(&path, folded, PutMode::Create).await?;
         Ok(Slip { path, sha256, bytes })
     }
 
@@ -255,7 +246,7 @@ impl Objects {
         match in_time(async { self.store.get(&path).await?.bytes().await }).await {
             Ok(body) => Ok(Some(body)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
-            Err(error) => Err(ObjectsError::Unavailable(error.to_string())),
+            Err(error) => Err(unavailable(error)),
         }
     }
 
@@ -265,7 +256,7 @@ impl Objects {
     /// [`ObjectsError::Damaged`]: another one is there.
     pub(crate) async fn put_back(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
         match self.file(path).await? {
-            None => self.put(path, body).await,
+            None => self.put(path, body, PutMode::Create).await,
             Some(there) if there == body => Ok(()),
             Some(_) => {
                 Err(ObjectsError::Damaged { path: path.to_owned(), reason: "another file is there already".to_owned() })
@@ -302,19 +293,12 @@ impl Objects {
     }
 
     async fn bytes(&self, path: &str) -> Result<Bytes, ObjectsError> {
-        let found = path_of(path)?;
-        match in_time(async { self.store.get(&found).await?.bytes().await }).await {
-            Ok(body) => Ok(body),
-            Err(object_store::Error::NotFound { .. }) => {
-                Err(ObjectsError::Damaged { path: path.to_owned(), reason: "it is not there".to_owned() })
-            }
-            Err(error) => Err(unavailable(error)),
-        }
+        let missing = || ObjectsError::Damaged { path: path.to_owned(), reason: "it is not there".to_owned() };
+        self.file(path).await?.ok_or_else(missing)
     }
 
-    /// Never over an object that is there.
-    async fn put(&self, path: &str, body: Bytes) -> Result<(), ObjectsError> {
-        let (path, options) = (path_of(path)?, PutOptions { mode: PutMode::Create, ..PutOptions::default() });
+    async fn put(&self, path: &str, body: Bytes, mode: PutMode) -> Result<(), ObjectsError> {
+        let (path, options) = (path_of(path)?, PutOptions { mode, ..PutOptions::default() });
         let put = self.store.put_opts(&path, PutPayload::from_bytes(body), options);
         in_time(put).await.map(drop).map_err(unavailable)
     }
@@ -354,6 +338,11 @@ async fn in_time<T>(request: impl Future<Output = object_store::Result<T>>) -> o
 /// Compression takes a processor for a while.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ObjectsError> {
     spawn_blocking(work).await.map_err(|error| ObjectsError::Unavailable(error.to_string()))
+}
+
+async fn compressed(body: Bytes) -> Result<Bytes, ObjectsError> {
+    let folded = blocking(move || zstd::bulk::compress(&body, LEVEL)).await?;
+    folded.map(Bytes::from).map_err(|error| ObjectsError::Unavailable(error.to_string()))
 }
 
 /// Letters as they are kept, a line each, and what is noted of them.

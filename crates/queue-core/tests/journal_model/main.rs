@@ -76,36 +76,16 @@ struct Subject {
 fn new_job(n: usize, submit: &Submit) -> NewJob {
     NewJob {
         id: id_of(n),
-        tenant: "acme".into(),
-        queue: "default".into(),
-        kind: Kind::Probe,
-        target: "probe".into(),
-        priority: 5,
-        run_at: NOW,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
         unique_key: submit.unique.map(|key| key.to_string()),
         concurrency_key: key_of(n),
-        operation: None,
         batch_id: Some("all".into()),
-        tags: Vec::new(),
-        request_id: None,
-        traceparent: None,
         idempotency: submit.request.map(|(key, body)| Idempotency {
             owner: "acme".into(),
             key: key.to_string(),
             fingerprint: [body; 32],
             item: 0,
         }),
-        payload: Bytes::from(n.to_string()),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: NOW,
+        ..NewJob::new("acme".into(), Kind::Probe, "probe".into(), Bytes::from(n.to_string()), NOW)
     }
 }
 

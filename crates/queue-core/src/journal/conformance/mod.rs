@@ -208,34 +208,8 @@ pub const NOW: Timestamp = Timestamp(1_790_000_000_000);
 
 /// A job with nothing special about it.
 pub fn job() -> NewJob {
-    NewJob {
-        id: JobId::generate(),
-        tenant: "acme".into(),
-        queue: "default".into(),
-        kind: Kind::Llm,
-        target: "simulated:small:8b:default".into(),
-        priority: 5,
-        run_at: NOW,
-        start_by: None,
-        deadline: None,
-        timeout_ms: None,
-        max_attempts: 3,
-        unique_key: None,
-        concurrency_key: None,
-        operation: None,
-        batch_id: None,
-        tags: Vec::new(),
-        request_id: None,
-        traceparent: None,
-        idempotency: None,
-        payload: Bytes::from_static(br#"{"messages":[]}"#),
-        fallback: vec![],
-        key_id: None,
-        max_cost: None,
-        webhook: None,
-        result_ttl_ms: None,
-        accepted_at: NOW,
-    }
+    let payload = Bytes::from_static(br#"{"messages":[]}"#);
+    NewJob::new("acme".into(), Kind::Llm, "simulated:small:8b:default".into(), payload, NOW)
 }
 
 /// The claim of a job at an epoch.

@@ -14,7 +14,7 @@ use queue_core::{
     egress::{Allowed, Egress},
     events::memory::MemoryEvents,
     ids::{JobId, Name},
-    job::{Job, Kind, MAX_ATTEMPTS_DEFAULT, NewJob, PRIORITY_DEFAULT},
+    job::{Job, Kind, NewJob},
     journal::{Accepted, Cancelled, Interrupted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
     limiter::{InForce, Limiter, Limits, memory::MemoryLimiter},
@@ -151,34 +151,8 @@ impl Rig {
     /// Accepts and pushes a job.
     pub async fn submit(&self, kind: Kind, payload: &str, change: impl FnOnce(&mut NewJob)) -> JobId {
         let now = self.stores.clock.now();
-        let mut job = NewJob {
-            id: JobId::generate(),
-            tenant: "default".into(),
-            queue: "default".into(),
-            kind,
-            target: kind.as_str().into(),
-            priority: PRIORITY_DEFAULT,
-            run_at: now,
-            start_by: None,
-            deadline: None,
-            timeout_ms: None,
-            max_attempts: MAX_ATTEMPTS_DEFAULT,
-            unique_key: None,
-            concurrency_key: None,
-            operation: None,
-            batch_id: None,
-            tags: vec![],
-            request_id: None,
-            traceparent: None,
-            idempotency: None,
-            payload: Bytes::copy_from_slice(payload.as_bytes()),
-            fallback: vec![],
-            key_id: None,
-            max_cost: None,
-            webhook: None,
-            result_ttl_ms: None,
-            accepted_at: now,
-        };
+        let mut job =
+            NewJob::new("default".into(), kind, kind.as_str().into(), Bytes::copy_from_slice(payload.as_bytes()), now);
         change(&mut job);
         let (id, run_at) = (job.id, job.run_at);
         let entry = Entry {
