@@ -35,8 +35,10 @@ random 40 | keep postgres_exporter_password
 random 40 | keep redis_password
 random 24 | keep grafana_password
 printf 'lsk_%s_%s\n' "$(random 8)" "$(random 43)" | keep admin_key
-# Where a real provider is configured, its key goes here.
+# Yours, to be written over: the key of a real provider, and who is told of alerts (monitoring/alertmanager.yml).
 printf '' | keep provider_key
+for receiver in pager_routing_key mail_password dead_mans_switch_token; do echo not-set | keep "$receiver"; done
+echo http://127.0.0.1:9/not-set | keep chat_url
 # As `longshore credential master-key` and `longshore key signing-key` make them: 32 random bytes.
 key() { printf '%s%s\n' "$1" "$(openssl rand -base64 32 | tr '+/' '-_' | tr -d '=')"; }
 key lmk_ | keep master_key

@@ -40,8 +40,9 @@ namespace_of() { sed -n 's/^namespace: *//p' "overlays/$1/kustomization.yaml"; }
 # Waits for a Job to end, well or not: `kubectl wait` alone would sit out its whole time when one fails.
 await_job() {
   local job=$1 within=$2
-  kube wait --for=condition=complete --timeout="$within" "job/$job" & local good=$!
-  kube wait --for=condition=failed --timeout="$within" "job/$job" & local bad=$!
+  # Not by way of `kube`: what is ended below has to be kubectl itself.
+  kubectl --namespace "$namespace" wait --for=condition=complete --timeout="$within" "job/$job" & local good=$!
+  kubectl --namespace "$namespace" wait --for=condition=failed --timeout="$within" "job/$job" & local bad=$!
   wait -n "$good" "$bad" || true
   kill "$good" "$bad" 2>/dev/null || true
   wait 2>/dev/null || true

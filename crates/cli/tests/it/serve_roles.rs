@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{PostgresServer, RedisServer};
 
+/// More than what lies in the journal.
+const LARGE: usize = 300_000;
+
 /// Two processes of each role.
 struct Fleet {
     apis: [Installation; 2],
@@ -19,10 +22,19 @@ impl Fleet {
     fn new(redis: &RedisServer, database: &str) -> Self {
         migrate(database);
         let folder = tempfile::tempdir().unwrap();
-        let url = redis.url();
+        // As containers are given them: secrets by file, and a folder that all of them see.
+        let files = [("journal", database), ("dispatcher", &redis.url())].map(|(name, url)| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, format!("{url}\n")).unwrap();
+            file.to_str().unwrap().to_owned()
+        });
+        let objects = format!("file:{}", folder.path().join("objects").display());
         let role = |name: &str, more: &[&str]| {
-            let shared = ["--journal", database, "--dispatcher", url.as_str()];
-            Installation::role(name, folder.path(), &[&shared, more].concat()).with("LONGSHORE_PROBE_JOBS", "true")
+            Installation::role(name, folder.path(), more)
+                .with("LONGSHORE_JOURNAL_FILE", &files[0])
+                .with("LONGSHORE_DISPATCHER_FILE", &files[1])
+                .with("LONGSHORE_OBJECTS_URL", &objects)
+                .with("LONGSHORE_PROBE_JOBS", "true")
         };
         Self {
             apis: [role("api", &[]), role("api", &[])],
@@ -109,10 +121,14 @@ async fn roles_come_up_in_any_order_and_either_api_knows_every_job() {
         process.until_ready().await;
     }
     let late = fleet.apis[0].probe(json!({"sleep_ms": 1})).await;
-    for id in [early, late] {
-        let job = ended(&fleet.apis[1], &id).await;
+    // Its payload and its result lie in objects: the worker reads the one and writes the other.
+    let large = fleet.apis[0].probe(json!({"pad": "x".repeat(LARGE), "result_bytes": LARGE})).await;
+    for id in [&early, &late, &large] {
+        let job = ended(&fleet.apis[1], id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
+    let result = fleet.apis[1].get(&format!("/v1/jobs/{large}/result")).await;
+    assert_eq!(result["data"].as_str().map(str::len), Some(LARGE));
     let metrics = fleet.schedulers[0].page("/metrics").await;
     assert!(metrics.contains("longshore_build_info{"), "{metrics}");
     assert_eq!(fleet.workers[0].status("/v1/jobs").await, Some(StatusCode::NOT_FOUND), "a worker is no API");
