@@ -169,7 +169,8 @@ mod tests {
         std::fs::write(&empty, "\n").unwrap();
         let secret = |value: &str, path: &Path| {
             let path = path.to_str().unwrap();
-            Environment::of(&[("LONGSHORE_JOURNAL", value), ("LONGSHORE_JOURNAL_FILE", path)]).secret("LONGSHORE_JOURNAL")
+            Environment::of(&[("LONGSHORE_JOURNAL", value), ("LONGSHORE_JOURNAL_FILE", path)])
+                .secret("LONGSHORE_JOURNAL")
         };
         assert_eq!(secret("", &file).unwrap().as_deref(), Some("postgres://u:hidden@h/db"));
         assert_eq!(secret("x", Path::new("")).unwrap().as_deref(), Some("x"));

@@ -34,7 +34,7 @@ use crate::{
     client::{Access, Client},
     commands::{
         Operator, audit, backup, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate,
-        op, price, queue, retention, schedule, smoke, target, tenant, webhook, worker,
+        op, price, queue, retention, schedule, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -163,8 +163,6 @@ enum Verb {
         /// Which
         shell: clap_complete::Shell,
     },
-    /// Submit a job, wait for its result and read the metrics: whether an installation works, after a deployment
-    Smoke(smoke::Args),
     /// Submit and drain probe jobs on a running installation and print rates and latencies
     Bench(bench::Args),
 }
@@ -219,10 +217,6 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Completions { shell } => completions(shell),
-        Verb::Smoke(args) => {
-            let access = client::Access { url: args.installation.clone().or(access.url.clone()), ..access.clone() };
-            on_one_core(smoke::run(&Operator { client: Client::find(&access, &env)?, out }, &args))
-        }
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
     }
 }

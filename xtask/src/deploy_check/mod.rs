@@ -110,7 +110,8 @@ fn manifests(tools: &Tools, work: &Path) -> Result<String> {
 
 fn compose(tools: &Tools, work: &Path) -> Result<String> {
     let files = ["deploy/compose.yaml", "deploy/compose.tls.yaml"];
-    let schema = |file: &Path| said(tools.program("check-jsonschema").arg("--builtin-schema=vendor.compose-spec").arg(file));
+    let schema =
+        |file: &Path| said(tools.program("check-jsonschema").arg("--builtin-schema=vendor.compose-spec").arg(file));
     for file in files {
         schema(Path::new(file))?;
     }
@@ -131,7 +132,8 @@ fn dockerfile(tools: &Tools, work: &Path) -> Result<String> {
 }
 
 fn workflows(tools: &Tools, work: &Path) -> Result<String> {
-    let schema = |file: &Path| said(tools.program("check-jsonschema").arg("--builtin-schema=vendor.github-workflows").arg(file));
+    let schema =
+        |file: &Path| said(tools.program("check-jsonschema").arg("--builtin-schema=vendor.github-workflows").arg(file));
     for entry in fs::read_dir(root().join(".github/workflows"))? {
         schema(&entry?.path())?;
     }

@@ -26,14 +26,22 @@ pub(super) const MANIFESTS: [Mistake; 8] = [
     mistake("podMetricsEndpoints:", "podMetricEndpoints:", "no field of it"),
     mistake("runAsNonRoot: true", "runAsNonRoot: false", "may run as root"),
     mistake("minVersion: VersionTLS12", "minVersion: VersionTLS10", "VersionTLS10"),
-    mistake("kind: Deployment\n    name: longshore-api\n", "kind: Deployment\n    name: longshore-app\n", "which is not there"),
+    mistake(
+        "kind: Deployment\n    name: longshore-api\n",
+        "kind: Deployment\n    name: longshore-app\n",
+        "which is not there",
+    ),
     mistake("image: longshore:unreleased", "image: longshore", "any version"),
 ];
 /// In compose.yaml.
 pub(super) const COMPOSE: [Mistake; 4] = [
     mistake("stop_grace_period: 120s", "stop_grace: 120s", "stop_grace"),
     mistake("secrets: [redis_conf, redis_password]", "secrets: [redis_conf, redis_pass]", "redis_pass"),
-    mistake("    command: [serve, worker]\n", "    command: [serve, worker]\n    container_name: worker\n", "container_name"),
+    mistake(
+        "    command: [serve, worker]\n",
+        "    command: [serve, worker]\n    container_name: worker\n",
+        "container_name",
+    ),
     mistake("./compose/loki.yml", "./compose/loki.yaml", "loki.yaml"),
 ];
 /// In the Dockerfile.

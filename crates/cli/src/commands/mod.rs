@@ -22,7 +22,6 @@ pub(crate) mod redis_snapshot;
 pub(crate) mod remote_backup;
 pub(crate) mod retention;
 pub(crate) mod schedule;
-pub(crate) mod smoke;
 pub(crate) mod target;
 pub(crate) mod tenant;
 pub(crate) mod webhook;

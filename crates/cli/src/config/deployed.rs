@@ -12,13 +12,8 @@ use super::*;
 use crate::environment::KNOWN;
 
 /// Variables that compose itself reads, and no process of ours.
-const OF_COMPOSE: [&str; 5] = [
-    "LONGSHORE_ADDRESS",
-    "LONGSHORE_IMAGE",
-    "LONGSHORE_PORT",
-    "LONGSHORE_TLS_ADDRESS",
-    "LONGSHORE_TLS_PORT",
-];
+const OF_COMPOSE: [&str; 5] =
+    ["LONGSHORE_ADDRESS", "LONGSHORE_IMAGE", "LONGSHORE_PORT", "LONGSHORE_TLS_ADDRESS", "LONGSHORE_TLS_PORT"];
 
 /// What a process does at most between the end of its drain and its own.
 const BEHIND_DRAIN: Duration = Duration::from_secs(10);

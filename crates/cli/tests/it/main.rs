@@ -23,7 +23,6 @@ mod own_handler;
 mod serve_roles;
 mod server;
 mod shared_stores;
-mod smoke;
 mod streams;
 mod tenants_shared;
 mod tls;
