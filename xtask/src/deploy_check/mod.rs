@@ -176,6 +176,25 @@ fn scripts(tools: &Tools, work: &Path) -> Result<String> {
     Ok(format!("{} of them, {seen}", scripts.len()))
 }
 
+/// What KEDA asks Prometheus, each as the rule that it could be, and what it has to come to.
+fn scaling(tools: &Tools, work: &Path) -> Result<String> {
+    let folder = root().join("deploy/kubernetes/components/autoscale-keda");
+    let object = fs::read_to_string(folder.join("scaled-object.yaml"))?;
+    let (mut rules, mut name) = (String::new(), "");
+    for line in object.lines().map(str::trim_start) {
+        if let Some(of_trigger) = line.strip_prefix("name: ") {
+            name = of_trigger;
+        } else if let Some(query) = line.strip_prefix("query: ") {
+            rules.push_str(&format!("  - record: keda:{name}\n    expr: {query:?}\n"));
+        }
+    }
+    fs::write(work.join("keda.yml"), format!("groups:\n- name: keda\n  rules:\n{rules}"))?;
+    let test = work.join("queries_test.yml");
+    fs::copy(folder.join("queries_test.yml"), &test)?;
+    said(tools.debian("promtool").args(["test", "rules"]).arg(&test))?;
+    Ok("KEDA's queries".to_owned())
+}
+
 fn monitoring(tools: &Tools, work: &Path) -> Result<String> {
     let folder = root().join("deploy/monitoring");
     // The rules where its container has them.
@@ -200,6 +219,7 @@ fn monitoring(tools: &Tools, work: &Path) -> Result<String> {
         }
         seen.push(format!("{} of promtool {}", files.len(), words.join(" ")));
     }
+    seen.push(scaling(tools, work)?);
     let alertmanager = files("alertmanager.yml")?;
     for file in &alertmanager {
         said(tools.debian("amtool").arg("check-config").arg(file))?;
