@@ -41,7 +41,7 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
     refuse_stores_of_one_process(role, &config)?;
     let certificate = if role == Role::Api { certificate::Reader::of(&config)? } else { None };
     let signals = Signals::listen()?;
-    let mut process = Process::open(config, Opening::Serve).await?;
+    let mut process = Process::open(config, Opening::Serve { is_worker: role == Role::Worker }).await?;
     // A scheduler signs webhooks with secrets that the master key opens.
     process.use_master_keys(process.config.master_keys.clone());
 
