@@ -20,7 +20,7 @@ impl Fleet {
         migrate(database);
         let folder = tempfile::tempdir().unwrap();
         // Secrets by file, as containers are given them.
-        let [journal, dispatcher] = [("journal", database), ("dispatcher", &redis.url())].map(|(name, url)| {
+        let [journal, dispatcher] = [("journal", database), ("dispatcher", redis.url().as_str())].map(|(name, url)| {
             let file = folder.path().join(name);
             std::fs::write(&file, format!("{url}\n")).unwrap();
             file.to_str().unwrap().to_owned()
