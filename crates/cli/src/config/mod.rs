@@ -3,6 +3,8 @@
 mod auth;
 pub(crate) mod backup;
 mod budgets;
+#[cfg(test)]
+mod deployed;
 mod effective;
 pub(crate) mod file;
 mod providers;
@@ -238,10 +240,14 @@ impl Config {
         let data = data.unwrap_or_else(|| DATA_DEFAULT.into());
         let listen = pick(&flags.listen, "LONGSHORE_LISTEN", file.listen.take());
         let metrics_listen = pick(&None, "LONGSHORE_METRICS_LISTEN", file.metrics_listen.take());
-        let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", None);
-        let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", None);
+        let url = |flag: &Option<String>, variable: &str| match flag {
+            Some(url) => Ok(Some(url.clone())),
+            None => env.secret(variable),
+        };
+        let journal = url(&flags.journal, "LONGSHORE_JOURNAL")?;
+        let dispatcher = url(&flags.dispatcher, "LONGSHORE_DISPATCHER")?;
         let dispatcher = stores::dispatcher(dispatcher, file.dispatcher.take())?;
-        let cache = env.get("LONGSHORE_CACHE").map(str::to_owned);
+        let cache = env.secret("LONGSHORE_CACHE")?;
         let cache = stores::cache(cache, std::mem::take(&mut file.cache), &dispatcher)?;
         let objects = pick(&None, "LONGSHORE_OBJECTS_URL", file.objects.url.take());
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
@@ -358,7 +364,7 @@ fn cors_origins(env: &Environment, file: Vec<String>) -> Result<Vec<String>, Str
 }
 
 fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretString>, String> {
-    match (env.get("LONGSHORE_ADMIN_KEY"), file) {
+    match (env.secret("LONGSHORE_ADMIN_KEY")?, file) {
         (Some(key), _) => Ok(Some(key.into())),
         (None, Some(path)) => read_secret(path).map(Some),
         (None, None) => Ok(None),
