@@ -33,7 +33,8 @@ pub(super) fn metrics() -> Result<Vec<Metric>> {
     let text = fs::read_to_string(root().join(CONTRACT))?;
     let labels = labels()?;
     let mut found = vec![];
-    for line in text.lines().map(str::trim).filter(|line| line.contains(", describe_")) {
+    let is_row = |line: &&str| line.contains(" = \"") && line.contains(", describe_");
+    for line in text.lines().map(str::trim).filter(is_row) {
         let (constant, rest) = line.split_once(" = ").context("a constant has a name")?;
         let parts: Vec<&str> = rest.splitn(4, ", ").collect();
         let [name, describe, unit, help] = parts[..] else { bail!("{CONTRACT}: `{line}` is not of the usual form") };

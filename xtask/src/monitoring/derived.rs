@@ -44,8 +44,7 @@ fn page(text: &str) -> Result<String> {
     for metric in contract::metrics()? {
         let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
         let labels = labels.join(", ");
-        table +=
-            &format!("| `{}` | {} | {} | {labels} | {} |\n", metric.name, metric.kind, metric.unit, metric.help);
+        table += &format!("| `{}` | {} | {} | {labels} | {} |\n", metric.name, metric.kind, metric.unit, metric.help);
     }
     Ok(format!("{before}{table}\n{after}"))
 }

@@ -62,6 +62,8 @@ pub(crate) fn check(arguments: &Arguments) -> Result<()> {
         let mut environment = keys.variables().to_vec();
         environment.push(("LONGSHORE_BACKUP_URL", place("backups")));
         environment.push(("LONGSHORE_BACKUP_OFFSITE", place("offsite")));
+        // Where schedulers find pg_dump.
+        environment.push(("PATH", std::env::var("PATH")?));
         let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut cluster = Cluster::start(&longshore, &borrowed).await?;
         for role in MEMBERS {

@@ -18,14 +18,26 @@ const ABSENT: &[(&str, &str)] = &[
     ("longshore_certificate_ends_timestamp_seconds", "the cluster speaks plain HTTP"),
     ("longshore_credentials_disabled_total", "no tenant has a key of its own"),
     ("longshore_journal_bytes", "told by an upkeep in its window, which is not open"),
-    ("longshore_provider_calls_total{status=\"quota\"}", "an account without money would end the load: it rests for 15 minutes"),
-    ("longshore_webhook_delivery_duration_seconds_bucket", "nobody receives webhooks: they want a master key and a public address"),
+    (
+        "longshore_provider_calls_total{status=\"quota\"}",
+        "an account without money would end the load: it rests for 15 minutes",
+    ),
+    (
+        "longshore_webhook_delivery_duration_seconds_bucket",
+        "nobody receives webhooks: they want a master key and a public address",
+    ),
     ("longshore_webhook_delivery_lag_seconds_bucket", "as above"),
-    ("pg_database_wraparound_age_datfrozenxid_seconds", "a collector that postgres_exporter has from 0.14 on; Debian has 0.11"),
+    (
+        "pg_database_wraparound_age_datfrozenxid_seconds",
+        "a collector that postgres_exporter has from 0.14 on; Debian has 0.11",
+    ),
     ("pg_stat_user_tables_n_dead_tup", "as above"),
     ("pg_stat_user_tables_n_live_tup", "as above"),
     ("probe_ssl_earliest_cert_expiry", "no blackbox_exporter runs here"),
-    ("redis_instance_info{job=~\"(.+/)?redis\",maxmemory_policy!=\"noeviction\"}", "the dispatcher's Redis does not evict"),
+    (
+        "redis_instance_info{job=~\"(.+/)?redis\",maxmemory_policy!=\"noeviction\"}",
+        "the dispatcher's Redis does not evict",
+    ),
 ];
 
 /// What Prometheus answered.
@@ -42,8 +54,7 @@ impl Answers {
     /// Asks all of it.
     pub(super) async fn ask(prometheus: &Prometheus) -> Result<Self> {
         let (count, wrong) = prometheus.rules().await?;
-        let mut answers =
-            Self { asked: 0, rules: count, firing: vec![], excused: BTreeSet::new(), findings: wrong };
+        let mut answers = Self { asked: 0, rules: count, firing: vec![], excused: BTreeSet::new(), findings: wrong };
         let (sums, alerts) = rules::read()?;
         if count != sums.len() + alerts.len() {
             answers.findings.push(format!("Prometheus has {count} rules, the file {}", sums.len() + alerts.len()));

@@ -102,7 +102,7 @@ pub(super) fn selectors(expr: &str) -> Result<Vec<String>> {
                     let end = closing(rest).context("matchers are not closed")?;
                     found.push(format!("{word}{}", &rest[..end]));
                     rest = &rest[end..];
-                } else if !rest.trim_start().starts_with('(') && !WORDS.contains(&word) && !is_duration(word) {
+                } else if !is_called(rest) && !WORDS.contains(&word) && !is_duration(word) {
                     found.push(word.to_owned());
                 }
             }
@@ -115,6 +115,11 @@ pub(super) fn selectors(expr: &str) -> Result<Vec<String>> {
 const GROUPING: [&str; 6] = ["by", "without", "on", "ignoring", "group_left", "group_right"];
 /// Its other words that are no function.
 const WORDS: [&str; 7] = ["and", "or", "unless", "offset", "bool", "inf", "nan"];
+
+/// Whether what is before this is a function, or sums up by labels.
+fn is_called(rest: &str) -> bool {
+    ["(", "by (", "without ("].iter().any(|begin| rest.trim_start().starts_with(begin))
+}
 
 fn is_word(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == ':'

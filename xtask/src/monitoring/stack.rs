@@ -30,9 +30,9 @@ const SCRAPE_EVERY: &str = "2s";
 /// A program with a port, which ends with this value.
 struct Program {
     address: String,
-    _process: Child,
-    // Also where this process is killed.
+    // Ends it also where this process is killed; dropped first, so that it ends nobody who gets the number.
     _watchdog: Watchdog,
+    _process: Child,
 }
 
 impl Program {
@@ -55,7 +55,7 @@ impl Program {
             ensure!(began.elapsed() < PATIENCE, "{name} does not listen:\n{}", fs::read_to_string(log)?);
             tokio::time::sleep(LOOK_EVERY).await;
         }
-        Ok(Self { address, _process: process, _watchdog: watchdog })
+        Ok(Self { address, _watchdog: watchdog, _process: process })
     }
 }
 
@@ -73,9 +73,8 @@ impl Prometheus {
         let log = |name: &str| folder.join(format!("{name}.log"));
         let node = Program::start("prometheus-node-exporter", listens, &[], &log("node")).await?;
         let redis_url = cluster.redis.url();
-        let of_redis = |address: &str| {
-            Ok(vec![format!("-web.listen-address={address}"), format!("-redis.addr={redis_url}")])
-        };
+        let of_redis =
+            |address: &str| Ok(vec![format!("-web.listen-address={address}"), format!("-redis.addr={redis_url}")]);
         let redis = Program::start("prometheus-redis-exporter", of_redis, &[], &log("redis")).await?;
         let source = [("DATA_SOURCE_NAME", format!("{}?sslmode=disable", cluster.database))];
         let postgres = Program::start("prometheus-postgres-exporter", listens, &source, &log("postgres")).await?;
@@ -215,9 +214,9 @@ fn against(shown: &str, known: &BTreeMap<String, contract::Metric>) -> Vec<Strin
 
 /// The names of labels such as `a="b",c="d"`.
 fn labels_of(text: &str) -> impl Iterator<Item = &str> {
-    text.split("=\"").filter_map(|part| part.rsplit(['"', ',']).next()).filter(|label| {
-        !label.is_empty() && label.chars().all(|c| c.is_ascii_lowercase() || c == '_')
-    })
+    text.split("=\"")
+        .filter_map(|part| part.rsplit(['"', ',']).next())
+        .filter(|label| !label.is_empty() && label.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
 }
 
 #[cfg(test)]
@@ -226,7 +225,10 @@ mod tests {
 
     #[test]
     fn labels_are_read_from_what_is_shown() {
-        assert_eq!(labels_of(r#"method="GET",route="/v1/jobs/{id}",le="0.5""#).collect::<Vec<_>>(), ["method", "route", "le"]);
+        assert_eq!(
+            labels_of(r#"method="GET",route="/v1/jobs/{id}",le="0.5""#).collect::<Vec<_>>(),
+            ["method", "route", "le"]
+        );
         let shown = "# TYPE a gauge\na{b=\"c d\"} 1\ne 2\n";
         assert_eq!(series(shown).collect::<Vec<_>>(), [("a", "b=\"c d\""), ("e", "")]);
         assert_eq!(encoded("a{b=\"c\"}"), "a%7Bb%3D%22c%22%7D");

@@ -122,7 +122,8 @@ fn every_metric_that_is_asked_for_exists() {
 fn every_metric_is_somewhere_to_be_seen() {
     let asked: BTreeSet<_> =
         rules::expressions().unwrap().iter().flat_map(|(_, expr)| rules::names(expr).unwrap()).collect();
-    let is_seen = |name: &str| ["", "_bucket", "_sum", "_count"].iter().any(|end| asked.contains(&format!("{name}{end}")));
+    let is_seen =
+        |name: &str| ["", "_bucket", "_sum", "_count"].iter().any(|end| asked.contains(&format!("{name}{end}")));
     let unseen: Vec<_> =
         contract::metrics().unwrap().into_iter().map(|one| one.name).filter(|name| !is_seen(name)).collect();
     assert!(unseen.is_empty(), "no alert and no panel shows {unseen:?}");
@@ -184,11 +185,15 @@ fn every_alert_has_a_page_a_row_and_two_cases() {
         };
         let cells = format!("| {wait} | {} | {acknowledge} | [page](runbooks/{name}.md) |", alert.severity);
         let row = rows.iter().find(|row| row.starts_with(&format!("| {name} |")));
-        assert!(row.is_some_and(|row| row.ends_with(&cells)), "docs/alerts.md: the row of {name} does not end `{cells}`");
+        assert!(
+            row.is_some_and(|row| row.ends_with(&cells)),
+            "docs/alerts.md: the row of {name} does not end `{cells}`"
+        );
         assert!(["critical", "warning", "none"].contains(&alert.severity.as_str()), "{name}: {}", alert.severity);
         let is_paged = alert.severity == "critical";
         assert_eq!(is_paged, alert.acknowledge == "15m", "{name}: the pager is acknowledged within 15 minutes");
-        let cases: Vec<&str> = cases.split("\n  - name: ").filter(|case| case.contains(&format!("alertname: {name}\n"))).collect();
+        let cases: Vec<&str> =
+            cases.split("\n  - name: ").filter(|case| case.contains(&format!("alertname: {name}\n"))).collect();
         let fires = cases.iter().filter(|case| case.contains("exp_labels:") && case.contains("input_series:")).count();
         let silent = cases.iter().filter(|case| case.contains("exp_alerts: []")).count();
         assert!(fires > 0 && silent > 0, "{name}: {fires} firing and {silent} silent cases");

@@ -50,7 +50,12 @@ fn line_kib(text: &str, name: &str) -> Option<u64> {
 /// The control group of version 2 that `/proc/self/cgroup` names, and those above it: each may limit what is below.
 fn groups_of(said: &str) -> Vec<PathBuf> {
     let own = said.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    Path::new(GROUPS).join(own).ancestors().take_while(|group| group.starts_with(GROUPS)).map(Path::to_path_buf).collect()
+    Path::new(GROUPS)
+        .join(own)
+        .ancestors()
+        .take_while(|group| group.starts_with(GROUPS))
+        .map(Path::to_path_buf)
+        .collect()
 }
 
 #[cfg(test)]

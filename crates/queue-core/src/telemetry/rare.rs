@@ -28,7 +28,10 @@ const OF_API: &[Rare] = &[
 ];
 
 const OF_WORKER: &[Rare] = &[
-    (ANSWERS, &[("kind", &["llm", "analysis"]), ("outcome", &["good", "repaired", "invalid", "truncated", "withheld"])]),
+    (
+        ANSWERS,
+        &[("kind", &["llm", "analysis"]), ("outcome", &["good", "repaired", "invalid", "truncated", "withheld"])],
+    ),
     (RENEW_FAILURES, &[]),
     (SETTLE_REJECTED, &[("reason", &["fenced"])]),
 ];
@@ -37,7 +40,11 @@ const OF_SCHEDULER: &[Rare] = &[
     (BACKUPS, &[("work", &["create", "verify", "drill", "prune"]), ("outcome", &["good", "failed"])]),
     (
         BUDGET_ALERTS,
-        &[("scope", &["installation", "tenant", "key"]), ("period", &["day", "month"]), ("level", &["50", "80", "100"])],
+        &[
+            ("scope", &["installation", "tenant", "key"]),
+            ("period", &["day", "month"]),
+            ("level", &["50", "80", "100"]),
+        ],
     ),
     (ORPHANS_REMOVED, &[]),
     (RECONCILED, &[]),
