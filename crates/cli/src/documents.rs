@@ -18,7 +18,7 @@ const SAMPLES: [(&str, &str); 5] = [
     ("$", ""),
 ];
 /// Programs that a runbook may begin with besides this one.
-const OTHERS: [&str; 3] = ["amtool", "curl", "redis-cli"];
+const OTHERS: [&str; 1] = ["curl"];
 /// What the API answers outside of `/v1`.
 const OUTSIDE: [&str; 6] = ["/health", "/livez", "/metrics", "/openapi.json", "/readyz", "/startupz"];
 /// Every route below `/v1`.

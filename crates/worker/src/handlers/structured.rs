@@ -339,6 +339,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_answer_is_counted_as_it_was_found() {
+        let of = |finish: &str, text: &str, after_bad_ones| {
+            let answer = ChatAnswer { finish: finish.to_owned(), text: text.to_owned(), ..ChatAnswer::default() };
+            found(&Checker::Object.check(text), &answer, after_bad_ones)
+        };
+        assert_eq!(of("stop", "{}", false), "good");
+        assert_eq!(of("stop", "{}", true), "repaired");
+        assert_eq!(of("stop", "[]", true), "invalid");
+        assert_eq!(of(CUT, "{\"a\":", false), "truncated");
+    }
+
+    #[test]
     fn a_fence_is_taken_off() {
         for text in ["{\"a\":1}", " ```json\n{\"a\":1}\n``` ", "```\n{\"a\":1}```", "```JSON5 {\"a\":1} ```"] {
             assert_eq!(unfenced(text), "{\"a\":1}");
