@@ -94,7 +94,7 @@ impl Answers {
         self.asked += 1;
         let asked = query.replace(INTERVAL.0, INTERVAL.1).replace(QUEUES.0, QUEUES.1);
         match prometheus.query(&asked).await {
-            Ok(series) if series.iter().any(|(_, value)| !value.is_nan()) => {}
+            Ok(series) if series.iter().any(|value| !value.is_nan()) => {}
             Ok(_) => match excuse(query) {
                 Some(absent) => {
                     self.excused.insert(absent.to_owned());

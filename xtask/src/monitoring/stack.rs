@@ -103,8 +103,8 @@ impl Prometheus {
         Ok(Self { server, _exporters: vec![node, redis, postgres], http: reqwest::Client::new() })
     }
 
-    /// The series of an instant query: labels and value of each.
-    pub(super) async fn query(&self, query: &str) -> Result<Vec<(Value, f64)>> {
+    /// The values of the series of an instant query.
+    pub(super) async fn query(&self, query: &str) -> Result<Vec<f64>> {
         let url = format!("http://{}/api/v1/query", self.server.address);
         let asked = self.http.post(url).header("content-type", "application/x-www-form-urlencoded");
         let answer: Value = asked.body(format!("query={}", encoded(query))).send().await?.json().await?;
@@ -114,11 +114,8 @@ impl Prometheus {
         let value = |of: &Value| of[1].as_str().and_then(|text| text.parse().ok()).unwrap_or(f64::NAN);
         let result = &answer["data"]["result"];
         Ok(match answer["data"]["resultType"].as_str() {
-            Some("vector") => {
-                let series = result.as_array().into_iter().flatten();
-                series.map(|one| (one["metric"].clone(), value(&one["value"]))).collect()
-            }
-            _ => vec![(Value::Null, value(result))],
+            Some("vector") => result.as_array().into_iter().flatten().map(|one| value(&one["value"])).collect(),
+            _ => vec![value(result)],
         })
     }
 
