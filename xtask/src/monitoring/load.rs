@@ -144,7 +144,7 @@ fn jobs(number: usize) -> Vec<Value> {
         chat(MODEL, "Say the same as ever.", &[("cache", json!({"ttl": "1h"}))]),
         json!({"queue": "vectors", "kind": "embedding", "payload": {"model": "simulated-embedding", "input": [prompt(""), "the same text"]}}),
     ];
-    if number % 5 == 0 {
+    if number.is_multiple_of(5) {
         jobs.extend([
             probe(json!({"fail": "permanent"})),
             chat(MODEL, &prompt("[[fault:invalid]]"), &wants_json),

@@ -60,11 +60,11 @@ impl Answers {
             answers.findings.push(format!("Prometheus has {count} rules, the file {}", sums.len() + alerts.len()));
         }
         for sum in &sums {
-            answers.want(prometheus, &sum.name, &sum.name).await;
+            answers.want(prometheus, &format!("{} = {}", sum.name, sum.expr), &sum.name).await;
         }
         for alert in &alerts {
             match prometheus.query(&alert.expr).await {
-                Ok(series) if !series.is_empty() => answers.firing.push(alert.name.clone()),
+                Ok(series) if !series.is_empty() => answers.firing.push(alert.describe()),
                 Ok(_) => {}
                 Err(error) => answers.findings.push(format!("{}: {error}", alert.name)),
             }
@@ -107,7 +107,8 @@ impl Answers {
 
     /// What was asked, what fires, and what was not there.
     pub(super) fn print(&self) {
-        println!("{} rules, {} queries; conditions that are met: {}", self.rules, self.asked, self.firing.join(", "));
+        println!("{} rules, {} queries; conditions that are met now:", self.rules, self.asked);
+        self.firing.iter().for_each(|alert| println!("  {alert}"));
         for (absent, why) in ABSENT.iter().filter(|(absent, _)| self.excused.contains(*absent)) {
             println!("  without {absent}: {why}");
         }

@@ -1,11 +1,10 @@
 //! Alerts and recorded sums as they stand in `alerts.yml`, and the names of metrics in an expression. The file is read by its lines,
 //! whose form promtool keeps right; nothing here is a parser of YAML.
 
-use std::{collections::BTreeSet, fs};
+use std::fs;
 
 use anyhow::{Context, Result, ensure};
 
-use super::dashboards;
 use crate::root;
 
 pub(super) const RULES: &str = "deploy/monitoring/alerts.yml";
@@ -29,6 +28,16 @@ pub(super) struct Alert {
 pub(super) struct Sum {
     pub(super) name: String,
     pub(super) expr: String,
+}
+
+impl Alert {
+    /// For people who see it fire.
+    pub(super) fn describe(&self) -> String {
+        let Self { name, wait, severity, acknowledge, page, .. } = self;
+        let wait = if wait.is_empty() { "at once" } else { wait };
+        let within = if acknowledge.is_empty() { "never" } else { acknowledge };
+        format!("{name} ({severity}, fires after: {wait}, acknowledged within: {within}): {page}")
+    }
 }
 
 /// Everything in the file.
@@ -64,11 +73,12 @@ fn unquoted(text: &str) -> String {
 }
 
 /// Every expression of rules and dashboards, with where it stands.
+#[cfg(test)]
 pub(super) fn expressions() -> Result<Vec<(String, String)>> {
     let (sums, alerts) = read()?;
     let mut all: Vec<_> = sums.into_iter().map(|sum| (sum.name, sum.expr)).collect();
     all.extend(alerts.into_iter().map(|alert| (alert.name, alert.expr)));
-    for dashboard in dashboards::read()? {
+    for dashboard in super::dashboards::read()? {
         for panel in &dashboard.panel {
             let place = format!("{}, {}", dashboard.uid, panel.title);
             all.extend(panel.queries.iter().map(|(query, _)| (place.clone(), query.clone())));
@@ -147,7 +157,8 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 /// The metrics of an expression.
-pub(super) fn names(expr: &str) -> Result<BTreeSet<String>> {
+#[cfg(test)]
+pub(super) fn names(expr: &str) -> Result<std::collections::BTreeSet<String>> {
     let name = |selector: String| selector.split('{').next().unwrap_or_default().to_owned();
     Ok(selectors(expr)?.into_iter().map(name).collect())
 }
