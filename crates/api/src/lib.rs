@@ -53,6 +53,7 @@ use queue_core::{
     retention::Policy,
     route::Routes,
     stores::{Check, Stores},
+    upkeep::{Thresholds, Window},
 };
 
 pub use monitor::{Monitor, serve_monitor};
@@ -119,6 +120,12 @@ pub struct Settings {
     pub backups: bool,
     /// How long what is kept, as the schedulers are told, too.
     pub retention: Policy,
+    /// When the journal is looked after, likewise.
+    pub window: Window,
+    /// Whether an operator has named that window: then it is announced.
+    pub announces_window: bool,
+    /// When a chore of its upkeep is due, likewise.
+    pub upkeep: Thresholds,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -136,6 +143,9 @@ impl Default for Settings {
             outbound: Allowed::default(),
             backups: false,
             retention: Policy::default(),
+            window: Window::default(),
+            announces_window: false,
+            upkeep: Thresholds::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -87,6 +87,12 @@ names! {
     RETENTION_REMOVED = "retention_removed_total", describe_counter, Unit::Count, "What was taken away for its age, by class and unit (rows, partitions, operations).";
     RETENTION_LAST_RUN = "retention_last_run_timestamp_seconds", describe_gauge, Unit::Seconds, "When this process last took away what was old.";
     RETENTION_FAILURES = "retention_failures_total", describe_counter, Unit::Count, "Classes of which a run could not take away what was old, by class.";
+    UPKEEP_CHORES = "upkeep_chores_total", describe_counter, Unit::Count, "Chores of the journal's upkeep, by chore and outcome (done, failed, no_right).";
+    UPKEEP_FREED = "upkeep_freed_bytes_total", describe_counter, Unit::Bytes, "Bytes that chores have given back, by chore.";
+    JOURNAL_BYTES = "journal_bytes", describe_gauge, Unit::Bytes, "Size of the journal on disk, as the last upkeep found it.";
+    ALERTS = "alerts", describe_gauge, Unit::Count, "What is wrong now, by alert: stuck-jobs, quota, maintenance, certificate, clock.";
+    CLOCK_SKEW = "clock_skew_seconds", describe_gauge, Unit::Seconds, "How far a server's clock is ahead of this process', by server.";
+    ORPHANS_REMOVED = "orphan_objects_removed_total", describe_counter, Unit::Count, "Objects that nothing named and that were deleted.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
     PROCESS_MEMORY = "process_memory_bytes", describe_gauge, Unit::Bytes, "Memory of this process that is resident.";
     PROCESS_MEMORY_LIMIT = "process_memory_limit_bytes", describe_gauge, Unit::Bytes, "What it may have: the tightest limit of its control groups, or else what the machine has.";

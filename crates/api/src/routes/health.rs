@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    Settings,
     app::Shared,
     health::OK,
     problem::{Cause, Problem},
@@ -37,6 +38,21 @@ pub(crate) struct Report {
     version: String,
     /// Each part: `ok`, or a few words on what is wrong.
     checks: BTreeMap<String, String>,
+    /// The next window in which the journal is looked after, from a day before it on, where an operator has named one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance_window: Option<Announced>,
+}
+
+/// A window that is near or open.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MaintenanceWindow)]
+pub(crate) struct Announced {
+    /// When it begins.
+    #[schema(value_type = String, format = DateTime)]
+    begins_at: Timestamp,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    ends_at: Timestamp,
 }
 
 fn fine() -> Response {
@@ -71,6 +87,15 @@ pub(crate) async fn startupz(State(app): State<Shared>) -> Result<Response, Prob
     app.health.journal(&app.api).await.map_err(not_ready)?;
     app.health.dispatcher(&app.api).await.map_err(not_ready)?;
     Ok(fine())
+}
+
+/// How early a window is announced.
+const ANNOUNCED_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// The window that an operator has named, once it is near.
+fn announced(settings: &Settings, now: Timestamp) -> Option<Announced> {
+    let (begins_at, ends_at) = settings.window.next(now);
+    (settings.announces_window && begins_at.since_ms(now) <= ANNOUNCED_MS).then_some(Announced { begins_at, ends_at })
 }
 
 fn not_ready(reason: impl Into<String>) -> Problem {
@@ -109,6 +134,12 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
         (false, true) => (StatusCode::OK, "healthy"),
         (false, false) => (StatusCode::OK, "degraded"),
     };
-    let report = Report { status, timestamp: app.now(), version: api.settings.version.clone(), checks };
+    let report = Report {
+        status,
+        timestamp: app.now(),
+        version: api.settings.version.clone(),
+        checks,
+        maintenance_window: announced(&api.settings, app.now()),
+    };
     (code, [(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
 }

@@ -34,6 +34,7 @@ mod sql;
 mod tenant;
 mod text;
 mod transaction;
+mod upkeep;
 mod vault;
 mod webhooks;
 
