@@ -11,6 +11,7 @@ mod deploy_check;
 mod docs;
 mod economics;
 mod faults;
+mod monitoring;
 mod suite;
 mod table;
 mod tidy;
@@ -68,6 +69,11 @@ enum Verb {
         #[arg(long, default_value_t = 2_000)]
         jobs: usize,
     },
+    /// Writes what follows from other files: the table of docs/metrics.md from the sources, Grafana's dashboards from their list.
+    Generate,
+    /// Runs a cluster under load beside Debian's Prometheus with our rules: every expression of alerts and dashboards is asked, every
+    /// process' metrics are checked, and the rules' cases are run. Takes some minutes; installs Prometheus and its exporters.
+    MonitoringCheck(monitoring::Arguments),
     /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
     Deny,
 }
@@ -83,6 +89,8 @@ fn main() -> ExitCode {
         Verb::Contract(arguments) => contract::run(&arguments),
         Verb::DeployCheck => deploy_check::run(),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
+        Verb::Generate => monitoring::write(),
+        Verb::MonitoringCheck(arguments) => monitoring::check(&arguments),
         Verb::Deny => suite::deny(),
     };
     match outcome {

@@ -31,6 +31,8 @@ pub fn router(api: Api) -> Router {
 /// over TLS where a certificate is given. [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken) {
     announce_build(&api.settings.version);
+    telemetry::begin_rare(telemetry::Part::Api);
+    metrics::gauge!(telemetry::SSE_CONNECTIONS).set(0.0);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));
     let (bounds, tls) = (api.settings.bounds.clone(), api.tls.clone());
     if let Some(tls) = &tls {

@@ -8,6 +8,8 @@ mod client;
 mod commands;
 mod config;
 mod data;
+#[cfg(test)]
+mod documents;
 mod environment;
 mod failure;
 mod greeting;

@@ -9,6 +9,10 @@ use metrics::{SharedString, Unit, describe_counter, describe_gauge, describe_his
 
 use crate::ledger::{Nanousd, SavedBy};
 
+mod rare;
+
+pub use rare::{Part, begin_rare};
+
 macro_rules! names {
     ($($(#[$doc:meta])* $constant:ident = $name:literal, $describe:ident, $unit:expr, $help:literal;)*) => {
         $($(#[$doc])* #[doc = $help] pub const $constant: &str = concat!("longshore_", $name);)*
@@ -34,6 +38,8 @@ names! {
     ATTEMPTS = "attempts_total", describe_counter, Unit::Count, "Attempts ended, by kind, outcome and error class.";
     RECOVERIES = "recoveries_total", describe_counter, Unit::Count, "Leases that ended without a settle, by reason.";
     JOURNAL_COMMIT = "journal_commit_seconds", describe_histogram, Unit::Seconds, "Time of one journal transaction.";
+    JOURNAL_CONNECTIONS = "journal_connections", describe_gauge, Unit::Count, "Connections to a journal on a server, by pool (own, tenant: callers of tenants) and state (busy, idle), sampled each second.";
+    JOURNAL_CONNECTIONS_MAX = "journal_connections_max", describe_gauge, Unit::Count, "Connections that a pool may have, by pool.";
     JOURNAL_BATCH = "journal_batch_rows", describe_histogram, Unit::Count, "Requests in one journal transaction.";
     OPERATION_JOBS = "operation_jobs_total", describe_counter, Unit::Count, "Jobs that operations were done to, by action.";
     SCHEDULE_TICKS = "schedule_ticks_total", describe_counter, Unit::Count, "Ticks of schedules, by outcome: submitted, backfilled, overlapped, missed, refused; delayed for each try that has to be repeated.";
@@ -42,7 +48,7 @@ names! {
     REBUILD = "rebuild_seconds", describe_histogram, Unit::Seconds, "Time to rebuild the dispatcher from the journal.";
     RENEW_FAILURES = "lease_renew_failures_total", describe_counter, Unit::Count, "Leases that could not be renewed.";
     WORKER_SLOTS = "worker_slots", describe_gauge, Unit::Count, "Slots of this worker, by state (busy, free).";
-    BUDGET_ALERTS = "budget_alerts_total", describe_counter, Unit::Count, "Levels that budgets have reached, once a period each, by level in percent.";
+    BUDGET_ALERTS = "budget_alerts_total", describe_counter, Unit::Count, "Levels that budgets have reached, once a period each, by scope (installation, tenant, key), period (day, month) and level in percent.";
     CLAIM_PROGRESS = "claim_loop_last_progress_timestamp_seconds", describe_gauge, Unit::Seconds, "When the claim loop last completed a step.";
     DEAD_LETTERS = "dead_letters", describe_gauge, Unit::Count, "Dead letters now, by queue.";
     PROVIDER_CALLS = "provider_calls_total", describe_counter, Unit::Count, "Provider calls, by provider, model and status.";
@@ -52,6 +58,7 @@ names! {
     COST_USD = "cost_usd_total", describe_counter, Unit::Count, "Spend in US dollars, by provider, model and kind.";
     COST_UNKNOWN = "cost_unknown_total", describe_counter, Unit::Count, "Calls whose price is unknown, by provider and model.";
     JOB_COST = "job_cost_usd", describe_histogram, Unit::Count, "Cost of a succeeded job in US dollars.";
+    ANSWERS = "answers_total", describe_counter, Unit::Count, "Answers of chat models as their checks found them, by kind and outcome: good; repaired (good, after bad ones), invalid (not of the form that was asked for), truncated (cut at the token limit), withheld (filtered or declined).";
     CREDENTIAL_REFUSALS = "credential_refusals_total", describe_counter, Unit::Count, "Calls that were refused with a tenant's own key, by provider.";
     CREDENTIALS_DISABLED = "credentials_disabled_total", describe_counter, Unit::Count, "Keys of tenants that were disabled because their provider refused them, by provider.";
     CREDENTIALS_UNREADABLE = "credentials_unreadable", describe_gauge, Unit::Count, "Keys of tenants that this process cannot read: their master key is not here.";
@@ -87,6 +94,8 @@ names! {
     CLOCK_SKEW = "clock_skew_seconds", describe_gauge, Unit::Seconds, "How far a server's clock is ahead of this process', by server.";
     ORPHANS_REMOVED = "orphan_objects_removed_total", describe_counter, Unit::Count, "Objects that nothing named and that were deleted.";
     SSE_CONNECTIONS = "sse_connections", describe_gauge, Unit::Count, "Open event streams.";
+    PROCESS_MEMORY = "process_memory_bytes", describe_gauge, Unit::Bytes, "Memory of this process that is resident.";
+    PROCESS_MEMORY_LIMIT = "process_memory_limit_bytes", describe_gauge, Unit::Bytes, "What it may have: the tightest limit of its control groups, or else what the machine has.";
     BUILD_INFO = "build_info", describe_gauge, Unit::Count, "1, labelled with the version.";
 }
 

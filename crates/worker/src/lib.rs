@@ -38,6 +38,7 @@ use queue_core::{
     ids::{Name, SessionId},
     job::Kind,
     journal::{JournalError, WorkerSession},
+    telemetry,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -105,6 +106,7 @@ impl Worker {
     /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
     /// given back without spending an attempt. Store errors never end it.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), JournalError> {
+        telemetry::begin_rare(telemetry::Part::Worker);
         let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
         let stores = self.around.stores.clone();
         let session = self.session;

@@ -23,6 +23,8 @@ use crate::{
     root, run as run_command,
 };
 
+pub(crate) use backup::Keys;
+
 /// Jobs of the two rebuilds, and the seconds that each may take.
 const REBUILDS: [(usize, f64); 2] = [(100_000, 5.0), (1_000_000, 30.0)];
 /// Seconds from a flush to the first old job in a worker's hands.

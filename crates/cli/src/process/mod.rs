@@ -3,6 +3,7 @@
 
 mod end;
 mod ready;
+mod vitals;
 mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -79,7 +80,7 @@ impl Process {
         tenants::keep(&config, &stores).await?;
         let credentials = Credentials::of(stores.vault.clone());
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
-        Ok(Self {
+        let mut process = Self {
             credentials: Arc::new(credentials),
             tls: None,
             tokens: Arc::default(),
@@ -99,7 +100,17 @@ impl Process {
             config,
             stores,
             metrics,
-        })
+        };
+        process.watch_itself();
+        Ok(process)
+    }
+
+    /// Tells the metrics what this process itself uses, until it ends.
+    fn watch_itself(&mut self) {
+        let end = self.clockwork_end.clone();
+        self.clockwork.spawn(async move {
+            end.run_until_cancelled(vitals::keep()).await;
+        });
     }
 
     /// Reads the master keys of tenants' own provider keys, and keeps what is known of both fresh. Where they are missing or
