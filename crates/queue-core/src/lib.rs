@@ -27,6 +27,8 @@ pub mod ledger;
 pub mod limiter;
 pub mod operations;
 pub mod payload;
+pub mod private;
+pub mod progress;
 pub mod request_limits;
 pub mod retention;
 pub mod retry;

@@ -125,7 +125,7 @@ impl Watch {
                 let (spent, of) = (alert.measure.show(alert.spent), alert.measure.show(alert.budget));
                 metrics::counter!(telemetry::BUDGET_ALERTS, "level" => alert.level.to_string()).increment(1);
                 tracing::warn!(
-                    scope = %scope, level = alert.level, period = alert.period.as_str(), spent, budget = of,
+                    scope = %scope, percent = alert.level, period = alert.period.as_str(), spent, budget = of,
                     "a budget has reached a level"
                 );
             }

@@ -22,7 +22,9 @@ impl Fleet {
         let url = redis.url();
         let role = |name: &str, more: &[&str]| {
             let shared = ["--journal", database, "--dispatcher", url.as_str()];
-            Installation::role(name, folder.path(), &[&shared, more].concat()).with("LONGSHORE_PROBE_JOBS", "true")
+            let role = Installation::role(name, folder.path(), &[&shared, more].concat());
+            // Nobody balances over them, so nobody has to be told.
+            role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_STOP_WAIT", "100ms")
         };
         Self {
             apis: [role("api", &[]), role("api", &[])],

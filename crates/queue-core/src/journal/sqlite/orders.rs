@@ -1,4 +1,4 @@
-//! What operators order: maintenance, and workers that drain.
+//! What operators order: maintenance, workers that drain, what is logged.
 
 use async_trait::async_trait;
 use rusqlite::params;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ids::SessionId,
-    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+    journal::{JournalError, LogLevel, Maintenance, Orders, WorkerOrders},
 };
 
 #[async_trait]
@@ -33,8 +33,32 @@ impl Orders for SqliteJournal {
         self.writer.submit(1, maintenance, set_maintenance).await
     }
 
-    async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
+    async fn set_log_level(batch: &mut Batch<'_>, level: &Option<LogLevel>) -> rusqlite::Result<()> {
+        let filter = level.as_ref().map(|level| level.filter.as_str());
+        let until = level.as_ref().and_then(|level| level.until).map(|until| until.0);
+        batch.sql.execute(Write::LogLevelSet, params![filter, until])?;
+        Ok(())
+    }
+
+    fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
         self.writer.submit(1, (worker, drain), order_drain).await
+    }
+
+    async fn log_level(&self) -> Result<Option<LogLevel>, JournalError> {
+        self.readers
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(read::LOG_LEVEL)?;
+                statement.query_row([], |row| {
+                    let mut cells = Cells::of(row, 0);
+                    let (filter, until) = (cells.next::<Option<String>>()?, cells.time_if_any()?);
+                    Ok(filter.map(|filter| LogLevel { filter, until }))
+                })
+            })
+            .await
+    }
+
+    async fn set_log_level(&self, level: Option<LogLevel>) -> Result<(), JournalError> {
+        self.writer.submit(1, level, set_log_level).await
     }
 
     async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {
