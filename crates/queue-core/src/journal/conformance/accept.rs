@@ -244,7 +244,7 @@ pub async fn any_text_and_any_bytes_survive(fixture: &dyn Fixture) {
         batch_id: Some(odd.into()),
         tags: vec![odd.into(), String::new()],
         idempotency: Some(Idempotency { owner: "acme".into(), key: odd.into(), fingerprint: [0; 32], item: 0 }),
-        payload: payload.clone(),
+        payload: payload.clone().into(),
         ..job()
     };
     accept_new(&store, &sent).await;

@@ -33,14 +33,7 @@ impl Orders for SqliteJournal {
         self.writer.submit(1, maintenance, set_maintenance).await
     }
 
-    async fn set_log_level(batch: &mut Batch<'_>, level: &Option<LogLevel>) -> rusqlite::Result<()> {
-        let filter = level.as_ref().map(|level| level.filter.as_str());
-        let until = level.as_ref().and_then(|level| level.until).map(|until| until.0);
-        batch.sql.execute(Write::LogLevelSet, params![filter, until])?;
-        Ok(())
-    }
-
-    fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
+    async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
         self.writer.submit(1, (worker, drain), order_drain).await
     }
 
@@ -82,6 +75,13 @@ fn maintenance(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Maintenance>> {
 fn set_maintenance(batch: &mut Batch<'_>, order: &Option<Maintenance>) -> rusqlite::Result<()> {
     let (since, reason) = order.as_ref().map(|order| (order.since.0, order.reason.as_deref())).unzip();
     batch.sql.execute(Write::MaintenanceSet, params![since, reason.flatten()])?;
+    Ok(())
+}
+
+fn set_log_level(batch: &mut Batch<'_>, level: &Option<LogLevel>) -> rusqlite::Result<()> {
+    let filter = level.as_ref().map(|level| level.filter.as_str());
+    let until = level.as_ref().and_then(|level| level.until).map(|until| until.0);
+    batch.sql.execute(Write::LogLevelSet, params![filter, until])?;
     Ok(())
 }
 
