@@ -72,6 +72,7 @@ BEGIN
     WHERE right(t.name, length(replace(e.tenant, ':', '%3A')) + 2) = ':@' || replace(e.tenant, ':', '%3A');
     DELETE FROM webhook_circuits c USING erasures e
     WHERE right(c.circuit, length(replace(e.tenant, ':', '%3A')) + 2) = ':@' || replace(e.tenant, ':', '%3A');
+    DELETE FROM webhook_circuits c USING erasures e WHERE c.circuit = 'alert:quota:' || e.tenant;
     DELETE FROM tenants t USING erasures e WHERE t.name = e.tenant;
 END $$;
 

@@ -34,6 +34,8 @@ BEGIN
     RETURN dropped;
 END $$;
 REVOKE ALL ON FUNCTION drop_partitions(bigint) FROM PUBLIC;
+DO $$ BEGIN WHILE retention_reclaim() LOOP END LOOP; END $$;
+DROP FUNCTION retention_reclaim();
 DROP FUNCTION retention_drop(text, bigint, bigint);
 DROP FUNCTION retention_days(bigint);
 DROP TRIGGER late_end_noted ON settled_jobs;

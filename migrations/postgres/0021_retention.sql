@@ -108,9 +108,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- Drops the table of a day, if all that is in it ended before `cutoff_ms` and no job of the day may run again. Returns its size in
--- bytes; NULL where it is kept, or is not there. One table a transaction. Whoever works beside it waits behind the lock on the whole table,
--- so that is asked for a moment only, and nothing else is waited for: one that is in use makes this fail, to be tried again much later.
+-- Takes the table of a day out of its parent, if all that is in it ended before `cutoff_ms` and no job of the day may run again: nobody sees
+-- its rows any more. Returns its size in bytes; NULL where it is kept, or is not there. One table a transaction. Whoever works beside
+-- it waits behind the lock on the whole table, so that is asked for a moment only, and nothing else is waited for: one that is in use
+-- makes this fail, to be tried again much later. For the same reason the commit does not wait for the disk: a crash may bring
+-- the day back, and it goes again.
 CREATE FUNCTION retention_drop(part text, day_ms bigint, cutoff_ms bigint) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '50ms' AS $$
 DECLARE
@@ -124,7 +126,7 @@ BEGIN
     END IF;
     -- Nobody can put a row into the day from here on, so what is looked at stays true.
     EXECUTE format('LOCK TABLE ONLY %I IN ACCESS EXCLUSIVE MODE', part);
-    IF to_regclass(leaf) IS NULL
+    IF NOT EXISTS (SELECT 1 FROM pg_inherits i WHERE i.inhrelid = to_regclass(leaf) AND i.inhparent = to_regclass(part))
        OR EXISTS (SELECT 1 FROM jobs WHERE id >= first_id_of(its_day) AND id < first_id_of(its_day + 1))
        OR EXISTS (SELECT 1 FROM late_ends l WHERE l.day = its_day AND l.ends_at >= cutoff_ms) THEN
         RETURN NULL;
@@ -132,12 +134,38 @@ BEGIN
     -- An autovacuum of one of them is not waited for. What a day's table goes from, the default one is told.
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', part || '_default');
     EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE NOWAIT', leaf);
+    PERFORM set_config('synchronous_commit', 'off', true);
     bytes := pg_total_relation_size(to_regclass(leaf));
-    EXECUTE format('DROP TABLE %I', leaf);
+    EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', part, leaf);
+    EXECUTE format('COMMENT ON TABLE %I IS %L', leaf, 'taken out by retention');
     RETURN bytes;
 END $$;
 
--- Dropped days are dropped by the function above, which looks at what it drops.
+-- Drops a table that was taken out above, also of whoever died before this, and says whether there was one: nobody works in it, so
+-- nobody waits. One at a time: a disk that forgets a large file has little time for anybody else. What somebody has taken out by hand has
+-- no such mark and stays; what is in use is left to another time.
+CREATE FUNCTION retention_reclaim() RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '50ms' AS $$
+DECLARE
+    leaf regclass;
+BEGIN
+    FOR leaf IN
+        SELECT c.oid FROM pg_class c
+        WHERE c.relnamespace = (SELECT j.relnamespace FROM pg_class j WHERE j.oid = to_regclass('settled_jobs'))
+              AND c.relkind = 'r' AND NOT c.relispartition AND c.relname ~ '^(settled_jobs|payloads|attempts|memos)_[0-9]{8}$'
+              AND obj_description(c.oid, 'pg_class') = 'taken out by retention'
+    LOOP
+        BEGIN
+            EXECUTE format('DROP TABLE %s', leaf);
+            RETURN TRUE;
+        EXCEPTION
+            WHEN lock_not_available OR undefined_table THEN CONTINUE;
+        END;
+    END LOOP;
+    RETURN FALSE;
+END $$;
+
+-- Days go by the functions above, which look at what they drop.
 DROP FUNCTION drop_partitions(bigint);
 
 -- Up to where the audit log was taken out, after it was written to objects: its last row that is not here, and how many there were.
@@ -197,5 +225,5 @@ BEGIN
 END $$;
 
 -- They act with the owner's rights, so not everybody may call them.
-REVOKE ALL ON FUNCTION retention_days(bigint), retention_drop(text, bigint, bigint),
+REVOKE ALL ON FUNCTION retention_days(bigint), retention_drop(text, bigint, bigint), retention_reclaim(),
                        audit_raise_floor(integer, bigint, bytea, bigint, text, bytea, bigint), audit_forget(bigint) FROM PUBLIC;

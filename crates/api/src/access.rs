@@ -148,6 +148,8 @@ const TABLE: &[Row] = &[
     on("POST /v1/backups", Admin, "backups:write", Everywhere),
     on("GET /v1/backups/{id}", Operator, "backups:read", Everywhere),
     on("POST /v1/backups/{id}/verify", Admin, "backups:write", Everywhere),
+    on("GET /v1/maintenance/report", Operator, "system:read", Everywhere),
+    on("POST /v1/maintenance/run", Operator, "system:write", Everywhere),
     on("GET /v1/retention", Operator, "system:read", Everywhere),
     on("POST /v1/retention/run", Operator, "system:write", Everywhere),
     on("GET /v1/operations", Operator, "operations:read", Everywhere),

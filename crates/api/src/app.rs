@@ -56,6 +56,8 @@ pub(crate) struct App {
     pub(crate) bulk: Semaphore,
     /// Room for compressed bodies.
     pub(crate) unpacking: Semaphore,
+    /// Room for a run of chores.
+    pub(crate) chores: Arc<Semaphore>,
     /// Settings are read, changed and written back: one change at a time.
     pub(crate) settings_edits: Mutex<()>,
     /// Changes that are being made and written into the audit log.
@@ -85,6 +87,7 @@ impl App {
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
             unpacking: Semaphore::new(UNPACKED_MAX),
+            chores: Arc::new(Semaphore::new(1)),
             settings_edits: Mutex::new(()),
             changes: TaskTracker::new(),
             shutdown,

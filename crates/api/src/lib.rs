@@ -54,6 +54,7 @@ use queue_core::{
     retention::Policy,
     route::Routes,
     stores::{Check, Stores},
+    upkeep::{Thresholds, Window},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -125,6 +126,12 @@ pub struct Settings {
     pub backups: bool,
     /// How long what is kept, as the schedulers are told, too.
     pub retention: Policy,
+    /// When the journal is looked after, likewise.
+    pub window: Window,
+    /// Whether an operator has named that window: then it is announced.
+    pub announces_window: bool,
+    /// When a chore of its upkeep is due, likewise.
+    pub upkeep: Thresholds,
     /// The version that `/health` and `/openapi.json` name.
     pub version: String,
 }
@@ -142,6 +149,9 @@ impl Default for Settings {
             outbound: Allowed::default(),
             backups: false,
             retention: Policy::default(),
+            window: Window::default(),
+            announces_window: false,
+            upkeep: Thresholds::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

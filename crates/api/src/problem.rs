@@ -41,6 +41,8 @@ pub(crate) enum Cause {
     OperationRunning,
     OperationEnded,
     RetentionHeld,
+    ChoreRunning,
+    NotOwner,
     QueueDraining,
     TenantErased,
     TenantOperates,
@@ -97,6 +99,8 @@ impl Cause {
             Self::TenantErased => (StatusCode::FORBIDDEN, "tenant-erased", "The tenant was erased"),
             Self::TenantOperates => (StatusCode::CONFLICT, "tenant-operates", "Keys of operators belong to the tenant"),
             Self::OperationEnded => (StatusCode::CONFLICT, "operation-ended", "The operation has ended"),
+            Self::ChoreRunning => (StatusCode::CONFLICT, "chore-running", "Somebody looks after the journal already"),
+            Self::NotOwner => (StatusCode::CONFLICT, "not-owner", "This role may not look after the journal"),
             Self::RetentionHeld => (StatusCode::CONFLICT, "retention-held", "Nothing is taken away for its age"),
             Self::IdempotencyInFlight => {
                 (StatusCode::CONFLICT, "idempotency-in-flight", "A request with this key is still being accepted")

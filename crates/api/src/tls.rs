@@ -57,6 +57,11 @@ impl Tls {
         Ok(())
     }
 
+    /// When what is shown ends.
+    pub fn ends_at(&self) -> Timestamp {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).ends_at
+    }
+
     /// The pair that should be shown is the one that is.
     pub fn still_right(&self) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
@@ -69,7 +74,7 @@ impl Tls {
 
     /// The gauge that says until when what is shown holds.
     pub(crate) fn announce(&self) {
-        let ends_at = self.shown.read().unwrap_or_else(PoisonError::into_inner).ends_at;
+        let ends_at = self.ends_at();
         metrics::gauge!(telemetry::CERTIFICATE_ENDS).set(ends_at.0 as f64 / 1_000.0);
     }
 
@@ -84,14 +89,14 @@ impl Tls {
         if let Some(trouble) = &*self.trouble.lock().unwrap_or_else(PoisonError::into_inner) {
             return Err(format!("the one before is shown, since the new one is wrong: {trouble}"));
         }
-        let ends_at = self.shown.read().unwrap_or_else(PoisonError::into_inner).ends_at;
+        let ends_at = self.ends_at();
         if now >= ends_at { Err(format!("it has ended at {ends_at}")) } else { Ok(()) }
     }
 }
 
 impl fmt::Debug for Tls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ends_at = self.shown.read().unwrap_or_else(PoisonError::into_inner).ends_at;
+        let ends_at = self.ends_at();
         f.debug_struct("Tls").field("ends_at", &ends_at).finish_non_exhaustive()
     }
 }

@@ -10,6 +10,7 @@ use queue_core::{
         postgres::{self, PostgresJournal},
         sqlite::{self, SqliteJournal},
     },
+    location::Location,
     time::{Clock, SystemClock},
 };
 use serde_json::Value;
@@ -69,12 +70,12 @@ pub(crate) fn setup(config: &Config) -> Result<Setup, Failure> {
 /// Where archives are: what is named, or what `up` has made in its data folder.
 fn objects(config: &Config) -> Result<Option<Objects>, Failure> {
     let of_up = config.data.join("objects");
-    let folder = match (&config.objects, &config.journal) {
+    let location = match (&config.objects, &config.journal) {
         (Some(named), _) => named.clone(),
-        (None, Journal::Sqlite(_)) if of_up.is_dir() => of_up,
+        (None, Journal::Sqlite(_)) if of_up.is_dir() => Location::Folder(of_up),
         (None, _) => return Ok(None),
     };
-    Objects::folder(&folder).map(Some).map_err(stores::cannot_start("the folder of archives"))
+    Objects::open(&location, &config.buckets).map(Some).map_err(stores::cannot_start("the place of objects"))
 }
 
 /// Beside the journal's file: where there is room for one of its size.

@@ -4,6 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use api::Tls;
+use queue_core::time::Timestamp;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -76,6 +77,13 @@ impl Reader {
             told = trouble;
         }
     }
+}
+
+/// When the certificate in these files ends, as far as this process may read them.
+pub(crate) fn end_of(files: &TlsFiles) -> Option<Timestamp> {
+    let pair = read(files).inspect_err(|why| tracing::debug!(why, "a certificate is not watched")).ok()?;
+    let tls = Tls::new(&pair.chain, &pair.key);
+    tls.inspect_err(|why| tracing::debug!(why, "a certificate is not watched")).ok().map(|tls| tls.ends_at())
 }
 
 fn read(files: &TlsFiles) -> Result<Pair, String> {

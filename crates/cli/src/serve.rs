@@ -42,16 +42,12 @@ impl Role {
 }
 
 /// Runs one role until a signal comes or it breaks.
-pub(crate) async fn run(role: Role, mut config: Config, out: Output) -> Outcome {
+pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
     let levels = logs::install(&config);
-    if role == Role::Worker {
-        // It touches no archive, and need not see the folder.
-        config.objects = None;
-    }
     refuse_stores_of_one_process(role, &config)?;
     let certificate = if role == Role::Api { certificate::Reader::of(&config)? } else { None };
     let signals = Signals::listen()?;
-    let mut process = Process::open(config, Opening::Serve).await?;
+    let mut process = Process::open(config, Opening::Serve { is_worker: role == Role::Worker }).await?;
     process.obey_log_levels(levels);
     // A scheduler signs webhooks with secrets that the master key opens.
     process.use_master_keys(process.config.master_keys.clone());

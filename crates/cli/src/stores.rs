@@ -18,6 +18,7 @@ use queue_core::{
         sqlite::SqliteJournal,
     },
     limiter::{Limiter, away::Steadfast, memory::MemoryLimiter, redis::RedisLimiter},
+    location::Location,
     request_limits::{
         RequestLimits, fleet::FleetRequestLimits, memory::MemoryRequestLimits, redis::RedisRequestLimits,
     },
@@ -41,7 +42,10 @@ pub(crate) enum Opening {
         leases: PathBuf,
     },
     /// `serve`: a schema that this program does not know is refused, since other processes may run on it.
-    Serve,
+    Serve {
+        /// Whether the place of objects must be there as others have it.
+        is_worker: bool,
+    },
 }
 
 /// Opens the journal, the dispatcher and the events.
@@ -108,14 +112,25 @@ async fn with(
     })
 }
 
-/// Processes that share stores share objects only where somebody says which folder; `up` is alone.
+/// Processes that share stores share objects only where somebody says where; `up` is alone.
 fn open_objects(config: &Config, opening: &Opening) -> Result<Option<Objects>, Failure> {
-    let folder = match (&config.objects, opening) {
+    let location = match (&config.objects, opening) {
         (Some(named), _) => named.clone(),
-        (None, Opening::Up { .. }) => config.data.join("objects"),
-        (None, Opening::Serve) => return Ok(None),
+        (None, Opening::Up { .. }) => Location::Folder(config.data.join("objects")),
+        (None, Opening::Serve { .. }) => return Ok(None),
     };
-    Objects::folder(&folder).map(Some).map_err(cannot_start("the folder of archives"))
+    let objects = Objects::open(&location, &config.buckets).map_err(cannot_start("the place of objects"))?;
+    if matches!(opening, Opening::Serve { is_worker: true }) {
+        return Ok(Some(objects.of_others()));
+    }
+    // Not waited for: what needs no objects goes on where their place is away.
+    let marking = objects.clone();
+    tokio::spawn(async move {
+        if let Err(error) = marking.mark().await {
+            tracing::warn!(%error, "the place of objects does not work");
+        }
+    });
+    Ok(Some(objects))
 }
 
 async fn open_dispatcher(
@@ -126,7 +141,7 @@ async fn open_dispatcher(
     let Some(redis) = redis(dispatcher)? else {
         let leases = match opening {
             Opening::Up { leases } => Some(leases),
-            Opening::Serve => None,
+            Opening::Serve { .. } => None,
         };
         let memory = MemoryDispatcher::open(clock.clone(), leases).map_err(cannot_start("the leases"))?;
         return Ok(Arc::new(memory));

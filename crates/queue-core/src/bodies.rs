@@ -165,6 +165,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_place_that_is_not_the_others_is_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let objects = Objects::folder(folder.path()).unwrap();
+        let worker = Bodies::new(Some(objects.clone().of_others()), 100);
+        let (tenant, id, body) = (Name::from("acme"), JobId::generate(), Bytes::from(vec![b'x'; 200]));
+        let slip = Slip { path: "bodies/acme/gone.zst".to_owned(), sha256: [0; 32], bytes: 200 };
+        assert_eq!(worker.keep(&tenant, id, Part::Result, body.clone()).await, body, "it goes into the journal");
+        assert!(matches!(worker.whole(slip.kept()).await, Err(ObjectsError::Unavailable(_))));
+        objects.mark().await.unwrap();
+        assert!(Slip::of(&worker.keep(&tenant, id, Part::Result, body).await).is_some());
+        assert!(matches!(worker.whole(slip.kept()).await, Err(ObjectsError::Damaged { .. })));
+    }
+
+    #[tokio::test]
     async fn a_place_that_is_away_costs_nothing_but_room_in_the_journal() {
         let folder = tempfile::tempdir().unwrap();
         let bodies = bodies(&folder.path().join("objects"));

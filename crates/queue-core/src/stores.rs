@@ -26,6 +26,7 @@ use crate::{
     retention::Retention,
     schedule::Schedules,
     time::{Clock, SystemClock},
+    upkeep::Upkeep,
     webhooks::Webhooks,
 };
 
@@ -64,6 +65,8 @@ pub struct Stores {
     pub schedules: Arc<dyn Schedules>,
     /// What is old.
     pub retention: Arc<dyn Retention>,
+    /// How tidy it is.
+    pub upkeep: Arc<dyn Upkeep>,
     /// The order of work.
     pub dispatcher: Arc<dyn Dispatcher>,
     /// Who may be called.
@@ -98,6 +101,7 @@ pub trait Truth:
     + Backups
     + Schedules
     + Retention
+    + Upkeep
     + 'static
 {
 }
@@ -119,6 +123,7 @@ impl<T> Truth for T where
         + Backups
         + Schedules
         + Retention
+        + Upkeep
         + 'static
 {
 }
@@ -159,7 +164,8 @@ impl Stores {
             erasures: journal.clone(),
             schedules: journal.clone(),
             retention: journal.clone(),
-            backups: journal,
+            backups: journal.clone(),
+            upkeep: journal,
             dispatcher,
             breakers,
             counters,

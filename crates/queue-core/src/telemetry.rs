@@ -131,6 +131,12 @@ contract! {
     RETENTION_REMOVED = "retention_removed_total", Counter, Count, ["class", "unit"], "What was taken away for its age, by class and unit (rows, partitions, operations).";
     RETENTION_LAST_RUN = "retention_last_run_timestamp_seconds", Gauge, Seconds, [], "When this process last took away what was old.";
     RETENTION_FAILURES = "retention_failures_total", Counter, Count, ["class"], "Classes of which a run could not take away what was old, by class.";
+    UPKEEP_CHORES = "upkeep_chores_total", Counter, Count, ["chore", "outcome"], "Chores of the journal's upkeep, by chore and outcome (done, failed, no_right).";
+    UPKEEP_FREED = "upkeep_freed_bytes_total", Counter, Bytes, ["chore"], "Bytes that chores have given back, by chore.";
+    JOURNAL_BYTES = "journal_bytes", Gauge, Bytes, [], "Size of the journal on disk, as the last upkeep found it.";
+    ALERTS = "alerts", Gauge, Count, ["alert"], "What is wrong now, by alert: stuck-jobs, quota, maintenance, certificate, clock.";
+    CLOCK_SKEW = "clock_skew_seconds", Gauge, Seconds, ["server"], "How far a server's clock is ahead of this process', by server.";
+    ORPHANS_REMOVED = "orphan_objects_removed_total", Counter, Count, [], "Objects that nothing named and that were deleted.";
     SSE_CONNECTIONS = "sse_connections", Gauge, Count, [], "Open event streams.";
     BUILD_INFO = "build_info", Gauge, Count, ["version"], "1, labelled with the version.";
 }

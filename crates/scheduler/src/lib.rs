@@ -4,13 +4,13 @@
 
 mod absent;
 mod backup;
-mod bodies;
 mod budgets;
 mod cancel;
 mod cron;
 mod erase;
 mod generation;
 mod operations;
+mod orphans;
 mod promote;
 mod reap;
 mod rebuild;
@@ -20,6 +20,8 @@ mod rollup;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod upkeep;
+mod watch;
 mod webhooks;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -32,11 +34,13 @@ use queue_core::{
     retention::Policy,
     schedule::Submits,
     stores::Stores,
+    upkeep::{Thresholds, Window},
 };
 use tokio_util::sync::CancellationToken;
 
 pub use backup::{Backups, Rehearsal, Rehearsed};
 pub use rebuild::{Prepared, RebuildError, prepare};
+pub use watch::{ServerClock, Watched};
 
 /// What the roles may be told.
 #[derive(Clone, Default)]
@@ -54,6 +58,12 @@ pub struct Config {
     pub backups: Option<Backups>,
     /// How long what is kept.
     pub retention: Policy,
+    /// When the journal is looked after.
+    pub window: Window,
+    /// When a chore is due.
+    pub upkeep: Thresholds,
+    /// What is watched.
+    pub watched: Watched,
     /// How the jobs of schedules get in; `None`: not from this process.
     pub submits: Option<Arc<dyn Submits>>,
 }
@@ -73,6 +83,7 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
     let filled = prepared.filled_to();
     let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
     let (retention, backups) = (config.retention.clone(), config.backups.clone());
+    let (window, thresholds, watched) = (config.window.clone(), config.upkeep, config.watched.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());
     tokio::join!(
         generation::run(stores.clone(), config.clone(), shutdown.clone()),
@@ -85,10 +96,12 @@ pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: C
         operations::run(stores.clone(), shutdown.clone()),
         erase::run(stores.clone(), shutdown.clone()),
         backup::run(stores.clone(), backups, shutdown.clone()),
-        bodies::run(stores.clone(), shutdown.clone()),
+        orphans::run(stores.clone(), shutdown.clone()),
         cron::run(stores.clone(), submits, shutdown.clone()),
         webhooks::run(stores.clone(), outbound, shutdown.clone()),
         retain::run(stores.clone(), retention, shutdown.clone()),
+        upkeep::run(stores.clone(), window, thresholds, shutdown.clone()),
+        watch::run(stores.clone(), watched, shutdown.clone()),
         promote::run(stores, filled, shutdown),
     );
 }

@@ -48,6 +48,9 @@ const TURN_MS: i64 = 600_000;
 const PACE: Duration = Duration::from_millis(100);
 /// Pause between two days that are dropped: whoever waited for the one is through before the other.
 const BETWEEN_DAYS: Duration = Duration::from_millis(2);
+/// Time between two looks for tables of dropped days, and between two that are given back to the disk: a hundredth of its time.
+const RECLAIM_EVERY: Duration = Duration::from_secs(30);
+const RECLAIM_PAUSE: Duration = Duration::from_secs(2);
 /// How long no day is tried after one was in use: everybody waits behind a try, and what reads for long still does in a minute.
 const IN_USE: Duration = Duration::from_secs(600);
 /// What is said of such a day.
@@ -62,6 +65,26 @@ const RESULT_STEPS_MAX: usize = 20;
 const ASKED_BY: &str = "retention";
 
 pub(crate) async fn run(stores: Stores, policy: Policy, shutdown: CancellationToken) {
+    tokio::join!(reclaim(stores.clone(), shutdown.clone()), look(stores, policy, shutdown));
+}
+
+/// Gives back what dropped days took, also those of whoever died before.
+async fn reclaim(stores: Stores, shutdown: CancellationToken) {
+    let mut pause = RECLAIM_EVERY;
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+        let reclaimed = stores.retention.reclaim_day().await;
+        pause = if matches!(reclaimed, Ok(true)) { RECLAIM_PAUSE } else { RECLAIM_EVERY };
+        if let Err(error) = reclaimed {
+            tracing::warn!(%error, "what dropped days took is given back another time");
+        }
+    }
+}
+
+async fn look(stores: Stores, policy: Policy, shutdown: CancellationToken) {
     let mut retainer = Retainer::new(stores, policy, shutdown);
     loop {
         tokio::select! {

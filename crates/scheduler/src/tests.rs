@@ -4,17 +4,18 @@
 mod absent;
 mod archives;
 mod backups;
-mod bodies;
 mod budgets;
 mod erase;
 mod lives;
 mod lost;
 mod missing;
 mod operations;
+mod orphans;
 mod retain;
 mod rollup;
 mod schedules;
 mod start;
+mod watch;
 mod webhooks;
 
 use std::{path::Path, sync::Arc};

@@ -27,8 +27,8 @@ use queue_core::{
     telemetry,
     time::Timestamp,
     webhooks::{
-        ANSWER_KEPT_BYTES, CircuitTold, ClaimDeliveries, Delivery, DeliveryAttempt, DeliveryState, EventKind, Owner,
-        circuit_body, job_body, open_all, request_headers,
+        ALERT_PREFIX, ANSWER_KEPT_BYTES, CircuitTold, ClaimDeliveries, Delivery, DeliveryAttempt, DeliveryState,
+        EventKind, Owner, Told, circuit_body, job_body, open_all, request_headers,
     },
 };
 use tokio::task::{Id, JoinError, JoinSet};
@@ -465,7 +465,9 @@ pub(crate) async fn look_at_circuits(stores: &Stores) -> Result<usize, queue_cor
     let wanted = [EventKind::BreakerOpened, EventKind::BreakerClosed];
     let wants = |events: &[EventKind]| events.iter().any(|event| wanted.contains(event));
     let is_heard = stores.webhooks.endpoints().await?.iter().any(|one| one.enabled && wants(&one.events));
-    let told = stores.webhooks.open_circuits().await?;
+    let mut told = stores.webhooks.open_circuits().await?;
+    // Alerts have a role of their own.
+    told.retain(|name, _| !name.as_str().starts_with(ALERT_PREFIX));
     // What was told of as open is told of as closed also when the last listener is gone: else a later one would hear of it.
     if !is_heard && told.is_empty() {
         return Ok(0);
@@ -478,14 +480,22 @@ pub(crate) async fn look_at_circuits(stores: &Stores) -> Result<usize, queue_cor
         .collect();
     let now = stores.clock.now();
     let mut changes = 0;
-    let opened = open.iter().filter(|(circuit, _)| is_heard && !told.contains(circuit));
+    let opened = open.iter().filter(|(circuit, _)| is_heard && !told.contains_key(*circuit));
     let opened = opened.map(|(circuit, reason)| (circuit, true, reason.as_deref()));
-    let closed = told.iter().filter(|circuit| !open.contains_key(*circuit)).map(|circuit| (circuit, false, None));
+    let closed = told.keys().filter(|circuit| !open.contains_key(*circuit)).map(|circuit| (circuit, false, None));
     for (circuit, is_open, reason) in opened.chain(closed) {
         let event = if is_open { EventKind::BreakerOpened } else { EventKind::BreakerClosed };
         let tenant = circuit.as_str().rsplit(':').next().and_then(|credential| credentials::owner(&credential.into()));
         let body = circuit_body(event, circuit, reason, now);
-        let told = CircuitTold { circuit: circuit.clone(), open: is_open, tenant, body, at: now };
+        let told = CircuitTold {
+            circuit: circuit.clone(),
+            open: is_open,
+            tenant,
+            body,
+            at: now,
+            last_open_at: Timestamp(i64::MAX),
+            what: Told::Breaker,
+        };
         changes += usize::from(stores.webhooks.tell_circuit(told).await?);
     }
     Ok(changes)

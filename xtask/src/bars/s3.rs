@@ -1,4 +1,4 @@
-//! Backups on an S3 protocol server that nobody here wrote: moto's, from PyPI, with its check of signatures switched on. In pieces,
+//! Backups, large bodies and archives on an S3 protocol server that nobody here wrote: moto's, from PyPI, with its check of signatures switched on. In pieces,
 //! with wrong credentials, and back.
 
 use std::{
@@ -33,10 +33,12 @@ const SCRIPT: &str = "xtask/moto_server.py";
 const JOBS: usize = 64;
 /// Bytes of each of them.
 const PAD_BYTES: usize = 900_000;
+/// Bytes of a body that lies outside the journal.
+const LARGE_BYTES: usize = 300_000;
 /// Longest wait for the server.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Backs up to it, checks, restores, and is refused with wrong credentials.
+/// Backs up to it, checks, restores, is refused with wrong credentials, and keeps large bodies and archives there.
 pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     let python = install()?;
     let server = Server::start(&python).await?;
@@ -69,6 +71,7 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     let listed = command(longshore, &cluster, &environment, &["backup", "list"]).await?;
     let good = listed["backups"].as_array().map_or(0, Vec::len);
     cluster.stop().await?;
+    let large = large_bodies(longshore, &server).await?;
     Ok(vec![
         judged("pieces of the dump, by the server".to_owned(), pieces as f64, "pieces", Bar::AtLeast(2.0)),
         informs("its size".to_owned(), bytes as f64 / 1e6, "MB"),
@@ -83,7 +86,66 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
             drilled["recovery_seconds"].as_f64().unwrap_or(f64::NAN),
             "s",
         ),
+        judged(
+            "jobs whose payload and result lay in the bucket, run by a worker of another process, of 8".to_owned(),
+            large as f64,
+            "jobs",
+            Bar::Between(8.0, 8.0),
+        ),
     ])
+}
+
+/// Jobs with large payloads and results, whose journal is elsewhere than their bodies; then their dead letters go out and come back.
+async fn large_bodies(longshore: &Path, server: &Server) -> Result<usize> {
+    let mut environment = server.variables("s3://backups/unused");
+    environment.retain(|(name, _)| name.starts_with("AWS_"));
+    environment.push(("LONGSHORE_OBJECTS_URL", "s3://backups/objects".to_owned()));
+    let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let mut cluster = Cluster::start(longshore, &borrowed).await?;
+    for role in [Role::Scheduler, Role::Api, Role::Worker] {
+        let member = cluster.spawn(role).await?;
+        cluster.ready(member).await?;
+    }
+    let (api, http) = (cluster.apis().remove(0), reqwest::Client::new());
+    let ask = async |method: reqwest::Method, path: &str, body: Option<Value>| -> Result<Value> {
+        let request = http.request(method, format!("{api}{path}")).bearer_auth(KEY);
+        let request = if let Some(body) = &body { request.json(body) } else { request };
+        let answer = request.send().await?;
+        ensure!(answer.status().is_success(), "{path}: {}: {}", answer.status(), answer.text().await?);
+        Ok(answer.json().await?)
+    };
+    let pad = "x".repeat(LARGE_BYTES);
+    let mut whole = 0;
+    for _ in 0..8 {
+        let job = json!({"kind": "probe", "payload": {"pad": pad, "result_bytes": LARGE_BYTES}});
+        let id = ask(reqwest::Method::POST, "/v1/jobs", Some(job)).await?["id"].as_str().context("an id")?.to_owned();
+        let ended = ask(reqwest::Method::GET, &format!("/v1/jobs/{id}?wait=60s"), None).await?;
+        ensure!(ended["state"] == json!("succeeded"), "{ended}");
+        let result = ask(reqwest::Method::GET, &format!("/v1/jobs/{id}/result"), None).await?;
+        whole += usize::from(result.to_string().len() >= LARGE_BYTES);
+    }
+    let dead = json!({"kind": "probe", "payload": {"pad": pad, "fail": "permanent"}});
+    let id = ask(reqwest::Method::POST, "/v1/jobs", Some(dead)).await?["id"].as_str().context("an id")?.to_owned();
+    let ended = ask(reqwest::Method::GET, &format!("/v1/jobs/{id}?wait=60s"), None).await?;
+    ensure!(ended["state"] == json!("dead"), "{ended}");
+    let line = ["dlq", "archive", "--older-than", "0s", "--yes"];
+    let archived = online(longshore, &api, &line).await?;
+    let archive = archived["id"].as_str().context("an archive has an id")?.to_owned();
+    let restored = online(longshore, &api, &["dlq", "restore", &archive]).await?;
+    let letter = ask(reqwest::Method::GET, &format!("/v1/dead-letters/{id}"), None).await?;
+    ensure!(letter["id"] == json!(id), "{restored} and then {letter}");
+    cluster.stop().await?;
+    Ok(whole)
+}
+
+/// `longshore --json LINE` against an API.
+async fn online(longshore: &Path, api: &str, line: &[&str]) -> Result<Value> {
+    let mut command = Command::new(longshore);
+    command.arg("--json").args(line).env_clear().env("LONGSHORE_URL", api).env("LONGSHORE_KEY", KEY);
+    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(PATIENCE, output).await.context("it takes too long")??;
+    ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 async fn fill(api: &str) -> Result<()> {

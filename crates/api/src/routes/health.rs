@@ -13,6 +13,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::{
+    Settings,
     app::Shared,
     health::{self, Detail, Found, OK},
     problem::{Cause, Problem},
@@ -39,6 +40,21 @@ pub(crate) struct Report {
     checks: BTreeMap<String, String>,
     /// The same parts: how long each check took, and when that was.
     details: BTreeMap<String, Detail>,
+    /// The next window in which the journal is looked after, from a day before it on, where an operator has named one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    maintenance_window: Option<Announced>,
+}
+
+/// A window that is near or open.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MaintenanceWindow)]
+pub(crate) struct Announced {
+    /// When it begins.
+    #[schema(value_type = String, format = DateTime)]
+    begins_at: Timestamp,
+    /// When it ends.
+    #[schema(value_type = String, format = DateTime)]
+    ends_at: Timestamp,
 }
 
 impl Report {
@@ -52,7 +68,7 @@ impl Report {
         };
         let checks = found.iter().map(|(name, found)| (name.clone(), found.word())).collect();
         let details = found.iter().map(|(name, found)| (name.clone(), found.detail())).collect();
-        Self { status, timestamp: now, version: version.to_owned(), checks, details }
+        Self { status, timestamp: now, version: version.to_owned(), checks, details, maintenance_window: None }
     }
 }
 
@@ -103,6 +119,15 @@ pub(crate) async fn startupz(State(app): State<Shared>) -> Result<Response, Prob
     Ok(fine())
 }
 
+/// How early a window is announced.
+const ANNOUNCED_MS: i64 = 24 * 60 * 60 * 1_000;
+
+/// The window that an operator has named, once it is near.
+fn announced(settings: &Settings, now: Timestamp) -> Option<Announced> {
+    let (begins_at, ends_at) = settings.window.next(now);
+    (settings.announces_window && begins_at.since_ms(now) <= ANNOUNCED_MS).then_some(Announced { begins_at, ends_at })
+}
+
 /// A probe that found something wrong.
 pub(crate) fn not_ready(reason: impl Into<String>) -> Problem {
     Problem::new(Cause::Unavailable, reason).retry_after(1)
@@ -132,5 +157,6 @@ pub(crate) async fn health(State(app): State<Shared>) -> Response {
     if let Some(maintenance) = maintenance {
         add("maintenance", Found::known(Err(format!("on {maintenance}"))));
     }
-    Report::new(&found, &["journal"], app.now(), &api.settings.version).into_response()
+    let report = Report::new(&found, &["journal"], app.now(), &api.settings.version);
+    Report { maintenance_window: announced(&api.settings, app.now()), ..report }.into_response()
 }

@@ -30,6 +30,7 @@ mod steer;
 mod targets;
 mod tenants;
 mod tokens;
+mod upkeep;
 mod usage;
 mod webhooks;
 mod why;
@@ -162,6 +163,8 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))
         .routes(routes!(log_level::get, log_level::put))
+        .routes(routes!(upkeep::report))
+        .routes(routes!(upkeep::run))
         .routes(routes!(retention::get))
         .routes(routes!(retention::run))
         .routes(routes!(limits::list))

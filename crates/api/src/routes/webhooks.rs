@@ -95,6 +95,10 @@ pub(crate) enum EventWord {
     BreakerClosed,
     #[serde(rename = "credential.disabled")]
     CredentialDisabled,
+    #[serde(rename = "alert.raised")]
+    AlertRaised,
+    #[serde(rename = "alert.cleared")]
+    AlertCleared,
 }
 
 impl WebhookView {

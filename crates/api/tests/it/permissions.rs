@@ -9,7 +9,7 @@ use crate::server::people::{People, Person, far_job};
 use queue_core::{
     ids::{JobId, Name},
     journal::Role::{self, Admin, Analyst, Operator, User},
-    webhooks::{CircuitTold, Listing},
+    webhooks::{CircuitTold, Listing, Told},
 };
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -76,6 +76,8 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("PUT /v1/maintenance", Admin, Any),
     ("GET /v1/log-level", Operator, Any),
     ("PUT /v1/log-level", Admin, Any),
+    ("GET /v1/maintenance/report", Operator, Any),
+    ("POST /v1/maintenance/run", Operator, Any),
     ("GET /v1/retention", Operator, Any),
     ("POST /v1/retention/run", Operator, Any),
     ("GET /v1/archives", Operator, Any),
@@ -148,7 +150,15 @@ async fn delivery(people: &People) -> String {
     let id = webhook(people).await.parse().unwrap();
     let (webhooks, now) = (&people.server.stores.webhooks, people.server.stores.clock.now());
     let body = "{}".to_owned();
-    let told = CircuitTold { circuit: Name::new(format!("a:{id}:b")), open: true, tenant: None, body, at: now };
+    let told = CircuitTold {
+        circuit: Name::new(format!("a:{id}:b")),
+        open: true,
+        tenant: None,
+        body,
+        at: now,
+        last_open_at: now,
+        what: Told::Breaker,
+    };
     assert!(webhooks.tell_circuit(told).await.unwrap());
     let found = webhooks.deliveries(Listing::Endpoint(id), i64::MAX, 1).await.unwrap();
     found[0].id.to_string()
@@ -211,6 +221,7 @@ async fn request(people: &mut People, route: &str) -> (Method, String, Option<Va
         "POST /v1/operations" => Some(an_operation()),
         "PUT /v1/maintenance" => Some(json!({"on": false})),
         "PUT /v1/log-level" => Some(json!({"filter": null})),
+        "POST /v1/maintenance/run" => Some(json!({"dry_run": true})),
         "POST /v1/webhooks" => Some(json!({"url": "https://receiver.example/"})),
         "PATCH /v1/webhooks/{id}" => Some(json!({"enabled": true})),
         "POST /v1/webhooks/{id}/rotate-secret" | "POST /v1/tenants/{tenant}/signing-secret" => Some(json!({})),

@@ -1,7 +1,7 @@
 //! `longshore backup …`: makes, lists, checks, restores and prunes backups. These verbs work with the configuration of the
 //! installation and without its server, so that they work when nothing else does.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use queue_core::{
     archive::Objects,
@@ -10,6 +10,7 @@ use queue_core::{
         found, prune, restore, verify,
     },
     journal::postgres::PostgresConfig,
+    location::Location,
     time::SystemClock,
 };
 use serde_json::{Value, json};
@@ -18,7 +19,6 @@ use crate::{
     backups,
     commands::{Operator, redis_snapshot, remote_backup},
     config::{self, Config, Flags, read_bounded},
-    environment::Environment,
     failure::{Exit, Failure, Outcome},
     output::{self, Output},
     rehearsal::Drill,
@@ -153,7 +153,6 @@ impl Verb {
 /// Runs one of them.
 pub(crate) async fn run(
     verb: Verb,
-    env: &Environment,
     out: Output,
     load: impl Fn(&Flags) -> Result<Config, Failure>,
     operator: impl Fn() -> Result<Operator, Failure>,
@@ -171,16 +170,16 @@ pub(crate) async fn run(
     let config = &load(&verb.flags())?;
     match verb {
         Verb::Create { scope, reason, .. } => make(config, scope, reason, out).await,
-        Verb::List { from, .. } => list(&place(config, env, from)?, out).await,
-        Verb::Verify { which, restore: true, .. } => drill(config, env, &which, out).await,
-        Verb::Verify { which, .. } => check(&which, config, env, out).await,
+        Verb::List { from, .. } => list(&place(config, from)?, out).await,
+        Verb::Verify { which, restore: true, .. } => drill(config, &which, out).await,
+        Verb::Verify { which, .. } => check(&which, config, out).await,
         Verb::Restore { which, into, objects_into, erasures, without_newer_logs, .. } => {
             let identities = wanted_identities(&which, config)?;
-            let place = place(config, env, which.from.clone())?;
+            let place = place(config, which.from.clone())?;
             let restoring = Restoring {
                 id: backups::named(&place, &which.id).await?.manifest.id,
                 into: target(&into)?,
-                objects_into: objects_into.as_deref().map(objects).transpose()?,
+                objects_into: objects_into.as_deref().map(|url| objects(url, &config.buckets)).transpose()?,
                 erasures: erasures.as_deref().map(log).transpose()?.unwrap_or_default(),
                 without_newer_logs,
             };
@@ -199,16 +198,15 @@ pub(crate) async fn run(
 }
 
 /// The place that is named, or the configured one.
-fn place(config: &Config, env: &Environment, from: Option<String>) -> Result<Place, Failure> {
+fn place(config: &Config, from: Option<String>) -> Result<Place, Failure> {
     match from {
         Some(url) => {
             // A folder that is not there has no backups: it is not made for that.
-            if let Some(path) = url.strip_prefix("file:")
-                && !std::path::Path::new(path.strip_prefix("//").unwrap_or(path)).is_dir()
-            {
+            let location = Location::parse(&url).map_err(|reason| Failure::usage(format!("--from: {reason}")))?;
+            if location.folder().is_some_and(|folder| !folder.is_dir()) {
                 return Err(Failure::usage(format!("--from {url}: there is no such folder")));
             }
-            Place::open(&url, &config::backup::s3(env)).map_err(Failure::usage)
+            Place::open(&url, &config.buckets).map_err(Failure::usage)
         }
         None => backups::configured(config)?.place().map_err(Failure::error),
     }
@@ -241,9 +239,9 @@ fn target(url: &str) -> Result<Source, Failure> {
     }
 }
 
-fn objects(url: &str) -> Result<Objects, Failure> {
-    let folder = Objects::path_of(url).map_err(Failure::usage)?;
-    Objects::folder(&folder).map_err(|error| Failure::error(format!("{}: {error}", folder.display())))
+fn objects(url: &str, buckets: &BTreeMap<String, String>) -> Result<Objects, Failure> {
+    let location = Location::parse(url).map_err(|reason| Failure::usage(format!("--objects-into: {reason}")))?;
+    Objects::open(&location, buckets).map_err(Failure::error)
 }
 
 fn log(path: &std::path::Path) -> Result<Vec<queue_core::erasure::Erasure>, Failure> {
@@ -343,8 +341,8 @@ async fn list(place: &Place, out: Output) -> Outcome {
     Ok(if found.damaged.is_empty() { Exit::Ok } else { Exit::Partial })
 }
 
-async fn check(which: &Which, config: &Config, env: &Environment, out: Output) -> Outcome {
-    let (place, identities) = (place(config, env, which.from.clone())?, identities(which, config)?);
+async fn check(which: &Which, config: &Config, out: Output) -> Outcome {
+    let (place, identities) = (place(config, which.from.clone())?, identities(which, config)?);
     let id = backups::named(&place, &which.id).await?.manifest.id;
     let Verdict { known, at, opened, damaged } = verify(&place, id, identities.as_ref(), &SystemClock).await?;
     let value = json!({
@@ -362,9 +360,9 @@ async fn check(which: &Which, config: &Config, env: &Environment, out: Output) -
 }
 
 /// Restores a backup into a scratch database and tries it.
-async fn drill(config: &Config, env: &Environment, which: &Which, out: Output) -> Outcome {
+async fn drill(config: &Config, which: &Which, out: Output) -> Outcome {
     let mut setup = backups::setup(config)?;
-    setup.place = place(config, env, which.from.clone())?;
+    setup.place = place(config, which.from.clone())?;
     setup.identities = Some(wanted_identities(which, config)?);
     let id = backups::named(&setup.place, &which.id).await?.manifest.id;
     let scratch = backups::configured(config)?.scratch.clone();
@@ -403,12 +401,11 @@ pub(crate) enum DrillVerb {
 /// Runs one of them.
 pub(crate) async fn run_drill(
     verb: DrillVerb,
-    env: &Environment,
     out: Output,
     load: impl Fn(&Flags) -> Result<Config, Failure>,
 ) -> Outcome {
     let DrillVerb::Run { id, from, identity, of } = verb;
-    drill(&load(&of.flags())?, env, &Which { id, from, identity }, out).await
+    drill(&load(&of.flags())?, &Which { id, from, identity }, out).await
 }
 
 fn show_restored(restored: &Restored, into: &str, out: Output) {

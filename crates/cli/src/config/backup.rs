@@ -7,8 +7,8 @@ use queue_core::backup::{Identities, Keep, Place, Recipients};
 use super::file;
 use crate::{data, environment::Environment};
 
-/// Variables of S3 clients begin so; those of the second place have this before them, and those that it lacks are the first's.
-const S3: &str = "AWS_";
+/// Variables of clients of buckets begin so; those of the second place have this before them, and those that it lacks are the first's.
+const BUCKETS: [&str; 2] = ["AWS_", "GOOGLE_"];
 const OFFSITE: &str = "OFFSITE_";
 /// Most backups of a ladder: what a place lists in seconds.
 const KEEP_MAX: usize = 1_000;
@@ -32,21 +32,21 @@ pub(crate) struct Backup {
     pub(crate) drill: bool,
     /// An empty database's server, for drills; `None`: the journal's own.
     pub(crate) scratch: Option<String>,
-    /// What the S3 client is told, by the names of its variables.
-    pub(crate) s3: BTreeMap<String, String>,
+    /// What its client is told, by the names of its variables.
+    pub(crate) buckets: BTreeMap<String, String>,
     /// Likewise for the second place.
-    pub(crate) s3_offsite: BTreeMap<String, String>,
+    pub(crate) buckets_offsite: BTreeMap<String, String>,
 }
 
 impl Backup {
     /// The place of backups.
     pub(crate) fn place(&self) -> Result<Place, String> {
-        Place::open(&self.url, &self.s3)
+        Place::open(&self.url, &self.buckets)
     }
 
     /// The second one.
     pub(crate) fn offsite(&self) -> Result<Option<Place>, String> {
-        self.offsite.as_deref().map(|url| Place::open(url, &self.s3_offsite)).transpose()
+        self.offsite.as_deref().map(|url| Place::open(url, &self.buckets_offsite)).transpose()
     }
 
     /// What opens backups, where it is on this machine.
@@ -62,9 +62,9 @@ pub(crate) fn identities(path: &std::path::Path) -> Result<std::sync::Arc<Identi
     Identities::parse(&text).map(std::sync::Arc::new).map_err(said)
 }
 
-/// What an S3 client is told by the environment.
-pub(crate) fn s3(env: &Environment) -> BTreeMap<String, String> {
-    env.beginning(S3)
+/// What clients of buckets are told by the environment.
+pub(crate) fn buckets(env: &Environment) -> BTreeMap<String, String> {
+    BUCKETS.iter().flat_map(|prefix| env.beginning(prefix)).collect()
 }
 
 /// Checks `[backup]`; `None` where no place is named.
@@ -103,13 +103,10 @@ pub(super) fn backup(env: &Environment, file: file::BackupTable) -> Result<Optio
             "backup.scratch is `postgres://…/DATABASE`, on whose server drills make and drop databases".to_owned()
         );
     }
-    let s3 = s3(env);
-    let mut s3_offsite = s3.clone();
-    s3_offsite.extend(
-        env.beginning(&format!("{OFFSITE}{S3}"))
-            .into_iter()
-            .map(|(name, value)| (name.replacen("offsite_", "", 1), value)),
-    );
+    let buckets = buckets(env);
+    let mut buckets_offsite = buckets.clone();
+    let of_offsite = BUCKETS.iter().flat_map(|prefix| env.beginning(&format!("{OFFSITE}{prefix}")));
+    buckets_offsite.extend(of_offsite.map(|(name, value)| (name.replacen("offsite_", "", 1), value)));
     Ok(Some(Backup {
         url,
         offsite,
@@ -119,8 +116,8 @@ pub(super) fn backup(env: &Environment, file: file::BackupTable) -> Result<Optio
         daily_at: file.daily_at.as_deref().map(minutes).transpose()?,
         drill,
         scratch: file.scratch,
-        s3,
-        s3_offsite,
+        buckets,
+        buckets_offsite,
     }))
 }
 

@@ -41,6 +41,8 @@ pub(crate) struct File {
     pub(crate) webhooks: Webhooks,
     pub(crate) request_limits: RequestLimits,
     pub(crate) retention: RetentionTable,
+    pub(crate) maintenance_window: Option<String>,
+    pub(crate) upkeep: UpkeepTable,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -342,6 +344,15 @@ pub(crate) struct RetentionTable {
     pub(crate) audit: Option<Kept>,
     pub(crate) webhook_deliveries: Option<Kept>,
     pub(crate) hold: Option<String>,
+}
+
+/// `[upkeep]`.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct UpkeepTable {
+    pub(crate) dead_percent: Option<u64>,
+    pub(crate) bloat_percent: Option<u64>,
+    pub(crate) bloat_least_mib: Option<u64>,
 }
 
 /// How long something is kept: a duration such as `90d`, or `forever`.

@@ -12,6 +12,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upkeep;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,6 @@ use std::{
 };
 
 use queue_core::{
-    archive::Objects,
     bodies::LARGE_BYTES,
     credentials::{CredentialPolicy, MasterKeys},
     dispatcher::WEIGHT_MAX,
@@ -30,6 +30,7 @@ use queue_core::{
     job::Kind,
     journal::TenantSettings,
     ledger::PriceBook,
+    location::Location,
     request_limits::Rules,
     retention::Policy,
     time::parse_duration,
@@ -44,6 +45,7 @@ pub(crate) use self::{
     providers::{Backend, Provider, routes},
     stores::{Cache, Dispatcher, Journal, Postgres},
     tls::TlsFiles,
+    upkeep::Upkeep,
 };
 use crate::{
     data::{self, DATA_DEFAULT},
@@ -144,7 +146,9 @@ pub(crate) struct Config {
     /// Where answers are kept for others.
     pub(crate) cache: Cache,
     /// The folder of archives; `None` where nobody said: `up` has one in its data folder, `serve` has none.
-    pub(crate) objects: Option<PathBuf>,
+    pub(crate) objects: Option<Location>,
+    /// What clients of buckets are told, by the names of their variables.
+    pub(crate) buckets: BTreeMap<String, String>,
     /// Where backups go; `None`: nowhere.
     pub(crate) backup: Option<Backup>,
     /// All of this as it was told, without secrets: what a backup of the configuration keeps.
@@ -193,6 +197,8 @@ pub(crate) struct Config {
     pub(crate) request_limits: Rules,
     /// How long what is kept.
     pub(crate) retention: Policy,
+    /// When the journal is looked after.
+    pub(crate) upkeep: Upkeep,
 }
 
 /// Where master keys are.
@@ -270,7 +276,10 @@ impl Config {
             journal: stores::journal(journal, file.journal.take(), &data)?,
             dispatcher,
             cache,
-            objects: objects.as_deref().map(Objects::path_of).transpose()?,
+            objects: objects
+                .map(|url| Location::parse(&url).map_err(|reason| format!("objects.url: {reason}")))
+                .transpose()?,
+            buckets: backup::buckets(env),
             backup: backup::backup(env, std::mem::take(&mut file.backup))?,
             large_bytes: match file.objects.large_bytes {
                 Some(bytes) if bytes < LARGE_BYTES_MIN => {
@@ -287,6 +296,7 @@ impl Config {
             outbound: outbound(env, &file.webhooks)?,
             request_limits: request_limits::rules(&file.request_limits)?,
             retention: retention::policy(&file.retention)?,
+            upkeep: upkeep::upkeep(env, file.maintenance_window.take(), &file.upkeep)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,
             tenants: tenants(&file.tenants)?,

@@ -9,16 +9,17 @@ pub(super) const FIRST: [&str; 4] = ["request_id", "trace_id", "job_id", "tenant
 /// says of a failure, from which prompts and keys were taken out where it was read.
 #[rustfmt::skip] // sorted, and as many on a line as there is room
 const OTHERS: &[&str] = &[
-    "action", "actor", "after_ms", "again", "attempt", "backup", "begun", "broken", "budget", "by", "bytes", "calls",
-    "certificate", "check", "circuit", "claims", "class", "client", "code", "cost_usd", "day", "deleted", "detail",
-    "done", "drain", "drop_ms", "dropped", "duration_ms", "enabled", "endpoint", "epoch", "error", "error_class",
-    "error_code", "event", "failed", "failures", "files", "filter", "from", "given_up", "is_credible", "issuer",
-    "issuers", "jobs", "kept", "key_id", "keys", "kind", "lane", "life", "limit", "maintenance", "master_keys",
-    "method", "model", "object", "objects", "on", "operation", "operations", "order", "other", "outcome", "owner",
-    "panic", "part", "partitions", "path", "pause_ms", "paused", "percent", "period", "problem", "provider", "pseudonym", "queue",
-    "reason", "redis", "requests", "role", "route", "rows", "schedule", "scope", "seconds", "signing_keys", "skipped",
-    "spent", "state", "status", "step", "subject", "table", "target", "tenants", "ticks", "to", "tokens", "tokens_in",
-    "tokens_out", "trouble", "until", "usage", "version", "wait_ms", "webhook", "webhook_id", "what", "why", "workers",
+    "action", "actor", "after_bytes", "after_ms", "again", "alert", "attempt", "backup", "before_bytes", "begun",
+    "broken", "budget", "by", "bytes", "calls", "certificate", "check", "chore", "circuit", "claims", "class", "client",
+    "clock", "code", "cost_usd", "day", "deleted", "detail", "done", "drain", "drop_ms", "dropped", "duration_ms",
+    "enabled", "endpoint", "epoch", "error", "error_class", "error_code", "event", "failed", "failures", "files",
+    "filter", "from", "given_up", "is_credible", "issuer", "issuers", "jobs", "kept", "key_id", "keys", "kind", "lane",
+    "life", "limit", "maintenance", "master_keys", "method", "model", "object", "objects", "on", "operation",
+    "operations", "order", "other", "outcome", "owner", "panic", "part", "partitions", "path", "pause_ms", "paused",
+    "percent", "period", "problem", "provider", "pseudonym", "queue", "reason", "redis", "requests", "role", "route",
+    "rows", "schedule", "scope", "seconds", "signing_keys", "skipped", "spent", "state", "status", "step", "subject",
+    "table", "target", "tenants", "ticks", "to", "tokens", "tokens_in", "tokens_out", "took_ms", "trouble", "until",
+    "usage", "version", "wait_ms", "webhook", "webhook_id", "what", "why", "workers",
 ];
 
 /// Whether a line may have it.

@@ -3,6 +3,7 @@
 
 mod end;
 mod ready;
+mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -239,6 +240,9 @@ impl Process {
                 outbound: self.config.outbound.clone(),
                 backups: self.config.backup.is_some(),
                 retention: self.config.retention.clone(),
+                window: self.config.upkeep.window.clone(),
+                announces_window: self.config.upkeep.is_named,
+                upkeep: self.config.upkeep.thresholds,
                 ..api::Settings::default()
             },
         }
@@ -293,6 +297,9 @@ impl Process {
             outbound: Some(scheduler::Outbound { egress: self.egress.clone(), credentials: self.credentials.clone() }),
             backups: self.backups.clone(),
             retention: self.config.retention.clone(),
+            window: self.config.upkeep.window.clone(),
+            upkeep: self.config.upkeep.thresholds,
+            watched: watched::watched(&self.config),
             submits: Some(Arc::new(api::Clerk::new(self.api(probe_jobs)))),
         }
     }

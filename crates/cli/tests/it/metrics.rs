@@ -100,6 +100,12 @@ const NOT_HERE: &[&str] = &[
     telemetry::HTTP_RATE_LIMITED,
     telemetry::RETENTION_REMOVED,
     telemetry::RETENTION_FAILURES,
+    telemetry::UPKEEP_CHORES,
+    telemetry::UPKEEP_FREED,
+    telemetry::JOURNAL_BYTES,
+    telemetry::ALERTS,
+    telemetry::CLOCK_SKEW,
+    telemetry::ORPHANS_REMOVED,
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,11 +20,13 @@ impl Fleet {
         migrate(database);
         let folder = tempfile::tempdir().unwrap();
         let url = redis.url();
+        let objects = format!("file:{}", folder.path().join("objects").display());
         let role = |name: &str, more: &[&str]| {
             let shared = ["--journal", database, "--dispatcher", url.as_str()];
             let role = Installation::role(name, folder.path(), &[&shared, more].concat());
             // Nobody balances over them, so nobody has to be told.
-            role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_STOP_WAIT", "100ms")
+            let role = role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_STOP_WAIT", "100ms");
+            role.with("LONGSHORE_OBJECTS_URL", &objects)
         };
         Self {
             apis: [role("api", &[]), role("api", &[])],
@@ -115,6 +117,12 @@ async fn roles_come_up_in_any_order_and_either_api_knows_every_job() {
         let job = ended(&fleet.apis[1], &id).await;
         assert_eq!(job["state"], "succeeded", "{job}");
     }
+    // What one API has put outside the journal a worker reads, and what that puts there the other API reads.
+    let large = fleet.apis[0].probe(json!({"pad": "x".repeat(300_000), "result_bytes": 300_000})).await;
+    let job = ended(&fleet.apis[1], &large).await;
+    assert_eq!(job["state"], "succeeded", "{job}");
+    let result = fleet.apis[1].get(job["result_url"].as_str().unwrap()).await;
+    assert!(result.to_string().len() >= 300_000, "{} bytes", result.to_string().len());
     let metrics = fleet.schedulers[0].page("/metrics").await;
     assert!(metrics.contains("longshore_build_info{"), "{metrics}");
     assert_eq!(fleet.workers[0].status("/v1/jobs").await, Some(StatusCode::NOT_FOUND), "a worker is no API");

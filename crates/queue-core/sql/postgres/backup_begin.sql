@@ -10,3 +10,5 @@ SET TimeZone = 'UTC';
 SET DateStyle = 'ISO';
 SET extra_float_digits = 1;
 BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY;
+-- Before the snapshot, with their partitions: no day goes while it is counted.
+LOCK TABLE settled_jobs, payloads, attempts, memos IN ACCESS SHARE MODE;

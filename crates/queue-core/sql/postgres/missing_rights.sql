@@ -32,6 +32,7 @@ SELECT 'create_partitions' WHERE NOT has_function_privilege('create_partitions(b
 UNION ALL
 SELECT 'retention_drop' WHERE NOT has_function_privilege('retention_days(bigint)', 'EXECUTE')
                               OR NOT has_function_privilege('retention_drop(text, bigint, bigint)', 'EXECUTE')
+                              OR NOT has_function_privilege('retention_reclaim()', 'EXECUTE')
 UNION ALL
 SELECT 'audit_forget'
 WHERE NOT has_function_privilege('audit_raise_floor(integer, bigint, bytea, bigint, text, bytea, bigint)', 'EXECUTE')

@@ -1,5 +1,5 @@
 -- Purpose:   the circuits that were told of as open.
 -- Arguments: none.
--- Returns:   circuit.
+-- Returns:   circuit, when it was last noted so.
 -- Invariant: writes nothing.
-SELECT circuit FROM webhook_circuits
+SELECT circuit, at FROM webhook_circuits

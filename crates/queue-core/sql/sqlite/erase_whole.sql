@@ -54,6 +54,7 @@ DELETE FROM targets
 WHERE instr(name, ':@') > 0 AND substr(name, instr(name, ':@') + 2) IN (SELECT replace(tenant, ':', '%3A') FROM erasures);
 DELETE FROM webhook_circuits
 WHERE instr(circuit, ':@') > 0 AND substr(circuit, instr(circuit, ':@') + 2) IN (SELECT replace(tenant, ':', '%3A') FROM erasures);
+DELETE FROM webhook_circuits WHERE circuit IN (SELECT 'alert:quota:' || tenant FROM erasures);
 DELETE FROM tenants WHERE name IN (SELECT tenant FROM erasures);
 INSERT INTO cost_days
     (day, tenant, queue, kind, operation, provider, model, calls, calls_maybe, calls_unpriced, jobs, tokens_in, tokens_out,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     letter::{Body, Kept, Letter, Past, Sums},
-    objects::{OBJECT_MAX_LETTERS, Objects, ObjectsError},
+    objects::{OBJECT_MAX_LETTERS, Objects, ObjectsError, manifest_of},
 };
 use crate::{
     ids::{JobId, Name, OperationId},

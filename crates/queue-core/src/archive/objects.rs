@@ -1,17 +1,20 @@
-//! Where objects are: a folder today, buckets by the same crate later. What is in an object of an archive, and what an object's own checksum
+//! What lies in a folder or bucket beside the journal. What is in an object of an archive, and what an object's own checksum
 //! must say before anything in it is believed.
 
 use std::{
-    io::{self, Read},
-    os::unix::fs::DirBuilderExt,
-    path::{Path, PathBuf},
-    sync::Arc,
+    collections::BTreeMap,
+    io::Read,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, local::LocalFileSystem};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::task::spawn_blocking;
@@ -23,6 +26,7 @@ use crate::{
     hex,
     ids::{JobId, Name, OperationId},
     ledger::Nanousd,
+    location::{Folders, Location},
     operations::{Order, STEP_MAX_JOBS},
     time::Timestamp,
 };
@@ -39,6 +43,9 @@ const LEVEL: i32 = 3;
 const ARCHIVES: &str = "archives";
 /// The folder of all large bodies.
 const BODIES: &str = "bodies";
+/// The object that every place has, and what is in it.
+const MARK: &str = "longshore-objects.txt";
+const MARKED: &str = "Longshore keeps large payloads, results and archives here. Do not delete this file.\n";
 /// What the names of objects end in.
 const BODY: &str = ".ndjson.zst";
 /// What a manifest says of its form.
@@ -61,34 +68,58 @@ pub enum ObjectsError {
 }
 
 /// A place for objects. Cheap to clone.
+///
+/// A place has a *mark*, an object of that name. A folder without it is a disk that is not mounted, or a mistyped path: nothing is missing
+/// there, it is the place that is away.
 #[derive(Clone, Debug)]
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
+    /// Whether its mark was seen.
+    is_marked: Arc<AtomicBool>,
+    /// Whether this process may make the mark.
+    may_mark: bool,
 }
 
 impl Objects {
-    /// A folder, which is made if it is not there. What it has taken survives a loss of power.
+    /// A folder, which is made with those that it is in. What it has taken survives a loss of power.
     ///
     /// # Errors
     /// Of the file system.
-    pub fn folder(path: &Path) -> io::Result<Self> {
-        // Prompts and answers lie there: nobody else on the machine is to read them.
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
-        let folder = LocalFileSystem::new_with_prefix(path).map_err(io::Error::other)?;
-        Ok(Self { store: Arc::new(folder.with_fsync(true)) })
+    pub fn folder(path: &Path) -> Result<Self, String> {
+        Self::open(&Location::Folder(path.to_owned()), &BTreeMap::new())
     }
 
-    /// The folder that `file:PATH` or `file://PATH` names.
+    /// A folder or a bucket, with the options of a bucket's client. Nothing is asked of its server yet.
     ///
     /// # Errors
-    /// Says what would be right.
-    pub fn path_of(url: &str) -> Result<PathBuf, String> {
-        match url.split_once(':') {
-            Some(("file", path)) if !path.trim_start_matches("//").is_empty() => {
-                Ok(path.strip_prefix("//").unwrap_or(path).into())
-            }
-            _ => Err("objects.url is `file:PATH`, a folder that all processes share".to_owned()),
+    /// Says what is wrong with them, or with the folder.
+    pub fn open(location: &Location, options: &BTreeMap<String, String>) -> Result<Self, String> {
+        Ok(Self { store: location.open(options, Folders::All)?, is_marked: Arc::default(), may_mark: true })
+    }
+
+    /// Likewise for a process that is one of many, and must find the place as others have it.
+    pub fn of_others(self) -> Self {
+        Self { may_mark: false, ..self }
+    }
+
+    /// Makes sure that this is the place, and makes it one if this process may.
+    ///
+    /// # Errors
+    /// [`ObjectsError::Unavailable`].
+    pub async fn mark(&self) -> Result<(), ObjectsError> {
+        if self.is_marked.load(Ordering::Relaxed) {
+            return Ok(());
         }
+        if self.file(MARK).await?.is_none() {
+            if !self.may_mark {
+                let reason =
+                    format!("there is no `{MARK}` in it: is this what the API keeps objects in, and is it mounted?");
+                return Err(ObjectsError::Unavailable(reason));
+            }
+            self.put(MARK, MARKED.into(), PutMode::Overwrite).await?;
+        }
+        self.is_marked.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Writes letters of one tenant as a new object of an archive, reads it back, and reads the letters out of it. What it
@@ -169,6 +200,7 @@ impl Objects {
         name: &str,
         body: Bytes,
     ) -> Result<Slip, ObjectsError> {
+        self.mark().await?;
         let bytes = body.len();
         let folded = compressed(body).await?;
         let path = [&*below(BODIES, tenant), &id.to_string(), name].join("/") + ".zst";
@@ -179,7 +211,13 @@ impl Objects {
 
     /// The body that a slip is of.
     pub(crate) async fn body(&self, slip: &Slip) -> Result<Bytes, ObjectsError> {
-        let folded = self.read(&slip.path, slip.sha256).await?;
+        let folded = match self.read(&slip.path, slip.sha256).await {
+            Ok(folded) => folded,
+            Err(damaged) => {
+                self.mark().await?;
+                return Err(damaged);
+            }
+        };
         let bytes = slip.bytes;
         let body = blocking(move || zstd::bulk::decompress(&folded, bytes)).await?;
         let body = body.ok().filter(|body| body.len() == bytes);
@@ -196,6 +234,24 @@ impl Objects {
             let path = file.location.to_string();
             let job = path.rsplit('/').nth(1).and_then(|job| job.parse().ok());
             job.filter(|_| written < before).map(|job| Ok((path, job, written)))
+        };
+        let files = self.store.list(Some(&root));
+        Box::pin(files.filter_map(move |file| {
+            std::future::ready(match file {
+                Ok(file) => found(file),
+                Err(error) => Some(Err(unavailable(error))),
+            })
+        }))
+    }
+
+    /// Objects of archives that were written before a moment, in any order: where each is, and of which archive.
+    pub fn archived(&self, before: Timestamp) -> BoxStream<'static, Result<(String, OperationId), ObjectsError>> {
+        let root = object_store::path::Path::from(ARCHIVES);
+        let found = move |file: ObjectMeta| {
+            let path = file.location.to_string();
+            let archive = path.rsplit('/').nth(1).and_then(|archive| archive.parse().ok());
+            let is_old = path.ends_with(BODY) && file.last_modified.timestamp_millis() < before.0;
+            archive.filter(|_| is_old).map(|archive| Ok((path, archive)))
         };
         let files = self.store.list(Some(&root));
         Box::pin(files.filter_map(move |file| {
@@ -313,7 +369,8 @@ fn below(folder: &str, tenant: &Name) -> String {
     object_store::path::Path::from_iter([folder, tenant.as_str()]).to_string()
 }
 
-fn manifest_of(path: &str) -> String {
+/// Where the manifest of an archive's object is.
+pub fn manifest_of(path: &str) -> String {
     format!("{}.json", path.strip_suffix(BODY).unwrap_or(path))
 }
 

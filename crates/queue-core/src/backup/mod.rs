@@ -13,6 +13,7 @@ mod create;
 mod known;
 mod manifest;
 mod objects;
+mod pace;
 mod place;
 mod prune;
 mod record;

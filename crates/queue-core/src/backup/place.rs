@@ -1,8 +1,7 @@
-//! Where backups lie: a folder, or a bucket of an S3 protocol server.
+//! Where backups lie: a folder or a bucket, and pieces on their way to it and back.
 
 use std::{
     collections::BTreeMap,
-    os::unix::fs::DirBuilderExt,
     path::{Path as FilePath, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,18 +9,15 @@ use std::{
 
 use bytes::Bytes;
 use futures::TryStreamExt;
-use object_store::{
-    ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
-    aws::{AmazonS3Builder, AmazonS3ConfigKey},
-    local::LocalFileSystem,
-    path::Path,
-    prefix::PrefixStore,
-};
+use object_store::{MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, path::Path};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::{BackupId, manifest::MANIFEST};
-use crate::time::Timestamp;
+use crate::{
+    location::{Folders, Location},
+    time::Timestamp,
+};
 
 /// The folder of all backups.
 const ROOT: &str = "backups";
@@ -31,15 +27,8 @@ pub(super) const PIECE_BYTES: usize = 16 * 1024 * 1024;
 const PIECES_MAX: usize = 10_000;
 /// Longest time of one request, all of its own tries together: a piece over a slow line.
 const REQUEST_MAX: Duration = Duration::from_secs(300);
-/// Longest time of one try.
-const TRY_MAX: Duration = Duration::from_secs(120);
-/// Longest time until a server answers a connection.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for the next piece of an upload: whatever writes it has stopped.
 const STALL_MAX: Duration = Duration::from_secs(900);
-/// Tries of one request behind the first, and for how long: an S3 server that blinks.
-const RETRIES_MAX: usize = 5;
-const RETRY_FOR: Duration = Duration::from_secs(60);
 /// Largest manifest that is read.
 const SMALL_MAX_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -97,60 +86,15 @@ pub(super) struct Fetched {
 }
 
 impl Place {
-    /// The place that `file:PATH` or `s3://BUCKET/PREFIX` names. `options` are those of the S3 client, by the names of its
-    /// environment variables (`aws_access_key_id`, `aws_endpoint_url` …); names that it does not know are left out.
+    /// The place that a URL names, with the options of a bucket's client, see [`Location`]. A folder is made, but not what it is in: a disk
+    /// that is not mounted must not have its backups on another one.
     ///
     /// # Errors
     /// Says what would be right.
     pub fn open(url: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
-        let path = |rest: &str| PathBuf::from(rest.strip_prefix("//").unwrap_or(rest));
-        match url.split_once(':') {
-            Some(("file", rest)) if !rest.trim_start_matches("//").is_empty() => Self::folder(&path(rest)),
-            Some(("s3", rest)) if rest.starts_with("//") && rest.len() > 2 => Self::bucket(&rest[2..], options),
-            _ => Err("a place for backups is `file:PATH` or `s3://BUCKET/PREFIX`".to_owned()),
-        }
-    }
-
-    fn folder(path: &FilePath) -> Result<Self, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        // Sizes and times are nobody else's business, either.
-        match std::fs::DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => {}
-            Err(_) if path.is_dir() => {}
-            // A disk that is not mounted must not have its backups on another one.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                return Err(failed(&"the folder that it is in is not there: mount what is to be mounted, or make it"));
-            }
-            Err(error) => return Err(failed(&error)),
-        }
-        let folder = LocalFileSystem::new_with_prefix(path).map_err(|error| failed(&error))?;
-        Ok(Self {
-            store: Arc::new(folder.with_fsync(true)),
-            shown: format!("file:{}", path.display()),
-            folder: Some(path.to_owned()),
-        })
-    }
-
-    fn bucket(rest: &str, options: &BTreeMap<String, String>) -> Result<Self, String> {
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let client = ClientOptions::new().with_timeout(TRY_MAX).with_connect_timeout(CONNECT_MAX);
-        let retry = RetryConfig { max_retries: RETRIES_MAX, retry_timeout: RETRY_FOR, ..RetryConfig::default() };
-        let mut builder = AmazonS3Builder::new().with_client_options(client).with_retry(retry).with_bucket_name(bucket);
-        for (name, value) in options {
-            if let Ok(key) = name.parse::<AmazonS3ConfigKey>() {
-                builder = builder.with_config(key, value);
-            }
-        }
-        let store = builder.build().map_err(|error| format!("s3://{bucket}: {error}"))?;
-        let shown = format!("s3://{}", rest.trim_end_matches('/'));
-        let store: Arc<dyn ObjectStore> = match prefix.trim_matches('/') {
-            "" => Arc::new(store),
-            prefix => {
-                let prefix = Path::parse(prefix).map_err(|error| format!("{shown}: {error}"))?;
-                Arc::new(PrefixStore::new(store, prefix))
-            }
-        };
-        Ok(Self { store, shown, folder: None })
+        let location = Location::parse(url).map_err(|reason| format!("a place for backups: {reason}"))?;
+        let store = location.open(options, Folders::Last)?;
+        Ok(Self { store, shown: location.to_string(), folder: location.folder().map(FilePath::to_owned) })
     }
 
     /// Its name, without secrets.

@@ -18,6 +18,7 @@ use tokio::{sync::mpsc, task::spawn_blocking};
 use super::{
     BackupError,
     manifest::{Content, Part},
+    pace::{Pace, Paced},
     place::{PIECE_BYTES, Piece, Place, PlaceError},
 };
 use crate::hex;
@@ -185,10 +186,10 @@ fn seal<T>(
     let failed = |error: io::Error| BackupError::Failed(error.to_string());
     let age = recipients.encryptor().and_then(|age| age.wrap_output(Pieces::to(to))).map_err(failed)?;
     let zstd = zstd::Encoder::new(age, LEVEL).map_err(failed)?;
-    let mut counted = Counted { inner: zstd, bytes: 0 };
+    let mut counted = Counted { inner: Paced { inner: zstd, pace: Pace::new() }, bytes: 0 };
     let value = write(&mut counted)?;
-    let Counted { inner, bytes: plain_bytes } = counted;
-    let mut pieces = inner.finish().and_then(age::stream::StreamWriter::finish).map_err(failed)?;
+    let Counted { inner: Paced { inner: zstd, .. }, bytes: plain_bytes } = counted;
+    let mut pieces = zstd.finish().and_then(age::stream::StreamWriter::finish).map_err(failed)?;
     pieces.send(Piece::Last).map_err(failed)?;
     Ok((value, Sealed { plain_bytes, bytes: pieces.bytes, sha256: pieces.hasher.finalize().into() }))
 }

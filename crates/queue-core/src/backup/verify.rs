@@ -7,6 +7,7 @@ use super::{
     known::{Harm, Known, find, marked},
     manifest::{Content, Part, VERIFIED, Verified},
     objects,
+    pace::Pace,
     place::{Place, file_of},
     seal,
 };
@@ -116,7 +117,7 @@ pub(super) async fn check_part(
     let Some(identities) = identities else { return seal::check(place, &path, part).await };
     let expected = part.clone();
     seal::open(place, identities, (&path, part), move |plain| {
-        let mut counted = Counted { inner: plain, bytes: 0 };
+        let mut counted = Counted { inner: plain, bytes: 0, pace: Pace::new() };
         if expected.content == Content::ObjectsTar {
             objects::read(&mut counted, None)
                 .map_err(|error| BackupError::damaged(&expected.name, error.to_string()))?;
@@ -137,10 +138,12 @@ pub(super) async fn check_part(
 struct Counted<'r> {
     inner: &'r mut dyn io::Read,
     bytes: u64,
+    pace: Pace,
 }
 
 impl io::Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.pace.rest();
         let read = self.inner.read(buffer)?;
         self.bytes += read as u64;
         Ok(read)

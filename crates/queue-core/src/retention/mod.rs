@@ -435,9 +435,14 @@ pub trait Retention: Send + Sync {
     /// Days that began before this moment and have tables of their own, oldest first; `None`: this store has no such tables.
     async fn days(&self, before: Timestamp) -> Result<Option<Vec<Day>>, JournalError>;
 
-    /// Drops the table of a day, if all that is in it ended before `cutoff` and no job of that day may run again: both are looked
-    /// at while nobody can add to the day. Bytes that are free now; `None` where it is kept, or was dropped before.
+    /// Takes a day away, if all that is in it ended before `cutoff` and no job of that day may run again: both are looked at while
+    /// nobody can add to the day. Bytes that [`Retention::reclaim_day`] frees; `None` where it is kept, or went before. A crash of
+    /// the store may bring it back.
     async fn drop_day(&self, part: Part, day: Timestamp, cutoff: Timestamp) -> Result<Option<u64>, JournalError>;
+
+    /// Gives back what one table of a dropped day took, whoever dropped it; `false`: there is none. Nobody waits for it. A crash before
+    /// leaves it to the next call.
+    async fn reclaim_day(&self) -> Result<bool, JournalError>;
 
     /// What there is of rows.
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError>;

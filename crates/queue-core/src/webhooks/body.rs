@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::EventKind;
+use super::{EventKind, Told};
 use crate::{
     credentials::CredentialId,
     ids::{JobId, Name},
@@ -83,4 +83,9 @@ pub(crate) fn credential_body(id: &CredentialId, reason: &str, at: Timestamp) ->
 /// The message of a circuit that opened or closed.
 pub fn circuit_body(event: EventKind, circuit: &Name, reason: Option<&str>, at: Timestamp) -> String {
     message(event, at, json!({"target": circuit, "reason": reason}))
+}
+
+/// The message of an alert that is raised or has passed.
+pub fn alert_body(open: bool, alert: &str, reason: Value, at: Timestamp) -> String {
+    message(Told::Alert.event(open), at, json!({"alert": alert, "reason": reason}))
 }

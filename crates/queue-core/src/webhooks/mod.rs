@@ -13,14 +13,14 @@ mod body;
 mod secrets;
 mod sign;
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use body::{alert_body, circuit_body, job_body, message};
 pub(crate) use body::{budget_body, credential_body};
-pub use body::{circuit_body, job_body, message};
 pub use secrets::{
     OVERLAP_MAX_MS, OVERLAP_MS, Owner, SecretError, ensure_secret, first_secret, open_all, rewrap, rotate, unreadable,
 };
@@ -75,11 +75,17 @@ pub enum EventKind {
     /// A tenant's key was refused too often and is not used any more.
     #[serde(rename = "credential.disabled")]
     CredentialDisabled,
+    /// Something is wrong that operators should know of, see `scheduler::watch`.
+    #[serde(rename = "alert.raised")]
+    AlertRaised,
+    /// It has passed.
+    #[serde(rename = "alert.cleared")]
+    AlertCleared,
 }
 
 impl EventKind {
     /// Every event, in the order of their bits.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::JobSucceeded,
         Self::JobDead,
         Self::JobCancelled,
@@ -87,6 +93,8 @@ impl EventKind {
         Self::BreakerOpened,
         Self::BreakerClosed,
         Self::CredentialDisabled,
+        Self::AlertRaised,
+        Self::AlertCleared,
     ];
 
     /// The word of the API, of messages and of the journal.
@@ -99,6 +107,8 @@ impl EventKind {
             Self::BreakerOpened => "breaker.opened",
             Self::BreakerClosed => "breaker.closed",
             Self::CredentialDisabled => "credential.disabled",
+            Self::AlertRaised => "alert.raised",
+            Self::AlertCleared => "alert.cleared",
         }
     }
 
@@ -117,6 +127,8 @@ impl EventKind {
             Self::BreakerOpened => 16,
             Self::BreakerClosed => 32,
             Self::CredentialDisabled => 64,
+            Self::AlertRaised => 128,
+            Self::AlertCleared => 256,
         }
     }
 
@@ -136,7 +148,12 @@ impl EventKind {
             Self::JobSucceeded => Some(Standing::Succeeded),
             Self::JobDead => Some(Standing::Dead),
             Self::JobCancelled => Some(Standing::Cancelled),
-            Self::BudgetAlert | Self::BreakerOpened | Self::BreakerClosed | Self::CredentialDisabled => None,
+            Self::BudgetAlert
+            | Self::BreakerOpened
+            | Self::BreakerClosed
+            | Self::CredentialDisabled
+            | Self::AlertRaised
+            | Self::AlertCleared => None,
         }
     }
 
@@ -365,6 +382,30 @@ pub struct AttemptView {
     pub error: Option<String>,
 }
 
+/// What stands before the name of an alert among the circuits that were told of as open.
+pub const ALERT_PREFIX: &str = "alert:";
+
+/// What opens and closes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// A breaker's circuit.
+    Breaker,
+    /// An alert, under its name behind [`ALERT_PREFIX`].
+    Alert,
+}
+
+impl Told {
+    /// The event of its opening or closing.
+    pub fn event(self, open: bool) -> EventKind {
+        match (self, open) {
+            (Self::Breaker, true) => EventKind::BreakerOpened,
+            (Self::Breaker, false) => EventKind::BreakerClosed,
+            (Self::Alert, true) => EventKind::AlertRaised,
+            (Self::Alert, false) => EventKind::AlertCleared,
+        }
+    }
+}
+
 /// How a circuit stands, for those who want to hear of it.
 #[derive(Clone, Debug)]
 pub struct CircuitTold {
@@ -378,6 +419,10 @@ pub struct CircuitTold {
     pub body: String,
     /// Now.
     pub at: Timestamp,
+    /// Of one that closes: it stays open if somebody has noted it so after this.
+    pub last_open_at: Timestamp,
+    /// What it is.
+    pub what: Told,
 }
 
 /// Of what a list of deliveries is.
@@ -427,8 +472,8 @@ pub trait Webhooks: Send + Sync {
     /// `true` for whoever came first.
     async fn tell_circuit(&self, told: CircuitTold) -> Result<bool, JournalError>;
 
-    /// The circuits that were told of as open.
-    async fn open_circuits(&self) -> Result<Vec<Name>, JournalError>;
+    /// The circuits that were told of as open, and when each was last noted so.
+    async fn open_circuits(&self) -> Result<BTreeMap<Name, Timestamp>, JournalError>;
 
     /// Takes deliveries that are due, each for one owner. Cost depends on what is taken and on the lanes that are looked at,
     /// not on what waits.
@@ -461,7 +506,7 @@ mod tests {
     #[test]
     fn events_have_words_and_bits() {
         let bits: Vec<_> = EventKind::ALL.iter().map(|event| event.bit()).collect();
-        assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64]);
+        assert_eq!(bits, [1, 2, 4, 8, 16, 32, 64, 128, 256]);
         for event in EventKind::ALL {
             assert_eq!(EventKind::parse(event.as_str()), Some(event));
             assert_eq!(serde_json::to_value(event).unwrap(), event.as_str());

@@ -11,6 +11,7 @@ mod postgres_fixture;
 mod proxy;
 mod races;
 mod schema;
+mod upkeep;
 mod walls;
 
 use queue_core::{

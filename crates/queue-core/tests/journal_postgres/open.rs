@@ -101,7 +101,7 @@ async fn a_role_needs_rights_on_rows_and_no_more() {
     server.run(&name, &format!("GRANT EXECUTE ON FUNCTION {erasing} TO service"));
     let OpenError::Rights { reason } = refusal(&url).await else { panic!("it may not drop days") };
     assert!(reason.contains("retention_drop") && reason.contains("audit_forget"), "{reason}");
-    let forgetting = "retention_days(bigint), retention_drop(text, bigint, bigint), audit_forget(bigint), \
+    let forgetting = "retention_days(bigint), retention_drop(text, bigint, bigint), retention_reclaim(), audit_forget(bigint), \
                       audit_raise_floor(integer, bigint, bytea, bigint, text, bytea, bigint)";
     server.run(&name, &format!("GRANT EXECUTE ON FUNCTION {forgetting} TO service"));
     let OpenError::Rights { reason } = refusal(&url).await else { panic!("it may not read as a tenant's caller") };

@@ -98,14 +98,14 @@ fn whole(text: &str) -> Option<Got> {
     })
 }
 
-struct Post {
-    scene: Scene,
+pub(super) struct Post {
+    pub(super) scene: Scene,
     keys: MasterKeys,
     outbound: Outbound,
 }
 
 impl Post {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let scene = Scene::new().await;
         let keys = MasterKeys::parse(MasterKeys::generate().unwrap().expose_secret()).unwrap();
         let credentials = Arc::new(Credentials::of(scene.stores.vault.clone()));
@@ -119,7 +119,7 @@ impl Post {
         Sender::new(self.scene.stores.clone(), self.outbound.clone())
     }
 
-    async fn endpoint(&self, url: &str, events: &[EventKind]) -> (Uuid, SecretString) {
+    pub(super) async fn endpoint(&self, url: &str, events: &[EventKind]) -> (Uuid, SecretString) {
         let id = Uuid::now_v7();
         let (secret, sealed) = first_secret(&self.keys, &Owner::Endpoint(id)).unwrap();
         let endpoint = Endpoint {
@@ -144,7 +144,7 @@ impl Post {
         }
     }
 
-    async fn deliveries(&self) -> Vec<Delivery> {
+    pub(super) async fn deliveries(&self) -> Vec<Delivery> {
         self.scene.stores.webhooks.deliveries(Listing::All, i64::MAX, 500).await.unwrap()
     }
 

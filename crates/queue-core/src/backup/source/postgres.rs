@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::{
     META_CHANGES,
@@ -19,6 +19,7 @@ use crate::{
     backup::{
         BackupError,
         manifest::{AuditEnd, DatabaseFacts, ErasuresFacts, StoreKind, TableFacts},
+        pace::Pace,
     },
     erasure::Erasure,
     hex,
@@ -35,6 +36,8 @@ macro_rules! text {
 
 /// How the sums of tables are made: Postgres relies on this function to be the same in all of its versions, for partitions by hash.
 const SUMS: &str = "postgres: sum of hashtextextended(row::text, 0)";
+/// Pages of a table that one statement counts: 256 KiB, two or three milliseconds.
+const PIECE_PAGES: i64 = 32;
 /// The first schema with a wall between tenants.
 const WALL_SINCE: usize = 15;
 /// How long `pg_dump` waits for a table that somebody changes, in milliseconds.
@@ -171,7 +174,7 @@ async fn facts(
         store: StoreKind::Postgres,
         schema: schema as u64,
         sums: SUMS.to_owned(),
-        tables: tables(connection).await?,
+        tables: tables(connection, Some(Pace::new())).await?,
         audit_head: audit_end(connection).await?,
         erasures: ErasuresFacts {
             tenants: erasures.len() as u64,
@@ -210,29 +213,48 @@ async fn erasures(connection: &mut PgConnection) -> Result<Vec<Erasure>, BackupE
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Every table with its rows and its sum. The statements are made by the server, which quotes its own names.
-async fn tables(connection: &mut PgConnection) -> Result<BTreeMap<String, TableFacts>, BackupError> {
+/// Every table with its rows and its sum, in pieces: one statement over a large table would take a processor for minutes. The
+/// statements are made by the server, which quotes its own names.
+async fn tables(
+    connection: &mut PgConnection,
+    mut pace: Option<Pace>,
+) -> Result<BTreeMap<String, TableFacts>, BackupError> {
     let rows = sqlx::query(text!("backup_tables"))
         .bind(META_CHANGES.map(str::to_owned).to_vec())
         .fetch_all(&mut *connection)
         .await
         .map_err(failed)?;
-    let mut tables = BTreeMap::new();
+    let mut tables: BTreeMap<String, (u64, i128)> = BTreeMap::new();
     for row in rows {
-        let (name, statement): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
-        let counted = connection.fetch_one(AssertSqlSafe(statement)).await.map_err(failed)?;
-        let rows: i64 = counted.try_get(0).map_err(failed)?;
-        let facts =
-            TableFacts { rows: u64::try_from(rows).unwrap_or_default(), sum: counted.try_get(1).map_err(failed)? };
-        tables.insert(name, facts);
+        let read = || -> Result<(String, Option<String>, i64), sqlx::Error> {
+            Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?))
+        };
+        let (name, statement, pages) = read().map_err(failed)?;
+        let (count, sum) = tables.entry(name).or_default();
+        let Some(statement) = statement else { continue };
+        let mut from = 0;
+        while from < pages {
+            let to = pages.min(from + PIECE_PAGES);
+            let piece =
+                sqlx::query(AssertSqlSafe(statement.as_str())).bind(format!("({from},0)")).bind(format!("({to},0)"));
+            let piece = piece.fetch_one(&mut *connection).await.map_err(failed)?;
+            let (rows, sums): (i64, String) = (piece.try_get(0).map_err(failed)?, piece.try_get(1).map_err(failed)?);
+            *count += rows.unsigned_abs();
+            *sum += sums.parse::<i128>().map_err(|error| BackupError::Failed(format!("Postgres: a sum: {error}")))?;
+            from = to;
+            if let Some(pace) = &mut pace {
+                pace.rest_async().await;
+            }
+        }
     }
-    Ok(tables)
+    let facts = |(name, (rows, sum)): (String, (u64, i128))| (name, TableFacts { rows, sum: sum.to_string() });
+    Ok(tables.into_iter().map(facts).collect())
 }
 
 pub(super) async fn tables_of(config: &PostgresConfig) -> Result<BTreeMap<String, TableFacts>, BackupError> {
     let mut connection = open(config).await?;
     sqlx::raw_sql(text!("backup_begin")).execute(&mut connection).await.map_err(failed)?;
-    let tables = tables(&mut connection).await;
+    let tables = tables(&mut connection, None).await;
     let _ = connection.close().await;
     tables
 }

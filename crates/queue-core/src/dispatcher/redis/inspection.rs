@@ -67,6 +67,19 @@ pub async fn inspect(config: &RedisConfig) -> Result<Inspection, OpenError> {
     })
 }
 
+/// The clock of a Redis.
+///
+/// # Errors
+/// Those of a connection.
+pub async fn server_now(config: &RedisConfig) -> Result<Timestamp, OpenError> {
+    let failed = |error| OpenError::of(&config.address, &error);
+    let link = Link::of(config).map_err(failed)?;
+    let time = link.send(&redis::cmd("TIME")).await.map_err(failed)?;
+    let (seconds, micros): (i64, i64) =
+        redis::from_redis_value(time).map_err(|error| failed(redis::RedisError::from(error)))?;
+    Ok(Timestamp(seconds * 1_000 + micros / 1_000))
+}
+
 async fn persistence(info: &str, link: &Link) -> Persistence {
     if opening::field(info, "aof_enabled") == Some("1") {
         return Persistence::Appends;

@@ -46,7 +46,7 @@ use crate::time::Clock;
 
 pub use self::{
     address::RedisAddress,
-    inspection::{Inspection, Persistence, inspect},
+    inspection::{Inspection, Persistence, inspect, server_now},
     opening::OpenError,
 };
 

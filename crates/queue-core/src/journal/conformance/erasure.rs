@@ -17,7 +17,7 @@ use crate::{
     ledger::{CallRecord, Nanousd, SavedBy, Saving, Usage},
     schedule::Added,
     time::{DAY_MS, Timestamp},
-    webhooks::{CircuitTold, Endpoint, EventKind, Listing, NewSecret, Owner},
+    webhooks::{CircuitTold, Endpoint, EventKind, Listing, NewSecret, Owner, Told},
 };
 
 /// Stands in every name, text and body of the tenant that is erased.
@@ -113,6 +113,8 @@ async fn furnish(store: &Opened, tenant: &str) -> NewJob {
         tenant: Some(name.clone()),
         body: format!("{{\"of\":\"{tenant}\"}}"),
         at: NOW,
+        last_open_at: NOW,
+        what: Told::Breaker,
     };
     assert!(store.webhooks.tell_circuit(told).await.unwrap());
     let nightly = schedules::schedule(tenant, &format!("{tenant}-nightly"));

@@ -47,6 +47,7 @@ use crate::{
     schedule::Schedules,
     stores::Truth,
     time::{ManualClock, Timestamp},
+    upkeep::Upkeep,
     webhooks::Webhooks,
 };
 
@@ -83,6 +84,8 @@ pub struct Opened {
     pub backups: Arc<dyn Backups>,
     /// What is old.
     pub retention: Arc<dyn Retention>,
+    /// How tidy it is.
+    pub upkeep: Arc<dyn Upkeep>,
     /// What is submitted by the clock.
     pub schedules: Arc<dyn Schedules>,
 }
@@ -111,6 +114,7 @@ impl Opened {
             erasures: store.clone(),
             schedules: store.clone(),
             retention: store.clone(),
+            upkeep: store.clone(),
             backups: store,
         }
     }

@@ -13,7 +13,7 @@ use crate::{
     time::Timestamp,
     webhooks::{
         CircuitTold, ClaimDeliveries, DELIVERIES_PAGE_MAX, Delivery, DeliveryAttempt, DeliveryState, Endpoint,
-        EventKind, Listing, NewSecret, Owner,
+        EventKind, Listing, NewSecret, Owner, Told,
     },
 };
 
@@ -508,14 +508,22 @@ pub async fn circuits_are_told_once(fixture: &dyn Fixture) {
         tenant: tenant.map(Name::from),
         body: format!("{circuit} {open}"),
         at: NOW,
+        last_open_at: NOW,
+        what: Told::Breaker,
     };
     let tell = async |told| store.webhooks.tell_circuit(told).await.unwrap();
     assert!(!tell(told("a", false, None)).await, "it was not told of as open");
     assert!(tell(told("a", true, None)).await && !tell(told("a", true, None)).await);
     assert!(tell(told("b", true, Some("acme"))).await);
-    let mut open = store.webhooks.open_circuits().await.unwrap();
-    open.sort_unstable();
-    assert_eq!(open, ["a".into(), "b".into()]);
+    let open = store.webhooks.open_circuits().await.unwrap();
+    assert_eq!(open, [("a".into(), NOW), ("b".into(), NOW)].into());
+    // Somebody sees it open later: whoever has not closes nothing.
+    let later = NOW.plus_ms(1_000);
+    assert!(!tell(CircuitTold { at: later, ..told("a", true, None) }).await);
+    assert_eq!(store.webhooks.open_circuits().await.unwrap()[&Name::from("a")], later);
+    assert!(!tell(told("a", false, None)).await);
+    let told =
+        |circuit: &str, open, tenant: Option<&str>| CircuitTold { last_open_at: later, ..told(circuit, open, tenant) };
     assert!(tell(told("a", false, None)).await && !tell(told("a", false, None)).await);
     let mut bodies: Vec<_> = all(&store)
         .await

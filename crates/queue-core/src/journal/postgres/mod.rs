@@ -33,6 +33,7 @@ mod sql;
 mod tenant;
 mod text;
 mod transaction;
+mod upkeep;
 mod vault;
 mod webhooks;
 

@@ -84,6 +84,10 @@ impl Retention for PostgresJournal {
         self.write::<DropDay>((part, day, cutoff)).await
     }
 
+    async fn reclaim_day(&self) -> Result<bool, JournalError> {
+        self.ask(|pool| async move { Ok(sqlx::query_scalar(sql::RETENTION_RECLAIM).fetch_one(&pool).await?) }).await
+    }
+
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError> {
         let text = match rows {
             // They are in tables by day, and what is left of those is not counted.

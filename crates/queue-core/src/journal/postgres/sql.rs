@@ -190,6 +190,7 @@ texts! {
     RETENTION_NOTE = "retention_note",
     RETENTION_NOTES = "retention_notes",
     RETENTION_ORDER = "retention_order",
+    RETENTION_RECLAIM = "retention_reclaim",
     RETENTION_TAKE = "retention_take",
     RETENTION_TURN = "retention_turn",
     SAVINGS = "savings",

@@ -1,5 +1,7 @@
 //! Who is told of what, and what is still to be delivered.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -85,10 +87,14 @@ impl Webhooks for PostgresJournal {
         self.write::<TellCircuit>(told).await
     }
 
-    async fn open_circuits(&self) -> Result<Vec<Name>, JournalError> {
+    async fn open_circuits(&self) -> Result<BTreeMap<Name, Timestamp>, JournalError> {
         self.ask(|pool| async move {
             let found = sqlx::query(sql::WEBHOOK_CIRCUITS).fetch_all(&pool).await?;
-            Ok(found.iter().map(|row| Cells::of(row, 0).name()).collect::<Result<_, _>>()?)
+            let read = |row: &PgRow| -> Result<_, sqlx::Error> {
+                let mut cells = Cells::of(row, 0);
+                Ok((cells.name()?, cells.time()?))
+            };
+            Ok(found.iter().map(read).collect::<Result<_, _>>()?)
         })
         .await
     }
@@ -332,13 +338,15 @@ impl Verb for TellCircuit {
     async fn run(transaction: &mut Transaction, inputs: &[CircuitTold], again: bool) -> Result<Vec<bool>, Failure> {
         let mut first = Vec::new();
         for told in inputs {
-            let noted: i64 = sqlx::query_scalar(if told.open { sql::CIRCUIT_OPEN } else { sql::CIRCUIT_CLOSE })
+            let noting = sqlx::query_scalar(if told.open { sql::CIRCUIT_OPEN } else { sql::CIRCUIT_CLOSE })
                 .bind(told.circuit.as_str())
                 .bind(told.at.0)
                 .bind(told.tenant.as_ref().map_or("", Name::as_str))
                 .bind(kept(&told.body))
-                .fetch_one(transaction.connection())
-                .await?;
+                .bind(told.what.event(told.open).as_str())
+                .bind(told.what.event(told.open).bit());
+            let noting = if told.open { noting } else { noting.bind(told.last_open_at.0) };
+            let noted: i64 = noting.fetch_one(transaction.connection()).await?;
             first.push(noted > 0 || again);
         }
         Ok(first)

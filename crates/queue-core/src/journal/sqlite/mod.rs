@@ -25,6 +25,7 @@ mod rows;
 mod schedules;
 mod settle;
 mod sql;
+mod upkeep;
 mod vault;
 mod webhooks;
 mod writer;

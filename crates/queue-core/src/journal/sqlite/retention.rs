@@ -95,6 +95,10 @@ impl Retention for SqliteJournal {
         Ok(None)
     }
 
+    async fn reclaim_day(&self) -> Result<bool, JournalError> {
+        Ok(false)
+    }
+
     async fn pile(&self, rows: Rows, before: Timestamp) -> Result<Pile, JournalError> {
         let text = match rows {
             Rows::Payloads => read::PILE_PAYLOADS,

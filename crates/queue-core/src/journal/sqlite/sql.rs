@@ -112,6 +112,7 @@ writes! {
     SigningSecretRewrap = "signing_secret_rewrap",
     SigningSecretsLimit = "signing_secrets_limit",
     SigningSecretsDrop = "signing_secrets_drop",
+    CircuitAgain = "circuit_again",
     CircuitOpen = "circuit_open",
     CircuitClose = "circuit_close",
     DeliveryClaim = "delivery_claim",

@@ -1,5 +1,7 @@
 //! Who is told of what, and what is still to be delivered.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use rusqlite::{Row, params};
 use uuid::Uuid;
@@ -127,11 +129,14 @@ impl Webhooks for SqliteJournal {
         self.writer.submit(1, told, tell_circuit).await
     }
 
-    async fn open_circuits(&self) -> Result<Vec<Name>, JournalError> {
+    async fn open_circuits(&self) -> Result<BTreeMap<Name, Timestamp>, JournalError> {
         self.readers
             .read(|connection| {
-                let name = |row: &Row<'_>| Cells::of(row, 0).name();
-                connection.prepare_cached(read::WEBHOOK_CIRCUITS)?.query_map([], name)?.collect()
+                let circuit = |row: &Row<'_>| {
+                    let mut cells = Cells::of(row, 0);
+                    Ok((cells.name()?, cells.time()?))
+                };
+                connection.prepare_cached(read::WEBHOOK_CIRCUITS)?.query_map([], circuit)?.collect()
             })
             .await
     }
@@ -315,12 +320,16 @@ fn rewrap_secret(
 
 fn tell_circuit(batch: &mut Batch<'_>, told: &CircuitTold) -> rusqlite::Result<bool> {
     let circuit = told.circuit.as_str();
-    let (changed, event) = if told.open {
-        (batch.sql.execute(Write::CircuitOpen, params![circuit, told.at.0])?, EventKind::BreakerOpened)
+    let changed = if told.open {
+        batch.sql.execute(Write::CircuitOpen, params![circuit, told.at.0])?
     } else {
-        (batch.sql.execute(Write::CircuitClose, [circuit])?, EventKind::BreakerClosed)
+        batch.sql.execute(Write::CircuitClose, params![circuit, told.last_open_at.0])?
     };
+    if told.open && changed == 0 {
+        batch.sql.execute(Write::CircuitAgain, params![circuit, told.at.0])?;
+    }
     if changed > 0 {
+        let event = told.what.event(told.open);
         tell(batch, event, told.tenant.as_ref(), told.at, &told.body)?;
     }
     Ok(changed > 0)

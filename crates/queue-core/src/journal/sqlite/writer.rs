@@ -71,6 +71,17 @@ impl<'c> Batch<'c> {
         self.connection.execute_batch(text)
     }
 
+    /// Gives at most so many pages that nothing is in back to the disk; how many went.
+    pub(super) fn shrink(&self, pages: i64) -> rusqlite::Result<i64> {
+        let free = || self.connection.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+        let before = free()?;
+        // One page goes with each row that is asked for.
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        while rows.next()?.is_some() {}
+        Ok(before - free()?)
+    }
+
     /// What tests set limits on.
     #[cfg(test)]
     pub(super) fn connection(&self) -> &'c Connection {

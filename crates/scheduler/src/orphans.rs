@@ -1,8 +1,9 @@
-//! Bodies: deletes objects of large payloads and results that nothing names: of jobs that are gone, of writes that were cut off, of
-//! payloads that were edited.
+//! Orphans: deletes objects that nothing names: large payloads and results of jobs that are gone, of writes that were cut off, of payloads that
+//! were edited; and letters that were written for an archive and are no part of it, since their scheduler died before the commit.
 //!
 //! An object is written before the row that names it, under a name that is never used again, and seconds lie between the two. What is
 //! older and named by nobody will never be named. Any number of schedulers may look at once; a delete that is done twice finds nothing.
+//! An archive that this journal has never heard of is left alone: a journal that was restored does not know what was archived after its backup.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -11,12 +12,14 @@ use std::{
 
 use futures::StreamExt;
 use queue_core::{
-    archive::{Objects, ObjectsError},
+    archive::{Objects, ObjectsError, manifest_of},
     bodies::Slip,
-    ids::JobId,
+    ids::{JobId, OperationId},
     journal::{JournalError, PAGE_MAX_ROWS},
+    operations::OperationState,
     stores::Stores,
-    time::Timestamp,
+    telemetry,
+    time::{DAY_MS, Timestamp},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +31,12 @@ const GRACE_MS: i64 = 3_600_000;
 const COMPARED_MS: i64 = 4 * GRACE_MS;
 /// Later, in one look of so many: a payload or result may go before its job.
 const LATER_LOOKS: i64 = 24;
+
+/// Letters may lie so long before the commit: a step of an archive takes minutes.
+const ARCHIVE_GRACE_MS: i64 = DAY_MS;
+
+/// Archives of which is remembered what is in them.
+const ARCHIVES_KNOWN_MAX: usize = 100;
 
 /// Why a look did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -49,15 +58,22 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
             () = shutdown.cancelled() => return,
             looked = collect(&stores, &objects) => match looked {
                 Ok(0) => {}
-                Ok(objects) => tracing::info!(objects, "bodies that nothing names are deleted"),
-                Err(error) => tracing::warn!(%error, "bodies that nothing names were not all looked for"),
+                Ok(objects) => tracing::info!(objects, "objects that nothing names are deleted"),
+                Err(error) => tracing::warn!(%error, "objects that nothing names were not all looked for"),
             },
         }
     }
 }
 
-/// One look at all bodies; returns how many were deleted.
+/// One look at all objects; returns how many were deleted.
 pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
+    let (bodies, archived) = (bodies(stores, objects).await, archived(stores, objects).await);
+    let deleted = bodies? + archived?;
+    metrics::counter!(telemetry::ORPHANS_REMOVED).increment(deleted);
+    Ok(deleted)
+}
+
+async fn bodies(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
     let now = stores.clock.now();
     let mut pages = objects.bodies(now.plus_ms(-GRACE_MS)).chunks(PAGE_MAX_ROWS);
     let mut deleted = 0;
@@ -69,6 +85,47 @@ pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, C
         }
     }
     Ok(deleted)
+}
+
+async fn archived(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
+    let mut files = objects.archived(stores.clock.now().plus_ms(-ARCHIVE_GRACE_MS));
+    // Files come archive by archive from a bucket, and in any order from a folder.
+    let (mut ended, mut deleted) = (BTreeMap::new(), 0);
+    while let Some(file) = files.next().await {
+        let (path, id) = file?;
+        if ended.len() >= ARCHIVES_KNOWN_MAX && !ended.contains_key(&id) {
+            ended.clear();
+        }
+        let parts = match ended.entry(id) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(unknown) => unknown.insert(parts(stores, id).await?),
+        };
+        if parts.as_ref().is_some_and(|parts| !parts.contains(&path)) {
+            objects.delete(&manifest_of(&path)).await?;
+            objects.delete(&path).await?;
+            deleted += 1;
+        }
+    }
+    Ok(deleted)
+}
+
+/// The objects of an archive that nobody adds to any more; `None`: somebody does, or this journal does not know it.
+async fn parts(stores: &Stores, id: OperationId) -> Result<Option<BTreeSet<String>>, JournalError> {
+    let (operation, archive) = (stores.operations.operation(id).await?, stores.archives.archive(id).await?);
+    let is_running = operation.as_ref().is_some_and(|operation| operation.state == OperationState::Running);
+    if is_running || (operation.is_none() && archive.is_none()) {
+        return Ok(None);
+    }
+    let (mut parts, mut behind) = (BTreeSet::new(), None::<String>);
+    loop {
+        let page = stores.archives.objects_of(id, behind.as_deref(), PAGE_MAX_ROWS).await?;
+        behind = page.last().map(|object| object.path.clone());
+        let is_last = page.len() < PAGE_MAX_ROWS;
+        parts.extend(page.into_iter().map(|object| object.path));
+        if is_last {
+            return Ok(Some(parts));
+        }
+    }
 }
 
 /// Those of a page that nothing names.

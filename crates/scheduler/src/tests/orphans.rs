@@ -1,16 +1,17 @@
-//! Objects of large bodies that nothing names are deleted, and no other.
+//! Objects that nothing names are deleted, and no other.
 
 use bytes::Bytes;
 use queue_core::{
     bodies::{Part, Slip},
-    ids::{Epoch, JobId},
+    ids::{Epoch, JobId, OperationId},
     journal::{Changed, Edit, Journal},
+    operations::{Action, Pick},
     retention::Rows,
     time::{Clock, SystemClock},
 };
 
-use super::Scene;
-use crate::bodies::collect;
+use super::{Scene, operations::order};
+use crate::orphans::collect;
 
 /// What the journal is to keep of a large body of this job.
 async fn out(scene: &Scene, id: JobId, part: Part) -> Bytes {
@@ -58,4 +59,33 @@ async fn what_nothing_names_is_deleted_and_nothing_else() {
         collected += collect(&scene.stores, &objects).await.unwrap();
     }
     assert_eq!(collected, 1);
+}
+
+/// Letters whose scheduler died before the commit go after a day; those of an archive stay, and those of one that nobody here knows.
+#[tokio::test]
+async fn letters_that_are_part_of_no_archive_are_deleted() {
+    let scene = Scene::new().await;
+    scene.dead(2, "kept").await;
+    let orphaned = scene.dead(2, "orphaned").await;
+    let archive = scene.walked(order(Action::Archive, "queue = kept")).await;
+    let mut picks = Vec::new();
+    for id in orphaned {
+        picks.push(Pick { id, epoch: scene.row(id).await.epoch, cost: None, holder: None });
+    }
+    let letters = scene.stores.archives.letters(&picks).await.unwrap();
+    let objects = scene.stores.objects.clone().unwrap();
+    for id in [archive.id, OperationId::generate()] {
+        objects.keep(id, letters.clone().into()).await.unwrap();
+    }
+    let files = scene.files();
+    after(&scene, 3_600_000);
+    assert_eq!(collect(&scene.stores, &objects).await.unwrap(), 0, "they may be on their way into an archive");
+    after(&scene, 25 * 3_600_000);
+    assert_eq!(collect(&scene.stores, &objects).await.unwrap(), 1);
+    assert_eq!(scene.files(), files - 1);
+    let parts = scene.stores.archives.objects_of(archive.id, None, 10).await.unwrap();
+    for part in &parts {
+        assert_eq!(objects.letters(part).await.unwrap().len(), 2);
+    }
+    assert_eq!(parts.len(), 1);
 }
