@@ -30,7 +30,9 @@ impl Fleet {
             let role = Installation::role(name, folder.path(), more)
                 .with("LONGSHORE_JOURNAL_FILE", &journal)
                 .with("LONGSHORE_DISPATCHER_FILE", &dispatcher);
-            role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_OBJECTS_URL", &objects)
+            // Nobody balances over them, so nobody has to be told.
+            let role = role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_STOP_WAIT", "100ms");
+            role.with("LONGSHORE_OBJECTS_URL", &objects)
         };
         Self {
             apis: [role("api", &[]), role("api", &[])],
