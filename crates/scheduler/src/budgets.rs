@@ -129,7 +129,7 @@ impl Watch {
                 metrics::counter!(telemetry::BUDGET_ALERTS, "scope" => whose, "period" => period, "level" => level)
                     .increment(1);
                 tracing::warn!(
-                    scope = %scope, level = alert.level, period = alert.period.as_str(), spent, budget = of,
+                    scope = %scope, percent = alert.level, period = alert.period.as_str(), spent, budget = of,
                     "a budget has reached a level"
                 );
             }

@@ -15,6 +15,7 @@ mod flights;
 pub mod handlers;
 mod keyless;
 mod leases;
+mod line;
 mod meters;
 mod orders;
 mod patience;
@@ -38,6 +39,7 @@ use queue_core::{
     ids::{Name, SessionId},
     job::Kind,
     journal::{JournalError, WorkerSession},
+    progress::Pulse,
     telemetry,
 };
 use tokio::sync::{Semaphore, mpsc};
@@ -84,12 +86,14 @@ pub struct Worker {
     around: Surroundings,
     handlers: Handlers,
     session: SessionId,
+    pulse: Arc<Pulse>,
 }
 
 impl Worker {
     /// A worker that is not running yet.
     pub fn new(config: Config, around: Surroundings) -> Self {
-        Self { config, around, handlers: Handlers::new(), session: SessionId::generate() }
+        let pulse = Arc::new(Pulse::new("claim loop", claimer::SILENCE_MAX));
+        Self { config, around, handlers: Handlers::new(), session: SessionId::generate(), pulse }
     }
 
     /// With these handlers: those of this version, and one's own.
@@ -101,6 +105,11 @@ impl Worker {
     /// The name under which it joins the dispatcher.
     pub fn session(&self) -> SessionId {
         self.session
+    }
+
+    /// Whether its claim loop goes round.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
     }
 
     /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
@@ -152,6 +161,7 @@ impl Worker {
             orders: orders.clone(),
             out,
             loads: TaskTracker::new(),
+            pulse: self.pulse.clone(),
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {

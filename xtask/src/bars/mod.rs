@@ -2,12 +2,16 @@
 //! waiting jobs, the rebuild after a flush, and fairness; each figure beside its bar.
 
 mod backup;
+mod cardinality;
+mod latency;
 mod payload;
 mod redrive;
 mod requests;
 mod retention;
+mod rolling;
 mod s3;
 mod schedules;
+mod steady;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -82,6 +86,12 @@ enum Part {
     Redrive,
     /// Months of settled jobs that are dropped beside a load.
     Retention,
+    /// Each process of every role restarted under a load.
+    Rolling,
+    /// Series of a process after many jobs of many tenants.
+    Cardinality,
+    /// How long a submit takes while everything runs on this machine.
+    Latency,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
     Schedules,
 }
@@ -129,6 +139,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Retention) {
             judged.extend(retention::measure(&longshore, arguments.jobs).await?);
+        }
+        if measures(Part::Rolling) {
+            judged.extend(rolling::measure(&longshore).await?);
+        }
+        if measures(Part::Cardinality) {
+            judged.extend(cardinality::measure(&longshore).await?);
+        }
+        if measures(Part::Latency) {
+            judged.extend(latency::measure(&longshore).await?);
         }
         if let Some(library) = faketime {
             judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);

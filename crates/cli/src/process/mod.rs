@@ -18,6 +18,7 @@ use queue_core::{
     keys::Secret,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    progress::Pulse,
     request_limits::RequestLimits,
     route::Routes,
     stores::Stores,
@@ -38,6 +39,7 @@ use crate::{
     backups, certificate,
     config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
+    logs::Levels,
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
     tenants, tokens,
@@ -65,7 +67,11 @@ pub(crate) struct Process {
     /// How backups are made, where this process makes them.
     backups: Option<scheduler::Backups>,
     metrics: PrometheusHandle,
+    /// Whether this process still works.
+    loops: Vec<Arc<Pulse>>,
     roles: JoinSet<Result<(), Failure>>,
+    /// Fires first: clients are sent elsewhere.
+    leaving: CancellationToken,
     shutdown: CancellationToken,
     /// Apart from the other roles, because it stops after them.
     clockwork: JoinSet<()>,
@@ -93,7 +99,9 @@ impl Process {
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
             backups: None,
+            loops: vec![Pulse::of_event_loop()],
             roles: JoinSet::new(),
+            leaving: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
             clockwork_end: CancellationToken::new(),
@@ -144,6 +152,17 @@ impl Process {
             }
         });
         Ok(())
+    }
+
+    /// Logs what operators order.
+    pub(crate) fn obey_log_levels(&mut self, levels: &'static Levels) {
+        let (stores, end) = (self.stores.clone(), self.clockwork_end.clone());
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = levels.obey(&stores) => {}
+            }
+        });
     }
 
     /// Makes backups, where they are configured.
@@ -222,6 +241,8 @@ impl Process {
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
+            loops: self.loops.clone(),
+            leaving: self.leaving.clone(),
             settings: api::Settings {
                 probe_jobs,
                 cors_origins: self.config.cors_origins.clone(),
@@ -263,6 +284,7 @@ impl Process {
         };
         let worker = worker::Worker::new(config, around);
         let session = worker.session();
+        self.loops.push(worker.pulse());
         let running = worker.run(self.shutdown.clone());
         self.roles.spawn(async move {
             running.await.map_err(|error| Failure::error(format!("the worker stopped: {error}")))
@@ -319,7 +341,11 @@ impl Process {
 
     /// The small listener of a role without the API: metrics and probes.
     pub(crate) fn start_monitor(&mut self, listener: TcpListener, session: Option<SessionId>) {
-        let monitor = api::Monitor { metrics: self.metrics.clone(), needs: ready::needs(&self.stores, session) };
+        let monitor = api::Monitor {
+            metrics: self.metrics.clone(),
+            needs: ready::needs(&self.stores, session),
+            loops: self.loops.clone(),
+        };
         let serving = api::serve_monitor(listener, monitor, self.shutdown.clone());
         self.roles.spawn(async move {
             serving.await;
@@ -327,9 +353,11 @@ impl Process {
         });
     }
 
-    /// Runs until a signal comes or a role breaks, and every role has ended.
-    pub(crate) async fn until_the_end(mut self, mut signals: Signals) -> Outcome {
-        let outcome = end::wait(&mut self.roles, &mut signals, &self.shutdown).await;
+    /// Runs until a signal comes or a role breaks, and every role has ended. An API goes on for `wait` after it has begun to send its
+    /// clients elsewhere.
+    pub(crate) async fn until_the_end(mut self, mut signals: Signals, wait: Duration) -> Outcome {
+        let end = end::End { leaving: &self.leaving, shutdown: &self.shutdown, wait };
+        let outcome = end::wait(&mut self.roles, &mut signals, end).await;
         // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
         self.clockwork_end.cancel();
         while let Some(ended) = self.clockwork.join_next().await {
