@@ -20,8 +20,8 @@ mod watchdog;
 
 pub use age::install_age;
 pub use certificate::Certificate;
-pub use packages::{install as install_package, runs};
 pub use monitoring::install_monitoring;
+pub use packages::{install as install_package, runs};
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};
