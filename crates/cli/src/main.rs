@@ -24,6 +24,7 @@ mod sse;
 mod stores;
 mod tenants;
 mod tokens;
+mod traces;
 mod up;
 
 use std::{future::Future, io::Write, process::ExitCode};

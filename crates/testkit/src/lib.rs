@@ -11,6 +11,7 @@
 
 mod age;
 mod certificate;
+mod otlp;
 mod packages;
 mod postgres;
 mod provider;
@@ -19,6 +20,7 @@ mod watchdog;
 
 pub use age::install_age;
 pub use certificate::Certificate;
+pub use otlp::{Export, OtlpReceiver};
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};

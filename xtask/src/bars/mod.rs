@@ -8,6 +8,7 @@ mod requests;
 mod retention;
 mod s3;
 mod schedules;
+mod telemetry;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -80,6 +81,8 @@ enum Part {
     Redrive,
     /// Months of settled jobs that are dropped beside a load.
     Retention,
+    /// A drain with metrics and traces, and without.
+    Telemetry,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
     Schedules,
 }
@@ -127,6 +130,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Retention) {
             judged.extend(retention::measure(&longshore, arguments.jobs).await?);
+        }
+        if measures(Part::Telemetry) {
+            judged.extend(telemetry::measure(&longshore).await?);
         }
         if let Some(library) = faketime {
             judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);

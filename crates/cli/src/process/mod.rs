@@ -40,6 +40,7 @@ use crate::{
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
     tenants, tokens,
+    traces::Export,
 };
 
 /// The parts that roles share, and the roles that run.
@@ -64,6 +65,7 @@ pub(crate) struct Process {
     /// How backups are made, where this process makes them.
     backups: Option<scheduler::Backups>,
     metrics: PrometheusHandle,
+    traces: Option<Export>,
     roles: JoinSet<Result<(), Failure>>,
     shutdown: CancellationToken,
     /// Apart from the other roles, because it stops after them.
@@ -75,6 +77,7 @@ impl Process {
     /// Opens everything that the configuration names. Nothing runs yet.
     pub(crate) async fn open(config: Config, opening: Opening) -> Result<Self, Failure> {
         let metrics = metrics::install()?;
+        let traces = config.traces.as_ref().map(Export::start).transpose()?;
         let stores = stores::open(&config, opening).await?;
         tenants::keep(&config, &stores).await?;
         let credentials = Credentials::of(stores.vault.clone());
@@ -99,6 +102,7 @@ impl Process {
             config,
             stores,
             metrics,
+            traces,
         })
     }
 
@@ -321,10 +325,15 @@ impl Process {
         let outcome = end::wait(&mut self.roles, &mut signals, &self.shutdown).await;
         // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
         self.clockwork_end.cancel();
+        let mut clockwork = Ok(());
         while let Some(ended) = self.clockwork.join_next().await {
-            ended.map_err(cannot_start("the clockwork"))?;
+            clockwork = clockwork.and(ended.map_err(cannot_start("the clockwork")));
         }
-        outcome
+        // Behind everybody who makes spans.
+        if let Some(export) = self.traces {
+            export.finish().await;
+        }
+        clockwork.and(outcome)
     }
 }
 

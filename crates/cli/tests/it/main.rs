@@ -26,4 +26,5 @@ mod shared_stores;
 mod streams;
 mod tenants_shared;
 mod tls;
+mod traces;
 mod webhooks;
