@@ -11,7 +11,7 @@ use tower_http::{
     cors::{AllowOrigin, CorsLayer},
 };
 
-use crate::request_limits;
+use crate::{request_limits, traced};
 
 /// How long a browser may remember what it was allowed.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(60 * 60);
@@ -62,6 +62,7 @@ pub(crate) fn cors(origins: &[String]) -> Option<CorsLayer> {
         request_limits::POLICY,
         request_limits::STANDING,
         HeaderName::from_static("idempotency-replayed"),
+        traced::TRACE_RESPONSE,
         HeaderName::from_static("x-request-id"),
     ];
     // One that is no header value is no origin: the configuration has checked them.

@@ -37,6 +37,7 @@ mod submit;
 mod ticks;
 mod tls;
 mod tokens;
+mod traced;
 mod view;
 mod waiters;
 

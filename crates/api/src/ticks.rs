@@ -10,6 +10,7 @@ use queue_core::{
     job::NewJob,
     journal::Accepted,
     schedule::{Overlap, Refusal, Run, Submits, Submitted, jobs_of},
+    traces::Sending,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -41,7 +42,12 @@ impl Clerk {
 #[async_trait]
 impl Submits for Clerk {
     async fn submit(&self, run: Run<'_>) -> Submitted {
-        match submit_tick(&self.0, &run).await {
+        let mut sending = Sending::begin(None);
+        let submitted = submit_tick(&self.0, &run, sending.as_mut()).await;
+        if let Some(sending) = sending {
+            sending.end(submitted.as_ref().err().map(|problem| problem.name().to_owned()));
+        }
+        match submitted {
             Ok(job) => Submitted::Job(job),
             Err(problem) => refused(&problem),
         }
@@ -65,7 +71,7 @@ fn passes(cause: Cause) -> bool {
     matches!(cause, BacklogFull | Busy | Internal | Maintenance | QueueDraining | RateLimited | Timeout | Unavailable)
 }
 
-async fn submit_tick(app: &Shared, run: &Run<'_>) -> Result<JobId, Problem> {
+async fn submit_tick(app: &Shared, run: &Run<'_>, sending: Option<&mut Sending>) -> Result<JobId, Problem> {
     let key = run.idempotency();
     // Before any check, as at a server: a tick that was accepted is not judged again.
     let answered = app.api.stores.reads.answered(&key.owner, &key.key).await?;
@@ -81,7 +87,7 @@ async fn submit_tick(app: &Shared, run: &Run<'_>) -> Result<JobId, Problem> {
         policy: app.policy().await?,
         now: run.now,
         request_id: jobs_of(schedule.id),
-        traceparent: None,
+        traceparent: sending.as_ref().and_then(|sending| sending.traceparent()),
         idempotency: Some(key),
     };
     let body = Bytes::from(schedule.template.clone());
@@ -89,6 +95,9 @@ async fn submit_tick(app: &Shared, run: &Run<'_>) -> Result<JobId, Problem> {
     let intake =
         submit::aside(move || shape::read(&origin, &reading.api, reading.surroundings(), json::utf8(&body)?, &body, 0));
     let job = dressed(intake.await??.job, run);
+    if let Some(sending) = sending {
+        sending.about(Some(&job.queue), Some(job.id), 1);
+    }
     let room = submit::enter(app, &job.tenant, 1).await?;
     if let Some(problem) = room.refusal() {
         return Err(problem);

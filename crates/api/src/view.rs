@@ -14,6 +14,7 @@ use queue_core::{
     route::is_chain,
     state::{self, State},
     time::{DAY_MS, Timestamp},
+    traces,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -114,6 +115,10 @@ pub(crate) struct JobView {
     /// The submit's request id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) request_id: Option<String>,
+    /// The trace that its submit is in: the caller's, or one of ours where traces are made.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "4bf92f3577b34da6a3ce929d0e0e4736")]
+    pub(crate) trace_id: Option<String>,
     /// The last error, also of a job that succeeded later.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<ErrorView>)]
@@ -253,6 +258,7 @@ impl JobView {
             batch_id: job.batch_id,
             tags: job.tags,
             request_id: job.request_id,
+            trace_id: job.traceparent.as_deref().and_then(traces::trace_id),
             error: job.error,
             cancel_reason: job.cancel_reason,
             usage: job.usage,

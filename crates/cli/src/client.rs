@@ -210,7 +210,7 @@ fn given_key(env: &Environment) -> Result<Option<SecretString>, Failure> {
     Ok(env.secret("LONGSHORE_KEY").map_err(Failure::usage)?.map(SecretString::from))
 }
 
-fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
+pub(crate) fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let failed = |reason: String| Failure::usage(format!("the file of authorities {}: {reason}", path.display()));
     let text = read_bounded(path).map_err(|error| failed(error.to_string()))?;
     let found = Certificate::from_pem_bundle(text.as_bytes()).map_err(|error| failed(chain(&error)))?;

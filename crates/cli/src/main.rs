@@ -26,6 +26,7 @@ mod sse;
 mod stores;
 mod tenants;
 mod tokens;
+mod traces;
 mod up;
 
 use std::{future::Future, io::Write, process::ExitCode};

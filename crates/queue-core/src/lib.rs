@@ -39,5 +39,6 @@ pub mod state;
 pub mod stores;
 pub mod telemetry;
 pub mod time;
+pub mod traces;
 pub mod upkeep;
 pub mod webhooks;

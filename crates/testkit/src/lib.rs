@@ -12,6 +12,7 @@
 mod age;
 mod certificate;
 mod monitoring;
+mod otlp;
 mod packages;
 mod postgres;
 mod provider;
@@ -22,6 +23,7 @@ pub use age::install_age;
 pub use certificate::Certificate;
 pub use monitoring::install_monitoring;
 pub use packages::{install as install_package, runs};
+pub use otlp::{Export, OtlpReceiver};
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};
 pub use redis::{RedisCluster, RedisSentinel, RedisServer};

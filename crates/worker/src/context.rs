@@ -48,6 +48,7 @@ use crate::{
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
     purse::{self, Cap, Hold, Paid, Purse, UnknownPrice},
+    traced,
 };
 
 pub(crate) use shared::Shared;
@@ -335,7 +336,10 @@ impl JobContext {
         hold.sends();
         let outcome = {
             let _guard = InFlight::enter(&self.in_flight);
-            asked.provider.chat(&request, self.call(asked.call_id, key.as_ref(), &tell)).await
+            let span = traced::chat(self.job(), asked.step, &*asked.provider, &request);
+            let outcome = asked.provider.chat(&request, self.call(asked.call_id, key.as_ref(), &tell)).await;
+            traced::chat_ended(span, &outcome);
+            outcome
         };
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
             metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => telemetry::provider(asked.provider.name()))

@@ -24,6 +24,7 @@ pub mod provider;
 pub mod purse;
 mod renewer;
 mod timeouts;
+mod traced;
 
 use std::{any::Any, collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -250,7 +251,7 @@ fn run_attempts(jobs: ClaimedJobs, pipeline: Arc<Pipeline>) -> BoxFuture<'static
     // Boxed: every layer and the task move what they are given, and an attempt is kilobytes.
     let attempt = move |claimed: Claimed| {
         let pipeline = pipeline.clone();
-        Box::pin(async move { pipeline.attempt(claimed).await })
+        Box::pin(async move { traced::attempt(&pipeline, claimed).await })
     };
     let worker = WorkerBuilder::new("longshore")
         .backend(jobs)

@@ -19,6 +19,7 @@ use queue_core::{
     state::{Standing, State},
     telemetry,
     time::Timestamp,
+    traces::{self, Settling},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,7 @@ use crate::{
     patience::until_available,
     purse::{BUDGET_PARKED, Paid},
     timeouts::Timeouts,
+    traced,
 };
 
 /// How long a stopped attempt may take to drop its connection and write its ledger row.
@@ -230,6 +232,7 @@ impl Pipeline {
                 Attempt { job, started_at, finished_at: now, outcome, error: None, bill: ended.bill }.log();
                 self.record_only(ended.calls).await;
                 commit(ended.paid).await;
+                traces::ended(outcome, None);
                 return None;
             }
         };
@@ -255,8 +258,11 @@ impl Pipeline {
         let never = CancellationToken::new();
         let journal = &self.around.stores.journal;
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
+        let settling = Settling::begin(job);
         let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
+        settling.end(matches!(settled, Settled::Fenced));
         commit(ended.paid).await;
+        traced::ended(&settlement.outcome);
         if let (Settled::Done { standing, .. }, Some(cost)) = (&settled, ended.cost)
             && standing.is_final()
         {

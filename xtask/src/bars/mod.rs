@@ -12,6 +12,7 @@ mod rolling;
 mod s3;
 mod schedules;
 mod steady;
+mod telemetry;
 
 use std::{path::PathBuf, process::Stdio};
 
@@ -92,6 +93,8 @@ enum Part {
     Cardinality,
     /// How long a submit takes while everything runs on this machine.
     Latency,
+    /// A drain with metrics and traces, and without.
+    Telemetry,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
     Schedules,
 }
@@ -148,6 +151,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Latency) {
             judged.extend(latency::measure(&longshore).await?);
+        if measures(Part::Telemetry) {
+            judged.extend(telemetry::measure(&longshore).await?);
         }
         if let Some(library) = faketime {
             judged.extend(schedules::measure(&longshore, &library, arguments.seconds).await?);

@@ -98,6 +98,16 @@ pub(crate) struct Installation {
 impl Installation {
     /// Starts it on an empty folder, with so many slots.
     pub(crate) async fn start(binary: &Path, stores: Stores, slots: &str) -> Result<Self> {
+        Self::start_with(binary, stores, slots, &[]).await
+    }
+
+    /// Likewise, with these variables in its environment.
+    pub(crate) async fn start_with(
+        binary: &Path,
+        stores: Stores,
+        slots: &str,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let folder = root().join("target/bench-data");
         if folder.exists() {
             fs::remove_dir_all(&folder)?;
@@ -114,7 +124,7 @@ impl Installation {
             command.args(["--dispatcher", &shared.redis.url(), "--journal", &shared.database]);
         }
         // A group of its own: Ctrl-C is for us, who then end it.
-        command.env_clear().process_group(0).kill_on_drop(true);
+        command.env_clear().envs(environment.iter().copied()).process_group(0).kill_on_drop(true);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(File::create(&log)?);
         let mut process = command.spawn().context("`longshore up` did not start")?;
         let watchdog = Watchdog::over(process.id().context("`longshore up` has just been started")?);
@@ -125,6 +135,17 @@ impl Installation {
         let said: Value = serde_json::from_str(&line).with_context(|| line.clone())?;
         let url = said["url"].as_str().with_context(|| format!("no address in {line}"))?.to_owned();
         Ok(Self { _watchdog: watchdog, process, url, data, shared })
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) async fn stop(self) -> Result<()> {
+        let pid = self.pid()?.to_string();
+        let Self { _watchdog: watchdog, mut process, shared, .. } = self;
+        drop(watchdog);
+        ensure!(Command::new("kill").args(["-TERM", &pid]).status().await?.success(), "no process {pid}");
+        tokio::time::timeout(PATIENCE, process.wait()).await.context("`longshore up` does not end")??;
+        drop(shared);
+        Ok(())
     }
 
     /// Its process.

@@ -11,6 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use queue_core::{
+    ids::Name,
     job::NewJob,
     journal::{ACCEPT_MAX_JOBS, Accepted},
 };
@@ -32,6 +33,7 @@ use crate::{
     routes::jobs::mark_replayed,
     shape::{self, Intake, JobRequest, Origin},
     submit::{self, AcceptedView, Answer, Brief, Sender},
+    traced::Sent,
 };
 
 /// Longest wait for the bulk requests before this one: a client that waits longer would rather be told.
@@ -67,7 +69,8 @@ pub(crate) enum BulkItem {
     (status = 200, description = "each job's own answer, in order; jobs for which the tenant's backlog has no room are \
      refused with `backlog-full`, jobs that ask model providers and are more than the caller may submit in a minute with \
      `rate-limited`; the first ones come in", body = BulkAnswer, headers(
-        ("Retry-After" = Option<u32>, description = "seconds after which refused jobs may be sent again"))),
+        ("Retry-After" = Option<u32>, description = "seconds after which refused jobs may be sent again"),
+        ("traceresponse" = Option<String>, description = "the trace of this submit, where traces are made"))),
     (status = 400, description = "not a JSON array", body = Document),
     (status = 409, description = "the idempotency key is in flight", body = Document),
     (status = 413, description = "more than 10,000 jobs or 32 MiB", body = Document),
@@ -252,6 +255,7 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
     let mut answers = submit::answers(app, caller, &briefs, accepted).await?.into_iter();
     let (mut new, mut replayed, mut retry_after_s) = (0_usize, 0_usize, None);
     let mut jobs = Vec::with_capacity(slots.len());
+    let mut queues = Queues::None;
     for slot in slots {
         let lost = || Err(Problem::new(Cause::Internal, "the journal gave no answer"));
         let answer = match slot {
@@ -261,6 +265,7 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
         jobs.push(match answer {
             Ok(answer) => {
                 *(if answer.replayed { &mut replayed } else { &mut new }) += 1;
+                queues = queues.with(&answer.accepted.queue);
                 BulkItem::Accepted(answer.accepted)
             }
             Err(problem) => {
@@ -279,5 +284,24 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
     if new == 0 && replayed > 0 {
         mark_replayed(&mut response);
     }
+    let queue = if let Queues::One(queue) = queues { Some(queue) } else { None };
+    response.extensions_mut().insert(Sent { queue, job: None, jobs: new + replayed });
     Ok(response)
+}
+
+/// Queues of the jobs that were accepted.
+enum Queues {
+    None,
+    One(Name),
+    Several,
+}
+
+impl Queues {
+    fn with(self, queue: &Name) -> Self {
+        match self {
+            Self::None => Self::One(queue.clone()),
+            Self::One(only) if only == *queue => Self::One(only),
+            Self::One(_) | Self::Several => Self::Several,
+        }
+    }
 }

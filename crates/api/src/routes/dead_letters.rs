@@ -134,7 +134,7 @@ pub(crate) async fn get(
         Some(kept) => Some(view::raw_json(&view::whole(&app, kept).await?)?),
         None => None,
     };
-    let history = AttemptView::of_job(&*reads, id).await?;
+    let history = AttemptView::of_job(&*reads, &job).await?;
     Ok(Json(DeadLetter { job: view::one(&app, &caller, job).await?, payload, history }))
 }
 

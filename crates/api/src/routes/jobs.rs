@@ -17,6 +17,7 @@ use queue_core::{
     ledger::{Billed, CallRecord, Nanousd, Usage},
     state::Standing,
     time::Timestamp,
+    traces,
 };
 use serde::Serialize;
 use tokio::time::Instant;
@@ -34,6 +35,7 @@ use crate::{
     request_limits::Charge,
     shape::JobRequest,
     submit::{self, AcceptedView, Sender},
+    traced::Sent,
     view::{self, ErrorView, JobView, UsageView},
 };
 
@@ -48,6 +50,7 @@ const AROUND_PAYLOAD_MAX_BYTES: usize = 64 * 1024;
     (status = 202, description = "accepted", body = AcceptedView, headers(
         ("Location" = String, description = "the job"),
         ("Idempotency-Replayed" = Option<String>, description = "`true` when an earlier request made the job"),
+        ("traceresponse" = Option<String>, description = "the trace of this submit, where traces are made"),
     )),
     (status = 400, description = "not JSON", body = Document),
     (status = 409, description = "the unique key is held, or the idempotency key is in flight", body = Document),
@@ -73,10 +76,12 @@ pub(crate) async fn submit(
     let key = idempotency::key_of(&headers)?;
     let answer = submit::one(&app, Sender { caller, trail, key, charge }, body).await?;
     let location = format!("/v1/jobs/{}", answer.accepted.id);
+    let sent = Sent { queue: Some(answer.accepted.queue.clone()), job: Some(answer.accepted.id), jobs: 1 };
     let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer.accepted)).into_response();
     if answer.replayed {
         mark_replayed(&mut response);
     }
+    response.extensions_mut().insert(sent);
     Ok(response)
 }
 
@@ -248,13 +253,20 @@ pub(crate) struct AttemptView {
     /// What they cost, in US dollars; `null` while the price of any of them is unknown.
     #[schema(example = "0.000123")]
     cost_usd: Option<String>,
+    /// Its trace, where traces are made and the job's submit was sampled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 impl AttemptView {
     /// The attempts of a job, oldest first.
-    pub(super) async fn of_job(reads: &dyn Reads, id: JobId) -> Result<Vec<Self>, JournalError> {
-        let (attempts, calls) = (reads.attempts(id).await?, reads.calls(id).await?);
-        Ok(attempts.into_iter().map(|attempt| Self::new(attempt, &calls)).collect())
+    pub(super) async fn of_job(reads: &dyn Reads, job: &Job) -> Result<Vec<Self>, JournalError> {
+        let (attempts, calls) = (reads.attempts(job.id).await?, reads.calls(job.id).await?);
+        let shown = |attempt: AttemptRecord| {
+            let trace_id = traces::trace_id_of_attempt(job, attempt.epoch);
+            Self { trace_id, ..Self::new(attempt, &calls) }
+        };
+        Ok(attempts.into_iter().map(shown).collect())
     }
 
     /// An attempt with those of its job's `calls` that it made.
@@ -273,6 +285,7 @@ impl AttemptView {
             started_at: attempt.started_at,
             finished_at: attempt.finished_at,
             error: attempt.error,
+            trace_id: None,
         }
     }
 }
@@ -288,8 +301,8 @@ pub(crate) async fn attempts(
     uri: Uri,
 ) -> Result<Json<Attempts>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    view::row(&app, &caller, id).await?;
-    Ok(Json(Attempts { attempts: AttemptView::of_job(&*caller.reads(&app), id).await? }))
+    let job = view::row(&app, &caller, id).await?;
+    Ok(Json(Attempts { attempts: AttemptView::of_job(&*caller.reads(&app), &job).await? }))
 }
 
 /// The provider calls of a job.

@@ -37,13 +37,14 @@ mod why;
 mod workers;
 
 use axum::middleware;
+use queue_core::traces;
 use utoipa::{
     Modify, OpenApi,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use crate::{app::Shared, auth, problem};
+use crate::{app::Shared, auth, problem, traced};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -87,7 +88,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 /// Every documented route; those below `/v1` behind a key.
 pub(crate) fn all(app: &Shared) -> OpenApiRouter<Shared> {
-    open().merge(keyed().route_layer(middleware::from_fn_with_state(app.clone(), auth::require)))
+    let keyed = match traces::is_on() {
+        true => keyed().route_layer(middleware::from_fn(traced::submits)),
+        false => keyed(),
+    };
+    open().merge(keyed.route_layer(middleware::from_fn_with_state(app.clone(), auth::require)))
 }
 
 fn open() -> OpenApiRouter<Shared> {

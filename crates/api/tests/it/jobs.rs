@@ -41,6 +41,7 @@ async fn a_job_goes_in_and_its_result_comes_out() {
     assert_eq!((&seen["state"], &seen["attempts"], &seen["request_id"]), (&json!("ready"), &json!(0), &json!("req-1")));
     let row = server.stores.reads.jobs(&[id.parse().unwrap()]).await.unwrap().remove(0).unwrap();
     assert!(row.traceparent.unwrap().starts_with("00-4bf9"));
+    assert_eq!(seen["trace_id"], "4bf92f3577b34da6a3ce929d0e0e4736");
     server.get(&format!("/v1/jobs/{id}/result")).await.problem(409);
 
     let mut hand = Hand::join(&server.stores).await;

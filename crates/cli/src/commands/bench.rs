@@ -18,8 +18,12 @@ use crate::{
     output,
 };
 
-/// Jobs in one bulk request: about 1 MB of the usual payload, well below the API's bound of 10,000 jobs and 32 MiB.
+/// Jobs in one bulk request unless `--bulk-jobs` says otherwise: about 1 MB of the usual payload, well below the API's bound of
+/// 10,000 jobs and 32 MiB.
 const BULK_JOBS: usize = 1_000;
+
+/// Most jobs in one bulk request: the API's bound.
+const BULK_JOBS_MAX: usize = 10_000;
 
 /// Most jobs of one run: their ids and times are kept in memory.
 const JOBS_MAX: usize = 5_000_000;
@@ -54,6 +58,9 @@ pub(crate) struct Args {
     /// Jobs [default: 100000; sleep: 10000, and beside other phases never more]
     #[arg(long)]
     jobs: Option<usize>,
+    /// Jobs of one bulk request
+    #[arg(long, default_value_t = BULK_JOBS)]
+    bulk_jobs: usize,
     /// Bulk requests in flight
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
@@ -149,6 +156,7 @@ fn check(args: &Args) -> Result<(), Failure> {
         value => Err(Failure::usage(format!("--{name} is {value}; it is between 1 and {max}"))),
     };
     in_range("jobs", args.jobs.unwrap_or(1), JOBS_MAX)?;
+    in_range("bulk-jobs", args.bulk_jobs, BULK_JOBS_MAX)?;
     in_range("concurrency", args.concurrency, 64)?;
     in_range("single-jobs", args.single_jobs, JOBS_MAX)?;
     in_range("single-concurrency", args.single_concurrency, 1_024)?;

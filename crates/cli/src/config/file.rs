@@ -7,6 +7,7 @@ use queue_core::{
     job::Kind,
     limiter::{Away, Charges},
     time::parse_duration,
+    traces::Attempts,
 };
 use serde::{Deserialize, Deserializer, de::Error};
 
@@ -43,6 +44,7 @@ pub(crate) struct File {
     pub(crate) retention: RetentionTable,
     pub(crate) maintenance_window: Option<String>,
     pub(crate) upkeep: UpkeepTable,
+    pub(crate) traces: TracesTable,
 }
 
 /// A store: its URL alone, or a table with the URL in it and more.
@@ -88,6 +90,13 @@ pub(crate) struct Cache {
 pub(crate) struct ObjectsTable {
     pub(crate) url: Option<String>,
     pub(crate) large_bytes: Option<usize>,
+}
+
+/// `[traces]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TracesTable {
+    pub(crate) attempts: Option<Attempts>,
 }
 
 /// Who finds an answer that was paid for.

@@ -14,6 +14,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod traces;
 mod upkeep;
 
 use std::{
@@ -47,6 +48,7 @@ pub(crate) use self::{
     providers::{Backend, Provider, routes},
     stores::{Cache, Dispatcher, Journal, Postgres},
     tls::TlsFiles,
+    traces::{Sampling, Traces},
     upkeep::Upkeep,
 };
 use crate::{
@@ -201,6 +203,8 @@ pub(crate) struct Config {
     pub(crate) retention: Policy,
     /// When the journal is looked after.
     pub(crate) upkeep: Upkeep,
+    /// Where traces go; `None`: none are made.
+    pub(crate) traces: Option<Traces>,
 }
 
 /// Where master keys are.
@@ -302,6 +306,7 @@ impl Config {
             outbound: outbound(env, &file.webhooks)?,
             request_limits: request_limits::rules(&file.request_limits)?,
             retention: retention::policy(&file.retention)?,
+            traces: traces::traces(env, &file.traces)?,
             upkeep: upkeep::upkeep(env, file.maintenance_window.take(), &file.upkeep)?,
             worker: worker(flags, env, &file.worker)?,
             credential_policies: credential_policies(&file.tenants)?,

@@ -43,6 +43,7 @@ use crate::{
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
     tenants, tokens,
+    traces::Export,
 };
 
 /// The parts that roles share, and the roles that run.
@@ -69,6 +70,7 @@ pub(crate) struct Process {
     metrics: PrometheusHandle,
     /// Whether this process still works.
     loops: Vec<Arc<Pulse>>,
+    traces: Option<Export>,
     roles: JoinSet<Result<(), Failure>>,
     /// Fires first: clients are sent elsewhere.
     leaving: CancellationToken,
@@ -82,6 +84,7 @@ impl Process {
     /// Opens everything that the configuration names. Nothing runs yet.
     pub(crate) async fn open(config: Config, opening: Opening) -> Result<Self, Failure> {
         let metrics = metrics::install()?;
+        let traces = config.traces.as_ref().map(Export::start).transpose()?;
         let stores = stores::open(&config, opening).await?;
         tenants::keep(&config, &stores).await?;
         let credentials = Credentials::of(stores.vault.clone());
@@ -108,6 +111,7 @@ impl Process {
             config,
             stores,
             metrics,
+            traces,
         };
         process.watch_itself();
         Ok(process)
@@ -360,10 +364,15 @@ impl Process {
         let outcome = end::wait(&mut self.roles, &mut signals, end).await;
         // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
         self.clockwork_end.cancel();
+        let mut clockwork = Ok(());
         while let Some(ended) = self.clockwork.join_next().await {
-            ended.map_err(cannot_start("the clockwork"))?;
+            clockwork = clockwork.and(ended.map_err(cannot_start("the clockwork")));
         }
-        outcome
+        // Behind everybody who makes spans.
+        if let Some(export) = self.traces {
+            export.finish().await;
+        }
+        clockwork.and(outcome)
     }
 }
 

@@ -28,4 +28,5 @@ mod shared_stores;
 mod streams;
 mod tenants_shared;
 mod tls;
+mod traces;
 mod webhooks;

@@ -16,6 +16,7 @@ use queue_core::{
     ids::{CallId, Name},
     journal::Journal,
     ledger::{Billed, CallRecord, MemoBody, Nanousd, Usage, UsageSource},
+    traces::Spot,
 };
 use tokio::sync::oneshot;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -61,6 +62,8 @@ pub(crate) struct Member {
     pub(crate) flight: Option<Flight>,
     /// What is reserved for its share.
     pub(crate) hold: Option<Hold>,
+    /// The span of its attempt, if that is recorded.
+    pub(crate) trace: Option<Spot>,
     pub(crate) reply: oneshot::Sender<Delivery>,
 }
 

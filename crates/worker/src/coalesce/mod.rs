@@ -43,6 +43,7 @@ use crate::{
     breaker::{Breakers, Entered},
     context::{Surroundings, after_refusal, count_call, note_key},
     provider::{Call, CallError, EmbedAnswer, EmbedRequest, Provider},
+    traced,
 };
 
 /// Most lanes that are remembered; beyond it, those that nobody uses are dropped.
@@ -371,7 +372,9 @@ impl Lane {
         let began = Instant::now();
         pass.sends();
         members.iter_mut().for_each(Member::sends);
+        let span = traced::embed(&members, &*self.provider, &request.model);
         let outcome = self.ask(&request, id, &members, key.as_ref(), stop).await;
+        traced::embed_ended(span, &outcome);
         let took = began.elapsed();
         let ended = match &outcome {
             Ok(answer) => Ended::well(answer.usage, answer.told, took),

@@ -7,7 +7,7 @@ use queue_core::{
     cache::Key,
     error::{ErrorClass, JobError},
     ledger::{Billed, CallRecord, SavedBy, Tier, Usage, UsageSource},
-    telemetry,
+    telemetry, traces,
 };
 use tokio::sync::oneshot;
 
@@ -181,6 +181,7 @@ impl JobContext {
             in_flight: self.in_flight.clone(),
             flight: None,
             hold: Some(hold),
+            trace: traces::here(),
             reply,
         };
         self.around.coalescer.join(&self.around, &self.breakers, &asked.provider, &asked.target, dimensions, member);

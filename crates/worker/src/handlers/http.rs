@@ -9,6 +9,7 @@ use queue_core::{
     error::{ErrorClass, JobError},
     ids::CallId,
     payload::http::{Http as Payload, TIMEOUT_MAX, target_of},
+    traces,
     webhooks::{Owner, for_jobs, open_all, request_headers},
 };
 use serde_json::{Value, json};
@@ -84,7 +85,8 @@ async fn headers(
             headers.insert(HeaderName::from_static(name), value);
         }
     }
-    if let Some(trace) = job.traceparent.as_ref().and_then(|trace| HeaderValue::from_str(trace).ok()) {
+    let trace = traces::traceparent_here().or_else(|| job.traceparent.clone());
+    if let Some(trace) = trace.and_then(|trace| HeaderValue::from_str(&trace).ok()) {
         headers.entry("traceparent").or_insert(trace);
     }
     Ok(headers)

@@ -185,6 +185,11 @@ pub trait Provider: Send + Sync {
     /// Its name in the configuration, in targets, ledger rows and results.
     fn name(&self) -> &str;
 
+    /// Its host and port, where it is reached over a network: what traces tell of it.
+    fn server(&self) -> Option<(&str, u16)> {
+        None
+    }
+
     /// Asks for one chat completion; streams inside.
     async fn chat(&self, request: &ChatRequest, call: Call<'_>) -> Result<ChatAnswer, CallError>;
 

@@ -13,7 +13,7 @@ use reqwest::{Method, header};
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
 
-use super::{Args, BULK_JOBS, say, steps::Steps};
+use super::{Args, say, steps::Steps};
 use crate::{
     commands::Operator,
     failure::{Exit, Failure},
@@ -174,11 +174,12 @@ impl<'a> Load<'a> {
 
     async fn submit(&self, jobs: usize, sleep_ms: u64, batch: &str) -> Result<Submitted, Failure> {
         // All requests but the last are equal: their bytes are made once, before the clock runs.
-        let full = self.body(BULK_JOBS.min(jobs), sleep_ms, batch)?;
-        let rest = self.body(jobs % BULK_JOBS, sleep_ms, batch)?;
-        self.send(jobs.div_ceil(BULK_JOBS), self.args.concurrency, |number| {
-            let size = BULK_JOBS.min(jobs - number * BULK_JOBS);
-            self.submit_one(if size == BULK_JOBS.min(jobs) { full.clone() } else { rest.clone() }, size)
+        let bulk = self.args.bulk_jobs;
+        let full = self.body(bulk.min(jobs), sleep_ms, batch)?;
+        let rest = self.body(jobs % bulk, sleep_ms, batch)?;
+        self.send(jobs.div_ceil(bulk), self.args.concurrency, |number| {
+            let size = bulk.min(jobs - number * bulk);
+            self.submit_one(if size == bulk.min(jobs) { full.clone() } else { rest.clone() }, size)
         })
         .await
     }

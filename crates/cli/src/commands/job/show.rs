@@ -62,6 +62,7 @@ pub(crate) fn job(job: &Value) {
         "timeout",
         "finished_at",
         "served_by",
+        "trace_id",
     ];
     let mut pairs: Vec<(&str, String)> = names.map(|name| (name, cell(job, name))).into();
     pairs.push(("progress", progress(job)));

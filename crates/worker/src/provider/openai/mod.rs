@@ -100,6 +100,7 @@ impl OpenAiConfig {
 /// A provider that speaks the OpenAI wire.
 pub struct OpenAi {
     config: OpenAiConfig,
+    server: Option<(String, u16)>,
     endpoint: Endpoint,
     http: reqwest::Client,
 }
@@ -122,7 +123,7 @@ impl OpenAi {
             .build()
             .map_err(|error| format!("the HTTP client does not start: {}", errors::causes(&error)))?;
         let endpoint = Endpoint::new(config.base_url.clone(), headers);
-        Ok(Self { config, endpoint, http })
+        Ok(Self { server: server_of(&config.base_url), config, endpoint, http })
     }
 
     /// Sends `body` and returns the response if its status promises an answer.
@@ -207,6 +208,10 @@ impl OpenAi {
 impl Provider for OpenAi {
     fn name(&self) -> &str {
         &self.config.name
+    }
+
+    fn server(&self) -> Option<(&str, u16)> {
+        self.server.as_ref().map(|(host, port)| (host.as_str(), *port))
     }
 
     async fn chat(&self, request: &ChatRequest, call: Call<'_>) -> Result<ChatAnswer, CallError> {
@@ -386,6 +391,12 @@ fn checked_base(text: &str) -> Result<String, String> {
         return Err(format!("`{text}` has a query or fragment; a base URL has none"));
     }
     Ok(text.trim().trim_end_matches('/').to_owned())
+}
+
+/// Host and port of a base URL.
+fn server_of(base: &str) -> Option<(String, u16)> {
+    let url = reqwest::Url::parse(base).ok()?;
+    Some((url.host_str()?.to_owned(), url.port_or_known_default()?))
 }
 
 /// A header's value that nobody prints.
