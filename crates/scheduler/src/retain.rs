@@ -51,6 +51,9 @@ const BETWEEN_DAYS: Duration = Duration::from_millis(2);
 /// Time between two looks for tables of dropped days, and between two that are given back to the disk: a hundredth of its time.
 const RECLAIM_EVERY: Duration = Duration::from_secs(30);
 const RECLAIM_PAUSE: Duration = Duration::from_secs(2);
+/// Tries of a day that is in use, each of which everybody waits behind for 50 ms at most, and the pause between two.
+const IN_USE_TRIES: u32 = 4;
+const IN_USE_PAUSE: Duration = Duration::from_millis(100);
 /// How long no day is tried after one was in use: everybody waits behind a try, and what reads for long still does in a minute.
 const IN_USE: Duration = Duration::from_secs(600);
 /// What is said of such a day.
@@ -382,7 +385,7 @@ impl Retainer {
         let Some(days) = self.stores.retention.days(cutoff).await? else { return Ok(()) };
         for day in droppable(&days, part, Some(cutoff)).0 {
             let began = Instant::now();
-            let dropped = match self.stores.retention.drop_day(day.part, day.day, cutoff).await {
+            let dropped = match self.drop_day(day.part, day.day, cutoff).await {
                 // Somebody reads it for long, or a vacuum is at it.
                 Err(JournalError::Unavailable(reason)) => {
                     tracing::info!(reason, day = %day.day, "a day is in use: none is dropped for a while");
@@ -402,6 +405,18 @@ impl Retainer {
             }
         }
         Ok(())
+    }
+
+    /// Drops a day. One that is in use may be so for a moment only: a commit that waits for the disk.
+    async fn drop_day(&self, part: Part, day: Timestamp, cutoff: Timestamp) -> Result<Option<u64>, JournalError> {
+        let mut tries = 1;
+        loop {
+            match self.stores.retention.drop_day(part, day, cutoff).await {
+                Err(JournalError::Unavailable(_)) if tries < IN_USE_TRIES => tries += 1,
+                dropped => return dropped,
+            }
+            tokio::time::sleep(IN_USE_PAUSE).await;
+        }
     }
 
     /// Takes settled jobs away row by row: all of a store without tables by day, what is left of days that cannot be dropped, and the jobs of
