@@ -135,6 +135,15 @@ impl Cluster {
         Ok(())
     }
 
+    /// Asks a process to end, as a supervisor does, and waits until it has; its exit code.
+    pub(crate) async fn end(&mut self, number: usize) -> Result<Option<i32>> {
+        let Some(mut process) = self.members[number].process.take() else { bail!("process {number} does not run") };
+        let pid = process.id().context("it runs")?;
+        Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        let ended = tokio::time::timeout(PATIENCE, process.wait()).await.context("the process does not end")??;
+        Ok(ended.code())
+    }
+
     /// Kills the process if it runs, and starts it again on its address. It may not be ready yet.
     pub(crate) async fn restart(&mut self, number: usize) -> Result<()> {
         self.kill(number).await?;

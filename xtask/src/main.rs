@@ -7,9 +7,11 @@ mod bench;
 mod cluster;
 mod contract;
 mod demo;
+mod deploy_check;
 mod docs;
 mod economics;
 mod faults;
+mod monitoring;
 mod suite;
 mod table;
 mod tidy;
@@ -54,6 +56,9 @@ enum Verb {
     /// Asks a server whatever its OpenAPI document allows and much that it does not, as an admin and as a user, and holds every
     /// answer against the document. Takes some minutes; installs schemathesis below `target`.
     Contract(contract::Arguments),
+    /// Everything in `deploy/`, read by the programs that will read it or the nearest thing to them: manifests, compose, image,
+    /// workflows, nginx, Prometheus, Alertmanager, the release script. Installs them from Debian and PyPI.
+    DeployCheck,
     /// Longshore as several processes on this machine: Redis, Postgres, 2 API, 3 worker and 2 scheduler processes, and a
     /// demo load. Ctrl-C ends it all.
     Cluster {
@@ -64,6 +69,11 @@ enum Verb {
         #[arg(long, default_value_t = 2_000)]
         jobs: usize,
     },
+    /// Writes what follows from other files: the table of docs/metrics.md from the sources, Grafana's dashboards from their list.
+    Generate,
+    /// Runs a cluster under load beside Debian's Prometheus with our rules: every expression of alerts and dashboards is asked, every
+    /// process' metrics are checked, and the rules' cases are run. Takes some minutes; installs Prometheus and its exporters.
+    MonitoringCheck(monitoring::Arguments),
     /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
     Deny,
 }
@@ -77,7 +87,10 @@ fn main() -> ExitCode {
         Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Economics(arguments) => economics::run(&arguments),
         Verb::Contract(arguments) => contract::run(&arguments),
+        Verb::DeployCheck => deploy_check::run(),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
+        Verb::Generate => monitoring::write(),
+        Verb::MonitoringCheck(arguments) => monitoring::check(&arguments),
         Verb::Deny => suite::deny(),
     };
     match outcome {

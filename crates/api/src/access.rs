@@ -142,6 +142,8 @@ const TABLE: &[Row] = &[
     on("POST /v1/workers/{id}/drain", Operator, "system:write", Everywhere),
     on("GET /v1/maintenance", Operator, "system:read", Everywhere),
     on("PUT /v1/maintenance", Admin, "system:write", Everywhere),
+    on("GET /v1/log-level", Operator, "system:read", Everywhere),
+    on("PUT /v1/log-level", Admin, "system:write", Everywhere),
     on("GET /v1/backups", Operator, "backups:read", Everywhere),
     on("POST /v1/backups", Admin, "backups:write", Everywhere),
     on("GET /v1/backups/{id}", Operator, "backups:read", Everywhere),

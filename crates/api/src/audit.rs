@@ -234,7 +234,7 @@ impl Call {
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
 /// The network of an address: who calls is told by the key, and an address is somebody's.
-fn truncated(address: IpAddr) -> String {
+pub(crate) fn truncated(address: IpAddr) -> String {
     match address {
         IpAddr::V4(address) => format!("{}/24", Ipv4Addr::from(address.to_bits() & 0xffff_ff00)),
         IpAddr::V6(address) => match address.to_ipv4_mapped() {

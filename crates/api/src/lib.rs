@@ -50,12 +50,14 @@ use queue_core::{
     egress::Allowed,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    progress::Pulse,
     request_limits::{RequestLimits, Rules},
     retention::Policy,
     route::Routes,
     stores::{Check, Stores},
     upkeep::{Thresholds, Window},
 };
+use tokio_util::sync::CancellationToken;
 
 pub use monitor::{Monitor, serve_monitor};
 pub use routes::openapi;
@@ -93,6 +95,10 @@ pub struct Api {
     pub checks: Vec<Arc<dyn Check>>,
     /// What `/metrics` renders: the handle of the recorder that the process installed.
     pub metrics: PrometheusHandle,
+    /// Whether this process still works: `/livez` is 200 while none of these stands still.
+    pub loops: Vec<Arc<Pulse>>,
+    /// Fires some time before the server stops: from then on `/readyz` sends clients elsewhere, and each answer ends its connection.
+    pub leaving: CancellationToken,
     /// Bounds and switches.
     pub settings: Settings,
 }

@@ -1,10 +1,13 @@
 //! The outermost layer: gives each request its id, counts and times it, and writes the problem document of a refusal.
 
-use std::{any::Any, time::Instant};
+use std::{
+    any::Any,
+    time::{Duration, Instant},
+};
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderMap, HeaderName, HeaderValue, Method, header},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -12,6 +15,7 @@ use queue_core::telemetry;
 use uuid::Uuid;
 
 use crate::{
+    audit::{self, Peer},
     connections::OverTls,
     head, headers,
     problem::{self, Cause, Problem},
@@ -19,6 +23,8 @@ use crate::{
 
 /// Longest request id that a caller may give, in bytes: it is stored with the job.
 const REQUEST_ID_MAX_BYTES: usize = 128;
+/// What probes and scrapers ask for every few seconds, each of them, for ever: no line of a log.
+const UNLOGGED: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/metrics"];
 /// The header that carries it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -38,8 +44,11 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().cloned();
     // Only patterns of known routes: a path as it was sent would make a label of whatever a scanner tries.
     let route = path.as_ref().map_or("unmatched", MatchedPath::as_str).to_owned();
+    let is_logged = !UNLOGGED.contains(&route.as_str());
     let trail = Trail::of(request.headers());
     let request_id = trail.request_id.clone();
+    let trace_id = trail.trace_id().map(str::to_owned);
+    let client = request.extensions().get::<Peer>().map(|peer| audit::truncated(peer.0.ip()));
     let keyed = request.uri().path().starts_with("/v1");
     let over_tls = request.extensions().get::<OverTls>().is_some();
     request.extensions_mut().insert(trail);
@@ -48,7 +57,7 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
-    let mut response = problem::finish(response, &request_id).await;
+    let mut response = problem::finish(response, &request_id, is_logged).await;
 
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&request_id) {
@@ -58,16 +67,47 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     if keyed {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    let status = response.status().as_str().to_owned();
-    tracing::debug!(request_id, method, route, status, elapsed = ?began.elapsed(), "request");
+    let (status, took) = (response.status(), began.elapsed());
+    if is_logged {
+        Line { request_id, trace_id, method, route: &route, status, client, took }.log();
+    }
+    let status = status.as_str().to_owned();
     metrics::counter!(telemetry::HTTP_REQUESTS, "method" => method, "route" => route.clone(), "status" => status)
         .increment(1);
-    metrics::histogram!(telemetry::HTTP_DURATION, "method" => method, "route" => route)
-        .record(began.elapsed().as_secs_f64());
+    metrics::histogram!(telemetry::HTTP_DURATION, "method" => method, "route" => route).record(took.as_secs_f64());
     response
 }
 
+/// What a request leaves in the log: its route, never its path, query or headers, which may say whose something is.
+struct Line<'a> {
+    request_id: String,
+    trace_id: Option<String>,
+    method: &'static str,
+    route: &'a str,
+    status: StatusCode,
+    client: Option<String>,
+    took: Duration,
+}
+
+impl Line<'_> {
+    /// Reads that end well are for those who look closer: dashboards and polls ask for them all day.
+    fn log(self) {
+        let Self { request_id, trace_id, method, route, status, client, took } = self;
+        let (status, duration_ms) = (status.as_u16(), took.as_micros() as f64 / 1_000.0);
+        if ["GET", "HEAD", "OPTIONS"].contains(&method) && status < 400 {
+            tracing::debug!(request_id, trace_id, method, route, status, duration_ms, client, "request");
+        } else {
+            tracing::info!(request_id, trace_id, method, route, status, duration_ms, client, "request");
+        }
+    }
+}
+
 impl Trail {
+    /// The trace that the caller is in.
+    fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.split('-').nth(1)
+    }
+
     fn of(headers: &HeaderMap) -> Self {
         let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
         let visible = |id: &&str| {

@@ -416,8 +416,9 @@ fn shortened(text: &str) -> String {
 /// Most bytes of another layer's plain answer that are kept as detail.
 const PLAIN_MAX_BYTES: usize = 1_000;
 
-/// Writes the problem document into a rejection, also into those that axum itself made.
-pub(crate) async fn finish(mut response: Response, request_id: &str) -> Response {
+/// Writes the problem document into a rejection, also into those that axum itself made. Failures of ours are logged, unless they are
+/// answers to probes, which ask again every second.
+pub(crate) async fn finish(mut response: Response, request_id: &str, is_logged: bool) -> Response {
     let problem = match response.extensions_mut().remove::<Problem>() {
         Some(problem) => problem,
         None if is_plain_rejection(&response) => {
@@ -431,7 +432,7 @@ pub(crate) async fn finish(mut response: Response, request_id: &str) -> Response
         None => return response,
     };
     let document = problem.document(Some(request_id));
-    if document.status >= 500 {
+    if document.status >= 500 && is_logged {
         tracing::warn!(request_id, status = document.status, detail = problem.detail(), "request refused");
     }
     // Strings and integers only: this cannot fail.

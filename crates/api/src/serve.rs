@@ -2,7 +2,13 @@
 
 use std::time::Duration;
 
-use axum::{Router, middleware};
+use axum::{
+    Router,
+    extract::{Request, State},
+    http::{HeaderValue, header},
+    middleware::{self, Next},
+    response::Response,
+};
 use queue_core::telemetry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -27,10 +33,13 @@ pub fn router(api: Api) -> Router {
 
 /// Serves the API on `listener` until `shutdown` fires and the open requests have ended, at most ten seconds later.
 ///
-/// From then on `/readyz` answers 503, event streams and long polls end, and no connection is taken. HTTP/1.1,
+/// From then on event streams and long polls end, and no connection is taken; `/readyz` answers 503 since
+/// [`Api::leaving`] fired. HTTP/1.1,
 /// over TLS where a certificate is given. [`Bounds`](crate::Bounds) says how long a client may take and how many may be connected.
 pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken) {
     announce_build(&api.settings.version);
+    telemetry::begin_rare(telemetry::Part::Api);
+    metrics::gauge!(telemetry::SSE_CONNECTIONS).set(0.0);
     let upkeep = tokio::spawn(upkeep(api.metrics.clone(), shutdown.clone()));
     let (bounds, tls) = (api.settings.bounds.clone(), api.tls.clone());
     if let Some(tls) = &tls {
@@ -66,6 +75,16 @@ pub(crate) async fn upkeep(handle: metrics_exporter_prometheus::PrometheusHandle
     }
 }
 
+/// While the server leaves, each answer ends its connection: whoever keeps connections opens the next one elsewhere, and none
+/// of them is closed under a request that is on its way.
+async fn part(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    if app.api.leaving.is_cancelled() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 fn routed(app: Shared) -> Router {
     let (router, document) = routes::all(&app).split_for_parts();
     let router = router
@@ -74,7 +93,8 @@ fn routed(app: Shared) -> Router {
         .method_not_allowed_fallback(observe::no_method)
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
-        .layer(headers::compression());
+        .layer(headers::compression())
+        .layer(middleware::from_fn_with_state(app.clone(), part));
     let router = match headers::cors(&app.api.settings.cors_origins) {
         Some(cors) => router.layer(cors),
         None => router,

@@ -269,7 +269,7 @@ pub(crate) fn read(
         request_id: Some(origin.request_id.clone()),
         traceparent: origin.traceparent.clone(),
         idempotency: origin.idempotency.clone().map(|request| Idempotency { item, ..request }),
-        payload: rewritten.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from),
+        payload: rewritten.map_or_else(|| body.slice_ref(payload.get().as_bytes()), Bytes::from).into(),
         fallback,
         key_id: Some(origin.key_id.clone()),
         max_cost,

@@ -211,7 +211,7 @@ async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, 
         }
     }
     for ((queue, kind), count) in counts {
-        metrics::counter!(telemetry::JOBS_ACCEPTED, "queue" => queue.shared(), "kind" => kind.as_str())
+        metrics::counter!(telemetry::JOBS_ACCEPTED, "queue" => telemetry::queue(queue.as_str()), "kind" => kind.as_str())
             .increment(count);
     }
     push(app, due).await;
@@ -222,7 +222,7 @@ async fn commit_and_push(app: &App, jobs: Vec<NewJob>) -> Result<Vec<Accepted>, 
 /// names them.
 async fn put_out(bodies: &Bodies, mut jobs: Vec<NewJob>) -> (Vec<NewJob>, Vec<(usize, Bytes)>) {
     let large = jobs.iter().enumerate().filter(|(_, job)| bodies.is_large(&job.payload)).map(|(at, job)| {
-        let (tenant, id, payload) = (job.tenant.clone(), job.id, job.payload.clone());
+        let (tenant, id, payload) = (job.tenant.clone(), job.id, job.payload.bytes());
         async move { (at, bodies.keep(&tenant, id, Part::Payload, payload).await) }
     });
     let large: Vec<_> = large.collect();
@@ -232,7 +232,7 @@ async fn put_out(bodies: &Bodies, mut jobs: Vec<NewJob>) -> (Vec<NewJob>, Vec<(u
     }
     let kept: Vec<_> = stream::iter(large).buffer_unordered(BODIES_AT_ONCE).collect().await;
     for (at, slip) in &kept {
-        jobs[*at].payload = slip.clone();
+        jobs[*at].payload = slip.clone().into();
     }
     (jobs, kept)
 }

@@ -89,16 +89,19 @@ impl Client {
             }
             if let Some(profile) = profile::find(profile, env)? {
                 // The key of another installation stays here.
-                let key = profile.key.or_else(|| env.get("LONGSHORE_KEY").map(SecretString::from));
+                let key = match profile.key {
+                    Some(key) => Some(key),
+                    None => given_key(env)?,
+                };
                 return Self::new(&profile.url, key, profile.ca_file.or_else(usual_ca).as_deref());
             }
         }
         let url = named.or_else(|| data::running_url(folder)).unwrap_or_else(|| URL_DEFAULT.to_owned());
-        let key = match env.get("LONGSHORE_KEY") {
-            Some(key) => Some(key.to_owned()),
-            None => data::stored_key(folder)?,
+        let key = match given_key(env)? {
+            Some(key) => Some(key),
+            None => data::stored_key(folder)?.map(SecretString::from),
         };
-        Self::new(&url, key.map(SecretString::from), usual_ca().as_deref())
+        Self::new(&url, key, usual_ca().as_deref())
     }
 
     /// A client of the server at `url`, whose certificate is signed by one in `ca_file` or else by an authority that this machine
@@ -202,6 +205,11 @@ impl Client {
 }
 
 /// The certificates in a file.
+/// The key that the environment gives.
+fn given_key(env: &Environment) -> Result<Option<SecretString>, Failure> {
+    Ok(env.secret("LONGSHORE_KEY").map_err(Failure::usage)?.map(SecretString::from))
+}
+
 pub(crate) fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let failed = |reason: String| Failure::usage(format!("the file of authorities {}: {reason}", path.display()));
     let text = read_bounded(path).map_err(|error| failed(error.to_string()))?;

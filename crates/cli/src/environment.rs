@@ -1,26 +1,31 @@
 //! The environment, read once: no other file asks the operating system for a variable.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
-use crate::failure::Failure;
+use crate::{data, failure::Failure};
 
 /// Variables of ours that exist; any other `LONGSHORE_…` is a mistake and is refused.
 pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_ADMIN_KEY_FILE",
     "LONGSHORE_AUTH_SIGNING_KEY_FILE",
     "LONGSHORE_BACKUP_IDENTITY_FILE",
     "LONGSHORE_BACKUP_OFFSITE",
     "LONGSHORE_BACKUP_RECIPIENTS",
     "LONGSHORE_BACKUP_URL",
     "LONGSHORE_CACHE",
+    "LONGSHORE_CACHE_FILE",
     "LONGSHORE_CA_FILE",
     "LONGSHORE_CONFIG",
     "LONGSHORE_CORS_ORIGINS",
     "LONGSHORE_CREDENTIALS_MASTER_KEY_FILE",
     "LONGSHORE_DATA",
     "LONGSHORE_DISPATCHER",
+    "LONGSHORE_DISPATCHER_FILE",
     "LONGSHORE_JOURNAL",
+    "LONGSHORE_JOURNAL_FILE",
     "LONGSHORE_KEY",
+    "LONGSHORE_KEY_FILE",
     "LONGSHORE_LISTEN",
     "LONGSHORE_LOG",
     "LONGSHORE_MASTER_KEY",
@@ -33,12 +38,14 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_PROVIDER_EMBEDDING_MODEL",
     "LONGSHORE_PROVIDER_URL",
     "LONGSHORE_SIGNING_KEY",
+    "LONGSHORE_STOP_WAIT",
     "LONGSHORE_TLS_CERTIFICATE_FILE",
     "LONGSHORE_TLS_KEY_FILE",
     "LONGSHORE_TRACES_ATTEMPTS",
     "LONGSHORE_URL",
     "LONGSHORE_WEBHOOKS_ALLOW_HTTP",
     "LONGSHORE_WEBHOOKS_ALLOW_NETWORKS",
+    "LONGSHORE_WORKER_DRAIN",
     "LONGSHORE_WORKER_KINDS",
     "LONGSHORE_WORKER_QUEUES",
     "LONGSHORE_WORKER_SLOTS",
@@ -85,6 +92,23 @@ impl Environment {
     /// A variable's value; an empty one counts as not set, as compose files write it.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(|value| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// A secret: the variable's value, or what stands in the file that `NAME_FILE` says, as containers are given secrets. Spaces and
+    /// line breaks around it are no part of it.
+    pub(crate) fn secret(&self, name: &str) -> Result<Option<String>, String> {
+        let by_file = format!("{name}_FILE");
+        let path = match (self.get(name), self.get(&by_file)) {
+            (Some(_), Some(_)) => return Err(format!("{name} and {by_file} are both set: keep one of them")),
+            (Some(value), None) => return Ok(Some(value.to_owned())),
+            (None, None) => return Ok(None),
+            (None, Some(path)) => path,
+        };
+        let text = data::read_small(Path::new(path)).map_err(|error| format!("{by_file}: {path}: {error}"))?;
+        match text.trim() {
+            "" => Err(format!("{by_file}: {path} is empty")),
+            secret => Ok(Some(secret.to_owned())),
+        }
     }
 
     /// The variables whose names begin so, in small letters, with their values.
@@ -138,6 +162,25 @@ mod tests {
         assert!(Environment::of(&[("LONGSHORE_API_SERVICE_HOST", "10.0.0.1")]).reject_unknown().is_ok());
         let error = Environment::of(&[("LONGSHORE_LISTN", "x")]).reject_unknown().unwrap_err();
         assert!(error.message.contains("LONGSHORE_LISTN"), "{error}");
+    }
+
+    #[test]
+    fn a_secret_is_a_variable_or_a_file_and_never_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, empty) = (folder.path().join("secret"), folder.path().join("empty"));
+        std::fs::write(&file, "postgres://u:hidden@h/db\n").unwrap();
+        std::fs::write(&empty, "\n").unwrap();
+        let secret = |value: &str, path: &Path| {
+            let path = path.to_str().unwrap();
+            Environment::of(&[("LONGSHORE_JOURNAL", value), ("LONGSHORE_JOURNAL_FILE", path)])
+                .secret("LONGSHORE_JOURNAL")
+        };
+        assert_eq!(secret("", &file).unwrap().as_deref(), Some("postgres://u:hidden@h/db"));
+        assert_eq!(secret("x", Path::new("")).unwrap().as_deref(), Some("x"));
+        assert_eq!(secret("", Path::new("")), Ok(None));
+        assert!(secret("x", &file).unwrap_err().contains("both"));
+        assert!(secret("", &empty).unwrap_err().contains("is empty"));
+        assert!(secret("", &folder.path().join("gone")).unwrap_err().contains("LONGSHORE_JOURNAL_FILE"));
     }
 
     #[test]

@@ -8,6 +8,8 @@ mod client;
 mod commands;
 mod config;
 mod data;
+#[cfg(test)]
+mod documents;
 mod environment;
 mod failure;
 mod greeting;
@@ -34,8 +36,8 @@ use clap::{CommandFactory, Parser};
 use crate::{
     client::{Access, Client},
     commands::{
-        Operator, audit, backup, bench, budget, cost, credential, dlq, doctor, job, key, limit, maintenance, migrate,
-        op, price, queue, retention, schedule, target, tenant, webhook, worker,
+        Operator, audit, backup, bench, budget, cost, credential, dlq, doctor, job, key, limit, log_level, maintenance,
+        migrate, op, price, queue, retention, schedule, smoke, target, tenant, webhook, worker,
     },
     config::Flags,
     environment::Environment,
@@ -150,6 +152,9 @@ enum Verb {
     /// Take and begin no jobs while something below is worked on
     #[command(subcommand)]
     Maintenance(maintenance::Verb),
+    /// Show and set what every process logs
+    #[command(subcommand)]
+    LogLevel(log_level::Verb),
     /// Show how long what is kept, and take away what is old
     #[command(subcommand)]
     Retention(retention::Verb),
@@ -164,6 +169,8 @@ enum Verb {
         /// Which
         shell: clap_complete::Shell,
     },
+    /// Try an installation: is it ready, does a job run, does it count
+    Smoke(smoke::Args),
     /// Submit and drain probe jobs on a running installation and print rates and latencies
     Bench(bench::Args),
 }
@@ -214,10 +221,15 @@ fn run(cli: Cli, out: Output) -> Outcome {
         Verb::Backup(verb) => on_all_cores(backup::run(verb, out, load, operator)),
         Verb::Drill(verb) => on_all_cores(backup::run_drill(verb, out, load)),
         Verb::Maintenance(verb) => on_one_core(maintenance::run(&operator()?, verb)),
+        Verb::LogLevel(verb) => on_one_core(log_level::run(&operator()?, verb)),
         Verb::Retention(verb) => on_one_core(retention::run(&operator()?, verb)),
         Verb::Worker(verb) => on_one_core(worker::run(&operator()?, verb)),
         Verb::Limit(verb) => on_one_core(limit::run(&operator()?, verb)),
         Verb::Completions { shell } => completions(shell),
+        Verb::Smoke(args) => {
+            let access = Access { url: args.target.clone().or(access.url), ..access };
+            on_one_core(smoke::run(&Operator { client: Client::find(&access, &env)?, out }, &args))
+        }
         Verb::Bench(args) => on_all_cores(bench::run(&operator()?, &args, access.data_folder(&env))),
     }
 }

@@ -2,6 +2,8 @@
 //! up in any order: the API accepts jobs that nobody runs yet, a worker waits until a scheduler has begun the
 //! dispatcher's life.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::{
@@ -13,6 +15,10 @@ use crate::{
     process::{self, Process, Signals},
     stores::Opening,
 };
+
+/// How long an API goes on while balancers learn that it leaves: they ask every second or two, and Kubernetes needs as long to tell
+/// every node.
+const STOP_WAIT_DEFAULT: Duration = Duration::from_secs(5);
 
 /// A part of the product that can run by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,11 +43,12 @@ impl Role {
 
 /// Runs one role until a signal comes or it breaks.
 pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
-    logs::install(&config);
+    let levels = logs::install(&config);
     refuse_stores_of_one_process(role, &config)?;
     let certificate = if role == Role::Api { certificate::Reader::of(&config)? } else { None };
     let signals = Signals::listen()?;
     let mut process = Process::open(config, Opening::Serve { is_worker: role == Role::Worker }).await?;
+    process.obey_log_levels(levels);
     // A scheduler signs webhooks with secrets that the master key opens.
     process.use_master_keys(process.config.master_keys.clone());
 
@@ -70,7 +77,12 @@ pub(crate) async fn run(role: Role, config: Config, out: Output) -> Outcome {
         }
     }
     announce(role, &url, out);
-    process.until_the_end(signals).await
+    let wait = match role {
+        Role::Api => process.config.stop_wait.unwrap_or(STOP_WAIT_DEFAULT),
+        // Nobody sends requests there.
+        Role::Worker | Role::Scheduler => Duration::ZERO,
+    };
+    process.until_the_end(signals, wait).await
 }
 
 /// What is in this process or in a file of this machine, no other process can share.

@@ -19,12 +19,13 @@ use crate::{
 
 /// Runs everything until a signal comes or a role breaks.
 pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome {
-    logs::install(&config);
+    let levels = logs::install(&config);
     let signals = Signals::listen()?;
     let certificate = certificate::Reader::of(&config)?;
     let mut folder = DataFolder::take(&config.data)?;
     backups::before_migration(&config).await?;
     let mut process = Process::open(config, Opening::Up { leases: folder.file("leases") }).await?;
+    process.obey_log_levels(levels);
     let admin_key = ensure_admin_key(&process, &folder).await?;
     let source = master_keys::of_up(&process.config.master_keys, &folder, &process.credentials)?;
     process.use_master_keys(source);
@@ -41,13 +42,16 @@ pub(crate) async fn run(config: Config, access: &Access, out: Output) -> Outcome
     let listener = process::listen(&process.config.listen).await?;
     process.want_admin_key(&listener).await?;
     let url = process.url_of_api(&listener)?;
-    process.start_api(listener, true);
+    // First the worker: the API looks at its loop.
     process.start_worker();
+    process.start_api(listener, true);
     process.start_clockwork(clockwork, prepared);
 
     folder.announce(Some(url.clone()))?;
     Greeting { config: &process.config, access, folder: &folder, url: &url, admin_key: &admin_key }.print(out);
-    process.until_the_end(signals).await
+    // Nobody balances over one process.
+    let wait = process.config.stop_wait.unwrap_or_default();
+    process.until_the_end(signals, wait).await
 }
 
 /// Sees to it that there is an admin key: the one that was asked for, the one in the data folder, or a new one.

@@ -8,6 +8,7 @@ use crate::{
     fallback::Link,
     ids::{Epoch, JobId, Name},
     ledger::{Nanousd, Usage},
+    private::Prompt,
     state::Standing,
     time::Timestamp,
 };
@@ -115,7 +116,7 @@ pub struct NewJob {
     /// The request's key and fingerprint; a repeated request gets the first answer.
     pub idempotency: Option<Idempotency>,
     /// JSON text as it was sent.
-    pub payload: Bytes,
+    pub payload: Prompt,
     /// Models that its chat calls may go to when the first does not answer.
     pub fallback: Vec<Link>,
     /// Who submitted it: the public part of an API key, or `sub:…` for the bearer of an issuer's token. Whose budget it falls under,
@@ -154,7 +155,7 @@ impl NewJob {
             request_id: None,
             traceparent: None,
             idempotency: None,
-            payload,
+            payload: payload.into(),
             fallback: Vec::new(),
             key_id: None,
             max_cost: None,
@@ -255,7 +256,7 @@ pub struct Loaded {
     /// The row.
     pub job: Job,
     /// JSON text as it was submitted.
-    pub payload: Bytes,
+    pub payload: Prompt,
     /// See [`NewJob::fallback`].
     pub fallback: Vec<Link>,
 }

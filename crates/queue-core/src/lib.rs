@@ -28,6 +28,8 @@ pub mod limiter;
 pub mod location;
 pub mod operations;
 pub mod payload;
+pub mod private;
+pub mod progress;
 pub mod request_limits;
 pub mod retention;
 pub mod retry;

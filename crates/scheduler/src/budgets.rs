@@ -123,9 +123,13 @@ impl Watch {
             }
             if stores.budgets.note_alert(&alert).await? {
                 let (spent, of) = (alert.measure.show(alert.spent), alert.measure.show(alert.budget));
-                metrics::counter!(telemetry::BUDGET_ALERTS, "level" => alert.level.to_string()).increment(1);
+                // Whose exactly stands in the log and in the alert's row: names of tenants are no labels.
+                let (whose, period) = (scope.kind(), alert.period.as_str());
+                let level = alert.level.to_string();
+                metrics::counter!(telemetry::BUDGET_ALERTS, "scope" => whose, "period" => period, "level" => level)
+                    .increment(1);
                 tracing::warn!(
-                    scope = %scope, level = alert.level, period = alert.period.as_str(), spent, budget = of,
+                    scope = %scope, percent = alert.level, period = alert.period.as_str(), spent, budget = of,
                     "a budget has reached a level"
                 );
             }

@@ -34,6 +34,7 @@ use queue_core::{
     retention::Policy,
     schedule::Submits,
     stores::Stores,
+    telemetry,
     upkeep::{Thresholds, Window},
 };
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,7 @@ pub struct Outbound {
 pub async fn run(stores: Stores, config: Config, prepared: Prepared, shutdown: CancellationToken) {
     let filled = prepared.filled_to();
     let (outbound, submits) = (config.outbound.clone(), config.submits.clone());
+    telemetry::begin_rare(telemetry::Part::Scheduler);
     let (retention, backups) = (config.retention.clone(), config.backups.clone());
     let (window, thresholds, watched) = (config.window.clone(), config.upkeep, config.watched.clone());
     let known = Known::new(stores.budgets.clone(), config.each_tenant.clone());

@@ -11,6 +11,7 @@
 
 mod age;
 mod certificate;
+mod monitoring;
 mod otlp;
 mod packages;
 mod postgres;
@@ -20,6 +21,8 @@ mod watchdog;
 
 pub use age::install_age;
 pub use certificate::Certificate;
+pub use monitoring::install_monitoring;
+pub use packages::{install as install_package, runs};
 pub use otlp::{Export, OtlpReceiver};
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};

@@ -9,7 +9,7 @@ use std::{
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// Installs a package where what it brings is not there yet.
-pub(crate) fn install(package: &str, is_there: impl Fn() -> bool) {
+pub fn install(package: &str, is_there: impl Fn() -> bool) {
     if is_there() {
         return;
     }
@@ -27,7 +27,7 @@ pub(crate) fn install(package: &str, is_there: impl Fn() -> bool) {
 }
 
 /// Whether a program is there and ends well.
-pub(crate) fn runs(program: &str, arguments: &[&str]) -> bool {
+pub fn runs(program: &str, arguments: &[&str]) -> bool {
     let ran =
         Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
     ran.is_ok_and(|status| status.success())

@@ -191,7 +191,7 @@ impl Breakers {
         let state = if refusal.is_some() { State::Open } else { State::Closed };
         // The breakers of tenants' own keys are shown by the API: no tenant has a name in metrics.
         if !credentials::is_of_tenant(target) {
-            metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::label(target.as_str()))
+            metrics::gauge!(telemetry::BREAKER_STATE, "target" => telemetry::target(target.as_str()))
                 .set(f64::from(state.level()));
         }
     }

@@ -10,6 +10,7 @@ use queue_core::{
     ids::{Name, SessionId},
     job::Kind,
     journal::Token,
+    progress::Pulse,
     stores::Stores,
     telemetry,
     time::Timestamp,
@@ -31,6 +32,8 @@ const ACKS_MAX: usize = 1_024;
 const POLL_MAX: Duration = Duration::from_secs(1);
 /// Pause after the dispatcher refused, doubled up to [`POLL_MAX`].
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
+/// Longest silence of the loop: many times what a dispatcher that is away may hold up one step.
+pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 pub(crate) struct Claimer {
     pub(crate) stores: Stores,
@@ -44,21 +47,24 @@ pub(crate) struct Claimer {
     pub(crate) out: mpsc::Sender<Claimed>,
     /// Loads that run beside the next step; each holds the slots of its jobs, so their number is bounded.
     pub(crate) loads: TaskTracker,
+    /// What tells probes that the loop goes round, whatever becomes of its steps.
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl Claimer {
     /// Claims until `stop` fires, then goes on carrying acks until `end` has fired and every claim is given up.
-    pub(crate) async fn run(
-        self,
-        mut signals: mpsc::Receiver<Signal>,
-        stop: CancellationToken,
-        end: CancellationToken,
-    ) {
+    pub(crate) async fn run(self, signals: mpsc::Receiver<Signal>, stop: CancellationToken, end: CancellationToken) {
+        self.go_round(signals, stop, end).await;
+        self.pulse.rest();
+    }
+
+    async fn go_round(&self, mut signals: mpsc::Receiver<Signal>, stop: CancellationToken, end: CancellationToken) {
         let mut claiming = true;
         let mut work_expected = true;
         let mut next_at = None;
         let mut pause = PAUSE_FIRST;
         loop {
+            self.pulse.beat();
             claiming = claiming && !stop.is_cancelled();
             // Asked before the acks are taken: whoever gives a claim up leaves its ack first.
             let all_given_up = end.is_cancelled() && self.leases.count() == 0;

@@ -44,6 +44,7 @@ use crate::{
     caches::Caches,
     coalesce::{Coalescer, Coalescing},
     fallback::Step,
+    line::Bill,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
     purse::{self, Cap, Hold, Paid, Purse, UnknownPrice},
@@ -125,8 +126,8 @@ pub struct JobContext {
     breakers: Arc<Breakers>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
-    /// What the calls of this attempt cost; `None` once one of them has no price.
-    spent: Mutex<Option<Nanousd>>,
+    /// What the calls of this attempt used and cost.
+    bill: Mutex<Bill>,
     /// What the calls of `unsettled` have reserved.
     paid: Mutex<Vec<Paid>>,
     cap: Option<Arc<Cap>>,
@@ -161,7 +162,7 @@ impl JobContext {
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
-            spent: Mutex::new(Some(Nanousd(0))),
+            bill: Mutex::new(Bill::default()),
             paid: Mutex::default(),
             cap,
             savings: Mutex::default(),
@@ -341,7 +342,7 @@ impl JobContext {
             outcome
         };
         if let Ok(ChatAnswer { first_token_ms: Some(ms), .. }) = &outcome {
-            metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => asked.provider_name())
+            metrics::histogram!(telemetry::PROVIDER_FIRST_TOKEN, "provider" => telemetry::provider(asked.provider.name()))
                 .record(*ms as f64 / 1_000.0);
         }
         let took = began.elapsed();
@@ -589,15 +590,17 @@ impl JobContext {
 
     /// What the job has cost, over all its attempts that are known here; `None` where a price is missing.
     pub(crate) fn cost_so_far(&self) -> Option<Nanousd> {
-        let (before, now) = (self.job().cost?, (*held(&self.spent))?);
+        let (before, now) = (self.job().cost?, held(&self.bill).cost?);
         Some(Nanousd(before.0.saturating_add(now.0)))
     }
 
+    /// What the calls of this attempt have used and cost; answers that were found are no calls.
+    pub(crate) fn bill(&self) -> Bill {
+        *held(&self.bill)
+    }
+
     async fn keep(&self, record: CallRecord, durability: Durability, hold: Option<Hold>) {
-        {
-            let mut spent = held(&self.spent);
-            *spent = spent.zip(record.cost).map(|(sum, more)| Nanousd(sum.0.saturating_add(more.0)));
-        }
+        held(&self.bill).add(&record);
         let (took, at) = (Amount::of(record.cost, &record.usage), record.at);
         // Whatever becomes of this future from here on, also where it is dropped while the journal is away: what was paid for
         // is written by the settle, or by the stop itself.
@@ -756,7 +759,7 @@ fn count(record: &CallRecord) {
 
 /// Tells the metrics of one finished call, whoever pays for it.
 pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Duration) {
-    let labels = [("provider", telemetry::label(provider)), ("model", telemetry::label(model))];
+    let labels = [("provider", telemetry::provider(provider)), ("model", telemetry::model(model))];
     let [(_, provider), (_, model)] = labels.clone();
     metrics::counter!(telemetry::PROVIDER_CALLS, "provider" => provider, "model" => model, "status" => status.to_owned())
         .increment(1);
@@ -765,7 +768,7 @@ pub(crate) fn count_call(provider: &str, model: &str, status: &str, took: Durati
 
 /// Tells the metrics of what a job paid for a call.
 fn count_money(record: &CallRecord) {
-    let (provider, model) = (telemetry::label(&record.provider), telemetry::label(&record.model));
+    let (provider, model) = (telemetry::provider(&record.provider), telemetry::model(&record.model));
     let labels = [("provider", provider.clone()), ("model", model.clone())];
     for (kind, tokens) in [
         ("input", record.usage.tokens_in),

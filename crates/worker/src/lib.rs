@@ -15,6 +15,7 @@ mod flights;
 pub mod handlers;
 mod keyless;
 mod leases;
+mod line;
 mod meters;
 mod orders;
 mod patience;
@@ -39,6 +40,8 @@ use queue_core::{
     ids::{Name, SessionId},
     job::Kind,
     journal::{JournalError, WorkerSession},
+    progress::Pulse,
+    telemetry,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -84,12 +87,14 @@ pub struct Worker {
     around: Surroundings,
     handlers: Handlers,
     session: SessionId,
+    pulse: Arc<Pulse>,
 }
 
 impl Worker {
     /// A worker that is not running yet.
     pub fn new(config: Config, around: Surroundings) -> Self {
-        Self { config, around, handlers: Handlers::new(), session: SessionId::generate() }
+        let pulse = Arc::new(Pulse::new("claim loop", claimer::SILENCE_MAX));
+        Self { config, around, handlers: Handlers::new(), session: SessionId::generate(), pulse }
     }
 
     /// With these handlers: those of this version, and one's own.
@@ -103,9 +108,15 @@ impl Worker {
         self.session
     }
 
+    /// Whether its claim loop goes round.
+    pub fn pulse(&self) -> Arc<Pulse> {
+        self.pulse.clone()
+    }
+
     /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
     /// given back without spending an attempt. Store errors never end it.
     pub async fn run(self, shutdown: CancellationToken) -> Result<(), JournalError> {
+        telemetry::begin_rare(telemetry::Part::Worker);
         let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
         let stores = self.around.stores.clone();
         let session = self.session;
@@ -151,6 +162,7 @@ impl Worker {
             orders: orders.clone(),
             out,
             loads: TaskTracker::new(),
+            pulse: self.pulse.clone(),
         };
         let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {

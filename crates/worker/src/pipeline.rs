@@ -29,7 +29,8 @@ use crate::{
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
     leases::{Held, Leases, Stop},
-    meters::Meters,
+    line::{Attempt, Bill},
+    meters::{Meters, error_of},
     patience::until_available,
     purse::{BUDGET_PARKED, Paid},
     timeouts::Timeouts,
@@ -138,7 +139,7 @@ impl Pipeline {
     async fn payload(&self, loaded: &Loaded, held: &Held) -> Result<Option<Bytes>, JobError> {
         let bodies = &self.around.stores.bodies;
         let ask = || async {
-            match bodies.whole(loaded.payload.clone()).await {
+            match bodies.whole(loaded.payload.bytes()).await {
                 Ok(payload) => Ok(Ok(payload)),
                 Err(ObjectsError::Damaged { path, reason }) => Ok(Err(format!("{path}: {reason}"))),
                 Err(ObjectsError::Unavailable(reason)) => Err(JournalError::Unavailable(reason)),
@@ -209,9 +210,9 @@ impl Pipeline {
             Some(Stop::LeaseLost) => Ran::Lost,
             Some(Stop::Timeout | Stop::Shutdown) | None => ran,
         };
-        let cost = cx.cost_so_far();
+        let (cost, bill) = (cx.cost_so_far(), cx.bill());
         let (calls, paid) = (cx.take_unsettled(), cx.take_paid());
-        Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by(), cost }
+        Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by(), cost, bill }
     }
 
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
@@ -220,7 +221,7 @@ impl Pipeline {
         let outcome = match ended.ran {
             Ran::Returned(Ok(result)) => {
                 let result = self.around.stores.bodies.keep(&job.tenant, job.id, Part::Result, result).await;
-                Outcome::Succeed { result }
+                Outcome::Succeed { result: result.into() }
             }
             Ran::Returned(Err(error)) => self.place(job, judge(job, error, now), now),
             Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
@@ -228,6 +229,7 @@ impl Pipeline {
             Ran::Cancelled | Ran::Lost => {
                 let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
                 self.meters.end_unsettled(job, outcome);
+                Attempt { job, started_at, finished_at: now, outcome, error: None, bill: ended.bill }.log();
                 self.record_only(ended.calls).await;
                 commit(ended.paid).await;
                 traces::ended(outcome, None);
@@ -251,6 +253,8 @@ impl Pipeline {
             served_by: ended.served_by,
         };
         self.meters.end(job, &settlement);
+        let (outcome, error) = (settlement.outcome.as_str(), error_of(&settlement.outcome));
+        Attempt { job, started_at, finished_at: now, outcome, error, bill: ended.bill }.log();
         let never = CancellationToken::new();
         let journal = &self.around.stores.journal;
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
@@ -333,11 +337,13 @@ struct Ended {
     served_by: Option<String>,
     /// Of the job, over all its attempts; `None` where it is not known.
     cost: Option<Nanousd>,
+    /// Of this attempt.
+    bill: Bill,
 }
 
 impl Ended {
     fn without_calls(ran: Ran) -> Self {
-        Self { ran, calls: vec![], paid: vec![], savings: vec![], served_by: None, cost: None }
+        Self { ran, calls: vec![], paid: vec![], savings: vec![], served_by: None, cost: None, bill: Bill::default() }
     }
 }
 

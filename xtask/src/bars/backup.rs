@@ -40,14 +40,14 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
 /// Keys for two recipients.
-pub(super) struct Keys {
+pub(crate) struct Keys {
     folder: TempDir,
     recipients: String,
 }
 
 impl Keys {
     /// Makes them with Debian's program, which is installed where it is missing.
-    pub(super) async fn make() -> Result<Self> {
+    pub(crate) async fn make() -> Result<Self> {
         tokio::task::spawn_blocking(testkit::install_age).await?;
         let folder = tempfile::tempdir()?;
         let mut recipients = vec![];
@@ -63,7 +63,7 @@ impl Keys {
     }
 
     /// What a process of ours is told, beside the place.
-    pub(super) fn variables(&self) -> [(&'static str, String); 2] {
+    pub(crate) fn variables(&self) -> [(&'static str, String); 2] {
         let identity = self.folder.path().join("operator.key").display().to_string();
         [("LONGSHORE_BACKUP_RECIPIENTS", self.recipients.clone()), ("LONGSHORE_BACKUP_IDENTITY_FILE", identity)]
     }

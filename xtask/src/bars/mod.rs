@@ -2,12 +2,16 @@
 //! waiting jobs, the rebuild after a flush, and fairness; each figure beside its bar.
 
 mod backup;
+mod cardinality;
+mod latency;
 mod payload;
 mod redrive;
 mod requests;
 mod retention;
+mod rolling;
 mod s3;
 mod schedules;
+mod steady;
 mod telemetry;
 
 use std::{path::PathBuf, process::Stdio};
@@ -23,6 +27,8 @@ use crate::{
     bench::{installation::release_binary, until_told},
     root, run as run_command,
 };
+
+pub(crate) use backup::Keys;
 
 /// Jobs of the two rebuilds, and the seconds that each may take.
 const REBUILDS: [(usize, f64); 2] = [(100_000, 5.0), (1_000_000, 30.0)];
@@ -81,6 +87,12 @@ enum Part {
     Redrive,
     /// Months of settled jobs that are dropped beside a load.
     Retention,
+    /// Each process of every role restarted under a load.
+    Rolling,
+    /// Series of a process after many jobs of many tenants.
+    Cardinality,
+    /// How long a submit takes while everything runs on this machine.
+    Latency,
     /// A drain with metrics and traces, and without.
     Telemetry,
     /// A tick each second over three schedulers that are killed, one of them with a wrong clock. Wants Debian's `faketime`.
@@ -131,6 +143,14 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         if measures(Part::Retention) {
             judged.extend(retention::measure(&longshore, arguments.jobs).await?);
         }
+        if measures(Part::Rolling) {
+            judged.extend(rolling::measure(&longshore).await?);
+        }
+        if measures(Part::Cardinality) {
+            judged.extend(cardinality::measure(&longshore).await?);
+        }
+        if measures(Part::Latency) {
+            judged.extend(latency::measure(&longshore).await?);
         if measures(Part::Telemetry) {
             judged.extend(telemetry::measure(&longshore).await?);
         }

@@ -79,10 +79,11 @@ pub(super) fn library() -> Result<PathBuf> {
 }
 
 /// What makes a process's clock be ahead. Its steady clock stays as it is, so that it sleeps as others do.
-fn ahead(library: &Path) -> [(&'static str, String); 4] {
+fn ahead(library: &Path) -> [(&'static str, String); 5] {
     [
         // So that it says at its start what time it is for it.
         ("RUST_LOG", "debug".to_owned()),
+        ("LONGSHORE_LOG", "human".to_owned()),
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME", format!("+{AHEAD_S}s")),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),

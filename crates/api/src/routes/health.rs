@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 use crate::{
     Settings,
     app::Shared,
-    health::OK,
+    health::{self, Detail, Found, OK},
     problem::{Cause, Problem},
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct Report {
     version: String,
     /// Each part: `ok`, or a few words on what is wrong.
     checks: BTreeMap<String, String>,
+    /// The same parts: how long each check took, and when that was.
+    details: BTreeMap<String, Detail>,
     /// The next window in which the journal is looked after, from a day before it on, where an operator has named one.
     #[serde(skip_serializing_if = "Option::is_none")]
     maintenance_window: Option<Announced>,
@@ -55,14 +57,42 @@ pub(crate) struct Announced {
     ends_at: Timestamp,
 }
 
-fn fine() -> Response {
+impl Report {
+    /// The report of what was found: `healthy` if nothing is wrong, `unhealthy` if what jobs need is.
+    pub(crate) fn new(found: &BTreeMap<String, Found>, needs: &[&str], now: Timestamp, version: &str) -> Self {
+        let wrong = |name: &str| found.get(name).is_some_and(|found| found.verdict.is_err());
+        let status = match (needs.iter().any(|name| wrong(name)), found.keys().any(|name| wrong(name))) {
+            (true, _) => "unhealthy",
+            (false, true) => "degraded",
+            (false, false) => "healthy",
+        };
+        let checks = found.iter().map(|(name, found)| (name.clone(), found.word())).collect();
+        let details = found.iter().map(|(name, found)| (name.clone(), found.detail())).collect();
+        Self { status, timestamp: now, version: version.to_owned(), checks, details, maintenance_window: None }
+    }
+}
+
+impl IntoResponse for Report {
+    fn into_response(self) -> Response {
+        let unhealthy = self.status == "unhealthy";
+        let code = if unhealthy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+        (code, [(header::CACHE_CONTROL, "no-store")], Json(self)).into_response()
+    }
+}
+
+/// The answer of a probe.
+pub(crate) fn fine() -> Response {
     Json(Probe { status: OK }).into_response()
 }
 
-/// Whether the process answers at all.
-#[utoipa::path(get, path = "/livez", tag = "system", responses((status = 200, body = Probe)))]
-pub(crate) async fn livez() -> Response {
-    fine()
+/// Whether the process still works: its loops go round. It asks no store, so that a store that is away kills nobody.
+#[utoipa::path(get, path = "/livez", tag = "system", responses(
+    (status = 200, body = Probe),
+    (status = 503, description = "a loop stands still, which a new start would end", body = crate::problem::Document),
+))]
+pub(crate) async fn livez(State(app): State<Shared>) -> Result<Response, Problem> {
+    health::loops(&app.api.loops).map_err(not_ready)?;
+    Ok(fine())
 }
 
 /// Whether to send requests here: the journal takes writes, and the server is not stopping.
@@ -71,10 +101,10 @@ pub(crate) async fn livez() -> Response {
     (status = 503, description = "not now; `detail` says why", body = crate::problem::Document),
 ))]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
-    if app.shutdown.is_cancelled() {
+    if app.api.leaving.is_cancelled() || app.shutdown.is_cancelled() {
         return Err(not_ready("the server is stopping"));
     }
-    app.health.journal(&app.api).await.map_err(not_ready)?;
+    app.health.journal(&app.api).await.verdict.map_err(not_ready)?;
     Ok(fine())
 }
 
@@ -84,8 +114,8 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Proble
     (status = 503, description = "not yet; `detail` says why", body = crate::problem::Document),
 ))]
 pub(crate) async fn startupz(State(app): State<Shared>) -> Result<Response, Problem> {
-    app.health.journal(&app.api).await.map_err(not_ready)?;
-    app.health.dispatcher(&app.api).await.map_err(not_ready)?;
+    app.health.journal(&app.api).await.verdict.map_err(not_ready)?;
+    app.health.dispatcher(&app.api).await.verdict.map_err(not_ready)?;
     Ok(fine())
 }
 
@@ -98,7 +128,8 @@ fn announced(settings: &Settings, now: Timestamp) -> Option<Announced> {
     (settings.announces_window && begins_at.since_ms(now) <= ANNOUNCED_MS).then_some(Announced { begins_at, ends_at })
 }
 
-fn not_ready(reason: impl Into<String>) -> Problem {
+/// A probe that found something wrong.
+pub(crate) fn not_ready(reason: impl Into<String>) -> Problem {
     Problem::new(Cause::Unavailable, reason).retry_after(1)
 }
 
@@ -108,38 +139,24 @@ fn not_ready(reason: impl Into<String>) -> Problem {
     (status = 503, description = "unhealthy", body = Report),
 ))]
 pub(crate) async fn health(State(app): State<Shared>) -> Response {
-    let (health, api) = (&app.health, &app.api);
+    let (lately, api) = (&app.health, &app.api);
     let (journal, dispatcher, workers, outside) =
-        tokio::join!(health.journal(api), health.dispatcher(api), health.workers(api), health.outside(api));
-    let unhealthy = journal.is_err();
+        tokio::join!(lately.journal(api), lately.dispatcher(api), lately.workers(api), lately.outside(api));
     // Whoever cannot read it is unhealthy already.
     let maintenance = app.standing.now(&*api.stores.orders).await.ok().flatten();
-    let mut checks = outside;
-    for (name, found) in [
-        ("journal", journal),
-        ("dispatcher", dispatcher),
-        ("workers", workers),
-        ("credentials", api.credentials.report().check()),
-    ] {
-        checks.insert(name.to_owned(), found.err().unwrap_or_else(|| OK.to_owned()));
-    }
+    let mut found = outside;
+    let mut add = |name: &str, one: Found| found.insert(name.to_owned(), one);
+    add("journal", journal);
+    add("dispatcher", dispatcher);
+    add("workers", workers);
+    add("credentials", Found::known(api.credentials.report().check()));
+    add("loops", Found::known(health::loops(&api.loops)));
     if let Some(tls) = &api.tls {
-        checks.insert("certificate".to_owned(), tls.check(app.now()).err().unwrap_or_else(|| OK.to_owned()));
+        add("certificate", Found::known(tls.check(app.now())));
     }
     if let Some(maintenance) = maintenance {
-        checks.insert("maintenance".to_owned(), format!("on {maintenance}"));
+        add("maintenance", Found::known(Err(format!("on {maintenance}"))));
     }
-    let (code, status) = match (unhealthy, checks.values().all(|found| found == OK)) {
-        (true, _) => (StatusCode::SERVICE_UNAVAILABLE, "unhealthy"),
-        (false, true) => (StatusCode::OK, "healthy"),
-        (false, false) => (StatusCode::OK, "degraded"),
-    };
-    let report = Report {
-        status,
-        timestamp: app.now(),
-        version: api.settings.version.clone(),
-        checks,
-        maintenance_window: announced(&api.settings, app.now()),
-    };
-    (code, [(header::CACHE_CONTROL, "no-store")], Json(report)).into_response()
+    let report = Report::new(&found, &["journal"], app.now(), &api.settings.version);
+    Report { maintenance_window: announced(&api.settings, app.now()), ..report }.into_response()
 }

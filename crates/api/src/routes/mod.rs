@@ -13,12 +13,13 @@ mod deliveries;
 pub(crate) mod docs;
 mod erasures;
 mod events;
-mod health;
+pub(crate) mod health;
 mod inspect;
 mod jobs;
 mod keys;
 mod limits;
 mod list;
+mod log_level;
 mod maintenance;
 mod metrics;
 mod operations;
@@ -166,6 +167,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(workers::list))
         .routes(routes!(workers::drain))
         .routes(routes!(maintenance::get, maintenance::put))
+        .routes(routes!(log_level::get, log_level::put))
         .routes(routes!(upkeep::report))
         .routes(routes!(upkeep::run))
         .routes(routes!(retention::get))

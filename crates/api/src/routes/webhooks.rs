@@ -11,6 +11,7 @@ use axum::{
 };
 use queue_core::{
     ids::Name,
+    private::Secret,
     time::Timestamp,
     webhooks::{ENDPOINTS_MAX, Endpoint, EventKind, OVERLAP_MAX_MS, OVERLAP_MS, Owner, first_secret, for_jobs, rotate},
 };
@@ -71,8 +72,8 @@ pub(crate) struct WebhookView {
     created_at: Timestamp,
     /// What its messages are signed with: shown here and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "whsec_…")]
-    secret: Option<String>,
+    #[schema(value_type = Option<String>, example = "whsec_…")]
+    secret: Option<Secret>,
 }
 
 /// What happened.
@@ -101,7 +102,7 @@ pub(crate) enum EventWord {
 }
 
 impl WebhookView {
-    fn of(endpoint: Endpoint, secret: Option<String>) -> Self {
+    fn of(endpoint: Endpoint, secret: Option<Secret>) -> Self {
         let Endpoint { id, tenant, url, events, enabled, reason, description, version, created_at } = endpoint;
         Self { id, tenant, url, events, enabled, reason, description, version, created_at, secret }
     }
@@ -118,12 +119,12 @@ pub(crate) struct WebhookList {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct SigningSecret {
     /// What messages are signed with from now on: shown here and never again.
-    #[schema(example = "whsec_…")]
-    secret: String,
+    #[schema(value_type = String, example = "whsec_…")]
+    secret: Secret,
     /// What the tenant's `http` jobs are signed with: shown here and never again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(example = "whsec_…")]
-    jobs_secret: Option<String>,
+    #[schema(value_type = Option<String>, example = "whsec_…")]
+    jobs_secret: Option<Secret>,
     /// Its number.
     version: i64,
     /// Until when messages carry a signature by the former one as well.
@@ -241,7 +242,7 @@ pub(crate) async fn create(
         return Err(Problem::new(Cause::TooMany, reason));
     }
     tracing::info!(webhook = %id, "a webhook endpoint was added");
-    let view = WebhookView::of(endpoint, Some(secret.expose_secret().to_owned()));
+    let view = WebhookView::of(endpoint, Some(secret.expose_secret().to_owned().into()));
     let mut response = answer(StatusCode::CREATED, view);
     if let Ok(place) = format!("/v1/webhooks/{}", id.hyphenated()).parse() {
         response.headers_mut().insert(header::LOCATION, place);
@@ -400,8 +401,8 @@ async fn renew(app: &App, owner: Owner, headers: &HeaderMap, body: Body) -> Resu
     let former_until = (version > 1).then(|| now.plus_ms(overlap_ms));
     let for_jobs = matches!(owner, Owner::Tenant(_)).then(|| for_jobs(&secret)).flatten();
     let view = SigningSecret {
-        secret: secret.expose_secret().to_owned(),
-        jobs_secret: for_jobs.map(|secret| secret.expose_secret().to_owned()),
+        secret: secret.expose_secret().to_owned().into(),
+        jobs_secret: for_jobs.map(|secret| secret.expose_secret().to_owned().into()),
         version,
         former_until,
     };

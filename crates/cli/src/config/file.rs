@@ -26,6 +26,7 @@ pub(crate) struct File {
     _admin_key: Option<NotHere>,
     pub(crate) admin_key_file: Option<PathBuf>,
     pub(crate) log: Option<LogFormat>,
+    pub(crate) stop_wait: Option<Seconds>,
     pub(crate) probe_jobs: Option<bool>,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) prices_file: Option<PathBuf>,
@@ -107,11 +108,10 @@ pub(crate) enum CacheScope {
 }
 
 /// How log lines look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
     /// For people.
-    #[default]
     Human,
     /// One JSON object a line.
     Json,

@@ -3,6 +3,8 @@
 mod auth;
 pub(crate) mod backup;
 mod budgets;
+#[cfg(test)]
+mod deployed;
 mod effective;
 pub(crate) mod file;
 mod providers;
@@ -34,6 +36,7 @@ use queue_core::{
     location::Location,
     request_limits::Rules,
     retention::Policy,
+    time::parse_duration,
 };
 use secrecy::SecretString;
 
@@ -69,8 +72,8 @@ const METRICS_LISTEN_DEFAULT: &str = "127.0.0.1:0";
 /// Slots are tasks and cost little; what a provider can take is limited per target instead.
 const SLOTS_DEFAULT: usize = 1_000;
 
-/// Time that running jobs get at a stop: below the 30 s after which Kubernetes kills.
-const DRAIN_DEFAULT: Duration = Duration::from_secs(25);
+/// Time that running jobs get at a stop: 10 s less than the 30 s after which Kubernetes kills, for giving back what still runs.
+const DRAIN_DEFAULT: Duration = Duration::from_secs(20);
 
 /// Largest configuration or price file that is read.
 const FILE_MAX_BYTES: u64 = 1024 * 1024;
@@ -109,7 +112,7 @@ pub(crate) struct Flags {
     /// Speed of the simulated provider; 0: the whole answer at once
     #[arg(long, value_name = "N")]
     pub(crate) simulated_tokens_per_second: Option<u32>,
-    /// How log lines look [env: LONGSHORE_LOG] [default: human]
+    /// How log lines look [env: LONGSHORE_LOG] [default: human on a terminal, else json]
     #[arg(long, value_enum)]
     pub(crate) log: Option<LogFormat>,
 }
@@ -158,10 +161,12 @@ pub(crate) struct Config {
     pub(crate) large_bytes: usize,
     /// A key to create at the start if it does not exist.
     pub(crate) admin_key: Option<SecretString>,
-    /// How log lines look.
-    pub(crate) log: LogFormat,
+    /// How log lines look; `None` where nobody said: for people on a terminal, else for machines.
+    pub(crate) log: Option<LogFormat>,
     /// What is logged, in the words of `RUST_LOG`.
     pub(crate) log_filter: Option<String>,
+    /// How long an API goes on after a supervisor has asked it to stop; `None` where nobody said.
+    pub(crate) stop_wait: Option<Duration>,
     /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
     pub(crate) probe_jobs: Option<bool>,
     /// Pages of these origins may call the API.
@@ -242,17 +247,22 @@ impl Config {
         let data = data.unwrap_or_else(|| DATA_DEFAULT.into());
         let listen = pick(&flags.listen, "LONGSHORE_LISTEN", file.listen.take());
         let metrics_listen = pick(&None, "LONGSHORE_METRICS_LISTEN", file.metrics_listen.take());
-        let journal = pick(&flags.journal, "LONGSHORE_JOURNAL", None);
-        let dispatcher = pick(&flags.dispatcher, "LONGSHORE_DISPATCHER", None);
+        let url = |flag: &Option<String>, variable: &str| match flag {
+            Some(url) => Ok(Some(url.clone())),
+            None => env.secret(variable),
+        };
+        let journal = url(&flags.journal, "LONGSHORE_JOURNAL")?;
+        let dispatcher = url(&flags.dispatcher, "LONGSHORE_DISPATCHER")?;
         let dispatcher = stores::dispatcher(dispatcher, file.dispatcher.take())?;
-        let cache = env.get("LONGSHORE_CACHE").map(str::to_owned);
+        let cache = env.secret("LONGSHORE_CACHE")?;
         let cache = stores::cache(cache, std::mem::take(&mut file.cache), &dispatcher)?;
         let objects = pick(&None, "LONGSHORE_OBJECTS_URL", file.objects.url.take());
         let log = match (flags.log, env.get("LONGSHORE_LOG")) {
-            (Some(log), _) => log,
+            (Some(log), _) => Some(log),
             (None, Some(word)) => <LogFormat as clap::ValueEnum>::from_str(word, false)
+                .map(Some)
                 .map_err(|_| format!("LONGSHORE_LOG is `{word}`; it is `human` or `json`"))?,
-            (None, None) => file.log.unwrap_or_default(),
+            (None, None) => file.log,
         };
         let probe_jobs = match env.get("LONGSHORE_PROBE_JOBS") {
             Some(word) => {
@@ -310,6 +320,7 @@ impl Config {
             data,
             log,
             log_filter: env.get("RUST_LOG").map(str::to_owned),
+            stop_wait: duration(env, "LONGSHORE_STOP_WAIT", file.stop_wait)?,
             probe_jobs,
             cors_origins: cors_origins(env, std::mem::take(&mut file.cors_origins))?,
             providers,
@@ -340,6 +351,12 @@ fn locate(text: &str, error: &toml::de::Error) -> String {
     }
 }
 
+/// The variable's duration, else the file's.
+fn duration(env: &Environment, variable: &str, file: Option<file::Seconds>) -> Result<Option<Duration>, String> {
+    let given = env.get(variable).map(|text| parse_duration(text).map_err(|error| format!("{variable}: {error}")));
+    Ok(given.transpose()?.or(file.map(|seconds| seconds.0)))
+}
+
 fn check_listen(key: &str, listen: String) -> Result<String, String> {
     match listen.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
@@ -363,7 +380,7 @@ fn cors_origins(env: &Environment, file: Vec<String>) -> Result<Vec<String>, Str
 }
 
 fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretString>, String> {
-    match (env.get("LONGSHORE_ADMIN_KEY"), file) {
+    match (env.secret("LONGSHORE_ADMIN_KEY")?, file) {
         (Some(key), _) => Ok(Some(key.into())),
         (None, Some(path)) => read_secret(path).map(Some),
         (None, None) => Ok(None),
@@ -425,7 +442,7 @@ fn worker(flags: &Flags, env: &Environment, file: &file::Worker) -> Result<Worke
         slots,
         queues: queues.iter().map(checked).collect::<Result<_, _>>()?,
         kinds: kinds.iter().map(kind).collect::<Result<_, _>>()?,
-        drain: file.drain.map_or(DRAIN_DEFAULT, |drain| drain.0),
+        drain: duration(env, "LONGSHORE_WORKER_DRAIN", file.drain)?.unwrap_or(DRAIN_DEFAULT),
         timeouts: file.timeouts.iter().map(|(kind, timeout)| (*kind, timeout.0)).collect(),
     })
 }

@@ -1,8 +1,11 @@
 //! How a process ends: by a signal, or because a role broke.
 
+use std::time::Duration;
+
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     task::JoinSet,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -23,29 +26,53 @@ impl Signals {
         Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
     }
 
-    async fn next(&mut self) {
+    async fn next(&mut self) -> Asked {
         tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => Asked::ByHand,
+            _ = self.terminate.recv() => Asked::ByASupervisor,
         }
     }
 }
 
+/// Who wants the process to stop.
+enum Asked {
+    /// Somebody at a terminal, who waits for it.
+    ByHand,
+    /// Who runs it, and tells balancers meanwhile.
+    ByASupervisor,
+}
+
+/// The two moments of an end.
+pub(super) struct End<'a> {
+    /// Clients are sent elsewhere, and whoever comes nevertheless is served.
+    pub(super) leaving: &'a CancellationToken,
+    /// Nothing is begun any more.
+    pub(super) shutdown: &'a CancellationToken,
+    /// From the one to the other, where a supervisor asks.
+    pub(super) wait: Duration,
+}
+
 /// Waits until every role has ended: after a signal, or because one of them broke, which stops the others.
-pub(super) async fn wait(
-    roles: &mut JoinSet<Result<(), Failure>>,
-    signals: &mut Signals,
-    shutdown: &CancellationToken,
-) -> Outcome {
+pub(super) async fn wait(roles: &mut JoinSet<Result<(), Failure>>, signals: &mut Signals, end: End<'_>) -> Outcome {
+    let End { leaving, shutdown, wait } = end;
     let mut outcome = Ok(Exit::Ok);
+    let mut stop_at = None;
     loop {
         tokio::select! {
-            () = signals.next() => {
-                if shutdown.is_cancelled() {
+            asked = signals.next() => {
+                if leaving.is_cancelled() || shutdown.is_cancelled() {
                     tracing::warn!("second signal: leaving at once; running jobs come back when their leases end");
                     std::process::exit(EXIT_IMPATIENT);
                 }
                 tracing::info!("stopping: no more claims, running jobs may finish; a second signal leaves at once");
+                leaving.cancel();
+                match asked {
+                    Asked::ByASupervisor => stop_at = Some(Instant::now() + wait),
+                    Asked::ByHand => shutdown.cancel(),
+                }
+            }
+            () = tokio::time::sleep_until(stop_at.unwrap_or_else(Instant::now)), if stop_at.is_some() => {
+                stop_at = None;
                 shutdown.cancel();
             }
             role = roles.join_next() => match role {

@@ -3,6 +3,7 @@
 
 mod end;
 mod ready;
+mod vitals;
 mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -17,6 +18,7 @@ use queue_core::{
     keys::Secret,
     ledger::PriceBook,
     limiter::{InForce, Limiter},
+    progress::Pulse,
     request_limits::RequestLimits,
     route::Routes,
     stores::Stores,
@@ -37,6 +39,7 @@ use crate::{
     backups, certificate,
     config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
+    logs::Levels,
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
     tenants, tokens,
@@ -65,8 +68,12 @@ pub(crate) struct Process {
     /// How backups are made, where this process makes them.
     backups: Option<scheduler::Backups>,
     metrics: PrometheusHandle,
+    /// Whether this process still works.
+    loops: Vec<Arc<Pulse>>,
     traces: Option<Export>,
     roles: JoinSet<Result<(), Failure>>,
+    /// Fires first: clients are sent elsewhere.
+    leaving: CancellationToken,
     shutdown: CancellationToken,
     /// Apart from the other roles, because it stops after them.
     clockwork: JoinSet<()>,
@@ -82,7 +89,7 @@ impl Process {
         tenants::keep(&config, &stores).await?;
         let credentials = Credentials::of(stores.vault.clone());
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
-        Ok(Self {
+        let mut process = Self {
             credentials: Arc::new(credentials),
             tls: None,
             tokens: Arc::default(),
@@ -95,7 +102,9 @@ impl Process {
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
             backups: None,
+            loops: vec![Pulse::of_event_loop()],
             roles: JoinSet::new(),
+            leaving: CancellationToken::new(),
             shutdown: CancellationToken::new(),
             clockwork: JoinSet::new(),
             clockwork_end: CancellationToken::new(),
@@ -103,7 +112,17 @@ impl Process {
             stores,
             metrics,
             traces,
-        })
+        };
+        process.watch_itself();
+        Ok(process)
+    }
+
+    /// Tells the metrics what this process itself uses, until it ends.
+    fn watch_itself(&mut self) {
+        let end = self.clockwork_end.clone();
+        self.clockwork.spawn(async move {
+            end.run_until_cancelled(vitals::keep()).await;
+        });
     }
 
     /// Reads the master keys of tenants' own provider keys, and keeps what is known of both fresh. Where they are missing or
@@ -137,6 +156,17 @@ impl Process {
             }
         });
         Ok(())
+    }
+
+    /// Logs what operators order.
+    pub(crate) fn obey_log_levels(&mut self, levels: &'static Levels) {
+        let (stores, end) = (self.stores.clone(), self.clockwork_end.clone());
+        self.clockwork.spawn(async move {
+            tokio::select! {
+                () = end.cancelled() => {}
+                () = levels.obey(&stores) => {}
+            }
+        });
     }
 
     /// Makes backups, where they are configured.
@@ -215,6 +245,8 @@ impl Process {
             refuse_unpriced: self.config.budgets.unknown_price == UnknownPrice::Refuse,
             checks: providers::checks(&self.providers),
             metrics: self.metrics.clone(),
+            loops: self.loops.clone(),
+            leaving: self.leaving.clone(),
             settings: api::Settings {
                 probe_jobs,
                 cors_origins: self.config.cors_origins.clone(),
@@ -256,6 +288,7 @@ impl Process {
         };
         let worker = worker::Worker::new(config, around);
         let session = worker.session();
+        self.loops.push(worker.pulse());
         let running = worker.run(self.shutdown.clone());
         self.roles.spawn(async move {
             running.await.map_err(|error| Failure::error(format!("the worker stopped: {error}")))
@@ -312,7 +345,11 @@ impl Process {
 
     /// The small listener of a role without the API: metrics and probes.
     pub(crate) fn start_monitor(&mut self, listener: TcpListener, session: Option<SessionId>) {
-        let monitor = api::Monitor { metrics: self.metrics.clone(), needs: ready::needs(&self.stores, session) };
+        let monitor = api::Monitor {
+            metrics: self.metrics.clone(),
+            needs: ready::needs(&self.stores, session),
+            loops: self.loops.clone(),
+        };
         let serving = api::serve_monitor(listener, monitor, self.shutdown.clone());
         self.roles.spawn(async move {
             serving.await;
@@ -320,9 +357,11 @@ impl Process {
         });
     }
 
-    /// Runs until a signal comes or a role breaks, and every role has ended.
-    pub(crate) async fn until_the_end(mut self, mut signals: Signals) -> Outcome {
-        let outcome = end::wait(&mut self.roles, &mut signals, &self.shutdown).await;
+    /// Runs until a signal comes or a role breaks, and every role has ended. An API goes on for `wait` after it has begun to send its
+    /// clients elsewhere.
+    pub(crate) async fn until_the_end(mut self, mut signals: Signals, wait: Duration) -> Outcome {
+        let end = end::End { leaving: &self.leaving, shutdown: &self.shutdown, wait };
+        let outcome = end::wait(&mut self.roles, &mut signals, end).await;
         // Leases of a worker that drains are still renewed and reaped: the clockwork stops last.
         self.clockwork_end.cancel();
         let mut clockwork = Ok(());

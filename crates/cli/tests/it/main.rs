@@ -17,6 +17,8 @@ mod erase;
 mod flush;
 mod installation;
 mod limits_at_runtime;
+mod logs;
+mod metrics;
 mod migrate;
 mod operations;
 mod own_handler;

@@ -19,12 +19,20 @@ impl Fleet {
     fn new(redis: &RedisServer, database: &str) -> Self {
         migrate(database);
         let folder = tempfile::tempdir().unwrap();
-        let url = redis.url();
+        // Secrets by file, as containers are given them.
+        let [journal, dispatcher] = [("journal", database), ("dispatcher", redis.url().as_str())].map(|(name, url)| {
+            let file = folder.path().join(name);
+            std::fs::write(&file, format!("{url}\n")).unwrap();
+            file.to_str().unwrap().to_owned()
+        });
         let objects = format!("file:{}", folder.path().join("objects").display());
         let role = |name: &str, more: &[&str]| {
-            let shared = ["--journal", database, "--dispatcher", url.as_str()];
-            let role = Installation::role(name, folder.path(), &[&shared, more].concat());
-            role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_OBJECTS_URL", &objects)
+            let role = Installation::role(name, folder.path(), more)
+                .with("LONGSHORE_JOURNAL_FILE", &journal)
+                .with("LONGSHORE_DISPATCHER_FILE", &dispatcher);
+            // Nobody balances over them, so nobody has to be told.
+            let role = role.with("LONGSHORE_PROBE_JOBS", "true").with("LONGSHORE_STOP_WAIT", "100ms");
+            role.with("LONGSHORE_OBJECTS_URL", &objects)
         };
         Self {
             apis: [role("api", &[]), role("api", &[])],

@@ -42,6 +42,15 @@ impl Scope {
         }
     }
 
+    /// Whose in kind, as a label: it has three values.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::All => "installation",
+            Self::Tenant(_) => "tenant",
+            Self::Key(_) => "key",
+        }
+    }
+
     /// For people: what stands behind "the budget of".
     pub fn words(&self) -> String {
         match self {

@@ -318,9 +318,10 @@ impl Credentials {
         let noted = vault.note_credential(key.id.clone(), note.clone(), at).await;
         match (noted, note) {
             (Ok(Some(noted)), CredentialNote::Refused { reason, .. }) => {
-                metrics::counter!(telemetry::CREDENTIAL_REFUSALS, "provider" => provider.shared()).increment(1);
+                metrics::counter!(telemetry::CREDENTIAL_REFUSALS, "provider" => telemetry::provider(provider.as_str()))
+                    .increment(1);
                 if noted.state == CredentialState::Disabled {
-                    metrics::counter!(telemetry::CREDENTIALS_DISABLED, "provider" => provider.shared()).increment(1);
+                    metrics::counter!(telemetry::CREDENTIALS_DISABLED, "provider" => telemetry::provider(provider.as_str())).increment(1);
                     tracing::warn!(%tenant, %provider, failures = noted.failures, reason,
                         "a tenant's credential is disabled: its provider refuses it");
                 }

@@ -31,7 +31,7 @@ pub use identity::{
     ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation,
 };
 pub use lost::POISON_RECOVERIES;
-pub use orders::{Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
+pub use orders::{LOG_FILTER_MAX_BYTES, LogLevel, Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
 use serde::Serialize;
 
 use crate::{
@@ -41,6 +41,7 @@ use crate::{
     ids::{Epoch, Generation, Incarnation, JobId, Name, Nonce, SessionId},
     job::{AttemptRecord, Job, Kind, Loaded, NewJob},
     ledger::{CallRecord, Memo, Saving},
+    private::Prompt,
     state::Standing,
     time::Timestamp,
 };
@@ -99,7 +100,7 @@ pub enum Outcome {
     /// With a result.
     Succeed {
         /// JSON text.
-        result: Bytes,
+        result: Prompt,
     },
     /// With a passing error: the next attempt is due at `run_at`; this one is spent.
     Retry {

@@ -11,7 +11,6 @@ mod tokens;
 
 use std::{fmt, str::FromStr};
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use prices::{Long, Model, PriceBook, PriceError, Rates, Tier};
@@ -21,6 +20,7 @@ pub use tokens::estimate_tokens;
 use crate::{
     budget::USD_MAX,
     ids::{CallId, JobId, Name},
+    private::Prompt,
     time::Timestamp,
 };
 
@@ -298,7 +298,7 @@ pub struct MemoBody {
     /// Hash of the request that it answers: a changed request must not find it.
     pub request_hash: [u8; 32],
     /// The answer, in the provider adapter's own JSON.
-    pub body: Bytes,
+    pub body: Prompt,
 }
 
 /// A kept answer, found again.

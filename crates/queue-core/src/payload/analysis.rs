@@ -11,6 +11,8 @@ use super::{
 };
 use crate::{fallback::Link, ledger::Nanousd};
 
+crate::unshown!(ChunkTask, Reduce, Analysis);
+
 /// Largest document: some four million tokens, more than [`CHUNKS_MAX`] usual chunks. Payloads have a bound of their
 /// own, which is smaller as a rule.
 pub const TEXT_MAX_BYTES: usize = 16 * 1024 * 1024;
@@ -89,7 +91,7 @@ pub struct Cut {
 }
 
 /// What is asked of each chunk.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct ChunkTask {
     /// System text.
     pub system: Option<String>,
@@ -110,7 +112,7 @@ pub struct ChunkTask {
 }
 
 /// How the answers are joined.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Reduce {
     /// By which strategy.
     pub strategy: Strategy,
@@ -136,7 +138,7 @@ pub struct Vectors {
 }
 
 /// An analysis to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Analysis {
     /// The document; or the items' texts, one right behind the other.
     pub text: String,

@@ -12,10 +12,12 @@ use crate::{
     route::{CUSTOM, OPERATORS, Target},
 };
 
+crate::unshown!(Custom);
+
 const KNOWN: [&str; 2] = ["handler", "input"];
 
 /// A `custom` job's payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Custom {
     /// The handler's name, as its program registered it.
     pub handler: Name,

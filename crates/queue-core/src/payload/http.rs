@@ -17,6 +17,8 @@ use crate::{
     time::parse_duration,
 };
 
+crate::unshown!(Http);
+
 /// Methods that a job may use.
 pub const METHODS: [&str; 5] = ["POST", "PUT", "PATCH", "DELETE", "GET"];
 /// Most headers of a request.
@@ -45,7 +47,7 @@ const OURS: [&str; 13] = [
 const KNOWN: [&str; 5] = ["url", "method", "headers", "body", "timeout"];
 
 /// An `http` job's payload.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Http {
     /// Where to.
     pub url: String,

@@ -7,6 +7,8 @@ use super::{
     fields::{At, Errors, Object},
     messages, model, sampling, tools, tree,
 };
+
+crate::unshown!(Llm);
 pub use super::{
     messages::{MESSAGES_MAX, PROMPT_MAX_BYTES},
     sampling::TOKENS_MAX,
@@ -61,7 +63,7 @@ pub enum OnTruncated {
 }
 
 /// A chat completion to run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Llm {
     /// The model, if one is named.
     pub model: Option<String>,

@@ -118,7 +118,7 @@ fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
         provider_request_id: None,
         at: NOW,
         credential: "default".into(),
-        memo: Some(MemoBody { request_hash: [0; 32], body: Bytes::from_static(b"answer") }),
+        memo: Some(MemoBody { request_hash: [0; 32], body: "answer".into() }),
     }
 }
 
@@ -126,7 +126,7 @@ fn outcome(event: Event) -> Outcome {
     let error = JobError::new(ErrorClass::Transient, "x", "it failed");
     let run_at = NOW.plus_ms(WAIT_MS);
     match event {
-        Event::Succeed => Outcome::Succeed { result: Bytes::from_static(b"{}") },
+        Event::Succeed => Outcome::Succeed { result: "{}".into() },
         Event::Retry => Outcome::Retry { run_at, error },
         Event::Release => Outcome::Release { run_at, error: None, target: None },
         Event::Die => Outcome::Dead { error },

@@ -33,7 +33,7 @@ async fn what_nothing_names_is_deleted_and_nothing_else() {
     let journal: &dyn Journal = &*scene.stores.journal;
     // A job that is there, with another payload than it had.
     let mut job = scene.job(|_| {});
-    job.payload = out(&scene, job.id, Part::Payload).await;
+    job.payload = out(&scene, job.id, Part::Payload).await.into();
     let id = job.id;
     journal.accept(vec![job]).await.unwrap();
     let edited = out(&scene, id, Part::Payload).await;

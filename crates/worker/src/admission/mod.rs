@@ -478,7 +478,7 @@ fn note(done: Result<(), limiter::Unavailable>) {
 }
 
 fn count_wait(target: &Target) {
-    metrics::counter!(telemetry::LIMITER_WAITS, "target" => telemetry::label(target.label().as_str())).increment(1);
+    metrics::counter!(telemetry::LIMITER_WAITS, "target" => telemetry::target(target.label().as_str())).increment(1);
 }
 
 #[cfg(test)]

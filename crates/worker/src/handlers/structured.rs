@@ -8,7 +8,7 @@ use std::{
 use queue_core::{
     error::{ErrorClass, JobError},
     fallback::Chain,
-    payload, retry,
+    payload, retry, telemetry,
 };
 use serde_json::{Map, Value, json};
 
@@ -25,6 +25,9 @@ const FAULT_MAX_CHARS: usize = 300;
 const ECHO_MAX_BYTES: usize = 16 * 1024;
 /// Longest pause inside an attempt: for a longer one the job is given back, so that its slot serves another.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How an answer ends that was cut at its token limit.
+const CUT: &str = "length";
 
 /// What an answer must be.
 #[derive(Clone, Copy, Debug)]
@@ -65,7 +68,7 @@ pub(super) struct Answered {
 impl Answered {
     /// Whether it ended at its token limit.
     pub(super) fn is_cut(&self) -> bool {
-        self.answer.finish == "length"
+        self.answer.finish == CUT
     }
 }
 
@@ -131,13 +134,16 @@ async fn ask_rounds(
         for _ in 0..=question.repair {
             let answer = call(cx, question, chain, sequence, &body, calls).await?;
             sequence += 1;
-            withheld(&answer)?;
+            refused(cx, &answer)?;
             if !answer.tool_calls.is_empty() {
+                count(cx, if bad.is_some() { "repaired" } else { "good" });
                 return Ok(Answered { answer, json: None });
             }
-            match checker.check(&answer.text) {
+            let checked = checker.check(&answer.text);
+            count(cx, found(&checked, &answer, bad.is_some()));
+            match checked {
                 Ok(json) => return Ok(Answered { answer, json }),
-                Err(_) if answer.finish == "length" => return Err(truncated()),
+                Err(_) if answer.finish == CUT => return Err(truncated()),
                 Err(faults) => {
                     append_repair(&mut body, &answer.text, &faults);
                     bad = Some(faults);
@@ -153,8 +159,28 @@ async fn ask_rounds(
 /// Asks once and takes the answer as it is, unless it was withheld.
 pub(super) async fn ask_once(cx: &JobContext, question: &Question<'_>, calls: &Calls) -> Result<ChatAnswer, JobError> {
     let answer = call(cx, question, question.chain, 0, &question.body, calls).await?;
-    withheld(&answer)?;
+    refused(cx, &answer)?;
+    count(cx, if answer.finish == CUT { "truncated" } else { "good" });
     Ok(answer)
+}
+
+/// What the metrics are told of an answer that was checked.
+fn found(checked: &Result<Option<Value>, Faults>, answer: &ChatAnswer, after_bad_ones: bool) -> &'static str {
+    match checked {
+        _ if answer.finish == CUT => "truncated",
+        Err(_) => "invalid",
+        Ok(_) if after_bad_ones => "repaired",
+        Ok(_) => "good",
+    }
+}
+
+/// Kept answers that a later attempt finds count again: its checks are what is counted.
+fn count(cx: &JobContext, outcome: &'static str) {
+    metrics::counter!(telemetry::ANSWERS, "kind" => cx.job().kind.as_str(), "outcome" => outcome).increment(1);
+}
+
+fn refused(cx: &JobContext, answer: &ChatAnswer) -> Result<(), JobError> {
+    withheld(answer).inspect_err(|_| count(cx, "withheld"))
 }
 
 /// An answer that has passed its checks before, with its JSON.
@@ -311,6 +337,18 @@ fn append_repair(body: &mut Map<String, Value>, bad: &str, faults: &Faults) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_is_counted_as_it_was_found() {
+        let of = |finish: &str, text: &str, after_bad_ones| {
+            let answer = ChatAnswer { finish: finish.to_owned(), text: text.to_owned(), ..ChatAnswer::default() };
+            found(&Checker::Object.check(text), &answer, after_bad_ones)
+        };
+        assert_eq!(of("stop", "{}", false), "good");
+        assert_eq!(of("stop", "{}", true), "repaired");
+        assert_eq!(of("stop", "[]", true), "invalid");
+        assert_eq!(of(CUT, "{\"a\":", false), "truncated");
+    }
 
     #[test]
     fn a_fence_is_taken_off() {

@@ -23,9 +23,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
+queue_core::unshown!(ChatRequest, ChatAnswer, EmbedRequest);
+
 /// A chat completion to ask for: the OpenAI request's members (`messages`, `max_tokens`, `response_format` …) without
 /// `model`, `stream` and `stream_options`, which the adapter sets.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct ChatRequest {
     /// The model as the provider knows it.
     pub model: String,
@@ -34,7 +36,7 @@ pub struct ChatRequest {
 }
 
 /// A finished chat completion.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChatAnswer {
     /// The text of the first choice.
     pub text: String,
@@ -68,7 +70,7 @@ pub struct ChatAnswer {
 }
 
 /// Vectors to ask for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, PartialEq, Serialize)]
 pub struct EmbedRequest {
     /// The model as the provider knows it.
     pub model: String,

@@ -18,6 +18,7 @@ mod limits;
 mod orders;
 mod packing;
 mod paid_answers;
+mod progress;
 mod provider_chat;
 mod provider_embed;
 mod provider_faults;

@@ -15,7 +15,7 @@ use queue_core::{
     dispatcher::Place,
     ids::{JobId, SessionId},
     job::Kind,
-    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+    journal::{JournalError, LogLevel, Maintenance, Orders, WorkerOrders},
     state::Standing,
 };
 use worker::provider::Providers;
@@ -60,6 +60,14 @@ impl Orders for Told {
         let found = self.orders.order_drain(worker, drain).await?;
         self.times.store(0, Ordering::SeqCst);
         Ok(found)
+    }
+
+    async fn log_level(&self) -> Result<Option<LogLevel>, JournalError> {
+        self.orders.log_level().await
+    }
+
+    async fn set_log_level(&self, level: Option<LogLevel>) -> Result<(), JournalError> {
+        self.orders.set_log_level(level).await
     }
 
     async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {

@@ -92,7 +92,7 @@ impl Answer {
 }
 
 /// One recorder for all tests of a process, as in the product.
-fn metrics() -> PrometheusHandle {
+pub fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| PrometheusBuilder::new().install_recorder().unwrap()).clone()
 }
@@ -168,6 +168,8 @@ impl Server {
             refuse_unpriced: true,
             checks: vec![],
             metrics: metrics(),
+            loops: vec![],
+            leaving: CancellationToken::new(),
             settings: Settings { probe_jobs: true, ..Settings::default() },
         };
         change(&mut api);
@@ -287,7 +289,7 @@ impl Hand {
 
     pub async fn succeed(&self, held: Held, result: &Value) {
         let result = Bytes::from(result.to_string());
-        self.settle(held, Outcome::Succeed { result }, State::Succeeded).await;
+        self.settle(held, Outcome::Succeed { result: result.into() }, State::Succeeded).await;
     }
 
     pub async fn bury(&self, held: Held, message: &str) {

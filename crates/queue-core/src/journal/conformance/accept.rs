@@ -58,7 +58,7 @@ pub async fn a_job_is_read_back_as_it_was_sent(fixture: &dyn Fixture) {
     assert_eq!((kept.attempts, kept.recoveries, kept.releases, kept.redrives), (0, 0, 0, 0));
     assert_eq!((kept.error, kept.served_by), (None, None));
     assert_eq!((kept.usage, kept.cost), (Usage::default(), Some(Nanousd(0))));
-    assert_eq!(store.reads.payload(sent.id).await.unwrap(), Some(sent.payload));
+    assert_eq!(store.reads.payload(sent.id).await.unwrap(), Some(sent.payload.bytes()));
     assert!(store.reads.attempts(sent.id).await.unwrap().is_empty());
 }
 
@@ -244,7 +244,7 @@ pub async fn any_text_and_any_bytes_survive(fixture: &dyn Fixture) {
         batch_id: Some(odd.into()),
         tags: vec![odd.into(), String::new()],
         idempotency: Some(Idempotency { owner: "acme".into(), key: odd.into(), fingerprint: [0; 32], item: 0 }),
-        payload: payload.clone(),
+        payload: payload.clone().into(),
         ..job()
     };
     accept_new(&store, &sent).await;
@@ -254,7 +254,7 @@ pub async fn any_text_and_any_bytes_survive(fixture: &dyn Fixture) {
     let loaded = store.journal.load(&[token(sent.id, 0)], NOW).await.unwrap().pop().flatten().unwrap();
     assert_eq!(loaded.payload, payload);
     assert_eq!(answer(&store, &NewJob { id: JobId::generate(), ..sent.clone() }).await, Accepted::Replayed(sent.id));
-    settle(&store, token(sent.id, 0), crate::journal::Outcome::Succeed { result: payload.clone() }).await;
+    settle(&store, token(sent.id, 0), crate::journal::Outcome::Succeed { result: payload.clone().into() }).await;
     assert_eq!(store.reads.result(sent.id).await.unwrap(), Some(payload));
 }
 

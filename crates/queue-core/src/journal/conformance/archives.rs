@@ -1,6 +1,5 @@
 //! Cases of archives: what goes out, what is noted of it, and what comes back.
 
-use bytes::Bytes;
 use uuid::Uuid;
 
 use super::{
@@ -74,7 +73,7 @@ fn rich() -> NewJob {
         start_by: Some(NOW.plus_ms(1_000_000)),
         deadline: Some(NOW.plus_ms(2_000_000)),
         timeout_ms: Some(7_000),
-        payload: Bytes::from_static(b"{\"messages\":[],\n\"n\":1.50}"),
+        payload: "{\"messages\":[],\n\"n\":1.50}".into(),
         fallback: vec![Link { model: "other".into(), on: vec![crate::error::ErrorClass::Rate] }],
         key_id: Some("k1234567".into()),
         max_cost: Some(Nanousd(77)),

@@ -92,7 +92,7 @@ pub async fn everything_survives_a_restart(fixture: &dyn Fixture) {
     assert!(store.journal.new_generation().await.unwrap() > generation);
     assert_eq!(row(&store, kept.id).await.cost, Some(Nanousd(42)));
     assert_eq!(store.journal.memos(kept.id).await.unwrap().len(), 1);
-    assert_eq!(store.reads.payload(kept.id).await.unwrap(), Some(kept.payload.clone()));
+    assert_eq!(store.reads.payload(kept.id).await.unwrap(), Some(kept.payload.bytes()));
     assert_eq!(row(&store, retried.id).await.epoch, Epoch(1));
     assert_eq!(row(&store, done.id).await.standing, Standing::Succeeded);
     assert!(store.reads.result(done.id).await.unwrap().is_some());

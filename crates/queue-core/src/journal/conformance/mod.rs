@@ -173,7 +173,7 @@ macro_rules! journal_conformance {
                 a_revoked_token_stays_so_until_its_end;
             budgets: a_budget_is_kept_with_its_version, what_was_spent_is_told_by_scope, sleepers_of_a_budget_are_woken,
                 an_alert_is_noted_once, a_job_keeps_its_key_and_its_cap;
-            orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain;
+            orders: maintenance_keeps_its_first_moment, a_worker_is_ordered_to_drain, a_log_level_outlives_the_process;
             backups: an_order_is_kept_once_and_worked_on_by_one, backups_are_paged_and_forgotten;
             operations: one_operation_of_an_action_and_queue_runs, an_operation_is_taken_by_one,
                 a_step_moves_jobs_place_and_counts_together, what_had_another_life_is_left_alone, a_dry_run_only_counts, an_abort_is_the_end,
@@ -243,7 +243,7 @@ pub fn settlement(store: &Opened, token: Token, outcome: Outcome) -> Settlement 
 
 /// A result.
 pub fn success() -> Outcome {
-    Outcome::Succeed { result: Bytes::from_static(br#"{"text":"done"}"#) }
+    Outcome::Succeed { result: r#"{"text":"done"}"#.into() }
 }
 
 /// A passing failure; due again a second later.
@@ -294,7 +294,7 @@ pub fn call(job: &NewJob, step: &str, cost: Option<i64>) -> CallRecord {
         credential: "default".into(),
         provider_request_id: Some("req_1".into()),
         at: NOW.plus_ms(15),
-        memo: Some(MemoBody { request_hash: [7; 32], body: Bytes::from(format!("answer of {step}")) }),
+        memo: Some(MemoBody { request_hash: [7; 32], body: format!("answer of {step}").into() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{Fixture, NOW};
 use crate::{
     ids::SessionId,
-    journal::{Maintenance, WorkerOrders, WorkerSession},
+    journal::{LogLevel, Maintenance, WorkerOrders, WorkerSession},
 };
 
 /// It outlives the process, keeps its first moment while it is on, and ends.
@@ -49,4 +49,20 @@ pub async fn a_worker_is_ordered_to_drain(fixture: &dyn Fixture) {
     assert_eq!(store.orders.orders(one.id).await.unwrap().drain, Some(false));
     store.catalog.close_session(one.id).await.unwrap();
     assert!(!store.orders.order_drain(one.id, true).await.unwrap(), "it is gone");
+}
+
+/// It is there until it is taken back, with its end, which the journal does not look at.
+pub async fn a_log_level_outlives_the_process(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.orders.log_level().await.unwrap(), None);
+    let until = Some(NOW.plus_ms(-5));
+    for level in
+        [LogLevel { filter: "info,worker=debug".into(), until }, LogLevel { filter: "warn".into(), until: None }]
+    {
+        store.orders.set_log_level(Some(level.clone())).await.unwrap();
+        let store = fixture.open().await;
+        assert_eq!(store.orders.log_level().await.unwrap(), Some(level));
+    }
+    store.orders.set_log_level(None).await.unwrap();
+    assert_eq!(store.orders.log_level().await.unwrap(), None);
 }

@@ -254,7 +254,7 @@ pub async fn what_may_run_again_keeps_what_it_needs(fixture: &dyn Fixture) {
     assert_eq!(store.reads.payload(jobs[0].id).await.unwrap(), None);
     assert!(store.reads.result(jobs[0].id).await.unwrap().is_some(), "its result is its own");
     for one in &jobs[2..] {
-        assert_eq!(store.reads.payload(one.id).await.unwrap().as_ref(), Some(&one.payload));
+        assert_eq!(store.reads.payload(one.id).await.unwrap(), Some(one.payload.bytes()));
         assert_eq!(store.reads.attempts(one.id).await.unwrap().len(), 1);
     }
     store.journal.redrive(jobs[2].id, NOW).await.unwrap();

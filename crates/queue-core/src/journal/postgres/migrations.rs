@@ -49,10 +49,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0020_schedules"),
     migration!("0021_retention"),
     migration!("0022_backups"),
+    migration!("0023_log_level"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 22;
+pub const SCHEMA_OLDEST: usize = 23;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

@@ -11,6 +11,7 @@ mod backups;
 mod budgets;
 mod catalog;
 mod config;
+mod connections;
 mod erasure;
 mod failure;
 mod group;
@@ -79,6 +80,7 @@ pub struct PostgresJournal {
     /// Connections for callers of a tenant.
     bound: sqlx::PgPool,
     _partitions: Arc<partitions::Ahead>,
+    _connections: Arc<connections::Looked>,
 }
 
 /// Most rows of one [`Journal::live`]: a rebuild pages through millions, and ten pages' worth keeps its overhead low.
@@ -89,6 +91,7 @@ impl PostgresJournal {
     /// run on.
     pub async fn open(config: &PostgresConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let (pools, incarnation) = open::open_pools(config, &clock).await?;
+        let looked = connections::Looked::start([("own", pools.own.clone()), ("tenant", pools.bound.clone())]);
         let database = Database { pool: pools.own, clock };
         Ok(Self {
             accepts: Committers::start(&database, config.writers),
@@ -99,6 +102,7 @@ impl PostgresJournal {
             incarnation: Incarnation(incarnation),
             bound: pools.bound,
             _partitions: Arc::new(partitions::Ahead::start(&database)),
+            _connections: Arc::new(looked),
             database,
         })
     }

@@ -1,4 +1,4 @@
-//! What operators order: maintenance, and workers that drain.
+//! What operators order: maintenance, workers that drain, what is logged.
 
 use async_trait::async_trait;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     ids::SessionId,
-    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+    journal::{JournalError, LogLevel, Maintenance, Orders, WorkerOrders},
 };
 
 #[async_trait]
@@ -35,6 +35,20 @@ impl Orders for PostgresJournal {
 
     async fn order_drain(&self, worker: SessionId, drain: bool) -> Result<bool, JournalError> {
         self.write::<OrderDrain>((worker, drain)).await
+    }
+
+    async fn log_level(&self) -> Result<Option<LogLevel>, JournalError> {
+        self.ask(|pool| async move {
+            let row = sqlx::query(sql::LOG_LEVEL).fetch_one(&pool).await?;
+            let mut cells = Cells::of(&row, 0);
+            let (filter, until) = (cells.text_if_any()?, cells.time_if_any()?);
+            Ok(filter.map(|filter| LogLevel { filter, until }))
+        })
+        .await
+    }
+
+    async fn set_log_level(&self, level: Option<LogLevel>) -> Result<(), JournalError> {
+        self.write::<SetLogLevel>(level).await
     }
 
     async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {
@@ -69,6 +83,26 @@ impl Verb for SetMaintenance {
                 .await?;
         }
         Ok(vec![(); orders.len()])
+    }
+}
+
+struct SetLogLevel;
+
+#[async_trait]
+impl Verb for SetLogLevel {
+    type Input = Option<LogLevel>;
+    type Output = ();
+    const REPEATABLE: bool = true;
+
+    async fn run(transaction: &mut Transaction, levels: &[Self::Input], _again: bool) -> Result<Vec<()>, Failure> {
+        for level in levels {
+            sqlx::query(sql::LOG_LEVEL_SET)
+                .bind(kept_if_any(level.as_ref().map(|level| &level.filter)))
+                .bind(level.as_ref().and_then(|level| level.until).map(|until| until.0))
+                .execute(transaction.connection())
+                .await?;
+        }
+        Ok(vec![(); levels.len()])
     }
 }
 

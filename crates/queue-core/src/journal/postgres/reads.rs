@@ -77,7 +77,7 @@ pub(super) async fn load(pool: PgPool, claims: &[Token], now: Timestamp) -> Resu
         let Some(row) = rows.get(&claim.id) else { return Ok(None) };
         let mut carried = Cells::of(row, JOB_COLUMNS);
         let (payload, fallback) = (carried.bytes()?, carried.json()?.unwrap_or_default());
-        let loaded = Loaded { job: rows::job(row)?, payload, fallback };
+        let loaded = Loaded { job: rows::job(row)?, payload: payload.into(), fallback };
         Ok(Some(loaded).filter(|loaded| loaded.job.epoch == claim.epoch))
     };
     claims.iter().map(read).collect()

@@ -333,7 +333,10 @@ pub(super) fn call(row: &PgRow) -> Read<CallRecord> {
 /// The columns of `memos.sql`.
 pub(super) fn memo(row: &PgRow) -> Read<Memo> {
     let mut cells = Cells::of(row, 0);
-    Ok(Memo { call_id: CallId(cells.next()?), memo: MemoBody { request_hash: cells.hash()?, body: cells.bytes()? } })
+    Ok(Memo {
+        call_id: CallId(cells.next()?),
+        memo: MemoBody { request_hash: cells.hash()?, body: cells.bytes()?.into() },
+    })
 }
 
 /// The columns of `costs.sql`.

@@ -140,6 +140,8 @@ texts! {
     LIVE = "live",
     LIVE_FEW = "live_few",
     LOAD = "load",
+    LOG_LEVEL = "log_level",
+    LOG_LEVEL_SET = "log_level_set",
     MEMOS = "memos",
     MEMOS_FORGET = "memos_forget",
     MEMOS_KEEP = "memos_keep",

@@ -1,4 +1,4 @@
-//! What operators order: maintenance, and workers that drain.
+//! What operators order: maintenance, workers that drain, what is logged.
 
 use async_trait::async_trait;
 use rusqlite::params;
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     ids::SessionId,
-    journal::{JournalError, Maintenance, Orders, WorkerOrders},
+    journal::{JournalError, LogLevel, Maintenance, Orders, WorkerOrders},
 };
 
 #[async_trait]
@@ -37,6 +37,23 @@ impl Orders for SqliteJournal {
         self.writer.submit(1, (worker, drain), order_drain).await
     }
 
+    async fn log_level(&self) -> Result<Option<LogLevel>, JournalError> {
+        self.readers
+            .read(|connection| {
+                let mut statement = connection.prepare_cached(read::LOG_LEVEL)?;
+                statement.query_row([], |row| {
+                    let mut cells = Cells::of(row, 0);
+                    let (filter, until) = (cells.next::<Option<String>>()?, cells.time_if_any()?);
+                    Ok(filter.map(|filter| LogLevel { filter, until }))
+                })
+            })
+            .await
+    }
+
+    async fn set_log_level(&self, level: Option<LogLevel>) -> Result<(), JournalError> {
+        self.writer.submit(1, level, set_log_level).await
+    }
+
     async fn orders(&self, worker: SessionId) -> Result<WorkerOrders, JournalError> {
         self.readers
             .read(move |connection| {
@@ -58,6 +75,13 @@ fn maintenance(cells: &mut Cells<'_>) -> rusqlite::Result<Option<Maintenance>> {
 fn set_maintenance(batch: &mut Batch<'_>, order: &Option<Maintenance>) -> rusqlite::Result<()> {
     let (since, reason) = order.as_ref().map(|order| (order.since.0, order.reason.as_deref())).unzip();
     batch.sql.execute(Write::MaintenanceSet, params![since, reason.flatten()])?;
+    Ok(())
+}
+
+fn set_log_level(batch: &mut Batch<'_>, level: &Option<LogLevel>) -> rusqlite::Result<()> {
+    let filter = level.as_ref().map(|level| level.filter.as_str());
+    let until = level.as_ref().and_then(|level| level.until).map(|until| until.0);
+    batch.sql.execute(Write::LogLevelSet, params![filter, until])?;
     Ok(())
 }
 

@@ -33,7 +33,7 @@ pub(super) fn load(connection: &Connection, claims: &[Token], now: Timestamp) ->
             .query_row(params![claim.id.as_bytes(), claim.epoch.0, now.0], |row| {
                 let mut carried = Cells::of(row, JOB_COLUMNS);
                 let (payload, fallback) = (carried.bytes()?, carried.json()?.unwrap_or_default());
-                Ok(Loaded { job: rows::job(row)?, payload, fallback })
+                Ok(Loaded { job: rows::job(row)?, payload: payload.into(), fallback })
             })
             .optional()
     };

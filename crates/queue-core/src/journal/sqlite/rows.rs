@@ -308,7 +308,10 @@ pub(super) fn call(row: &Row<'_>) -> rusqlite::Result<CallRecord> {
 /// The columns of `memos.sql`.
 pub(super) fn memo(row: &Row<'_>) -> rusqlite::Result<Memo> {
     let mut cells = Cells::of(row, 0);
-    Ok(Memo { call_id: CallId(cells.id()?), memo: MemoBody { request_hash: cells.next()?, body: cells.bytes()? } })
+    Ok(Memo {
+        call_id: CallId(cells.id()?),
+        memo: MemoBody { request_hash: cells.next()?, body: cells.bytes()?.into() },
+    })
 }
 
 /// The columns of `costs.sql`.

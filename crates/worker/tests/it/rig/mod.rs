@@ -18,6 +18,7 @@ use queue_core::{
     journal::{Accepted, Cancelled, Interrupted, Journal, sqlite::SqliteJournal},
     ledger::PriceBook,
     limiter::{InForce, Limiter, Limits, memory::MemoryLimiter},
+    progress::Pulse,
     route::{Route, Routes},
     stores::{Beside, Stores},
     time::{Clock, SystemClock},
@@ -45,6 +46,8 @@ pub struct Rig {
     pub around: Surroundings,
     pub limiter: Arc<dyn Limiter>,
     pub shutdown: CancellationToken,
+    /// Of the last worker that was started.
+    pub pulse: Option<Arc<Pulse>>,
     running: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -107,7 +110,16 @@ impl Rig {
             coalescer: Arc::new(Coalescer::new(Coalescing::alone(), BTreeMap::new())),
             credentials: Arc::new(Credentials::none()),
         };
-        Self { stores, counters, around, limiter, shutdown: CancellationToken::new(), running: None, _folder: folder }
+        Self {
+            stores,
+            counters,
+            around,
+            limiter,
+            shutdown: CancellationToken::new(),
+            pulse: None,
+            running: None,
+            _folder: folder,
+        }
     }
 
     /// Starts the worker.
@@ -130,6 +142,7 @@ impl Rig {
     /// Starts a worker with these handlers.
     pub fn work_by(&mut self, config: Config, handlers: Handlers) {
         let worker = Worker::new(config, self.around.clone()).with_handlers(handlers);
+        self.pulse = Some(worker.pulse());
         let shutdown = self.shutdown.clone();
         self.running = Some(tokio::spawn(async move { worker.run(shutdown).await.unwrap() }));
     }
