@@ -19,6 +19,7 @@ use crate::{
     connections::OverTls,
     head, headers,
     problem::{self, Cause, Problem},
+    traced,
 };
 
 /// Longest request id that a caller may give, in bytes: it is stored with the job.
@@ -58,6 +59,8 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
         None => next.run(request).await,
     };
     let mut response = problem::finish(response, &request_id, is_logged).await;
+    // A submit without a caller's trace has begun one.
+    let trace_id = trace_id.or_else(|| traced::trace_of(response.headers()));
 
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&request_id) {

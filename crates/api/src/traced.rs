@@ -2,19 +2,24 @@
 
 use axum::{
     extract::{MatchedPath, Request},
-    http::{HeaderName, HeaderValue, Method},
+    http::{HeaderMap, HeaderName, HeaderValue, Method},
     middleware::Next,
     response::Response,
 };
 use queue_core::{
     ids::{JobId, Name},
-    traces::Sending,
+    traces::{self, Sending},
 };
 
 use crate::observe::Trail;
 
 /// Says in which trace a submit is (<https://www.w3.org/TR/trace-context-2/>, `traceresponse`).
 pub(crate) const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresponse");
+
+/// The trace that the answer to a submit names.
+pub(crate) fn trace_of(headers: &HeaderMap) -> Option<String> {
+    traces::trace_id(headers.get(TRACE_RESPONSE)?.to_str().ok()?)
+}
 
 /// What a submit came to: an extension of its answer.
 #[derive(Clone, Debug)]
