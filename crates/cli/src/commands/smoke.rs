@@ -182,7 +182,7 @@ async fn metrics(pages: &[Client]) -> Result<(Vec<String>, String), Failure> {
             text.ok_or_else(|| Failure::error(format!("{} shows no longshore_build_info", page.base())))?.to_owned(),
         );
     }
-    let version = texts.iter().find_map(|text| version_of(text)).unwrap_or_default();
+    let version = texts.iter().find_map(|text| version_of(text)).unwrap_or_default().to_owned();
     Ok((texts, format!("version {version}")))
 }
 
