@@ -84,7 +84,7 @@ async fn a_job_is_followed_from_the_callers_request_to_the_workers_line() {
 
     // An operator looks closer for a while.
     assert!(up.command(&["log-level", "get"]).contains("told at its start"));
-    assert!(up.command(&["log-level", "set", "debug,hyper=off", "--for", "3s"]).contains("debug,hyper=off until"));
+    assert!(up.command(&["log-level", "set", "debug,hyper=off", "--for", "8s"]).contains("debug,hyper=off until"));
     up.until("it looks closer", async |up| {
         up.get("/v1/queues").await;
         said(up, "request").iter().any(|line| line["level"] == "DEBUG" && line["route"] == "/v1/queues")

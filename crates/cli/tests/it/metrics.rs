@@ -100,6 +100,7 @@ const NOT_HERE: &[&str] = &[
     telemetry::HTTP_RATE_LIMITED,
     telemetry::RETENTION_REMOVED,
     telemetry::RETENTION_FAILURES,
+    telemetry::RETENTION_LAST_RUN,
     telemetry::UPKEEP_CHORES,
     telemetry::UPKEEP_FREED,
     telemetry::JOURNAL_BYTES,
