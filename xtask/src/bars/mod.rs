@@ -151,6 +151,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         if measures(Part::Latency) {
             judged.extend(latency::measure(&longshore).await?);
+        }
         if measures(Part::Telemetry) {
             judged.extend(telemetry::measure(&longshore).await?);
         }
