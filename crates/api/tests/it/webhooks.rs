@@ -75,7 +75,7 @@ async fn what_is_wrong_is_refused_with_its_place() {
         assert!(error["reason"].as_str().unwrap().contains(why), "{body}: {problem}");
     }
     let made = server.post("/v1/webhooks", &json!({"url": "https://x.example/"})).await.expect(201);
-    assert_eq!(made["events"].as_array().unwrap().len(), 7);
+    assert_eq!(made["events"].as_array().unwrap().len(), 9);
     let place = format!("/v1/webhooks/{}", made["id"].as_str().unwrap());
     for (body, pointer) in [
         (json!({"url": null}), "/url"),

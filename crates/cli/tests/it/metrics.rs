@@ -104,6 +104,8 @@ const NOT_HERE: &[&str] = &[
     telemetry::UPKEEP_CHORES,
     telemetry::UPKEEP_FREED,
     telemetry::JOURNAL_BYTES,
+    telemetry::JOURNAL_CONNECTIONS,
+    telemetry::JOURNAL_CONNECTIONS_MAX,
     telemetry::ALERTS,
     telemetry::CLOCK_SKEW,
     telemetry::ORPHANS_REMOVED,
