@@ -13,6 +13,7 @@ use std::{
 use futures::StreamExt;
 use queue_core::{
     archive::{Objects, ObjectsError, manifest_of},
+    audit::AuditEntry,
     bodies::Slip,
     ids::{JobId, OperationId},
     journal::{JournalError, PAGE_MAX_ROWS},
@@ -21,8 +22,11 @@ use queue_core::{
     telemetry,
     time::{DAY_MS, Timestamp},
 };
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+/// What the audit log calls it.
+const ACTION: &str = "SWEEP";
 /// Time between two looks: each lists all bodies.
 const EVERY: Duration = Duration::from_secs(3_600);
 /// A body may be written so long before its row, if everything is slow: longer than any request or settle waits for the journal.
@@ -70,7 +74,25 @@ pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, C
     let (bodies, archived) = (bodies(stores, objects).await, archived(stores, objects).await);
     let deleted = bodies? + archived?;
     metrics::counter!(telemetry::ORPHANS_REMOVED).increment(deleted);
+    if deleted > 0 {
+        note(stores, deleted).await;
+    }
     Ok(deleted)
+}
+
+async fn note(stores: &Stores, deleted: u64) {
+    let entry = AuditEntry {
+        at: stores.clock.now(),
+        actor: Some("orphans".to_owned()),
+        action: ACTION.to_owned(),
+        subject: "objects".to_owned(),
+        status: 200,
+        detail: json!({"deleted": deleted}).to_string(),
+        ..AuditEntry::default()
+    };
+    if let Err(error) = stores.audit.append_audit(entry).await {
+        tracing::error!(%error, deleted, "the audit log has no row of this");
+    }
 }
 
 async fn bodies(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use queue_core::{
+    audit::AuditPlace,
     bodies::{Part, Slip},
     ids::{Epoch, JobId, OperationId},
     journal::{Changed, Edit, Journal},
@@ -83,6 +84,9 @@ async fn letters_that_are_part_of_no_archive_are_deleted() {
     after(&scene, 25 * 3_600_000);
     assert_eq!(collect(&scene.stores, &objects).await.unwrap(), 1);
     assert_eq!(scene.files(), files - 1);
+    let rows =
+        scene.stores.audit.audit_rows(AuditPlace { behind: (i32::MAX, i64::MAX), ascending: false }, 1).await.unwrap();
+    assert_eq!((rows[0].entry.action.as_str(), rows[0].entry.detail.as_str()), ("SWEEP", r#"{"deleted":1}"#));
     let parts = scene.stores.archives.objects_of(archive.id, None, 10).await.unwrap();
     for part in &parts {
         assert_eq!(objects.letters(part).await.unwrap().len(), 2);
