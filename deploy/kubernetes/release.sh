@@ -67,19 +67,21 @@ rolled() {
   done
 }
 
-# Submits a job, waits for its result, reads the metrics.
+# Submits a job, waits for its result, reads the metrics. Its callers look at how it ends, so each step has to say so itself.
 smoke() {
   local url=$1 image=$2 job
   job=longshore-smoke
-  kube delete "job/$job" --ignore-not-found --wait
+  kube delete "job/$job" --ignore-not-found --wait || return 1
   render smoke "$image" "patches:
   - target: { kind: Job }
     patch: |-
-      - { op: replace, path: /spec/template/spec/containers/0/env/0/value, value: \"$url\" }" | kube apply -f -
+      - { op: replace, path: /spec/template/spec/containers/0/env/0/value, value: \"$url\" }" | kube apply -f - || return 1
   await_job "$job" 4m
 }
 
 image_of() { kube get "deployment/longshore-api-$1" -o 'jsonpath={.spec.template.spec.containers[0].image}'; }
+
+clients_on() { kube get service longshore-api -o 'jsonpath={.spec.selector.longshore\.dev/colour}'; }
 
 lead_to() { kube patch service longshore-api --type merge --patch "{\"spec\":{\"selector\":{\"longshore.dev/colour\":\"$1\"}}}"; }
 
@@ -106,11 +108,12 @@ roll() {
 }
 
 prepare() {
-  local colour=$1 image=$2
+  local colour=$1 image=$2 now
   is_colour "$colour"
   namespace=$(namespace_of "$colour")
-  [ "$(kube get service longshore-api -o 'jsonpath={.spec.selector.longshore\.dev/colour}')" != "$colour" ] ||
-    fail "clients are on $colour: prepare $(other "$colour")"
+  # By itself: within a test, a question that fails would not end this.
+  now=$(clients_on)
+  [ "$now" != "$colour" ] || fail "clients are on $colour: prepare $(other "$colour")"
   manifests=$(mktemp)
   render "overlays/$colour" "$image" > "$manifests"
   migrate ",longshore.dev/colour=$colour" "-$colour"
@@ -125,7 +128,7 @@ switch() {
   local colour=$1 before image
   is_colour "$colour"
   namespace=$(namespace_of "$colour")
-  before=$(kube get service longshore-api -o 'jsonpath={.spec.selector.longshore\.dev/colour}')
+  before=$(clients_on)
   image=$(image_of "$colour")
   rolled "-$colour" || fail "$colour is not up: release.sh prepare $colour IMAGE"
   lead_to "$colour"
@@ -138,11 +141,11 @@ switch() {
 }
 
 retire() {
-  local colour=$1
+  local colour=$1 now
   is_colour "$colour"
   namespace=$(namespace_of "$colour")
-  [ "$(kube get service longshore-api -o 'jsonpath={.spec.selector.longshore\.dev/colour}')" != "$colour" ] ||
-    fail "clients are on $colour"
+  now=$(clients_on)
+  [ "$now" != "$colour" ] || fail "clients are on $colour"
   # SIGTERM: workers end what they run, or give it back.
   kube delete scaledobject,horizontalpodautoscaler,poddisruptionbudget,deployment,service,job,serviceaccount,configmap \
     --selector "longshore.dev/colour=$colour" --ignore-not-found

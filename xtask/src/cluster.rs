@@ -113,6 +113,24 @@ impl Cluster {
         Ok(number)
     }
 
+    /// Starts a process of each of these roles, and waits until all of them are ready.
+    pub(crate) async fn spawn_all(&mut self, roles: &[Role]) -> Result<()> {
+        let first = self.members.len();
+        for role in roles {
+            self.spawn(*role).await?;
+        }
+        for number in first..self.members.len() {
+            self.ready(number).await?;
+        }
+        Ok(())
+    }
+
+    /// What a process shows to Prometheus.
+    pub(crate) async fn metrics(&self, number: usize) -> Result<String> {
+        let page = reqwest::get(format!("{}/metrics", self.members[number].url)).await?;
+        Ok(page.error_for_status()?.text().await?)
+    }
+
     /// Waits until `/readyz` is 200.
     pub(crate) async fn ready(&self, number: usize) -> Result<()> {
         let Member { url, role, log, .. } = &self.members[number];

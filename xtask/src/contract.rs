@@ -2,12 +2,9 @@
 //! does not, as an admin and as a user, and holds every answer against the document. The tests of the API hold theirs against it,
 //! too (`crates/api/tests/it/server/contract.rs`); this asks what nobody thought of.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::process::Command;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::{
@@ -15,7 +12,7 @@ use crate::{
         installation::{Installation, Stores, release_binary},
         until_told,
     },
-    root, run as run_command,
+    root, run as run_command, venv,
 };
 
 /// The version that is asked with.
@@ -44,7 +41,8 @@ pub(crate) struct Arguments {
 /// Asks, and fails with the first role that was answered otherwise than the document says.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     run_command("cargo", &["build", "--release", "--locked"])?;
-    let (longshore, schemathesis) = (release_binary()?, install()?);
+    let (longshore, schemathesis) =
+        (release_binary()?, venv::install("schemathesis", &[SCHEMATHESIS])?.join("schemathesis"));
     until_told(async {
         let installation = Installation::start(&longshore, Stores::Embedded, "8").await?;
         let url = installation.url.clone();
@@ -96,22 +94,4 @@ async fn key(installation: &Installation, role: &str) -> Result<String> {
     let asked = reqwest::Client::new().post(format!("{}/v1/keys", installation.url)).bearer_auth(admin).json(&body);
     let made: Value = asked.send().await?.error_for_status()?.json().await?;
     Ok(made["key"].as_str().context("a key was made without a secret")?.to_owned())
-}
-
-/// The program, in an environment of its own below `target`.
-fn install() -> Result<PathBuf> {
-    let folder = root().join("target/schemathesis");
-    let program = folder.join("bin/schemathesis");
-    if !program.exists() {
-        run_command("python3", &["-m", "venv", text(&folder)?])?;
-        run_command(text(&folder.join("bin/pip"))?, &["install", "--quiet", SCHEMATHESIS])?;
-    }
-    Ok(program)
-}
-
-fn text(path: &Path) -> Result<&str> {
-    match path.to_str() {
-        Some(text) => Ok(text),
-        None => bail!("{} is not UTF-8", path.display()),
-    }
 }

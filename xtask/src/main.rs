@@ -15,6 +15,7 @@ mod monitoring;
 mod suite;
 mod table;
 mod tidy;
+mod venv;
 
 use std::{
     path::{Path, PathBuf},

@@ -88,6 +88,12 @@ pub(crate) async fn take(
     Ok((media, body))
 }
 
+/// A JSON body of at most `max` bytes.
+pub(crate) async fn json(app: &App, headers: &HeaderMap, body: Body, max: usize) -> Result<Bytes, Problem> {
+    let (_, body) = take(app, headers, body, &[Media::Json], max).await?;
+    Ok(body)
+}
+
 /// A small JSON body; `None` where there is none.
 pub(crate) async fn take_if_any(app: &App, headers: &HeaderMap, body: Body) -> Result<Option<Bytes>, Problem> {
     take_if_any_of(app, headers, body, SMALL_BODY_MAX_BYTES).await
@@ -104,8 +110,7 @@ pub(crate) async fn take_if_any_of(
     if body.is_end_stream() || length_of(headers) == Some(0) {
         return Ok(None);
     }
-    let (_, body) = take(app, headers, body, &[Media::Json], max).await?;
-    Ok(Some(body))
+    json(app, headers, body, max).await.map(Some)
 }
 
 impl Media {

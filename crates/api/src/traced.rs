@@ -18,7 +18,7 @@ pub(crate) const TRACE_RESPONSE: HeaderName = HeaderName::from_static("traceresp
 
 /// The trace that the answer to a submit names.
 pub(crate) fn trace_of(headers: &HeaderMap) -> Option<String> {
-    traces::trace_id(headers.get(TRACE_RESPONSE)?.to_str().ok()?)
+    traces::trace_id(headers.get(TRACE_RESPONSE)?.to_str().ok()?).map(str::to_owned)
 }
 
 /// What a submit came to: an extension of its answer.

@@ -258,7 +258,7 @@ impl JobView {
             batch_id: job.batch_id,
             tags: job.tags,
             request_id: job.request_id,
-            trace_id: job.traceparent.as_deref().and_then(traces::trace_id),
+            trace_id: job.traceparent.as_deref().and_then(traces::trace_id).map(str::to_owned),
             error: job.error,
             cancel_reason: job.cancel_reason,
             usage: job.usage,

@@ -111,20 +111,9 @@ impl Client {
         if !matches!(base.scheme(), "http" | "https") || base.host_str().is_none() {
             return Err(Failure::usage(format!("`{url}` is not a URL such as {URL_DEFAULT}")));
         }
-        let mut builder = reqwest::Client::builder()
+        let builder = builder_for(&base, ca_file)?
             .user_agent(concat!("longshore/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A key that follows a redirect may end at a stranger.
-            .redirect(reqwest::redirect::Policy::none());
-        if base.scheme() == "http" {
-            // Plain HTTP needs no certificates, and a machine without any must still reach its own server.
-            builder = builder.tls_certs_only([]);
-        } else if let Some(path) = ca_file {
-            builder = builder.tls_certs_only(authorities(path)?);
-        }
-        if is_loopback(&base) {
-            builder = builder.no_proxy();
-        }
+            .connect_timeout(CONNECT_TIMEOUT);
         let http = builder.build().map_err(|error| Failure::error(format!("no HTTP client: {}", chain(&error))))?;
         Ok(Self { http, base, key })
     }
@@ -204,13 +193,26 @@ impl Client {
     }
 }
 
-/// The certificates in a file.
+/// What every client of this program keeps to that asks the server at `url`.
+pub(crate) fn builder_for(url: &Url, ca_file: Option<&Path>) -> Result<reqwest::ClientBuilder, Failure> {
+    // A key that follows a redirect may end at a stranger.
+    let mut builder = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+    if url.scheme() == "http" {
+        // Plain HTTP needs no certificates, and a machine without any must still reach its own server.
+        builder = builder.tls_certs_only([]);
+    } else if let Some(path) = ca_file {
+        builder = builder.tls_certs_only(authorities(path)?);
+    }
+    Ok(if is_loopback(url) { builder.no_proxy() } else { builder })
+}
+
 /// The key that the environment gives.
 fn given_key(env: &Environment) -> Result<Option<SecretString>, Failure> {
     Ok(env.secret("LONGSHORE_KEY").map_err(Failure::usage)?.map(SecretString::from))
 }
 
-pub(crate) fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
+/// The certificates in a file.
+fn authorities(path: &Path) -> Result<Vec<Certificate>, Failure> {
     let failed = |reason: String| Failure::usage(format!("the file of authorities {}: {reason}", path.display()));
     let text = read_bounded(path).map_err(|error| failed(error.to_string()))?;
     let found = Certificate::from_pem_bundle(text.as_bytes()).map_err(|error| failed(chain(&error)))?;

@@ -21,7 +21,7 @@ use tokio::runtime::Handle;
 use uuid::Uuid;
 
 use crate::{
-    client::authorities,
+    client::builder_for,
     config::{Sampling, Traces as Config},
     failure::Failure,
 };
@@ -148,15 +148,7 @@ struct Carrier {
 
 impl Carrier {
     fn new(config: &Config) -> Result<Self, Failure> {
-        let mut builder = reqwest::Client::builder()
-            .timeout(config.timeout)
-            // Headers that open the receiver must not follow a redirect.
-            .redirect(reqwest::redirect::Policy::none());
-        if config.endpoint.scheme() == "http" {
-            builder = builder.tls_certs_only([]);
-        } else if let Some(file) = &config.ca_file {
-            builder = builder.tls_certs_only(authorities(file)?);
-        }
+        let builder = builder_for(&config.endpoint, config.ca_file.as_deref())?.timeout(config.timeout);
         let http = builder.build().map_err(|error| Failure::error(format!("no HTTP client for traces: {error}")))?;
         Ok(Self { http, runtime: Handle::current() })
     }

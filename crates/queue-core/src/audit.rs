@@ -95,6 +95,28 @@ pub struct AuditFloor {
     pub at: Timestamp,
 }
 
+impl AuditEntry {
+    /// What a process of ours has done by itself, as `actor`.
+    pub fn by_itself(actor: &str, action: &str, subject: &str, detail: &Value, at: Timestamp) -> Self {
+        Self {
+            at,
+            actor: Some(actor.to_owned()),
+            action: action.to_owned(),
+            subject: subject.to_owned(),
+            status: 200,
+            detail: detail.to_string(),
+            ..Self::default()
+        }
+    }
+}
+
+/// Adds a row; whether it is there. One that the journal does not take stands in the log of the process.
+pub async fn note(audit: &dyn Audit, entry: AuditEntry) -> bool {
+    let (action, detail) = (entry.action.clone(), entry.detail.clone());
+    let added = audit.append_audit(entry).await;
+    added.inspect_err(|error| tracing::error!(%error, action, detail, "the audit log has no row of this")).is_ok()
+}
+
 /// The action of the row that says that part of the log is taken out; its detail has the hash of the last row of that.
 pub const FORGOTTEN: &str = "RETAIN audit";
 

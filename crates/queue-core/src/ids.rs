@@ -207,11 +207,6 @@ impl Name {
         }
     }
 
-    /// The name as a metric label: no copy.
-    pub fn shared(&self) -> Arc<str> {
-        self.0.clone()
-    }
-
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

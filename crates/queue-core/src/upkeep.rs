@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
+    fmt, iter,
     time::Duration,
 };
 
@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    audit::AuditEntry,
+    audit::{self, AuditEntry},
     journal::JournalError,
     stores::Stores,
     telemetry,
@@ -328,18 +328,9 @@ async fn note(stores: &Stores, done: &Done, actor: &str) {
         "chore": chore.as_str(), "on": chore.on(), "before_bytes": before_bytes, "after_bytes": after_bytes,
         "took_ms": took_ms, "error": error,
     });
-    let entry = AuditEntry {
-        at: stores.clock.now(),
-        actor: Some(actor.to_owned()),
-        action: ACTION.to_owned(),
-        subject: "/v1/maintenance".to_owned(),
-        status: if error.is_none() { 200 } else { 503 },
-        detail: detail.to_string(),
-        ..AuditEntry::default()
-    };
-    if let Err(error) = stores.audit.append_audit(entry).await {
-        tracing::error!(%error, %detail, "the audit log has no row of this");
-    }
+    let entry = AuditEntry::by_itself(actor, ACTION, "/v1/maintenance", &detail, stores.clock.now());
+    let status = if error.is_none() { entry.status } else { 503 };
+    audit::note(&*stores.audit, AuditEntry { status, ..entry }).await;
 }
 
 /// When chores may be done that others notice: some hours of some days of the week, UTC.
@@ -358,6 +349,8 @@ impl Default for Window {
     }
 }
 
+/// How early a window is announced.
+const ANNOUNCED_MS: i64 = DAY_MS;
 const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 const WEEK_MS: i64 = 7 * DAY_MS;
 /// 1970-01-01 was a Thursday.
@@ -404,6 +397,13 @@ impl Window {
         found.unwrap_or((now.plus_ms(WEEK_MS), now.plus_ms(WEEK_MS)))
     }
 
+    /// The window that is open at this moment, and those that begin within a day: so early they are announced.
+    pub fn announced(&self, now: Timestamp) -> Vec<(Timestamp, Timestamp)> {
+        let behind = |(_, end): &(Timestamp, Timestamp)| Some(self.next(*end));
+        let all = iter::successors(Some(self.next(now)), behind);
+        all.take_while(|(begin, _)| begin.since_ms(now) <= ANNOUNCED_MS).collect()
+    }
+
     /// Until when it is open at this moment, if it is.
     pub fn open_until(&self, now: Timestamp) -> Option<Timestamp> {
         let (begin, end) = self.next(now);
@@ -443,6 +443,9 @@ mod tests {
         let night = Window::parse("sat,Sun 22:30-01:00").unwrap();
         assert_eq!(night.open_until(at("2026-11-30T00:30:00Z")), Some(at("2026-11-30T01:00:00Z")), "Sunday's");
         assert_eq!(night.next(at("2026-11-30T01:00:00Z")).0, at("2026-12-05T22:30:00Z"));
+        let begins = |now| night.announced(at(now)).into_iter().map(|(begin, _)| begin).collect::<Vec<_>>();
+        assert_eq!(begins("2026-11-28T22:30:00Z"), ["2026-11-28T22:30:00Z", "2026-11-29T22:30:00Z"].map(at));
+        assert_eq!(begins("2026-12-04T22:29:59Z"), []);
         assert_eq!(
             Window::parse("02:00-04:00").unwrap().next(at("2026-11-30T05:00:00Z")).0,
             at("2026-12-01T02:00:00Z")

@@ -13,7 +13,7 @@ use std::{
 use futures::StreamExt;
 use queue_core::{
     archive::{Objects, ObjectsError, manifest_of},
-    audit::AuditEntry,
+    audit::{self, AuditEntry},
     bodies::Slip,
     ids::{JobId, OperationId},
     journal::{JournalError, PAGE_MAX_ROWS},
@@ -75,24 +75,11 @@ pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, C
     let deleted = bodies? + archived?;
     metrics::counter!(telemetry::ORPHANS_REMOVED).increment(deleted);
     if deleted > 0 {
-        note(stores, deleted).await;
+        let detail = json!({"deleted": deleted});
+        let entry = AuditEntry::by_itself("orphans", ACTION, "objects", &detail, stores.clock.now());
+        audit::note(&*stores.audit, entry).await;
     }
     Ok(deleted)
-}
-
-async fn note(stores: &Stores, deleted: u64) {
-    let entry = AuditEntry {
-        at: stores.clock.now(),
-        actor: Some("orphans".to_owned()),
-        action: ACTION.to_owned(),
-        subject: "objects".to_owned(),
-        status: 200,
-        detail: json!({"deleted": deleted}).to_string(),
-        ..AuditEntry::default()
-    };
-    if let Err(error) = stores.audit.append_audit(entry).await {
-        tracing::error!(%error, deleted, "the audit log has no row of this");
-    }
 }
 
 async fn bodies(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
@@ -114,7 +101,7 @@ async fn archived(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
     // Files come archive by archive from a bucket, and in any order from a folder.
     let (mut ended, mut deleted) = (BTreeMap::new(), 0);
     while let Some(file) = files.next().await {
-        let (path, id) = file?;
+        let (path, id, _) = file?;
         if ended.len() >= ARCHIVES_KNOWN_MAX && !ended.contains_key(&id) {
             ended.clear();
         }

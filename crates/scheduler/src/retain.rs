@@ -11,7 +11,7 @@ use std::{
 };
 
 use queue_core::{
-    audit::AuditEntry,
+    audit::{AuditEntry, note},
     filter::Filter,
     ids::{Epoch, JobId, OperationId},
     journal::JournalError,
@@ -321,17 +321,8 @@ impl Retainer {
 
     /// Adds a row to the audit log; whether it is there.
     async fn note_in_audit_log(&self, action: &str, detail: Value) -> bool {
-        let entry = AuditEntry {
-            at: self.stores.clock.now(),
-            actor: Some(ASKED_BY.to_owned()),
-            action: action.to_owned(),
-            subject: "/v1/retention".to_owned(),
-            status: 200,
-            detail: detail.to_string(),
-            ..AuditEntry::default()
-        };
-        let added = self.stores.audit.append_audit(entry).await;
-        added.inspect_err(|error| tracing::error!(%error, action, %detail, "the audit log has no row of this")).is_ok()
+        let entry = AuditEntry::by_itself(ASKED_BY, action, "/v1/retention", &detail, self.stores.clock.now());
+        note(&*self.stores.audit, entry).await
     }
 
     /// Something is left to the next run.

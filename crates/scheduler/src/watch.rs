@@ -42,8 +42,6 @@ const LOOKED_MAX: usize = 2_000;
 /// The part of a backlog at which its tenant is told of, and below which that has passed, in percent.
 const QUOTA_PERCENT: u64 = 80;
 const QUOTA_PASSED_PERCENT: u64 = 70;
-/// How early a window is announced.
-const ANNOUNCED_MS: i64 = 24 * 60 * 60 * 1_000;
 /// How early the end of a certificate is told.
 const CERTIFICATE_MS: i64 = 14 * 24 * 60 * 60 * 1_000;
 /// Clocks that are further apart than this are told of: leases last 30 s, and a moment of a worker's clock decides when a target wakes.
@@ -243,15 +241,8 @@ impl Watch {
             found.unknown.insert("maintenance".to_owned());
             return;
         };
-        let now = self.stores.clock.now();
-        let mut behind = now;
-        loop {
-            let (begin, end) = window.next(behind);
-            if begin.since_ms(now) > ANNOUNCED_MS || end <= behind {
-                return;
-            }
+        for (begin, end) in window.announced(self.stores.clock.now()) {
             found.wrong(format!("maintenance:{begin}"), None, format!("the window {window}: from {begin} to {end}"));
-            behind = end;
         }
     }
 

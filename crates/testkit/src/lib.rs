@@ -11,6 +11,7 @@
 
 mod age;
 mod certificate;
+mod http;
 mod monitoring;
 mod otlp;
 mod packages;

@@ -7,13 +7,11 @@ use std::{
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     task::JoinHandle,
 };
 
-/// The end of a request's head.
-const HEAD_END: &[u8] = b"\r\n\r\n";
+use crate::http::{Client, Request};
 
 /// One export as it arrived.
 #[derive(Clone, Debug, Default)]
@@ -65,30 +63,12 @@ impl Drop for OtlpReceiver {
 }
 
 /// Takes requests from one connection until it closes.
-async fn serve(mut socket: TcpStream, taken: Arc<Mutex<Vec<Export>>>) {
-    let mut unread = Vec::new();
-    loop {
-        let head_end = loop {
-            if let Some(at) = unread.windows(HEAD_END.len()).position(|window| window == HEAD_END) {
-                break at + HEAD_END.len();
-            }
-            let Ok(1..) = socket.read_buf(&mut unread).await else { return };
-        };
-        let head = String::from_utf8(unread.drain(..head_end).collect()).unwrap();
-        let mut lines = head.lines();
-        let path = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or_default().to_owned();
-        let pairs = lines.filter_map(|line| line.split_once(':'));
-        let headers: BTreeMap<_, _> =
-            pairs.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-        let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
-        while unread.len() < length {
-            let Ok(1..) = socket.read_buf(&mut unread).await else { return };
-        }
-        let body = unread.drain(..length).collect();
+async fn serve(socket: TcpStream, taken: Arc<Mutex<Vec<Export>>>) {
+    let mut client = Client::new(socket);
+    while let Some(Request { path, headers, body }) = client.request().await {
         // Kept before it is answered: whoever was answered finds it here.
         taken.lock().unwrap().push(Export { path, headers, body });
-        let answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n";
-        if socket.write_all(answer).await.is_err() {
+        if client.respond(200, &[], "application/x-protobuf", b"").await.is_err() {
             return;
         }
     }

@@ -6,6 +6,7 @@ use queue_core::{
     job::Job,
     ledger::{CallRecord, Nanousd, Usage},
     time::Timestamp,
+    traces,
 };
 
 /// What the calls of an attempt have used and cost.
@@ -48,7 +49,7 @@ impl Attempt<'_> {
         let Self { job, bill, .. } = self;
         tracing::info!(
             request_id = job.request_id,
-            trace_id = job.traceparent.as_deref().and_then(trace_id),
+            trace_id = job.traceparent.as_deref().and_then(traces::trace_id),
             job_id = %job.id,
             tenant = %job.tenant,
             queue = %job.queue,
@@ -65,22 +66,5 @@ impl Attempt<'_> {
             cost_usd = bill.cost.map(|cost| cost.to_string()),
             "attempt ended"
         );
-    }
-}
-
-/// The trace of a W3C trace context.
-fn trace_id(traceparent: &str) -> Option<&str> {
-    traceparent.split('-').nth(1).filter(|id| id.len() == 32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_trace_is_named_where_there_is_one() {
-        let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
-        assert_eq!(trace_id(&format!("00-{trace}-00f067aa0ba902b7-01")), Some(trace));
-        assert_eq!((trace_id(""), trace_id("00-t-s-01")), (None, None));
     }
 }

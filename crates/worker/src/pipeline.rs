@@ -260,9 +260,14 @@ impl Pipeline {
         // Until it is written or the job has moved on: a finished attempt is not thrown away because a disk is full.
         let settling = Settling::begin(job);
         let settled = until_available("settle", || journal.settle(settlement.clone()), &never).await?;
-        settling.end(matches!(settled, Settled::Fenced));
+        let is_fenced = matches!(settled, Settled::Fenced);
+        settling.end(is_fenced);
         commit(ended.paid).await;
-        traced::ended(&settlement.outcome);
+        if is_fenced {
+            traces::ended("lost", None);
+        } else {
+            traced::ended(&settlement.outcome);
+        }
         if let (Settled::Done { standing, .. }, Some(cost)) = (&settled, ended.cost)
             && standing.is_final()
         {

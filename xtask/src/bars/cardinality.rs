@@ -40,12 +40,7 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     let file = file.to_str().context("a path in UTF-8")?;
     let mut cluster = Cluster::start(longshore, &[("LONGSHORE_CONFIG", file)]).await?;
     let roles = [Role::Api, Role::Worker, Role::Scheduler];
-    for role in roles {
-        cluster.spawn(role).await?;
-    }
-    for number in 0..roles.len() {
-        cluster.ready(number).await?;
-    }
+    cluster.spawn_all(&roles).await?;
     let (api, http) = (cluster.members[0].url.clone(), reqwest::Client::new());
     let total = BATCHES * BATCH;
     eprintln!("{total} jobs of {TENANTS} tenants …");
@@ -64,7 +59,7 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     until_ended(&http, &api, total as u64).await?;
     let mut figures = Vec::new();
     for (number, role) in roles.iter().enumerate() {
-        let page = http.get(format!("{}/metrics", cluster.members[number].url)).send().await?.text().await?;
+        let page = cluster.metrics(number).await?;
         let series = page.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).count();
         ensure!(series > 10, "{role} shows {series} series: {page}");
         let what = format!("series of the {role} after {total} jobs of {TENANTS} tenants, queues and models");

@@ -19,20 +19,15 @@ const WARM_UP: Duration = Duration::from_secs(5);
 /// The runbooks' bars, in milliseconds.
 const P95_MAX_MS: f64 = 200.0;
 const P99_MAX_MS: f64 = 500.0;
+/// Two processes of each role.
+const ROLES: [Role; 6] = [Role::Scheduler, Role::Scheduler, Role::Api, Role::Api, Role::Worker, Role::Worker];
 /// The series that is read.
 const SERIES: &str = "longshore_http_request_duration_seconds_bucket{method=\"POST\",route=\"/v1/jobs\",le=\"";
 
-/// Two APIs, two workers, two schedulers, Postgres and Redis, and the load itself.
+/// Two processes of each role, Postgres and Redis, and the load itself.
 pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     let mut cluster = Cluster::start(longshore, &[("LONGSHORE_WORKER_SLOTS", "500")]).await?;
-    for role in [Role::Scheduler, Role::Api, Role::Worker] {
-        for _ in 0..2 {
-            cluster.spawn(role).await?;
-        }
-    }
-    for number in 0..cluster.members.len() {
-        cluster.ready(number).await?;
-    }
+    cluster.spawn_all(&ROLES).await?;
     eprintln!("{RATE} jobs/s for {} s …", LONG.as_secs());
     let load = Steady::start(cluster.apis(), RATE, |_| json!({"kind": "probe", "payload": {"sleep_ms": 20}}));
     tokio::time::sleep(WARM_UP).await;
@@ -41,8 +36,9 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     let after = histogram(&cluster).await?;
     let sent = load.stop().await?;
     cluster.stop().await?;
-    let counts: Vec<(f64, f64)> =
-        after.iter().map(|(bound, count)| (bound.0, count - before.get(bound).copied().unwrap_or(0.0))).collect();
+    let counted_since =
+        |(bound, count): (&u64, &f64)| (f64::from_bits(*bound), count - before.get(bound).copied().unwrap_or(0.0));
+    let counts: Vec<(f64, f64)> = after.iter().map(counted_since).collect();
     let counted = counts.last().map_or(0.0, |(_, count)| *count);
     ensure!(counted > 0.0, "the histogram has not counted");
     let ms = |share: f64| quantile(&counts, share).map(|seconds| seconds * 1_000.0).context("a quantile");
@@ -57,32 +53,12 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     ])
 }
 
-/// An upper bound, in its order.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct UpTo(f64);
-
-impl Eq for UpTo {}
-
-impl Ord for UpTo {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.0.total_cmp(&other.0)
-    }
-}
-
-impl PartialOrd for UpTo {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-/// How many requests took at most so long, over all APIs.
-async fn histogram(cluster: &Cluster) -> Result<BTreeMap<UpTo, f64>> {
-    let http = reqwest::Client::new();
+/// How many requests took at most so long, over all APIs, by the bits of the bound: those of positive numbers have their order.
+async fn histogram(cluster: &Cluster) -> Result<BTreeMap<u64, f64>> {
     let mut counts = BTreeMap::new();
-    for api in cluster.apis() {
-        let page = http.get(format!("{api}/metrics")).send().await?.text().await?;
-        for (bound, count) in buckets(&page) {
-            *counts.entry(UpTo(bound)).or_default() += count;
+    for (number, _) in cluster.members.iter().enumerate().filter(|(_, member)| member.role == Role::Api) {
+        for (bound, count) in buckets(&cluster.metrics(number).await?) {
+            *counts.entry(bound.to_bits()).or_default() += count;
         }
     }
     Ok(counts)

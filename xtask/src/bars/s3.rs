@@ -1,13 +1,9 @@
 //! Backups, large bodies and archives on an S3 protocol server that nobody here wrote: moto's, from PyPI, with its check of signatures switched on. In pieces,
 //! with wrong credentials, and back.
 
-use std::{
-    path::{Path, PathBuf},
-    process::Stdio,
-    time::Duration,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use testkit::Watchdog;
 use tokio::{
@@ -22,7 +18,7 @@ use super::{
 use crate::{
     bar::{Bar, Judged},
     cluster::{Cluster, KEY, Role},
-    root, run as run_command,
+    root, venv,
 };
 
 /// The server, and the client that makes its first user.
@@ -40,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Backs up to it, checks, restores, is refused with wrong credentials, and keeps large bodies and archives there.
 pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
-    let python = install()?;
+    let python = venv::install("moto", &PACKAGES)?.join("python");
     let server = Server::start(&python).await?;
     let keys = Keys::make().await?;
     let mut environment = keys.variables().to_vec();
@@ -102,10 +98,7 @@ async fn large_bodies(longshore: &Path, server: &Server) -> Result<usize> {
     environment.push(("LONGSHORE_OBJECTS_URL", "s3://backups/objects".to_owned()));
     let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     let mut cluster = Cluster::start(longshore, &borrowed).await?;
-    for role in [Role::Scheduler, Role::Api, Role::Worker] {
-        let member = cluster.spawn(role).await?;
-        cluster.ready(member).await?;
-    }
+    cluster.spawn_all(&[Role::Scheduler, Role::Api, Role::Worker]).await?;
     let (api, http) = (cluster.apis().remove(0), reqwest::Client::new());
     let ask = async |method: reqwest::Method, path: &str, body: Option<Value>| -> Result<Value> {
         let request = http.request(method, format!("{api}{path}")).bearer_auth(KEY);
@@ -129,23 +122,14 @@ async fn large_bodies(longshore: &Path, server: &Server) -> Result<usize> {
     let ended = ask(reqwest::Method::GET, &format!("/v1/jobs/{id}?wait=60s"), None).await?;
     ensure!(ended["state"] == json!("dead"), "{ended}");
     let line = ["dlq", "archive", "--older-than", "0s", "--yes"];
-    let archived = online(longshore, &api, &line).await?;
+    let client = [("LONGSHORE_URL", api.clone()), ("LONGSHORE_KEY", KEY.to_owned())];
+    let archived = command(longshore, &cluster, &client, &line).await?;
     let archive = archived["id"].as_str().context("an archive has an id")?.to_owned();
-    let restored = online(longshore, &api, &["dlq", "restore", &archive]).await?;
+    let restored = command(longshore, &cluster, &client, &["dlq", "restore", &archive]).await?;
     let letter = ask(reqwest::Method::GET, &format!("/v1/dead-letters/{id}"), None).await?;
     ensure!(letter["id"] == json!(id), "{restored} and then {letter}");
     cluster.stop().await?;
     Ok(whole)
-}
-
-/// `longshore --json LINE` against an API.
-async fn online(longshore: &Path, api: &str, line: &[&str]) -> Result<Value> {
-    let mut command = Command::new(longshore);
-    command.arg("--json").args(line).env_clear().env("LONGSHORE_URL", api).env("LONGSHORE_KEY", KEY);
-    let output = command.stdin(Stdio::null()).kill_on_drop(true).output();
-    let output = tokio::time::timeout(PATIENCE, output).await.context("it takes too long")??;
-    ensure!(output.status.success(), "{line:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 async fn fill(api: &str) -> Result<()> {
@@ -158,24 +142,6 @@ async fn fill(api: &str) -> Result<()> {
         ensure!(answer.status().is_success(), "{}: {}", answer.status(), answer.text().await?);
     }
     Ok(())
-}
-
-/// Python with the server, in an environment of its own below `target`.
-fn install() -> Result<PathBuf> {
-    let folder = root().join("target/moto");
-    let python = folder.join("bin/python");
-    if !folder.join("bin/moto_server").exists() {
-        run_command("python3", &["-m", "venv", text(&folder)?])?;
-        run_command(text(&folder.join("bin/pip"))?, &["install", "--quiet", PACKAGES[0], PACKAGES[1]])?;
-    }
-    Ok(python)
-}
-
-fn text(path: &Path) -> Result<&str> {
-    match path.to_str() {
-        Some(text) => Ok(text),
-        None => bail!("{} is not UTF-8", path.display()),
-    }
 }
 
 /// A running server with one user and one bucket.

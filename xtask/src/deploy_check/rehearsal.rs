@@ -93,5 +93,7 @@ pub(super) fn rehearse(tools: &Tools, work: &Path) -> Result<String> {
     run(&["switch", "green"], &[smoke_fails])?.ended(false, "blue")?.in_order(&["patch", "smoke", "patch"])?;
     run(&["retire", "green"], &[])?.ended(true, "blue")?.in_order(&["delete scaledobject"])?;
     run(&["retire", "blue"], &[])?.ended(false, "blue")?.never("delete")?;
-    Ok("9 runs".to_owned())
+    run(&["retire", "blue"], &[("FAILS", "get service")])?.ended(false, "blue")?.never("delete")?;
+    run(&["switch", "green"], &[("FAILS", "delete job/longshore-smoke")])?.ended(false, "blue")?;
+    Ok("11 runs".to_owned())
 }

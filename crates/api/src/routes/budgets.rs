@@ -23,7 +23,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::{Fields, Raw},
     json,
     params::{Params, Segment},
@@ -220,7 +220,7 @@ async fn show(app: &App, scope: &Scope) -> Result<Response, Problem> {
 }
 
 async fn change(app: &Shared, scope: Scope, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
-    let (_, body) = body::take(app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(app, &headers, body, BODY_MAX_BYTES).await?;
     let budget = read(app, json::utf8(&body)?)?;
     let task = {
         let (app, scope) = (app.clone(), scope.clone());

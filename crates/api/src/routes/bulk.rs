@@ -14,6 +14,7 @@ use queue_core::{
     ids::Name,
     job::NewJob,
     journal::{ACCEPT_MAX_JOBS, Accepted},
+    traces,
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -255,7 +256,6 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
     let mut answers = submit::answers(app, caller, &briefs, accepted).await?.into_iter();
     let (mut new, mut replayed, mut retry_after_s) = (0_usize, 0_usize, None);
     let mut jobs = Vec::with_capacity(slots.len());
-    let mut queues = Queues::None;
     for slot in slots {
         let lost = || Err(Problem::new(Cause::Internal, "the journal gave no answer"));
         let answer = match slot {
@@ -265,7 +265,6 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
         jobs.push(match answer {
             Ok(answer) => {
                 *(if answer.replayed { &mut replayed } else { &mut new }) += 1;
-                queues = queues.with(&answer.accepted.queue);
                 BulkItem::Accepted(answer.accepted)
             }
             Err(problem) => {
@@ -274,6 +273,7 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
             }
         });
     }
+    let sent = traces::is_on().then(|| Sent { queue: queue_of(&jobs), job: None, jobs: new + replayed });
     let body =
         serde_json::to_vec(&BulkAnswer { jobs }).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
     let mut response = ([(header::CONTENT_TYPE, "application/json")], body).into_response();
@@ -284,24 +284,17 @@ async fn answer(app: &App, caller: &Caller, slots: Vec<Slot>, accepted: Vec<Acce
     if new == 0 && replayed > 0 {
         mark_replayed(&mut response);
     }
-    let queue = if let Queues::One(queue) = queues { Some(queue) } else { None };
-    response.extensions_mut().insert(Sent { queue, job: None, jobs: new + replayed });
+    if let Some(sent) = sent {
+        response.extensions_mut().insert(sent);
+    }
     Ok(response)
 }
 
-/// Queues of the jobs that were accepted.
-enum Queues {
-    None,
-    One(Name),
-    Several,
-}
-
-impl Queues {
-    fn with(self, queue: &Name) -> Self {
-        match self {
-            Self::None => Self::One(queue.clone()),
-            Self::One(only) if only == *queue => Self::One(only),
-            Self::One(_) | Self::Several => Self::Several,
-        }
-    }
+/// The queue of those that were accepted, if it is one.
+fn queue_of(jobs: &[BulkItem]) -> Option<Name> {
+    let mut queues = jobs.iter().filter_map(|item| match item {
+        BulkItem::Accepted(accepted) => Some(&accepted.queue),
+        BulkItem::Refused { .. } => None,
+    });
+    queues.next().filter(|first| queues.all(|other| other == *first)).cloned()
 }

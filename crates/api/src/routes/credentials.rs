@@ -22,8 +22,7 @@ use utoipa::ToSchema;
 use super::tenants::named;
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::Fields,
     json,
     params::{Params, Segment},
@@ -231,7 +230,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let (_, key) = read_key(json::utf8(&body)?, false)?;
     set(&app, &place, &key).await
 }
@@ -263,7 +262,7 @@ pub(crate) async fn put_named(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let (provider, key) = read_key(json::utf8(&body)?, true)?;
     let place = Place::of(&app, tenant, &provider).map_err(|reason| Problem::field("/provider", reason))?;
     set(&app, &place, &key).await
@@ -336,7 +335,7 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let (state, reason) = read_switch(json::utf8(&body)?)?;
     change(&app, &place, state, reason).await?;
     show(&app, &place)

@@ -21,7 +21,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
-    body::{self, Media, SMALL_BODY_MAX_BYTES},
+    body::{self, SMALL_BODY_MAX_BYTES},
     fields::Fields,
     json,
     params::{Params, Segment},
@@ -167,7 +167,7 @@ pub(crate) async fn erase(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, SMALL_BODY_MAX_BYTES).await?;
     let mut fields = Fields::default();
     let [confirm, dry_run] = json::take_apart(json::utf8(&body)?, &["confirm", "dry_run"], &mut fields.errors)?;
     let dry_run = fields.boolean("dry_run", dry_run) == Some(true);
@@ -216,7 +216,7 @@ pub(crate) async fn replay(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], IMPORT_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, IMPORT_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let asked: Replay = serde_json::from_str(text).map_err(|error| match error.classify() {

@@ -119,13 +119,10 @@ pub(crate) async fn startupz(State(app): State<Shared>) -> Result<Response, Prob
     Ok(fine())
 }
 
-/// How early a window is announced.
-const ANNOUNCED_MS: i64 = 24 * 60 * 60 * 1_000;
-
 /// The window that an operator has named, once it is near.
 fn announced(settings: &Settings, now: Timestamp) -> Option<Announced> {
-    let (begins_at, ends_at) = settings.window.next(now);
-    (settings.announces_window && begins_at.since_ms(now) <= ANNOUNCED_MS).then_some(Announced { begins_at, ends_at })
+    let (begins_at, ends_at) = settings.window.announced(now).into_iter().next()?;
+    settings.announces_window.then_some(Announced { begins_at, ends_at })
 }
 
 /// A probe that found something wrong.

@@ -27,8 +27,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::{self, Caller},
-    body::{self, Media},
-    idempotency,
+    body, idempotency,
     observe::Trail,
     params::{JobPath, Params},
     problem::{Cause, Document, Problem},
@@ -72,16 +71,22 @@ pub(crate) async fn submit(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let max = app.api.settings.max_job_bytes + AROUND_PAYLOAD_MAX_BYTES;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
+    let body = body::json(&app, &headers, body, max).await?;
     let key = idempotency::key_of(&headers)?;
     let answer = submit::one(&app, Sender { caller, trail, key, charge }, body).await?;
     let location = format!("/v1/jobs/{}", answer.accepted.id);
-    let sent = Sent { queue: Some(answer.accepted.queue.clone()), job: Some(answer.accepted.id), jobs: 1 };
+    let sent = traces::is_on().then(|| Sent {
+        queue: Some(answer.accepted.queue.clone()),
+        job: Some(answer.accepted.id),
+        jobs: 1,
+    });
     let mut response = (StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(answer.accepted)).into_response();
     if answer.replayed {
         mark_replayed(&mut response);
     }
-    response.extensions_mut().insert(sent);
+    if let Some(sent) = sent {
+        response.extensions_mut().insert(sent);
+    }
     Ok(response)
 }
 

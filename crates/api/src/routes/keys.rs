@@ -24,7 +24,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::{self, Fields, RATES, Raw},
     json,
     params::{Params, Segment},
@@ -230,7 +230,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let secret = Secret::generate();
     let key = read_new(&caller, &secret, json::utf8(&body)?, app.now())?;
     app.policy().await?.check_tenant(&key.tenant)?;
@@ -316,7 +316,7 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Json<KeyView>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let mut fields = Fields::default();

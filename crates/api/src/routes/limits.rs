@@ -21,8 +21,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::Fields,
     json,
     params::{Params, Segment},
@@ -332,7 +331,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let target = settable(&app, &name)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let limit = read(json::utf8(&body)?)?;
     if target.provider == CUSTOM.into() && limit != (SetLimit { concurrency: limit.concurrency, ..SetLimit::default() })
     {

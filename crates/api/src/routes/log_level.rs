@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use crate::{
     app::Shared,
     audit,
-    body::{self, Media, SMALL_BODY_MAX_BYTES},
+    body::{self, SMALL_BODY_MAX_BYTES},
     fields::Fields,
     json,
     params::Params,
@@ -84,7 +84,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<LogLevelView>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, SMALL_BODY_MAX_BYTES).await?;
     let mut fields = Fields::default();
     let [filter, lasts] = json::take_apart_with_null(json::utf8(&body)?, &["filter", "for"], &mut fields.errors)?;
     let is_null = filter.is_some_and(|raw| raw.get() == "null");

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use crate::{
     app::Shared,
     audit,
-    body::{self, Media, SMALL_BODY_MAX_BYTES},
+    body::{self, SMALL_BODY_MAX_BYTES},
     fields::Fields,
     json,
     params::Params,
@@ -83,7 +83,7 @@ pub(crate) async fn put(
     body: Body,
 ) -> Result<Json<MaintenanceView>, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, SMALL_BODY_MAX_BYTES).await?;
     let mut fields = Fields::default();
     let [on, reason] = json::take_apart(json::utf8(&body)?, &["on", "reason"], &mut fields.errors)?;
     if on.is_none() {

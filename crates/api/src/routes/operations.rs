@@ -22,7 +22,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::Fields,
     json,
     params::{self, Params},
@@ -225,7 +225,7 @@ pub(crate) async fn begin(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let now = app.now();
     let order = read(json::utf8(&body)?, caller.key_id, now)?;
     if order.effect() == Action::Archive && app.api.stores.objects.is_none() {

@@ -20,8 +20,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::Fields,
     json,
     params::{Params, Segment},
@@ -239,7 +238,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let queue = named(&queue)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let task = {
         let app = app.clone();
         let queue = queue.clone();

@@ -33,7 +33,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::{Fields, Raw, parse_past},
     json,
     observe::Trail,
@@ -198,7 +198,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let now = app.api.stores.schedules.store_time().await?;
@@ -326,7 +326,7 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let before = find(&app, &caller, ScheduleId(id)).await?;

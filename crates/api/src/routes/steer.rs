@@ -25,7 +25,7 @@ use crate::{
     app::{App, Shared},
     audit,
     auth::Caller,
-    body::{self, Media, SMALL_BODY_MAX_BYTES},
+    body::{self, SMALL_BODY_MAX_BYTES},
     fields::{AHEAD_MAX_MS, Fields},
     json,
     params::{JobPath, Params},
@@ -76,7 +76,7 @@ pub(crate) async fn patch(
     Params::of(&uri, &[])?.finish()?;
     let seen = if_match(&headers)?;
     let max = app.api.settings.max_job_bytes + SMALL_BODY_MAX_BYTES;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], max).await?;
+    let body = body::json(&app, &headers, body, max).await?;
     let job = view::row(&app, &caller, id).await?;
     let chain = if is_chain(&job.target) { caller.reads(&app).fallback(id).await? } else { Vec::new() };
     audit::before(&JobView::new(job.clone(), &Place::Unknown, app.now()));

@@ -26,8 +26,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::Fields,
     json,
     params::{Params, Segment},
@@ -318,7 +317,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let target = named(&app, &name)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let task = {
         let (app, target, name) = (app.clone(), target.clone(), target.name());
         // In a task of its own: a caller that hangs up must not leave journal and dispatcher apart.

@@ -23,8 +23,7 @@ use utoipa::ToSchema;
 
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::{Fields, RATES, Raw},
     json,
     params::{Params, Segment},
@@ -197,7 +196,7 @@ pub(crate) async fn put(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let (value, policy) = whole(&app, json::utf8(&body)?)?;
     let with_policy = move |held: TenantSettings| {
         let credential_policy = policy.unwrap_or(held.credential_policy);
@@ -376,7 +375,7 @@ pub(crate) async fn patch(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let tenant = named(&tenant)?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let now = app.now();
     set(&app, &tenant, headers, move |held| change(held, json::utf8(&body)?, now)).await
 }

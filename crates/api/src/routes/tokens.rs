@@ -20,7 +20,7 @@ use super::keys::read_scopes;
 use crate::{
     app::{App, Shared},
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::Fields,
     json,
     params::Params,
@@ -192,7 +192,7 @@ pub(crate) async fn revoke(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let mut fields = Fields::default();

@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 use crate::{
     app::{App, Shared},
     auth::Caller,
-    body::{self, Media, SMALL_BODY_MAX_BYTES},
+    body::{self, SMALL_BODY_MAX_BYTES},
     fields::Fields,
     json,
     params::Params,
@@ -259,7 +259,7 @@ pub(crate) async fn run(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], SMALL_BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, SMALL_BODY_MAX_BYTES).await?;
     let mut fields = Fields::default();
     let [dry_run] = json::take_apart(json::utf8(&body)?, &["dry_run"], &mut fields.errors)?;
     let dry_run = fields.boolean("dry_run", dry_run) == Some(true);

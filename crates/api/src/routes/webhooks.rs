@@ -24,8 +24,7 @@ use uuid::Uuid;
 use super::tenants::named;
 use crate::{
     app::{App, Shared},
-    audit,
-    body::{self, Media},
+    audit, body,
     fields::{self, Fields, Raw},
     json,
     params::{self, Params, Segment},
@@ -214,7 +213,7 @@ pub(crate) async fn create(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let mut fields = Fields::default();
@@ -308,7 +307,7 @@ pub(crate) async fn patch(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let before = find(&app, id).await?;
@@ -392,7 +391,7 @@ fn read_overlap(text: &str) -> Result<i64, Problem> {
 }
 
 async fn renew(app: &App, owner: Owner, headers: &HeaderMap, body: Body) -> Result<Response, Problem> {
-    let (_, body) = body::take(app, headers, body, &[Media::Json], BODY_MAX_BYTES).await?;
+    let body = body::json(app, headers, body, BODY_MAX_BYTES).await?;
     let overlap_ms = read_overlap(json::utf8(&body)?)?;
     let now = app.now();
     let rotated = rotate(&*app.api.stores.webhooks, &app.api.credentials.master_keys(), &owner, overlap_ms, now).await;

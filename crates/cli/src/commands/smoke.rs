@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     client::Client,
-    commands::Operator,
+    commands::{Operator, job::show},
     failure::{Exit, Failure, Outcome},
     output,
 };
@@ -160,7 +160,7 @@ async fn result(client: &Client, id: &str) -> Result<((), String), Failure> {
     let wait = format!("{}s", POLL.as_secs());
     let job = loop {
         let job = client.get(&["v1", "jobs", id], &[("wait", Some(wait.clone()))]).await?;
-        if ["succeeded", "dead", "cancelled"].iter().any(|state| job["state"] == *state) {
+        if show::is_final(&output::cell(&job, "state")) {
             break job;
         }
     };

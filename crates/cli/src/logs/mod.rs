@@ -3,11 +3,7 @@
 mod fields;
 mod line;
 
-use std::{
-    io::IsTerminal,
-    sync::{Mutex, OnceLock, PoisonError},
-    time::Duration,
-};
+use std::{io::IsTerminal, sync::OnceLock, time::Duration};
 
 use queue_core::{
     journal::{LogLevel, Orders},
@@ -33,8 +29,6 @@ pub(crate) struct Levels {
     handle: reload::Handle<EnvFilter, Registry>,
     /// What it was told at its start.
     usual: String,
-    /// What holds instead.
-    order: Mutex<Option<LogLevel>>,
 }
 
 /// Installs the log. The first call counts; tests of one process may call it again.
@@ -49,7 +43,7 @@ pub(crate) fn install(config: &Config) -> &'static Levels {
         };
         // A second installation changes nothing, and there is nobody to tell before the first.
         let _ = tracing_subscriber::registry().with(filter).with(Lines::new(form, std::io::stderr)).try_init();
-        Levels { handle, usual, order: Mutex::default() }
+        Levels { handle, usual }
     })
 }
 
@@ -60,15 +54,15 @@ fn filter(wanted: &str) -> EnvFilter {
 impl Levels {
     /// Does what operators order, for as long as it is polled. While the journal is away the last order holds, up to its end.
     pub(crate) async fn obey(&self, stores: &Stores) {
-        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        let (mut ticks, mut last) = (tokio::time::interval(LOOK_EVERY), None);
         loop {
             ticks.tick().await;
-            self.look(stores).await;
+            last = self.look(stores, last).await;
         }
     }
 
-    async fn look(&self, stores: &Stores) {
-        let last = self.order.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    /// Returns what holds now instead of what it was told at its start, where that was `last`.
+    async fn look(&self, stores: &Stores, last: Option<LogLevel>) -> Option<LogLevel> {
         let order = match Orders::log_level(&*stores.orders).await {
             Ok(order) => order,
             Err(error) => {
@@ -78,7 +72,7 @@ impl Levels {
         };
         let order = order.filter(|order| order.holds(&*stores.clock));
         if order == last {
-            return;
+            return order;
         }
         let wanted = order.as_ref().map_or(&*self.usual, |order| &*order.filter).to_owned();
         let until = order.as_ref().and_then(|order| order.until).map(|until| until.to_string());
@@ -87,6 +81,6 @@ impl Levels {
         if let Err(error) = self.handle.reload(filter(&wanted)) {
             tracing::error!(%error, "the level of the log cannot be changed");
         }
-        *self.order.lock().unwrap_or_else(PoisonError::into_inner) = order;
+        order
     }
 }

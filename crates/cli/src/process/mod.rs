@@ -3,7 +3,7 @@
 
 mod end;
 mod ready;
-mod vitals;
+pub(crate) mod vitals;
 mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -162,10 +162,7 @@ impl Process {
     pub(crate) fn obey_log_levels(&mut self, levels: &'static Levels) {
         let (stores, end) = (self.stores.clone(), self.clockwork_end.clone());
         self.clockwork.spawn(async move {
-            tokio::select! {
-                () = end.cancelled() => {}
-                () = levels.obey(&stores) => {}
-            }
+            end.run_until_cancelled(levels.obey(&stores)).await;
         });
     }
 

@@ -18,7 +18,7 @@ const KIB: u64 = 1_024;
 /// Tells memory until it is dropped.
 pub(super) async fn keep() {
     loop {
-        if let Some(bytes) = line_kib(&read("/proc/self/status"), "VmRSS:") {
+        if let Some(bytes) = line_bytes(&read("/proc/self/status"), "VmRSS:") {
             metrics::gauge!(telemetry::PROCESS_MEMORY).set(bytes as f64);
         }
         if let Some(bytes) = limit() {
@@ -34,7 +34,7 @@ fn read(path: impl AsRef<Path>) -> String {
 
 /// The tightest of the machine's memory and of the limits of this process' control groups.
 fn limit() -> Option<u64> {
-    let machine = line_kib(&read("/proc/meminfo"), "MemTotal:");
+    let machine = line_bytes(&read("/proc/meminfo"), "MemTotal:");
     let groups = groups_of(&read("/proc/self/cgroup"));
     let limits = groups.iter().map(|group| read(group.join("memory.max"))).chain([read(GROUP_OF_MEMORY)]);
     // `max`: none.
@@ -42,7 +42,7 @@ fn limit() -> Option<u64> {
 }
 
 /// The value of a line such as `VmRSS:  1234 kB`, in bytes.
-fn line_kib(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn line_bytes(text: &str, name: &str) -> Option<u64> {
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.trim().trim_end_matches("kB").trim_end().parse::<u64>().ok().map(|kib| kib * KIB)
 }
@@ -64,8 +64,8 @@ mod tests {
 
     #[test]
     fn files_of_the_kernel_are_read() {
-        assert_eq!(line_kib("VmPeak:\t  10 kB\nVmRSS:\t   6124 kB\n", "VmRSS:"), Some(6_124 * 1_024));
-        assert_eq!(line_kib("VmPeak:\t  10 kB\n", "VmRSS:"), None);
+        assert_eq!(line_bytes("VmPeak:\t  10 kB\nVmRSS:\t   6124 kB\n", "VmRSS:"), Some(6_124 * 1_024));
+        assert_eq!(line_bytes("VmPeak:\t  10 kB\n", "VmRSS:"), None);
         let groups = groups_of("1:name=systemd:/x\n0::/system.slice/longshore.service\n");
         let shown: Vec<_> = groups.iter().map(|group| group.to_string_lossy().into_owned()).collect();
         assert_eq!(
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_process_on_linux_has_memory_and_a_limit() {
         if cfg!(target_os = "linux") {
-            let used = line_kib(&read("/proc/self/status"), "VmRSS:").unwrap();
+            let used = line_bytes(&read("/proc/self/status"), "VmRSS:").unwrap();
             assert!(limit().unwrap() > used);
         }
     }

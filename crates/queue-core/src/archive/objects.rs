@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::Read,
     path::Path,
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -228,32 +229,33 @@ impl Objects {
 
     /// Bodies that were written before a moment, in any order: where each is, of which job, and when it was written.
     pub fn bodies(&self, before: Timestamp) -> BoxStream<'static, Result<(String, JobId, Timestamp), ObjectsError>> {
-        let root = object_store::path::Path::from(BODIES);
+        self.written_before(BODIES, before)
+    }
+
+    /// Objects of archives that were written before a moment, in any order: where each is, of which archive, and when it was written.
+    pub fn archived(
+        &self,
+        before: Timestamp,
+    ) -> BoxStream<'static, Result<(String, OperationId, Timestamp), ObjectsError>> {
+        // Manifests go with what they describe.
+        let is_told =
+            |found: &Result<(String, _, _), _>| found.as_ref().map_or(true, |(path, ..)| path.ends_with(BODY));
+        Box::pin(self.written_before(ARCHIVES, before).filter(move |found| std::future::ready(is_told(found))))
+    }
+
+    /// Files below a folder that were written before a moment, each in a folder that is named by an id.
+    fn written_before<I: FromStr + Send + 'static>(
+        &self,
+        folder: &str,
+        before: Timestamp,
+    ) -> BoxStream<'static, Result<(String, I, Timestamp), ObjectsError>> {
         let found = move |file: ObjectMeta| {
             let written = Timestamp(file.last_modified.timestamp_millis());
             let path = file.location.to_string();
-            let job = path.rsplit('/').nth(1).and_then(|job| job.parse().ok());
-            job.filter(|_| written < before).map(|job| Ok((path, job, written)))
+            let id = path.rsplit('/').nth(1).and_then(|id| id.parse().ok());
+            id.filter(|_| written < before).map(|id| Ok((path, id, written)))
         };
-        let files = self.store.list(Some(&root));
-        Box::pin(files.filter_map(move |file| {
-            std::future::ready(match file {
-                Ok(file) => found(file),
-                Err(error) => Some(Err(unavailable(error))),
-            })
-        }))
-    }
-
-    /// Objects of archives that were written before a moment, in any order: where each is, and of which archive.
-    pub fn archived(&self, before: Timestamp) -> BoxStream<'static, Result<(String, OperationId), ObjectsError>> {
-        let root = object_store::path::Path::from(ARCHIVES);
-        let found = move |file: ObjectMeta| {
-            let path = file.location.to_string();
-            let archive = path.rsplit('/').nth(1).and_then(|archive| archive.parse().ok());
-            let is_old = path.ends_with(BODY) && file.last_modified.timestamp_millis() < before.0;
-            archive.filter(|_| is_old).map(|archive| Ok((path, archive)))
-        };
-        let files = self.store.list(Some(&root));
+        let files = self.store.list(Some(&object_store::path::Path::from(folder)));
         Box::pin(files.filter_map(move |file| {
             std::future::ready(match file {
                 Ok(file) => found(file),

@@ -70,8 +70,9 @@ fn installed() -> Option<&'static Traces> {
 }
 
 /// The trace that a stored W3C trace context names: the one trace id that people see of a job.
-pub fn trace_id(traceparent: &str) -> Option<String> {
-    context_of(traceparent).map(|context| context.trace_id().to_string())
+pub fn trace_id(traceparent: &str) -> Option<&str> {
+    context_of(traceparent)?;
+    traceparent.get(3..35)
 }
 
 /// The trace of an attempt, where this process makes spans and the job's submit was sampled.
@@ -99,7 +100,8 @@ pub fn here() -> Option<Spot> {
     })
 }
 
-/// The span that a W3C trace context of version 00 names (<https://www.w3.org/TR/trace-context/>).
+/// The span that a W3C trace context of version 00 names (<https://www.w3.org/TR/trace-context/>). An invalid one is ignored, as the standard
+/// asks.
 fn context_of(traceparent: &str) -> Option<SpanContext> {
     let mut parts = traceparent.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -108,7 +110,8 @@ fn context_of(traceparent: &str) -> Option<SpanContext> {
     }
     let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?);
     let context = remote(TraceId::from_hex(trace).ok()?, SpanId::from_hex(span).ok()?, flags);
-    context.is_valid().then_some(context)
+    // Digits that are read more than one way are valid one way.
+    (context.is_valid() && text_of(&context) == traceparent).then_some(context)
 }
 
 fn text_of(context: &SpanContext) -> String {
@@ -177,11 +180,30 @@ mod tests {
     const SAMPLED: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
     #[test]
+    fn only_valid_trace_contexts_are_kept() {
+        assert_eq!(
+            trace_id("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+            Some("4bf92f3577b34da6a3ce929d0e0e4736")
+        );
+        for text in [
+            "",
+            "00-t-s-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(trace_id(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_stored_context_is_read_and_written_as_it_was() {
         let context = context_of(SAMPLED).unwrap();
         assert!(context.is_sampled() && context.is_remote());
         assert_eq!(text_of(&context), SAMPLED);
-        assert_eq!(trace_id(SAMPLED).as_deref(), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
+        assert_eq!(trace_id(SAMPLED), Some("4bf92f3577b34da6a3ce929d0e0e4736"));
         assert!(!context_of(&SAMPLED.replace("-01", "-00")).unwrap().is_sampled());
         for text in ["", "00-t-s-01", "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", &"0".repeat(55)] {
             assert!(context_of(text).is_none(), "{text}");

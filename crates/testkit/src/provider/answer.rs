@@ -10,10 +10,9 @@ use serde_json::{Value, json};
 
 use super::{
     behaviour::{Ended, Stream, UsageForm, Vectors},
-    door,
-    http::{Client, Gone},
-    schema,
+    door, schema,
 };
+use crate::http::{Client, Gone};
 
 /// Length of a vector when the request does not say.
 const DIMENSIONS: usize = 16;

@@ -5,10 +5,8 @@ use std::{sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{
-    answer::Plan,
-    http::{self, Client, Gone},
-};
+use super::answer::Plan;
+use crate::http::{self, Client, Gone};
 
 /// How one call is treated. Everything but [`Behaviour::Answer`] and its variants leaves the call unanswered. What
 /// only concerns texts is an answer where vectors were asked for, and the other way round.

@@ -4,7 +4,6 @@
 mod answer;
 mod behaviour;
 mod door;
-mod http;
 mod schema;
 
 use std::{
@@ -28,7 +27,8 @@ pub use behaviour::{Behaviour, Hold, Stream, UsageForm, Vectors};
 pub use door::{Allowance, Tally};
 
 use door::{Door, Entry};
-use http::{Client, Request};
+
+use crate::http::{self, Client, Request};
 
 /// Longest wait of [`MockProvider::until`]: a test that needs longer has failed.
 const PATIENCE: Duration = Duration::from_secs(20);

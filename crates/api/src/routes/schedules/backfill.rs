@@ -19,7 +19,7 @@ use crate::{
     app::Shared,
     audit,
     auth::Caller,
-    body::{self, Media},
+    body,
     fields::{Fields, parse_past},
     json,
     params::Params,
@@ -56,7 +56,7 @@ pub(crate) async fn begin(
     body: Body,
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
-    let (_, body) = body::take(&app, &headers, body, &[Media::Json], body::SMALL_BODY_MAX_BYTES).await?;
+    let body = body::json(&app, &headers, body, body::SMALL_BODY_MAX_BYTES).await?;
     let text = json::utf8(&body)?;
     json::check_depth(text)?;
     let before = find(&app, &caller, ScheduleId(id)).await?;

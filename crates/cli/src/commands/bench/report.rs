@@ -10,6 +10,7 @@ use crate::{
     commands::Operator,
     failure::Failure,
     output::{self, cell, items},
+    process::vitals::line_bytes,
 };
 
 /// One line.
@@ -219,11 +220,7 @@ fn figure(ms: f64) -> String {
 /// Resident bytes of a process of this machine, now and at most, where the system tells.
 fn memory_of(pid: u32) -> Option<(u64, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    Some((kib(&status, "VmRSS:")? * 1024, kib(&status, "VmHWM:")? * 1024))
-}
-
-fn kib(status: &str, name: &str) -> Option<u64> {
-    status.lines().find_map(|line| line.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
+    Some((line_bytes(&status, "VmRSS:")?, line_bytes(&status, "VmHWM:")?))
 }
 
 #[cfg(test)]
@@ -233,7 +230,8 @@ mod tests {
     #[test]
     fn memory_is_read_from_the_system() {
         let status = "Name:\tlongshore\nVmHWM:\t   61440 kB\nVmRSS:\t   51200 kB\n";
-        assert_eq!((kib(status, "VmRSS:"), kib(status, "VmHWM:")), (Some(51_200), Some(61_440)));
-        assert_eq!(kib(status, "VmNone:"), None);
+        assert_eq!(line_bytes(status, "VmRSS:"), Some(51_200 * 1_024));
+        assert_eq!(line_bytes(status, "VmHWM:"), Some(61_440 * 1_024));
+        assert_eq!(line_bytes(status, "VmNone:"), None);
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::redrive;
 use crate::{
-    commands::Operator,
+    commands::{Operator, job::show},
     failure::{Exit, Failure, Outcome},
     output::{self, cell, items},
 };
@@ -69,8 +69,7 @@ pub(super) async fn run(operator: &Operator, filter: &str, most: usize) -> Outco
 async fn until_ended(operator: &Operator, id: &str, ends: Instant) -> Result<Value, Failure> {
     loop {
         let job = operator.client.get(&["v1", "jobs", id], &[("wait", Some(POLL.to_owned()))]).await?;
-        let is_final = ["succeeded", "dead", "cancelled"].contains(&cell(&job, "state").as_str());
-        if is_final || Instant::now() >= ends {
+        if show::is_final(&cell(&job, "state")) || Instant::now() >= ends {
             return Ok(job);
         }
     }

@@ -1,4 +1,4 @@
-//! As much of HTTP/1.1 as a misbehaving server needs.
+//! As much of HTTP/1.1 as servers of tests need, also those that misbehave.
 
 use std::{collections::BTreeMap, time::Duration};
 
