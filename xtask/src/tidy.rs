@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{docs, root};
+use crate::{docs, faults, root};
 
 /// Lines from which a source file is two files.
 const FILE_MAX_LINES: usize = 800;
@@ -28,7 +28,9 @@ pub(crate) fn check() -> Result<()> {
     lengths(&files, &mut findings)?;
     script_headers(&files, &mut findings)?;
     only_the_cli_reads_the_environment(&files, &mut findings)?;
+    nobody_ships_sabotage(&files, &mut findings)?;
     docs::check(&files, &mut findings)?;
+    faults::check_published(&mut findings)?;
     for finding in &findings {
         eprintln!("tidy: {finding}");
     }
@@ -86,6 +88,31 @@ fn script_headers(files: &[String], findings: &mut Vec<String>) -> Result<()> {
         let text = fs::read_to_string(root().join(file))?;
         if !text.trim_start().starts_with("--") {
             findings.push(format!("{file}: begins without a header comment (purpose, arguments, returns, invariant)"));
+        }
+    }
+    Ok(())
+}
+
+/// The feature of planted bugs is asked for by the fault suite and by nobody else: no default has it, and nothing that is
+/// delivered is built with it, by its name or with all features.
+fn nobody_ships_sabotage(files: &[String], findings: &mut Vec<String>) -> Result<()> {
+    for file in files.iter().filter(|file| file.ends_with("Cargo.toml")) {
+        let manifest: toml::Table = fs::read_to_string(root().join(file))?.parse()?;
+        let features = manifest.get("features").and_then(toml::Value::as_table);
+        let asks = |(name, enabled): &(&String, &toml::Value)| {
+            name.as_str() != "sabotage" && enabled.to_string().contains("sabotage")
+        };
+        let depends = manifest.iter().any(|(part, value)| part != "features" && value.to_string().contains("sabotage"));
+        if depends || features.is_some_and(|features| features.iter().any(|feature| asks(&feature))) {
+            findings.push(format!("{file}: only the feature `sabotage` itself may ask for sabotage"));
+        }
+    }
+    let delivers =
+        |file: &&String| file.starts_with("deploy/") || file.starts_with(".github/") || file.starts_with(".ci/");
+    for file in files.iter().filter(delivers) {
+        let Ok(text) = fs::read_to_string(root().join(file)) else { continue };
+        if text.contains("sabotage") || text.contains("--all-features") {
+            findings.push(format!("{file}: what is delivered is not built with planted bugs or with all features"));
         }
     }
     Ok(())

@@ -21,6 +21,8 @@ mod process;
 mod profile;
 mod providers;
 mod rehearsal;
+#[cfg(feature = "sabotage")]
+mod sabotage;
 mod serve;
 mod sse;
 mod stores;

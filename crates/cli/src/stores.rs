@@ -106,10 +106,13 @@ async fn with(
             clock,
         },
     );
-    Ok(match objects {
+    let stores = match objects {
         Some(objects) => stores.with_objects(objects, config.large_bytes),
         None => stores,
-    })
+    };
+    #[cfg(feature = "sabotage")]
+    let stores = crate::sabotage::spoil(stores)?;
+    Ok(stores)
 }
 
 /// Processes that share stores share objects only where somebody says where; `up` is alone.

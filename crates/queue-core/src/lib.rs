@@ -34,6 +34,8 @@ pub mod request_limits;
 pub mod retention;
 pub mod retry;
 pub mod route;
+#[cfg(feature = "sabotage")]
+pub mod sabotage;
 pub mod schedule;
 pub mod state;
 pub mod stores;

@@ -26,7 +26,8 @@ const STARTS_MAX: usize = 5;
 /// Longest wait for an answer of a server that is there: a test that hangs says less than one that fails.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
-/// A Redis server that ends, with its folder, when it is dropped. It keeps nothing on disk, so a restart is empty.
+/// A Redis server that ends, with its folder, when it is dropped. It keeps nothing on disk, so a restart is empty, unless
+/// its options say otherwise.
 #[derive(Debug)]
 pub struct RedisServer {
     port: u16,
@@ -108,7 +109,7 @@ impl RedisServer {
         }
     }
 
-    /// Starts it again on its port, empty.
+    /// Starts it again on its port, empty unless its options say that it keeps something.
     pub fn restart_empty(&mut self) {
         self.stop();
         for _ in 0..STARTS_MAX {

@@ -29,6 +29,7 @@ use crate::{
 };
 
 pub(crate) use backup::Keys;
+pub(crate) use schedules::shifted;
 
 /// Jobs of the two rebuilds, and the seconds that each may take.
 const REBUILDS: [(usize, f64); 2] = [(100_000, 5.0), (1_000_000, 30.0)];

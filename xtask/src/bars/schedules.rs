@@ -77,14 +77,23 @@ pub(super) fn library() -> Result<PathBuf> {
     found.context("libfaketime is not installed: `apt-get install faketime`")
 }
 
-/// What makes a process's clock be ahead. Its steady clock stays as it is, so that it sleeps as others do.
-fn ahead(library: &Path) -> [(&'static str, String); 5] {
+/// What makes a process's clock be ahead.
+fn ahead(library: &Path) -> Vec<(&'static str, String)> {
+    // So that it says at its start what time it is for it.
+    let speaks = [("RUST_LOG", "debug".to_owned()), ("LONGSHORE_LOG", "human".to_owned())];
+    speaks.into_iter().chain(by(library, AHEAD_S)).collect()
+}
+
+/// What makes a process's clock be so many seconds ahead, or behind. Its steady clock stays as it is, so that it sleeps as
+/// others do.
+pub(crate) fn shifted(seconds: i64) -> Result<Vec<(&'static str, String)>> {
+    Ok(by(&library()?, seconds).into())
+}
+
+fn by(library: &Path, seconds: i64) -> [(&'static str, String); 3] {
     [
-        // So that it says at its start what time it is for it.
-        ("RUST_LOG", "debug".to_owned()),
-        ("LONGSHORE_LOG", "human".to_owned()),
         ("LD_PRELOAD", library.display().to_string()),
-        ("FAKETIME", format!("+{AHEAD_S}s")),
+        ("FAKETIME", format!("{seconds:+}s")),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
     ]
 }

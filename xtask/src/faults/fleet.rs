@@ -9,12 +9,17 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::plan::Processes;
+use super::{
+    history::Store,
+    links::{Link, Links},
+    scenario::Processes,
+};
 use crate::cluster::{KEY, Role};
 
 /// Pause before a process that would not start is tried again, as supervisors do.
@@ -26,8 +31,11 @@ const PROVIDER_CONCURRENCY: u32 = 4_096;
 /// Slots of a worker.
 const SLOTS: &str = "64";
 
+/// Files with this beginning, in the folder of a run, are the points at which a process has crashed as it was told to.
+const CRASHED: &str = "crashed-at-";
+
 /// Where everything is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Surroundings {
     /// The binary.
     pub(crate) binary: PathBuf,
@@ -39,6 +47,12 @@ pub(crate) struct Surroundings {
     pub(crate) dispatcher: String,
     /// The provider's base URL.
     pub(crate) provider: String,
+    /// What stands between processes and stores.
+    pub(crate) links: Arc<Links>,
+    /// What a binary that can be sabotaged is to do.
+    pub(crate) sabotage: Option<&'static str>,
+    /// What gives the first process of a role another clock.
+    pub(crate) clock: Option<(Role, Vec<(&'static str, String)>)>,
 }
 
 impl Surroundings {
@@ -53,17 +67,19 @@ impl Surroundings {
     }
 
     /// `longshore …` with the settings of the run and nobody else's.
-    fn command(&self, arguments: &[&str]) -> Command {
+    fn command(&self, role: Role, arguments: &[&str]) -> Command {
+        let url = |store, direct: &str| self.links.url(Link { role, store }, direct);
         let mut command = Command::new(&self.binary);
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.envs([
-            ("LONGSHORE_JOURNAL", self.journal.as_str()),
-            ("LONGSHORE_DISPATCHER", &self.dispatcher),
+            ("LONGSHORE_JOURNAL", url(Store::Postgres, &self.journal).as_str()),
+            ("LONGSHORE_DISPATCHER", url(Store::Redis, &self.dispatcher).as_str()),
             ("LONGSHORE_WORKER_SLOTS", SLOTS),
             ("LONGSHORE_PROBE_JOBS", "true"),
             ("LONGSHORE_ADMIN_KEY", KEY),
             ("RUST_LOG", "info"),
         ]);
+        command.envs(self.sabotage.map(|what| ("LONGSHORE_SABOTAGE", what)));
         // A group of its own: Ctrl-C is for us, who then end everything.
         command.process_group(0);
         command
@@ -88,6 +104,10 @@ pub(crate) struct Death {
     pub(crate) process: String,
     /// How long it had lived.
     pub(crate) lived: Duration,
+    /// Whether it ran jobs.
+    pub(crate) works: bool,
+    /// The point at which it was told to die, if it was.
+    pub(crate) point: Option<String>,
 }
 
 /// What a kill did.
@@ -111,7 +131,8 @@ impl Fleet {
     /// Makes the schema and starts all of them. They are not waited for.
     pub(crate) fn start(around: Surroundings, processes: Processes) -> Result<Self> {
         fs::write(around.folder.join("longshore.toml"), around.configuration())?;
-        let migrated = around.command(&["migrate"]).output().context("`longshore migrate` does not start")?;
+        let migrated =
+            around.command(Role::Scheduler, &["migrate"]).output().context("`longshore migrate` does not start")?;
         ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
         let mut fleet = Self { around, processes: vec![] };
         let roles =
@@ -153,6 +174,32 @@ impl Fleet {
         Ok(Kill { process: process.name.clone(), works, hit })
     }
 
+    /// Where a process answers, and which of its lives this is.
+    pub(crate) fn life(&self, number: usize) -> Result<(String, Instant)> {
+        let process = self.processes.get(number).with_context(|| format!("there is no process {number}"))?;
+        Ok((format!("http://{}", process.address), process.started))
+    }
+
+    /// Sends a signal to the process, which stays what it is; its name.
+    pub(crate) fn signal(&self, number: usize, signal: &str) -> Result<String> {
+        let process = self.processes.get(number).with_context(|| format!("there is no process {number}"))?;
+        if let Some(child) = &process.child {
+            let sent = Command::new("kill").args([signal, &child.id().to_string()]).status()?;
+            ensure!(sent.success(), "kill {signal} of {} failed", process.name);
+        }
+        Ok(process.name.clone())
+    }
+
+    /// The memory of each process that lives, in KiB.
+    pub(crate) fn memory(&self) -> Vec<(String, u64)> {
+        let of = |process: &Process| {
+            let status = fs::read_to_string(format!("/proc/{}/status", process.child.as_ref()?.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            Some((process.name.clone(), line.trim().strip_suffix("kB")?.trim().parse().ok()?))
+        };
+        self.processes.iter().filter_map(of).collect()
+    }
+
     /// Finds what has ended by itself, and starts it again after a pause.
     pub(crate) fn look(&mut self) -> Result<Vec<Death>> {
         let mut deaths = Vec::new();
@@ -162,9 +209,11 @@ impl Fleet {
                 None => false,
             };
             if ended {
-                process.child = None;
+                let pid = process.child.take().map(|child| child.id());
                 process.retry_at = Some(Instant::now() + RETRY_PAUSE);
-                deaths.push(Death { process: process.name.clone(), lived: process.started.elapsed() });
+                let (name, lived) = (process.name.clone(), process.started.elapsed());
+                let (works, point) = (process.role == Role::Worker, crashed(&self.around.folder, pid)?);
+                deaths.push(Death { process: name, lived, works, point });
             }
             if process.child.is_none() && process.retry_at.is_some_and(|at| at <= Instant::now()) {
                 process.spawn(&self.around)?;
@@ -178,8 +227,14 @@ impl Process {
     fn spawn(&mut self, around: &Surroundings) -> Result<()> {
         let log = around.folder.join(format!("{}.log", self.name));
         let log = File::options().create(true).append(true).open(log)?;
-        let mut command = around.command(&["serve", &self.role.to_string()]);
+        let mut command = around.command(self.role, &["serve", &self.role.to_string()]);
         command.env("LONGSHORE_LISTEN", &self.address).env("LONGSHORE_METRICS_LISTEN", &self.address);
+        if let Some((role, environment)) = &around.clock
+            && *role == self.role
+            && self.name.ends_with("-0")
+        {
+            command.envs(environment.iter().map(|(name, value)| (*name, value)));
+        }
         let child = command.stdout(log.try_clone()?).stderr(log).spawn();
         self.child = Some(child.with_context(|| format!("{} does not start", around.binary.display()))?);
         self.started = Instant::now();
@@ -195,6 +250,19 @@ impl Drop for Fleet {
             let _ = child.wait();
         }
     }
+}
+
+/// The point at which this process crashed as it was told to.
+fn crashed(folder: &Path, pid: Option<u32>) -> Result<Option<String>> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(point) = name.strip_prefix(CRASHED) else { continue };
+        if fs::read_to_string(entry.path())?.trim().parse().ok() == pid {
+            return Ok(Some(point.to_owned()));
+        }
+    }
+    Ok(None)
 }
 
 /// The binary of the wanted profile.

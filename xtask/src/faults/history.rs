@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub(crate) const CLIENTS: &str = "clients.jsonl";
 /// The provider's file.
 pub(crate) const PROVIDER: &str = "provider.jsonl";
+/// How the keys in Redis are called among what is counted at the end.
+pub(crate) const REDIS_KEYS: &str = "redis keys";
 /// The injector's file.
 pub(crate) const INJECTOR: &str = "faults.jsonl";
 
@@ -61,6 +63,10 @@ pub(crate) enum Work {
     ProbeFailsOnce,
     /// A probe that fails for good.
     ProbeDies,
+    /// A probe that panics in its first attempt.
+    ProbePanicsOnce,
+    /// A probe that ends its process, whenever it is run.
+    ProbeKills,
 }
 
 impl Work {
@@ -87,6 +93,8 @@ pub(crate) enum ClientEvent {
     Sent {
         /// Its number.
         request: u64,
+        /// Which of its clients.
+        copy: u64,
         /// The process.
         api: usize,
     },
@@ -94,6 +102,8 @@ pub(crate) enum ClientEvent {
     ComeAgain {
         /// Its number.
         request: u64,
+        /// Which of its clients.
+        copy: u64,
         /// The HTTP status or what the connection said.
         why: String,
     },
@@ -101,6 +111,8 @@ pub(crate) enum ClientEvent {
     Accepted {
         /// Its number.
         request: u64,
+        /// Which of its clients.
+        copy: u64,
         /// The jobs' ids.
         ids: Vec<String>,
     },
@@ -108,6 +120,8 @@ pub(crate) enum ClientEvent {
     Refused {
         /// Its number.
         request: u64,
+        /// Which of its clients.
+        copy: u64,
         /// Status and body.
         why: String,
     },
@@ -163,10 +177,44 @@ pub(crate) enum InjectorEvent {
         /// Which.
         process: String,
     },
+    /// A killed process says that it is ready again.
+    Ready {
+        /// Which.
+        process: String,
+        /// How long after its kill, in milliseconds.
+        after_ms: u64,
+    },
+    /// A worker stands still.
+    Frozen {
+        /// Which.
+        process: String,
+    },
+    /// It goes on.
+    Thawed {
+        /// Which.
+        process: String,
+    },
     /// Redis has forgotten everything.
     Flushed,
+    /// Something else is done to the stores or to the network in front of them.
+    Troubled {
+        /// Its name.
+        trouble: String,
+        /// What the system may lose by it.
+        harm: Harm,
+    },
+    /// It is over.
+    Healed {
+        /// Its name.
+        trouble: String,
+    },
     /// A store begins to be away.
     Down {
+        /// Which.
+        store: Store,
+    },
+    /// It is about to be started again.
+    Rising {
         /// Which.
         store: Store,
     },
@@ -179,8 +227,33 @@ pub(crate) enum InjectorEvent {
     Ended {
         /// Which.
         process: String,
+        /// Whether jobs run in it.
+        works: bool,
         /// How long it had lived, in milliseconds.
         lived_ms: u64,
+    },
+    /// A process was sabotaged to die at this point, and has.
+    Crashed {
+        /// Which.
+        process: String,
+        /// Whether jobs run in it.
+        works: bool,
+        /// Where.
+        point: String,
+    },
+    /// The memory of a process.
+    Memory {
+        /// Which.
+        process: String,
+        /// What it has of it, in KiB.
+        rss_kib: u64,
+    },
+    /// What all processes that live at the end have counted.
+    Counted {
+        /// Its name.
+        metric: String,
+        /// Their sum.
+        count: u64,
     },
     /// The faults are over: from here the system must come to rest.
     FaultsEnded,
@@ -189,6 +262,18 @@ pub(crate) enum InjectorEvent {
         /// Jobs that were still live.
         live: u64,
     },
+}
+
+/// What the system may lose by a trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Harm {
+    /// Nothing.
+    Nothing,
+    /// Redis may forget who holds what.
+    Forgets,
+    /// Workers may be taken for dead.
+    Severs,
 }
 
 /// A server that the system needs.

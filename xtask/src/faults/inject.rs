@@ -1,22 +1,34 @@
 //! Does what the plan says, and looks after the processes as a supervisor does.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use anyhow::Result;
-use testkit::{PostgresServer, RedisServer};
-use tokio::time::Instant;
+use anyhow::{Context, Result};
+use testkit::{PostgresServer, RedisServer, Weather};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
-    fleet::Fleet,
+    fleet::{Fleet, Kill},
     history::{InjectorEvent, Store, Writer},
+    links::Links,
     plan::{Act, Step},
+    scenario::Trouble,
 };
 
 /// Time between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks at the processes between two looks at their memory.
+const LOOKS_A_MEMORY: u32 = 50;
+/// Time between two looks at a process that comes back, and the longest that is looked.
+const READY_LOOK_EVERY: Duration = Duration::from_millis(20);
+const READY_MAX: Duration = Duration::from_secs(60);
+/// Memory with which Redis has no room for anything more.
+const NO_ROOM: &str = "1mb";
+/// What it takes to overwrite the generation, whatever its key is called here.
+const OTHER_GENERATION: &str = "for _, key in ipairs(redis.call('KEYS', '*gen')) do \
+    if redis.call('TYPE', key).ok == 'string' then redis.call('SET', key, '0') end end return 1";
 
 /// What faults are done to. Cheap to clone.
 #[derive(Clone)]
@@ -24,16 +36,25 @@ pub(crate) struct Victims {
     pub(crate) fleet: Arc<Mutex<Fleet>>,
     pub(crate) redis: Arc<Mutex<RedisServer>>,
     pub(crate) postgres: Arc<PostgresServer>,
+    pub(crate) database: String,
+    pub(crate) links: Arc<Links>,
     pub(crate) history: Arc<Writer>,
 }
 
 /// Does each step at its time, counted from `began`. A slow step does not delay the others: each has a thread.
 pub(crate) async fn inject(victims: Victims, steps: Vec<Step>, began: Instant) -> Result<()> {
-    let mut acts = tokio::task::JoinSet::new();
+    let mut acts = JoinSet::new();
     for step in steps {
         tokio::time::sleep_until(began + step.at).await;
         let victims = victims.clone();
-        acts.spawn_blocking(move || victims.suffer(step.act));
+        acts.spawn(async move {
+            let blocking = victims.clone();
+            tokio::task::spawn_blocking(move || blocking.suffer(step.act)).await??;
+            match step.act {
+                Act::Kill(number) => victims.see_ready(number).await,
+                _ => Ok(()),
+            }
+        });
     }
     while let Some(done) = acts.join_next().await {
         done??;
@@ -43,51 +64,160 @@ pub(crate) async fn inject(victims: Victims, steps: Vec<Step>, began: Instant) -
 
 /// Starts again what ends, until it is dropped.
 pub(crate) async fn supervise(victims: Victims) -> Result<()> {
+    let mut looks = 0;
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let victims = victims.clone();
-        tokio::task::spawn_blocking(move || victims.look()).await??;
+        looks = (looks + 1) % LOOKS_A_MEMORY;
+        tokio::task::spawn_blocking(move || victims.look(looks == 0)).await??;
     }
 }
 
 impl Victims {
+    fn fleet(&self) -> MutexGuard<'_, Fleet> {
+        self.fleet.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn redis(&self) -> MutexGuard<'_, RedisServer> {
+        self.redis.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many keys there are in Redis.
+    pub(crate) fn redis_keys(&self) -> Result<u64> {
+        let told = self.redis().command(&["DBSIZE"]);
+        told.trim_start_matches(':').parse().with_context(|| format!("Redis counts `{told}` keys"))
+    }
+
     fn suffer(&self, act: Act) -> Result<()> {
         match act {
             Act::Kill(number) => {
-                let kill = self.fleet.lock().unwrap_or_else(PoisonError::into_inner).kill(number)?;
-                self.history.note(match kill.hit {
-                    true => InjectorEvent::Killed { process: kill.process, works: kill.works },
-                    false => InjectorEvent::Missed { process: kill.process },
+                let Kill { process, works, hit } = self.fleet().kill(number)?;
+                self.history.note(match hit {
+                    true => InjectorEvent::Killed { process, works },
+                    false => InjectorEvent::Missed { process },
                 })
             }
-            Act::Flush => {
-                self.redis.lock().unwrap_or_else(PoisonError::into_inner).flush();
+            Act::Freeze(number) => {
+                let process = self.fleet().signal(number, "-STOP")?;
+                self.history.note(InjectorEvent::Frozen { process })
+            }
+            Act::Thaw(number) => {
+                let process = self.fleet().signal(number, "-CONT")?;
+                self.history.note(InjectorEvent::Thawed { process })
+            }
+            Act::Begin(Trouble::Flush) => {
+                self.redis().flush();
+                self.history.note(InjectorEvent::Flushed)
+            }
+            Act::Begin(Trouble::WrongGeneration) => {
+                self.redis().command(&["EVAL", OTHER_GENERATION, "0"]);
                 self.history.note(InjectorEvent::Flushed)
             }
             // Away from a moment before until a moment after: what happens at the edges belongs to it.
-            Act::Stop(store) => {
+            Act::Begin(Trouble::Away(store, _)) => {
                 self.history.note(InjectorEvent::Down { store })?;
                 match store {
-                    Store::Redis => self.redis.lock().unwrap_or_else(PoisonError::into_inner).stop(),
+                    Store::Redis => self.redis().stop(),
                     Store::Postgres => self.postgres.crash(),
                 }
                 Ok(())
             }
-            Act::Start(store) => {
+            Act::End(Trouble::Away(store, _)) => {
+                self.history.note(InjectorEvent::Rising { store })?;
                 match store {
-                    Store::Redis => self.redis.lock().unwrap_or_else(PoisonError::into_inner).restart_empty(),
+                    Store::Redis => self.redis().restart_empty(),
                     Store::Postgres => self.postgres.resume(),
                 }
                 self.history.note(InjectorEvent::Up { store })
             }
+            Act::Begin(trouble) => {
+                let (name, harm) = (trouble.to_string(), trouble.harm());
+                self.history.note(InjectorEvent::Troubled { trouble: name.clone(), harm })?;
+                self.begin(trouble);
+                match trouble.lasts() {
+                    // It is over when it has been done.
+                    Duration::ZERO => self.history.note(InjectorEvent::Healed { trouble: name }),
+                    _ => Ok(()),
+                }
+            }
+            Act::End(trouble) => {
+                self.end(trouble);
+                self.history.note(InjectorEvent::Healed { trouble: trouble.to_string() })
+            }
         }
     }
 
-    fn look(&self) -> Result<()> {
-        let deaths = self.fleet.lock().unwrap_or_else(PoisonError::into_inner).look()?;
+    fn begin(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::Reload => {
+                self.redis().command(&["DEBUG", "RELOAD"]);
+            }
+            Trouble::Evict(_) => {
+                self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", NO_ROOM]);
+            }
+            Trouble::Full(_) => {
+                self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", NO_ROOM]);
+            }
+            Trouble::Lock(time) => {
+                // The session ends by itself, and its lock with it.
+                let hold = format!(
+                    "BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep({}); COMMIT",
+                    time.as_secs_f64()
+                );
+                self.postgres.run(&self.database, &hold);
+            }
+            Trouble::Network(link, weather, _) => self.links.set(link, weather),
+            // Done by `suffer`, or as steps of their own.
+            Trouble::Flush | Trouble::WrongGeneration | Trouble::Away(..) => {}
+            Trouble::Zombies(..) | Trouble::ForgottenZombies(..) => {}
+        }
+    }
+
+    fn end(&self, trouble: Trouble) {
+        match trouble {
+            Trouble::Evict(_) | Trouble::Full(_) => {
+                self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0"]);
+            }
+            Trouble::Network(link, ..) => self.links.set(link, Weather::Clear),
+            _ => {}
+        }
+    }
+
+    /// Until a killed process says that it is ready, or is killed again.
+    async fn see_ready(&self, number: usize) -> Result<()> {
+        let (url, life) = self.fleet().life(number)?;
+        let http = reqwest::Client::builder().timeout(LOOK_EVERY).build()?;
+        let began = Instant::now();
+        while began.elapsed() < READY_MAX {
+            let answered = http.get(format!("{url}/readyz")).send().await;
+            if self.fleet().life(number)?.1 != life {
+                return Ok(());
+            }
+            if answered.is_ok_and(|answer| answer.status().is_success()) {
+                let after_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let process = self.fleet().names()[number].clone();
+                return self.history.note(InjectorEvent::Ready { process, after_ms });
+            }
+            tokio::time::sleep(READY_LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    fn look(&self, weighs: bool) -> Result<()> {
+        let mut fleet = self.fleet();
+        let deaths = fleet.look()?;
+        let memory = if weighs { fleet.memory() } else { vec![] };
+        drop(fleet);
         for death in deaths {
             let lived_ms = u64::try_from(death.lived.as_millis()).unwrap_or(u64::MAX);
-            self.history.note(InjectorEvent::Ended { process: death.process, lived_ms })?;
+            let (process, works) = (death.process, death.works);
+            self.history.note(match death.point {
+                Some(point) => InjectorEvent::Crashed { process, works, point },
+                None => InjectorEvent::Ended { process, works, lived_ms },
+            })?;
+        }
+        for (process, rss_kib) in memory {
+            self.history.note(InjectorEvent::Memory { process, rss_kib })?;
         }
         Ok(())
     }

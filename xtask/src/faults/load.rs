@@ -10,6 +10,7 @@ use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
     history::{ClientEvent, Wish, Work, Writer, wall_ms},
+    scenario::Shape,
     witness,
 };
 use crate::cluster::KEY;
@@ -25,14 +26,21 @@ const BULK: (u64, u64) = (100, 20);
 /// Tenants.
 const TENANTS: u64 = 5;
 
+/// What the marks of the herd's jobs begin with.
+pub(super) const HERD: &str = "herd";
+/// Jobs in each request of the backlog.
+const BACKLOG_BULK: u64 = 500;
+/// What each of them takes.
+const BACKLOG_MS: u64 = 100;
+/// Requests of the backlog at once.
+const BACKLOG_ON_THE_WIRE: usize = 4;
+
 /// One run of the load.
 pub(crate) struct Load {
     /// Where the API processes listen.
     pub(crate) urls: Vec<String>,
-    /// Jobs a second.
-    pub(crate) rate: u64,
-    /// Jobs in a hundred that take seconds.
-    pub(crate) long_percent: u32,
+    /// What is asked for.
+    pub(crate) shape: Shape,
     /// For how long.
     pub(crate) time: Duration,
     /// What decides every job.
@@ -42,24 +50,66 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Fills the queue; returns when all of it is accepted. What comes later has its numbers behind it.
+    pub(crate) async fn fill(self) -> Result<Self> {
+        let (shared, mut clients) = (self.shared()?, JoinSet::new());
+        let total = shared.load.shape.backlog;
+        let due = shared.load.shape.backlog_due.map(|after| wall_ms() + after.as_millis() as i64);
+        for from in (0..total).step_by(BACKLOG_BULK as usize) {
+            let job = |more: u64| Wish {
+                mark: format!("b{}", from + more),
+                tenant: format!("tenant-{}", (from + more) % TENANTS),
+                work: Work::Probe,
+                ms: BACKLOG_MS,
+                run_at_ms: due,
+            };
+            let jobs: Vec<Wish> = (0..BACKLOG_BULK.min(total - from)).map(job).collect();
+            let request = from / BACKLOG_BULK;
+            shared.load.history.note(ClientEvent::Due { request, jobs: jobs.clone() })?;
+            clients.spawn(shared.clone().see_through(request, 0, Arc::new(jobs), request));
+            while clients.len() >= BACKLOG_ON_THE_WIRE {
+                clients.join_next().await.context("there are clients")???;
+            }
+        }
+        while let Some(ended) = clients.join_next().await {
+            ended??;
+        }
+        drop(clients);
+        Ok(Arc::into_inner(shared).context("the clients have ended")?.load)
+    }
+
     /// Submits everything; returns when the last request has its answer. Ends early only by being dropped.
     pub(crate) async fn run(self) -> Result<()> {
-        let http = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
-        let shared = Arc::new(Shared { http, load: self, wire: Semaphore::new(ON_THE_WIRE_MAX) });
+        let shared = self.shared()?;
         let load = &shared.load;
         let mut rng = StdRng::seed_from_u64(load.seed);
         let mut clients = JoinSet::new();
-        let (began, total) = (Instant::now(), load.rate * load.time.as_secs());
-        let (mut submitted, mut request) = (0, 0);
+        let (began, total) = (Instant::now(), load.shape.rate * load.time.as_secs());
+        let first = load.shape.backlog.div_ceil(BACKLOG_BULK);
+        let herd = load.shape.herd;
+        let (mut submitted, mut request, mut herd_at) = (0, 0, (herd > 0).then(|| began + load.time / 2));
         load.history.note(ClientEvent::LoadBegan)?;
         while submitted < total {
             let count = if request % BULK.0 == BULK.0 - 1 { BULK.1.min(total - submitted) } else { 1 };
-            let due = began + Duration::from_secs_f64(submitted as f64 / load.rate as f64);
+            let due = began + Duration::from_secs_f64(submitted as f64 / load.shape.rate as f64);
             tokio::time::sleep_until(due).await;
-            let jobs: Vec<Wish> = (0..count).map(|more| wish(submitted + more, load.long_percent, &mut rng)).collect();
-            load.history.note(ClientEvent::Due { request, jobs: jobs.clone() })?;
-            clients.spawn(shared.clone().see_through(request, jobs, rng.random()));
+            let job = |more| wish(submitted + more, &load.shape, total, &mut rng);
+            let jobs: Vec<Wish> = (0..count).map(job).collect();
+            load.history.note(ClientEvent::Due { request: first + request, jobs: jobs.clone() })?;
+            let jobs = Arc::new(jobs);
+            for copy in 0..load.shape.copies {
+                clients.spawn(shared.clone().see_through(first + request, copy, jobs.clone(), rng.random()));
+            }
             (submitted, request) = (submitted + count, request + 1);
+            if herd_at.take_if(|at| *at <= Instant::now()).is_some() {
+                // Behind all others, so that each request has a number of its own.
+                for number in 0..herd {
+                    let jobs = vec![Wish { mark: format!("{HERD}{number}"), ..wish(number, &load.shape, 0, &mut rng) }];
+                    let request = first + total + number;
+                    load.history.note(ClientEvent::Due { request, jobs: jobs.clone() })?;
+                    clients.spawn(shared.clone().see_through(request, 0, Arc::new(jobs), rng.random()));
+                }
+            }
             while let Some(ended) = clients.try_join_next() {
                 ended??;
             }
@@ -70,18 +120,27 @@ impl Load {
         }
         Ok(())
     }
+
+    fn shared(self) -> Result<Arc<Shared>> {
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).build()?;
+        // A herd does not queue at its own door.
+        let on_the_wire = ON_THE_WIRE_MAX + usize::try_from(self.shape.herd)?;
+        Ok(Arc::new(Shared { http, load: self, wire: Semaphore::new(on_the_wire) }))
+    }
 }
 
 /// One job of the load.
-fn wish(number: u64, long_percent: u32, rng: &mut StdRng) -> Wish {
-    let work = match rng.random_range(0..100) {
+fn wish(number: u64, shape: &Shape, total: u64, rng: &mut StdRng) -> Wish {
+    let usual = match rng.random_range(0..100) {
         0..80 => Work::Llm,
         80..85 => Work::LlmFailsOnce,
         85..95 => Work::Probe,
         95..99 => Work::ProbeFailsOnce,
         _ => Work::ProbeDies,
     };
-    let ms = if rng.random_ratio(long_percent, 100) { rng.random_range(500..8_000) } else { rng.random_range(5..50) };
+    let work = poison(number, shape, total).unwrap_or(usual);
+    let ms =
+        if rng.random_ratio(shape.long_percent, 100) { rng.random_range(500..8_000) } else { rng.random_range(5..50) };
     let later = work.calls_provider() && rng.random_ratio(3, 100);
     Wish {
         mark: format!("j{number}"),
@@ -92,6 +151,16 @@ fn wish(number: u64, long_percent: u32, rng: &mut StdRng) -> Wish {
     }
 }
 
+/// Killers and panics are spread evenly over the load, and never next to each other.
+fn poison(number: u64, shape: &Shape, total: u64) -> Option<Work> {
+    let every = total.checked_div(shape.killers).filter(|every| *every > 0)?;
+    match number % every {
+        place if place == every / 3 => Some(Work::ProbeKills),
+        place if place == every * 2 / 3 => Some(Work::ProbePanicsOnce),
+        _ => None,
+    }
+}
+
 /// What the API is sent for a job.
 fn body(wish: &Wish) -> Result<Value> {
     let payload = match wish.work {
@@ -99,6 +168,8 @@ fn body(wish: &Wish) -> Result<Value> {
         Work::Probe => json!({"sleep_ms": wish.ms}),
         Work::ProbeFailsOnce => json!({"sleep_ms": wish.ms, "fail": "transient", "fail_times": 1}),
         Work::ProbeDies => json!({"sleep_ms": wish.ms, "fail": "permanent"}),
+        Work::ProbePanicsOnce => json!({"sleep_ms": wish.ms, "fail": "panic", "fail_times": 1}),
+        Work::ProbeKills => json!({"sleep_ms": wish.ms, "fail": "abort"}),
     };
     let kind = if wish.work.calls_provider() { "llm" } else { "probe" };
     let mut body = json!({"kind": kind, "payload": payload, "tenant": wish.tenant, "tags": [wish.mark]});
@@ -123,7 +194,7 @@ enum Answer {
 
 impl Shared {
     /// Sends one request until it is answered.
-    async fn see_through(self: Arc<Self>, request: u64, jobs: Vec<Wish>, seed: u64) -> Result<()> {
+    async fn see_through(self: Arc<Self>, request: u64, copy: u64, jobs: Arc<Vec<Wish>>, seed: u64) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
         let bodies: Vec<Value> = jobs.iter().map(body).collect::<Result<_>>()?;
         // The very same bytes each time: the key belongs to them.
@@ -135,13 +206,13 @@ impl Shared {
         loop {
             let permit = self.wire.acquire().await?;
             let api = rng.random_range(0..self.load.urls.len());
-            history.note(ClientEvent::Sent { request, api })?;
+            history.note(ClientEvent::Sent { request, copy, api })?;
             let answer = self.ask(api, path, request, text.clone(), jobs.len()).await;
             drop(permit);
             match answer {
-                Answer::Accepted(ids) => return history.note(ClientEvent::Accepted { request, ids }),
-                Answer::Refused(why) => return history.note(ClientEvent::Refused { request, why }),
-                Answer::Again(why) => history.note(ClientEvent::ComeAgain { request, why })?,
+                Answer::Accepted(ids) => return history.note(ClientEvent::Accepted { request, copy, ids }),
+                Answer::Refused(why) => return history.note(ClientEvent::Refused { request, copy, why }),
+                Answer::Again(why) => history.note(ClientEvent::ComeAgain { request, copy, why })?,
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
         }

@@ -35,6 +35,9 @@ pub(crate) struct Job {
     pub(crate) recoveries: i64,
     pub(crate) finished_at: Option<i64>,
     pub(crate) error_class: Option<String>,
+    /// Who settled it, and when that attempt began: of a success.
+    pub(crate) session: Option<String>,
+    pub(crate) began_at: Option<i64>,
 }
 
 /// `standing` of a live job.
@@ -51,6 +54,8 @@ pub(crate) struct Attempt {
     pub(crate) epoch: i64,
     pub(crate) number: i64,
     pub(crate) outcome: String,
+    pub(crate) session: String,
+    pub(crate) started_at: Option<i64>,
 }
 
 /// A row of `spend`.

@@ -2,11 +2,13 @@
 -- `UNION ALL` and no join, so that a job which is in two tables, or charged twice, shows as two.
 SELECT json_build_object(
     'jobs', (SELECT coalesce(json_agg(row_to_json(j)), '[]') FROM (
-        SELECT id, standing, epoch, attempts, max_attempts, recoveries, finished_at, error_class FROM jobs
+        SELECT id, standing, epoch, attempts, max_attempts, recoveries, finished_at, error_class,
+               NULL::uuid AS session, NULL::bigint AS began_at FROM jobs
         UNION ALL
-        SELECT id, standing, epoch, attempts, max_attempts, recoveries, finished_at, error_class FROM settled_jobs) j),
+        SELECT id, standing, epoch, attempts, max_attempts, recoveries, finished_at, error_class,
+               session, began_at FROM settled_jobs) j),
     'attempts', (SELECT coalesce(json_agg(row_to_json(a)), '[]') FROM (
-        SELECT job_id, epoch, number, outcome FROM attempts) a),
+        SELECT job_id, epoch, number, outcome, session, started_at FROM attempts) a),
     'spend', (SELECT coalesce(json_agg(row_to_json(s)), '[]') FROM (SELECT job_id, billed FROM spend) s),
     'charges', (SELECT coalesce(json_agg(row_to_json(c)), '[]') FROM (SELECT job_id FROM charges) c),
     'totals', (SELECT row_to_json(t) FROM (

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use comfy_table::{LineStyle, Table, TableStyle};
 
-use super::check::{Report, Restart};
+use super::{
+    check::{Report, Restart, Rule},
+    scenario::Demands,
+};
 
 /// A line below the header and no others.
 const STYLE: TableStyle = TableStyle::new().header_separator(LineStyle::none().fill('─').junction('─'));
@@ -28,10 +31,44 @@ pub(crate) fn print(name: &str, report: &Report) {
     }
 }
 
+/// The figures of a fault in one line: what its scenario demands, and what is never allowed.
+pub(crate) fn in_short(demands: Demands, report: &Report) -> String {
+    let never = [(Rule::Lost, "lost"), (Rule::SettledTwice, "settled twice"), (Rule::Charge, "wrongly charged")];
+    let mut words: Vec<String> = never.map(|(rule, word)| format!("{} {word}", report.count(rule))).into();
+    let mut say = |is_demanded: bool, text: String| words.extend(is_demanded.then_some(text));
+    let restart = report.restart.as_ref().map(|restart| restart.gap);
+    say(demands.restart_within.is_some(), format!("called again within {}", time(restart)));
+    say(demands.ready_within.is_some(), format!("ready within {}", time(report.ready)));
+    say(demands.resumes_within.is_some(), format!("calls went on within {}", time(report.resumed)));
+    say(demands.refuses_within.is_some(), format!("refused within {}", time(report.refusal)));
+    say(demands.starts_within.is_some(), format!("started within {}", time(report.late)));
+    let (well, limping) = (time(report.accept_p99), time(report.accept_p99_without_redis));
+    say(demands.accepts_without_redis, format!("202 within {limping} (p99) without Redis, {well} with it"));
+    let (taken, fenced) = (report.taken_over, report.fenced);
+    say(demands.taken_over > 0, format!("{taken} jobs taken over, {fenced} settles fenced"));
+    say(demands.no_attempt_fenced, format!("{} attempts lost", report.lost_attempts));
+    say(demands.herd_within.is_some(), format!("202 within {} (p99) in the herd", time(report.herd_p99)));
+    let (died, convicted) = (report.ended_by_jobs, report.convicted);
+    say(died > 0, format!("{died} workers ended by jobs, {convicted} others convicted"));
+    let (grown, keys) = (report.growth_kib / 1024, report.redis_keys);
+    say(demands.grows_mib.is_some(), format!("grown by at most {grown} MiB, {keys} keys left in Redis"));
+    say(!report.crash_points.is_empty(), format!("{} crash points met", report.crash_points.len()));
+    say(true, format!("drained in {}", seconds(report.drain)));
+    words.join(", ")
+}
+
 fn rows(report: &Report) -> Vec<(&'static str, String)> {
     let faults = format!(
-        "{} kills ({} of workers), {} flushes, Redis restarted empty {}, Postgres stopped {}",
-        report.kills, report.worker_kills, report.flushes, report.redis_restarts, report.postgres_stops
+        "{} kills ({} of workers), {} flushes, Redis restarted {}, Postgres stopped {}, {} workers stood still, {} crash \
+         points, {} other troubles",
+        report.kills,
+        report.worker_kills,
+        report.flushes,
+        report.redis_restarts,
+        report.postgres_stops,
+        report.zombies,
+        report.crash_points.len(),
+        report.troubles
     );
     let verdict = match report.violations.len() {
         0 => "held".to_owned(),
@@ -56,6 +93,19 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("longest gap kill to restart", gap(report.restart.as_ref())),
         ("the same, with outages", gap(report.restart_with_outages.as_ref())),
         ("longest time without a call", seconds(report.silence)),
+        ("longest time from a kill to ready", time(report.ready)),
+        ("longest time until calls went on", time(report.resumed)),
+        ("longest wait for a refusal without the journal", time(report.refusal)),
+        ("202 within (p99), all well and without Redis", {
+            format!("{}, {}", time(report.accept_p99), time(report.accept_p99_without_redis))
+        }),
+        ("latest start of a job", time(report.late)),
+        ("taken over from workers that stood still", report.taken_over.to_string()),
+        ("settles fenced", report.fenced.to_string()),
+        ("most that a process grew", format!("{} MiB", report.growth_kib / 1024)),
+        ("workers ended by jobs", report.ended_by_jobs.to_string()),
+        ("202 within (p99) in a herd", time(report.herd_p99)),
+        ("keys in Redis at the end", report.redis_keys.to_string()),
         ("drained after", seconds(report.drain)),
         ("verdict", verdict),
     ]
@@ -63,6 +113,14 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
 
 fn gap(restart: Option<&Restart>) -> String {
     restart.map_or_else(|| "none".to_owned(), |restart| format!("{} ({})", seconds(restart.gap), restart.mark))
+}
+
+fn time(time: Option<Duration>) -> String {
+    match time {
+        None => "not seen".to_owned(),
+        Some(short) if short < Duration::from_secs(1) => format!("{} ms", short.as_millis()),
+        Some(long) => seconds(long),
+    }
 }
 
 fn seconds(time: Duration) -> String {

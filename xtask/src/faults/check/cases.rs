@@ -63,7 +63,7 @@ pub(super) struct Cases<'a> {
 impl<'a> Cases<'a> {
     /// Puts the evidence side by side, and notes what belongs to nobody.
     pub(super) fn gather(evidence: &'a Evidence, report: &mut Report) -> Self {
-        let mut all = wishes(evidence);
+        let mut all = wishes(evidence, report);
         let mut by_mark = HashMap::new();
         let mut by_id = HashMap::<&str, usize>::new();
         for (at, case) in all.iter().enumerate() {
@@ -121,11 +121,13 @@ impl<'a> Cases<'a> {
 }
 
 /// Every job that was due, with the id that its client was told.
-fn wishes(evidence: &Evidence) -> Vec<Case<'_>> {
-    let mut ids = HashMap::new();
+fn wishes<'a>(evidence: &'a Evidence, report: &mut Report) -> Vec<Case<'a>> {
+    let mut ids: HashMap<u64, &Vec<String>> = HashMap::new();
     for line in &evidence.clients {
-        if let ClientEvent::Accepted { request, ids: told } = &line.event {
-            ids.insert(*request, told);
+        if let ClientEvent::Accepted { request, ids: told, .. } = &line.event
+            && ids.insert(*request, told).is_some_and(|before| before != told)
+        {
+            report.violate(Rule::Identity, format!("request {request} was told of two jobs"));
         }
     }
     let mut all = Vec::new();

@@ -1,17 +1,18 @@
 //! The checker: a pure function over histories and final tables. It knows nothing of the system but what it promises.
 
 mod cases;
+mod figures;
 mod rules;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, path::Path, time::Duration};
+use std::{collections::BTreeSet, fmt, path::Path, time::Duration};
 
 use anyhow::Result;
 
 use super::{
-    history::{self, ClientEvent, InjectorEvent, Line, ProviderEvent, Store},
-    plan::Demands,
+    history::{self, ClientEvent, Harm, InjectorEvent, Line, ProviderEvent, Store},
+    scenario::Demands,
     tables::{self, Tables},
 };
 use cases::Cases;
@@ -77,6 +78,14 @@ pub(crate) enum Rule {
     Fenced,
     /// A job of a killed worker came back too late.
     SlowRestart,
+    /// A process took more memory than it may.
+    Grown,
+    /// Something took longer than it may.
+    Slow,
+    /// A 202 while the journal was away.
+    Premature,
+    /// A refusal while only Redis was away.
+    Refusing,
     /// A process that ended by itself.
     Died,
     /// A witness that contradicts itself, or a call of nobody's.
@@ -120,6 +129,36 @@ pub(crate) struct Report {
     pub(crate) silence: Duration,
     /// From the end of load and faults until no job was live.
     pub(crate) drain: Duration,
+    /// Times that something else was done to stores and network.
+    pub(crate) troubles: usize,
+    /// Workers that stood still, and their jobs that others took over meanwhile.
+    pub(crate) zombies: usize,
+    pub(crate) taken_over: usize,
+    /// Settles that were refused since the job had moved on.
+    pub(crate) fenced: u64,
+    /// Points at which a process crashed as it was told to.
+    pub(crate) crash_points: BTreeSet<String>,
+    /// From a request's sending to its 202, 99th percentile: while all was well, and while Redis was away.
+    pub(crate) accept_p99: Option<Duration>,
+    pub(crate) accept_p99_without_redis: Option<Duration>,
+    /// Requests that were refused while only Redis was away.
+    pub(crate) refused_without_redis: usize,
+    /// Longest wait for a refusal while the journal was away.
+    pub(crate) refusal: Option<Duration>,
+    /// Longest time from a kill until the process was ready.
+    pub(crate) ready: Option<Duration>,
+    /// Longest time from a flush, or from the end of a trouble or an outage, to the next call.
+    pub(crate) resumed: Option<Duration>,
+    /// Longest time from a job's moment to its first call.
+    pub(crate) late: Option<Duration>,
+    /// Most that a process has grown, in KiB.
+    pub(crate) growth_kib: u64,
+    /// Workers that jobs ended.
+    pub(crate) ended_by_jobs: usize,
+    /// From the sending of a request of the herd to its 202, 99th percentile.
+    pub(crate) herd_p99: Option<Duration>,
+    /// Keys in Redis when nothing was live any more.
+    pub(crate) redis_keys: u64,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -131,6 +170,17 @@ pub(crate) struct Restart {
 }
 
 impl Report {
+    /// Faults that were done.
+    pub(crate) fn faults(&self) -> usize {
+        let stores = self.flushes + self.redis_restarts + self.postgres_stops;
+        self.kills + self.ended_by_jobs + self.zombies + self.crash_points.len() + stores + self.troubles
+    }
+
+    /// Violations of one promise.
+    pub(crate) fn count(&self, rule: Rule) -> usize {
+        self.violations.iter().filter(|violation| violation.rule == rule).count()
+    }
+
     fn violate(&mut self, rule: Rule, seen: impl Into<String>) {
         self.violations.push(Violation { rule, seen: seen.into() });
     }
@@ -146,7 +196,7 @@ impl fmt::Display for Violation {
 pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     let mut report = Report::default();
     let faults = Faults::of(&evidence.injector);
-    count(evidence, &faults, &mut report);
+    count(evidence, &mut report);
     let cases = Cases::gather(evidence, &mut report);
     rules::requests(evidence, &cases, &mut report);
     for case in &cases.all {
@@ -154,7 +204,9 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     }
     rules::flushes(evidence, &cases, demands, &mut report);
     rules::totals(evidence, &mut report);
-    rules::processes(evidence, &faults, &mut report);
+    rules::processes(evidence, &cases, &faults, &mut report);
+    figures::measure(evidence, &cases, &faults, &mut report);
+    figures::demand(demands, &mut report);
     if let (Some(limit), Some(restart)) = (demands.restart_within, report.restart.clone())
         && restart.gap > limit
     {
@@ -184,41 +236,72 @@ struct Stretch {
 /// When what was disturbed.
 #[derive(Clone, Debug, Default)]
 struct Faults {
-    /// Kills of processes in which jobs run.
+    /// Kills of processes in which jobs run, and what makes others take one for dead.
     worker_kills: Vec<u64>,
     /// The same by the wall clock, in milliseconds.
     worker_kills_ms: Vec<i64>,
     /// Moments at which Redis forgot everything.
     forgettings: Vec<u64>,
-    /// Stores that were away.
+    /// Stores that were away, and troubles.
     outages: Vec<Stretch>,
+}
+
+/// What begins and ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Outage {
+    Store(Store),
+    Trouble(String),
 }
 
 impl Faults {
     fn of(lines: &[Line<InjectorEvent>]) -> Self {
         let mut faults = Self::default();
-        let mut down: Vec<(Store, u64)> = Vec::new();
+        let mut open: Vec<(Outage, u64)> = Vec::new();
+        let mut severing = BTreeSet::new();
+        let close = |faults: &mut Self, open: &mut Vec<(Outage, u64)>, what: &Outage, to| {
+            if let Some(at) = open.iter().position(|(away, _)| away == what) {
+                faults.outages.push(Stretch { from: open.swap_remove(at).1, to });
+            }
+        };
         for line in lines {
             match &line.event {
-                InjectorEvent::Killed { works: true, .. } => {
-                    faults.worker_kills.push(line.mono_us);
-                    faults.worker_kills_ms.push(line.wall_ms);
-                }
+                InjectorEvent::Killed { works: true, .. }
+                | InjectorEvent::Crashed { works: true, .. }
+                | InjectorEvent::Ended { works: true, .. }
+                | InjectorEvent::Frozen { .. } => faults.worker_may_die(line),
                 InjectorEvent::Flushed => faults.forgettings.push(line.mono_us),
-                InjectorEvent::Down { store } => {
-                    down.push((*store, line.mono_us));
-                    faults.forgettings.extend((*store == Store::Redis).then_some(line.mono_us));
-                }
-                InjectorEvent::Up { store } => {
-                    if let Some(at) = down.iter().position(|(away, _)| away == store) {
-                        faults.outages.push(Stretch { from: down.swap_remove(at).1, to: line.mono_us });
+                InjectorEvent::Troubled { trouble, harm } => {
+                    open.push((Outage::Trouble(trouble.clone()), line.mono_us));
+                    match harm {
+                        Harm::Nothing => {}
+                        Harm::Forgets => faults.forgettings.push(line.mono_us),
+                        Harm::Severs => {
+                            faults.worker_may_die(line);
+                            severing.insert(trouble.clone());
+                        }
                     }
                 }
+                InjectorEvent::Healed { trouble } => {
+                    if severing.remove(trouble) {
+                        faults.worker_may_die(line);
+                    }
+                    close(&mut faults, &mut open, &Outage::Trouble(trouble.clone()), line.mono_us);
+                }
+                InjectorEvent::Down { store } => {
+                    open.push((Outage::Store(*store), line.mono_us));
+                    faults.forgettings.extend((*store == Store::Redis).then_some(line.mono_us));
+                }
+                InjectorEvent::Up { store } => close(&mut faults, &mut open, &Outage::Store(*store), line.mono_us),
                 _ => {}
             }
         }
-        faults.outages.extend(down.into_iter().map(|(_, from)| Stretch { from, to: u64::MAX }));
+        faults.outages.extend(open.into_iter().map(|(_, from)| Stretch { from, to: u64::MAX }));
         faults
+    }
+
+    fn worker_may_die(&mut self, line: &Line<InjectorEvent>) {
+        self.worker_kills.push(line.mono_us);
+        self.worker_kills_ms.push(line.wall_ms);
     }
 
     /// Kills of workers in a stretch.
@@ -250,10 +333,12 @@ impl Faults {
 }
 
 /// The figures that need no judgement.
-fn count(evidence: &Evidence, faults: &Faults, report: &mut Report) {
+fn count(evidence: &Evidence, report: &mut Report) {
     let injected = |wanted: fn(&InjectorEvent) -> bool| evidence.injector.iter().filter(|l| wanted(&l.event)).count();
     report.kills = injected(|event| matches!(event, InjectorEvent::Killed { .. }));
-    report.worker_kills = faults.worker_kills.len();
+    report.worker_kills = injected(|event| matches!(event, InjectorEvent::Killed { works: true, .. }));
+    report.zombies = injected(|event| matches!(event, InjectorEvent::Frozen { .. }));
+    report.troubles = injected(|event| matches!(event, InjectorEvent::Troubled { .. }));
     report.flushes = injected(|event| matches!(event, InjectorEvent::Flushed));
     report.redis_restarts = injected(|event| matches!(event, InjectorEvent::Up { store: Store::Redis }));
     report.postgres_stops = injected(|event| matches!(event, InjectorEvent::Up { store: Store::Postgres }));

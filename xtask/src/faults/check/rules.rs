@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::{
     super::{
         history::{ClientEvent, Ending, InjectorEvent, Store, Work},
-        plan::Demands,
-        tables::{self, Job},
+        scenario::Demands,
+        tables::{self, Attempt, Job},
     },
     Evidence, Faults, Report, Restart, Rule, SAME_MOMENT_US, Stretch,
     cases::{Call, Case, Cases},
@@ -16,6 +16,8 @@ use super::{
 const REFUSAL_MAX_US: u64 = 20_000_000;
 /// Workers that must have died with a job before it may be called poison.
 const POISON_KILLS: usize = 3;
+/// Processes that such a job costs: three, and one more where another suspect died with it in the third.
+const POISON_DEATHS_MAX: usize = 4;
 
 /// Every request has its answer, and each answer is one that the load deserves.
 pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Report) {
@@ -23,7 +25,7 @@ pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Repo
     for line in &evidence.clients {
         match &line.event {
             ClientEvent::Due { .. } => due += 1,
-            ClientEvent::Refused { request, why } => {
+            ClientEvent::Refused { request, why, .. } => {
                 report.violate(Rule::Unanswered, format!("request {request} was refused: {why}"));
             }
             _ => {}
@@ -38,6 +40,7 @@ pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Repo
 pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: &mut Report) {
     early(case, report);
     repeated(case, faults, report);
+    again_after_an_answer(case, faults, report);
     restarts(case, faults, report);
     if demands.no_attempt_fenced {
         fenced(case, report);
@@ -48,8 +51,11 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
     match &case.rows[..] {
         [] => report.violate(Rule::Lost, format!("{} was accepted and is not in the journal", case.name())),
         [job] => {
-            end(case, job, faults, report);
+            end(case, job, faults, demands, report);
             attempts(case, job, report);
+            if !demands.clocks_differ {
+                outlived(case, job, report);
+            }
             money(case, job, faults, report);
         }
         rows => report.violate(Rule::SettledTwice, format!("{} has {} rows", case.name(), rows.len())),
@@ -57,7 +63,7 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
 }
 
 /// The job has ended, once, and as it was asked to.
-fn end(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
+fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &mut Report) {
     if job.standing == tables::LIVE {
         return report.violate(Rule::NotDrained, format!("{} is still live", case.name()));
     }
@@ -65,17 +71,30 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
     if ends > 1 {
         report.violate(Rule::SettledTwice, format!("{} has {ends} attempts that ended it", case.name()));
     }
-    let wanted = if case.wish.work == Work::ProbeDies { tables::DEAD } else { tables::SUCCEEDED };
+    let wanted = match case.wish.work {
+        Work::ProbeDies | Work::ProbeKills => tables::DEAD,
+        _ => tables::SUCCEEDED,
+    };
     let class = job.error_class.as_deref().unwrap_or("no error");
-    if class == "poison" {
+    if case.wish.work == Work::ProbeKills {
+        killer(case, class, report);
+    } else if class == "poison" {
         conviction(case, job, faults, report);
     } else if job.standing != wanted {
         report.violate(Rule::WrongEnd, format!("{} ended with standing {} ({class})", case.name(), job.standing));
     }
-    let Some(finished_at) = job.finished_at else { return };
+    let Some(finished_at) = job.finished_at.filter(|_| !demands.clocks_differ) else { return };
     for call in case.calls.iter().filter(|call| call.began_ms > finished_at) {
         let late = call.began_ms - finished_at;
         report.violate(Rule::CallAfterEnd, format!("{} called {late} ms after its end", case.name()));
+    }
+}
+
+/// A job that ends its process is found out, and costs no more of them than it must.
+fn killer(case: &Case<'_>, class: &str, report: &mut Report) {
+    let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
+    if class != "poison" || lost > POISON_DEATHS_MAX {
+        report.violate(Rule::WrongEnd, format!("{} ended with {class} after {lost} lost attempts", case.name()));
     }
 }
 
@@ -105,6 +124,41 @@ fn attempts(case: &Case<'_>, job: &Job, report: &mut Report) {
     for attempt in case.attempts.iter().filter(|attempt| is_end(&attempt.outcome) && attempt.epoch < last) {
         let seen = format!("{} ended at epoch {} after epoch {last}", case.name(), attempt.epoch);
         report.violate(Rule::Epoch, seen);
+    }
+}
+
+/// Nobody ends a job after it was handed to somebody else: by the sessions of its attempts, and by its calls, where each
+/// attempt makes one.
+fn outlived(case: &Case<'_>, job: &Job, report: &mut Report) {
+    let (Some(began_at), Some(finished_at)) = (job.began_at, job.finished_at) else { return };
+    let is_lost = |attempt: &&Attempt| attempt.outcome == "lost" && attempt.started_at == Some(began_at);
+    if let Some(lost) = case.attempts.iter().copied().find(is_lost)
+        && Some(&lost.session) == job.session.as_ref()
+    {
+        let seen = format!("{} was ended by the attempt that had lost it at epoch {}", case.name(), lost.epoch);
+        report.violate(Rule::Epoch, seen);
+    }
+    let [first, .., last] = &case.calls[..] else { return };
+    if case.wish.work == Work::Llm && began_at <= first.began_ms && last.began_ms < finished_at {
+        let seen = format!(
+            "{} was ended by the attempt of its first call, {} ms after a later one had called",
+            case.name(),
+            finished_at - last.began_ms
+        );
+        report.violate(Rule::Epoch, seen);
+    }
+}
+
+/// An answer that its worker had time to keep is not paid for again.
+fn again_after_an_answer(case: &Case<'_>, faults: &Faults, report: &mut Report) {
+    for pair in case.calls.windows(2) {
+        let [Call { began_us, end: Some((ended, Ending::Answered)), .. }, next] = pair else { continue };
+        let may_be_cut = Stretch { from: began_us.saturating_sub(SAME_MOMENT_US), to: ended + SAME_MOMENT_US };
+        let until_next = Stretch { from: *began_us, to: next.began_us };
+        // While the journal is away nothing can be kept.
+        if faults.kills_in(may_be_cut) == 0 && faults.outage_in(until_next) == 0 {
+            report.violate(Rule::Duplicate, format!("{} was called again after a whole answer", case.name()));
+        }
     }
 }
 
@@ -196,7 +250,7 @@ pub(super) fn flushes(evidence: &Evidence, cases: &Cases<'_>, demands: Demands, 
         let count = cases.all.iter().flat_map(|case| &case.calls).filter(under_way).count();
         report.under_way_at_flush = Some(report.under_way_at_flush.map_or(count, |least| least.min(count)));
     }
-    if demands.no_attempt_fenced && report.under_way_at_flush.unwrap_or_default() == 0 {
+    if demands.no_attempt_fenced && report.under_way_at_flush == Some(0) {
         report.violate(Rule::Witness, "a flush found no call under way: the run shows nothing");
     }
 }
@@ -217,13 +271,16 @@ pub(super) fn totals(evidence: &Evidence, report: &mut Report) {
 }
 
 /// Nothing ended by itself, except that a start is refused while a store is away.
-pub(super) fn processes(evidence: &Evidence, faults: &Faults, report: &mut Report) {
+pub(super) fn processes(evidence: &Evidence, cases: &Cases<'_>, faults: &Faults, report: &mut Report) {
+    let killers = cases.all.iter().filter(|case| case.wish.work == Work::ProbeKills).count();
     for line in &evidence.injector {
-        let InjectorEvent::Ended { process, lived_ms } = &line.event else { continue };
+        let InjectorEvent::Ended { process, works, lived_ms } = &line.event else { continue };
         let lived_us = lived_ms.saturating_mul(1_000);
         let life = Stretch { from: line.mono_us.saturating_sub(lived_us), to: line.mono_us };
         if lived_us <= REFUSAL_MAX_US && faults.outage_in(life) > 0 {
             report.refused_starts += 1;
+        } else if *works && report.ended_by_jobs < killers * POISON_DEATHS_MAX {
+            report.ended_by_jobs += 1;
         } else {
             report.violate(Rule::Died, format!("{process} ended by itself after {lived_ms} ms"));
         }

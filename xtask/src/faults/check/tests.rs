@@ -48,7 +48,11 @@ impl Run {
         let wish = Wish { mark, tenant: "t".into(), work, ms: 20, run_at_ms: (request == 0).then_some(WALL + 50) };
         line(&mut self.evidence.clients, 10 + request, ClientEvent::Due { request, jobs: vec![wish] });
         let id = format!("id-{request}");
-        line(&mut self.evidence.clients, 20 + request, ClientEvent::Accepted { request, ids: vec![id.clone()] });
+        line(
+            &mut self.evidence.clients,
+            20 + request,
+            ClientEvent::Accepted { request, copy: 0, ids: vec![id.clone()] },
+        );
         let dies = work == Work::ProbeDies;
         let tables = &mut self.evidence.tables;
         tables.jobs.push(Job {
@@ -60,9 +64,18 @@ impl Run {
             recoveries: 0,
             finished_at: Some(WALL + 800),
             error_class: dies.then(|| "permanent".to_owned()),
+            session: (!dies).then(|| "s".to_owned()),
+            began_at: (!dies).then_some(WALL + 690),
         });
         let outcome = if dies { "dead" } else { "succeed" };
-        tables.attempts.push(Attempt { job_id: id.clone(), epoch: 1, number: 1, outcome: outcome.into() });
+        tables.attempts.push(Attempt {
+            job_id: id.clone(),
+            epoch: 1,
+            number: 1,
+            outcome: outcome.into(),
+            session: "s".into(),
+            started_at: Some(WALL + 690),
+        });
         if work.calls_provider() {
             tables.spend.push(Spend { job_id: id.clone(), billed: "yes".into() });
         }
@@ -88,7 +101,8 @@ impl Run {
     }
 
     fn attempt(&mut self, id: &str, epoch: i64, outcome: &str) {
-        let attempt = Attempt { job_id: id.into(), epoch, number: epoch + 1, outcome: outcome.into() };
+        let (job_id, number, outcome) = (id.into(), epoch + 1, outcome.into());
+        let attempt = Attempt { job_id, epoch, number, outcome, session: "other".into(), started_at: Some(WALL + 90) };
         self.evidence.tables.attempts.push(attempt);
     }
 
@@ -272,7 +286,7 @@ fn a_killed_job_must_come_back_in_time_and_outages_do_not_count() {
 
 #[test]
 fn a_process_may_only_end_by_itself_when_it_starts_without_a_store() {
-    let ended = |lived_ms| InjectorEvent::Ended { process: "api-0".into(), lived_ms };
+    let ended = |lived_ms| InjectorEvent::Ended { process: "api-0".into(), works: false, lived_ms };
     let mut run = Run::clean();
     line(&mut run.evidence.injector, 6_500, ended(500));
     run.is_only(Rule::Died);
@@ -290,7 +304,7 @@ fn requests_without_a_good_answer_and_ids_of_two_jobs_are_found() {
     run.evidence.clients.retain(|line| !matches!(line.event, ClientEvent::Accepted { request: 2, .. }));
     run.is_only(Rule::Unanswered);
     let mut run = Run::clean();
-    line(&mut run.evidence.clients, 950, ClientEvent::Refused { request: 2, why: "400".into() });
+    line(&mut run.evidence.clients, 950, ClientEvent::Refused { request: 2, copy: 0, why: "400".into() });
     run.is_only(Rule::Unanswered);
     let mut run = Run::clean();
     let mut stranger = run.row("id-2").clone();
@@ -342,4 +356,117 @@ fn a_call_of_nobodys_is_found() {
     let mut run = Run::clean();
     run.call(800, 810, "unreadable", Ending::Answered);
     run.is_only(Rule::Witness);
+}
+
+/// A worker stood still while its job was called a second time.
+fn taken_over() -> Run {
+    let mut run = Run::clean();
+    let job = run.row("id-0");
+    (job.finished_at, job.began_at) = (Some(WALL + 9_000), Some(WALL + 6_900));
+    run.evidence.provider.clear();
+    run.call(100, 120, "j1", Ending::Answered);
+    run.call(200, 2_000, "j0", Ending::Answered);
+    run.call(7_000, 8_990, "j0", Ending::Answered);
+    run.evidence.tables.spend.push(Spend { job_id: "id-0".into(), billed: "yes".into() });
+    line(&mut run.evidence.injector, 500, InjectorEvent::Frozen { process: "worker-0".into() });
+    line(&mut run.evidence.injector, 8_000, InjectorEvent::Thawed { process: "worker-0".into() });
+    run
+}
+
+#[test]
+fn who_stood_still_and_ends_its_job_after_another_took_it_over_is_found() {
+    let mut run = taken_over();
+    let report = run.check();
+    assert_eq!((report.violations, report.zombies, report.taken_over), (vec![], 1, 1));
+    // The attempt of the first call: it began before that, and ended the job beside the second call.
+    run.row("id-0").began_at = Some(WALL + 190);
+    run.is_only(Rule::Epoch);
+    // Its session says the same where its loss was written down.
+    let mut run = taken_over();
+    run.attempt("id-0", 0, "lost");
+    assert_eq!(run.check().violations, []);
+    run.row("id-0").session = Some("other".into());
+    run.row("id-0").began_at = Some(WALL + 90);
+    run.evidence.provider.clear();
+    run.call(100, 120, "j1", Ending::Answered);
+    run.call(200, 2_000, "j0", Ending::Answered);
+    run.evidence.tables.spend.pop();
+    run.is_only(Rule::Epoch);
+}
+
+#[test]
+fn a_call_after_an_answer_that_could_be_kept_is_found() {
+    let mut run = taken_over();
+    // It stood still long after the answer.
+    run.evidence.injector.retain(|line| !matches!(line.event, InjectorEvent::Frozen { .. }));
+    run.kill(5_000);
+    run.is_only(Rule::Duplicate);
+    // Unless nothing could be kept.
+    line(&mut run.evidence.injector, 1_900, InjectorEvent::Down { store: Store::Postgres });
+    line(&mut run.evidence.injector, 4_900, InjectorEvent::Up { store: Store::Postgres });
+    assert_eq!(run.check().violations, []);
+}
+
+#[test]
+fn answers_while_a_store_is_away_are_held_against_what_is_promised() {
+    let mut run = Run::clean();
+    for (ms, event) in [
+        (1_000, InjectorEvent::Down { store: Store::Postgres }),
+        (9_000, InjectorEvent::Rising { store: Store::Postgres }),
+        (9_500, InjectorEvent::Up { store: Store::Postgres }),
+        (20_000, InjectorEvent::Down { store: Store::Redis }),
+        (29_000, InjectorEvent::Rising { store: Store::Redis }),
+        (29_500, InjectorEvent::Up { store: Store::Redis }),
+    ] {
+        line(&mut run.evidence.injector, ms, event);
+    }
+    let refused = |run: &mut Run, ms, request| {
+        line(&mut run.evidence.clients, ms, ClientEvent::Sent { request, copy: 0, api: 0 });
+        let why = "503 not now".to_owned();
+        line(&mut run.evidence.clients, ms + 1_500, ClientEvent::ComeAgain { request, copy: 0, why });
+    };
+    refused(&mut run, 3_000, 2);
+    let report = run.check();
+    assert_eq!((report.violations, report.refusal), (vec![], Some(Duration::from_millis(1_500))));
+    run.demands.refuses_within = Some(Duration::from_secs(1));
+    run.is_only(Rule::Slow);
+    run.demands = Demands { accepts_without_redis: true, ..Demands::default() };
+    assert_eq!(run.check().violations, []);
+    refused(&mut run, 23_000, 2);
+    run.is_only(Rule::Refusing);
+    run.demands = Demands::default();
+    line(&mut run.evidence.clients, 30_000, ClientEvent::Sent { request: 3, copy: 0, api: 0 });
+    assert_eq!(run.check().violations, []);
+    let mut run = Run::clean();
+    line(&mut run.evidence.injector, 3_000, InjectorEvent::Down { store: Store::Postgres });
+    line(&mut run.evidence.injector, 9_000, InjectorEvent::Rising { store: Store::Postgres });
+    line(&mut run.evidence.clients, 5_000, ClientEvent::Sent { request: 2, copy: 0, api: 0 });
+    let ids = vec!["id-2".to_owned()];
+    line(&mut run.evidence.clients, 5_100, ClientEvent::Accepted { request: 2, copy: 0, ids });
+    run.is_only(Rule::Premature);
+}
+
+#[test]
+fn one_key_and_two_jobs_are_found() {
+    let mut run = Run::clean();
+    let ids = vec!["id-3".to_owned()];
+    line(&mut run.evidence.clients, 950, ClientEvent::Accepted { request: 2, copy: 1, ids });
+    assert!(run.check().violations.iter().any(|found| found.rule == Rule::Identity));
+}
+
+#[test]
+fn what_was_never_seen_shows_nothing() {
+    let demands = Demands { taken_over: 1, ..Demands::default() };
+    let mut run = Run::clean();
+    run.demands = demands;
+    run.is_only(Rule::Witness);
+    run.demands = Demands { crash_points: "settle.before 40\n", ..Demands::default() };
+    run.is_only(Rule::Witness);
+    let crashed = InjectorEvent::Crashed { process: "worker-0".into(), works: true, point: "settle.before".into() };
+    line(&mut run.evidence.injector, 3_100, crashed);
+    assert_eq!(run.check().violations, []);
+    run.demands = Demands { ready_within: Some(Duration::from_secs(2)), ..Demands::default() };
+    run.is_only(Rule::Witness);
+    line(&mut run.evidence.injector, 6_000, InjectorEvent::Ready { process: "api-0".into(), after_ms: 2_100 });
+    run.is_only(Rule::Slow);
 }

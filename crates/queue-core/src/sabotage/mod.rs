@@ -1,0 +1,131 @@
+//! Only for the fault suite: processes that die where they are told to, and planted bugs that the suite has to find.
+//!
+//! All of it stands in front of the two seams that the protocol goes through, so that no line of the product knows of it.
+//! It is behind a feature that no build has unless it asks, and a build without debug assertions refuses it.
+
+#[cfg(not(debug_assertions))]
+compile_error!("a binary that can be sabotaged is no release: build it without --release");
+
+mod dispatcher;
+mod journal;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Write,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use self::{dispatcher::SpoiltDispatcher, journal::SpoiltJournal};
+use crate::stores::Stores;
+
+/// The points at which a process may be told to crash, each with how often a process comes by before it does: what comes
+/// by often is not to die in its first second. The suite reads the same list, and demands each of them.
+const POINTS: &str = include_str!("points.txt");
+
+/// What is done to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// It crashes at each point at which nobody has crashed yet.
+    Crash,
+    /// A planted bug.
+    Bug(Bug),
+}
+
+/// A shortcut through the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bug {
+    /// A submit is answered, and committed a moment later.
+    AnswerBeforeCommit,
+    /// Nobody hands on what the dispatcher does not know.
+    NoReconciler,
+    /// A settle is written whatever epoch the job is at by now.
+    SettleAtAnyEpoch,
+    /// What is handed on keeps its epoch.
+    ReconcileWithoutBump,
+}
+
+impl Sabotage {
+    /// By its name: `crash`, or that of a bug.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "crash" => Self::Crash,
+            "answer-before-commit" => Self::Bug(Bug::AnswerBeforeCommit),
+            "no-reconciler" => Self::Bug(Bug::NoReconciler),
+            "settle-at-any-epoch" => Self::Bug(Bug::SettleAtAnyEpoch),
+            "reconcile-without-bump" => Self::Bug(Bug::ReconcileWithoutBump),
+            _ => return None,
+        })
+    }
+
+    /// The stores, spoilt. Where a process crashes, it leaves a file that says so in `folder`.
+    pub fn spoil(self, stores: Stores, folder: PathBuf) -> Stores {
+        let (crash, bug) = match self {
+            Self::Crash => (Some(Crash { folder, passed: Mutex::default() }), None),
+            Self::Bug(bug) => (None, Some(bug)),
+        };
+        let crash = Arc::new(crash);
+        Stores {
+            journal: Arc::new(SpoiltJournal::new(stores.journal, crash.clone(), bug)),
+            dispatcher: Arc::new(SpoiltDispatcher::new(stores.dispatcher, crash)),
+            ..stores
+        }
+    }
+}
+
+/// Where this process has come by, and the way to end it.
+struct Crash {
+    folder: PathBuf,
+    passed: Mutex<HashMap<String, u32>>,
+}
+
+impl Crash {
+    /// Ends the process, as `kill -9` does, if it is its turn: each point ends one process of all.
+    fn pass(&self, verb: &str, side: &str) {
+        let point = format!("{verb}.{side}");
+        let Some(limit) = limit(&point) else { return };
+        let mut passed = self.passed.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = passed.entry(point.clone()).or_default();
+        *count += 1;
+        if *count < limit {
+            return;
+        }
+        // Whoever makes the file is the one.
+        let Ok(mut file) = File::create_new(self.folder.join(format!("crashed-at-{point}"))) else { return };
+        let told = write!(file, "{}", std::process::id());
+        tracing::error!(%point, ?told, "told to crash here");
+        std::process::abort();
+    }
+}
+
+fn limit(point: &str) -> Option<u32> {
+    let line = POINTS.lines().find_map(|line| line.strip_prefix(point)?.strip_prefix(' '))?;
+    line.parse().ok()
+}
+
+/// Does it, with a point before and one after.
+async fn between<T>(crash: &Option<Crash>, verb: &str, work: impl Future<Output = T>) -> T {
+    let Some(crash) = crash else { return work.await };
+    crash.pass(verb, "before");
+    let done = work.await;
+    crash.pass(verb, "after");
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_point_has_its_limit_and_every_verb_both_sides() {
+        for line in POINTS.lines() {
+            let point = line.split(' ').next().unwrap();
+            assert!(limit(point).is_some_and(|limit| limit > 0), "{line}");
+            let (verb, side) = point.split_once('.').unwrap();
+            let other = if side == "before" { "after" } else { "before" };
+            assert!(limit(&format!("{verb}.{other}")).is_some(), "{line}");
+        }
+        assert_eq!(limit("nowhere.before"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! Many faults in one run, and defects that the suite must find.
+
+use std::time::Duration;
+
+use super::super::{
+    history::Store,
+    links::Link,
+    scenario::{Demands, Kills, NOTHING_MORE, Processes, Scenario, Shape, Trouble, USUAL, Weather},
+};
+use crate::cluster::Role;
+
+/// How long Redis stays away when it is restarted.
+const REDIS_AWAY: Duration = Duration::from_secs(1);
+
+pub(crate) const EVERYTHING: Scenario = Scenario {
+    name: "everything",
+    purpose: "every process may die, Redis forgets, both stores go away",
+    kills: Some(Kills { of: None, every: Duration::from_secs(2) }),
+    troubles: &[
+        (2, Trouble::Flush),
+        (1, Trouble::Away(Store::Redis, REDIS_AWAY)),
+        (1, Trouble::Away(Store::Postgres, Duration::from_secs(10))),
+    ],
+    demands: Demands { restart_within: Some(Duration::from_secs(15)), ..NOTHING_MORE },
+    ..USUAL
+};
+
+pub(super) const FLUSH_ONLY: Scenario = Scenario {
+    name: "flush-only",
+    purpose: "a flush fences no attempt whose worker lives",
+    load: Shape { time: Duration::from_secs(30), ..USUAL.load },
+    troubles: &[(4, Trouble::Flush), (1, Trouble::Away(Store::Redis, REDIS_AWAY))],
+    demands: Demands { no_attempt_fenced: true, ..NOTHING_MORE },
+    ..USUAL
+};
+
+/// With `--minutes 6` half an hour.
+pub(super) const SOAK: Scenario = Scenario {
+    name: "F25",
+    purpose: "every fault at random, for as long as one likes",
+    load: Shape { time: Duration::from_secs(300), ..USUAL.load },
+    demands: Demands { grows_mib: Some(64), ..NOTHING_MORE },
+    kills: Some(Kills { of: None, every: Duration::from_secs(5) }),
+    troubles: &[
+        (4, Trouble::Flush),
+        (2, Trouble::WrongGeneration),
+        (2, Trouble::Away(Store::Redis, Duration::from_secs(3))),
+        (2, Trouble::Away(Store::Postgres, Duration::from_secs(5))),
+        (1, Trouble::Zombies(1, Duration::from_secs(45))),
+        (2, Trouble::Network(Link { role: Role::Worker, store: Store::Redis }, Weather::Reset, Duration::from_secs(3))),
+        (2, Trouble::Network(Link { role: Role::Api, store: Store::Redis }, Weather::Silent, Duration::from_secs(3))),
+    ],
+    ..USUAL
+};
+
+/// The form for CI: every fault once, small load, nothing timed, so that it holds on two slow cores.
+pub(crate) const SHORT: Scenario = Scenario {
+    name: "short",
+    purpose: "every fault once under a small load",
+    load: Shape { rate: 40, long_percent: 15, time: Duration::from_secs(12), ..USUAL.load },
+    processes: Processes { apis: 1, workers: 2, schedulers: 1 },
+    kills: Some(Kills { of: None, every: Duration::from_secs(3) }),
+    troubles: &[
+        (1, Trouble::Flush),
+        (1, Trouble::Away(Store::Redis, REDIS_AWAY)),
+        (1, Trouble::Away(Store::Postgres, Duration::from_secs(2))),
+    ],
+    ..USUAL
+};
+
+/// CI runs one schedule: with this seed, a worker is among the killed.
+pub(crate) const SHORT_SEED: u64 = 1;
+
+/// Each of the points of `crates/queue-core/src/sabotage/points.txt` kills the first process that comes by often enough.
+pub(super) const CRASH_POINTS: Scenario = Scenario {
+    name: "crash-points",
+    purpose: "a crash before and after each commit, push, ack and bump, each once",
+    load: Shape { rate: 60, long_percent: 5, time: Duration::from_secs(60), ..USUAL.load },
+    // Something has to be reaped and reconciled, or nobody comes by.
+    kills: Some(Kills { of: Some(Role::Worker), every: Duration::from_secs(20) }),
+    troubles: &[(1, Trouble::Flush)],
+    sabotage: Some("crash"),
+    demands: Demands {
+        crash_points: include_str!("../../../../crates/queue-core/src/sabotage/points.txt"),
+        ..NOTHING_MORE
+    },
+    ..USUAL
+};
+
+/// A planted bug, and the load and fault under which the suite must find it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mutant {
+    /// Its name for the binary.
+    pub(crate) name: &'static str,
+    /// Where it is found.
+    pub(crate) scenario: Scenario,
+}
+
+/// Small, since it has to be over within a minute.
+const FOR_MUTANTS: Scenario = Scenario {
+    load: Shape { rate: 40, long_percent: 15, time: Duration::from_secs(12), ..USUAL.load },
+    processes: Processes { apis: 1, workers: 2, schedulers: 1 },
+    drain: Duration::from_secs(20),
+    ..USUAL
+};
+
+/// Long enough for a session to end, and for others to take over.
+const STANDS_STILL: Duration = Duration::from_secs(18);
+
+const API_LOSES_REDIS: (usize, Trouble) =
+    (3, Trouble::Network(Link { role: Role::Api, store: Store::Redis }, Weather::Reset, Duration::from_secs(1)));
+
+pub(crate) const MUTANTS: &[Mutant] = &[
+    Mutant {
+        name: "answer-before-commit",
+        scenario: Scenario {
+            name: "answer-before-commit",
+            purpose: "a 202 before the commit",
+            troubles: &[(1, Trouble::Away(Store::Postgres, Duration::from_secs(3)))],
+            sabotage: Some("answer-before-commit"),
+            ..FOR_MUTANTS
+        },
+    },
+    Mutant {
+        name: "no-reconciler",
+        scenario: Scenario {
+            name: "no-reconciler",
+            purpose: "nobody looks for what the dispatcher does not know",
+            troubles: &[API_LOSES_REDIS],
+            sabotage: Some("no-reconciler"),
+            ..FOR_MUTANTS
+        },
+    },
+    Mutant {
+        name: "settle-at-any-epoch",
+        scenario: Scenario {
+            name: "settle-at-any-epoch",
+            purpose: "a settle asks for no epoch and no state",
+            load: Shape { time: Duration::from_secs(26), ..FOR_MUTANTS.load },
+            troubles: &[(1, Trouble::Zombies(1, STANDS_STILL))],
+            sabotage: Some("settle-at-any-epoch"),
+            ..FOR_MUTANTS
+        },
+    },
+    Mutant {
+        name: "reconcile-without-bump",
+        scenario: Scenario {
+            name: "reconcile-without-bump",
+            purpose: "what is handed on keeps its epoch",
+            load: Shape { time: Duration::from_secs(26), ..FOR_MUTANTS.load },
+            troubles: &[(1, Trouble::ForgottenZombies(1, STANDS_STILL))],
+            sabotage: Some("reconcile-without-bump"),
+            ..FOR_MUTANTS
+        },
+    },
+];

@@ -1,0 +1,102 @@
+//! Processes that die, stand still, and are asked the same thing by many.
+
+use std::time::Duration;
+
+use super::super::scenario::{Demands, Kills, NOTHING_MORE, Processes, Scenario, Shape, Trouble, USUAL};
+use crate::cluster::Role;
+
+/// 20 kills in a minute.
+const KILL_EVERY: Duration = Duration::from_millis(2_900);
+
+pub(super) const WORKERS_DIE: Scenario = Scenario {
+    name: "F1",
+    purpose: "a worker dies, again and again",
+    kills: Some(Kills { of: Some(Role::Worker), every: KILL_EVERY }),
+    demands: Demands { restart_within: Some(Duration::from_secs(15)), ..NOTHING_MORE },
+    ..USUAL
+};
+
+pub(super) const APIS_DIE: Scenario = Scenario {
+    name: "F2",
+    purpose: "an API process dies in the middle of requests, again and again",
+    kills: Some(Kills { of: Some(Role::Api), every: KILL_EVERY }),
+    demands: Demands { ready_within: Some(Duration::from_secs(2)), no_attempt_fenced: true, ..NOTHING_MORE },
+    ..USUAL
+};
+
+pub(super) const SCHEDULERS_DIE: Scenario = Scenario {
+    name: "F3",
+    purpose: "a scheduler dies, again and again: no work waits for one of them",
+    kills: Some(Kills { of: Some(Role::Scheduler), every: KILL_EVERY }),
+    demands: Demands { starts_within: Some(Duration::from_secs(10)), no_attempt_fenced: true, ..NOTHING_MORE },
+    ..USUAL
+};
+
+/// Five times ten of fourteen workers.
+pub(super) const ZOMBIES: Scenario = Scenario {
+    name: "F15",
+    purpose: "workers stand still for longer than their leases, and go on as if nothing had happened",
+    load: Shape { rate: 100, long_percent: 10, time: Duration::from_secs(300), ..USUAL.load },
+    processes: Processes { apis: 1, workers: 14, schedulers: 2 },
+    troubles: &[(5, Trouble::Zombies(10, Duration::from_secs(45)))],
+    demands: Demands { taken_over: 50, ..NOTHING_MORE },
+    ..USUAL
+};
+
+/// 1,000 keys in a minute.
+pub(super) const DUPLICATES: Scenario = Scenario {
+    name: "F21",
+    purpose: "fifty clients send each request at once and with one key, while API processes die",
+    load: Shape { rate: 17, copies: 50, ..USUAL.load },
+    kills: Some(Kills { of: Some(Role::Api), every: Duration::from_secs(5) }),
+    ..USUAL
+};
+
+const AHEAD: Scenario = Scenario {
+    name: "F14-worker-ahead",
+    purpose: "a worker's clock is three hours ahead",
+    load: Shape { time: Duration::from_secs(30), ..USUAL.load },
+    clock: Some((Role::Worker, THREE_HOURS_S)),
+    demands: Demands { no_attempt_fenced: true, clocks_differ: true, ..NOTHING_MORE },
+    ..USUAL
+};
+
+const THREE_HOURS_S: i64 = 3 * 3_600;
+
+pub(super) const WRONG_CLOCKS: &[Scenario] = &[
+    AHEAD,
+    Scenario {
+        name: "F14-worker-behind",
+        purpose: "a worker's clock is three hours behind",
+        clock: Some((Role::Worker, -THREE_HOURS_S)),
+        ..AHEAD
+    },
+    Scenario {
+        name: "F14-scheduler-ahead",
+        purpose: "a scheduler's clock is three hours ahead",
+        clock: Some((Role::Scheduler, THREE_HOURS_S)),
+        ..AHEAD
+    },
+    Scenario {
+        name: "F14-scheduler-behind",
+        purpose: "a scheduler's clock is three hours behind",
+        clock: Some((Role::Scheduler, -THREE_HOURS_S)),
+        ..AHEAD
+    },
+];
+
+pub(super) const POISON: Scenario = Scenario {
+    name: "F18",
+    purpose: "some jobs end whatever process runs them, others panic",
+    load: Shape { killers: 5, ..USUAL.load },
+    ..USUAL
+};
+
+pub(super) const HERD: Scenario = Scenario {
+    name: "F20",
+    purpose: "two thousand clients in one moment, and a hundred thousand jobs that become due in one",
+    load: Shape { rate: 100, backlog: 100_000, backlog_due: Some(Duration::from_secs(60)), herd: 2_000, ..USUAL.load },
+    demands: Demands { herd_within: Some(Duration::from_secs(1)), ..NOTHING_MORE },
+    drain: Duration::from_secs(600),
+    ..USUAL
+};

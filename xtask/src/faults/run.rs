@@ -1,0 +1,203 @@
+//! One scenario, from empty servers to its report.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use testkit::{MockProvider, PostgresServer, RedisServer};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    check::{self, Evidence, Report},
+    fleet::{Fleet, Surroundings},
+    history::{self, Clock, InjectorEvent, Writer},
+    inject::{self, Victims},
+    links::Links,
+    load::Load,
+    plan,
+    scenario::{Persistence, Scenario, Trouble},
+    tables::{self, Tables},
+    witness::Witness,
+};
+use crate::{bars, cluster::Role};
+
+/// Longest wait until every process is ready for the first time.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// Time between two looks at something that is waited for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// What workers count when they are told that a job has moved on without them.
+const FENCED: &str = "longshore_settle_rejected_total";
+
+/// What decides a run.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// Lengths of the load.
+    pub(crate) lengths: u32,
+    /// Decides load and faults.
+    pub(crate) seed: u64,
+    /// What is run.
+    pub(crate) binary: PathBuf,
+    /// For the histories.
+    pub(crate) folder: PathBuf,
+}
+
+/// Runs a scenario until it ends or a signal comes. Servers and processes end with it either way: each is killed when
+/// its owner is dropped.
+pub(crate) fn scenario(scenario: &Scenario, settings: &Settings) -> Result<Report> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        tokio::select! {
+            done = one(scenario, settings) => done,
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+        }
+    })
+}
+
+/// Judges what a folder holds.
+pub(crate) fn judge(folder: &Path, scenario: &Scenario) -> Result<Report> {
+    let evidence = Evidence::read(folder, Tables::kept(folder)?)?;
+    Ok(check::check(&evidence, scenario.demands))
+}
+
+async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
+    let Settings { lengths, seed, binary, folder } = settings;
+    let steps = plan::schedule(scenario, *lengths, *seed);
+    let time = scenario.load.time * *lengths;
+    println!("\n{}: {}", scenario.name, scenario.purpose);
+    println!("  {} jobs/s for {} s, seed {seed}", scenario.load.rate, time.as_secs());
+    let clock = Clock::start();
+    let witness = Witness::new(Writer::open(folder, history::PROVIDER, clock)?);
+    let provider = MockProvider::start_directed(witness.clone()).await;
+    let options = redis_options(scenario);
+    let (redis, postgres, journal) = tokio::task::spawn_blocking(move || {
+        let postgres = PostgresServer::start();
+        let url = postgres.database();
+        (RedisServer::start_with(&options), postgres, url)
+    })
+    .await?;
+    let database = journal.rsplit('/').next().unwrap_or_default().to_owned();
+    let links = Arc::new(Links::start(scenario, redis.port(), postgres.port()).await?);
+    let around = Surroundings {
+        binary: binary.clone(),
+        folder: folder.clone(),
+        journal,
+        dispatcher: redis.url(),
+        provider: provider.url(),
+        links: links.clone(),
+        sabotage: scenario.sabotage,
+        clock: scenario.clock.map(|(role, seconds)| anyhow::Ok((role, bars::shifted(seconds)?))).transpose()?,
+    };
+    let fleet = Fleet::start(around, scenario.processes)?;
+    let urls = |role| fleet.urls(role);
+    let (apis, workers) = (urls(Role::Api), urls(Role::Worker));
+    let all = [urls(Role::Scheduler), workers.clone(), apis.clone()].concat();
+    fleet.names().iter().enumerate().for_each(|(number, name)| println!("  process {number}: {name}"));
+    steps.iter().for_each(|step| println!("  {step}"));
+    let victims = Victims {
+        fleet: Arc::new(Mutex::new(fleet)),
+        redis: Arc::new(Mutex::new(redis)),
+        postgres: Arc::new(postgres),
+        database: database.clone(),
+        links,
+        history: Arc::new(Writer::open(folder, history::INJECTOR, clock)?),
+    };
+    let clients = Arc::new(Writer::open(folder, history::CLIENTS, clock)?);
+    let load = Load { urls: apis, shape: scenario.load, time, seed: *seed, history: clients };
+    let work = async {
+        until_ready(&all).await?;
+        disturb(load.fill().await?, steps, &victims, scenario.drain).await?;
+        let fenced = counted(&workers, FENCED).await;
+        victims.history.note(InjectorEvent::Counted { metric: FENCED.to_owned(), count: fenced })?;
+        let count = victims.redis_keys()?;
+        victims.history.note(InjectorEvent::Counted { metric: history::REDIS_KEYS.to_owned(), count })
+    };
+    tokio::select! {
+        supervised = inject::supervise(victims.clone()) => supervised?,
+        done = work => done?,
+    }
+    ensure!(!witness.is_broken(), "the provider's history could not be written");
+    let (postgres, kept) = (victims.postgres.clone(), folder.clone());
+    tokio::task::spawn_blocking(move || Tables::read(&postgres, &database, &kept)).await??;
+    judge(folder, scenario)
+}
+
+fn redis_options(scenario: &Scenario) -> Vec<&'static str> {
+    let mut options = match scenario.redis {
+        Persistence::Nothing => vec![],
+        Persistence::EverySecond => vec!["--appendonly", "yes", "--appendfsync", "everysec"],
+        Persistence::Always => vec!["--appendonly", "yes", "--appendfsync", "always"],
+    };
+    if scenario.troubles.iter().any(|(_, trouble)| *trouble == Trouble::Reload) {
+        options.extend(["--enable-debug-command", "local"]);
+    }
+    options
+}
+
+/// Load and faults at once, then rest.
+async fn disturb(load: Load, steps: Vec<plan::Step>, victims: &Victims, drain: Duration) -> Result<()> {
+    let (began, time) = (Instant::now(), load.time);
+    // Ends with this function, whatever happens.
+    let mut clients = JoinSet::new();
+    clients.spawn(load.run());
+    inject::inject(victims.clone(), steps, began).await?;
+    tokio::time::sleep_until(began + time).await;
+    let history = victims.history.clone();
+    let live = || {
+        let (postgres, database) = (victims.postgres.clone(), victims.database.clone());
+        async move { tokio::task::spawn_blocking(move || tables::live(&postgres, &database)).await? }
+    };
+    let rest = async {
+        while let Some(answered) = clients.join_next().await {
+            answered??;
+        }
+        while live().await? > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok::<_, anyhow::Error>(())
+    };
+    history.note(InjectorEvent::FaultsEnded)?;
+    let live = match tokio::time::timeout(drain, rest).await {
+        Ok(done) => {
+            done?;
+            0
+        }
+        Err(_) => live().await?,
+    };
+    history.note(InjectorEvent::Drained { live })
+}
+
+/// Waits until every process says that it is ready.
+async fn until_ready(urls: &[String]) -> Result<()> {
+    let http = reqwest::Client::new();
+    let ready = async {
+        for url in urls {
+            let probe =
+                || async { http.get(format!("{url}/readyz")).send().await.is_ok_and(|a| a.status().is_success()) };
+            while !probe().await {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        }
+    };
+    tokio::time::timeout(READY_MAX, ready).await.context("the processes do not become ready; see their logs")
+}
+
+/// What a metric of all these processes comes to; one that does not answer counts nothing.
+async fn counted(urls: &[String], metric: &str) -> u64 {
+    let mut sum = 0.0;
+    for url in urls {
+        let Ok(page) = reqwest::get(format!("{url}/metrics")).await else { continue };
+        let text = page.text().await.unwrap_or_default();
+        let lines = text.lines().filter(|line| line.starts_with(metric));
+        sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    sum as u64
+}
