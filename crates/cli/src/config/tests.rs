@@ -131,7 +131,7 @@ fn backups_want_a_place_and_two_who_can_open_them() {
 }
 
 /// A line of the example with its key switched on: `# key = value` and `# [table]`, not prose.
-fn uncommented(line: &str) -> String {
+pub(super) fn uncommented(line: &str) -> String {
     let Some(rest) = line.strip_prefix("# ") else { return line.to_owned() };
     let is_key = rest.split_once(" = ").is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
     let is_table = rest.starts_with('[') && rest.ends_with(']') && !rest.contains(' ');

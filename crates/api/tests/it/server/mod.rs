@@ -1,7 +1,7 @@
 //! A real server on a port of its own, over real stores in a temporary folder, and a hand that works like a worker.
 #![allow(unreachable_pub)] // the binary exports nothing
 
-mod contract;
+pub mod contract;
 pub mod gate;
 pub mod people;
 pub mod stream;

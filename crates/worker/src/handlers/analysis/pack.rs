@@ -220,6 +220,8 @@ impl<'de> Visitor<'de> for Members<'_> {
 const MEMBERS_MAX: usize = 1_000;
 
 #[cfg(test)]
+mod bad_input;
+#[cfg(test)]
 mod tests {
     use serde_json::json;
 

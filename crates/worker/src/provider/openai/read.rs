@@ -197,3 +197,6 @@ pub(super) async fn up_to(mut response: Response, limit: usize, patience: Durati
     body.truncate(limit);
     body
 }
+
+#[cfg(test)]
+mod bad_input;
