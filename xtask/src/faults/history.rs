@@ -47,6 +47,8 @@ pub(crate) struct Wish {
     pub(crate) ms: u64,
     /// Earliest start, in milliseconds since the Unix epoch.
     pub(crate) run_at_ms: Option<i64>,
+    /// It is cancelled so many milliseconds after it was accepted, if it has not ended by then.
+    pub(crate) cancel_after_ms: Option<u64>,
 }
 
 /// The kinds of work in the load.
@@ -115,6 +117,13 @@ pub(crate) enum ClientEvent {
         copy: u64,
         /// The jobs' ids.
         ids: Vec<String>,
+    },
+    /// Whoever cancelled the job of a request was told who was first.
+    Cancelled {
+        /// Its number.
+        request: u64,
+        /// Whether it was the cancel, and not the job's end.
+        won: bool,
     },
     /// An answer that nothing in the load deserves.
     Refused {

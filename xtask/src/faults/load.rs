@@ -26,6 +26,8 @@ const BULK: (u64, u64) = (100, 20);
 /// Tenants.
 const TENANTS: u64 = 5;
 
+/// Longest time after a job's work at which it is cancelled: about what it takes to be claimed and settled.
+const RACE_MS: u64 = 60;
 /// What the marks of the herd's jobs begin with.
 pub(super) const HERD: &str = "herd";
 /// Jobs in each request of the backlog.
@@ -62,6 +64,7 @@ impl Load {
                 work: Work::Probe,
                 ms: BACKLOG_MS,
                 run_at_ms: due,
+                cancel_after_ms: None,
             };
             let jobs: Vec<Wish> = (0..BACKLOG_BULK.min(total - from)).map(job).collect();
             let request = from / BACKLOG_BULK;
@@ -94,7 +97,10 @@ impl Load {
             let due = began + Duration::from_secs_f64(submitted as f64 / load.shape.rate as f64);
             tokio::time::sleep_until(due).await;
             let job = |more| wish(submitted + more, &load.shape, total, &mut rng);
-            let jobs: Vec<Wish> = (0..count).map(job).collect();
+            let mut jobs: Vec<Wish> = (0..count).map(job).collect();
+            if load.shape.races && count == 1 {
+                jobs = jobs.into_iter().map(|job| race(job, &mut rng)).collect();
+            }
             load.history.note(ClientEvent::Due { request: first + request, jobs: jobs.clone() })?;
             let jobs = Arc::new(jobs);
             for copy in 0..load.shape.copies {
@@ -148,7 +154,13 @@ fn wish(number: u64, shape: &Shape, total: u64, rng: &mut StdRng) -> Wish {
         work,
         ms,
         run_at_ms: later.then(|| wall_ms() + rng.random_range(500..5_000)),
+        cancel_after_ms: None,
     }
+}
+
+/// A job that ends when it is cancelled, or a little before or after.
+fn race(wish: Wish, rng: &mut StdRng) -> Wish {
+    Wish { work: Work::Probe, run_at_ms: None, cancel_after_ms: Some(rng.random_range(0..wish.ms + RACE_MS)), ..wish }
 }
 
 /// Killers and panics are spread evenly over the load, and never next to each other.
@@ -210,12 +222,30 @@ impl Shared {
             let answer = self.ask(api, path, request, text.clone(), jobs.len()).await;
             drop(permit);
             match answer {
-                Answer::Accepted(ids) => return history.note(ClientEvent::Accepted { request, copy, ids }),
+                Answer::Accepted(ids) => {
+                    history.note(ClientEvent::Accepted { request, copy, ids: ids.clone() })?;
+                    return self.race(request, &jobs, &ids, &mut rng).await;
+                }
                 Answer::Refused(why) => return history.note(ClientEvent::Refused { request, copy, why }),
                 Answer::Again(why) => history.note(ClientEvent::ComeAgain { request, copy, why })?,
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
         }
+    }
+
+    /// Cancels the job of a request, if that is its wish; where nobody answers, nobody knows who was first.
+    async fn race(&self, request: u64, jobs: &[Wish], ids: &[String], rng: &mut StdRng) -> Result<()> {
+        let ([Wish { cancel_after_ms: Some(after_ms), .. }], [id]) = (jobs, ids) else { return Ok(()) };
+        tokio::time::sleep(Duration::from_millis(*after_ms)).await;
+        let api = rng.random_range(0..self.load.urls.len());
+        let url = format!("{}/v1/jobs/{id}/cancel", self.load.urls[api]);
+        let Ok(answer) = self.http.post(url).bearer_auth(KEY).send().await else { return Ok(()) };
+        let won = match answer.status().as_u16() {
+            200 | 202 => true,
+            409 => false,
+            _ => return Ok(()),
+        };
+        self.load.history.note(ClientEvent::Cancelled { request, won })
     }
 
     async fn ask(&self, api: usize, path: &str, request: u64, text: String, jobs: usize) -> Answer {

@@ -13,6 +13,7 @@ mod links;
 mod load;
 mod mutants;
 mod plan;
+mod power;
 mod publish;
 mod run;
 mod scenario;
@@ -30,6 +31,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::{
     catalogue::{FAULTS, Fault, Proof, SHORT, SHORT_SEED},
     check::Report,
+    power::Found,
     run::Settings,
     scenario::Scenario,
 };
@@ -72,21 +74,86 @@ pub(crate) struct Arguments {
     judge: Option<PathBuf>,
 }
 
-/// What a scenario came to.
+/// Something that is run for a fault.
+#[derive(Clone, Copy)]
+struct Trial {
+    fault: &'static str,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    Scenario(&'static Scenario),
+    PowerLoss,
+}
+
+impl Trial {
+    fn name(self) -> &'static str {
+        match self.what {
+            What::Scenario(scenario) => scenario.name,
+            What::PowerLoss => self.fault,
+        }
+    }
+
+    fn is_sabotage(self) -> bool {
+        matches!(self.what, What::Scenario(Scenario { sabotage: Some(_), .. }))
+    }
+
+    fn run(self, lengths: u32, seed: u64, binary: &Path) -> Result<Outcome> {
+        let folder = root().join(format!("target/faults/{}-{seed}-{}", self.name(), std::process::id()));
+        fs::create_dir_all(&folder)?;
+        let settings = Settings { lengths, seed, binary: binary.to_owned(), folder };
+        let outcome = match self.what {
+            What::Scenario(scenario) => run::scenario(scenario, &settings)
+                .map(|report| Outcome::of_scenario(self, scenario, &settings, &report)),
+            What::PowerLoss => power::measure(&settings).map(|found| Outcome::of_images(self, &settings, &found)),
+        };
+        outcome.with_context(|| format!("{}; the histories are in {}", self.name(), settings.folder.display()))
+    }
+}
+
+/// What it came to.
 struct Outcome {
-    /// The fault that it shows.
-    id: &'static str,
-    scenario: &'static Scenario,
+    trial: Trial,
     seed: u64,
-    report: Report,
+    /// Jobs that were accepted.
+    jobs: usize,
+    /// Faults that were done.
+    faults: usize,
+    violations: usize,
+    /// Its figures, in one line.
+    figure: String,
     histories: PathBuf,
+}
+
+impl Outcome {
+    /// Prints it, too.
+    fn of_scenario(trial: Trial, scenario: &Scenario, settings: &Settings, report: &Report) -> Self {
+        verdict::print(scenario.name, report);
+        let (seed, histories) = (settings.seed, settings.folder.clone());
+        let (jobs, faults, violations) = (report.accepted, report.faults(), report.violations.len());
+        let figure = verdict::in_short(scenario.demands, report);
+        Self { trial, seed, jobs, faults, violations, figure, histories }
+    }
+
+    /// Likewise.
+    fn of_images(trial: Trial, settings: &Settings, found: &Found) -> Self {
+        let (seed, histories, figure) = (settings.seed, settings.folder.clone(), found.in_short());
+        println!("\n{}: {figure}", trial.name());
+        let violations = found.violations();
+        violations.iter().for_each(|violation| println!("  {violation}"));
+        let (jobs, faults, violations) = (found.accepted, Found::IMAGES, violations.len());
+        Self { trial, seed, jobs, faults, violations, figure, histories }
+    }
 }
 
 /// The short form, with the debug build that `cargo test` has just made.
 pub(crate) fn run_short() -> Result<()> {
     let binary = binary(&root(), true)?;
-    finish(vec![run_one("short", &SHORT, 1, SHORT_SEED, &binary)?], false)
+    finish(&[SHORT_TRIAL.run(1, SHORT_SEED, &binary)?], false)
 }
+
+const SHORT_TRIAL: Trial = Trial { fault: "short", what: What::Scenario(&SHORT) };
 
 /// Runs the suite and fails if a promise is broken.
 pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
@@ -101,22 +168,32 @@ pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
     }
     let chosen = choose(&arguments.only)?;
     if let Some(folder) = &arguments.judge {
-        let [(id, scenario)] = chosen[..] else { bail!("the histories of which scenario? `--only` names several") };
-        let (report, histories) = (run::judge(folder, scenario)?, folder.clone());
-        return conclude(&[Outcome { id, scenario, seed: 0, report, histories }]);
+        return judge(&chosen, folder);
     }
     let binary = match &arguments.binary {
-        Some(file) => file.clone(),
-        None => build(arguments.debug, chosen.iter().any(|(_, scenario)| scenario.sabotage.is_some()))?,
+        Some(file) => file.canonicalize().with_context(|| format!("{}", file.display()))?,
+        None => build(arguments.debug, chosen.iter().any(|trial| trial.is_sabotage()))?,
     };
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
-    let one =
-        |(id, scenario): (&'static str, &'static Scenario)| run_one(id, scenario, arguments.minutes, seed, &binary);
-    let outcomes = chosen.into_iter().map(one).collect::<Result<Vec<Outcome>>>()?;
+    let mut outcomes = Vec::new();
+    for trial in chosen {
+        outcomes.push(trial.run(arguments.minutes, seed, &binary)?);
+    }
     if arguments.publish {
         publish::write(&outcomes)?;
     }
-    finish(outcomes, arguments.keep)
+    finish(&outcomes, arguments.keep)
+}
+
+/// What the histories of an earlier run say by what is demanded now.
+fn judge(chosen: &[Trial], folder: &Path) -> Result<()> {
+    let [Trial { what: What::Scenario(scenario), .. }] = chosen else {
+        bail!("the histories of which scenario? `--only` does not name one")
+    };
+    let report = run::judge(folder, scenario)?;
+    verdict::print(scenario.name, &report);
+    ensure!(report.violations.is_empty(), "{} violations", report.violations.len());
+    Ok(())
 }
 
 /// The binary, built; one that can be sabotaged is no release.
@@ -130,62 +207,46 @@ fn build(debug: bool, sabotage: bool) -> Result<PathBuf> {
     binary(&root(), debug)
 }
 
-fn run_one(id: &'static str, scenario: &'static Scenario, lengths: u32, seed: u64, binary: &Path) -> Result<Outcome> {
-    let folder = root().join(format!("target/faults/{}-{seed}-{}", scenario.name, std::process::id()));
-    fs::create_dir_all(&folder)?;
-    let settings = Settings { lengths, seed, binary: binary.to_owned(), folder };
-    let report = run::scenario(scenario, &settings)
-        .with_context(|| format!("{}; the histories are in {}", scenario.name, settings.folder.display()))?;
-    verdict::print(scenario.name, &report);
-    Ok(Outcome { id, scenario, seed, report, histories: settings.folder })
-}
-
 /// Keeps the histories of broken promises, and fails with them.
-fn finish(outcomes: Vec<Outcome>, keep: bool) -> Result<()> {
-    for Outcome { report, histories, .. } in &outcomes {
-        if report.violations.is_empty() && !keep {
+fn finish(outcomes: &[Outcome], keep: bool) -> Result<()> {
+    for Outcome { violations, histories, .. } in outcomes {
+        if *violations == 0 && !keep {
             fs::remove_dir_all(histories)?;
         } else {
             println!("kept: {}", histories.display());
         }
     }
-    fail_if_broken(&outcomes)
-}
-
-/// Prints the tables; an error if a promise is broken.
-fn conclude(outcomes: &[Outcome]) -> Result<()> {
-    outcomes.iter().for_each(|outcome| verdict::print(outcome.scenario.name, &outcome.report));
-    fail_if_broken(outcomes)
-}
-
-fn fail_if_broken(outcomes: &[Outcome]) -> Result<()> {
-    let violations: usize = outcomes.iter().map(|outcome| outcome.report.violations.len()).sum();
+    let violations: usize = outcomes.iter().map(|outcome| outcome.violations).sum();
     ensure!(violations == 0, "{violations} violations");
     Ok(())
 }
 
-/// The scenarios that are wanted, each with its fault: a name is that of a fault or of one of its scenarios.
-fn choose(only: &[String]) -> Result<Vec<(&'static str, &'static Scenario)>> {
+/// What is wanted: a name is that of a fault or of one of its scenarios.
+fn choose(only: &[String]) -> Result<Vec<Trial>> {
     let here = |fault: &'static Fault| match fault.proof {
-        Proof::Here(scenarios) => scenarios.iter().map(|scenario| (fault.id, scenario)).collect(),
+        Proof::Here(scenarios) => {
+            let of = |scenario| Trial { fault: fault.id, what: What::Scenario(scenario) };
+            scenarios.iter().map(of).collect()
+        }
+        Proof::PowerLoss => vec![Trial { fault: fault.id, what: What::PowerLoss }],
         _ => vec![],
     };
-    let all: Vec<_> = FAULTS.iter().flat_map(here).chain([("short", &SHORT)]).collect();
+    let all: Vec<Trial> = FAULTS.iter().flat_map(here).collect();
     if only.is_empty() {
-        let usual = |(_, scenario): &(_, &Scenario)| scenario.name != SHORT.name && scenario.sabotage.is_none();
-        return Ok(all.into_iter().filter(usual).collect());
+        return Ok(all.into_iter().filter(|trial| !trial.is_sabotage()).collect());
     }
     let mut chosen = Vec::new();
     for name in only {
-        let named: Vec<_> = all.iter().filter(|(id, scenario)| id == name || scenario.name == name).copied().collect();
-        if named.is_empty() {
+        let before = chosen.len();
+        let is_named = |trial: &&Trial| trial.fault == name || trial.name() == name;
+        chosen.extend(all.iter().chain([&SHORT_TRIAL]).filter(is_named).copied());
+        if chosen.len() == before {
             match FAULTS.iter().find(|fault| fault.id == name).map(|fault| fault.proof) {
                 Some(Proof::Elsewhere(how)) => bail!("{name} is proved elsewhere: {how}"),
                 Some(Proof::Open(why)) => bail!("{name} is not proved yet: {why}"),
                 _ => bail!("there is no fault `{name}`; --list shows them"),
             }
         }
-        chosen.extend(named);
     }
     Ok(chosen)
 }
@@ -197,6 +258,7 @@ fn list() -> Result<()> {
                 let names: Vec<&str> = scenarios.iter().map(|scenario| scenario.name).collect();
                 format!("here: {}", names.join(", "))
             }
+            Proof::PowerLoss => "here: images of its disk".to_owned(),
             Proof::Elsewhere(how) => format!("elsewhere: {how}"),
             Proof::Open(why) => format!("open: {why}"),
         };

@@ -7,7 +7,6 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Outcome,
     catalogue::{FAULTS, Fault, Proof},
-    verdict,
 };
 use crate::root;
 
@@ -32,7 +31,7 @@ struct Run {
 pub(super) fn write(outcomes: &[Outcome]) -> Result<()> {
     let (text, mut runs) = read()?;
     for fault in FAULTS {
-        let mine: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.id == fault.id).collect();
+        let mine: Vec<&Outcome> = outcomes.iter().filter(|outcome| outcome.trial.fault == fault.id).collect();
         if !mine.is_empty() {
             runs.insert(fault.id.to_owned(), Run::of(&mine)?);
         }
@@ -96,8 +95,10 @@ fn render(runs: &BTreeMap<String, Run>) -> String {
 fn row(fault: &Fault, run: Option<&Run>) -> String {
     let Fault { id, what, target, proof } = fault;
     let (jobs, faults, figure, seen) = match (proof, run) {
-        (Proof::Here(_), Some(run)) => (grouped(run.jobs), grouped(run.faults), run.figure.clone(), run.seen.clone()),
-        (Proof::Here(_), None) => (String::new(), String::new(), NOT_RUN.to_owned(), String::new()),
+        (Proof::Here(_) | Proof::PowerLoss, Some(run)) => {
+            (grouped(run.jobs), grouped(run.faults), run.figure.clone(), run.seen.clone())
+        }
+        (Proof::Here(_) | Proof::PowerLoss, None) => (String::new(), String::new(), NOT_RUN.to_owned(), String::new()),
         (Proof::Elsewhere(how), _) => (String::new(), String::new(), format!("see {how}"), String::new()),
         (Proof::Open(why), _) => (String::new(), String::new(), format!("open: {why}"), String::new()),
     };
@@ -112,17 +113,18 @@ impl Run {
     /// What the scenarios of a fault came to.
     fn of(outcomes: &[&Outcome]) -> Result<Self> {
         let figure = |outcome: &&Outcome| {
-            let violations = outcome.report.violations.len();
-            let verdict =
-                if violations == 0 { String::new() } else { format!("**BROKEN: {violations} violations**, ") };
-            let name = if outcomes.len() > 1 { format!("{}: ", outcome.scenario.name) } else { String::new() };
-            format!("{name}{verdict}{}", verdict::in_short(outcome.scenario.demands, &outcome.report))
+            let verdict = match outcome.violations {
+                0 => String::new(),
+                count => format!("**BROKEN: {count} violations**, "),
+            };
+            let name = if outcomes.len() > 1 { format!("{}: ", outcome.trial.name()) } else { String::new() };
+            format!("{name}{verdict}{}", outcome.figure)
         };
         let figures: Vec<String> = outcomes.iter().map(figure).collect();
         let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(|outcome| of(outcome) as u64).sum();
         Ok(Self {
-            jobs: sum(|outcome| outcome.report.accepted),
-            faults: sum(|outcome| outcome.report.faults()),
+            jobs: sum(|outcome| outcome.jobs),
+            faults: sum(|outcome| outcome.faults),
             figure: figures.join("; "),
             seen: format!("{}, {}, {}", outcomes[0].seed, build()?, jiff::Timestamp::now().strftime("%Y-%m-%d")),
         })

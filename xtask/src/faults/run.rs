@@ -48,14 +48,18 @@ pub(crate) struct Settings {
     pub(crate) folder: PathBuf,
 }
 
-/// Runs a scenario until it ends or a signal comes. Servers and processes end with it either way: each is killed when
-/// its owner is dropped.
+/// Runs a scenario.
 pub(crate) fn scenario(scenario: &Scenario, settings: &Settings) -> Result<Report> {
+    until_told(one(scenario, settings))
+}
+
+/// Until it ends or a signal comes. Servers and processes end with it either way: each is killed when its owner is dropped.
+pub(crate) fn until_told<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::select! {
-            done = one(scenario, settings) => done,
+            done = work => done,
             _ = interrupt.recv() => bail!("interrupted"),
             _ = terminate.recv() => bail!("terminated"),
         }
@@ -176,7 +180,7 @@ async fn disturb(load: Load, steps: Vec<plan::Step>, victims: &Victims, drain: D
 }
 
 /// Waits until every process says that it is ready.
-async fn until_ready(urls: &[String]) -> Result<()> {
+pub(crate) async fn until_ready(urls: &[String]) -> Result<()> {
     let http = reqwest::Client::new();
     let ready = async {
         for url in urls {

@@ -53,6 +53,8 @@ pub(crate) struct Shape {
     pub(crate) backlog_due: Option<Duration>,
     /// Jobs whose handlers end their process, spread over the load; as many others panic once.
     pub(crate) killers: u64,
+    /// Whether every job is a short probe that is cancelled at about the moment at which it ends.
+    pub(crate) races: bool,
     /// Clients that all come in one moment in the middle of the load, each with a job.
     pub(crate) herd: u64,
 }
@@ -189,6 +191,8 @@ pub(crate) struct Demands {
     pub(crate) herd_within: Option<Duration>,
     /// Times that a process with a wrong clock wrote down are not compared with others.
     pub(crate) clocks_differ: bool,
+    /// Fewest races between a job's end and its cancel, of which each side must win a hundredth.
+    pub(crate) races: usize,
     /// Points at each of which a process must have crashed: a line each, the name before the first space.
     pub(crate) crash_points: &'static str,
 }
@@ -205,6 +209,7 @@ pub(crate) const USUAL: Scenario = Scenario {
         backlog: 0,
         backlog_due: None,
         killers: 0,
+        races: false,
         herd: 0,
     },
     processes: Processes { apis: 2, workers: 3, schedulers: 2 },
@@ -230,5 +235,6 @@ pub(crate) const NOTHING_MORE: Demands = Demands {
     grows_mib: None,
     herd_within: None,
     clocks_differ: false,
+    races: 0,
     crash_points: "",
 };

@@ -44,6 +44,8 @@ pub(crate) struct Job {
 pub(crate) const LIVE: i64 = 0;
 /// `standing` of a job that succeeded.
 pub(crate) const SUCCEEDED: i64 = 1;
+/// `standing` of a cancelled job.
+pub(crate) const CANCELLED: i64 = 3;
 /// `standing` of a dead letter.
 pub(crate) const DEAD: i64 = 2;
 

@@ -50,6 +50,9 @@ pub(crate) fn in_short(demands: Demands, report: &Report) -> String {
     say(demands.herd_within.is_some(), format!("202 within {} (p99) in the herd", time(report.herd_p99)));
     let (died, convicted) = (report.ended_by_jobs, report.convicted);
     say(died > 0, format!("{died} workers ended by jobs, {convicted} others convicted"));
+    let (cancels, ends) = report.races;
+    let contradictions = report.count(Rule::Race);
+    say(demands.races > 0, format!("{contradictions} contradictions, {cancels} cancelled and {ends} ended"));
     let (grown, keys) = (report.growth_kib / 1024, report.redis_keys);
     say(demands.grows_mib.is_some(), format!("grown by at most {grown} MiB, {keys} keys left in Redis"));
     say(!report.crash_points.is_empty(), format!("{} crash points met", report.crash_points.len()));
@@ -105,6 +108,7 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("most that a process grew", format!("{} MiB", report.growth_kib / 1024)),
         ("workers ended by jobs", report.ended_by_jobs.to_string()),
         ("202 within (p99) in a herd", time(report.herd_p99)),
+        ("races won by the cancel, by the end", format!("{}, {}", report.races.0, report.races.1)),
         ("keys in Redis at the end", report.redis_keys.to_string()),
         ("drained after", seconds(report.drain)),
         ("verdict", verdict),

@@ -88,7 +88,14 @@ mod tests {
 
     #[test]
     fn a_prompt_is_read_as_it_was_written() {
-        let wish = Wish { mark: "j7".into(), tenant: "t".into(), work: Work::LlmFailsOnce, ms: 12, run_at_ms: None };
+        let wish = Wish {
+            mark: "j7".into(),
+            tenant: "t".into(),
+            work: Work::LlmFailsOnce,
+            ms: 12,
+            run_at_ms: None,
+            cancel_after_ms: None,
+        };
         let text = prompt(&wish);
         let read = Prompt::read(&text).unwrap();
         assert_eq!((read.mark, read.ms, read.fails_once), ("j7", 12, true));

@@ -30,6 +30,8 @@ pub(crate) struct Fault {
 pub(crate) enum Proof {
     /// By these scenarios, here.
     Here(&'static [Scenario]),
+    /// By images of the journal's disk. Wants root.
+    PowerLoss,
     /// By another command, which says what came of it; or by tests.
     Elsewhere(&'static str),
     /// Not yet, and why.
@@ -51,9 +53,9 @@ pub(crate) const FAULTS: &[Fault] = &[
             target: "the first call within 3 s (the rebuild alone: `cargo xtask bars --only rebuild`)", proof: Proof::Here(&[stores::REDIS_FORGETS]) },
     Fault { id: "F6", what: "Redis evicts keys; Redis has no memory left",
             target: "what was evicted is found by the sweep; without memory submits go on", proof: Proof::Here(&[stores::REDIS_HAS_NO_ROOM]) },
-    Fault { id: "F7", what: "power loss: crash images of Redis and Postgres",
-            target: "0 lost of 10 images; with `synchronous_commit=off` the same fails",
-            proof: Proof::Open("wants a file system of its own for each server") },
+    Fault { id: "F7", what: "power loss: images of Postgres' disk under load (Redis may forget all, see F4)",
+            target: "each job whose 202 came before an image is in it; with `synchronous_commit=off` some are not",
+            proof: Proof::PowerLoss },
     Fault { id: "F8", what: "Sentinel fails over, the old primary comes back",
             target: "no call for at most 15 s", proof: Proof::Elsewhere("tests of queue-core: `a_failover_is_followed` in dispatcher_redis.rs") },
     Fault { id: "F9", what: "`kill -9` of Postgres, back after 10 s",
@@ -87,8 +89,8 @@ pub(crate) const FAULTS: &[Fault] = &[
             target: "the ledger is the provider's own log", proof: Proof::Elsewhere("cargo xtask economics") },
     Fault { id: "F23", what: "a backup under load, restored elsewhere",
             target: "1 M jobs back within 5 minutes", proof: Proof::Elsewhere("cargo xtask bars --only backup") },
-    Fault { id: "F24", what: "10,000 races: cancel and settle",
-            target: "one winner, and both are told", proof: Proof::Open("the race program") },
+    Fault { id: "F24", what: "10,000 races between a job's end and its cancel",
+            target: "one winner, and whoever cancels is told which", proof: Proof::Here(&[processes::RACES]) },
     Fault { id: "F25", what: "everything at random for 30 minutes",
             target: "no process grows by more than 64 MiB", proof: Proof::Here(&[mixed::SOAK]) },
     Fault { id: "everything", what: "every process may die, Redis forgets, both stores go away",

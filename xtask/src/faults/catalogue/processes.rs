@@ -100,3 +100,11 @@ pub(super) const HERD: Scenario = Scenario {
     drain: Duration::from_secs(600),
     ..USUAL
 };
+
+pub(super) const RACES: Scenario = Scenario {
+    name: "F24",
+    purpose: "jobs are cancelled at about the moment at which they end",
+    load: Shape { long_percent: 0, races: true, ..USUAL.load },
+    demands: Demands { races: 10_000, ..NOTHING_MORE },
+    ..USUAL
+};

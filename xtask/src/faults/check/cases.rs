@@ -16,6 +16,8 @@ pub(super) struct Case<'a> {
     pub(super) wish: &'a Wish,
     /// The id that the client was told, if it was.
     pub(super) id: Option<&'a str>,
+    /// What whoever cancelled it was told.
+    pub(super) cancel_won: Option<bool>,
     /// Its rows: one, if all is well.
     pub(super) rows: Vec<&'a Job>,
     pub(super) attempts: Vec<&'a Attempt>,
@@ -130,13 +132,20 @@ fn wishes<'a>(evidence: &'a Evidence, report: &mut Report) -> Vec<Case<'a>> {
             report.violate(Rule::Identity, format!("request {request} was told of two jobs"));
         }
     }
+    let mut cancels = HashMap::new();
+    for line in &evidence.clients {
+        if let ClientEvent::Cancelled { request, won } = line.event {
+            cancels.insert(request, won);
+        }
+    }
     let mut all = Vec::new();
     for line in &evidence.clients {
         let ClientEvent::Due { request, jobs } = &line.event else { continue };
         for (at, wish) in jobs.iter().enumerate() {
             let id = ids.get(request).and_then(|ids| ids.get(at)).map(String::as_str);
             let (rows, attempts, calls) = (vec![], vec![], vec![]);
-            all.push(Case { wish, id, rows, attempts, calls, charges: 0, billed: 0, maybe: 0 });
+            let cancel_won = cancels.get(request).copied();
+            all.push(Case { wish, id, cancel_won, rows, attempts, calls, charges: 0, billed: 0, maybe: 0 });
         }
     }
     all

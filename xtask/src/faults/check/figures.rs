@@ -111,6 +111,11 @@ pub(super) fn demand(demands: Demands, report: &mut Report) {
         let seen = format!("a process grew by {} MiB, not by at most {limit}", report.growth_kib / 1024);
         report.violate(Rule::Grown, seen);
     }
+    let (cancels, ends) = report.races;
+    if cancels + ends < demands.races || cancels.min(ends) < demands.races / 100 {
+        let seen = format!("{cancels} races were won by the cancel and {ends} by the end: the run shows nothing");
+        report.violate(Rule::Witness, seen);
+    }
     for point in demands.crash_points.lines().filter_map(|line| line.split(' ').next()) {
         if !report.crash_points.contains(point) {
             report.violate(Rule::Witness, format!("nobody crashed at {point}: the run shows nothing of it"));

@@ -78,6 +78,8 @@ pub(crate) enum Rule {
     Fenced,
     /// A job of a killed worker came back too late.
     SlowRestart,
+    /// A job that stands otherwise than whoever cancelled it was told.
+    Race,
     /// A process took more memory than it may.
     Grown,
     /// Something took longer than it may.
@@ -157,6 +159,8 @@ pub(crate) struct Report {
     pub(crate) ended_by_jobs: usize,
     /// From the sending of a request of the herd to its 202, 99th percentile.
     pub(crate) herd_p99: Option<Duration>,
+    /// Races between a job's end and its cancel: won by the cancel, and by the end.
+    pub(crate) races: (usize, usize),
     /// Keys in Redis when nothing was live any more.
     pub(crate) redis_keys: u64,
     pub(crate) violations: Vec<Violation>,
@@ -172,8 +176,8 @@ pub(crate) struct Restart {
 impl Report {
     /// Faults that were done.
     pub(crate) fn faults(&self) -> usize {
-        let stores = self.flushes + self.redis_restarts + self.postgres_stops;
-        self.kills + self.ended_by_jobs + self.zombies + self.crash_points.len() + stores + self.troubles
+        let stores = self.flushes + self.redis_restarts + self.postgres_stops + self.troubles;
+        self.kills + self.ended_by_jobs + self.zombies + self.crash_points.len() + stores
     }
 
     /// Violations of one promise.

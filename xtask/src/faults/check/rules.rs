@@ -78,6 +78,8 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &m
     let class = job.error_class.as_deref().unwrap_or("no error");
     if case.wish.work == Work::ProbeKills {
         killer(case, class, report);
+    } else if case.wish.cancel_after_ms.is_some() {
+        race(case, job, report);
     } else if class == "poison" {
         conviction(case, job, faults, report);
     } else if job.standing != wanted {
@@ -87,6 +89,21 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &m
     for call in case.calls.iter().filter(|call| call.began_ms > finished_at) {
         let late = call.began_ms - finished_at;
         report.violate(Rule::CallAfterEnd, format!("{} called {late} ms after its end", case.name()));
+    }
+}
+
+/// One of two was first, and whoever asked was told which.
+fn race(case: &Case<'_>, job: &Job, report: &mut Report) {
+    let is_cancelled = job.standing == tables::CANCELLED;
+    match case.cancel_won {
+        Some(won) if won != is_cancelled => {
+            let told = if won { "cancelled" } else { "ended" };
+            report.violate(Rule::Race, format!("{} was said to be {told} and stands at {}", case.name(), job.standing));
+        }
+        Some(true) => report.races.0 += 1,
+        Some(false) => report.races.1 += 1,
+        // Nobody answered.
+        None => {}
     }
 }
 

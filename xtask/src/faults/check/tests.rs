@@ -45,7 +45,14 @@ impl Run {
 
     fn job(&mut self, request: u64, work: Work) {
         let mark = format!("j{request}");
-        let wish = Wish { mark, tenant: "t".into(), work, ms: 20, run_at_ms: (request == 0).then_some(WALL + 50) };
+        let wish = Wish {
+            mark,
+            tenant: "t".into(),
+            work,
+            ms: 20,
+            run_at_ms: (request == 0).then_some(WALL + 50),
+            cancel_after_ms: None,
+        };
         line(&mut self.evidence.clients, 10 + request, ClientEvent::Due { request, jobs: vec![wish] });
         let id = format!("id-{request}");
         line(
@@ -469,4 +476,53 @@ fn what_was_never_seen_shows_nothing() {
     run.is_only(Rule::Witness);
     line(&mut run.evidence.injector, 6_000, InjectorEvent::Ready { process: "api-0".into(), after_ms: 2_100 });
     run.is_only(Rule::Slow);
+}
+
+#[test]
+fn who_cancels_is_told_the_truth() {
+    let race = |won: bool, standing: i64| {
+        let mut run = Run::clean();
+        let events = run.evidence.clients.iter_mut();
+        for jobs in events.filter_map(|line| match &mut line.event {
+            ClientEvent::Due { request: 2, jobs } => Some(jobs),
+            _ => None,
+        }) {
+            jobs[0].cancel_after_ms = Some(10);
+        }
+        line(&mut run.evidence.clients, 950, ClientEvent::Cancelled { request: 2, won });
+        run.row("id-2").standing = standing;
+        run.count();
+        run
+    };
+    assert_eq!(race(true, tables::CANCELLED).check().violations, []);
+    assert_eq!(race(false, tables::SUCCEEDED).check().races, (0, 1));
+    race(true, tables::SUCCEEDED).is_only(Rule::Race);
+    race(false, tables::CANCELLED).is_only(Rule::Race);
+    let mut run = race(true, tables::CANCELLED);
+    run.demands.races = 1_000;
+    run.is_only(Rule::Witness);
+}
+
+#[test]
+fn a_job_that_ends_its_process_is_poison_and_costs_four_of_them_at_most() {
+    let killer = |lost: i64, class: &str| {
+        let mut run = Run::clean();
+        for line in &mut run.evidence.clients {
+            if let ClientEvent::Due { request: 4, jobs } = &mut line.event {
+                jobs[0].work = Work::ProbeKills;
+            }
+        }
+        run.row("id-4").error_class = Some(class.to_owned());
+        run.evidence.tables.attempts.retain(|attempt| attempt.job_id != "id-4");
+        (0..lost).for_each(|epoch| run.attempt("id-4", epoch, "lost"));
+        let ended = |n| InjectorEvent::Ended { process: format!("worker-{n}"), works: true, lived_ms: 30_000 };
+        (0..lost).for_each(|n| line(&mut run.evidence.injector, 4_000, ended(n)));
+        run
+    };
+    let report = killer(3, "poison").check();
+    assert_eq!((report.violations, report.ended_by_jobs), (vec![], 3));
+    killer(3, "permanent").is_only(Rule::WrongEnd);
+    let too_many = killer(5, "poison").check().violations;
+    assert!(too_many.iter().any(|found| found.rule == Rule::WrongEnd), "{too_many:?}");
+    assert!(too_many.iter().any(|found| found.rule == Rule::Died), "{too_many:?}");
 }

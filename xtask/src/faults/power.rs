@@ -1,0 +1,230 @@
+//! F7: what is left when the power goes.
+//!
+//! The journal's files lie on a file system of their own, in a file. While jobs are accepted, Postgres is stopped for a
+//! moment and that file is copied: it holds what was written back to the "disk" by then, and nothing of what was only in
+//! memory. A second server starts on each copy, and must know every job whose client had its 202 before the copy. The
+//! control does the same where Postgres answers a commit before it has written it: that must lose jobs, or the test shows
+//! nothing.
+
+use std::{
+    collections::HashSet,
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use testkit::{MockProvider, PostgresServer, RedisServer};
+use tokio::{
+    task::{JoinSet, block_in_place},
+    time::Instant,
+};
+
+use super::{
+    fleet::{Fleet, Surroundings},
+    history::{self, ClientEvent, Clock, Harm, InjectorEvent, Writer},
+    links::Links,
+    load::Load,
+    run::{self, Settings},
+    scenario::{Processes, Scenario, Shape, USUAL},
+    witness::Witness,
+};
+use crate::cluster::Role;
+
+/// Copies that are made of one run.
+const IMAGES: u32 = 10;
+/// Time between two of them.
+const EVERY: Duration = Duration::from_secs(4);
+/// The file system: the write-ahead log alone may be 1 GiB before Postgres cuts it.
+const DISK_BYTES: u64 = 2 << 30;
+/// What makes an answer come before its write. Postgres writes at the latest three of these delays later.
+const WEAK: [&str; 2] = ["synchronous_commit = off", "wal_writer_delay = 5s"];
+
+const LOAD: Scenario = Scenario {
+    name: "F7",
+    purpose: "the power goes while jobs are accepted",
+    load: Shape { rate: 100, long_percent: 0, ..USUAL.load },
+    processes: Processes { apis: 1, workers: 1, schedulers: 1 },
+    ..USUAL
+};
+
+/// What was found on the images.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Found {
+    /// Jobs that were accepted at all.
+    pub(crate) accepted: usize,
+    /// Of those that were accepted before an image, the ones that are not in it, over all images.
+    pub(crate) lost: usize,
+    /// The same where Postgres answers before it writes.
+    pub(crate) lost_by_control: usize,
+}
+
+impl Found {
+    /// Images that were looked at, those of the control among them.
+    pub(crate) const IMAGES: usize = 2 * IMAGES as usize;
+
+    /// What is wrong with it.
+    pub(crate) fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        if self.lost > 0 {
+            violations
+                .push(format!("{} accepted jobs are not in the images that were made after their 202", self.lost));
+        }
+        if self.lost_by_control == 0 {
+            violations.push("the control lost nothing: the images show nothing".to_owned());
+        }
+        violations
+    }
+
+    /// In one line.
+    pub(crate) fn in_short(&self) -> String {
+        format!(
+            "{} lost on {IMAGES} images; with `synchronous_commit=off` {} on {IMAGES} others",
+            self.lost, self.lost_by_control
+        )
+    }
+}
+
+/// Makes the images, looks at them, and does it again with the weaker setting.
+pub(crate) fn measure(settings: &Settings) -> Result<Found> {
+    run::until_told(async {
+        let strong = one(settings, "strong", &[]).await?;
+        let weak = one(settings, "weak", &WEAK).await?;
+        Ok(Found { accepted: strong.0 + weak.0, lost: strong.1, lost_by_control: weak.1 })
+    })
+}
+
+/// Jobs that were accepted, and those that images had lost.
+async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Result<(usize, usize)> {
+    let folder = settings.folder.join(word);
+    fs::create_dir_all(&folder)?;
+    println!("\n{} ({word}): {}, seed {}", LOAD.name, LOAD.purpose, settings.seed);
+    let disk = block_in_place(|| Disk::make(&folder))?;
+    let postgres = block_in_place(|| {
+        let postgres = PostgresServer::start_in(&disk.at);
+        if !postgres_settings.is_empty() {
+            postgres.restart_with(postgres_settings);
+        }
+        postgres
+    });
+    let (redis, journal) = block_in_place(|| (RedisServer::start(), postgres.database()));
+    let database = journal.rsplit('/').next().unwrap_or_default().to_owned();
+    let clock = Clock::start();
+    let witness = Witness::new(Writer::open(&folder, history::PROVIDER, clock)?);
+    let provider = MockProvider::start_directed(witness).await;
+    let around = Surroundings {
+        binary: settings.binary.clone(),
+        folder: folder.clone(),
+        journal,
+        dispatcher: redis.url(),
+        provider: provider.url(),
+        links: Arc::new(Links::start(&LOAD, redis.port(), postgres.port()).await?),
+        sabotage: None,
+        clock: None,
+    };
+    let fleet = block_in_place(|| Fleet::start(around, LOAD.processes))?;
+    let urls = fleet.urls(Role::Api);
+    run::until_ready(&urls).await?;
+    let clients = Arc::new(Writer::open(&folder, history::CLIENTS, clock)?);
+    let injector = Writer::open(&folder, history::INJECTOR, clock)?;
+    let time = EVERY * (IMAGES + 1);
+    let load = Load { urls, shape: LOAD.load, time, seed: settings.seed, history: clients };
+    let (mut tasks, began) = (JoinSet::new(), Instant::now());
+    tasks.spawn(load.run());
+    let mut images = Vec::new();
+    for number in 1..=IMAGES {
+        tokio::time::sleep_until(began + EVERY * number).await;
+        // Whoever has its 202 before this line has it before the power goes.
+        injector.note(InjectorEvent::Troubled { trouble: number.to_string(), harm: Harm::Nothing })?;
+        images.push(block_in_place(|| disk.image(&postgres, number))?);
+    }
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    drop(fleet);
+    let inside = postgres.folder().strip_prefix(&disk.at).context("the server's folder is on the disk")?.to_owned();
+    block_in_place(|| look(&folder, &images, &inside, &database))
+}
+
+/// What the images do not know of what clients were told before each.
+fn look(folder: &Path, images: &[PathBuf], inside: &Path, database: &str) -> Result<(usize, usize)> {
+    let clients = history::read::<ClientEvent>(folder, history::CLIENTS)?;
+    let injector = history::read::<InjectorEvent>(folder, history::INJECTOR)?;
+    let told = |until_us: u64| -> HashSet<&str> {
+        let before = clients.iter().filter(|line| line.mono_us < until_us);
+        let ids = before.filter_map(|line| match &line.event {
+            ClientEvent::Accepted { ids, .. } => Some(ids),
+            _ => None,
+        });
+        ids.flatten().map(String::as_str).collect()
+    };
+    let mut lost = 0;
+    for (image, cut) in images.iter().zip(&injector) {
+        let disk = Disk::mount(image)?;
+        let server = PostgresServer::start_on(disk.at.join(inside));
+        let known = server.run(database, "SELECT id FROM jobs UNION ALL SELECT id FROM settled_jobs");
+        let known: HashSet<&str> = known.lines().collect();
+        let told = told(cut.mono_us);
+        let missing = told.difference(&known).count();
+        println!("  {}: {} accepted, {missing} missing", image.display(), told.len());
+        lost += missing;
+        drop((server, disk));
+        fs::remove_file(image)?;
+    }
+    Ok((told(u64::MAX).len(), lost))
+}
+
+/// A file system in a file, mounted; unmounted when dropped.
+struct Disk {
+    file: PathBuf,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// Makes one below this folder.
+    fn make(folder: &Path) -> Result<Self> {
+        let file = folder.join("disk");
+        File::create(&file)?.set_len(DISK_BYTES)?;
+        // Nothing is left for a thread of the kernel to write later.
+        let whole = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
+        succeed(Command::new("mkfs.ext4").args(whole).arg(&file))?;
+        let disk = Self::mount(&file)?;
+        // The server has an account of its own.
+        succeed(Command::new("chmod").arg("1777").arg(&disk.at))?;
+        Ok(disk)
+    }
+
+    /// Mounts what is in this file; what its journal holds is done first, as after a loss of power.
+    fn mount(file: &Path) -> Result<Self> {
+        let at = file.with_extension("mounted");
+        fs::create_dir_all(&at)?;
+        let disk = Self { file: file.to_owned(), at };
+        succeed(Command::new("mount").args(["-o", "loop"]).arg(&disk.file).arg(&disk.at))
+            .context("F7 mounts file systems, which wants root")?;
+        Ok(disk)
+    }
+
+    /// A copy of what the disk holds at this moment.
+    fn image(&self, postgres: &PostgresServer, number: u32) -> Result<PathBuf> {
+        let image = self.file.with_file_name(format!("image-{number}"));
+        postgres.freeze();
+        let copied =
+            succeed(Command::new("cp").args(["--sparse=always", "--reflink=never"]).arg(&self.file).arg(&image));
+        postgres.thaw();
+        copied.map(|()| image)
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
+    }
+}
+
+fn succeed(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{command:?}"))?;
+    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    Ok(())
+}
