@@ -67,8 +67,8 @@ impl Surroundings {
     }
 
     /// `longshore …` with the settings of the run and nobody else's.
-    fn command(&self, role: Role, arguments: &[&str]) -> Command {
-        let url = |store, direct: &str| self.links.url(Link { role, store }, direct);
+    fn command(&self, role: Role, first: bool, arguments: &[&str]) -> Command {
+        let url = |store, direct: &str| self.links.url(Link { role, first, store }, direct);
         let mut command = Command::new(&self.binary);
         command.args(arguments).env_clear().current_dir(&self.folder).stdin(Stdio::null());
         command.envs([
@@ -131,8 +131,10 @@ impl Fleet {
     /// Makes the schema and starts all of them. They are not waited for.
     pub(crate) fn start(around: Surroundings, processes: Processes) -> Result<Self> {
         fs::write(around.folder.join("longshore.toml"), around.configuration())?;
-        let migrated =
-            around.command(Role::Scheduler, &["migrate"]).output().context("`longshore migrate` does not start")?;
+        let migrated = around
+            .command(Role::Scheduler, false, &["migrate"])
+            .output()
+            .context("`longshore migrate` does not start")?;
         ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
         let mut fleet = Self { around, processes: vec![] };
         let roles =
@@ -227,11 +229,12 @@ impl Process {
     fn spawn(&mut self, around: &Surroundings) -> Result<()> {
         let log = around.folder.join(format!("{}.log", self.name));
         let log = File::options().create(true).append(true).open(log)?;
-        let mut command = around.command(self.role, &["serve", &self.role.to_string()]);
+        let is_first = self.name.ends_with("-0");
+        let mut command = around.command(self.role, is_first, &["serve", &self.role.to_string()]);
         command.env("LONGSHORE_LISTEN", &self.address).env("LONGSHORE_METRICS_LISTEN", &self.address);
         if let Some((role, environment)) = &around.clock
             && *role == self.role
-            && self.name.ends_with("-0")
+            && is_first
         {
             command.envs(environment.iter().map(|(name, value)| (*name, value)));
         }

@@ -167,9 +167,9 @@ impl Victims {
                 self.postgres.run(&self.database, &hold);
             }
             Trouble::Network(link, weather, _) => self.links.set(link, weather),
+            Trouble::CutAndFlush(link, _) => self.links.set(link, Weather::Reset),
             // Done by `suffer`, or as steps of their own.
-            Trouble::Flush | Trouble::WrongGeneration | Trouble::Away(..) => {}
-            Trouble::Zombies(..) | Trouble::ForgottenZombies(..) => {}
+            Trouble::Flush | Trouble::WrongGeneration | Trouble::Away(..) | Trouble::Zombies(..) => {}
         }
     }
 
@@ -178,7 +178,7 @@ impl Victims {
             Trouble::Evict(_) | Trouble::Full(_) => {
                 self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0"]);
             }
-            Trouble::Network(link, ..) => self.links.set(link, Weather::Clear),
+            Trouble::Network(link, ..) | Trouble::CutAndFlush(link, _) => self.links.set(link, Weather::Clear),
             _ => {}
         }
     }

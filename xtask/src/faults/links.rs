@@ -16,13 +16,16 @@ use crate::cluster::Role;
 pub(crate) struct Link {
     /// The processes.
     pub(crate) role: Role,
+    /// Only the first of them.
+    pub(crate) first: bool,
     /// What they are connected to.
     pub(crate) store: Store,
 }
 
 impl fmt::Display for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} to {:?}", self.role, self.store)
+        let first = if self.first { "first " } else { "" };
+        write!(f, "{first}{} to {:?}", self.role, self.store)
     }
 }
 
@@ -34,7 +37,7 @@ impl Links {
     pub(crate) async fn start(scenario: &Scenario, redis: u16, postgres: u16) -> Result<Self> {
         let mut links: Vec<(Link, TcpProxy)> = Vec::new();
         for (_, trouble) in scenario.troubles {
-            let Trouble::Network(link, ..) = *trouble else { continue };
+            let (Trouble::Network(link, ..) | Trouble::CutAndFlush(link, _)) = *trouble else { continue };
             if links.iter().any(|(known, _)| *known == link) {
                 continue;
             }
@@ -47,9 +50,10 @@ impl Links {
         Ok(Self(links))
     }
 
-    /// A store's URL as the processes of a role are to use it.
-    pub(crate) fn url(&self, link: Link, direct: &str) -> String {
-        let Some((_, proxy)) = self.0.iter().find(|(known, _)| *known == link) else { return direct.to_owned() };
+    /// A store's URL as a process of a role, the first or another, is to use it.
+    pub(crate) fn url(&self, of: Link, direct: &str) -> String {
+        let is_mine = |link: &Link| link.role == of.role && link.store == of.store && (of.first || !link.first);
+        let Some((_, proxy)) = self.0.iter().find(|(link, _)| is_mine(link)) else { return direct.to_owned() };
         direct.replace(&format!(":{}", proxy.behind()), &format!(":{}", proxy.port()))
     }
 

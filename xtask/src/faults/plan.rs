@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use super::scenario::{Scenario, Trouble};
 use crate::cluster::Role;
 
-/// How long workers that are to be forgotten stand still before that.
+/// How long a network is cut before Redis forgets who was behind it.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(1);
 
 /// One thing that is done.
@@ -81,9 +81,10 @@ fn trouble(scenario: &Scenario, from: Duration, rng: &mut StdRng, steps: &mut Ve
         let until = at + trouble.lasts();
         match trouble {
             Trouble::Zombies(count, _) => stand_still(scenario, count, (at, until), rng, steps),
-            Trouble::ForgottenZombies(count, _) => {
-                stand_still(scenario, count, (at, until), rng, steps);
+            Trouble::CutAndFlush(..) => {
+                steps.push(Step { at, act: Act::Begin(trouble) });
                 steps.push(Step { at: at + FORGOTTEN_AFTER, act: Act::Begin(Trouble::Flush) });
+                steps.push(Step { at: until, act: Act::End(trouble) });
             }
             _ => {
                 steps.push(Step { at, act: Act::Begin(trouble) });
@@ -149,7 +150,7 @@ mod tests {
                     assert!(at < scenario.load.time * 2, "{}: {act:?} at {at:?}", scenario.name);
                     match (act, open) {
                         (Act::Kill(_), _) => {}
-                        (Act::Begin(Trouble::Flush), None) => {}
+                        (Act::Begin(Trouble::Flush), None | Some(Trouble::CutAndFlush(..))) => {}
                         (Act::Begin(trouble), None) => {
                             open = Some(trouble).filter(|_| trouble.lasts() > Duration::ZERO)
                         }

@@ -122,10 +122,10 @@ pub(crate) enum Trouble {
     Lock(Duration),
     /// So many workers are stopped for so long (`SIGSTOP`), and go on as if nothing had happened.
     Zombies(usize, Duration),
-    /// Likewise, and Redis forgets everything while they do.
-    ForgottenZombies(usize, Duration),
     /// The network between the processes of a role and a store is so for so long.
     Network(Link, Weather, Duration),
+    /// Its connections are reset for so long, and Redis forgets everything meanwhile.
+    CutAndFlush(Link, Duration),
 }
 
 impl Trouble {
@@ -135,7 +135,7 @@ impl Trouble {
             Self::Flush | Self::Reload | Self::WrongGeneration => Duration::ZERO,
             Self::Evict(time) | Self::Full(time) | Self::Lock(time) => time,
             Self::Away(_, time) | Self::Network(_, _, time) => time,
-            Self::Zombies(_, time) | Self::ForgottenZombies(_, time) => time,
+            Self::Zombies(_, time) | Self::CutAndFlush(_, time) => time,
         }
     }
 
@@ -143,7 +143,9 @@ impl Trouble {
     pub(crate) fn harm(self) -> Harm {
         match self {
             Self::Flush | Self::WrongGeneration | Self::Evict(_) | Self::Away(Store::Redis, _) => Harm::Forgets,
-            Self::Network(Link { role: Role::Worker, store: Store::Redis }, ..) => Harm::Severs,
+            Self::Network(Link { role: Role::Worker, store: Store::Redis, .. }, ..) | Self::CutAndFlush(..) => {
+                Harm::Severs
+            }
             _ => Harm::Nothing,
         }
     }
@@ -160,7 +162,7 @@ impl fmt::Display for Trouble {
             Self::Away(store, _) => write!(f, "{store:?} is away"),
             Self::Lock(_) => f.write_str("the table of live jobs is locked"),
             Self::Zombies(count, _) => write!(f, "{count} workers stand still"),
-            Self::ForgottenZombies(count, _) => write!(f, "{count} workers stand still and are forgotten"),
+            Self::CutAndFlush(link, _) => write!(f, "{link}: Reset, and Redis forgets"),
             Self::Network(link, weather, _) => write!(f, "{link}: {weather:?}"),
         }
     }

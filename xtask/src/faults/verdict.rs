@@ -44,8 +44,8 @@ pub(crate) fn in_short(demands: Demands, report: &Report) -> String {
     say(demands.starts_within.is_some(), format!("started within {}", time(report.late)));
     let (well, limping) = (time(report.accept_p99), time(report.accept_p99_without_redis));
     say(demands.accepts_without_redis, format!("202 within {limping} (p99) without Redis, {well} with it"));
-    let (taken, fenced) = (report.taken_over, report.fenced);
-    say(demands.taken_over > 0, format!("{taken} jobs taken over, {fenced} settles fenced"));
+    say(demands.taken_over > 0, format!("{} jobs taken over", report.taken_over));
+    say(report.fenced > 0, format!("{} settles fenced", report.fenced));
     say(demands.no_attempt_fenced, format!("{} attempts lost", report.lost_attempts));
     say(demands.herd_within.is_some(), format!("202 within {} (p99) in the herd", time(report.herd_p99)));
     let (died, convicted) = (report.ended_by_jobs, report.convicted);

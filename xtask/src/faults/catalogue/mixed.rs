@@ -47,8 +47,22 @@ pub(super) const SOAK: Scenario = Scenario {
         (2, Trouble::Away(Store::Redis, Duration::from_secs(3))),
         (2, Trouble::Away(Store::Postgres, Duration::from_secs(5))),
         (1, Trouble::Zombies(1, Duration::from_secs(45))),
-        (2, Trouble::Network(Link { role: Role::Worker, store: Store::Redis }, Weather::Reset, Duration::from_secs(3))),
-        (2, Trouble::Network(Link { role: Role::Api, store: Store::Redis }, Weather::Silent, Duration::from_secs(3))),
+        (
+            2,
+            Trouble::Network(
+                Link { role: Role::Worker, first: false, store: Store::Redis },
+                Weather::Reset,
+                Duration::from_secs(3),
+            ),
+        ),
+        (
+            2,
+            Trouble::Network(
+                Link { role: Role::Api, first: false, store: Store::Redis },
+                Weather::Silent,
+                Duration::from_secs(3),
+            ),
+        ),
     ],
     ..USUAL
 };
@@ -96,19 +110,23 @@ pub(crate) struct Mutant {
     pub(crate) scenario: Scenario,
 }
 
-/// Small, since it has to be over within a minute.
+/// Small, since it has to be over within a minute; with many calls that are under way when something happens.
 const FOR_MUTANTS: Scenario = Scenario {
-    load: Shape { rate: 40, long_percent: 15, time: Duration::from_secs(12), ..USUAL.load },
+    load: Shape { rate: 40, long_percent: 30, time: Duration::from_secs(16), ..USUAL.load },
     processes: Processes { apis: 1, workers: 2, schedulers: 1 },
     drain: Duration::from_secs(20),
     ..USUAL
 };
 
-/// Long enough for a session to end, and for others to take over.
-const STANDS_STILL: Duration = Duration::from_secs(18);
-
-const API_LOSES_REDIS: (usize, Trouble) =
-    (3, Trouble::Network(Link { role: Role::Api, store: Store::Redis }, Weather::Reset, Duration::from_secs(1)));
+/// A worker that Redis does not hear of while it works on: long enough for others to take its jobs over, and short
+/// enough that the load outlasts it.
+const CUT_OFF: Duration = Duration::from_secs(10);
+const FIRST_WORKER: Link = Link { role: Role::Worker, first: true, store: Store::Redis };
+const API_LOSES_REDIS: Trouble = Trouble::Network(
+    Link { role: Role::Api, first: false, store: Store::Redis },
+    Weather::Reset,
+    Duration::from_secs(2),
+);
 
 pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -126,7 +144,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         scenario: Scenario {
             name: "no-reconciler",
             purpose: "nobody looks for what the dispatcher does not know",
-            troubles: &[API_LOSES_REDIS],
+            troubles: &[(2, API_LOSES_REDIS)],
             sabotage: Some("no-reconciler"),
             ..FOR_MUTANTS
         },
@@ -136,8 +154,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         scenario: Scenario {
             name: "settle-at-any-epoch",
             purpose: "a settle asks for no epoch and no state",
-            load: Shape { time: Duration::from_secs(26), ..FOR_MUTANTS.load },
-            troubles: &[(1, Trouble::Zombies(1, STANDS_STILL))],
+            troubles: &[(1, Trouble::Network(FIRST_WORKER, Weather::Reset, CUT_OFF))],
             sabotage: Some("settle-at-any-epoch"),
             ..FOR_MUTANTS
         },
@@ -147,8 +164,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         scenario: Scenario {
             name: "reconcile-without-bump",
             purpose: "what is handed on keeps its epoch",
-            load: Shape { time: Duration::from_secs(26), ..FOR_MUTANTS.load },
-            troubles: &[(1, Trouble::ForgottenZombies(1, STANDS_STILL))],
+            troubles: &[(1, Trouble::CutAndFlush(FIRST_WORKER, CUT_OFF))],
             sabotage: Some("reconcile-without-bump"),
             ..FOR_MUTANTS
         },

@@ -9,11 +9,11 @@ use super::super::{
 };
 use crate::cluster::Role;
 
-const WORKERS_REDIS: Link = Link { role: Role::Worker, store: Store::Redis };
-const API_REDIS: Link = Link { role: Role::Api, store: Store::Redis };
-const WORKERS_POSTGRES: Link = Link { role: Role::Worker, store: Store::Postgres };
-const API_POSTGRES: Link = Link { role: Role::Api, store: Store::Postgres };
-const SCHEDULERS_POSTGRES: Link = Link { role: Role::Scheduler, store: Store::Postgres };
+const WORKERS_REDIS: Link = Link { role: Role::Worker, first: false, store: Store::Redis };
+const API_REDIS: Link = Link { role: Role::Api, first: false, store: Store::Redis };
+const WORKERS_POSTGRES: Link = Link { role: Role::Worker, first: false, store: Store::Postgres };
+const API_POSTGRES: Link = Link { role: Role::Api, first: false, store: Store::Postgres };
+const SCHEDULERS_POSTGRES: Link = Link { role: Role::Scheduler, first: false, store: Store::Postgres };
 
 const fn flaps(times: usize, link: Link, weather: Weather, seconds: u64) -> (usize, Trouble) {
     (times, Trouble::Network(link, weather, Duration::from_secs(seconds)))
@@ -55,5 +55,14 @@ pub(super) const BAD_WEATHER: Scenario = Scenario {
         flaps(1, API_POSTGRES, Weather::Sliced(256), 8),
         flaps(2, SCHEDULERS_POSTGRES, Weather::Torn, 8),
     ],
+    ..USUAL
+};
+
+/// Others take its jobs over while it works on, so that each of them has two attempts at once.
+pub(super) const ONE_CUT_OFF: Scenario = Scenario {
+    name: "F12-one",
+    purpose: "one worker loses Redis for longer than its session lives, and settles in Postgres as if it had not",
+    load: Shape { rate: 100, long_percent: 10, time: Duration::from_secs(90), ..USUAL.load },
+    troubles: &[flaps(4, Link { role: Role::Worker, first: true, store: Store::Redis }, Weather::Reset, 12)],
     ..USUAL
 };

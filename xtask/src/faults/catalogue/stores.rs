@@ -72,8 +72,22 @@ pub(super) const POSTGRES_IS_SLOW: Scenario = Scenario {
     purpose: "Postgres answers now and then; somebody locks the table of live jobs",
     load: Shape { time: Duration::from_secs(90), ..USUAL.load },
     troubles: &[
-        (20, Trouble::Network(Link { role: Role::Worker, store: Store::Postgres }, Weather::Silent, HALF_A_SECOND)),
-        (20, Trouble::Network(Link { role: Role::Api, store: Store::Postgres }, Weather::Silent, HALF_A_SECOND)),
+        (
+            20,
+            Trouble::Network(
+                Link { role: Role::Worker, first: false, store: Store::Postgres },
+                Weather::Silent,
+                HALF_A_SECOND,
+            ),
+        ),
+        (
+            20,
+            Trouble::Network(
+                Link { role: Role::Api, first: false, store: Store::Postgres },
+                Weather::Silent,
+                HALF_A_SECOND,
+            ),
+        ),
         (1, Trouble::Lock(Duration::from_secs(20))),
     ],
     demands: Demands { resumes_within: Some(Duration::from_secs(10)), grows_mib: Some(64), ..NOTHING_MORE },

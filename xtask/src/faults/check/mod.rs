@@ -244,6 +244,8 @@ struct Faults {
     worker_kills: Vec<u64>,
     /// The same by the wall clock, in milliseconds.
     worker_kills_ms: Vec<i64>,
+    /// How many of them the injector did, and no job.
+    from_outside: usize,
     /// Moments at which Redis forgot everything.
     forgettings: Vec<u64>,
     /// Stores that were away, and troubles.
@@ -304,6 +306,7 @@ impl Faults {
     }
 
     fn worker_may_die(&mut self, line: &Line<InjectorEvent>) {
+        self.from_outside += usize::from(!matches!(line.event, InjectorEvent::Ended { .. }));
         self.worker_kills.push(line.mono_us);
         self.worker_kills_ms.push(line.wall_ms);
     }

@@ -38,7 +38,7 @@ pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Repo
 
 /// All that concerns one job.
 pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: &mut Report) {
-    early(case, report);
+    early(case, demands, report);
     repeated(case, faults, report);
     again_after_an_answer(case, faults, report);
     restarts(case, faults, report);
@@ -77,7 +77,7 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &m
     };
     let class = job.error_class.as_deref().unwrap_or("no error");
     if case.wish.work == Work::ProbeKills {
-        killer(case, class, report);
+        killer(case, class, faults, report);
     } else if case.wish.cancel_after_ms.is_some() {
         race(case, job, report);
     } else if class == "poison" {
@@ -107,10 +107,11 @@ fn race(case: &Case<'_>, job: &Job, report: &mut Report) {
     }
 }
 
-/// A job that ends its process is found out, and costs no more of them than it must.
-fn killer(case: &Case<'_>, class: &str, report: &mut Report) {
+/// A job that ends its process is found out, and costs no more of them than it must; what dies from outside meanwhile
+/// convicts nobody.
+fn killer(case: &Case<'_>, class: &str, faults: &Faults, report: &mut Report) {
     let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
-    if class != "poison" || lost > POISON_DEATHS_MAX {
+    if class != "poison" || lost > POISON_DEATHS_MAX + faults.from_outside {
         report.violate(Rule::WrongEnd, format!("{} ended with {class} after {lost} lost attempts", case.name()));
     }
 }
@@ -202,11 +203,13 @@ fn money(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) {
     }
 }
 
-/// No call before the job is due.
-fn early(case: &Case<'_>, report: &mut Report) {
+/// No call, and no attempt that succeeded, before the job is due.
+fn early(case: &Case<'_>, demands: Demands, report: &mut Report) {
     let Some(run_at) = case.wish.run_at_ms else { return };
-    if let Some(call) = case.calls.iter().find(|call| call.began_ms < run_at) {
-        report.violate(Rule::Early, format!("{} started {} ms early", case.name(), run_at - call.began_ms));
+    let by_journal = case.rows.iter().filter(|_| !demands.clocks_differ).filter_map(|job| job.began_at);
+    let starts = case.calls.iter().map(|call| call.began_ms).chain(by_journal);
+    if let Some(start) = starts.min().filter(|start| *start < run_at) {
+        report.violate(Rule::Early, format!("{} started {} ms early", case.name(), run_at - start));
     }
 }
 
@@ -290,13 +293,14 @@ pub(super) fn totals(evidence: &Evidence, report: &mut Report) {
 /// Nothing ended by itself, except that a start is refused while a store is away.
 pub(super) fn processes(evidence: &Evidence, cases: &Cases<'_>, faults: &Faults, report: &mut Report) {
     let killers = cases.all.iter().filter(|case| case.wish.work == Work::ProbeKills).count();
+    let by_jobs_max = killers * (POISON_DEATHS_MAX + faults.from_outside);
     for line in &evidence.injector {
         let InjectorEvent::Ended { process, works, lived_ms } = &line.event else { continue };
         let lived_us = lived_ms.saturating_mul(1_000);
         let life = Stretch { from: line.mono_us.saturating_sub(lived_us), to: line.mono_us };
         if lived_us <= REFUSAL_MAX_US && faults.outage_in(life) > 0 {
             report.refused_starts += 1;
-        } else if *works && report.ended_by_jobs < killers * POISON_DEATHS_MAX {
+        } else if *works && report.ended_by_jobs < by_jobs_max {
             report.ended_by_jobs += 1;
         } else {
             report.violate(Rule::Died, format!("{process} ended by itself after {lived_ms} ms"));
