@@ -161,7 +161,7 @@ fn chat(input: &[u8]) -> bool {
         return false;
     }
     let answer = arrived.finish(Instant::now(), "asked");
-    assert!(!answer.finish.is_empty() || answer.usage.is_some() || !answer.model.is_empty());
+    assert!(!answer.finish.is_empty(), "an answer says why it ended");
     if let Some(counted) = answer.usage {
         assert!(counted.tokens_in <= 1_000_000_000 && counted.tokens_cached <= counted.tokens_in, "{counted:?}");
         assert!(counted.tokens_reasoning <= counted.tokens_out, "{counted:?}");
