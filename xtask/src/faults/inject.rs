@@ -10,6 +10,7 @@ use testkit::{PostgresServer, RedisServer, Weather};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
+    disk::Disk,
     fleet::{Fleet, Kill},
     history::{InjectorEvent, Store, Writer},
     links::Links,
@@ -24,6 +25,8 @@ const LOOKS_A_MEMORY: u32 = 50;
 /// Time between two looks at a process that comes back, and the longest that is looked.
 const READY_LOOK_EVERY: Duration = Duration::from_millis(20);
 const READY_MAX: Duration = Duration::from_secs(60);
+/// So much of what it holds Redis throws away at once when it is to evict, and then whatever is too much.
+const EVICTED_BYTES: u64 = 256 * 1024;
 /// Memory with which Redis has no room for anything more.
 const NO_ROOM: &str = "1mb";
 /// What it takes to overwrite the generation, whatever its key is called here.
@@ -38,6 +41,7 @@ pub(crate) struct Victims {
     pub(crate) postgres: Arc<PostgresServer>,
     pub(crate) database: String,
     pub(crate) links: Arc<Links>,
+    pub(crate) disk: Option<Arc<Disk>>,
     pub(crate) history: Arc<Writer>,
 }
 
@@ -133,7 +137,7 @@ impl Victims {
             Act::Begin(trouble) => {
                 let (name, harm) = (trouble.to_string(), trouble.harm());
                 self.history.note(InjectorEvent::Troubled { trouble: name.clone(), harm })?;
-                self.begin(trouble);
+                self.begin(trouble)?;
                 match trouble.lasts() {
                     // It is over when it has been done.
                     Duration::ZERO => self.history.note(InjectorEvent::Healed { trouble: name }),
@@ -141,19 +145,23 @@ impl Victims {
                 }
             }
             Act::End(trouble) => {
-                self.end(trouble);
+                self.end(trouble)?;
                 self.history.note(InjectorEvent::Healed { trouble: trouble.to_string() })
             }
         }
     }
 
-    fn begin(&self, trouble: Trouble) {
+    fn begin(&self, trouble: Trouble) -> Result<()> {
         match trouble {
             Trouble::Reload => {
                 self.redis().command(&["DEBUG", "RELOAD"]);
             }
             Trouble::Evict(_) => {
-                self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", NO_ROOM]);
+                let redis = self.redis();
+                let told = redis.command(&["INFO", "memory"]);
+                let used = told.lines().find_map(|line| line.strip_prefix("used_memory:")?.trim().parse::<u64>().ok());
+                let room = used.unwrap_or_default().saturating_sub(EVICTED_BYTES).to_string();
+                redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru", "maxmemory", &room]);
             }
             Trouble::Full(_) => {
                 self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", NO_ROOM]);
@@ -170,17 +178,28 @@ impl Victims {
             Trouble::CutAndFlush(link, _) => self.links.set(link, Weather::Reset),
             // Done by `suffer`, or as steps of their own.
             Trouble::Flush | Trouble::WrongGeneration | Trouble::Away(..) | Trouble::Zombies(..) => {}
+            Trouble::DiskFull(_) => self.disk()?.fill()?,
         }
+        Ok(())
     }
 
-    fn end(&self, trouble: Trouble) {
+    fn disk(&self) -> Result<&Disk> {
+        self.disk.as_deref().context("the scenario gives Postgres no disk of its own")
+    }
+
+    fn end(&self, trouble: Trouble) -> Result<()> {
         match trouble {
             Trouble::Evict(_) | Trouble::Full(_) => {
                 self.redis().command(&["CONFIG", "SET", "maxmemory-policy", "noeviction", "maxmemory", "0"]);
             }
             Trouble::Network(link, ..) | Trouble::CutAndFlush(link, _) => self.links.set(link, Weather::Clear),
+            Trouble::DiskFull(_) => {
+                self.disk()?.clear()?;
+                self.postgres.revive();
+            }
             _ => {}
         }
+        Ok(())
     }
 
     /// Until a killed process says that it is ready, or is killed again.

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod check;
+mod disk;
 mod fleet;
 mod history;
 mod inject;
@@ -23,6 +24,7 @@ mod witness;
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
@@ -36,7 +38,7 @@ use self::{
     scenario::Scenario,
 };
 pub(crate) use self::{fleet::binary, publish::check as check_published};
-use crate::{root, run as run_command, table};
+use crate::{bars, root, run as run_command, table};
 
 /// What is asked for.
 #[derive(Debug, clap::Args)]
@@ -97,6 +99,20 @@ impl Trial {
 
     fn is_sabotage(self) -> bool {
         matches!(self.what, What::Scenario(Scenario { sabotage: Some(_), .. }))
+    }
+
+    /// What it wants and this machine has not.
+    fn lacks(self) -> Option<&'static str> {
+        let (disk, clock) = match self.what {
+            What::Scenario(scenario) => (scenario.disk_bytes.is_some(), scenario.clock.is_some()),
+            What::PowerLoss => (true, false),
+        };
+        let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
+        match (disk && !is_root, clock && bars::shifted(0).is_err()) {
+            (true, _) => Some("root, since it mounts a disk"),
+            (_, true) => Some("Debian's package `faketime`"),
+            _ => None,
+        }
     }
 
     fn run(self, lengths: u32, seed: u64, binary: &Path) -> Result<Outcome> {
@@ -177,6 +193,15 @@ pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
     let seed = arguments.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let mut outcomes = Vec::new();
     for trial in chosen {
+        match trial.lacks() {
+            // What is asked for by its name is not left out silently.
+            Some(what) if arguments.only.is_empty() => {
+                println!("\n{}: left out, it wants {what}", trial.name());
+                continue;
+            }
+            Some(what) => bail!("{} wants {what}", trial.name()),
+            None => {}
+        }
         outcomes.push(trial.run(arguments.minutes, seed, &binary)?);
     }
     if arguments.publish {

@@ -8,14 +8,13 @@
 
 use std::{
     collections::HashSet,
-    fs::{self, File},
+    fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use testkit::{MockProvider, PostgresServer, RedisServer};
 use tokio::{
     task::{JoinSet, block_in_place},
@@ -23,6 +22,7 @@ use tokio::{
 };
 
 use super::{
+    disk::Disk,
     fleet::{Fleet, Surroundings},
     history::{self, ClientEvent, Clock, Harm, InjectorEvent, Writer},
     links::Links,
@@ -101,9 +101,9 @@ async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Res
     let folder = settings.folder.join(word);
     fs::create_dir_all(&folder)?;
     println!("\n{} ({word}): {}, seed {}", LOAD.name, LOAD.purpose, settings.seed);
-    let disk = block_in_place(|| Disk::make(&folder))?;
+    let disk = block_in_place(|| Disk::make(&folder, DISK_BYTES))?;
     let postgres = block_in_place(|| {
-        let postgres = PostgresServer::start_in(&disk.at);
+        let postgres = PostgresServer::start_in(disk.at());
         if !postgres_settings.is_empty() {
             postgres.restart_with(postgres_settings);
         }
@@ -127,6 +127,9 @@ async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Res
     let fleet = block_in_place(|| Fleet::start(around, LOAD.processes))?;
     let urls = fleet.urls(Role::Api);
     run::until_ready(&urls).await?;
+    // The schema, and the server's own files, which nobody syncs; what jobs write is written later.
+    block_in_place(|| postgres.run(&database, "CHECKPOINT"));
+    block_in_place(|| disk.sync())?;
     let clients = Arc::new(Writer::open(&folder, history::CLIENTS, clock)?);
     let injector = Writer::open(&folder, history::INJECTOR, clock)?;
     let time = EVERY * (IMAGES + 1);
@@ -138,13 +141,13 @@ async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Res
         tokio::time::sleep_until(began + EVERY * number).await;
         // Whoever has its 202 before this line has it before the power goes.
         injector.note(InjectorEvent::Troubled { trouble: number.to_string(), harm: Harm::Nothing })?;
-        images.push(block_in_place(|| disk.image(&postgres, number))?);
+        images.push(block_in_place(|| image(&disk, &postgres, number))?);
     }
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
     drop(fleet);
-    let inside = postgres.folder().strip_prefix(&disk.at).context("the server's folder is on the disk")?.to_owned();
+    let inside = postgres.folder().strip_prefix(disk.at()).context("the server's folder is on the disk")?.to_owned();
     block_in_place(|| look(&folder, &images, &inside, &database))
 }
 
@@ -163,7 +166,7 @@ fn look(folder: &Path, images: &[PathBuf], inside: &Path, database: &str) -> Res
     let mut lost = 0;
     for (image, cut) in images.iter().zip(&injector) {
         let disk = Disk::mount(image)?;
-        let server = PostgresServer::start_on(disk.at.join(inside));
+        let server = PostgresServer::start_on(disk.at().join(inside));
         let known = server.run(database, "SELECT id FROM jobs UNION ALL SELECT id FROM settled_jobs");
         let known: HashSet<&str> = known.lines().collect();
         let told = told(cut.mono_us);
@@ -176,55 +179,10 @@ fn look(folder: &Path, images: &[PathBuf], inside: &Path, database: &str) -> Res
     Ok((told(u64::MAX).len(), lost))
 }
 
-/// A file system in a file, mounted; unmounted when dropped.
-struct Disk {
-    file: PathBuf,
-    at: PathBuf,
-}
-
-impl Disk {
-    /// Makes one below this folder.
-    fn make(folder: &Path) -> Result<Self> {
-        let file = folder.join("disk");
-        File::create(&file)?.set_len(DISK_BYTES)?;
-        // Nothing is left for a thread of the kernel to write later.
-        let whole = ["-q", "-E", "lazy_itable_init=0,lazy_journal_init=0"];
-        succeed(Command::new("mkfs.ext4").args(whole).arg(&file))?;
-        let disk = Self::mount(&file)?;
-        // The server has an account of its own.
-        succeed(Command::new("chmod").arg("1777").arg(&disk.at))?;
-        Ok(disk)
-    }
-
-    /// Mounts what is in this file; what its journal holds is done first, as after a loss of power.
-    fn mount(file: &Path) -> Result<Self> {
-        let at = file.with_extension("mounted");
-        fs::create_dir_all(&at)?;
-        let disk = Self { file: file.to_owned(), at };
-        succeed(Command::new("mount").args(["-o", "loop"]).arg(&disk.file).arg(&disk.at))
-            .context("F7 mounts file systems, which wants root")?;
-        Ok(disk)
-    }
-
-    /// A copy of what the disk holds at this moment.
-    fn image(&self, postgres: &PostgresServer, number: u32) -> Result<PathBuf> {
-        let image = self.file.with_file_name(format!("image-{number}"));
-        postgres.freeze();
-        let copied =
-            succeed(Command::new("cp").args(["--sparse=always", "--reflink=never"]).arg(&self.file).arg(&image));
-        postgres.thaw();
-        copied.map(|()| image)
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("--lazy").arg(&self.at).status();
-    }
-}
-
-fn succeed(command: &mut Command) -> Result<()> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    ensure!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(())
+/// A copy of what the disk holds at this moment.
+fn image(disk: &Disk, postgres: &PostgresServer, number: u32) -> Result<PathBuf> {
+    postgres.freeze();
+    let image = disk.copy(&format!("image-{number}"));
+    postgres.thaw();
+    image
 }

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     check::{self, Evidence, Report},
+    disk::Disk,
     fleet::{Fleet, Surroundings},
     history::{self, Clock, InjectorEvent, Writer},
     inject::{self, Victims},
@@ -82,12 +83,15 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
     let witness = Witness::new(Writer::open(folder, history::PROVIDER, clock)?);
     let provider = MockProvider::start_directed(witness.clone()).await;
     let options = redis_options(scenario);
-    let (redis, postgres, journal) = tokio::task::spawn_blocking(move || {
-        let postgres = PostgresServer::start();
+    let (bytes, beside) = (scenario.disk_bytes, folder.clone());
+    // In this order they are dropped in the other: a server before its disk.
+    let (disk, redis, postgres, journal) = tokio::task::spawn_blocking(move || {
+        let disk = bytes.map(|bytes| Disk::make(&beside, bytes)).transpose()?.map(Arc::new);
+        let postgres = disk.as_ref().map_or_else(PostgresServer::start, |disk| PostgresServer::start_in(disk.at()));
         let url = postgres.database();
-        (RedisServer::start_with(&options), postgres, url)
+        anyhow::Ok((disk, RedisServer::start_with(&options), postgres, url))
     })
-    .await?;
+    .await??;
     let database = journal.rsplit('/').next().unwrap_or_default().to_owned();
     let links = Arc::new(Links::start(scenario, redis.port(), postgres.port()).await?);
     let around = Surroundings {
@@ -112,6 +116,7 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
         postgres: Arc::new(postgres),
         database: database.clone(),
         links,
+        disk: disk.clone(),
         history: Arc::new(Writer::open(folder, history::INJECTOR, clock)?),
     };
     let clients = Arc::new(Writer::open(folder, history::CLIENTS, clock)?);

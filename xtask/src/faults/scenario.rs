@@ -22,6 +22,8 @@ pub(crate) struct Scenario {
     pub(crate) processes: Processes,
     /// What Redis writes to its disk.
     pub(crate) redis: Persistence,
+    /// Postgres is alone on a disk of so many bytes. Wants root.
+    pub(crate) disk_bytes: Option<u64>,
     /// A process is killed again and again.
     pub(crate) kills: Option<Kills>,
     /// What else is done, and how often in one length of the load.
@@ -120,6 +122,8 @@ pub(crate) enum Trouble {
     Away(Store, Duration),
     /// A session holds the table of live jobs for so long.
     Lock(Duration),
+    /// The disk of Postgres is full for so long; where that ends the server, it is started again afterwards.
+    DiskFull(Duration),
     /// So many workers are stopped for so long (`SIGSTOP`), and go on as if nothing had happened.
     Zombies(usize, Duration),
     /// The network between the processes of a role and a store is so for so long.
@@ -133,7 +137,7 @@ impl Trouble {
     pub(crate) fn lasts(self) -> Duration {
         match self {
             Self::Flush | Self::Reload | Self::WrongGeneration => Duration::ZERO,
-            Self::Evict(time) | Self::Full(time) | Self::Lock(time) => time,
+            Self::Evict(time) | Self::Full(time) | Self::Lock(time) | Self::DiskFull(time) => time,
             Self::Away(_, time) | Self::Network(_, _, time) => time,
             Self::Zombies(_, time) | Self::CutAndFlush(_, time) => time,
         }
@@ -161,6 +165,7 @@ impl fmt::Display for Trouble {
             Self::Full(_) => f.write_str("Redis has no memory"),
             Self::Away(store, _) => write!(f, "{store:?} is away"),
             Self::Lock(_) => f.write_str("the table of live jobs is locked"),
+            Self::DiskFull(_) => f.write_str("the disk of Postgres is full"),
             Self::Zombies(count, _) => write!(f, "{count} workers stand still"),
             Self::CutAndFlush(link, _) => write!(f, "{link}: Reset, and Redis forgets"),
             Self::Network(link, weather, _) => write!(f, "{link}: {weather:?}"),
@@ -216,6 +221,7 @@ pub(crate) const USUAL: Scenario = Scenario {
     },
     processes: Processes { apis: 2, workers: 3, schedulers: 2 },
     redis: Persistence::Nothing,
+    disk_bytes: None,
     kills: None,
     troubles: &[],
     clock: None,

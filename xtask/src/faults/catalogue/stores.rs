@@ -95,3 +95,14 @@ pub(super) const POSTGRES_IS_SLOW: Scenario = Scenario {
 };
 
 const HALF_A_SECOND: Duration = Duration::from_millis(500);
+
+/// The write-ahead log alone is up to 64 MiB between two checkpoints at this load.
+pub(super) const POSTGRES_HAS_NO_ROOM: Scenario = Scenario {
+    name: "F11",
+    purpose: "the disk of Postgres is full, and has room again",
+    load: Shape { rate: 100, ..USUAL.load },
+    disk_bytes: Some(512 << 20),
+    troubles: &[(2, Trouble::DiskFull(Duration::from_secs(10)))],
+    demands: Demands { resumes_within: Some(Duration::from_secs(10)), ..NOTHING_MORE },
+    ..USUAL
+};
