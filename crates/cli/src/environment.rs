@@ -75,6 +75,23 @@ pub(crate) fn without_secrets(text: &str) -> String {
     }
 }
 
+/// A text without what stands between `://` and `@` in it: a URL that is refused where it stands may be one with a password.
+pub(crate) fn without_logins(text: &str) -> String {
+    let mut parts = text.split("://");
+    let mut told = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        told.push_str("://");
+        let end = part.find(|c: char| c.is_whitespace() || "\"'`".contains(c)).unwrap_or(part.len());
+        let (address, rest) = part.split_at(end);
+        match address.rsplit_once('@') {
+            Some((_, behind)) => told.extend(["…@", behind]),
+            None => told.push_str(address),
+        }
+        told.push_str(rest);
+    }
+    told
+}
+
 /// The variables of this process, or those that a test sets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Environment(BTreeMap<String, String>);
@@ -152,6 +169,19 @@ fn is_service_link(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_login_is_taken_out_of_whatever_is_said() {
+        for (said, told) in [
+            ("`redis://:hush@a:1,b:2/3` is no `file:PATH`", "`redis://…@a:1,b:2/3` is no `file:PATH`"),
+            ("string \"postgres://me:h@u/sh@db/q\", expected", "string \"postgres://…@db/q\", expected"),
+            ("http://a/b and https://u@c:1", "http://a/b and https://…@c:1"),
+            ("me@here: no URL", "me@here: no URL"),
+            ("a://", "a://"),
+        ] {
+            assert_eq!(without_logins(said), told);
+        }
+    }
 
     #[test]
     fn a_misspelt_variable_is_refused_and_a_service_link_is_not() {

@@ -55,7 +55,7 @@ pub(crate) use self::{
 };
 use crate::{
     data::{self, DATA_DEFAULT},
-    environment::Environment,
+    environment::{Environment, without_logins},
     failure::Failure,
 };
 
@@ -226,11 +226,11 @@ impl Config {
     pub(crate) fn load(flags: &Flags, data: Option<&str>, env: &Environment) -> Result<Self, Failure> {
         env.reject_unknown()?;
         let (path, file) = read_file(flags, env)?;
-        let fail = |reason: String| match &path {
-            Some(path) => {
+        let fail = |reason: String| match (&path, without_logins(&reason)) {
+            (Some(path), reason) => {
                 Failure::usage(format!("{reason} (configuration: {}, environment and flags)", path.display()))
             }
-            None => Failure::usage(reason),
+            (None, reason) => Failure::usage(reason),
         };
         Self::assemble(flags, data, env, file, path.clone()).map_err(fail)
     }
@@ -339,7 +339,7 @@ fn read_file(flags: &Flags, env: &Environment) -> Result<(Option<PathBuf>, file:
         None if Path::new(FILE_DEFAULT).exists() => FILE_DEFAULT.into(),
         None => return Ok((None, file::File::default())),
     };
-    let failed = |reason: String| Failure::usage(format!("{}: {reason}", path.display()));
+    let failed = |reason: String| Failure::usage(format!("{}: {}", path.display(), without_logins(&reason)));
     let text = read_bounded(&path).map_err(|error| failed(error.to_string()))?;
     let file = toml::from_str(&text).map_err(|error| failed(locate(&text, &error)))?;
     Ok((Some(path), file))

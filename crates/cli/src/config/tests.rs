@@ -159,6 +159,22 @@ fn a_secret_in_the_file_is_refused_and_not_repeated() {
     }
 }
 
+/// A URL with a password, where it does not belong or is none that can be used.
+#[test]
+fn a_password_is_told_by_no_refusal() {
+    for toml in [
+        "[objects]\nurl = \"redis://u:hush@a:1\"",
+        "[provider]\nurl = \"ftp://u:hush@a/v1\"",
+        "[backup]\nurl = \"redis://u:hush@a:1\"",
+        "listen = \"redis://u:hush@a:1\"",
+        "[worker]\nslots = \"postgres://u:hush@a/db\"",
+        "[webhooks]\nallow_networks = [\"https://u:hush@a/\"]",
+    ] {
+        let message = error(toml, Flags::default(), &[]);
+        assert!(!message.contains("hush"), "{toml}: {message}");
+    }
+}
+
 #[test]
 fn a_worker_serves_what_it_is_told_and_otherwise_everything() {
     let none = load("", Flags::default(), &[]).unwrap().worker;
