@@ -69,16 +69,33 @@ impl PostgresServer {
         Self::start_as(Part::Primary)
     }
 
+    /// A server whose folder is made below this one.
+    pub fn start_in(base: &Path) -> Self {
+        Self::start_below(Part::Primary, base)
+    }
+
+    /// A server on what another one has left in its folder: a copy of it, or an image of its disk.
+    pub fn start_on(folder: PathBuf) -> Self {
+        // The other one may still run, and is not ours to look at.
+        let _ = fs::remove_file(folder.join("data/postmaster.pid"));
+        let (programs, account) = (find_programs(), Account::that_may_run_postgres());
+        Self::launch(&programs, &account, folder).unwrap_or_else(|said| panic!("Postgres did not start: {said}"))
+    }
+
     /// A server that waits for a primary which never comes: it is in recovery and only reads.
     pub fn start_standby() -> Self {
         Self::start_as(Part::Standby)
     }
 
     fn start_as(part: Part) -> Self {
+        Self::start_below(part, &std::env::temp_dir())
+    }
+
+    fn start_below(part: Part, base: &Path) -> Self {
         let programs = find_programs();
         let mut complaints = String::new();
         for _ in 0..STARTS_MAX {
-            match Self::try_start(&programs, part) {
+            match Self::try_start(&programs, part, base) {
                 Ok(server) => return server,
                 Err(complaint) => complaints = complaint,
             }
@@ -86,10 +103,14 @@ impl PostgresServer {
         panic!("Postgres did not start: {complaints}");
     }
 
-    fn try_start(programs: &Path, part: Part) -> Result<Self, String> {
+    fn try_start(programs: &Path, part: Part, base: &Path) -> Result<Self, String> {
         let account = Account::that_may_run_postgres();
-        let folder = new_folder(&account);
+        let folder = new_folder(&account, base);
         init(programs, &folder, &account, part);
+        Self::launch(programs, &account, folder)
+    }
+
+    fn launch(programs: &Path, account: &Account, folder: PathBuf) -> Result<Self, String> {
         let port = free_port();
         let mut watchdog = account
             .command("sh")
@@ -118,9 +139,36 @@ impl PostgresServer {
         self.pg_ctl(&["-m", "immediate", "-w", "stop"]);
     }
 
+    /// Stops all of its processes without ending them: nothing is written any more.
+    pub fn freeze(&self) {
+        // The main process first, so that it starts no other.
+        signal("-STOP", &[self.pid()]);
+        signal("-STOP", &children(self.pid()));
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) {
+        signal("-CONT", &children(self.pid()));
+        signal("-CONT", &[self.pid()]);
+    }
+
+    /// Its folder: `data` is in it.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// Starts it again on its port, with all that was committed.
     pub fn resume(&self) {
         self.pg_ctl(&["-w", "-o", &format!("-p {}", self.port), "start"]);
+    }
+
+    /// Starts it again if it has ended by itself.
+    pub fn revive(&self) {
+        let mut status = Account::that_may_run_postgres().command(self.programs.join("pg_ctl"));
+        status.arg("-D").arg(self.folder.join("data")).arg("status").stdout(Stdio::null()).stderr(Stdio::null());
+        if !status.status().expect("pg_ctl starts").success() {
+            self.resume();
+        }
     }
 
     fn pg_ctl(&self, arguments: &[&str]) {
@@ -222,6 +270,17 @@ fn output_of(program: &str, arguments: &[&str]) -> Option<String> {
     Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
+/// The processes that a process has started.
+fn children(pid: u32) -> Vec<u32> {
+    let said = output_of("ps", &["-o", "pid=", "--ppid", &pid.to_string()]).unwrap_or_default();
+    said.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+}
+
+fn signal(signal: &str, pids: &[u32]) {
+    // One that has ended meanwhile is no failure.
+    let _ = Command::new("kill").arg(signal).args(pids.iter().map(u32::to_string)).stderr(Stdio::null()).status();
+}
+
 fn succeed(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -248,8 +307,8 @@ fn install_programs() -> PathBuf {
 }
 
 /// A folder of the account's own.
-fn new_folder(account: &Account) -> PathBuf {
-    let template = std::env::temp_dir().join("testkit-postgres-XXXXXXXX");
+fn new_folder(account: &Account, base: &Path) -> PathBuf {
+    let template = base.join("testkit-postgres-XXXXXXXX");
     let output = account.command("mktemp").arg("-d").arg(template).output().expect("mktemp starts");
     assert!(output.status.success(), "mktemp: {}", String::from_utf8_lossy(&output.stderr));
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())

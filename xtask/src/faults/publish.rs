@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     Outcome,
     catalogue::{FAULTS, Fault, Proof},
+    history::wall_ms,
 };
 use crate::root;
 
@@ -122,11 +123,12 @@ impl Run {
         };
         let figures: Vec<String> = outcomes.iter().map(figure).collect();
         let sum = |of: fn(&Outcome) -> usize| outcomes.iter().map(|outcome| of(outcome) as u64).sum();
+        let today = jiff::Timestamp::from_millisecond(wall_ms())?.strftime("%Y-%m-%d");
         Ok(Self {
             jobs: sum(|outcome| outcome.jobs),
             faults: sum(|outcome| outcome.faults),
             figure: figures.join("; "),
-            seen: format!("{}, {}, {}", outcomes[0].seed, build()?, jiff::Timestamp::now().strftime("%Y-%m-%d")),
+            seen: format!("{}, {}, {today}", outcomes[0].seed, build()?),
         })
     }
 }
