@@ -119,14 +119,15 @@ fn check_files(data: &Path) {
     }
 }
 
-/// What the CLI says for people who help, with a secret in its environment.
-fn support(up: &Installation) -> Vec<String> {
+/// What the CLI says for people who help, with a secret in its environment and the provider at this address.
+fn support(up: &Installation, provider: &str) -> Vec<String> {
     let run = |arguments: &&[&str]| {
         let output = Command::new(env!("CARGO_BIN_EXE_longshore"))
             .arg("--json")
             .args(*arguments)
             .env_clear()
-            .envs([("LONGSHORE_URL", up.url.as_str()), ("LONGSHORE_KEY", KEY), ("OPENAI_API_KEY", OPERATOR)])
+            .envs([("LONGSHORE_URL", up.url.as_str()), ("LONGSHORE_KEY", KEY)])
+            .envs([("LONGSHORE_PROVIDER_URL", provider), ("OPENAI_API_KEY", OPERATOR)])
             .current_dir(&up.data)
             .output()
             .unwrap();
@@ -239,7 +240,7 @@ async fn what_is_secret_is_nowhere_but_where_it_belongs() {
 
     check_files(&up.data);
     // What a provider said of a job stands in its error, without the prompt and the key that it quoted.
-    for said in support(&up) {
+    for said in support(&up, &url) {
         let found: Vec<_> = secrets().into_iter().filter(|secret| secret != REFUSAL && said.contains(secret)).collect();
         assert!(found.is_empty(), "{found:?} in {said}");
     }

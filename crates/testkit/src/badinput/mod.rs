@@ -124,7 +124,7 @@ impl BadInput {
             return self.show(parser, &corpus, at, read);
         }
         let (name, seed) = (parser.name, self.plan.seed);
-        let watch = Watch::begin(move |number| {
+        let watch = Watch::begin(vitals::LOOK_EVERY, move |number| {
             eprintln!("badinput: {name}: input {number} of seed {seed} hangs");
             std::process::abort();
         });

@@ -1,6 +1,6 @@
 //! The net has no holes: a parser that fails is found, and found again.
 
-use std::sync::mpsc;
+use std::{sync::mpsc, time::Duration};
 
 use super::*;
 
@@ -49,13 +49,13 @@ fn inputs_are_of_every_kind() {
     assert!(share(&|input| input.windows(5).any(|part| part == b"1e400")) > 20, "numbers that nothing holds");
     assert!(share(&|input| input.len() > 90_000) > 2, "values deeper than a stack");
     let different: std::collections::HashSet<_> = inputs.iter().collect();
-    assert!(different.len() > 2_500, "{} different ones", different.len());
+    assert!(different.len() > 1_500, "{} different ones", different.len());
 }
 
 #[test]
 fn an_input_that_hangs_is_told() {
     let (told, hears) = mpsc::channel();
-    let watch = Watch::begin(move |number| told.send(number).expect("somebody listens"));
+    let watch = Watch::begin(Duration::from_millis(1), move |number| told.send(number).expect("somebody listens"));
     watch.reads(42);
     assert_eq!(hears.recv(), Ok(42));
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// How often the watchdog looks.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// Looks without another input after which one hangs: 20 s. Looks and not time: whoever stops the process stops both.
 const STILL_MAX: u32 = 80;
 
@@ -35,14 +35,14 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Watches; `hung` is told the number of the input that hangs.
-    pub(super) fn begin(hung: impl Fn(u64) + Send + 'static) -> Self {
+    /// Looks as often as this; `hung` is told the number of the input that hangs.
+    pub(super) fn begin(look_every: Duration, hung: impl Fn(u64) + Send + 'static) -> Self {
         let (number, ended) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
         let (at, over) = (number.clone(), ended.clone());
         let thread = thread::spawn(move || {
             let (mut last, mut still) = (u64::MAX, 0);
             while !over.load(Ordering::Acquire) {
-                thread::park_timeout(LOOK_EVERY);
+                thread::park_timeout(look_every);
                 let now = at.load(Ordering::Acquire);
                 still = if now == last { still + 1 } else { 0 };
                 last = now;

@@ -134,10 +134,11 @@ impl Fed {
     pub(super) fn job(&self, input: &[u8]) -> bool {
         let (status, text) = self.send(Method::POST, "/v1/jobs", "application/json", input.to_vec());
         if !status.is_success() {
-            assert!(status.is_client_error(), "{status}: {text}");
+            // 503: without a master key no webhook could be signed.
+            assert!(status.is_client_error() || status == 503, "{status}: {text}");
             let told: Value = serde_json::from_str(&text).unwrap();
             assert!(
-                told["errors"].as_array().is_some_and(|errors| !errors.is_empty()),
+                status == 503 || told["errors"].as_array().is_some_and(|errors| !errors.is_empty()),
                 "refused without a word: {told}"
             );
             return false;

@@ -2,7 +2,11 @@
 //!
 //! The guard itself is held by a corpus and by a resolver that changes its mind; left open was that every field which takes a URL asks it.
 
+use std::sync::Arc;
+
+use queue_core::credentials::{Credentials, MasterKeys};
 use reqwest::Method;
+use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::Held;
@@ -30,7 +34,14 @@ const INSIDE: [&str; 5] = [
 
 #[tokio::test]
 async fn every_field_that_takes_a_url_asks_the_guard() {
-    let server = Server::start().await;
+    // Without a master key nothing would be signed, and nothing with a URL be taken.
+    let server = Server::start_with(|api| {
+        let credentials = Credentials::of(api.stores.vault.clone());
+        let key = MasterKeys::generate().unwrap();
+        credentials.set_master_keys(MasterKeys::parse(key.expose_secret()));
+        api.credentials = Arc::new(credentials);
+    })
+    .await;
     for url in INSIDE {
         let http = json!({"kind": "http", "payload": {"url": url, "method": "POST"}});
         let told = json!({"kind": "probe", "payload": {}, "webhook": {"url": url}});

@@ -13,7 +13,7 @@ use super::{
 
 /// What the corpus quotes.
 const KEY: &str = "sk-canary-0123456789abcdef";
-const QUOTED: &str = "a prompt that is long enough to be recognised";
+const QUOTED: &str = "a prompt that is long enough to be recognised wherever it is quoted";
 
 const CHATS: Fed = Fed {
     name: "providers' answers (SSE and JSON)",
