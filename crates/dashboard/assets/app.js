@@ -1,0 +1,1 @@
+/* The app.js of the dashboard. */

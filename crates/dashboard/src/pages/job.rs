@@ -1,0 +1,7 @@
+use axum::Router;
+
+use crate::Dashboard;
+
+pub(crate) fn routes() -> Router<Dashboard> {
+    Router::new()
+}
