@@ -17,7 +17,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Api,
     app::{App, Shared},
-    connections, headers, observe, routes,
+    connections, headers, observe,
+    pages::{Beside, carry},
+    routes,
 };
 
 /// How often the metrics' histograms are drained when nobody scrapes them: they would grow for ever.
@@ -90,14 +92,28 @@ fn routed(app: Shared) -> Router {
     let router = router
         .merge(routes::docs::routes(document, &app.api.settings.version))
         .fallback(observe::no_route)
-        .method_not_allowed_fallback(observe::no_method)
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(middleware::from_fn(observe::observe))
-        .layer(headers::compression())
-        .layer(middleware::from_fn_with_state(app.clone(), part));
+        .method_not_allowed_fallback(observe::no_method);
+    let router = layered(router, &app);
     let router = match headers::cors(&app.api.settings.cors_origins) {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.with_state(app)
+    let router = router.with_state(app.clone());
+    match &app.api.pages {
+        // No other origin may ask for them: the session is a cookie.
+        Some(pages) => {
+            let beside = Beside { router: router.clone(), carry, stopping: app.shutdown.clone() };
+            router.merge(layered(pages(beside), &app))
+        }
+        None => router,
+    }
+}
+
+/// What is around every answer.
+fn layered<S: Clone + Send + Sync + 'static>(router: Router<S>, app: &Shared) -> Router<S> {
+    router
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(observe::observe))
+        .layer(headers::compression())
+        .layer(middleware::from_fn_with_state(app.clone(), part))
 }

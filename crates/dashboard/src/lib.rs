@@ -11,6 +11,7 @@ mod form;
 mod guard;
 mod live;
 mod login;
+pub mod oidc;
 mod page;
 mod pages;
 mod session;
@@ -21,9 +22,9 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    http::request::Parts,
+    http::{HeaderMap, StatusCode, header, request::Parts},
     middleware,
-    response::Redirect,
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
 use tokio::sync::Semaphore;
@@ -44,7 +45,10 @@ pub struct Inner {
 
 /// Switches of the dashboard.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {}
+pub struct Settings {
+    /// The identity provider that people sign in with, besides keys and tokens.
+    pub oidc: Option<Arc<oidc::Oidc>>,
+}
 
 /// What every handler has.
 #[derive(Clone)]
@@ -57,27 +61,43 @@ pub(crate) struct Dashboard {
     pub(crate) stopping: CancellationToken,
     /// Room for live pages.
     pub(crate) watchers: Arc<Semaphore>,
+    /// See [`Settings::oidc`].
+    pub(crate) oidc: Option<Arc<oidc::Oidc>>,
 }
 
 /// The routes of the dashboard: `/` for browsers, and everything below `/dashboard`. They have no fallback: they are merged into
 /// the server's own routes.
 pub fn mount(inner: Inner, settings: Settings) -> Router {
-    let Settings {} = settings;
     let dashboard = Dashboard {
         api: inner.router,
         carry: inner.carry,
         stopping: inner.stopping,
         watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
+        oidc: settings.oidc,
     };
     let around = middleware::from_fn_with_state(dashboard.clone(), guard::around);
     let pages = pages::routes().layer(around.clone()).with_state(dashboard.clone());
     let others = Router::new()
-        .route("/", get(|| async { Redirect::to("/dashboard") }))
         .route("/dashboard/login", get(login::form).post(login::login))
         .route("/dashboard/logout", post(login::logout))
         .route("/dashboard/theme", post(login::theme))
+        .merge(oidc::routes())
         .layer(around)
         .with_state(dashboard.clone());
     let live = Router::new().route("/dashboard/live", get(live::live)).with_state(live::Live::new(&dashboard, &pages));
-    Router::new().route("/dashboard/assets/{name}", get(assets::asset)).merge(live).merge(others).merge(pages)
+    Router::new()
+        .route("/", get(root))
+        .route("/dashboard/assets/{name}", get(assets::asset))
+        .merge(live)
+        .merge(others)
+        .merge(pages)
+}
+
+/// Whoever reads pages is sent to the first; for others there is nothing here.
+async fn root(headers: HeaderMap) -> Response {
+    let accepted = headers.get(header::ACCEPT).and_then(|accepted| accepted.to_str().ok()).unwrap_or_default();
+    match accepted.contains("text/html") {
+        true => Redirect::to("/dashboard").into_response(),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
 }

@@ -33,6 +33,7 @@ mod tokens;
 mod upkeep;
 mod usage;
 mod webhooks;
+mod whoami;
 mod why;
 mod workers;
 
@@ -148,6 +149,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::list, keys::create, keys::revoke_all))
         .routes(routes!(keys::get, keys::patch, keys::revoke))
         .routes(routes!(keys::rotate))
+        .routes(routes!(whoami::whoami))
         .routes(routes!(tokens::create, tokens::end))
         .routes(routes!(tokens::revoke))
         .routes(routes!(usage::usage))

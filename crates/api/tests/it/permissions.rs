@@ -123,6 +123,7 @@ const ROUTES: &[(&str, Role, About)] = &[
     ("PATCH /v1/keys/{key}", Admin, Acme),
     ("DELETE /v1/keys/{key}", Admin, Acme),
     ("POST /v1/keys/{key}/rotate", Admin, Acme),
+    ("GET /v1/auth/whoami", User, Any),
     ("POST /v1/auth/token", User, Any),
     ("DELETE /v1/auth/token", User, Any),
     ("POST /v1/auth/revocations", Admin, Any),

@@ -144,6 +144,7 @@ const ROUTES: &[&str] = &[
     "GET /v1/archives",
     "GET /v1/audit",
     "GET /v1/audit/heads",
+    "GET /v1/auth/whoami",
     "GET /v1/backups",
     "GET /v1/backups/{id}",
     "GET /v1/batches/{id}",
