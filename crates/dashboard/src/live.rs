@@ -74,8 +74,8 @@ enum Seen {
     Gone,
 }
 
-/// Sends `page` events with the page's main part when it changes; `trouble` with the status while it cannot be rendered; `gone` when
-/// the session has ended.
+/// Sends `page` events with the page's main part when it changes; `trouble` with the status while it cannot be rendered, and `well` when
+/// it can again; `gone` when the session has ended, and `full` when there is no room for one more.
 pub(crate) async fn live(
     State(live): State<Live>,
     at: Result<Query<At>, QueryRejection>,
@@ -92,10 +92,10 @@ fn open(live: Live, at: Option<Query<At>>, request: axum::extract::Request) -> R
         return Err(StatusCode::BAD_REQUEST);
     }
     if session::bearer_of(request.headers()).is_none() {
-        return Err(StatusCode::UNAUTHORIZED);
+        return Ok(only("gone"));
     }
-    // Browsers stop asking after 503: the page says that it is not live, and has a button.
-    let place = live.dashboard.watchers.clone().try_acquire_owned().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    // Said in a stream: of an answer that is none, a script learns nothing.
+    let Ok(place) = live.dashboard.watchers.clone().try_acquire_owned() else { return Ok(only("full")) };
     let (parts, _) = request.into_parts();
     let (mut carried, ()) = Request::new(()).into_parts();
     (live.dashboard.carry)(&parts, &mut carried);
@@ -118,6 +118,12 @@ fn open(live: Live, at: Option<Query<At>>, request: axum::extract::Request) -> R
     // Proxies that gather answers would hold events back.
     response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
     Ok(response)
+}
+
+/// A stream that says one thing.
+fn only(what: &'static str) -> Response {
+    let event = Event::default().event(what).data(what);
+    Sse::new(stream::iter([Ok::<_, Infallible>(event)])).into_response()
 }
 
 /// The next event of a watcher.
