@@ -165,6 +165,17 @@ impl Client {
         read(self.ask(method, path, Some(json), tag.as_slice()).await?).await
     }
 
+    /// Sends JSON as somebody wrote it, so that sending it twice under one `key` is sending it once.
+    pub(crate) async fn send_once<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        json: String,
+        key: &str,
+    ) -> Result<T, Refused> {
+        read(self.ask(method, path, Some(json), &[("idempotency-key", key)]).await?).await
+    }
+
     /// Reads something as it is, at most so many bytes of it; says whether that was all.
     pub(crate) async fn text(&self, path_and_query: &str, max_bytes: usize) -> Result<(String, bool), Refused> {
         let response = self.ask(Method::GET, path_and_query, None, &[]).await?;

@@ -128,6 +128,12 @@ impl Shell {
         Self { live_at: Some(path_and_query.into()), ..self }
     }
 
+    /// The same for a page that forms are sent from to other addresses: it is looked at for changes, and gone back to, where it
+    /// stands itself. What was refused does not change.
+    pub(crate) fn standing_at(self, path_and_query: String, problem: Option<&Refused>) -> Self {
+        Self { live_at: problem.is_none().then(|| path_and_query.clone()), here: path_and_query, ..self }
+    }
+
     /// Where the script listens for changes.
     pub(crate) fn live_source(&self) -> Option<String> {
         self.live_at.as_deref().map(|at| format!("/dashboard/live{}", query(&[("at", at)])))
@@ -179,6 +185,14 @@ pub(crate) fn html_refused<T: Template>(refused: &Refused, page: T) -> Response 
         *response.status_mut() = refused.code();
     }
     response
+}
+
+/// A page, with the status of the problem that it shows, if it shows one.
+pub(crate) fn with_problem<T: Template>(problem: Option<Refused>, page: T) -> Response {
+    match problem {
+        Some(refused) => html_refused(&refused, page),
+        None => html(page),
+    }
 }
 
 /// What the API refused, in the place of a page.
