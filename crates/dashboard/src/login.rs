@@ -1,9 +1,11 @@
 //! Signing in and out, and the choice of a theme.
 
+use std::sync::Arc;
+
 use askama::Template;
 use axum::{
     extract::{Request, State},
-    http::{Method, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, header, request::Parts},
     response::{IntoResponse, Redirect, Response},
 };
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use crate::{
     Dashboard,
     client::{Client, Refused},
     form::{self, Posted, with_cookies},
+    oidc,
     page::{BareShell, html, html_refused},
     session,
 };
@@ -25,7 +28,31 @@ const SESSION_LIFE: &str = "12h";
 struct LoginPage {
     shell: BareShell,
     next: String,
+    provider: Option<Provider>,
     problem: Option<Refused>,
+}
+
+/// The identity provider that one may sign in with.
+struct Provider {
+    name: String,
+    start: String,
+}
+
+impl LoginPage {
+    fn new(dashboard: &Dashboard, parts: &Parts, next: String, problem: Option<Refused>) -> Self {
+        let provider =
+            |oidc: &Arc<oidc::Oidc>| Provider { name: oidc.name().to_owned(), start: oidc::start_address(&next) };
+        Self { shell: BareShell::new(parts), provider: dashboard.oidc.as_ref().map(provider), next, problem }
+    }
+}
+
+/// Where somebody who has signed out here signs out at the provider, too.
+#[derive(Template)]
+#[template(path = "signed_out.html")]
+struct SignedOutPage {
+    shell: BareShell,
+    provider: String,
+    place: String,
 }
 
 /// What the API gives for a key.
@@ -36,12 +63,13 @@ struct Token {
 }
 
 /// The form.
-pub(crate) async fn form(parts: Parts) -> Response {
+pub(crate) async fn form(State(dashboard): State<Dashboard>, parts: Parts) -> Response {
     let next = next_of(&parts);
-    html(LoginPage { shell: BareShell::new(&parts), next, problem: None })
+    html(LoginPage::new(&dashboard, &parts, next, None))
 }
 
-fn next_of(parts: &Parts) -> String {
+/// Where to go after a login, as the address says.
+pub(crate) fn next_of(parts: &Parts) -> String {
     let mut pairs = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
     let next = pairs.find(|(name, _)| name == "next").map(|(_, next)| next.into_owned());
     session::way_back(next.as_deref())
@@ -63,17 +91,13 @@ pub(crate) async fn login(State(dashboard): State<Dashboard>, request: Request) 
     match cookies(&dashboard, &parts, text("secret")).await {
         Ok(cookies) => with_cookies(Redirect::to(&next).into_response(), cookies),
         Err(problem) => {
-            let page = LoginPage { shell: BareShell::new(&parts), next, problem: Some(problem.clone()) };
+            let page = LoginPage::new(&dashboard, &parts, next, Some(problem.clone()));
             html_refused(&problem, page)
         }
     }
 }
 
-async fn cookies(
-    dashboard: &Dashboard,
-    parts: &Parts,
-    secret: &str,
-) -> Result<Vec<header::HeaderValue>, Refused> {
+async fn cookies(dashboard: &Dashboard, parts: &Parts, secret: &str) -> Result<Vec<HeaderValue>, Refused> {
     if secret.is_empty() {
         return Err(Refused::field("secret", "is required: a key (lsk_…) or a token"));
     }
@@ -91,7 +115,8 @@ async fn cookies(
         session::begin(secret, None, is_secure)
     };
     begun.map_err(|_| {
-        Refused::field("secret", "is a token that is longer than a browser keeps (3,800 bytes), or none at all")
+        let most = session::BEARER_MAX_BYTES;
+        Refused::field("secret", format!("is a token that is longer than browsers keep ({most} bytes), or none at all"))
     })
 }
 
@@ -105,13 +130,34 @@ fn advised(refused: Refused) -> Refused {
 }
 
 /// Takes the session's token back, and lets the browser forget it.
-pub(crate) async fn logout(posted: Posted) -> Response {
+pub(crate) async fn logout(State(dashboard): State<Dashboard>, parts: Parts, posted: Posted) -> Response {
     let ended: Result<Value, Refused> = posted.visit.client.send(Method::DELETE, "/v1/auth/token", None).await;
     if let Err(refused) = ended {
         // A key in the place of a token is not revoked by signing out.
-        tracing::info!(status = refused.status, detail = refused.detail, "a session ended without taking its token back");
+        tracing::info!(
+            status = refused.status,
+            detail = refused.detail,
+            "a session ended without taking its token back"
+        );
     }
-    with_cookies(Redirect::to("/dashboard/login").into_response(), session::end())
+    let cookies = session::end().into_iter().chain([oidc::forget_way()]);
+    let leaving = match (&dashboard.oidc, session::bearer_of(&parts.headers)) {
+        (Some(oidc), Some(bearer)) => oidc.sign_out_address(&bearer).await.map(|place| (oidc.name(), place)),
+        _ => None,
+    };
+    let Some((provider, place)) = leaving else {
+        return with_cookies(Redirect::to("/dashboard/login").into_response(), cookies);
+    };
+    // A page, and no redirect: browsers hold `form-action` against what a form is redirected to.
+    let refresh = format!("0; url={place}");
+    // Nothing can be read where this form was sent to.
+    let shell = BareShell { here: "/dashboard/login".to_owned(), ..BareShell::new(&parts) };
+    let page = SignedOutPage { shell, provider: provider.to_owned(), place };
+    let mut response = with_cookies(html(page), cookies);
+    if let Ok(refresh) = HeaderValue::try_from(refresh) {
+        response.headers_mut().insert(header::REFRESH, refresh);
+    }
+    response
 }
 
 /// Remembers a theme.

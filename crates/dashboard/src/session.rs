@@ -6,14 +6,16 @@
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
-/// The cookie of the session.
-const SESSION: &str = "longshore_session";
+/// The cookies of the session: a long bearer goes on in the second.
+const SESSION: [&str; 2] = ["longshore_session", "longshore_session_2"];
 /// The cookie of the theme that somebody chose.
 const THEME: &str = "longshore_theme";
 /// The cookie of a message for the next page.
 const FLASH: &str = "longshore_flash";
-/// Largest bearer that is kept, in bytes: browsers drop cookies beyond 4,096.
-pub(crate) const BEARER_MAX_BYTES: usize = 3_800;
+/// Most of a bearer in one cookie, in bytes: browsers drop cookies beyond 4,096, names and attributes counted.
+const PIECE_MAX_BYTES: usize = 3_500;
+/// Largest bearer that is kept, in bytes: proxies drop requests with more than 8 KiB of cookies, and there are others.
+pub(crate) const BEARER_MAX_BYTES: usize = SESSION.len() * PIECE_MAX_BYTES;
 /// Longest life of a message that no page has shown, in seconds.
 const FLASH_MAX_S: u32 = 30;
 /// How long a theme is remembered, in seconds: as long as browsers keep any cookie.
@@ -30,7 +32,8 @@ pub(crate) struct TooLong;
 
 /// The bearer of the request's session.
 pub(crate) fn bearer_of(headers: &HeaderMap) -> Option<String> {
-    cookie(headers, SESSION).filter(|bearer| !bearer.is_empty()).map(str::to_owned)
+    let bearer: String = SESSION.iter().filter_map(|name| cookie(headers, name)).collect();
+    (!bearer.is_empty()).then_some(bearer)
 }
 
 /// The cookies that begin a session: until its end where one is known, else until the browser is closed. `secure` where the viewer
@@ -42,13 +45,21 @@ pub(crate) fn begin(bearer: &str, life_s: Option<i64>, secure: bool) -> Result<V
     }
     let life = life_s.map(|life_s| format!("; Max-Age={}", life_s.max(1))).unwrap_or_default();
     let secure = if secure { "; Secure" } else { "" };
-    let text = format!("{SESSION}={bearer}; Path=/dashboard; HttpOnly; SameSite=Strict{life}{secure}");
-    Ok(vec![HeaderValue::from_str(&text).map_err(|_| TooLong)?])
+    let (first, rest) = bearer.split_at(bearer.len().min(PIECE_MAX_BYTES));
+    let kept = |name: &str, piece: &str| {
+        // What is left of a longer session would spoil this one.
+        if piece.is_empty() {
+            return Ok(gone(name));
+        }
+        let text = format!("{name}={piece}; Path=/dashboard; HttpOnly; SameSite=Strict{life}{secure}");
+        HeaderValue::from_str(&text).map_err(|_| TooLong)
+    };
+    SESSION.iter().zip([first, rest]).map(|(name, piece)| kept(name, piece)).collect()
 }
 
 /// The cookies that end it.
 pub(crate) fn end() -> Vec<HeaderValue> {
-    vec![gone(SESSION)]
+    SESSION.map(gone).into()
 }
 
 /// The cookie that a theme is remembered by; `None` for that of the system.
@@ -123,7 +134,7 @@ fn gone(name: &str) -> HeaderValue {
 }
 
 /// A cookie of the request: the first of its name, which is the one of the longest path.
-fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+pub(crate) fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let lines = headers.get_all(header::COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
     pairs.find(|(known, _)| *known == name).map(|(_, value)| value.trim_matches('"'))
@@ -147,8 +158,17 @@ mod tests {
         }
         assert_eq!(bearer_of(&sent(&cookies)).as_deref(), Some("aa.bb-cc_dd.ee"));
         assert_eq!(bearer_of(&sent(&end())), None);
+        assert_eq!(end().len(), cookies.len(), "nothing is left of a longer session");
         assert!(begin("a; Path=/", None, false).is_err());
         assert!(begin(&"a".repeat(BEARER_MAX_BYTES + 1), None, false).is_err());
+    }
+
+    #[test]
+    fn a_long_bearer_lies_in_two_cookies_that_a_browser_keeps() {
+        let bearer: String = ('a'..='z').cycle().take(BEARER_MAX_BYTES).collect();
+        let cookies = begin(&bearer, Some(60), true).unwrap();
+        assert!(cookies.iter().all(|cookie| cookie.len() < 4_096 && cookie.to_str().unwrap().contains("; Secure")));
+        assert_eq!(bearer_of(&sent(&cookies)), Some(bearer));
     }
 
     #[test]
@@ -168,7 +188,15 @@ mod tests {
         for ours in ["/dashboard", "/dashboard/jobs?state=dead&q=%22a%22", "/dashboard?x=//evil.example"] {
             assert_eq!(way_back(Some(ours)), ours);
         }
-        for not in ["//evil.example", "/dashboards", "https://evil.example/dashboard", "/dashboard//x", "/dashboard/\\x", "/", ""] {
+        for not in [
+            "//evil.example",
+            "/dashboards",
+            "https://evil.example/dashboard",
+            "/dashboard//x",
+            "/dashboard/\\x",
+            "/",
+            "",
+        ] {
             assert_eq!(way_back(Some(not)), "/dashboard", "{not}");
         }
         assert_eq!(way_back(Some("/dashboard/a\r\nSet-Cookie: x")), "/dashboard");

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::{
     Dashboard,
     client::{Client, Refused, query},
+    oidc,
     page::Shell,
     session, words,
 };
@@ -100,6 +101,11 @@ pub(crate) fn to_login(method: &Method, uri: &Uri, headers: &HeaderMap) -> Respo
         return again(here);
     }
     let next = if is_read { here } else { "" };
+    // What a script asks for cannot be answered by a page of somebody else.
+    let is_navigation = headers.get("sec-fetch-mode").is_none_or(|mode| mode == "navigate");
+    if let Some(way) = oidc::way_in(headers, next).filter(|_| is_read && is_navigation) {
+        return Redirect::to(&way).into_response();
+    }
     Redirect::to(&format!("/dashboard/login{}", query(&[("next", next)]))).into_response()
 }
 

@@ -10,9 +10,11 @@
 )]
 
 mod age;
+mod browser;
 mod certificate;
 mod http;
 mod monitoring;
+mod oidc;
 mod otlp;
 mod packages;
 mod postgres;
@@ -21,8 +23,10 @@ mod redis;
 mod watchdog;
 
 pub use age::install_age;
+pub use browser::{install_axe, install_browser};
 pub use certificate::Certificate;
 pub use monitoring::install_monitoring;
+pub use oidc::{OidcProvider, OidcSeen};
 pub use otlp::{Export, OtlpReceiver};
 pub use packages::{install as install_package, runs};
 pub use postgres::{PostgresServer, SUPERUSER};

@@ -1,6 +1,9 @@
 //! Tokens: traded for a key, taken back, believed from issuers; and forged in every way that we know.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crate::server::{Answer, Server};
 use api::{Issuer, IssuerRules, SigningKeys, Tokens};
@@ -238,6 +241,35 @@ async fn a_secret_that_was_replaced_elsewhere_buys_no_token() {
     server.post(&format!("/v1/keys/{id}/rotate"), &json!({"overlap": "0s"})).await.expect(200);
     get(&other, &user, "/v1/jobs").await.expect(200);
     ask(&other, Method::POST, &user, "/v1/auth/token", None).await.problem(409);
+}
+
+/// Where an issuer's keys are fetched, a token with a new one waits for it, and who makes up names of keys sets nobody going.
+#[tokio::test]
+async fn a_key_that_is_not_known_yet_is_looked_for_while_its_token_waits() {
+    let Place { server, tokens, provider, .. } = place().await;
+    let ((fresh, public), (made_up, _)) = (ed_key("ed-2"), ed_key("ed-3"));
+    let rotated = Provider { key_set: json!({"keys": [public]}), ..provider };
+    tokens.set_issuers(vec![]);
+    tokens.begin_fetching(vec![ISSUER.to_owned()]);
+    tokens.set_fetched_issuers(vec![]);
+    let looks = Arc::new(AtomicUsize::new(0));
+    let (counted, fetching) = (looks.clone(), tokens.clone());
+    let fetcher = tokio::spawn(async move {
+        loop {
+            fetching.key_wanted().await;
+            counted.fetch_add(1, Ordering::Relaxed);
+            fetching.set_fetched_issuers(vec![rotated.issuer(Role::Analyst, &["acme"])]);
+        }
+    });
+    let elsewhere = signed(Algorithm::EdDSA, Some("ed-2"), &fresh, &with(json!({"iss": "https://else.example"})));
+    get(&server, &elsewhere, "/v1/jobs").await.problem(401);
+    assert_eq!(looks.load(Ordering::Relaxed), 0, "it is of nobody whose keys are fetched");
+    let token = signed(Algorithm::EdDSA, Some("ed-2"), &fresh, &claims());
+    get(&server, &token, "/v1/jobs").await.expect(200);
+    let made_up = signed(Algorithm::EdDSA, Some("ed-3"), &made_up, &claims());
+    get(&server, &made_up, "/v1/jobs").await.problem(401);
+    assert_eq!(looks.load(Ordering::Relaxed), 1, "once a minute at most");
+    fetcher.abort();
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod coalesced_crash;
 mod concurrency_keys;
 mod crash;
 mod credentials;
+mod dashboard_oidc;
 mod disk;
 mod documented;
 mod documents;
