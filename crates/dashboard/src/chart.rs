@@ -150,10 +150,8 @@ pub(crate) fn ticks(values: &[(f64, bool)], label: &str) -> Svg {
     const HIGH: f64 = 26.0;
     let top = top_of(values.iter().map(|(value, _)| *value));
     let across = WIDE / values.len().max(1) as f64;
-    let mut svg = format!(
-        "<svg class=\"spark\" viewBox=\"0 0 {WIDE} {HIGH}\" role=\"img\" aria-label=\"{}\">",
-        escape(label)
-    );
+    let mut svg =
+        format!("<svg class=\"spark\" viewBox=\"0 0 {WIDE} {HIGH}\" role=\"img\" aria-label=\"{}\">", escape(label));
     for (at, (value, bad)) in values.iter().enumerate() {
         let high = (value.max(0.0) / top * (HIGH - 8.0)).max(2.0);
         let (x, tone) = (across * at as f64, if *bad { "bad" } else { "s0" });
@@ -194,7 +192,8 @@ fn opened(title: &str) -> String {
 }
 
 fn figure(title: &str, unit: &str, labels: &[String], series: &[Series], svg: &str) -> Svg {
-    let mut html = format!("<figure class=\"chart\"><figcaption>{}</figcaption>{svg}<ul class=\"legend\">", escape(title));
+    let mut html =
+        format!("<figure class=\"chart\"><figcaption>{}</figcaption>{svg}<ul class=\"legend\">", escape(title));
     for (index, one) in series.iter().enumerate() {
         let last = one.values.iter().rev().find(|value| value.is_finite());
         let last = last.map_or_else(|| "–".to_owned(), |value| format!("{} {unit}", compact(*value)));
@@ -206,7 +205,9 @@ fn figure(title: &str, unit: &str, labels: &[String], series: &[Series], svg: &s
             escape(last.trim())
         );
     }
-    html.push_str("</ul><details><summary>As a table</summary><div class=\"scroll\"><table><thead><tr><th scope=\"col\">");
+    html.push_str(
+        "</ul><details><summary>As a table</summary><div class=\"scroll\"><table><thead><tr><th scope=\"col\">",
+    );
     html.push_str("Time</th>");
     for one in series {
         let _ = write!(html, "<th scope=\"col\" class=\"num\">{}</th>", escape(&one.name));
@@ -312,7 +313,9 @@ mod tests {
 
     #[test]
     fn nothing_at_all_is_a_chart_too() {
-        for safe in [line("t", "", &[], &[]), columns("t", "", &[], &[]), bars("t", &[]), sparkline(&[], "t"), ticks(&[], "t")] {
+        for safe in
+            [line("t", "", &[], &[]), columns("t", "", &[], &[]), bars("t", &[]), sparkline(&[], "t"), ticks(&[], "t")]
+        {
             assert!(!safe.to_string().contains("NaN"));
         }
     }

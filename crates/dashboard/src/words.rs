@@ -2,7 +2,7 @@
 //!
 //! All take values and references alike, as templates pass either.
 
-use std::{borrow::Borrow, fmt};
+use std::fmt;
 
 use askama::filters::HtmlSafe;
 use jiff::{Timestamp, tz::TimeZone};
@@ -13,6 +13,34 @@ const SHORT_CHARS: usize = 8;
 const INDENT_MAX: usize = 40;
 /// Nano-dollars of a dollar.
 const NANOUSD: i128 = 1_000_000_000;
+
+/// A value that templates pass as it is or by reference, as their expression happens to be.
+pub(crate) trait Plain<T> {
+    /// The value.
+    fn plain(self) -> T;
+}
+
+macro_rules! plain {
+    ($($of:ty),*) => {$(
+        impl Plain<$of> for $of {
+            fn plain(self) -> $of {
+                self
+            }
+        }
+        impl Plain<$of> for &$of {
+            fn plain(self) -> $of {
+                *self
+            }
+        }
+        impl Plain<$of> for &&$of {
+            fn plain(self) -> $of {
+                **self
+            }
+        }
+    )*};
+}
+
+plain!(u64, i64, f64, Timestamp);
 
 /// HTML that was built from escaped parts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,9 +88,9 @@ pub(crate) fn ms_of(text: impl AsRef<str>) -> Option<i64> {
 }
 
 /// The span between a time and now: `3 min ago`, `in 2 h`.
-pub(crate) fn ago(text: impl AsRef<str>, now: impl Borrow<Timestamp>) -> String {
+pub(crate) fn ago(text: impl AsRef<str>, now: impl Plain<Timestamp>) -> String {
     let Some(at) = timestamp(text.as_ref()) else { return text.as_ref().to_owned() };
-    let past_ms = now.borrow().as_millisecond() - at.as_millisecond();
+    let past_ms = now.plain().as_millisecond() - at.as_millisecond();
     match past_ms {
         -999..=999 => "now".to_owned(),
         past if past > 0 => format!("{} ago", coarse(past)),
@@ -94,7 +122,7 @@ pub(crate) fn clock(text: impl AsRef<str>) -> Safe {
 }
 
 /// The same as the span to now, with the time itself in the title.
-pub(crate) fn since(text: impl AsRef<str>, now: impl Borrow<Timestamp>) -> Safe {
+pub(crate) fn since(text: impl AsRef<str>, now: impl Plain<Timestamp>) -> Safe {
     let text = text.as_ref();
     match timestamp(text) {
         Some(at) => {
@@ -107,8 +135,8 @@ pub(crate) fn since(text: impl AsRef<str>, now: impl Borrow<Timestamp>) -> Safe 
 }
 
 /// A time of ours as text: `2026-11-30 16:42:03`.
-pub(crate) fn clock_of(at: impl Borrow<Timestamp>) -> String {
-    at.borrow().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
+pub(crate) fn clock_of(at: impl Plain<Timestamp>) -> String {
+    at.plain().to_zoned(TimeZone::UTC).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// The time of day of a time: `16:42`.
@@ -123,8 +151,8 @@ pub(crate) fn between_ms(from: impl AsRef<str>, to: impl AsRef<str>) -> Option<i
 }
 
 /// A span in milliseconds: `340 ms`, `4.2 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`.
-pub(crate) fn duration(ms: impl Borrow<i64>) -> String {
-    let ms = *ms.borrow();
+pub(crate) fn duration(ms: impl Plain<i64>) -> String {
+    let ms = ms.plain();
     if ms < 0 {
         return format!("-{}", duration(ms.saturating_neg().max(0)));
     }
@@ -144,13 +172,13 @@ pub(crate) fn duration(ms: impl Borrow<i64>) -> String {
 }
 
 /// A span in seconds, with a fraction.
-pub(crate) fn seconds(s: impl Borrow<f64>) -> String {
-    duration((s.borrow() * 1_000.0) as i64)
+pub(crate) fn seconds(s: impl Plain<f64>) -> String {
+    duration((s.plain() * 1_000.0) as i64)
 }
 
 /// A number with its thousands apart: `12,345`.
-pub(crate) fn count(n: impl Borrow<u64>) -> String {
-    grouped(&n.borrow().to_string())
+pub(crate) fn count(n: impl Plain<u64>) -> String {
+    grouped(&n.plain().to_string())
 }
 
 fn grouped(digits: &str) -> String {
@@ -165,8 +193,8 @@ fn grouped(digits: &str) -> String {
 }
 
 /// A number in three digits: `1.2k`, `34M`.
-pub(crate) fn compact(n: impl Borrow<f64>) -> String {
-    let n = *n.borrow();
+pub(crate) fn compact(n: impl Plain<f64>) -> String {
+    let n = n.plain();
     let (scaled, unit) = match n.abs() {
         size if size >= 999_950_000.0 => (n / 1e9, "G"),
         size if size >= 999_950.0 => (n / 1e6, "M"),
@@ -239,8 +267,8 @@ pub(crate) fn short(id: impl AsRef<str>) -> String {
 }
 
 /// A size: `340 B`, `1.5 KiB`, `20 MiB`.
-pub(crate) fn bytes(n: impl Borrow<u64>) -> String {
-    let n = *n.borrow();
+pub(crate) fn bytes(n: impl Plain<u64>) -> String {
+    let n = n.plain();
     let (unit, name) = match n {
         0..=1_023 => return format!("{n} B"),
         1_024..=1_048_575 => (1_u64 << 10, "KiB"),
@@ -255,8 +283,8 @@ pub(crate) fn bytes(n: impl Borrow<u64>) -> String {
 }
 
 /// How many: `1 job`, `12,345 jobs`.
-pub(crate) fn plural(n: impl Borrow<u64>, one: &str) -> String {
-    let n = *n.borrow();
+pub(crate) fn plural(n: impl Plain<u64>, one: &str) -> String {
+    let n = n.plain();
     match (n, one) {
         (1, _) => format!("1 {one}"),
         (_, one) if one.ends_with('y') && !one.ends_with("ay") && !one.ends_with("ey") => {
@@ -268,8 +296,8 @@ pub(crate) fn plural(n: impl Borrow<u64>, one: &str) -> String {
 }
 
 /// A share of 1 as percent: `0.4 %`, `12 %`.
-pub(crate) fn percent(share: impl Borrow<f64>) -> String {
-    let percent = share.borrow() * 100.0;
+pub(crate) fn percent(share: impl Plain<f64>) -> String {
+    let percent = share.plain() * 100.0;
     match percent {
         none if none == 0.0 => "0 %".to_owned(),
         little if little < 0.1 => "< 0.1 %".to_owned(),
@@ -380,23 +408,21 @@ mod tests {
     #[test]
     fn numbers_are_grouped_and_named() {
         assert_eq!((count(0), count(999), count(1_234_567)), ("0".into(), "999".into(), "1,234,567".into()));
-        let compacts = [(0.0, "0"), (0.04, "0.04"), (3.25, "3.2"), (999.0, "999"), (1_234.0, "1.2k"), (2_000_000.0, "2M")];
+        let compacts =
+            [(0.0, "0"), (0.04, "0.04"), (3.25, "3.2"), (999.0, "999"), (1_234.0, "1.2k"), (2_000_000.0, "2M")];
         for (n, text) in compacts {
             assert_eq!(compact(n), text);
         }
         assert_eq!((bytes(1_023), bytes(1_536), bytes(20 << 20)), ("1023 B".into(), "1.5 KiB".into(), "20 MiB".into()));
         assert_eq!((plural(1, "job"), plural(1_200, "job")), ("1 job".into(), "1,200 jobs".into()));
-        assert_eq!((plural(2, "retry"), plural(2, "day"), plural(0, "process")), (
-            "2 retries".into(),
-            "2 days".into(),
-            "0 processes".into()
-        ));
-        assert_eq!((percent(0.0), percent(0.0004), percent(0.034), percent(0.5)), (
-            "0 %".into(),
-            "< 0.1 %".into(),
-            "3.4 %".into(),
-            "50 %".into()
-        ));
+        assert_eq!(
+            (plural(2, "retry"), plural(2, "day"), plural(0, "process")),
+            ("2 retries".into(), "2 days".into(), "0 processes".into())
+        );
+        assert_eq!(
+            (percent(0.0), percent(0.0004), percent(0.034), percent(0.5)),
+            ("0 %".into(), "< 0.1 %".into(), "3.4 %".into(), "50 %".into())
+        );
     }
 
     #[test]

@@ -7,14 +7,17 @@ mod budgets;
 mod costs;
 mod dead_letters;
 mod filled;
+mod history;
 mod job;
 mod jobs;
+mod keys;
 mod operations;
 mod overview;
 mod queues;
 mod schedules;
 mod targets;
 mod tenants;
+mod webhooks;
 mod workers;
 
 use axum::{Router, routing::any};
@@ -35,6 +38,7 @@ pub(crate) fn routes() -> Router<Dashboard> {
         .merge(costs::routes())
         .merge(targets::routes())
         .merge(tenants::routes())
+        .merge(webhooks::routes())
         .merge(audit::routes())
         .merge(backups::routes())
         .route("/dashboard/{*rest}", any(guard::no_page))

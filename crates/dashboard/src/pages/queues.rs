@@ -1,7 +1,0 @@
-use axum::Router;
-
-use crate::Dashboard;
-
-pub(crate) fn routes() -> Router<Dashboard> {
-    Router::new()
-}
