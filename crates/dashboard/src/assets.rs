@@ -63,9 +63,7 @@ pub(crate) fn mark() -> String {
 pub(crate) async fn asset(Path(name): Path<String>) -> Response {
     let found = NAMES.iter().zip(&ASSETS).find(|(known, _)| **known == name);
     let Some((_, asset)) = found else { return StatusCode::NOT_FOUND.into_response() };
-    let headers = [
-        (header::CONTENT_TYPE, asset.media_type),
-        (header::CACHE_CONTROL, "public, max-age=31536000, immutable"),
-    ];
+    let headers =
+        [(header::CONTENT_TYPE, asset.media_type), (header::CACHE_CONTROL, "public, max-age=31536000, immutable")];
     (headers, asset.text).into_response()
 }

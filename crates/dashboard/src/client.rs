@@ -253,7 +253,10 @@ async fn read<T: DeserializeOwned>(response: Response) -> Result<T, Refused> {
 
 fn unreadable(error: &serde_json::Error) -> Refused {
     tracing::error!(%error, "an answer of the API is not what this page knows");
-    Refused::new(StatusCode::INTERNAL_SERVER_ERROR, format!("the answer of the API is not what this page knows: {error}"))
+    Refused::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        format!("the answer of the API is not what this page knows: {error}"),
+    )
 }
 
 /// A path of these segments, each as it must be written: `path(&["v1", "queues", name])`.

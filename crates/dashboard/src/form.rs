@@ -89,9 +89,7 @@ impl FromRequest<Dashboard> for Posted {
         }
         match Visit::of(dashboard, &parts).await {
             Ok(visit) => Ok(Self { visit, fields }),
-            Err(refused) if refused.status == 401 => {
-                Err(viewer::to_login(&parts.method, &parts.uri, &parts.headers))
-            }
+            Err(refused) if refused.status == 401 => Err(viewer::to_login(&parts.method, &parts.uri, &parts.headers)),
             Err(refused) => Err(refused.into_response()),
         }
     }
@@ -143,7 +141,10 @@ pub(crate) fn check_sender(headers: &HeaderMap) -> Result<(), Refused> {
 
 /// Whether the browser of who posts speaks https, be it to us or to a proxy before us.
 pub(crate) fn is_secure(headers: &HeaderMap) -> bool {
-    headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).is_some_and(|origin| origin.starts_with("https://"))
+    headers
+        .get(header::ORIGIN)
+        .and_then(|origin| origin.to_str().ok())
+        .is_some_and(|origin| origin.starts_with("https://"))
 }
 
 /// What the next page tells its viewer, once.
@@ -208,9 +209,9 @@ mod tests {
     #[test]
     fn a_form_is_sent_by_a_page_of_ours_or_refused() {
         let with = |pairs: &[(&'static str, &'static str)]| {
-            let pairs = pairs.iter().map(|(name, value)| {
-                (header::HeaderName::from_static(name), HeaderValue::from_static(value))
-            });
+            let pairs = pairs
+                .iter()
+                .map(|(name, value)| (header::HeaderName::from_static(name), HeaderValue::from_static(value)));
             check_sender(&HeaderMap::from_iter(pairs)).is_ok()
         };
         assert!(with(&[("sec-fetch-site", "same-origin")]));

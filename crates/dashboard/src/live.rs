@@ -200,7 +200,8 @@ mod tests {
 
     #[test]
     fn the_main_part_is_what_changes() {
-        let page = "<!doctype html><body><nav>x</nav><main id=\"main\">&lt;/main&gt;<p>1</p></main><footer></footer></body>";
+        let page =
+            "<!doctype html><body><nav>x</nav><main id=\"main\">&lt;/main&gt;<p>1</p></main><footer></footer></body>";
         assert_eq!(main_part(page), Some("<main id=\"main\">&lt;/main&gt;<p>1</p></main>"));
         assert_eq!(main_part("<p>no page</p>"), None);
     }
