@@ -130,6 +130,12 @@ impl Browser {
     }
 }
 
+/// A page as a person reads it: characters that stand for others, stood for.
+fn read(page: &Page) -> String {
+    let marks = [("&#60;", "<"), ("&#62;", ">"), ("&#34;", "\""), ("&#39;", "'"), ("&#38;", "&")];
+    marks.iter().fold(page.text.clone(), |text, (written, meant)| text.replace(written, meant))
+}
+
 fn configured(folder: &Path, provider: &OidcProvider, public: &str, more: &str) -> String {
     let (file, issuer) = (folder.join("longshore.toml"), provider.issuer());
     let text = format!(
@@ -156,7 +162,7 @@ async fn whom_the_provider_knows_is_signed_in_once_and_signed_out_at_both() {
     let (provider, up) = installed(folder.path()).await;
     let mut browser = Browser::of(&up, PUBLIC);
     let login = browser.get("/dashboard/login?next=/dashboard/queues").await;
-    assert!(login.text.contains("Sign in with Test &lt;i&gt;&amp;"), "{}", login.text);
+    assert!(read(&login).contains("Sign in with Test <i>&") && !login.text.contains("<i>"), "{}", login.text);
     assert!(login.text.contains("/dashboard/oidc/start?next=%2Fdashboard%2Fqueues"), "{}", login.text);
 
     let seen = browser.follow("/dashboard/oidc/start?next=/dashboard/queues").await;
@@ -264,7 +270,7 @@ async fn what_is_not_of_this_sign_in_or_not_believed_signs_nobody_in() {
     let mixed = own.replace(&with(&own, "code"), &with(&stolen, "code"));
     assert!(thief.get(&mixed).await.text.contains("invalid_grant"));
     let mut other = Browser::of(&up, PUBLIC);
-    let elsewhere = other.half_way().await.replace("test-only&", "test-onlx&").replace("test-only", "else");
+    let elsewhere = other.half_way().await.replace("test-only", "else");
     assert!(other.get(&elsewhere).await.text.contains("of another provider"));
 
     for (bent, status, word) in [
@@ -272,16 +278,16 @@ async fn what_is_not_of_this_sign_in_or_not_believed_signs_nobody_in() {
         (json!({"nonce": null}), StatusCode::BAD_REQUEST, "not of this sign-in"),
         (json!({"aud": "else"}), StatusCode::BAD_REQUEST, "for somebody else"),
         (json!({"iss": "https://else.example"}), StatusCode::BAD_REQUEST, "made by somebody else"),
-        (json!({"exp": 1_790_000_300, "iat": 1_790_000_000, "nbf": null}), StatusCode::FORBIDDEN, "it has expired"),
+        (json!({"exp": 1_000_000_300, "iat": 1_000_000_000, "nbf": null}), StatusCode::FORBIDDEN, "it has expired"),
         (json!({"role": "admin"}), StatusCode::FORBIDDEN, "more than `operator`"),
         (json!({"role": "janitor"}), StatusCode::FORBIDDEN, "is no role"),
         (json!({"tenant": null}), StatusCode::FORBIDDEN, "its `tenant`"),
-        (json!({"groups": "g".repeat(7_000)}), StatusCode::FORBIDDEN, ""),
+        (json!({"groups": "g".repeat(5_000)}), StatusCode::FORBIDDEN, "are the most that browsers keep"),
     ] {
         provider.bend(bent.clone());
         let mut browser = Browser::of(&up, PUBLIC);
         let refused = browser.sign_in("").await;
-        let text = refused.text.replace("&#96;", "`").replace("&#39;", "'");
+        let text = read(&refused);
         assert_eq!((refused.status, browser.session()), (status, None), "{bent}: {text}");
         assert!(text.contains(word), "{bent}: {text}");
         assert!(!browser.jar.contains_key(FLOW) && !browser.jar.contains_key("longshore_way"), "{bent}");
@@ -326,6 +332,8 @@ async fn keys_change_and_providers_go_away_without_anybody_being_locked_out() {
     assert_eq!(browser.get("/dashboard").await.status, StatusCode::OK);
 
     provider.set_down(false);
+    // Of itself: a token that asks for keys uses up its minute.
+    up.until("keys are fetched", async |up| up.log().contains("the keys of an issuer were fetched")).await;
     up.until("the provider is asked again", async |up| {
         let mut browser = Browser::of(up, public);
         browser.sign_in("").await.status == StatusCode::OK && browser.session().is_some()
