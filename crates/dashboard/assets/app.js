@@ -16,6 +16,14 @@ const enhance = (root) => {
   for (const button of $$("button.copy[hidden]", root)) button.hidden = false;
 };
 
+// What scrolls within the page can be reached by keyboard.
+const reach = () => {
+  for (const box of $$(".scroll, pre")) {
+    const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
+    if (scrolls && !$("a, button, input, summary", box)) box.tabIndex = 0;
+  }
+};
+
 // ---- Live updates: the page is rendered on the server, and what differs is put in its place here. ----
 
 const keyOf = (node) => (node.nodeType === 1 ? node.dataset.key || node.id : "") || "";
@@ -36,6 +44,12 @@ const morph = (have, want) => {
   }
   if (have.nodeType !== 1) {
     if (have.data !== want.data) have.data = want.data;
+    return;
+  }
+  if (have.source && !want.dataset.stream) {
+    // The stream has ended: what it told is in the page now.
+    have.source.close();
+    have.replaceWith(document.importNode(want, true));
     return;
   }
   if (isTouched(have)) return;
@@ -83,6 +97,7 @@ const update = (html) => {
     if (wanted) morph(part, wanted);
   }
   if (focused && focused !== document.activeElement && focused.isConnected) focused.focus({ preventScroll: true });
+  reach();
   markRow();
   countChecked();
   listen();
@@ -164,7 +179,7 @@ const live = {
   },
   start() {
     if (!document.body.dataset.liveSource) return;
-    this.button = make("button", { type: "button", id: "pause", title: "Pause or go on with live updates (p)", textContent: "Pause" });
+    this.button = make("button", { type: "button", id: "live-pause", title: "Pause or go on with live updates (p)", textContent: "Pause" });
     this.button.onclick = () => this.pause(!this.paused);
     this.word?.after(this.button);
     $("#as-of")?.remove();
@@ -435,6 +450,8 @@ document.addEventListener("mouseover", (event) => {
 });
 
 enhance(document);
+reach();
+addEventListener("resize", reach);
 const keysButton = $("#keys-button");
 if (keysButton) {
   keysButton.hidden = false;

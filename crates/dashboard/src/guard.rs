@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{Request, State},
-    http::{HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderValue, Method, StatusCode, Uri, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -11,7 +11,7 @@ use crate::{
     Dashboard,
     client::Refused,
     form::{Flash, with_cookies},
-    page::{BareErrorPage, BareShell, ErrorPage, html_refused},
+    page::{BareErrorPage, BareShell, ErrorPage, Shell, html_refused},
     session,
     viewer::{self, Tick, Visit},
 };
@@ -49,11 +49,21 @@ async fn explained(dashboard: &Dashboard, parts: &Parts, refused: Refused) -> Re
     }
     match Visit::of(dashboard, parts).await {
         Ok(visit) => {
-            let shell = visit.shell.not_live();
+            let here = came_from(parts);
+            let shell = Shell { here, ..visit.shell.not_live() };
             html_refused(&refused, ErrorPage { shell, refused: refused.clone() })
         }
         Err(_) => html_refused(&refused, BareErrorPage { shell: BareShell::new(parts), refused: refused.clone() }),
     }
+}
+
+/// The page that asked: this one, or the one whose form was sent here.
+fn came_from(parts: &Parts) -> String {
+    if parts.method == Method::GET {
+        return parts.uri.path_and_query().map_or("/dashboard", |here| here.as_str()).to_owned();
+    }
+    let from = parts.headers.get(header::REFERER).and_then(|from| from.to_str().ok()?.parse::<Uri>().ok());
+    session::way_back(from.as_ref().and_then(Uri::path_and_query).map(|from| from.as_str()))
 }
 
 /// The cookies of messages: one that is told with the next page, or the end of one that was told with this.

@@ -15,6 +15,8 @@ pub mod oidc;
 mod page;
 mod pages;
 mod session;
+#[cfg(test)]
+mod tests;
 mod viewer;
 mod words;
 

@@ -23,6 +23,7 @@ const ROWS: &str = "2000";
 struct Inspection {
     leases: Vec<Holder>,
     tenants: Vec<Share>,
+    lanes: Vec<Lane>,
     errors: Vec<Group>,
     difference: Difference,
 }
@@ -44,6 +45,23 @@ struct Holder {
 struct Share {
     tenant: String,
     jobs: u64,
+}
+
+/// Live jobs of a tenant for one target: what takes turns.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Lane {
+    tenant: String,
+    target: String,
+    jobs: u64,
+}
+
+impl Lane {
+    /// Its target, where that is a provider's model.
+    fn href(&self) -> Option<String> {
+        let is_target = self.target.split(':').count() == 3;
+        is_target.then(|| path(&["dashboard", "targets", &self.target]))
+    }
 }
 
 /// Dead letters of one cause.
