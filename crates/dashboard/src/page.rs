@@ -123,11 +123,6 @@ impl Shell {
         Self { live_at: None, ..self }
     }
 
-    /// The same for a page that is looked at for changes elsewhere: at itself without what was asked for once.
-    pub(crate) fn live_at(self, path_and_query: impl Into<String>) -> Self {
-        Self { live_at: Some(path_and_query.into()), ..self }
-    }
-
     /// The same for a page that forms are sent from to other addresses: it is looked at for changes, and gone back to, where it
     /// stands itself. What was refused does not change.
     pub(crate) fn standing_at(self, path_and_query: String, problem: Option<&Refused>) -> Self {
@@ -137,11 +132,6 @@ impl Shell {
     /// Where the script listens for changes.
     pub(crate) fn live_source(&self) -> Option<String> {
         self.live_at.as_deref().map(|at| format!("/dashboard/live{}", query(&[("at", at)])))
-    }
-
-    /// How the viewer is called: its key, and whose it is.
-    pub(crate) fn who(&self) -> String {
-        format!("{} · {}", self.viewer.role, self.viewer.key_id)
     }
 }
 

@@ -62,9 +62,6 @@ pub(crate) struct Visit {
     pub(crate) client: Client,
     /// What stands around every page.
     pub(crate) shell: Shell,
-    /// Whether nobody asked for the page anew, but it is looked at for changes: what was asked for once (a secret, a payload) is
-    /// not fetched again.
-    pub(crate) is_tick: bool,
 }
 
 impl Visit {
@@ -77,7 +74,7 @@ impl Visit {
         let viewer: Viewer = client.get("/v1/auth/whoami").await?;
         let now = words::timestamp(&viewer.now).unwrap_or_default();
         let shell = Shell::new(&viewer, &bearer, now, parts);
-        Ok(Self { viewer, client, shell, is_tick: parts.extensions.get::<Tick>().is_some() })
+        Ok(Self { viewer, client, shell })
     }
 }
 

@@ -273,6 +273,39 @@ async fn a_key_that_is_not_known_yet_is_looked_for_while_its_token_waits() {
 }
 
 #[tokio::test]
+async fn whoever_asks_is_told_who_it_is_and_what_it_may() {
+    let Place { server, .. } = place().await;
+    let (analyst, id) = key(&server, "acme", Role::Analyst).await;
+    let told = get(&server, &analyst, "/v1/auth/whoami").await.expect(200);
+    assert_eq!((&told["key_id"], &told["tenant"], &told["role"]), (&json!(id), &json!("acme"), &json!("analyst")));
+    assert_eq!((&told["scopes"], told.get("expires_at")), (&json!([]), None));
+    let may = |told: &Value, route: &str| told["may"].as_array().unwrap().contains(&json!(route));
+    assert!(
+        may(&told, "PATCH /v1/jobs/{id}") && may(&told, "GET /v1/costs") && !may(&told, "GET /v1/queues"),
+        "{told}"
+    );
+
+    // No scope is needed to find out which one has.
+    let token = traded(&server, &analyst, Some(json!({"scopes": ["money:read"], "expires_in": "1h"}))).await;
+    let narrow = get(&server, token["token"].as_str().unwrap(), "/v1/auth/whoami").await.expect(200);
+    assert_eq!((&narrow["key_id"], &narrow["scopes"]), (&json!(id), &json!(["money:read"])));
+    assert_eq!(narrow["expires_at"], token["expires_at"]);
+    let open = [
+        "GET /v1/costs",
+        "GET /v1/keys/{key}/budget",
+        "GET /v1/tenants/{tenant}/budget",
+        "GET /v1/tenants/{tenant}/usage",
+    ];
+    let own = ["DELETE /v1/auth/token", "GET /v1/auth/whoami"];
+    let mut routes: Vec<_> = narrow["may"].as_array().unwrap().iter().map(|route| route.as_str().unwrap()).collect();
+    routes.sort_unstable();
+    let mut wanted = [&open[..], &own].concat();
+    wanted.sort_unstable();
+    assert_eq!(routes, wanted);
+    get(&server, "no-key", "/v1/auth/whoami").await.problem(401);
+}
+
+#[tokio::test]
 async fn a_token_is_taken_back_for_good() {
     let Place { server, tokens, .. } = place().await;
     let (user, _) = key(&server, "acme", Role::User).await;
