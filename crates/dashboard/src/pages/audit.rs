@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{Router, extract::Query, response::Response, routing::get};
-use jiff::{ToSpan, civil::date};
+use jiff::{Span, civil::date};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -96,8 +96,9 @@ impl Row {
     }
 
     fn actor_href(&self) -> Option<String> {
-        // Bearers of an issuer's tokens have no key.
-        self.actor.as_ref().filter(|actor| !actor.contains(':')).map(|actor| path(&["dashboard", "keys", actor]))
+        // Bearers of an issuer's tokens have no key, and whoever claimed a key may have made it up.
+        let known = self.actor.as_ref().filter(|actor| self.role.is_some() && !actor.contains(':'));
+        known.map(|actor| path(&["dashboard", "keys", actor]))
     }
 }
 
@@ -162,10 +163,9 @@ async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Re
 
 /// The date of a day that is counted from 1970.
 pub(crate) fn date_of(day: i32) -> String {
-    match date(1970, 1, 1).checked_add(i64::from(day).days()) {
-        Ok(date) => date.to_string(),
-        Err(_) => day.to_string(),
-    }
+    let span = Span::new().try_days(day);
+    let date = span.and_then(|span| date(1970, 1, 1).checked_add(span));
+    date.map_or_else(|_| day.to_string(), |date| date.to_string())
 }
 
 #[cfg(test)]

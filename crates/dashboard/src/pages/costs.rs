@@ -299,7 +299,7 @@ async fn page(visit: Visit, wanted: Wanted, form: Option<Filled>) -> Result<Resp
         None => or_empty::<Report>(client.get(&wanted.question(&wanted.by)).await)?,
     };
     if wanted.by == "day" {
-        report.rows.sort_by(|a, b| b.name("day").cmp(&a.name("day")));
+        report.rows.sort_by_key(|row| std::cmp::Reverse(row.name("day")));
     }
     let budgets = match viewer.may("GET /v1/budgets") {
         true => Some(client.get::<Budgets>("/v1/budgets").await?),
