@@ -92,6 +92,7 @@ const TABLE: &[Row] = &[
     on("POST /v1/jobs/bulk", User, "jobs:submit", Own),
     on("GET /v1/jobs", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}", User, "jobs:read", Own),
+    on("GET /v1/jobs/{id}/payload", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/result", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/attempts", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/calls", User, "jobs:read", Own),
@@ -130,6 +131,7 @@ const TABLE: &[Row] = &[
 
     on("GET /v1/queues", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/metrics", Operator, "queues:read", Everywhere),
+    on("GET /v1/queues/metrics/history", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/{queue}", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/{queue}/inspect", Operator, "queues:read", Everywhere),
     on("PATCH /v1/queues/{queue}", Operator, "queues:write", Everywhere),
@@ -158,6 +160,7 @@ const TABLE: &[Row] = &[
     on("GET /v1/operations/{id}", Operator, "operations:read", Everywhere),
     on("DELETE /v1/operations/{id}", Operator, "operations:write", Everywhere),
 
+    on("GET /v1/tenants", Operator, "tenants:read", Everywhere),
     on("GET /v1/tenants/{tenant}", Analyst, "tenants:read", Tenant),
     on("PUT /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
     on("PATCH /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),

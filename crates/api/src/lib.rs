@@ -15,6 +15,7 @@ mod fields;
 mod head;
 mod headers;
 mod health;
+mod history;
 mod idempotency;
 mod json;
 mod lately;

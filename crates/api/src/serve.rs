@@ -17,7 +17,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Api,
     app::{App, Shared},
-    connections, headers, observe,
+    connections, headers, history, observe,
     pages::{Beside, carry},
     routes,
 };
@@ -51,6 +51,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     let attending = tokio::spawn(async move { limits.attend().await });
     let app = App::new(api, shutdown.clone());
     let changes = app.changes.clone();
+    let watching = tokio::spawn(history::watch(app.clone(), shutdown.clone()));
     connections::serve(listener, routed(app), bounds, tls, shutdown).await;
     // Those whose callers have hung up, too: they have their rows in the audit log before the process ends.
     changes.close();
@@ -59,6 +60,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     }
     upkeep.abort();
     attending.abort();
+    watching.abort();
 }
 
 /// The gauge that says which version runs.
