@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::Result;
 
-use crate::{economics, faults, root, run, run_with, tidy};
+use crate::{dashboard_check, economics, faults, root, run, run_with, tidy};
 
 /// Everything CI checks.
 pub(crate) fn test(tests_only: bool) -> Result<()> {
@@ -17,7 +17,8 @@ pub(crate) fn test(tests_only: bool) -> Result<()> {
     }
     run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     faults::run_short()?;
-    economics::run_short()
+    economics::run_short()?;
+    dashboard_check::run_short()
 }
 
 /// Licences, sources and bans; advisories too where `../shared/advisories` holds the snapshot. Nothing is fetched.

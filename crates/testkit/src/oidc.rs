@@ -11,7 +11,7 @@ use std::{
 use aws_lc_rs::{
     digest::{SHA256, digest},
     rand::SystemRandom,
-    rsa::{KeySize, PublicKeyComponents},
+    rsa::KeySize,
     signature::{Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use base64::{
@@ -198,8 +198,8 @@ impl Key {
     fn public(&self) -> Value {
         let mut key = match &self.pair {
             Pair::Rsa(pair) => {
-                let public = PublicKeyComponents::<Vec<u8>>::from(pair.public_key());
-                json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode(&public.n), "e": URL_SAFE_NO_PAD.encode(&public.e)})
+                let [modulus, exponent] = integers(pair.public_key().as_ref());
+                json!({"kty": "RSA", "n": URL_SAFE_NO_PAD.encode(modulus), "e": URL_SAFE_NO_PAD.encode(exponent)})
             }
             Pair::Ed(pair) => {
                 json!({"kty": "OKP", "crv": "Ed25519", "x": URL_SAFE_NO_PAD.encode(pair.public_key().as_ref())})
@@ -442,4 +442,24 @@ fn put_over(claims: &mut Map<String, Value>, part: &Value) {
 #[allow(clippy::disallowed_methods, reason = "a provider has a clock of its own")]
 fn now_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// The two numbers of a public key of RSA (PKCS#1): a sequence of two integers, each without the zero that keeps it positive.
+fn integers(der: &[u8]) -> [&[u8]; 2] {
+    let (sequence, _) = element(der);
+    let (modulus, rest) = element(sequence);
+    let (exponent, _) = element(rest);
+    [modulus, exponent].map(|number| number.strip_prefix(&[0]).unwrap_or(number))
+}
+
+/// What is in the first element, and what follows it.
+fn element(der: &[u8]) -> (&[u8], &[u8]) {
+    let (length, from) = match usize::from(der[1]) {
+        short @ 0..128 => (short, 2),
+        long => {
+            let bytes = long - 128;
+            (der[2..2 + bytes].iter().fold(0, |length, byte| length * 256 + usize::from(*byte)), 2 + bytes)
+        }
+    };
+    der[from..].split_at(length)
 }
