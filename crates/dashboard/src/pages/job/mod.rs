@@ -327,7 +327,7 @@ async fn detail(visit: Visit, id: &str, show: &str, rejected: Option<Rejected>) 
             body,
             acts: Acts::of(&visit.viewer, &job),
             rejected,
-            may_stream: !job.has_ended() && visit.viewer.may("GET /v1/jobs/{id}/events"),
+            may_stream: !job.has_ended() && job.may_tell() && visit.viewer.may("GET /v1/jobs/{id}/events"),
             may_groups: visit.viewer.may("GET /v1/dead-letters/groups"),
             // What has ended does not change by itself; a body is not asked for again.
             shell: match visit.shell.standing_at(job.href(), refused.as_ref()) {

@@ -10,6 +10,9 @@ pub(crate) const WIDTH: u32 = 1_000;
 /// Narrowest span: what took a moment beside hours is still seen.
 const SPAN_MIN: u32 = 14;
 
+/// Narrowest span in which a word stands.
+const WORD_MIN: u32 = 90;
+
 /// What happens in a span.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum What {
@@ -161,7 +164,7 @@ fn drawn(spans: &[Span]) -> Vec<Bar> {
             class: class_of(&span.what),
             x,
             width: edge(passed, at + 1) - x,
-            mark: mark_of(&span.what),
+            mark: mark_of(&span.what, edge(passed, at + 1) - x),
             at: jiff::Timestamp::from_millisecond(span.from_ms).map(|at| at.to_string()).unwrap_or_default(),
             words: words_of(span),
         });
@@ -184,11 +187,14 @@ fn class_of(what: &What) -> &'static str {
     }
 }
 
-fn mark_of(what: &What) -> String {
+fn mark_of(what: &What, width: u32) -> String {
     match what {
         What::Attempt { number, .. } => number.to_string(),
         What::Running => "▶".to_owned(),
-        What::NotDue | What::Waiting | What::DeadLetter => String::new(),
+        _ if width < WORD_MIN => String::new(),
+        What::NotDue => "not due".to_owned(),
+        What::Waiting => "waiting".to_owned(),
+        What::DeadLetter => "dead".to_owned(),
     }
 }
 

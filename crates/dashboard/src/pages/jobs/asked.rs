@@ -1,6 +1,7 @@
 //! What a page of jobs is asked for: the query of its address. What is the API's own goes to it as it is, and so the grammar is the
 //! API's; what the page adds are the columns, and the way back through the pages.
 
+use super::row::Column;
 use crate::client::query;
 
 /// Parameters of the page that the API does not know.
@@ -26,6 +27,19 @@ impl Asked {
     pub(crate) fn of(pairs: Vec<(String, String)>) -> Self {
         let given = pairs.into_iter().map(|(name, value)| (name, value.trim().to_owned()));
         Self { pairs: given.filter(|(_, value)| !value.is_empty()).collect() }
+    }
+
+    /// The same without the columns that stand there anyway: a form sends every ticked box.
+    pub(crate) fn without_usual_columns(mut self) -> Self {
+        if Column::are_usual(&self.all("column")) {
+            self.pairs.retain(|(name, _)| name != "column");
+        }
+        self
+    }
+
+    /// How many parameters say something.
+    pub(crate) fn len(&self) -> usize {
+        self.pairs.len()
     }
 
     /// A parameter's value; empty where it is not given.
@@ -182,6 +196,15 @@ mod tests {
         assert_eq!(given.here(), "?queue=llm&column=cost&colour=red&trail=-");
         assert!(given.narrows_but(&[]));
         assert!(!asked(&[("limit", "5"), ("cursor", "c1"), ("queue", "q")]).narrows_but(&["queue"]));
+    }
+
+    #[test]
+    fn an_address_says_no_more_than_it_must() {
+        let usual: Vec<_> = Column::chosen(&[]).into_iter().map(|column| ("column", column.word())).collect();
+        let given = asked(&[&usual[..], &[("queue", "llm"), ("kind", "")]].concat());
+        assert_eq!(given.without_usual_columns().here(), "?queue=llm");
+        let chosen = asked(&[("column", "cost"), ("column", "queue")]).without_usual_columns();
+        assert_eq!((chosen.here().as_str(), chosen.len()), ("?column=cost&column=queue", 2));
     }
 
     #[test]

@@ -7,7 +7,12 @@ pub(crate) mod row;
 use std::collections::BTreeMap;
 
 use askama::Template;
-use axum::{Router, extract::Query, response::Response, routing::get};
+use axum::{
+    Router,
+    extract::Query,
+    response::{IntoResponse, Redirect, Response},
+    routing::get,
+};
 use serde::Deserialize;
 
 use self::{
@@ -138,7 +143,12 @@ impl JobsPage {
         self.columns.contains(column)
     }
 
-    /// Whether more than the usual fields are in use, so that they are not folded away.
+    /// Whether fields are in use that are folded away otherwise.
+    fn is_told_more(&self) -> bool {
+        ["since", "until", "batch_id", "schedule", "limit"].iter().any(|name| !self.asked.get(name).is_empty())
+    }
+
+    /// Whether there is something to clear.
     fn is_narrowed(&self) -> bool {
         self.asked.narrows_but(&["state"])
     }
@@ -158,7 +168,13 @@ impl JobsPage {
 }
 
 async fn list(visit: Visit, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response, Refused> {
-    show(visit, Asked::of(pairs), None).await
+    let given = pairs.len();
+    let asked = Asked::of(pairs).without_usual_columns();
+    if asked.len() < given {
+        // What a form sends beside what it means: the address that is kept and sent around says only that.
+        return Ok(Redirect::to(&format!("/dashboard/jobs{}", asked.here())).into_response());
+    }
+    show(visit, asked, None).await
 }
 
 /// The list, with what was wrong with what was done from it.

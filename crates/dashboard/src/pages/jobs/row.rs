@@ -121,6 +121,11 @@ impl Job {
         self.state == "running"
     }
 
+    /// Whether something of its answer may be told before its end: a probe has none, and vectors come at once.
+    pub(crate) fn may_tell(&self) -> bool {
+        !matches!(self.kind.as_str(), "probe" | "embedding")
+    }
+
     /// Its page.
     pub(crate) fn href(&self) -> String {
         super::page_of(&self.id)
@@ -268,6 +273,11 @@ impl Column {
     /// Whether it holds numbers, which stand to the right.
     pub(crate) fn is_number(self) -> bool {
         matches!(self, Self::Attempts | Self::Cost | Self::Priority | Self::Tokens | Self::Redrives)
+    }
+
+    /// Whether these words choose what stands there if nobody chooses.
+    pub(crate) fn are_usual(words: &[&str]) -> bool {
+        !words.is_empty() && Self::chosen(words) == Self::chosen(&[])
     }
 
     /// The columns that these words choose, in their own order; the usual ones where no word is one.

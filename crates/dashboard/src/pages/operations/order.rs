@@ -87,6 +87,13 @@ impl Operation {
         }
     }
 
+    /// The same at the beginning of a line.
+    pub(crate) fn title(&self) -> String {
+        let deed = self.deed();
+        let mut letters = deed.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+    }
+
     /// What becomes of each job, for the people who confirm it.
     pub(crate) fn consequence(&self) -> &'static str {
         match self.effect() {
@@ -311,6 +318,7 @@ mod tests {
     fn an_operation_is_told_by_its_effect() {
         let drain = Operation { action: "drain".into(), to: Some("delete".into()), ..Operation::default() };
         assert_eq!((drain.deed().as_str(), drain.runs_again()), ("drain to delete", false));
+        assert_eq!((drain.title().as_str(), Operation::default().title().as_str()), ("Drain to delete", ""));
         assert!(drain.consequence().contains("forgotten"));
         let counted = Operation { matched: 40, skipped: 4, ..Operation::default() };
         assert_eq!((counted.would_touch(), counted.percent(0), counted.percent(80)), (36, 100, 50));
