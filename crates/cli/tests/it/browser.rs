@@ -12,7 +12,7 @@ use crate::installation::Installation;
 
 /// A browser with a session.
 pub struct Browser<'a> {
-    up: &'a Installation,
+    pub up: &'a Installation,
     http: reqwest::Client,
     bearer: String,
 }

@@ -14,6 +14,7 @@ mod credentials;
 mod dashboard;
 mod dashboard_jobs;
 mod dashboard_oidc;
+mod dashboard_settings;
 mod disk;
 mod documented;
 mod documents;

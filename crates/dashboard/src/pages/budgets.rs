@@ -89,6 +89,12 @@ impl Line {
         amount(&self.measure, text)
     }
 
+    /// How much there is: `$5.00 a day`, `1,000,000 tokens a month`.
+    pub(crate) fn limit_in_words(&self) -> String {
+        let unit = if self.measure == "usd" { "" } else { " tokens" };
+        format!("{}{unit} a {}", self.amount(&self.limit), self.period)
+    }
+
     /// Which limit it is: `US dollars a day`.
     pub(crate) fn what(&self) -> String {
         what(&self.measure, &self.period)
@@ -99,7 +105,8 @@ impl Alert {
     /// What it says: `80 % of $5.00 a day: $4.10`.
     pub(crate) fn words(&self) -> String {
         let (limit, spent) = (amount(&self.measure, &self.limit), amount(&self.measure, &self.spent));
-        format!("{} % of {limit} a {} were reached: {spent} spent", self.level, self.period)
+        let unit = if self.measure == "usd" { "" } else { " tokens" };
+        format!("{} % of {limit}{unit} a {} were reached: {spent} spent", self.level, self.period)
     }
 
     /// The page of whom it is about.

@@ -9,6 +9,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use jiff::{ToSpan, tz::TimeZone};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -32,6 +33,8 @@ const COLUMNS: [&str; 7] = ["operation", "model", "tenant", "queue", "kind", "pr
 const SPANS: [(&str, &str); 4] = [("1d", "since yesterday"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days")];
 /// Rows that are drawn as bars; the table below has all.
 const BARS_MAX: usize = 8;
+/// Days that are columns of their own though nothing was spent: those of a year.
+const DAYS_MAX: usize = 366;
 /// Nano-dollars of a dollar.
 const NANOUSD: i128 = 1_000_000_000;
 /// The address of the page.
@@ -64,6 +67,12 @@ impl Wanted {
         let (by, since, tenant) = (of("by", &self.by), of("since", &self.since), of("tenant", &self.tenant));
         let until = if name == "since" { "" } else { &self.until };
         format!("{HERE}{}", query(&[("by", &by), ("since", &since), ("until", until), ("tenant", &tenant)]))
+    }
+
+    /// The head of the column that says what rows are about.
+    fn title(&self) -> String {
+        let mut letters = self.by.chars();
+        letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
     }
 
     fn is(&self, name: &str, value: &str) -> bool {
@@ -337,6 +346,9 @@ async fn installation(client: &Client) -> Result<Filled, Refused> {
 /// Money by day: what was of use and what was not, on top of each other.
 fn day_chart(days: &Report) -> Safe {
     let mut by_day: BTreeMap<String, (i128, i128)> = BTreeMap::new();
+    for day in days_between(&days.since, &days.until) {
+        by_day.insert(day, (0, 0));
+    }
     for row in &days.rows {
         by_day.insert(row.name("day"), (nano(&row.spend_usd), nano(&row.wasted_usd)));
     }
@@ -346,6 +358,13 @@ fn day_chart(days: &Report) -> Safe {
     let wasted = by_day.values().map(|(_, wasted)| dollars(*wasted)).collect();
     let series = [Series::new("spent well", useful), Series::new("wasted", wasted)];
     chart::columns("US dollars by day", "$", &labels, &series)
+}
+
+/// The days from one time up to another: those on which nothing was spent are columns, too.
+fn days_between(since: &str, until: &str) -> Vec<String> {
+    let date = |text: &str| Some(words::timestamp(text)?.to_zoned(TimeZone::UTC).date());
+    let (Some(first), Some(last)) = (date(since), date(until)) else { return vec![] };
+    first.series(1.day()).take_while(|day| *day <= last).take(DAYS_MAX).map(|day| day.to_string()).collect()
 }
 
 /// The dearest, at a glance.
@@ -396,6 +415,14 @@ mod tests {
         assert_eq!(row.href("operation"), "/dashboard/jobs?filter=operation+%3D+%22a+%5C%22b%5C%22%22");
         assert_eq!((row.href("tenant"), row.href("model")), ("/dashboard/tenants/acme".into(), String::new()));
         assert_eq!((row.name("queue"), row.href("queue")), ("(none)".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn a_day_without_spend_is_a_day() {
+        let days = days_between("2026-11-28T00:00:00Z", "2026-11-30T17:00:00.001Z");
+        assert_eq!(days, ["2026-11-28", "2026-11-29", "2026-11-30"]);
+        assert_eq!(days_between("1970-01-01T00:00:00Z", "2026-11-30T00:00:00Z").len(), DAYS_MAX);
+        assert!(days_between("", "2026-11-30T00:00:00Z").is_empty());
     }
 
     #[test]

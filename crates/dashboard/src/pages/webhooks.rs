@@ -8,6 +8,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,6 +22,7 @@ use crate::{
     form::{Flash, Posted, done},
     page::{Shell, html},
     viewer::Visit,
+    words,
 };
 
 /// The address of the list.
@@ -125,6 +127,13 @@ impl Delivery {
 
     fn webhook_href(&self) -> Option<String> {
         self.webhook.as_ref().map(|webhook| here(webhook))
+    }
+
+    /// When it is tried again, where it is.
+    fn next_try(&self, now: &Timestamp) -> Option<String> {
+        let next = self.next_attempt_at.as_deref()?;
+        let is_due = words::timestamp(next).is_some_and(|at| at <= *now);
+        Some(if is_due { "is due".to_owned() } else { format!("tried again {}", words::ago(next, now)) })
     }
 
     /// The `webhook-id` of its message.

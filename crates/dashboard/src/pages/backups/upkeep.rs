@@ -173,6 +173,17 @@ impl Class {
     }
 }
 
+impl Held {
+    /// What stays, and why.
+    fn words(&self) -> String {
+        let Self { what, rows, reason } = self;
+        match rows {
+            0 => format!("{what}: {reason}"),
+            rows => format!("{what}, {}: {reason}", words::plural(*rows, "row")),
+        }
+    }
+}
+
 impl Retention {
     /// What would go now of all classes.
     fn goes(&self) -> String {

@@ -3,13 +3,13 @@
 use askama::Template;
 use axum::{
     extract::{Path, Query},
-    http::Method,
+    http::{Method, StatusCode},
     response::Response,
 };
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Preview, here, whole};
+use super::{Preview, Schedule, here, whole};
 use crate::{
     client::{Client, Refused, path, query},
     form::{Flash, Posted, done},
@@ -89,7 +89,16 @@ pub(super) struct Given {
     tenant: String,
 }
 
-pub(super) async fn blank(visit: Visit, Query(given): Query<Given>) -> Response {
+/// A form is shown to who may send it.
+fn check_may(visit: &Visit, route: &str) -> Result<(), Refused> {
+    match visit.viewer.may(route) {
+        true => Ok(()),
+        false => Err(Refused::new(StatusCode::FORBIDDEN, "your role or its scopes do not allow to change schedules")),
+    }
+}
+
+pub(super) async fn blank(visit: Visit, Query(given): Query<Given>) -> Result<Response, Refused> {
+    check_may(&visit, "POST /v1/schedules")?;
     let form = FIELDS.iter().fold(Filled::new("schedule"), |form, name| form.with(name, ""));
     let form = form
         .with("cron", given.cron)
@@ -99,7 +108,7 @@ pub(super) async fn blank(visit: Visit, Query(given): Query<Given>) -> Response 
         .with("overlap", "skip")
         .with("missed", "latest")
         .with("template", TEMPLATE);
-    page(visit, None, form, None)
+    Ok(page(visit, None, form, None))
 }
 
 pub(super) async fn create(posted: Posted) -> Result<Response, Refused> {
@@ -125,6 +134,7 @@ pub(super) async fn create(posted: Posted) -> Result<Response, Refused> {
 }
 
 pub(super) async fn form(visit: Visit, Path(id): Path<String>) -> Result<Response, Refused> {
+    check_may(&visit, "PATCH /v1/schedules/{id}")?;
     let schedule = whole(&visit.client, &id).await?;
     let template = schedule.template.as_deref().map(|template| words::pretty_json(template.get()));
     let tag = schedule.tag();
@@ -150,12 +160,12 @@ pub(super) async fn change(Path(id): Path<String>, posted: Posted) -> Result<Res
     let schedule = whole(&posted.visit.client, &id).await?;
     // What was read when the form was made: somebody else's change meanwhile is not written over.
     let tag = posted.text("tag").unwrap_or_default().to_owned();
-    let changed = Changed { id: schedule.id, name: schedule.name, tenant: schedule.tenant, tag: tag.clone() };
+    let (name, tenant) = (schedule.name.clone(), schedule.tenant.clone());
+    let changed = Changed { id: id.clone(), name, tenant, tag: tag.clone() };
     if posted.text("do") == Some("preview") {
         return previewed(posted, Some(changed)).await;
     }
-    let before = schedule.template.as_deref().map(|template| words::pretty_json(template.get())).unwrap_or_default();
-    let sent = match changed_body(&posted, &before) {
+    let sent = match changed_body(&posted, &schedule) {
         Ok(body) => {
             let place = path(&["v1", "schedules", &id]);
             posted.visit.client.send_text::<Value>(Method::PATCH, &place, body, Some(&tag)).await
@@ -196,16 +206,32 @@ fn body(posted: &Posted) -> Result<String, Refused> {
     with_template(asked.body(), Some(posted.required("template")?))
 }
 
-/// The body of a change. A template that is as it was is left out: who sends one has its jobs submitted for himself.
-fn changed_body(posted: &Posted, before: &str) -> Result<String, Refused> {
+/// The body of a change. What says when is left out where it is as it was: a schedule begins anew with it, and a moment that has
+/// passed is refused. So is a template: who sends one has its jobs submitted for himself.
+fn changed_body(posted: &Posted, before: &Schedule) -> Result<String, Refused> {
     let names: Vec<_> = TEXTS.into_iter().filter(|name| *name != "tenant").collect();
-    let mut asked = Asked::default().texts(posted, &names).texts(posted, &WHEN);
+    let mut asked = Asked::default().texts(posted, &names);
+    let typed = WHEN.map(|name| posted.text(name).unwrap_or_default());
+    if typed != when_of(before) {
+        asked = asked.texts(posted, &WHEN);
+        if posted.text("cron").is_some() && posted.text("time_zone").is_none() {
+            // An empty field says UTC, and not the zone that there was.
+            asked = asked.with("time_zone", "UTC");
+        }
+    }
     if posted.text("description").is_none() {
         asked = asked.with("description", Value::Null);
     }
     let template = posted.required("template")?;
-    let is_same = lines(template).eq(lines(before));
+    let shown = before.template.as_deref().map(|template| words::pretty_json(template.get())).unwrap_or_default();
+    let is_same = lines(template).eq(lines(&shown));
     with_template(asked.body(), (!is_same).then_some(template))
+}
+
+/// What says when a schedule is due, as its form shows it.
+fn when_of(schedule: &Schedule) -> [&str; 5] {
+    let Schedule { cron, time_zone, every, starting_at, at, .. } = schedule;
+    [cron, time_zone, every, starting_at, at].map(|text| text.as_deref().unwrap_or_default())
 }
 
 /// Browsers send line ends of their own.

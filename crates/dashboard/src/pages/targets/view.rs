@@ -59,6 +59,7 @@ pub(super) struct Standing {
 pub(super) struct Bucket {
     pub(super) level: f64,
     pub(super) per_minute: f64,
+    pub(super) full: f64,
 }
 
 /// What it may take.
@@ -180,44 +181,41 @@ impl Target {
     pub(super) fn factor(&self) -> String {
         words::percent(self.standing.factor.unwrap_or(1.0))
     }
-
-    pub(super) fn requests(&self) -> Option<Safe> {
-        let limit = self.standing.limit.as_ref().and_then(|limit| limit.requests_per_minute);
-        self.standing.requests.as_ref().map(|bucket| bucket.meter(limit, "request"))
-    }
-
-    pub(super) fn tokens(&self) -> Option<Safe> {
-        let limit = self.standing.limit.as_ref().and_then(|limit| limit.tokens_per_minute);
-        self.standing.tokens.as_ref().map(|bucket| bucket.meter(limit, "token"))
-    }
 }
 
 impl Bucket {
-    /// How much of what may go in a minute is taken, and in words what is left.
-    pub(super) fn meter(&self, per_minute: Option<u64>, what: &str) -> Safe {
-        let most = per_minute.map_or(self.per_minute, |limit| limit as f64).max(1.0);
-        chart::gauge(1.0 - self.level / most, &self.words(what))
+    /// How much of what may go at once is taken, and in words what is left.
+    pub(super) fn meter(&self) -> Safe {
+        chart::gauge(1.0 - self.level / self.full.max(f64::MIN_POSITIVE), &self.words())
     }
 
-    /// `312 requests may go now, 480 a minute flow in`; below 0 it is booked ahead.
-    pub(super) fn words(&self, what: &str) -> String {
-        let flows = format!("{} a minute flow in", words::count(self.per_minute.max(0.0).floor() as u64));
-        let amount = words::plural(self.level.abs().floor() as u64, what);
+    /// `25 of 35 may go now`; below 0 it is booked ahead.
+    fn words(&self) -> String {
+        let amount = words::count(self.level.abs().floor() as u64);
         match self.level {
-            level if level < 0.0 => format!("{amount} are booked ahead, {flows}"),
-            _ => format!("{amount} may go now, {flows}"),
+            level if level < 0.0 => format!("{amount} booked ahead"),
+            _ => format!("{amount} of {} may go now", words::count(self.full.max(0.0).floor() as u64)),
         }
+    }
+
+    /// What flows in.
+    pub(super) fn flow(&self) -> String {
+        format!("{} a minute flow in", words::count(self.per_minute.max(0.0).floor() as u64))
     }
 }
 
 impl Breaker {
+    /// That an operator decides.
+    pub(super) fn held(&self) -> String {
+        format!("held {} by an operator", if self.mode == "open" { "open" } else { "closed" })
+    }
+
     /// Who decides and what it counted.
     pub(super) fn words(&self) -> String {
         let counted =
             format!("{} of {} failed in the last 30 s", self.failures, words::plural(u64::from(self.calls), "call"));
         match (self.mode.as_str(), self.state.as_deref()) {
-            ("open", _) => format!("held open by an operator; {counted}"),
-            ("close", _) => format!("held closed by an operator; {counted}"),
+            ("open" | "close", _) => format!("{}; {counted}", self.held()),
             (_, None) => "nobody can be asked at this moment".to_owned(),
             (_, Some("half_open")) if self.probing => "one call tries it now".to_owned(),
             (_, Some("half_open")) => "the next call tries it".to_owned(),
@@ -297,12 +295,14 @@ mod tests {
 
     #[test]
     fn buckets_say_what_may_go_or_what_is_owed() {
-        let bucket = Bucket { level: 312.9, per_minute: 480.0 };
-        assert_eq!(bucket.words("request"), "312 requests may go now, 480 a minute flow in");
-        let owed = Bucket { level: -20.5, per_minute: 60.0 };
-        assert_eq!(owed.words("token"), "20 tokens are booked ahead, 60 a minute flow in");
-        let meter = bucket.meter(Some(500), "request").to_string();
-        assert!(meter.contains("width=\"37.4\""), "{meter}");
+        let bucket = Bucket { level: 25.9, per_minute: 480.0, full: 40.0 };
+        assert_eq!((bucket.words(), bucket.flow()), ("25 of 40 may go now".into(), "480 a minute flow in".into()));
+        let owed = Bucket { level: -2_000.5, per_minute: 60.0, full: 5.0 };
+        assert_eq!(owed.words(), "2,000 booked ahead");
+        let meter = |bucket: &Bucket| bucket.meter().to_string();
+        assert!(meter(&bucket).contains("width=\"35.2\""), "{}", meter(&bucket));
+        assert!(meter(&owed).contains("width=\"100.0\""), "{}", meter(&owed));
+        assert!(meter(&Bucket { level: 0.0, per_minute: 0.0, full: 0.0 }).contains("0 of 0 may go now"));
     }
 
     #[test]
