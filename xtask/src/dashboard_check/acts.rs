@@ -105,10 +105,10 @@ pub(super) const ACTS: &[Act] = &[
           fields: &[("requests_per_minute", "1234")],
           effect: Some(("/v1/limits/{target}", "/set/requests_per_minute", "1234")), shown: There("1,234") },
 
-    Act { name: "pause a tenant", is_main: true, page: "/dashboard/tenants/{tenant}", form: "/dashboard/tenants/{tenant}/pause", button: "",
+    Act { name: "pause a tenant", is_main: false, page: "/dashboard/tenants/{tenant}", form: "/dashboard/tenants/{tenant}/pause", button: "",
           fields: &[("reason", REASON)],
           effect: Some(("/v1/tenants/{tenant}", "/paused", "true")), shown: There(REASON) },
-    Act { name: "resume a tenant", is_main: true, page: "/dashboard/tenants/{tenant}", form: "/dashboard/tenants/{tenant}/resume", button: "",
+    Act { name: "resume a tenant", is_main: false, page: "/dashboard/tenants/{tenant}", form: "/dashboard/tenants/{tenant}/resume", button: "",
           fields: &[],
           effect: Some(("/v1/tenants/{tenant}", "/paused", "false")), shown: Gone(REASON) },
     Act { name: "budget of a tenant", is_main: true, page: "/dashboard/tenants/ember", form: "/dashboard/tenants/ember/budget", button: "",

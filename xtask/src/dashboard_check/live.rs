@@ -29,10 +29,10 @@ impl Check {
     async fn numbers(&self) -> Result<()> {
         self.open("/dashboard/queues").await?;
         self.browser.evaluate(MARK).await?;
-        ensure!(!self.browser.text().await?.contains("live"), "the queue is there before it is named");
+        let row = "[...document.querySelectorAll('main tr')].some((row) => row.innerText.trim().startsWith('live'))";
+        ensure!(self.browser.evaluate(row).await? == false, "the queue is there before it is named");
         let job = json!({"queue": "live", "kind": "probe", "payload": {}});
         self.scene.submit(&vec![job.clone(); 7]).await?;
-        let row = "[...document.querySelectorAll('main tr')].some((row) => row.innerText.includes('live'))";
         self.browser.until("a new queue comes into the list", row).await?;
         self.stays().await?;
         self.open("/dashboard/queues/live").await?;

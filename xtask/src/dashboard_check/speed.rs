@@ -22,8 +22,8 @@ const ASSETS_BYTES: Bar = Bar::AtMost(100.0 * 1024.0);
 /// Loads of each page.
 const LOADS: usize = 20;
 const PAINTS: usize = 5;
-const LOADS_SHORT: usize = 3;
-const PAINTS_SHORT: usize = 1;
+const LOADS_SHORT: usize = 1;
+const PAINTS_SHORT: usize = 0;
 /// When the browser painted first; nothing while it has not.
 const PAINTED: &str = "performance.getEntriesByName('first-paint')[0]?.startTime ?? null";
 
