@@ -175,11 +175,11 @@ const live = {
       this.say("Live", "on");
       this.open();
     }
-    if (this.button) this.button.textContent = on ? "Go on" : "Pause";
+    if (this.button) this.button.textContent = on ? "Resume updates" : "Pause updates";
   },
   start() {
     if (!document.body.dataset.liveSource) return;
-    this.button = make("button", { type: "button", id: "live-pause", title: "Pause or go on with live updates (p)", textContent: "Pause" });
+    this.button = make("button", { type: "button", id: "live-pause", title: "Pause or resume live updates (p)", textContent: "Pause updates" });
     this.button.onclick = () => this.pause(!this.paused);
     this.word?.after(this.button);
     $("#as-of")?.remove();
@@ -247,14 +247,18 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest?.("[data-copy-text], [data-copy]");
   if (button) {
     const text = button.dataset.copyText ?? $(button.dataset.copy)?.textContent ?? "";
-    const word = (button.dataset.word ??= button.textContent);
-    try {
-      await copy(text);
-      button.textContent = "✓";
-    } catch {
-      button.textContent = "✕";
-    }
-    setTimeout(() => (button.textContent = word), 1200);
+    if (button.isBusy) return;
+    button.isBusy = true;
+    const kept = [...button.childNodes];
+    const done = await copy(text).then(
+      () => "✓",
+      () => "✕",
+    );
+    button.replaceChildren(done);
+    setTimeout(() => {
+      button.replaceChildren(...kept);
+      button.isBusy = false;
+    }, 1200);
     return;
   }
   // A click elsewhere closes what was folded out over the page.
@@ -365,11 +369,11 @@ const showKeys = () => {
     add("j k", "Next and previous row");
     add("Enter", "Open the row");
     add("x", "Choose the row");
-    add("p", "Pause or go on with live updates");
-    add("?", "These keys");
+    add("p", "Pause or resume live updates");
+    add("?", "These shortcuts");
     add("Esc", "Close");
     const close = make("button", { type: "button", textContent: "Close" });
-    dialog = make("dialog", { id: "keys" }, make("h2", { textContent: "Keys", id: "keys-title" }), list, close);
+    dialog = make("dialog", { id: "keys" }, make("h2", { textContent: "Shortcuts", id: "keys-title" }), list, close);
     dialog.setAttribute("aria-labelledby", "keys-title");
     close.onclick = () => dialog.close();
     document.body.append(dialog);
@@ -378,7 +382,7 @@ const showKeys = () => {
   else dialog.showModal();
 };
 
-let isGoing = 0;
+let isGoing = -Infinity;
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
   if (event.key === "Escape") {
@@ -393,7 +397,7 @@ document.addEventListener("keydown", (event) => {
   }
   if ($("dialog[open]")) return;
   const wasGoing = performance.now() - isGoing < 1500;
-  isGoing = 0;
+  isGoing = -Infinity;
   if (wasGoing) {
     const link = pages().find((page) => page.dataset.key === event.key);
     if (link) location.href = link.href;

@@ -56,17 +56,16 @@ pub(crate) fn line(title: &str, unit: &str, labels: &[String], series: &[Series]
     grid(&mut svg, top, unit, labels);
     let across = (WIDTH - LEFT) / (labels.len().max(2) - 1) as f64;
     for (index, one) in series.iter().enumerate() {
-        // A gap where nothing is known is no zero.
+        // A gap where nothing is known is no zero, and a point between two gaps no line.
+        let known = |at: usize| one.values.get(at).is_some_and(|value| value.is_finite());
         let mut path = String::new();
-        let mut is_open = false;
-        for (at, value) in one.values.iter().take(labels.len()).enumerate() {
-            if !value.is_finite() {
-                is_open = false;
-                continue;
-            }
+        for (at, value) in one.values.iter().enumerate().take(labels.len()).filter(|(at, _)| known(*at)) {
             let (x, y) = (LEFT + across * at as f64, height_of(*value, top));
-            let _ = write!(path, "{}{x:.1} {y:.1}", if is_open { "L" } else { "M" });
-            is_open = true;
+            let goes_on = at > 0 && known(at - 1);
+            let _ = write!(path, "{}{x:.1} {y:.1}", if goes_on { "L" } else { "M" });
+            if !goes_on && !known(at + 1) {
+                let _ = write!(svg, "<circle class=\"column s{index}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
+            }
         }
         let _ = write!(svg, "<path class=\"line s{index}\" d=\"{path}\"/>");
     }
@@ -308,6 +307,7 @@ mod tests {
         }
         let text = line("t", "jobs", &labels, &series).to_string();
         assert_eq!(text.matches("M44.0").count() + text.matches("M640.0").count(), 2, "two pieces: {text}");
+        assert_eq!(text.matches("<circle").count(), 2, "a point alone is a dot: {text}");
         assert!(text.contains("<td class=\"num\">–</td>"));
     }
 

@@ -201,13 +201,13 @@ pub(crate) fn compact(n: impl Plain<f64>) -> String {
         size if size >= 999.95 => (n / 1e3, "k"),
         _ => (n, ""),
     };
-    let text = if scaled.abs() >= 99.95 || scaled.fract().abs() < 0.05 {
-        format!("{scaled:.0}")
-    } else if scaled.abs() >= 0.095 {
-        format!("{scaled:.1}")
-    } else {
-        format!("{scaled:.3}").trim_end_matches('0').trim_end_matches('.').to_owned()
+    let places = match scaled.abs() {
+        large if large >= 99.95 => 0,
+        some if some >= 0.095 => 1,
+        _ => 3,
     };
+    let text = format!("{scaled:.places$}");
+    let text = if places > 0 { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
     format!("{text}{unit}")
 }
 

@@ -118,7 +118,7 @@ async fn seed(up: &Installation) {
     let done = up.probe(json!({"sleep_ms": 1})).await;
     up.ended(&done).await;
     let dead = json!({"kind": "probe", "tenant": "acme", "queue": "night", "payload": {"fail": "permanent", "pad": HOSTILE},
-        "tags": [HOSTILE], "operation": HOSTILE});
+        "tags": [HOSTILE], "unique_key": HOSTILE});
     let dead = up.submit(&dead).await;
     up.ended(&dead).await;
     up.submit(&json!({"kind": "probe", "run_at": "2036-01-01T00:00:00Z", "payload": {}})).await;
@@ -132,7 +132,11 @@ async fn seed(up: &Installation) {
 }
 
 async fn token(up: &Installation, role: &str, scopes: &[&str]) -> String {
-    let key = up.post("/v1/keys", &json!({"name": role, "tenant": "acme", "role": role, "scopes": scopes})).await;
+    let mut wish = json!({"name": role, "tenant": "acme", "role": role});
+    if !scopes.is_empty() {
+        wish["scopes"] = json!(scopes);
+    }
+    let key = up.post("/v1/keys", &wish).await;
     let secret = key["key"].as_str().unwrap().to_owned();
     let browser = Browser::of(up, "");
     let login = browser.request(Method::POST, "/dashboard/login").header("sec-fetch-site", "same-origin");

@@ -1,5 +1,7 @@
 //! What somebody should look at, worst first: each says what is wrong, since or until when, and where to go.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 
 use super::{
@@ -117,11 +119,18 @@ impl Found {
     }
 
     /// Queues that stand or grow old.
-    pub(super) fn queues(&mut self, queues: Option<&Queues>) {
+    pub(super) fn queues(&mut self, queues: Option<&Queues>, unserved: &BTreeSet<String>) {
         for queue in queues.map(|queues| queues.queues.as_slice()).unwrap_or_default() {
             let here = || ("Queue", queue.href());
             let held = queue.metrics.waiting + queue.metrics.parked;
-            if queue.paused {
+            if unserved.contains(&queue.queue) {
+                let text = format!(
+                    "{} wait, the oldest for {}; workers serve other queues or kinds.",
+                    words::plural(queue.metrics.waiting, "job"),
+                    queue.oldest()
+                );
+                self.add(Tone::Bad, format!("No worker serves {}.", queue.queue), text, here());
+            } else if queue.paused {
                 let until =
                     queue.until.as_deref().map(|at| format!(" until {} UTC", words::minute(at))).unwrap_or_default();
                 let reason = queue.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -240,7 +249,7 @@ mod tests {
             {"target":"z","paused":true,"breaker":{"state":"closed"}}],"accounts":[]}"#,
         );
         let alarms = found(|found| {
-            found.queues(Some(&queues));
+            found.queues(Some(&queues), &BTreeSet::from(["c".to_owned()]));
             found.targets(Some(&targets));
         });
         let titles: Vec<_> = alarms.iter().map(|(tone, title)| format!("{tone} {title}")).collect();

@@ -6,6 +6,8 @@ mod alarms;
 mod money;
 mod own;
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 use axum::{Router, response::Response, routing::get};
 use serde::{Deserialize, de::DeserializeOwned};
@@ -16,7 +18,7 @@ use self::{
 };
 use super::{
     history::History,
-    queues::{self, Queue, Queues},
+    queues::{self, Queue, Queues, served},
     workers::{self, Workers},
 };
 use crate::{
@@ -191,7 +193,12 @@ async fn overview(visit: Visit) -> Result<Response, Refused> {
     let mut found = alarms::Found::default();
     found.maintenance(known(&maintenance));
     found.workers(queues.as_ref().ok(), known(&workers));
-    found.queues(queues.as_ref().ok());
+    // Where nobody works at all, that has been said.
+    let unserved = match (&queues, known(&workers).is_some_and(|workers| workers.claiming().next().is_none())) {
+        (Ok(queues), false) => served::unserved(&visit, &queues.queues).await,
+        _ => BTreeSet::new(),
+    };
+    found.queues(queues.as_ref().ok(), &unserved);
     found.targets(known(&targets));
     found.budgets(known(&budgets));
     found.errors(known(&history));

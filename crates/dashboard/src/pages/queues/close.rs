@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{extract::Path, response::Response};
 use serde::Deserialize;
 
-use super::Queue;
+use super::{Queue, served};
 use crate::{
     chart::{self, Bar, Svg},
     client::{Refused, path, query},
@@ -99,6 +99,7 @@ struct QueuePage {
     tag: String,
     inspection: Option<Inspection>,
     history: Option<History>,
+    is_unserved: bool,
     problem: Option<Refused>,
 }
 
@@ -136,7 +137,7 @@ pub(super) async fn show(Path(queue): Path<String>, visit: Visit) -> Result<Resp
 
 /// The same, with what was refused.
 pub(super) async fn with(name: String, visit: Visit, problem: Option<Refused>) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
+    let Visit { viewer, client, .. } = &visit;
     let here = path(&["v1", "queues", &name]);
     let inspect = format!("{here}/inspect{}", query(&[("over", "0s"), ("rows", ROWS)]));
     let inspection = async {
@@ -153,12 +154,10 @@ pub(super) async fn with(name: String, visit: Visit, problem: Option<Refused>) -
     };
     let (queue, inspection, history) = tokio::join!(client.get_tagged::<Queue>(&here), inspection, history);
     let (queue, tag) = queue?;
+    let is_unserved = !served::unserved(&visit, std::slice::from_ref(&queue)).await.is_empty();
+    let shell = visit.shell.standing_at(super::href(&name), problem.as_ref());
     let tag = tag.unwrap_or_default();
-    let shell = match problem {
-        Some(_) => shell.not_live(),
-        None => shell,
-    };
-    let page = QueuePage { shell, queue, tag, inspection, history, problem: problem.clone() };
+    let page = QueuePage { shell, queue, tag, inspection, history, is_unserved, problem: problem.clone() };
     Ok(match problem {
         Some(problem) => html_refused(&problem, page),
         None => html(page),

@@ -2,8 +2,9 @@
 
 mod change;
 mod close;
+pub(crate) mod served;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use askama::Template;
 use axum::{
@@ -169,6 +170,7 @@ struct QueuesPage {
     queues: Queues,
     each: Each,
     workers: Option<Workers>,
+    unserved: BTreeSet<String>,
 }
 
 /// Their addresses.
@@ -183,7 +185,7 @@ pub(crate) fn routes() -> Router<Dashboard> {
 }
 
 async fn list(visit: Visit) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
+    let Visit { viewer, client, .. } = &visit;
     let each = async {
         match viewer.may(History::ROUTE) {
             true => client.get(EACH).await.unwrap_or_default(),
@@ -197,7 +199,9 @@ async fn list(visit: Visit) -> Result<Response, Refused> {
         }
     };
     let (queues, each, workers) = tokio::join!(client.get::<Queues>(QUEUES), each, workers);
-    Ok(html(QueuesPage { shell, queues: queues?, each, workers }))
+    let queues = queues?;
+    let unserved = served::unserved(&visit, &queues.queues).await;
+    Ok(html(QueuesPage { shell: visit.shell, queues, each, workers, unserved }))
 }
 
 #[cfg(test)]
