@@ -16,6 +16,7 @@ use testkit::{PostgresServer, RedisServer};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
+    task::block_in_place,
 };
 
 /// The admin key of every cluster: it guards nothing but jobs on this machine.
@@ -63,8 +64,7 @@ pub(crate) struct Cluster {
     /// The dispatcher.
     pub(crate) redis: RedisServer,
     /// The journal.
-    #[allow(dead_code, reason = "it lives as long as the cluster, and suites stop it")]
-    pub(crate) postgres: PostgresServer,
+    postgres: PostgresServer,
     /// The journal's URL.
     pub(crate) database: String,
     /// In the order in which they were spawned.
@@ -95,6 +95,12 @@ impl Cluster {
         let migrated = cluster.command(&["migrate"]).output().await.context("`longshore migrate` did not start")?;
         ensure!(migrated.status.success(), "`longshore migrate`: {}", String::from_utf8_lossy(&migrated.stderr));
         Ok(cluster)
+    }
+
+    /// What the journal answers to these statements, as its superuser.
+    pub(crate) fn sql(&self, text: &str) -> String {
+        let name = self.database.rsplit('/').next().unwrap_or_default();
+        block_in_place(|| self.postgres.run(name, text))
     }
 
     /// Starts a process, waits until it says where it listens, and returns its place in `members`. It may not be ready

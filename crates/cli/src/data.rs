@@ -148,6 +148,15 @@ pub(crate) fn read_small(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
+/// The secret that stands in a file of its own; spaces and line breaks around it are not part of it.
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
+    let text = read_small(path).map_err(|error| format!("cannot be read: {error}"))?;
+    match text.trim() {
+        "" => Err("is empty".to_owned()),
+        secret => Ok(secret.to_owned()),
+    }
+}
+
 /// The permission bits of a file or folder that others than its owner have; 0 is private.
 pub(crate) fn open_to_others(path: &Path) -> io::Result<u32> {
     use std::os::unix::fs::PermissionsExt;

@@ -113,11 +113,7 @@ impl Environment {
             (None, None) => return Ok(None),
             (None, Some(path)) => path,
         };
-        let text = data::read_small(Path::new(path)).map_err(|error| format!("{by_file}: {path}: {error}"))?;
-        match text.trim() {
-            "" => Err(format!("{by_file}: {path} is empty")),
-            secret => Ok(Some(secret.to_owned())),
-        }
+        data::read_secret(Path::new(path)).map(Some).map_err(|reason| format!("{by_file}: {path} {reason}"))
     }
 
     /// The variables whose names begin so, in small letters, with their values.

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{task::block_in_place, time::Instant};
+use tokio::time::Instant;
 
 use self::load::Load;
 use super::{informs, judged};
@@ -45,7 +45,6 @@ struct Scene {
     /// Places of the two schedulers and of the API that is killed.
     schedulers: [usize; 2],
     victim: usize,
-    database: String,
     letters: u64,
 }
 
@@ -78,10 +77,9 @@ impl Scene {
         for number in schedulers.into_iter().chain([victim, other]).chain(workers) {
             cluster.ready(number).await?;
         }
-        let database = cluster.database.rsplit('/').next().context("a URL ends with its database")?.to_owned();
         let api = cluster.members[other].url.clone();
         let http = reqwest::Client::new();
-        let scene = Self { cluster, http, api, schedulers, victim, database, letters };
+        let scene = Self { cluster, http, api, schedulers, victim, letters };
         scene.make_letters().await?;
         Ok(scene)
     }
@@ -127,13 +125,13 @@ impl Scene {
         let operation = self.begin(&self.api).await?;
         let operation = self.until(&operation, |operation| operation["state"] != "running").await?;
         self.check(&operation, 1)?;
-        let times = self.sql(&format!(
+        let times = self.cluster.sql(&format!(
             "SELECT (max(run_at) - min(run_at)) || ' ' || count(*) FILTER (WHERE run_at > first.at)
              FROM jobs, (SELECT min(run_at) AS at FROM jobs WHERE queue = '{QUEUE}') AS first WHERE queue = '{QUEUE}'"
         ));
         let (ms, count) = times.split_once(' ').context("psql told two numbers")?;
         let rate = count.parse::<f64>()? / ms.parse::<f64>()? * 1_000.0;
-        let slowest = self.sql(&format!(
+        let slowest = self.cluster.sql(&format!(
             "SELECT coalesce(min(n), 0) || ' ' || coalesce(max(n), 0) FROM (
                 SELECT count(*) AS n FROM jobs, (SELECT min(run_at) AS a, max(run_at) AS z FROM jobs WHERE queue = '{QUEUE}') AS e
                 WHERE queue = '{QUEUE}' AND (run_at - a) / 1000 < (z - a) / 1000 GROUP BY (run_at - a) / 1000) AS seconds"
@@ -200,7 +198,7 @@ impl Scene {
         ensure!(aborted["state"] == "aborted", "{aborted}");
         // Long enough for what must not come.
         tokio::time::sleep(Duration::from_secs_f64(2.0 * ABORT_MAX_S)).await;
-        let last = self.sql(&format!("SELECT max(run_at) FROM jobs WHERE queue = '{QUEUE}' AND redrives = 3"));
+        let last = self.cluster.sql(&format!("SELECT max(run_at) FROM jobs WHERE queue = '{QUEUE}' AND redrives = 3"));
         let counted = aborted["done"].as_u64().context("an operation counts")?;
         Ok(vec![
             judged(
@@ -255,12 +253,9 @@ impl Scene {
 
     /// Letters with so many redrives.
     fn count(&self, redrives: u64) -> Result<u64> {
-        let count = self.sql(&format!("SELECT count(*) FROM jobs WHERE queue = '{QUEUE}' AND redrives = {redrives}"));
+        let count =
+            self.cluster.sql(&format!("SELECT count(*) FROM jobs WHERE queue = '{QUEUE}' AND redrives = {redrives}"));
         Ok(count.parse()?)
-    }
-
-    fn sql(&self, text: &str) -> String {
-        block_in_place(|| self.cluster.postgres.run(&self.database, text))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::{task::block_in_place, time::Instant};
+use tokio::time::Instant;
 
 use super::{informs, judged, redrive::load::Load};
 use crate::{
@@ -44,7 +44,6 @@ struct Scene {
     cluster: Cluster,
     http: reqwest::Client,
     api: String,
-    database: String,
     files: TempDir,
     /// The present scheduler.
     scheduler: usize,
@@ -83,10 +82,9 @@ impl Scene {
         for number in [scheduler, api, worker] {
             cluster.ready(number).await?;
         }
-        let database = cluster.database.rsplit('/').next().context("a URL ends with its database")?.to_owned();
         let api = cluster.members[api].url.clone();
         let first = (wall_ms() / DAY_MS - YOUNGEST_DAYS - MONTHS * MONTH_DAYS) * DAY_MS;
-        Ok(Self { cluster, http: reqwest::Client::new(), api, database, files, scheduler, first })
+        Ok(Self { cluster, http: reqwest::Client::new(), api, files, scheduler, first })
     }
 
     /// Settled jobs over all days, as many a day: rows, results, payloads, some attempts and kept answers.
@@ -94,10 +92,10 @@ impl Scene {
         eprintln!("{jobs} settled jobs over {} days …", MONTHS * MONTH_DAYS);
         let (began, a_day) = (Instant::now(), jobs as i64 / (MONTHS * MONTH_DAYS));
         let first = self.first;
-        self.sql(&format!("SELECT create_partitions({first}, {})", MONTHS * MONTH_DAYS));
+        self.cluster.sql(&format!("SELECT create_partitions({first}, {})", MONTHS * MONTH_DAYS));
         for day in 0..MONTHS * MONTH_DAYS {
             let begin = first + day * DAY_MS;
-            self.sql(&format!(
+            self.cluster.sql(&format!(
                 r#"CREATE TEMP TABLE made AS
                    SELECT (lpad(to_hex({begin} + n * {DAY_MS} / {a_day}), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid AS id,
                           {begin} + n * {DAY_MS} / {a_day} AS at, n FROM generate_series(0::bigint, {a_day} - 1) AS n;
@@ -118,8 +116,8 @@ impl Scene {
             ));
         }
         // As autovacuum does it in the course of months.
-        self.sql("VACUUM (ANALYZE)");
-        self.sql("CHECKPOINT");
+        self.cluster.sql("VACUUM (ANALYZE)");
+        self.cluster.sql("CHECKPOINT");
         Ok(began.elapsed())
     }
 
@@ -218,7 +216,7 @@ impl Scene {
         let began = Instant::now();
         let left =
             "SELECT count(*) FROM pg_class WHERE relkind = 'r' AND NOT relispartition AND relname ~ '_[0-9]{8}$'";
-        while self.sql(left).trim() != "0" {
+        while self.cluster.sql(left).trim() != "0" {
             ensure!(began.elapsed() < RECLAIMED_MAX, "the disk has not got them back");
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -227,7 +225,7 @@ impl Scene {
 
     fn days_left(&self) -> i64 {
         let (table, first) = ("settled_jobs", self.first);
-        let count = self.sql(&format!(
+        let count = self.cluster.sql(&format!(
             "SELECT count(*) FROM pg_class WHERE relispartition AND relname ~ '^{table}_[0-9]{{8}}$'
                     AND relname < '{table}_' || to_char(to_timestamp({first} / 1000) + interval '{} days', 'YYYYMMDD')",
             MONTHS * MONTH_DAYS + 1
@@ -238,16 +236,12 @@ impl Scene {
     /// Milliseconds from due to begun that 99 of 100 jobs of these windows did not exceed.
     fn p99(&self, windows: &[(i64, i64)]) -> Result<f64> {
         let within: Vec<_> = windows.iter().map(|(from, to)| format!("run_at BETWEEN {from} AND {to}")).collect();
-        let text = self.sql(&format!(
+        let text = self.cluster.sql(&format!(
             "SELECT percentile_cont(0.99) WITHIN GROUP (ORDER BY began_at - run_at) FROM settled_jobs
              WHERE queue = 'beside' AND ({})",
             within.join(" OR ")
         ));
         text.parse().with_context(|| format!("no number: {text}"))
-    }
-
-    fn sql(&self, text: &str) -> String {
-        block_in_place(|| self.cluster.postgres.run(&self.database, text))
     }
 
     async fn ask(&self, method: Method, path: &str) -> Result<Value> {

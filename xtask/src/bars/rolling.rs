@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
-use tokio::{task::block_in_place, time::Instant};
+use tokio::time::Instant;
 
 use super::{informs, judged, steady::Steady};
 use crate::{
@@ -113,9 +113,7 @@ impl Ends {
     async fn of(cluster: &Cluster, accepted: u64) -> Result<Self> {
         let began = Instant::now();
         let count = |what: &str| -> Result<f64> {
-            let database = cluster.database.rsplit('/').next().unwrap_or_default();
-            let text = format!("SELECT count(*) FROM job_rows WHERE queue = 'rolling' AND {what}");
-            Ok(block_in_place(|| cluster.postgres.run(database, &text)).parse()?)
+            Ok(cluster.sql(&format!("SELECT count(*) FROM job_rows WHERE queue = 'rolling' AND {what}")).parse()?)
         };
         loop {
             let lost = accepted as f64 - count("standing = 1")?;
@@ -124,7 +122,8 @@ impl Ends {
                     lost,
                     charged: count("attempts > 1")?,
                     recovered: count("recoveries > 0")?,
-                    released: count("releases > 0")?,
+                    // The job's own count of them is forgotten when it succeeds.
+                    released: count("id IN (SELECT job_id FROM attempts WHERE outcome = 'release')")?,
                 });
             }
             tokio::time::sleep(LOOK_EVERY).await;

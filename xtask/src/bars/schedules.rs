@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tokio::{process::Command, task::block_in_place, time::Instant};
+use tokio::{process::Command, time::Instant};
 
 use super::{informs, judged};
 use crate::{
@@ -48,7 +48,6 @@ struct Runs {
 struct Scene {
     cluster: Cluster,
     schedulers: [usize; 3],
-    database: String,
     api: String,
     http: reqwest::Client,
 }
@@ -115,9 +114,8 @@ impl Scene {
         for number in schedulers.into_iter().chain([api, worker]) {
             cluster.ready(number).await?;
         }
-        let database = cluster.database.rsplit('/').next().context("a URL ends with its database")?.to_owned();
         let api = cluster.members[api].url.clone();
-        Ok(Self { cluster, schedulers, database, api, http: reqwest::Client::new() })
+        Ok(Self { cluster, schedulers, api, http: reqwest::Client::new() })
     }
 
     async fn measure(&mut self, seconds: u64) -> Result<Vec<Judged>> {
@@ -136,7 +134,7 @@ impl Scene {
         ensure!(view_later["ticks"] == view["ticks"], "{view_later} has gone on after {view}");
         let runs = self.runs(&id)?;
         let ticks = |name: &str| view["ticks"][name].as_f64().unwrap_or(f64::NAN);
-        let behind = self.sql(&format!(
+        let behind = self.cluster.sql(&format!(
             "SELECT extract(epoch FROM now()) - extract(epoch FROM '{}'::timestamptz)",
             view["last_tick_at"].as_str().unwrap_or_default()
         ));
@@ -211,11 +209,11 @@ impl Scene {
             |line: &str| line.split_whitespace().next().filter(|word| word.starts_with("20")).map(str::to_owned);
         let last =
             log.lines().rev().find_map(moment).context("the scheduler whose clock is wrong has logged nothing")?;
-        Ok(self.sql(&format!("SELECT extract(epoch FROM '{last}'::timestamptz - now())")).parse()?)
+        Ok(self.cluster.sql(&format!("SELECT extract(epoch FROM '{last}'::timestamptz - now())")).parse()?)
     }
 
     fn runs(&self, id: &str) -> Result<Runs> {
-        let told = self.sql(&format!(
+        let told = self.cluster.sql(&format!(
             "WITH runs AS (
                 SELECT extract(epoch FROM substring(tags FROM 'tick:([^\"]+)')::timestamptz)::float8 AS tick,
                        accepted_at::float8 / 1000 AS accepted, (SELECT floor(created_at / 1000.0) FROM schedules) AS made
@@ -236,7 +234,7 @@ impl Scene {
         let began = Instant::now();
         loop {
             let text = format!("SELECT count(*) FROM settled_jobs WHERE batch_id = 'schedule:{id}' AND standing = 1");
-            let left = jobs - self.sql(&text).parse::<f64>()?;
+            let left = jobs - self.cluster.sql(&text).parse::<f64>()?;
             if left <= 0.0 || began.elapsed() > PATIENCE {
                 return Ok(judged("its jobs that do not succeed".to_owned(), left, "jobs", Bar::Between(0.0, 0.0)));
             }
@@ -246,14 +244,14 @@ impl Scene {
 
     /// The first minute again, while a scheduler is killed.
     async fn of_backfill(&mut self, path: &str, id: &str, before: f64) -> Result<Judged> {
-        let from = self.sql(&format!(
+        let from = self.cluster.sql(&format!(
             "SELECT min(substring(tags FROM 'tick:([^\"]+)')::timestamptz) FROM job_rows WHERE batch_id = 'schedule:{id}'"
         ));
         let plus = |seconds: i64| {
             let text = format!(
                 "SELECT to_char(('{from}'::timestamptz + interval '{seconds} s') AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')"
             );
-            self.sql(&text)
+            self.cluster.sql(&text)
         };
         let order = json!({"from": plus(0), "to": plus(BACKFILL_TICKS - 1)});
         self.ask(Method::POST, &format!("{path}/backfill"), Some(&order)).await?;
@@ -267,10 +265,6 @@ impl Scene {
         let expected = before + BACKFILL_TICKS as f64;
         let what = format!("a backfill of {BACKFILL_TICKS} ticks, a scheduler killed: jobs too many or too few");
         Ok(judged(what, (runs.jobs - expected).abs(), "jobs", Bar::AtMost(0.0)))
-    }
-
-    fn sql(&self, text: &str) -> String {
-        block_in_place(|| self.cluster.postgres.run(&self.database, text))
     }
 
     async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {

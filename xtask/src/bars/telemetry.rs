@@ -5,7 +5,7 @@ use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use testkit::OtlpReceiver;
+use testkit::Receiver;
 
 use super::{informs, judged};
 use crate::{
@@ -32,7 +32,7 @@ const LEAST_PERCENT: f64 = 95.0;
 
 /// The rate that is left with telemetry, and the rates.
 pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
-    let receiver = OtlpReceiver::start().await;
+    let receiver = Receiver::start().await;
     let (mut with, mut without) = (vec![], vec![]);
     for round in 0..ROUNDS {
         // The other order each time: what the machine does meanwhile meets both alike.
@@ -62,8 +62,8 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
 }
 
 /// Jobs a second of one drain on new stores.
-async fn drain(longshore: &Path, receiver: Option<&OtlpReceiver>) -> Result<f64> {
-    let url = receiver.map(OtlpReceiver::url);
+async fn drain(longshore: &Path, receiver: Option<&Receiver>) -> Result<f64> {
+    let url = receiver.map(Receiver::url);
     let environment: Vec<(&str, &str)> = match &url {
         Some(url) => vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", url.as_str()),

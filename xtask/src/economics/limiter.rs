@@ -99,10 +99,9 @@ impl Stage {
 
     /// The most times that any job was claimed and put back, and how many were at all.
     fn put_back(&self) -> Result<(f64, f64)> {
-        let database = self.cluster.database.rsplit('/').next().context("a database has a name")?;
         let sql = "SELECT coalesce(max(n), 0), count(*) FROM (SELECT count(*) n FROM attempts WHERE outcome = 'release' \
                    GROUP BY job_id) of_job";
-        let told = self.cluster.postgres.run(database, sql);
+        let told = self.cluster.sql(sql);
         let (most, jobs) = told.split_once('|').context("two numbers")?;
         Ok((most.parse()?, jobs.parse()?))
     }

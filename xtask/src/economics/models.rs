@@ -148,8 +148,7 @@ impl Stage {
     }
 
     fn number(&self, sql: &str) -> Result<f64> {
-        let database = self.cluster.database.rsplit('/').next().context("a database has a name")?;
-        Ok(self.cluster.postgres.run(database, sql).trim().parse()?)
+        Ok(self.cluster.sql(sql).trim().parse()?)
     }
 }
 

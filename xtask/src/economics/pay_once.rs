@@ -211,8 +211,7 @@ pub(super) async fn measure(longshore: &Path, plan: Plan) -> Result<Vec<Judged>>
     let (kills, early) = kill_at_random(&mut cluster, &workers, &api, plan).await?;
     let convicted = redrive_until_ended(&api, plan.jobs).await?;
     let took = began.elapsed();
-    let database = cluster.database.rsplit('/').next().context("a database has a name")?.to_owned();
-    let books: Books = serde_json::from_str(&cluster.postgres.run(&database, BOOKS))?;
+    let books: Books = serde_json::from_str(&cluster.sql(BOOKS))?;
     cluster.stop().await?;
     let mut figures = compare(plan, &log.calls(), &kills, &books);
     figures.push(judged("kills after the last job had ended", early as f64, "kills", Bar::AtMost(0.0)));

@@ -4,9 +4,14 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use reqwest::Method;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
+use testkit::Receiver;
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
 
 use crate::cluster::{Cluster, KEY};
 
@@ -25,11 +30,13 @@ pub(super) struct Load {
     api: Api,
     end: watch::Sender<bool>,
     rounds: JoinHandle<Result<()>>,
+    /// Is told of dead jobs.
+    webhooks: Receiver,
 }
 
 impl Load {
     /// Submits to these APIs in turn.
-    pub(super) fn start(apis: &[String]) -> Self {
+    pub(super) async fn start(apis: &[String]) -> Self {
         let (end, ended) = watch::channel(false);
         let apis: Vec<Api> = apis.iter().map(|url| Api { http: reqwest::Client::new(), url: url.clone() }).collect();
         let api = apis[0].clone();
@@ -42,12 +49,16 @@ impl Load {
             }
             Ok(())
         });
-        Self { api, end, rounds }
+        Self { api, end, rounds, webhooks: Receiver::start().await }
     }
 
-    /// What is done once, while the load runs: a schedule, limits, an operation, maintenance of all kinds, a flush.
+    /// What is done once, while the load runs: a webhook, a tenant's own key, a schedule, limits, an operation, maintenance of all
+    /// kinds, a flush.
     pub(super) async fn orders(&self, cluster: &Cluster) -> Result<()> {
         let api = &self.api;
+        api.ask(Method::POST, "/v1/webhooks", &json!({"url": self.webhooks.url(), "events": ["job.dead"]})).await?;
+        let key = json!({"key": "sk-of-a-tenant"});
+        api.ask(Method::PUT, "/v1/tenants/acme/credentials/simulated", &key).await?;
         let template = json!({"queue": "probes", "kind": "probe", "payload": {}});
         api.ask(Method::POST, "/v1/schedules", &json!({"name": "often", "every": "1s", "template": template})).await?;
         let limit = json!({"requests_per_minute": 600, "tokens_per_minute": 2_000_000});
@@ -96,14 +107,22 @@ struct Api {
 }
 
 impl Api {
+    /// Asks, and again where the answer is "not now": as it is while the dispatcher is filled after the flush.
     async fn ask(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
-        let asked = self.http.request(method, format!("{}{path}", self.url)).bearer_auth(KEY);
-        let asked = if body.is_null() { asked } else { asked.json(body) };
-        let answer = asked.send().await?;
-        let status = answer.status();
-        let text = answer.text().await?;
-        ensure!(status.is_success(), "{path}: {status}: {text}");
-        Ok(serde_json::from_str(&text).unwrap_or_default())
+        let began = Instant::now();
+        loop {
+            let asked = self.http.request(method.clone(), format!("{}{path}", self.url)).bearer_auth(KEY);
+            let asked = if body.is_null() { asked } else { asked.json(body) };
+            let answer = asked.send().await?;
+            let status = answer.status();
+            let text = answer.text().await?;
+            if status == StatusCode::SERVICE_UNAVAILABLE && began.elapsed() < PATIENCE {
+                sleep(LOOK_EVERY).await;
+                continue;
+            }
+            ensure!(status.is_success(), "{path}: {status}: {text}");
+            return Ok(serde_json::from_str(&text).unwrap_or_default());
+        }
     }
 
     /// Jobs of every fate, and requests that are refused.

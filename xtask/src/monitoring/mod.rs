@@ -11,7 +11,11 @@ mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -62,6 +66,10 @@ pub(crate) fn check(arguments: &Arguments) -> Result<()> {
         let mut environment = keys.variables().to_vec();
         environment.push(("LONGSHORE_BACKUP_URL", place("backups")));
         environment.push(("LONGSHORE_BACKUP_OFFSITE", place("offsite")));
+        environment.push(("LONGSHORE_CREDENTIALS_MASTER_KEY_FILE", master_key(&longshore, folder.path())?));
+        // The receiver of webhooks is on this machine.
+        environment.push(("LONGSHORE_WEBHOOKS_ALLOW_HTTP", "true".to_owned()));
+        environment.push(("LONGSHORE_WEBHOOKS_ALLOW_NETWORKS", "127.0.0.0/8".to_owned()));
         // Where schedulers find pg_dump.
         environment.push(("PATH", std::env::var("PATH")?));
         let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -73,7 +81,7 @@ pub(crate) fn check(arguments: &Arguments) -> Result<()> {
         let prometheus = Prometheus::start(&cluster, folder.path()).await?;
         eprintln!("{seconds} s of load …");
         let began = Instant::now();
-        let load = Load::start(&cluster.apis());
+        let load = Load::start(&cluster.apis()).await;
         load.orders(&cluster).await.context("what is ordered once")?;
         tokio::time::sleep(Duration::from_secs(seconds).saturating_sub(began.elapsed())).await;
         let contract = stack::check_shown(&cluster).await?;
@@ -86,4 +94,12 @@ pub(crate) fn check(arguments: &Arguments) -> Result<()> {
         ensure!(findings.is_empty(), "{} findings", findings.len());
         Ok(())
     })
+}
+
+/// Makes a master key, as an operator does; its file.
+fn master_key(longshore: &Path, folder: &Path) -> Result<String> {
+    let file = folder.join("master.key").display().to_string();
+    let made = Command::new(longshore).args(["credential", "master-key", "--file", &file]).output()?;
+    ensure!(made.status.success(), "`longshore credential master-key`: {}", String::from_utf8_lossy(&made.stderr));
+    Ok(file)
 }

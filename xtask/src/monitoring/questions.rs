@@ -16,17 +16,11 @@ const ABSENT: &[(&str, &str)] = &[
     ("certmanager_certificate_expiration_timestamp_seconds", "no cert-manager runs here"),
     ("container_cpu_usage_seconds_total", "Debian has no cAdvisor"),
     ("longshore_certificate_ends_timestamp_seconds", "the cluster speaks plain HTTP"),
-    ("longshore_credentials_disabled_total", "no tenant has a key of its own"),
-    ("longshore_journal_bytes", "told by an upkeep in its window, which is not open"),
+    ("longshore_credentials_disabled_total", "no provider here refuses the key of a tenant"),
     (
         "longshore_provider_calls_total{status=\"quota\"}",
         "an account without money would end the load: it rests for 15 minutes",
     ),
-    (
-        "longshore_webhook_delivery_duration_seconds_bucket",
-        "nobody receives webhooks: they want a master key and a public address",
-    ),
-    ("longshore_webhook_delivery_lag_seconds_bucket", "as above"),
     (
         "pg_database_wraparound_age_datfrozenxid_seconds",
         "a collector that postgres_exporter has from 0.14 on; Debian has 0.11",

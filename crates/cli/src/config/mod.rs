@@ -394,12 +394,7 @@ fn admin_key(env: &Environment, file: Option<&Path>) -> Result<Option<SecretStri
 
 /// A secret from a file of its own; spaces and line breaks around it are not part of it.
 fn read_secret(path: &Path) -> Result<SecretString, String> {
-    let text =
-        data::read_small(path).map_err(|error| format!("cannot read the key file {}: {error}", path.display()))?;
-    match text.trim() {
-        "" => Err(format!("the key file {} is empty", path.display())),
-        key => Ok(key.into()),
-    }
+    data::read_secret(path).map(Into::into).map_err(|reason| format!("the key file {} {reason}", path.display()))
 }
 
 fn prices(path: Option<PathBuf>) -> Result<PriceBook, String> {

@@ -50,8 +50,10 @@ struct Said {
 
 impl Visit for Said {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        // Values that are displayed come here, too, and so does the message.
-        self.record_str(field, &format!("{value:?}"));
+        // Values that are displayed come here, too, and so does the message. What is not written is not made into text.
+        if field.name() == "message" || fields::is_allowed(field.name()) {
+            self.record_str(field, &format!("{value:?}"));
+        }
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {

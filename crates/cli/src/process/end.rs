@@ -44,7 +44,7 @@ enum Asked {
 
 /// The two moments of an end.
 pub(super) struct End<'a> {
-    /// Clients are sent elsewhere, and whoever comes nevertheless is served.
+    /// Clients are sent elsewhere, and whoever comes nevertheless is served: a child of `shutdown`.
     pub(super) leaving: &'a CancellationToken,
     /// Nothing is begun any more.
     pub(super) shutdown: &'a CancellationToken,
@@ -60,7 +60,7 @@ pub(super) async fn wait(roles: &mut JoinSet<Result<(), Failure>>, signals: &mut
     loop {
         tokio::select! {
             asked = signals.next() => {
-                if leaving.is_cancelled() || shutdown.is_cancelled() {
+                if leaving.is_cancelled() {
                     tracing::warn!("second signal: leaving at once; running jobs come back when their leases end");
                     std::process::exit(EXIT_IMPATIENT);
                 }

@@ -90,6 +90,7 @@ impl Process {
         tenants::keep(&config, &stores).await?;
         let credentials = Credentials::of(stores.vault.clone());
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
+        let shutdown = CancellationToken::new();
         let mut process = Self {
             credentials: Arc::new(credentials),
             tls: None,
@@ -105,8 +106,9 @@ impl Process {
             backups: None,
             loops: vec![Pulse::of_event_loop()],
             roles: JoinSet::new(),
-            leaving: CancellationToken::new(),
-            shutdown: CancellationToken::new(),
+            // Whoever shuts down leaves, too.
+            leaving: shutdown.child_token(),
+            shutdown,
             clockwork: JoinSet::new(),
             clockwork_end: CancellationToken::new(),
             config,

@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::{
 use prost::Message;
 use queue_core::traces::names;
 use serde_json::{Value, json};
-use testkit::{Behaviour, MockProvider, OtlpReceiver};
+use testkit::{Behaviour, MockProvider, Receiver};
 
 /// Words that must not be in a span.
 const PROMPT: &str = "canary-in-a-prompt";
@@ -56,7 +56,7 @@ struct Received {
 }
 
 impl Received {
-    fn of(receiver: &OtlpReceiver) -> Self {
+    fn of(receiver: &Receiver) -> Self {
         let (mut spans, mut resource) = (vec![], BTreeMap::new());
         for export in receiver.taken() {
             assert_eq!((&*export.path, &*export.headers["content-type"]), ("/v1/traces", "application/x-protobuf"));
@@ -149,7 +149,7 @@ fn exports(up: &Installation) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_is_told_a_jobs_life_and_not_a_word_of_its_prompt() {
     let (folder, receiver, provider) =
-        (tempfile::tempdir().unwrap(), OtlpReceiver::start().await, MockProvider::start().await);
+        (tempfile::tempdir().unwrap(), Receiver::start().await, MockProvider::start().await);
     let (endpoint, url) = (receiver.url(), provider.url());
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", &*endpoint),
@@ -259,7 +259,7 @@ async fn a_receiver_is_told_a_jobs_life_and_not_a_word_of_its_prompt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_are_children_where_that_is_wished_and_nothing_runs_without_an_endpoint() {
-    let (folder, receiver) = (tempfile::tempdir().unwrap(), OtlpReceiver::start().await);
+    let (folder, receiver) = (tempfile::tempdir().unwrap(), Receiver::start().await);
     let probe = json!({"kind": "probe", "payload": {}});
     let endpoint = format!("{}/v1/traces", receiver.url());
     let environment = [

@@ -27,7 +27,7 @@ const ECHO_MAX_BYTES: usize = 16 * 1024;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How an answer ends that was cut at its token limit.
-const CUT: &str = "length";
+pub(super) const CUT: &str = "length";
 
 /// What an answer must be.
 #[derive(Clone, Copy, Debug)]
@@ -156,11 +156,10 @@ async fn ask_rounds(
     Err(JobError::new(ErrorClass::InvalidOutput, "invalid_output", message))
 }
 
-/// Asks once and takes the answer as it is, unless it was withheld.
+/// Asks once and takes the answer as it is, unless it was withheld. Whoever asks checks it, and says what it found ([`count`]).
 pub(super) async fn ask_once(cx: &JobContext, question: &Question<'_>, calls: &Calls) -> Result<ChatAnswer, JobError> {
     let answer = call(cx, question, question.chain, 0, &question.body, calls).await?;
     refused(cx, &answer)?;
-    count(cx, if answer.finish == CUT { "truncated" } else { "good" });
     Ok(answer)
 }
 
@@ -175,7 +174,7 @@ fn found(checked: &Result<Option<Value>, Faults>, answer: &ChatAnswer, after_bad
 }
 
 /// Kept answers that a later attempt finds count again: its checks are what is counted.
-fn count(cx: &JobContext, outcome: &'static str) {
+pub(super) fn count(cx: &JobContext, outcome: &'static str) {
     metrics::counter!(telemetry::ANSWERS, "kind" => cx.job().kind.as_str(), "outcome" => outcome).increment(1);
 }
 

@@ -25,7 +25,7 @@ impl Scene {
     /// Pages of that many letters, which are written straight into the journal.
     pub(super) async fn of_pages(&self, letters: usize) -> Result<Vec<Judged>> {
         eprintln!("{letters} more dead letters, and pages of them …");
-        self.sql(&format!(
+        self.cluster.sql(&format!(
             r#"INSERT INTO jobs (id, tenant, queue, kind, target, priority, standing, attempts, max_attempts, run_at,
                                  accepted_at, finished_at, error, error_class, error_signature, cost_nanousd)
                SELECT (lpad(to_hex(1790000000000 + n), 12, '0') || '70008000' || lpad(to_hex(n), 12, '0'))::uuid, 'acme',
@@ -35,10 +35,10 @@ impl Scene {
                       'server:503: cause ' || n % {CAUSES}, 1000
                FROM generate_series(1, {letters}) AS n"#
         ));
-        self.sql("ANALYZE jobs");
+        self.cluster.sql("ANALYZE jobs");
         let began = Instant::now();
         let folded = loop {
-            let left: u64 = self.sql("SELECT count(*) FROM dead_tail").parse()?;
+            let left: u64 = self.cluster.sql("SELECT count(*) FROM dead_tail").parse()?;
             if left <= LINES_LEFT {
                 break began.elapsed();
             }

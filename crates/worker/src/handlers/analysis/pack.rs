@@ -137,11 +137,17 @@ async fn ask(mapping: &Mapping<'_>, pack: &[Chunk], step: &str) -> Result<Found,
     let tokens = |answer: &Option<Value>| answer.as_ref().map_or(0, |answer| run.tokens(answer));
     let weights = pack.iter().zip(&good).map(|(chunk, answer)| run.tokens_of(text_of(chunk)) + tokens(answer));
     run.note_weights(step, pack.iter().map(|chunk| chunk.index).zip(weights).collect());
-    let answer = answer?;
-    if answer.finish != "length" && !good.iter().any(Option::is_some) {
+    let is_cut = answer?.finish == structured::CUT;
+    let outcome = match is_cut {
+        true => "truncated",
+        false if good.iter().all(Option::is_some) => "good",
+        false => "invalid",
+    };
+    structured::count(run.cx, outcome);
+    if !is_cut && !good.iter().any(Option::is_some) {
         tracing::debug!(job_id = %run.cx.job().id, step, "a packed answer is of no use; its items are asked about alone");
     }
-    Ok(Found { good, seen, is_cut: answer.finish == "length" })
+    Ok(Found { good, seen, is_cut })
 }
 
 fn note(items: usize) -> String {

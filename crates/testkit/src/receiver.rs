@@ -1,4 +1,5 @@
-//! A receiver of telemetry over OTLP/HTTP that takes everything, keeps it as it came, and understands nothing of it.
+//! A receiver of whatever is posted to it, telemetry over OTLP/HTTP or webhooks: it takes everything, keeps it as it came, and
+//! understands nothing of it.
 
 use std::{
     collections::BTreeMap,
@@ -13,9 +14,9 @@ use tokio::{
 
 use crate::http::{Client, Request};
 
-/// One export as it arrived.
+/// One request as it arrived.
 #[derive(Clone, Debug, Default)]
-pub struct Export {
+pub struct Taken {
     /// The path, e.g. `/v1/traces`.
     pub path: String,
     /// Every header, with its name in lower case.
@@ -25,17 +26,17 @@ pub struct Export {
 }
 
 /// A throw-away receiver on a port of its own; it ends with this value.
-pub struct OtlpReceiver {
+pub struct Receiver {
     address: SocketAddr,
-    taken: Arc<Mutex<Vec<Export>>>,
+    taken: Arc<Mutex<Vec<Taken>>>,
     serving: JoinHandle<()>,
 }
 
-impl OtlpReceiver {
+impl Receiver {
     /// Begins to listen.
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, taken) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Export>>>::default());
+        let (address, taken) = (listener.local_addr().unwrap(), Arc::<Mutex<Vec<Taken>>>::default());
         let keeping = taken.clone();
         let serving = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
@@ -45,29 +46,29 @@ impl OtlpReceiver {
         Self { address, taken, serving }
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// Where it listens: what `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// What has arrived so far.
-    pub fn taken(&self) -> Vec<Export> {
+    pub fn taken(&self) -> Vec<Taken> {
         self.taken.lock().unwrap().clone()
     }
 }
 
-impl Drop for OtlpReceiver {
+impl Drop for Receiver {
     fn drop(&mut self) {
         self.serving.abort();
     }
 }
 
 /// Takes requests from one connection until it closes.
-async fn serve(socket: TcpStream, taken: Arc<Mutex<Vec<Export>>>) {
+async fn serve(socket: TcpStream, taken: Arc<Mutex<Vec<Taken>>>) {
     let mut client = Client::new(socket);
     while let Some(Request { path, headers, body }) = client.request().await {
         // Kept before it is answered: whoever was answered finds it here.
-        taken.lock().unwrap().push(Export { path, headers, body });
+        taken.lock().unwrap().push(Taken { path, headers, body });
         if client.respond(200, &[], "application/x-protobuf", b"").await.is_err() {
             return;
         }
