@@ -255,7 +255,13 @@ mod tests {
         let titles: Vec<_> = alarms.iter().map(|(tone, title)| format!("{tone} {title}")).collect();
         assert_eq!(
             titles,
-            ["bad b is behind.", "bad The breaker of y is open.", "warn a is paused.", "warn z is paused."]
+            [
+                "bad b is behind.",
+                "bad No worker serves c.",
+                "bad The breaker of y is open.",
+                "warn a is paused.",
+                "warn z is paused."
+            ]
         );
     }
 
