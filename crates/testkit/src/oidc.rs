@@ -142,7 +142,7 @@ impl OidcProvider {
     pub fn rotate(&self) {
         let mut state = self.state();
         let kid = format!("test-{}", state.keys_made);
-        let key = if state.keys_made % 2 == 0 { Key::rsa(kid) } else { Key::ed(kid) };
+        let key = if state.keys_made.is_multiple_of(2) { Key::rsa(kid) } else { Key::ed(kid) };
         state.keys_made += 1;
         state.keys.insert(0, key);
         state.keys.truncate(2);
@@ -277,8 +277,8 @@ fn fresh() -> String {
 
 fn page(body: &str) -> String {
     format!(
-        "<!doctype html><html lang=\"en\"><title>Test provider</title><h1>FOR TESTS ONLY</h1>\
-         <p>This provider asks nobody for a password.</p>{body}</html>"
+        "<!doctype html><html lang=\"en\"><title>Test provider</title><main><h1>FOR TESTS ONLY</h1>\
+         <p>This provider asks nobody for a password.</p>{body}</main></html>"
     )
 }
 

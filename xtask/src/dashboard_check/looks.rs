@@ -46,7 +46,6 @@ impl Check {
                     index,
                     "<figure><figcaption>{at}</figcaption><img src=\"{name}\" alt=\"\" loading=\"lazy\"></figure>"
                 );
-                self.keep(page, view, theme).await?;
             }
         }
         let style = "body{font-family:sans-serif}figure{display:inline-block;vertical-align:top;margin:8px}img{max-width:600px;border:1px solid}";
@@ -54,6 +53,9 @@ impl Check {
             self.artefacts.join("index.html"),
             format!("<!doctype html><meta charset=\"utf-8\"><title>Pages</title><style>{style}</style>{index}"),
         )?;
+        if self.pictures {
+            self.keep().await?;
+        }
         self.browser.view(DESKTOP, "light").await?;
         wrong.extend(self.by_keyboard().await?);
         wrong.extend(self.without_script().await?);
@@ -135,23 +137,25 @@ impl Check {
         })
     }
 
-    async fn axe(&self, axe: &str) -> Result<Vec<String>> {
+    pub(super) async fn axe(&self, axe: &str) -> Result<Vec<String>> {
         if self.browser.evaluate("typeof axe").await? == "undefined" {
             self.browser.evaluate(&format!("{axe};0")).await?;
         }
         Ok(serde_json::from_value(self.browser.evaluate(AXE).await?)?)
     }
 
-    /// A picture for the documents, of what one sees without scrolling.
-    async fn keep(&self, page: &Page, view: View, theme: &str) -> Result<()> {
-        let Some((name, kept_view, kept_theme)) = page.kept else { return Ok(()) };
-        if !self.pictures || kept_view != view || kept_theme != theme {
-            return Ok(());
-        }
+    /// The pictures of the documents, of what one sees without scrolling. Taken last: by then charts have something to show.
+    async fn keep(&self) -> Result<()> {
         let folder = root().join(KEPT);
         fs::create_dir_all(&folder)?;
-        let picture = self.browser.picture(false).await?;
-        fs::write(folder.join(format!("{name}.png")), picture).with_context(|| format!("{name} cannot be kept"))
+        for page in PAGES {
+            let Some((name, view, theme)) = page.kept else { continue };
+            self.browser.view(view, theme).await?;
+            self.open(&self.scene.path(page.address)?).await?;
+            let picture = self.browser.picture(false).await?;
+            fs::write(folder.join(format!("{name}.png")), picture).with_context(|| format!("{name} cannot be kept"))?;
+        }
+        Ok(())
     }
 
     async fn by_keyboard(&self) -> Result<Vec<String>> {

@@ -24,7 +24,7 @@ pub(super) const PAGES: &[Page] = &[
     Page { name: "queues", address: "/dashboard/queues", in_menu: true, shows: &["chat", "gpu-batch", "nightly", "waiting for the new price list"], kept: Some(("queues", DESKTOP, "light")) },
     Page { name: "queue", address: "/dashboard/queues/{queue}", in_menu: false, shows: &["{queue}", "acme"], kept: None },
     Page { name: "queue-paused", address: "/dashboard/queues/nightly", in_menu: false, shows: &["nightly", "waiting for the new price list"], kept: Some(("queue-paused", DESKTOP, "light")) },
-    Page { name: "queue-flooded", address: "/dashboard/queues/backlog", in_menu: false, shows: &["backlog", "juniper"], kept: Some(("queue-flooded", DESKTOP, "light")) },
+    Page { name: "queue-flooded", address: "/dashboard/queues/backlog", in_menu: false, shows: &["backlog", "juniper", "harbour"], kept: Some(("queue-flooded", DESKTOP, "light")) },
     Page { name: "queue-idle", address: "/dashboard/queues/gpu-batch", in_menu: false, shows: &["gpu-batch", "no worker"], kept: None },
     Page { name: "jobs", address: "/dashboard/jobs", in_menu: true, shows: &["Jobs", "succeeded"], kept: Some(("jobs-phone", PHONE, "dark")) },
     Page { name: "jobs-filtered", address: "/dashboard/jobs?filter=queue%20%3D%20chat%20and%20state%20%3D%20running", in_menu: false, shows: &["chat", "running"], kept: None },

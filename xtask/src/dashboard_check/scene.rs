@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Behaviour, MockProvider};
-use tokio::{process::Command, task::block_in_place, time::Instant};
+use tokio::{process::Command, time::Instant};
 
 use crate::{
     bars::Keys,
@@ -41,7 +41,6 @@ pub(super) struct Scene {
     /// Place of the API among the cluster's members.
     pub(super) api: usize,
     http: reqwest::Client,
-    database: String,
     /// What stands in braces in the tables of `pages.rs`.
     names: BTreeMap<&'static str, String>,
     _files: TempDir,
@@ -57,11 +56,10 @@ impl Scene {
         let borrowed: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut cluster = Cluster::start(longshore, &borrowed).await?;
         cluster.spawn_all(&[Role::Scheduler, Role::Api, Role::Worker, Role::Worker]).await?;
-        let database = cluster.database.rsplit('/').next().context("a URL ends with its database")?.to_owned();
         let (api, url) = (1, cluster.members[1].url.clone());
         let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
         let names = BTreeMap::new();
-        let mut scene = Self { cluster, provider, url, api, http, database, names, _files: files, _age: age };
+        let mut scene = Self { cluster, provider, url, api, http, names, _files: files, _age: age };
         scene.prepare(jobs).await?;
         Ok(scene)
     }
@@ -136,7 +134,7 @@ impl Scene {
 
     /// Runs SQL in the journal.
     pub(super) fn sql(&self, text: &str) -> String {
-        block_in_place(|| self.cluster.postgres.run(&self.database, text))
+        self.cluster.sql(text)
     }
 
     async fn prepare(&mut self, jobs: u64) -> Result<()> {
@@ -269,8 +267,8 @@ impl Scene {
         self.submit(&(0..18).map(|_| probe("gpu-batch", "garnet", json!({"sleep_ms": 10}))).collect::<Vec<_>>())
             .await?;
         // One tenant floods a queue where two run at once; another one waits behind it.
-        let flood = (0..300).map(|_| probe("backlog", "juniper", json!({"sleep_ms": 4_000})));
-        let behind = (0..6).map(|_| probe("backlog", "harbour", json!({"sleep_ms": 100})));
+        let flood = (0..600).map(|_| probe("backlog", "juniper", json!({"sleep_ms": 8_000})));
+        let behind = (0..60).map(|_| probe("backlog", "harbour", json!({"sleep_ms": 8_000})));
         self.submit(&flood.chain(behind).collect::<Vec<_>>()).await?;
         let spent = self
             .submit(
