@@ -300,7 +300,7 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(1), &json!("cancel")));
     assert!(attempt["started_at"].is_string() && attempt["finished_at"].is_string(), "{attempt}");
     let told = async { while hand.signals.recv().await.unwrap() != queue_core::dispatcher::Signal::Cancel(running) {} };
-    tokio::time::timeout(crate::server::PATIENCE, told).await.expect("the worker is told");
+    tokio::time::timeout(PATIENCE, told).await.expect("the worker is told");
     let unknown = "01890000-0000-7000-8000-000000000000";
     server.post(&format!("/v1/jobs/{unknown}/cancel"), &json!({})).await.problem(404);
 }
