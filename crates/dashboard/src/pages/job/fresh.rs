@@ -48,6 +48,9 @@ struct Accepted {
 
 /// The form.
 pub(super) async fn form(visit: Visit, Query(pairs): Query<Vec<(String, String)>>) -> Result<Response, Refused> {
+    if !visit.viewer.may("POST /v1/jobs") {
+        return Err(Refused::new(StatusCode::FORBIDDEN, "this key may not submit jobs"));
+    }
     let asked = Asked::of(pairs);
     let from = asked.get("from").to_owned();
     let text = match from.as_str() {

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{Router, http::Method, response::Response, routing::post};
 use serde_json::{Value, json};
 
-use super::{Asked, DEEDS, Deed, deeds, show};
+use super::{Asked, Deed, deeds, show};
 use crate::{
     Dashboard,
     client::{Client, Refused, path, query},
@@ -156,7 +156,7 @@ async fn one(client: &Client, deed: Deed, id: &str, reason: Option<&str>) -> Out
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::DEEDS, *};
 
     #[test]
     fn all_jobs_are_those_to_which_it_can_be_done() {

@@ -103,7 +103,9 @@ struct JobsPage {
     asked: Asked,
     tabs: Vec<Tab>,
     jobs: Vec<Job>,
+    /// Those that are chosen, and those of them that have something to show.
     columns: Vec<Column>,
+    shown: Vec<Column>,
     deeds: Vec<Deed>,
     /// Whether all that match can be meant, and not only those that are ticked.
     may_all: bool,
@@ -145,7 +147,13 @@ impl JobsPage {
 
     /// Whether fields are in use that are folded away otherwise.
     fn is_told_more(&self) -> bool {
-        ["since", "until", "batch_id", "schedule", "limit"].iter().any(|name| !self.asked.get(name).is_empty())
+        let folded = ["kind", "operation", "error", "since", "until", "batch_id", "schedule", "limit"];
+        folded.iter().any(|name| !self.asked.get(name).is_empty())
+    }
+
+    /// Likewise, on a narrow screen.
+    fn is_told(&self) -> bool {
+        ["queue", "tenant", "q"].iter().any(|name| !self.asked.get(name).is_empty())
     }
 
     /// Whether there is something to clear.
@@ -190,11 +198,14 @@ async fn show(visit: Visit, asked: Asked, problem: Option<Refused>) -> Result<Re
         Err(refused) => return Err(refused),
     };
     let filter = asked.as_filter();
+    let chosen = asked.all("column");
+    let columns = Column::chosen(&chosen);
     Ok(with_problem(
         problem.clone(),
         JobsPage {
             tabs: tabs(&asked, counts.as_ref()),
-            columns: Column::chosen(&asked.all("column")),
+            shown: Column::shown(&columns, !chosen.is_empty(), &page.jobs),
+            columns,
             deeds: deeds(&visit.viewer).into_iter().filter(|deed| deed.is_for(asked.get("state"))).collect(),
             may_all: visit.viewer.may("POST /v1/operations") && filter.is_ok(),
             no_filter: filter.err().filter(|_| visit.viewer.may("POST /v1/operations")),

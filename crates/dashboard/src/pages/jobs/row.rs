@@ -275,9 +275,26 @@ impl Column {
         matches!(self, Self::Attempts | Self::Cost | Self::Priority | Self::Tokens | Self::Redrives)
     }
 
+    /// The columns of a table of these jobs: all that somebody has chosen, and of the usual ones those that say something.
+    pub(crate) fn shown(columns: &[Self], are_chosen: bool, jobs: &[Job]) -> Vec<Self> {
+        let says = |column: &&Self| match column {
+            _ if are_chosen || jobs.is_empty() => true,
+            Self::Operation => jobs.iter().any(|job| job.operation.is_some()),
+            Self::Tags => jobs.iter().any(|job| !job.tags.is_empty()),
+            Self::Error => jobs.iter().any(|job| job.error.is_some()),
+            _ => true,
+        };
+        columns.iter().filter(says).copied().collect()
+    }
+
     /// Whether these words choose what stands there if nobody chooses.
     pub(crate) fn are_usual(words: &[&str]) -> bool {
         !words.is_empty() && Self::chosen(words) == Self::chosen(&[])
+    }
+
+    /// Whether it holds names, which are not broken.
+    pub(crate) fn is_name(self) -> bool {
+        !matches!(self, Self::Tags | Self::Error)
     }
 
     /// The columns that these words choose, in their own order; the usual ones where no word is one.
@@ -290,6 +307,7 @@ impl Column {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pages::job::copies::tests::hostile;
 
     #[test]
     fn columns_are_chosen_by_word_and_keep_their_order() {
@@ -300,6 +318,18 @@ mod tests {
         words.sort_unstable();
         words.dedup();
         assert_eq!(words.len(), Column::ALL.len());
+    }
+
+    #[test]
+    fn a_column_without_anything_in_it_is_left_out_unless_it_was_chosen() {
+        let job = Job { operation: None, error: None, ..hostile() };
+        let usual = Column::chosen(&[]);
+        let shown = Column::shown(&usual, false, std::slice::from_ref(&job));
+        assert!(
+            shown.contains(&Column::Tags) && !shown.contains(&Column::Error) && !shown.contains(&Column::Operation)
+        );
+        assert_eq!(Column::shown(&usual, true, &[job]), usual);
+        assert_eq!(Column::shown(&usual, false, &[]), usual);
     }
 
     #[test]
