@@ -55,6 +55,7 @@ pub(crate) struct Alert {
     pub(crate) level: u8,
     pub(crate) spent: String,
     pub(crate) limit: String,
+    pub(crate) since: String,
     pub(crate) at: String,
 }
 
@@ -93,11 +94,6 @@ impl Line {
     pub(crate) fn limit_in_words(&self) -> String {
         let unit = if self.measure == "usd" { "" } else { " tokens" };
         format!("{}{unit} a {}", self.amount(&self.limit), self.period)
-    }
-
-    /// Which limit it is: `US dollars a day`.
-    pub(crate) fn what(&self) -> String {
-        what(&self.measure, &self.period)
     }
 }
 
@@ -168,11 +164,6 @@ fn href_of(scope: &str) -> Option<String> {
         ("key", id) => Some(path(&["dashboard", "keys", id])),
         _ => None,
     }
-}
-
-fn what(measure: &str, period: &str) -> String {
-    let measure = if measure == "usd" { "US dollars" } else { "Tokens" };
-    format!("{measure} a {period}")
 }
 
 fn amount(measure: &str, text: &str) -> String {

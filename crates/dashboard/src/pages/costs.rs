@@ -257,6 +257,21 @@ struct Budgets {
 }
 
 impl Budgets {
+    /// Of each limit and period the highest alert: the others came before it.
+    fn highest_alerts(&self) -> Vec<&Alert> {
+        let mut told: Vec<&Alert> = Vec::new();
+        for alert in &self.alerts {
+            let line =
+                |alert: &Alert| (alert.scope.clone(), alert.measure.clone(), alert.period.clone(), alert.since.clone());
+            match told.iter_mut().find(|known| line(known) == line(alert)) {
+                Some(known) if known.level < alert.level => *known = alert,
+                Some(_) => {}
+                None => told.push(alert),
+            }
+        }
+        told
+    }
+
     fn limits_nothing(&self) -> bool {
         self.budgets.iter().all(|budget| budget.limits.is_empty())
     }
@@ -415,6 +430,15 @@ mod tests {
         assert_eq!(row.href("operation"), "/dashboard/jobs?filter=operation+%3D+%22a+%5C%22b%5C%22%22");
         assert_eq!((row.href("tenant"), row.href("model")), ("/dashboard/tenants/acme".into(), String::new()));
         assert_eq!((row.name("queue"), row.href("queue")), ("(none)".to_owned(), String::new()));
+    }
+
+    #[test]
+    fn one_alert_is_told_of_a_limit_in_a_period() {
+        let alert = |since: &str, level| Alert { since: since.into(), level, scope: "all".into(), ..Alert::default() };
+        let alerts = vec![alert("b", 80), alert("b", 100), alert("b", 50), alert("a", 50)];
+        let budgets = Budgets { alerts, ..Budgets::default() };
+        let told: Vec<_> = budgets.highest_alerts().into_iter().map(|alert| (&*alert.since, alert.level)).collect();
+        assert_eq!(told, [("b", 100), ("a", 50)]);
     }
 
     #[test]

@@ -212,8 +212,12 @@ impl Breaker {
 
     /// Who decides and what it counted.
     pub(super) fn words(&self) -> String {
-        let counted =
-            format!("{} of {} failed in the last 30 s", self.failures, words::plural(u64::from(self.calls), "call"));
+        let counted = match self.calls {
+            0 => "no call in the last 30 s".to_owned(),
+            calls => {
+                format!("{} of {} failed in the last 30 s", self.failures, words::plural(u64::from(calls), "call"))
+            }
+        };
         match (self.mode.as_str(), self.state.as_deref()) {
             ("open" | "close", _) => format!("{}; {counted}", self.held()),
             (_, None) => "nobody can be asked at this moment".to_owned(),
