@@ -184,7 +184,7 @@ pub(crate) fn count(n: impl Plain<u64>) -> String {
 fn grouped(digits: &str) -> String {
     let mut out = String::with_capacity(digits.len() + digits.len() / 3);
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             out.push(',');
         }
         out.push(digit);
@@ -277,7 +277,7 @@ pub(crate) fn bytes(n: impl Plain<u64>) -> String {
     };
     let tenths = (n as u128 * 10 + u128::from(unit) / 2) / u128::from(unit);
     match tenths {
-        0..=99 if tenths % 10 != 0 => format!("{}.{} {name}", tenths / 10, tenths % 10),
+        0..=99 if !tenths.is_multiple_of(10) => format!("{}.{} {name}", tenths / 10, tenths % 10),
         _ => format!("{} {name}", tenths.div_ceil(10).min(tenths / 10 + u128::from(tenths % 10 >= 5))),
     }
 }
@@ -299,7 +299,7 @@ pub(crate) fn plural(n: impl Plain<u64>, one: &str) -> String {
 pub(crate) fn percent(share: impl Plain<f64>) -> String {
     let percent = share.plain() * 100.0;
     match percent {
-        none if none == 0.0 => "0 %".to_owned(),
+        0.0 => "0 %".to_owned(),
         little if little < 0.1 => "< 0.1 %".to_owned(),
         some if some < 10.0 => format!("{some:.1} %"),
         much => format!("{much:.0} %"),

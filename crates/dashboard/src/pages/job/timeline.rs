@@ -221,7 +221,7 @@ mod tests {
     }
 
     fn ms(seconds: i64) -> i64 {
-        words::ms_of(&at(seconds)).unwrap()
+        words::ms_of(at(seconds)).unwrap()
     }
 
     fn attempt(number: u32, outcome: &str, from: i64, to: i64) -> Attempt {
