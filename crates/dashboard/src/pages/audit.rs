@@ -91,8 +91,14 @@ impl Row {
         self.status >= 400
     }
 
+    /// Its key; what has none is told by its role, as a scheduler is.
     fn who(&self) -> &str {
-        self.actor.as_deref().unwrap_or("nobody known")
+        self.actor.as_deref().or(self.role.as_deref()).unwrap_or("nobody known")
+    }
+
+    /// The role, where it stands beside a key.
+    fn role_beside(&self) -> Option<&str> {
+        self.role.as_deref().filter(|_| self.actor.is_some())
     }
 
     fn actor_href(&self) -> Option<String> {
