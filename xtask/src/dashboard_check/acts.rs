@@ -84,7 +84,7 @@ pub(super) const ACTS: &[Act] = &[
           effect: None, shown: There("tick") },
     Act { name: "delete a schedule", is_main: false, page: "/dashboard/schedules/{schedule_paused}", form: "/dashboard/schedules/{schedule_paused}/delete", button: "",
           fields: &[("confirm", "old-import")],
-          effect: Some(("/v1/audit?limit=20", "/entries", "~DELETE /v1/schedules")), shown: There("deleted") },
+          effect: Some(("/v1/audit?limit=20", "/rows", "~DELETE /v1/schedules")), shown: There("deleted") },
 
     Act { name: "pause a target", is_main: true, page: "/dashboard/targets/{target}", form: "/dashboard/targets/{target}/pause", button: "",
           fields: &[("reason", REASON)],

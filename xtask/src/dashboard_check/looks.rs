@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{
     Check, KEPT, Report,
     browser::{DESKTOP, PHONE, View},
-    pages::{MENU_ONLY, PAGES, Page},
+    pages::{Kept, MENU_ONLY, PAGES, Page},
 };
 use crate::{cluster::KEY, root};
 
@@ -149,9 +149,14 @@ impl Check {
         let folder = root().join(KEPT);
         fs::create_dir_all(&folder)?;
         for page in PAGES {
-            let Some((name, view, theme)) = page.kept else { continue };
-            self.browser.view(view, theme).await?;
+            let Some(Kept { name, view, theme, from }) = &page.kept else { continue };
+            self.browser.view(*view, theme).await?;
             self.open(&self.scene.path(page.address)?).await?;
+            let heading =
+                format!("[...document.querySelectorAll('h2, h3')].find((one) => one.innerText.includes('{from}'))");
+            if !from.is_empty() {
+                self.browser.evaluate(&format!("{heading}.scrollIntoView()")).await?;
+            }
             let picture = self.browser.picture(false).await?;
             fs::write(folder.join(format!("{name}.png")), picture).with_context(|| format!("{name} cannot be kept"))?;
         }
@@ -201,7 +206,7 @@ impl Check {
                 }
             }
             let ran =
-                self.browser.evaluate("Boolean(document.querySelector('#pause, button.copy:not([hidden])'))").await?;
+                self.browser.evaluate("Boolean(document.querySelector('#pause-updates, #pause[type=button]'))").await?;
             if ran != Value::Bool(false) {
                 wrong.push(format!("{}: scripts ran although they were forbidden", page.name));
             }

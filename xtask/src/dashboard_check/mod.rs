@@ -9,6 +9,7 @@ mod hostile;
 mod live;
 mod looks;
 mod pages;
+mod provider;
 mod rights;
 mod scene;
 mod session;
@@ -63,10 +64,13 @@ enum Part {
     Speed,
     /// Who sees which button, and what is answered to forged posts.
     Rights,
+    /// Signing in with an identity provider of another site, and out.
+    Provider,
 }
 
 /// All of them in the order in which they run: what is looked at first is as it was seeded, and what changes much comes last.
-const PARTS: [Part; 6] = [Part::Looks, Part::Speed, Part::Actions, Part::Live, Part::Hostile, Part::Rights];
+const PARTS: [Part; 7] =
+    [Part::Looks, Part::Speed, Part::Actions, Part::Live, Part::Hostile, Part::Rights, Part::Provider];
 
 /// What a part came to.
 #[derive(Default)]
@@ -81,6 +85,7 @@ struct Report {
 struct Check {
     scene: Scene,
     browser: Browser,
+    longshore: PathBuf,
     short: bool,
     pictures: bool,
     artefacts: PathBuf,
@@ -113,7 +118,7 @@ async fn check(arguments: &Arguments, longshore: PathBuf, axe: &str) -> Result<(
     fs::create_dir_all(&artefacts)?;
     let browser = Browser::start().await?;
     let (short, pictures) = (arguments.short, arguments.pictures);
-    let mut check = Check { scene, browser, short, pictures, artefacts };
+    let mut check = Check { scene, browser, longshore, short, pictures, artefacts };
     println!("it took {:.0} s to start and to fill", began.elapsed().as_secs_f64());
     let mut failed = 0;
     for part in PARTS.into_iter().filter(|part| arguments.only.is_none_or(|only| only == *part)) {
@@ -128,9 +133,8 @@ async fn check(arguments: &Arguments, longshore: PathBuf, axe: &str) -> Result<(
         failed += report.wrong.len();
     }
     println!("{:.0} s in all", began.elapsed().as_secs_f64());
-    let Check { browser, mut scene, .. } = check;
-    browser.end().await?;
-    scene.cluster.stop().await?;
+    // Processes and stores end with the scene; nobody waits until their jobs have.
+    check.browser.end().await?;
     ensure!(failed == 0, "{failed} things are wrong with the dashboard; pictures are in {ARTEFACTS}");
     Ok(())
 }
@@ -146,6 +150,7 @@ impl Check {
             Part::Hostile => self.hostile().await,
             Part::Speed => self.speed().await,
             Part::Rights => self.rights().await,
+            Part::Provider => self.provider(axe).await,
         }
     }
 }

@@ -41,7 +41,7 @@ window.__check = {
         const posts = buttons.map((button) => ({
           action: path(button.getAttribute("formaction") ?? own),
           fields: button.name ? [...fields, [button.name, button.value]] : fields,
-          words: button.innerText.trim(),
+          words: button.textContent.trim(),
         }));
         return posts.length > 0 ? posts : [{ action: own, fields, words: "" }];
       });
@@ -53,7 +53,7 @@ window.__check = {
     for (const form of document.querySelectorAll("form")) {
       for (const button of form.elements) {
         if (button.type !== "submit" || !posts(form, button)) continue;
-        if (!(button.innerText + (button.ariaLabel ?? "")).includes(words)) continue;
+        if (!(button.textContent + (button.ariaLabel ?? "")).includes(words)) continue;
         this.fill(form, fields);
         this.unfold(button);
         return button;
