@@ -129,9 +129,11 @@ impl Shell {
         Self { live_at: problem.is_none().then(|| path_and_query.clone()), here: path_and_query, ..self }
     }
 
-    /// Where the script listens for changes.
+    /// Where the script listens for changes. A page whose address is too long to be watched, such as a filter of a hundred ids,
+    /// does not change by itself.
     pub(crate) fn live_source(&self) -> Option<String> {
-        self.live_at.as_deref().map(|at| format!("/dashboard/live{}", query(&[("at", at)])))
+        let at = self.live_at.as_deref().filter(|at| session::way_back(Some(at)) == *at);
+        at.map(|at| format!("/dashboard/live{}", query(&[("at", at)])))
     }
 }
 

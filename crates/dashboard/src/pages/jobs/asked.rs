@@ -8,8 +8,8 @@ use crate::client::query;
 const OWN: [&str; 2] = ["column", "trail"];
 /// Parameters that belong to one page of a list, and not to what is listed.
 const PLACE: [&str; 2] = ["cursor", "trail"];
-/// Most pages that the way back leads through: an address has an end, and the first page is always one step away.
-const TRAIL_MAX: usize = 50;
+/// Most pages that the way back leads through: an address has an end, behind which its page is not live any more.
+const TRAIL_MAX: usize = 20;
 /// What stands in the way back for the page that has no cursor.
 const FIRST_PAGE: &str = "-";
 /// What the batch of a schedule's jobs begins with (`queue_core::schedule::JOBS_PREFIX`).

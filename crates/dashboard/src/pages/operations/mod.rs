@@ -15,6 +15,7 @@ use serde::Deserialize;
 use self::order::{Operation, Order, is_count, page_of};
 use super::jobs::{
     asked::Asked,
+    list_of,
     row::{Job, JobPage},
 };
 use crate::{
@@ -28,6 +29,8 @@ use crate::{
 
 /// Jobs that a dry run shows as examples of what it would touch.
 const EXAMPLES: usize = 10;
+/// Longest address that is linked to, in bytes.
+const LINK_MAX_BYTES: usize = 6_000;
 /// How long ago jobs may have been counted before the page says so, in milliseconds.
 const COUNT_STALE_MS: i64 = 5 * 60 * 1_000;
 
@@ -133,9 +136,9 @@ impl OperationDetail {
         })
     }
 
-    /// The list of the jobs that it means.
-    fn jobs_link(&self) -> String {
-        format!("/dashboard/jobs{}", query(&[("filter", &self.operation.filter)]))
+    /// The list of the jobs that it means; nothing where its address would be too long for servers and browsers.
+    fn jobs_link(&self) -> Option<String> {
+        Some(list_of(&self.operation.filter)).filter(|link| link.len() <= LINK_MAX_BYTES)
     }
 }
 
