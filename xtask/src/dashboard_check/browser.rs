@@ -246,9 +246,11 @@ fn wanted() -> Value {
     }}})
 }
 
-/// A line of the browser's log that says that something is wrong.
+/// A line of the browser's log that says that something is wrong. Our pages name their icon; where another site's do not, a browser looks
+/// for one by itself.
 fn complaint(line: &Value) -> Option<String> {
-    let severe = ["SEVERE", "WARNING"].contains(&line["level"].as_str()?);
+    let looks_for_icon = line["message"].as_str().is_some_and(|message| message.contains("/favicon.ico "));
+    let severe = ["SEVERE", "WARNING"].contains(&line["level"].as_str()?) && !looks_for_icon;
     severe.then(|| {
         format!("{}: {}", line["source"].as_str().unwrap_or_default(), line["message"].as_str().unwrap_or_default())
     })

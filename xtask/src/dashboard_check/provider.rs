@@ -67,7 +67,7 @@ impl Check {
         let mut wrong = vec![];
         for (what, came) in [
             ("in", self.in_by_provider(&place, axe).await),
-            ("from elsewhere", self.from_elsewhere(&place).await),
+            ("from elsewhere", self.link_from_elsewhere(&place).await),
             ("out", self.out_of_both(&place).await),
             ("refused", self.refused_by_api(&place, axe).await),
         ] {
@@ -105,7 +105,7 @@ impl Check {
     }
 
     /// A link on another site leads to the page although no session came with it; a session that has ended begins anew.
-    async fn from_elsewhere(&self, place: &Place) -> Result<Vec<String>> {
+    async fn link_from_elsewhere(&self, place: &Place) -> Result<Vec<String>> {
         place.provider.sign_in(Some("ann"));
         self.browser.open(&format!("{}/else", place.provider.issuer())).await?;
         self.browser.evaluate(&format!("location.href = '{}/dashboard/workers'; true", place.url)).await?;
@@ -127,6 +127,8 @@ impl Check {
     }
 
     async fn out_of_both(&self, place: &Place) -> Result<Vec<String>> {
+        // It lies behind who one is.
+        self.browser.evaluate("__check.unfold(document.querySelector('form[action=\"/dashboard/logout\"]'))").await?;
         self.browser.click("button", json!(["/dashboard/logout", {}, "Sign out"])).await?;
         self.browser.until("one is signed out", "location.pathname === '/dashboard/login'").await?;
         let wrong = self.browser.complaints().await?;

@@ -8,7 +8,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use testkit::{Behaviour, MockProvider};
-use tokio::{process::Command, time::Instant};
+use tokio::{process::Command, task::JoinSet, time::Instant};
 
 use crate::{
     bars::Keys,
@@ -165,13 +165,19 @@ impl Scene {
     }
 
     async fn make_tenants(&self) -> Result<()> {
+        // Side by side: each is answered only when every process knows it.
+        let mut puts = JoinSet::new();
         for (number, tenant) in (1..).zip(TENANTS) {
             let mut settings = json!({"weight": 1 + number % 3, "backlog_max": 20_000 * number});
             if tenant == "iris" {
                 settings["paused"] = json!(true);
                 settings["reason"] = json!("the invoice of October is unpaid");
             }
-            self.ask(Method::PUT, &format!("/v1/tenants/{tenant}"), Some(&settings)).await?;
+            let request = self.http.put(format!("{}/v1/tenants/{tenant}", self.url)).bearer_auth(KEY).json(&settings);
+            puts.spawn(async move { request.send().await?.error_for_status() });
+        }
+        while let Some(put) = puts.join_next().await {
+            put??;
         }
         for (scope, budget) in [
             ("tenants/acme/budget", json!({"day_usd": "500.00", "month_usd": "5000.00"})),
