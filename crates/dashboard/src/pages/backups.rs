@@ -13,7 +13,10 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::filled::{Asked, Filled, code_of, page_with};
+use super::{
+    filled::{Asked, Filled, code_of, page_with},
+    part::part,
+};
 use crate::{
     Dashboard,
     client::{Refused, path, query},
@@ -240,14 +243,12 @@ async fn show(visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Re
 }
 
 async fn page(visit: Visit, wanted: &Wanted, forms: Forms) -> Result<Response, Refused> {
-    let list: List = match visit.viewer.may("GET /v1/backups") {
-        true => visit.client.get(&format!("/v1/backups{}", query(&[("cursor", &wanted.cursor)]))).await?,
-        false => List::default(),
-    };
-    let maintenance = match visit.viewer.may("GET /v1/maintenance") {
-        true => Some(visit.client.get("/v1/maintenance").await?),
-        false => None,
-    };
+    let asked = format!("/v1/backups{}", query(&[("cursor", &wanted.cursor)]));
+    let (list, maintenance) = tokio::try_join!(
+        part::<List>(&visit, "GET /v1/backups", &asked),
+        part::<Maintenance>(&visit, "GET /v1/maintenance", "/v1/maintenance"),
+    )?;
+    let list = list.unwrap_or_default();
     let next = list.next_cursor.map(|cursor| format!("{HERE}{}", query(&[("cursor", &cursor)]))).unwrap_or_default();
     let first = if wanted.cursor.is_empty() { String::new() } else { HERE.to_owned() };
     let order = forms.order.unwrap_or_else(|| Filled::new("order").with("scope", "full"));

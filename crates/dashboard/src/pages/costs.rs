@@ -16,11 +16,12 @@ use serde_json::{Map, Value};
 use super::{
     budgets::{self, Alert, Budget},
     filled::{Filled, or_empty, page_with},
+    part::part,
 };
 use crate::{
     Dashboard,
     chart::{self, Bar, Series},
-    client::{Client, Refused, path, query},
+    client::{Refused, path, query},
     form::{Flash, Posted, done},
     page::Shell,
     viewer::Visit,
@@ -315,33 +316,25 @@ async fn show(visit: Visit, Query(mut wanted): Query<Wanted>) -> Result<Response
 }
 
 async fn page(visit: Visit, wanted: Wanted, form: Option<Filled>) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
-    let (days, refused) = or_empty::<Report>(client.get(&wanted.question("day")).await)?;
-    let (mut report, refused) = match refused {
-        Some(refused) => (Report::default(), Some(refused)),
-        None if wanted.by == "day" => (Report { rows: days.rows.clone(), ..Report::default() }, None),
-        None => or_empty::<Report>(client.get(&wanted.question(&wanted.by)).await)?,
-    };
+    let by_day = wanted.question("day");
+    let (days, rows, budgets, installation) = tokio::join!(
+        visit.client.get::<Report>(&by_day),
+        rows_of(&visit, &wanted),
+        budgets_of(&visit),
+        part_of_installation(&visit, form.is_none()),
+    );
+    let (days, refused) = or_empty(days)?;
+    let (mut report, also_refused) = or_empty(rows)?;
     if wanted.by == "day" {
+        report.rows.clone_from(&days.rows);
         report.rows.sort_by_key(|row| std::cmp::Reverse(row.name("day")));
     }
-    let budgets = match viewer.may("GET /v1/budgets") {
-        true => Some(client.get::<Budgets>("/v1/budgets").await?),
-        false if viewer.may("GET /v1/tenants/{tenant}/budget") => {
-            let own = client.get::<Budget>(&path(&["v1", "tenants", &viewer.tenant, "budget"])).await?;
-            Some(Budgets { budgets: vec![own], alerts: vec![] })
-        }
-        false => None,
-    };
-    let form = match form {
-        None if viewer.may("PUT /v1/budget") => Some(installation(&client).await?),
-        form => form,
-    };
+    let (refused, budgets, form) = (refused.or(also_refused), budgets?, form.or(installation?));
     let code = refused.as_ref().map(Refused::code).or(form.as_ref().map(Filled::code)).unwrap_or_default();
     let (by_day, by_column) = (day_chart(&days), bars(&wanted.by, &report.rows));
     let totals = Totals::of(&days.rows);
     (report.since, report.until) = (days.since, days.until);
-    Ok(page_with(code, shell, |shell| CostsPage {
+    Ok(page_with(code, visit.shell, |shell| CostsPage {
         shell,
         wanted,
         report,
@@ -354,8 +347,28 @@ async fn page(visit: Visit, wanted: Wanted, form: Option<Filled>) -> Result<Resp
     }))
 }
 
-async fn installation(client: &Client) -> Result<Filled, Refused> {
-    Ok(client.get::<Budget>("/v1/budget").await?.form("budget"))
+/// The rows of the table; those of days are asked for anyway.
+async fn rows_of(visit: &Visit, wanted: &Wanted) -> Result<Report, Refused> {
+    if wanted.by == "day" { Ok(Report::default()) } else { visit.client.get(&wanted.question(&wanted.by)).await }
+}
+
+/// All budgets, or the viewer's own tenant's.
+async fn budgets_of(visit: &Visit) -> Result<Option<Budgets>, Refused> {
+    if let Some(all) = part(visit, "GET /v1/budgets", "/v1/budgets").await? {
+        return Ok(Some(all));
+    }
+    let own = path(&["v1", "tenants", &visit.viewer.tenant, "budget"]);
+    let own: Option<Budget> = part(visit, "GET /v1/tenants/{tenant}/budget", &own).await?;
+    Ok(own.map(|own| Budgets { budgets: vec![own], alerts: vec![] }))
+}
+
+/// The form of the installation's budget, for who may set it.
+async fn part_of_installation(visit: &Visit, is_wanted: bool) -> Result<Option<Filled>, Refused> {
+    if !is_wanted {
+        return Ok(None);
+    }
+    let budget: Option<Budget> = part(visit, "PUT /v1/budget", "/v1/budget").await?;
+    Ok(budget.map(|budget| budget.form("budget")))
 }
 
 /// Money by day: what was of use and what was not, on top of each other.

@@ -13,11 +13,12 @@ use serde::Deserialize;
 use super::{
     budgets::{self, Budget},
     filled::{Asked, Filled, code_of, page_with},
+    part::part,
     tenants::{self, Forms, told_once},
 };
 use crate::{
     Dashboard,
-    client::{Client, Refused, path, query},
+    client::{Refused, path, query},
     form::{Flash, Posted, done},
     page::Shell,
     viewer::{Viewer, Visit},
@@ -201,9 +202,11 @@ async fn show(visit: Visit, Path((_, id)): Path<(String, String)>) -> Result<Res
 }
 
 async fn page(visit: Visit, id: &str, forms: KeyForms) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
-    let key: Key = client.get(&path(&["v1", "keys", id])).await?;
-    let budget = budget_of(&viewer, &client, id).await?;
+    let (place, budgeted) = (path(&["v1", "keys", id]), path(&["v1", "keys", id, "budget"]));
+    let (key, budget) = tokio::try_join!(
+        visit.client.get::<Key>(&place),
+        part::<Budget>(&visit, "GET /v1/keys/{key}/budget", &budgeted),
+    )?;
     let KeyForms { limits, budget: budget_form, rotate, revoke } = forms;
     let limits = limits.unwrap_or_else(|| {
         Filled::new("limits")
@@ -214,14 +217,7 @@ async fn page(visit: Visit, id: &str, forms: KeyForms) -> Result<Response, Refus
     let rotate = rotate.unwrap_or_else(|| Filled::new("rotate").with("overlap", "24h"));
     let revoke = revoke.unwrap_or_else(|| Filled::new("revoke"));
     let code = code_of(&[&limits, &budget_form, &rotate, &revoke]);
-    Ok(page_with(code, shell, |shell| KeyPage { shell, key, budget, limits, budget_form, rotate, revoke }))
-}
-
-async fn budget_of(viewer: &Viewer, client: &Client, id: &str) -> Result<Option<Budget>, Refused> {
-    match viewer.may("GET /v1/keys/{key}/budget") {
-        true => client.get(&path(&["v1", "keys", id, "budget"])).await.map(Some),
-        false => Ok(None),
-    }
+    Ok(page_with(code, visit.shell, |shell| KeyPage { shell, key, budget, limits, budget_form, rotate, revoke }))
 }
 
 async fn rotate(Path((tenant, id)): Path<(String, String)>, posted: Posted) -> Result<Response, Refused> {

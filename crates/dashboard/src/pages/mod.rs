@@ -13,6 +13,7 @@ mod jobs;
 mod keys;
 mod operations;
 mod overview;
+mod part;
 mod queues;
 mod schedules;
 mod targets;

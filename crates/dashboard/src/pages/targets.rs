@@ -15,7 +15,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use self::view::{Account, List, Rule, Rules, Target};
-use super::filled::{Asked, Filled, code_of, page_with};
+use super::{
+    filled::{Asked, Filled, code_of, page_with},
+    part::part,
+};
 use crate::{
     Dashboard,
     client::{Client, Refused, path, query},
@@ -61,13 +64,13 @@ async fn list(visit: Visit) -> Result<Response, Refused> {
 }
 
 async fn list_with(visit: Visit, pattern: Filled) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
-    let List { targets, accounts } = client.get("/v1/targets").await?;
-    let rules = match viewer.may("GET /v1/limits") {
-        true => client.get::<Rules>("/v1/limits").await?.limits,
-        false => vec![],
-    };
-    Ok(page_with(pattern.code(), shell, |shell| TargetsPage { shell, targets, accounts, rules, pattern }))
+    let (list, rules) = tokio::try_join!(
+        visit.client.get::<List>("/v1/targets"),
+        part::<Rules>(&visit, "GET /v1/limits", "/v1/limits"),
+    )?;
+    let List { targets, accounts } = list;
+    let rules = rules.unwrap_or_default().limits;
+    Ok(page_with(pattern.code(), visit.shell, |shell| TargetsPage { shell, targets, accounts, rules, pattern }))
 }
 
 /// The forms of a target's page.

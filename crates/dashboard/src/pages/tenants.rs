@@ -22,13 +22,14 @@ use super::{
     budgets::{self, Budget},
     filled::{Asked, Filled, code_of, page_with},
     keys::{self, Key},
+    part::part,
 };
 use crate::{
     Dashboard,
-    client::{Client, Refused, path, query},
+    client::{Refused, path, query},
     form::{Flash, Posted, done},
     page::{Shell, html},
-    viewer::{Viewer, Visit},
+    viewer::Visit,
     words,
 };
 
@@ -130,13 +131,17 @@ async fn list(visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Re
         tenants: Vec<Tenant>,
         next_cursor: Option<String>,
     }
-    let Visit { viewer, client, shell, .. } = visit;
     // Who sees one tenant only has no list.
-    if !viewer.may("GET /v1/tenants") {
-        return Ok(Redirect::to(&here(&viewer.tenant)).into_response());
+    if !visit.viewer.may("GET /v1/tenants") {
+        return Ok(Redirect::to(&here(&visit.viewer.tenant)).into_response());
     }
-    let page: Page = client.get(&format!("/v1/tenants{}", query(&[("cursor", &wanted.cursor)]))).await?;
-    let (mut spends, mut budgets) = (spends(&viewer, &client).await?, budgets_of(&viewer, &client).await?);
+    let page: Page = visit.client.get(&format!("/v1/tenants{}", query(&[("cursor", &wanted.cursor)]))).await?;
+    let (mut spends, mut budgets, report, erasures) = tokio::try_join!(
+        spends(&visit),
+        budgets_of(&visit),
+        part::<credentials::Report>(&visit, "GET /v1/credentials", "/v1/credentials"),
+        erase::log(&visit),
+    )?;
     let line = |tenant: Tenant| Line {
         spend_usd: spends.remove(&tenant.tenant),
         budget: budgets.remove(&format!("tenant:{}", tenant.tenant)),
@@ -145,12 +150,7 @@ async fn list(visit: Visit, Query(wanted): Query<Wanted>) -> Result<Response, Re
     let lines = page.tenants.into_iter().map(line).collect();
     let next = page.next_cursor.map(|cursor| format!("{HERE}{}", query(&[("cursor", &cursor)]))).unwrap_or_default();
     let first = if wanted.cursor.is_empty() { String::new() } else { HERE.to_owned() };
-    let report = match viewer.may("GET /v1/credentials") {
-        true => Some(client.get("/v1/credentials").await?),
-        false => None,
-    };
-    let erasures = erase::log(&viewer, &client).await?;
-    Ok(html(TenantsPage { shell, lines, next, first, report, erasures }))
+    Ok(html(TenantsPage { shell: visit.shell, lines, next, first, report, erasures }))
 }
 
 /// A tenant by its name, also one that nobody has named yet.
@@ -165,7 +165,7 @@ async fn find(Query(named): Query<Named>) -> Redirect {
 }
 
 /// What each tenant has spent lately.
-async fn spends(viewer: &Viewer, client: &Client) -> Result<BTreeMap<String, String>, Refused> {
+async fn spends(visit: &Visit) -> Result<BTreeMap<String, String>, Refused> {
     #[derive(Deserialize)]
     struct Row {
         spend_usd: String,
@@ -176,26 +176,21 @@ async fn spends(viewer: &Viewer, client: &Client) -> Result<BTreeMap<String, Str
     struct Report {
         rows: Vec<Row>,
     }
-    if !viewer.may("GET /v1/costs") {
-        return Ok(BTreeMap::new());
-    }
     let asked = query(&[("group_by", "tenant"), ("since", SPEND_SINCE)]);
-    let report: Report = client.get(&format!("/v1/costs{asked}")).await?;
+    let report: Option<Report> = part(visit, "GET /v1/costs", &format!("/v1/costs{asked}")).await?;
     let named = |row: Row| Some((row.group.get("tenant")?.as_str()?.to_owned(), row.spend_usd));
-    Ok(report.rows.into_iter().filter_map(named).collect())
+    Ok(report.into_iter().flat_map(|report| report.rows).filter_map(named).collect())
 }
 
 /// Budgets by their scopes.
-async fn budgets_of(viewer: &Viewer, client: &Client) -> Result<BTreeMap<String, Budget>, Refused> {
+async fn budgets_of(visit: &Visit) -> Result<BTreeMap<String, Budget>, Refused> {
     #[derive(Deserialize)]
     struct All {
         budgets: Vec<Budget>,
     }
-    if !viewer.may("GET /v1/budgets") {
-        return Ok(BTreeMap::new());
-    }
-    let all: All = client.get("/v1/budgets").await?;
-    Ok(all.budgets.into_iter().map(|budget| (budget.scope.clone(), budget)).collect())
+    let all: Option<All> = part(visit, "GET /v1/budgets", "/v1/budgets").await?;
+    let budgets = all.into_iter().flat_map(|all| all.budgets);
+    Ok(budgets.map(|budget| (budget.scope.clone(), budget)).collect())
 }
 
 /// What a tenant used this month.
@@ -324,17 +319,18 @@ async fn show(visit: Visit, Path(name): Path<String>) -> Result<Response, Refuse
 }
 
 pub(super) async fn page(visit: Visit, name: &str, forms: Forms) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
-    let tenant: Tenant = client.get(&path(&["v1", "tenants", name])).await?;
-    let usage =
-        part(&viewer, &client, "GET /v1/tenants/{tenant}/usage", &path(&["v1", "tenants", name, "usage"])).await?;
-    let budget = path(&["v1", "tenants", name, "budget"]);
-    let budget: Option<Budget> = part(&viewer, &client, "GET /v1/tenants/{tenant}/budget", &budget).await?;
+    let tenant: Tenant = visit.client.get(&path(&["v1", "tenants", name])).await?;
+    let (used, budgeted) = (path(&["v1", "tenants", name, "usage"]), path(&["v1", "tenants", name, "budget"]));
     let listed = format!("/v1/keys{}", query(&[("tenant", name), ("revoked", "true"), ("limit", "500")]));
-    let listed: Option<keys::List> = part(&viewer, &client, "GET /v1/keys", &listed).await?;
-    let more_keys = listed.as_ref().is_some_and(|list| list.next_cursor.is_some());
     let held = path(&["v1", "tenants", name, "credentials"]);
-    let held: Option<credentials::Held> = part(&viewer, &client, "GET /v1/tenants/{tenant}/credentials", &held).await?;
+    let (usage, budget, listed, held) = tokio::try_join!(
+        part::<Usage>(&visit, "GET /v1/tenants/{tenant}/usage", &used),
+        part::<Budget>(&visit, "GET /v1/tenants/{tenant}/budget", &budgeted),
+        part::<keys::List>(&visit, "GET /v1/keys", &listed),
+        part::<credentials::Held>(&visit, "GET /v1/tenants/{tenant}/credentials", &held),
+    )?;
+    let Visit { viewer, shell, .. } = visit;
+    let more_keys = listed.as_ref().is_some_and(|list| list.next_cursor.is_some());
     let Forms { pause, settings, budget: budget_form, credential, key, erase, holdings, refused } = forms;
     let page = TenantPage {
         usage,
@@ -358,16 +354,6 @@ pub(super) async fn page(visit: Visit, name: &str, forms: Forms) -> Result<Respo
     // A count is of the form that asked for it.
     let shell = if page.holdings.is_some() { shell.not_live() } else { shell };
     Ok(page_with(code, shell, |shell| TenantPage { shell, ..page }))
-}
-
-/// A part of a page that its viewer may see.
-async fn part<T: serde::de::DeserializeOwned>(
-    viewer: &Viewer,
-    client: &Client,
-    route: &str,
-    place: &str,
-) -> Result<Option<T>, Refused> {
-    if viewer.may(route) { client.get(place).await.map(Some) } else { Ok(None) }
 }
 
 async fn pause(Path(name): Path<String>, posted: Posted) -> Result<Response, Refused> {

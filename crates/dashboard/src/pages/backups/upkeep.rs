@@ -10,7 +10,10 @@ use crate::{
     client::Refused,
     form::{Flash, Posted, done},
     page::Shell,
-    pages::filled::{Asked, Filled, page_with},
+    pages::{
+        filled::{Asked, Filled, page_with},
+        part::part,
+    },
     viewer::Visit,
     words,
 };
@@ -224,23 +227,15 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Refused> {
 }
 
 async fn page(visit: Visit, forms: Forms) -> Result<Response, Refused> {
-    let Visit { viewer, client, shell, .. } = visit;
-    let report = match viewer.may("GET /v1/maintenance/report") {
-        true => Some(client.get("/v1/maintenance/report").await?),
-        false => None,
-    };
-    let retention = match viewer.may("GET /v1/retention") {
-        true => Some(client.get("/v1/retention").await?),
-        false => None,
-    };
-    let log_level: Option<LogLevel> = match viewer.may("GET /v1/log-level") {
-        true => Some(client.get("/v1/log-level").await?),
-        false => None,
-    };
+    let (report, retention, log_level) = tokio::try_join!(
+        part::<Report>(&visit, "GET /v1/maintenance/report", "/v1/maintenance/report"),
+        part::<Retention>(&visit, "GET /v1/retention", "/v1/retention"),
+        part::<LogLevel>(&visit, "GET /v1/log-level", "/v1/log-level"),
+    )?;
     let log_form = forms.log.unwrap_or_else(|| Filled::new("log").with("filter", "").with("for", "30m"));
     let code = forms.refused.as_ref().map_or_else(|| log_form.code(), Refused::code);
     let Forms { refused, due, .. } = forms;
-    let shell = shell.not_live();
+    let shell = visit.shell.not_live();
     Ok(page_with(code, shell, |shell| UpkeepPage { shell, report, retention, log_level, log_form, refused, due }))
 }
 

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 
 use super::{Forms, page};
 use crate::{
-    client::{Client, Refused, path},
+    client::{Refused, path},
     form::{Flash, Posted, done},
-    pages::filled::Filled,
-    viewer::Viewer,
+    pages::{filled::Filled, part::part},
+    viewer::Visit,
 };
 
 /// What the journal has of a tenant.
@@ -55,15 +55,13 @@ pub(super) struct Erasure {
 }
 
 /// The erase log, for who may read it.
-pub(super) async fn log(viewer: &Viewer, client: &Client) -> Result<Option<Vec<Erasure>>, Refused> {
+pub(super) async fn log(visit: &Visit) -> Result<Option<Vec<Erasure>>, Refused> {
     #[derive(Deserialize)]
     struct Log {
         erasures: Vec<Erasure>,
     }
-    if !viewer.may("GET /v1/erasures") {
-        return Ok(None);
-    }
-    Ok(Some(client.get::<Log>("/v1/erasures").await?.erasures))
+    let log: Option<Log> = part(visit, "GET /v1/erasures", "/v1/erasures").await?;
+    Ok(log.map(|log| log.erasures))
 }
 
 /// Counts what would go, or has it go once its name was typed.
