@@ -277,7 +277,7 @@ fn fresh() -> String {
 
 fn page(body: &str) -> String {
     format!(
-        "<!doctype html><html lang=\"en\"><title>Test provider</title><main><h1>FOR TESTS ONLY</h1>\
+        "<!doctype html><html lang=\"en\"><title>Test provider</title><link rel=\"icon\" href=\"data:,\"><main><h1>FOR TESTS ONLY</h1>\
          <p>This provider asks nobody for a password.</p>{body}</main></html>"
     )
 }
