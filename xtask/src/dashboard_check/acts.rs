@@ -146,7 +146,7 @@ pub(super) const ACTS: &[Act] = &[
     Act { name: "maintenance off", is_main: true, page: "/dashboard/backups", form: "/dashboard/backups/maintenance", button: "",
           fields: &[],
           effect: Some(("/v1/maintenance", "/on", "false")), shown: There("Backups") },
-    Act { name: "run the upkeep", is_main: false, page: "/dashboard/backups/upkeep", form: "/dashboard/backups/upkeep/run", button: "",
+    Act { name: "run the upkeep", is_main: false, page: "/dashboard/backups/upkeep?show=journal", form: "/dashboard/backups/upkeep/run", button: "",
           fields: &[],
           effect: None, shown: There("Backups") },
     Act { name: "switch a webhook off", is_main: false, page: "/dashboard/webhooks/{webhook}", form: "/dashboard/webhooks/{webhook}/off", button: "",

@@ -20,6 +20,8 @@ use crate::{
 
 /// The address of the page.
 const HERE: &str = "/dashboard/backups/upkeep";
+/// How its address ends where the journal is looked at, too.
+const SHOW_JOURNAL: &str = "?show=journal";
 
 /// How the journal is.
 #[derive(Debug, Deserialize)]
@@ -226,9 +228,17 @@ pub(super) async fn show(visit: Visit) -> Result<Response, Refused> {
     page(visit, Forms::default()).await
 }
 
+/// The journal's part of the page, which the journal has to count for: for who asks for it, or has had chores counted.
+async fn journal(visit: &Visit, forms: &Forms) -> Result<Option<Report>, Refused> {
+    if forms.due.is_none() && !visit.shell.here.ends_with(SHOW_JOURNAL) {
+        return Ok(None);
+    }
+    part(visit, "GET /v1/maintenance/report", "/v1/maintenance/report").await
+}
+
 async fn page(visit: Visit, forms: Forms) -> Result<Response, Refused> {
     let (report, retention, log_level) = tokio::try_join!(
-        part::<Report>(&visit, "GET /v1/maintenance/report", "/v1/maintenance/report"),
+        journal(&visit, &forms),
         part::<Retention>(&visit, "GET /v1/retention", "/v1/retention"),
         part::<LogLevel>(&visit, "GET /v1/log-level", "/v1/log-level"),
     )?;
