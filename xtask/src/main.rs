@@ -7,6 +7,7 @@ mod bars;
 mod bench;
 mod cluster;
 mod contract;
+mod dashboard_check;
 mod demo;
 mod deny;
 mod deploy_check;
@@ -60,6 +61,9 @@ enum Verb {
     /// Asks a server whatever its OpenAPI document allows and much that it does not, as an admin and as a user, and holds every
     /// answer against the document. Takes some minutes; installs schemathesis below `target`.
     Contract(contract::Arguments),
+    /// The dashboard in Debian's Chromium, on a whole installation: every page, action and viewer, hostile texts, accessibility by axe-core,
+    /// and how long pages take at a million jobs. Installs chromium, and axe-core from npm.
+    DashboardCheck(dashboard_check::Arguments),
     /// Everything in `deploy/`, read by the programs that will read it or the nearest thing to them: manifests, compose, image,
     /// workflows, nginx, Prometheus, Alertmanager, the release script. Installs them from Debian and PyPI.
     DeployCheck,
@@ -97,6 +101,7 @@ fn main() -> ExitCode {
         Verb::Faults(arguments) => faults::run_suite(&arguments),
         Verb::Economics(arguments) => economics::run(&arguments),
         Verb::Contract(arguments) => contract::run(&arguments),
+        Verb::DashboardCheck(arguments) => dashboard_check::run(&arguments),
         Verb::DeployCheck => deploy_check::run(),
         Verb::Cluster { seconds, jobs } => demo::run(seconds, jobs),
         Verb::Generate => monitoring::write(),

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use crate::{economics, faults, run, run_with, tidy};
+use crate::{dashboard_check, economics, faults, run, run_with, tidy};
 
 /// Everything CI checks.
 pub(crate) fn test(tests_only: bool) -> Result<()> {
@@ -15,5 +15,6 @@ pub(crate) fn test(tests_only: bool) -> Result<()> {
     }
     run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"])?;
     faults::run_short()?;
-    economics::run_short()
+    economics::run_short()?;
+    dashboard_check::run_short()
 }

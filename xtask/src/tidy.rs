@@ -14,9 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("queue-core", &[]),
     ("worker", &["queue-core"]),
     ("api", &["queue-core"]),
+    ("dashboard", &[]),
     ("scheduler", &["queue-core"]),
     ("testkit", &[]),
-    ("cli", &["api", "queue-core", "scheduler", "worker"]),
+    ("cli", &["api", "dashboard", "queue-core", "scheduler", "worker"]),
     ("xtask", &["testkit"]),
 ];
 
@@ -122,7 +123,7 @@ fn nobody_ships_sabotage(files: &[String], findings: &mut Vec<String>) -> Result
 fn only_the_cli_reads_the_environment(files: &[String], findings: &mut Vec<String>) -> Result<()> {
     let library = |file: &&String| {
         Path::new(file).extension().is_some_and(|end| end == "rs")
-            && ["queue-core", "worker", "api", "scheduler"]
+            && ["queue-core", "worker", "api", "dashboard", "scheduler"]
                 .iter()
                 .any(|name| file.starts_with(&format!("crates/{name}/src/")))
     };

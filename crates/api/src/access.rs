@@ -71,9 +71,10 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Whether it ends the token that it is called with, and nothing else.
-    pub(crate) fn is_signing_out(&self) -> bool {
-        self.route == "DELETE /v1/auth/token"
+    /// Whether it is about the caller's own key or token and nothing else: who it is, and that it leaves. No scope is asked for,
+    /// so that a key with few of them can find out which.
+    pub(crate) fn is_about_oneself(&self) -> bool {
+        matches!(self.route, "GET /v1/auth/whoami" | "DELETE /v1/auth/token")
     }
 }
 
@@ -91,6 +92,7 @@ const TABLE: &[Row] = &[
     on("POST /v1/jobs/bulk", User, "jobs:submit", Own),
     on("GET /v1/jobs", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}", User, "jobs:read", Own),
+    on("GET /v1/jobs/{id}/payload", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/result", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/attempts", User, "jobs:read", Own),
     on("GET /v1/jobs/{id}/calls", User, "jobs:read", Own),
@@ -129,6 +131,7 @@ const TABLE: &[Row] = &[
 
     on("GET /v1/queues", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/metrics", Operator, "queues:read", Everywhere),
+    on("GET /v1/queues/metrics/history", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/{queue}", Operator, "queues:read", Everywhere),
     on("GET /v1/queues/{queue}/inspect", Operator, "queues:read", Everywhere),
     on("PATCH /v1/queues/{queue}", Operator, "queues:write", Everywhere),
@@ -157,6 +160,7 @@ const TABLE: &[Row] = &[
     on("GET /v1/operations/{id}", Operator, "operations:read", Everywhere),
     on("DELETE /v1/operations/{id}", Operator, "operations:write", Everywhere),
 
+    on("GET /v1/tenants", Operator, "tenants:read", Everywhere),
     on("GET /v1/tenants/{tenant}", Analyst, "tenants:read", Tenant),
     on("PUT /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
     on("PATCH /v1/tenants/{tenant}", Admin, "tenants:write", Everywhere),
@@ -192,6 +196,7 @@ const TABLE: &[Row] = &[
     on("PATCH /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("DELETE /v1/keys/{key}", Admin, "keys:write", Everywhere),
     on("POST /v1/keys/{key}/rotate", Admin, "keys:write", Everywhere),
+    on("GET /v1/auth/whoami", User, "auth:read", Own),
     on("POST /v1/auth/token", User, "auth:token", Own),
     on("DELETE /v1/auth/token", User, "auth:token", Own),
     on("POST /v1/auth/revocations", Admin, "auth:write", Everywhere),
@@ -205,6 +210,11 @@ fn row_of(method: &str, path: &str) -> Option<&'static Row> {
     // What answers GET answers HEAD, too.
     let method = if method == "HEAD" { "GET" } else { method };
     BY_ROUTE.get(&(method, path)).copied()
+}
+
+/// The routes that a caller may call at all: what there is behind them for it, each decides.
+pub(crate) fn open_to(caller: &Caller) -> Vec<&'static str> {
+    TABLE.iter().filter(|row| caller.may(row).is_ok()).map(|row| row.route).collect()
 }
 
 /// The request, if its caller may make it.

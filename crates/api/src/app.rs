@@ -11,6 +11,7 @@ use crate::{
     audit::Refusals,
     backlog::Backlogs,
     health::Health,
+    history::History,
     idempotency::InFlight,
     maintenance::Standing,
     policy::{Policies, Policy},
@@ -50,6 +51,8 @@ pub(crate) struct App {
     pub(crate) waiters: Waiters,
     /// What probes found lately.
     pub(crate) health: Health,
+    /// How the queues stood lately.
+    pub(crate) history: History,
     /// Room for watchers.
     pub(crate) watchers: Arc<Semaphore>,
     /// Room for bulk submits.
@@ -84,6 +87,7 @@ impl App {
             signing: Signing::default(),
             refusals: Refusals::default(),
             health: Health::default(),
+            history: History::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             bulk: Semaphore::new(BULK_MAX),
             unpacking: Semaphore::new(UNPACKED_MAX),

@@ -154,8 +154,7 @@ impl Caller {
             let detail = format!("this needs the role `{}`, and the caller has `{}`", row.least, self.role);
             return Err(Problem::new(Cause::Forbidden, detail));
         }
-        // Whoever signs out takes nothing but its own right away.
-        if row.is_signing_out() {
+        if row.is_about_oneself() {
             return Ok(());
         }
         let is_granted = |grant: &Grant| Grant::parse(row.scope).is_ok_and(|scope| grant.covers(&scope));

@@ -15,6 +15,7 @@ mod fields;
 mod head;
 mod headers;
 mod health;
+mod history;
 mod idempotency;
 mod json;
 mod lately;
@@ -22,6 +23,7 @@ mod maintenance;
 mod monitor;
 mod observe;
 mod pace;
+mod pages;
 mod params;
 mod policy;
 mod problem;
@@ -60,6 +62,7 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 pub use monitor::{Monitor, serve_monitor};
+pub use pages::{Beside, Pages};
 pub use routes::openapi;
 pub use serve::{router, serve};
 pub use ticks::Clerk;
@@ -99,6 +102,8 @@ pub struct Api {
     pub loops: Vec<Arc<Pulse>>,
     /// Fires some time before the server stops: from then on `/readyz` sends clients elsewhere, and each answer ends its connection.
     pub leaving: CancellationToken,
+    /// What is served beside the API, such as the dashboard.
+    pub pages: Option<Pages>,
     /// Bounds and switches.
     pub settings: Settings,
 }

@@ -28,7 +28,7 @@ const REQUEST_ID_MAX_BYTES: usize = 128;
 /// What probes and scrapers ask for every few seconds, each of them, for ever: no line of a log.
 const UNLOGGED: [&str; 5] = ["/livez", "/readyz", "/startupz", "/health", "/metrics"];
 /// The header that carries it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a request is called, and the trace that it belongs to.
 #[derive(Clone, Debug)]

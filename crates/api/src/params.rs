@@ -107,6 +107,11 @@ impl Params {
         })
     }
 
+    /// A switch.
+    pub(crate) fn boolean(&mut self, name: &str) -> Option<bool> {
+        self.parsed(name, |text| text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false")))
+    }
+
     /// `limit`: rows of a page.
     pub(crate) fn limit(&mut self) -> usize {
         let read = |text: &str| {

@@ -37,6 +37,7 @@ pub(crate) enum Cause {
     Running,
     NotFinished,
     ResultGone,
+    PayloadGone,
     NotDead,
     OperationRunning,
     OperationEnded,
@@ -91,6 +92,7 @@ impl Cause {
             Self::ResultGone => {
                 (StatusCode::GONE, "result-gone", "The result was kept for as long as it was asked for")
             }
+            Self::PayloadGone => (StatusCode::GONE, "payload-gone", "The payload was kept for as long as payloads are"),
             Self::NotDead => (StatusCode::CONFLICT, "not-dead", "The job is not a dead letter"),
             Self::OperationRunning => {
                 (StatusCode::CONFLICT, "operation-running", "An operation in the way has not ended")

@@ -17,7 +17,9 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     Api,
     app::{App, Shared},
-    connections, headers, observe, routes,
+    connections, headers, history, observe,
+    pages::{Beside, carry},
+    routes,
 };
 
 /// How often the metrics' histograms are drained when nobody scrapes them: they would grow for ever.
@@ -49,6 +51,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     let attending = tokio::spawn(async move { limits.attend().await });
     let app = App::new(api, shutdown.clone());
     let changes = app.changes.clone();
+    let watching = tokio::spawn(history::watch(app.clone(), shutdown.clone()));
     connections::serve(listener, routed(app), bounds, tls, shutdown).await;
     // Those whose callers have hung up, too: they have their rows in the audit log before the process ends.
     changes.close();
@@ -57,6 +60,7 @@ pub async fn serve(listener: TcpListener, api: Api, shutdown: CancellationToken)
     }
     upkeep.abort();
     attending.abort();
+    watching.abort();
 }
 
 /// The gauge that says which version runs.
@@ -90,14 +94,28 @@ fn routed(app: Shared) -> Router {
     let router = router
         .merge(routes::docs::routes(document, &app.api.settings.version))
         .fallback(observe::no_route)
-        .method_not_allowed_fallback(observe::no_method)
-        .layer(CatchPanicLayer::custom(observe::panicked))
-        .layer(middleware::from_fn(observe::observe))
-        .layer(headers::compression())
-        .layer(middleware::from_fn_with_state(app.clone(), part));
+        .method_not_allowed_fallback(observe::no_method);
+    let router = layered(router, &app);
     let router = match headers::cors(&app.api.settings.cors_origins) {
         Some(cors) => router.layer(cors),
         None => router,
     };
-    router.with_state(app)
+    let router = router.with_state(app.clone());
+    match &app.api.pages {
+        // No other origin may ask for them: the session is a cookie.
+        Some(pages) => {
+            let beside = Beside { router: router.clone(), carry, stopping: app.shutdown.clone() };
+            router.merge(layered(pages(beside), &app))
+        }
+        None => router,
+    }
+}
+
+/// What is around every answer.
+fn layered<S: Clone + Send + Sync + 'static>(router: Router<S>, app: &Shared) -> Router<S> {
+    router
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(observe::observe))
+        .layer(headers::compression())
+        .layer(middleware::from_fn_with_state(app.clone(), part))
 }

@@ -9,7 +9,7 @@ use queue_core::{
     ids::{JobId, Name},
     job::NewJob,
     journal::Accepted,
-    schedule::{Overlap, Refusal, Run, Submits, Submitted, jobs_of},
+    schedule::{Overlap, Refusal, Run, Submits, Submitted, TICK_TAG, jobs_of},
     traces::Sending,
 };
 use tokio_util::sync::CancellationToken;
@@ -126,7 +126,7 @@ fn dressed(mut job: NewJob, run: &Run<'_>) -> NewJob {
     if run.schedule.settings.overlap != Overlap::Allow && job.concurrency_key.is_none() {
         job.concurrency_key = Some(Name::from(of_schedule.as_str()));
     }
-    job.tags.push(format!("tick:{}", run.tick));
+    job.tags.push(format!("{TICK_TAG}{}", run.tick));
     job.batch_id = Some(of_schedule);
     job
 }

@@ -143,7 +143,7 @@ pub(crate) struct JobView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<serde_json::Value>)]
     pub(crate) result: Option<Box<RawValue>>,
-    /// Where a larger result is.
+    /// Where a larger result is, or any with `result=false`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) result_url: Option<String>,
 }
@@ -291,6 +291,21 @@ pub(crate) async fn many(app: &App, jobs: Vec<Job>) -> Vec<JobView> {
 
 /// One job as it stands now, with its result if that is small.
 pub(crate) async fn one(app: &App, caller: &Caller, job: Job) -> Result<JobView, Problem> {
+    let mut view = outline(app, caller, job).await?;
+    if view.state == State::Succeeded {
+        let kept = caller.reads(app).result(view.id).await?;
+        let is_small = kept.as_ref().is_none_or(|result| bodies::len(result) <= INLINE_RESULT_MAX_BYTES);
+        view.result_url = view.result_url.filter(|_| !is_small);
+        if let Some(result) = kept.filter(|_| is_small) {
+            view.result = Some(raw_json(&whole(app, result).await?)?);
+            audit::reads_of(view.id, &view.tenant);
+        }
+    }
+    Ok(view)
+}
+
+/// The same without its result: where it is, if it has one.
+pub(crate) async fn outline(app: &App, caller: &Caller, job: Job) -> Result<JobView, Problem> {
     let reads = caller.reads(app);
     let place = app.api.stores.places(std::slice::from_ref(&job)).await.pop().unwrap_or(Place::Unknown);
     let mut view = JobView::new(job, &place, app.now());
@@ -300,16 +315,7 @@ pub(crate) async fn one(app: &App, caller: &Caller, job: Job) -> Result<JobView,
     if view.state == State::Running {
         view.progress = app.api.stores.events.progress(view.id).await;
     }
-    if view.state == State::Succeeded
-        && let Some(result) = reads.result(view.id).await?
-    {
-        if bodies::len(&result) > INLINE_RESULT_MAX_BYTES {
-            view.result_url = Some(format!("/v1/jobs/{}/result", view.id));
-        } else {
-            view.result = Some(raw_json(&whole(app, result).await?)?);
-            audit::reads_of(view.id, &view.tenant);
-        }
-    }
+    view.result_url = (view.state == State::Succeeded).then(|| format!("/v1/jobs/{}/result", view.id));
     Ok(view)
 }
 

@@ -19,6 +19,7 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_CONFIG",
     "LONGSHORE_CORS_ORIGINS",
     "LONGSHORE_CREDENTIALS_MASTER_KEY_FILE",
+    "LONGSHORE_DASHBOARD",
     "LONGSHORE_DATA",
     "LONGSHORE_DISPATCHER",
     "LONGSHORE_DISPATCHER_FILE",
@@ -31,6 +32,8 @@ pub(crate) const KNOWN: &[&str] = &[
     "LONGSHORE_MASTER_KEY",
     "LONGSHORE_METRICS_LISTEN",
     "LONGSHORE_OBJECTS_URL",
+    "LONGSHORE_OIDC_CLIENT_SECRET",
+    "LONGSHORE_OIDC_CLIENT_SECRET_FILE",
     "LONGSHORE_PRICES_FILE",
     "LONGSHORE_PROBE_JOBS",
     "LONGSHORE_PROFILE",
@@ -54,7 +57,13 @@ pub(crate) const KNOWN: &[&str] = &[
 ];
 
 /// Those that are secrets as a whole.
-const SECRET: &[&str] = &["LONGSHORE_ADMIN_KEY", "LONGSHORE_KEY", "LONGSHORE_MASTER_KEY", "LONGSHORE_SIGNING_KEY"];
+const SECRET: &[&str] = &[
+    "LONGSHORE_ADMIN_KEY",
+    "LONGSHORE_KEY",
+    "LONGSHORE_MASTER_KEY",
+    "LONGSHORE_OIDC_CLIENT_SECRET",
+    "LONGSHORE_SIGNING_KEY",
+];
 
 /// A URL without user, password and query, any of which may be a secret; anything else as it is.
 pub(crate) fn without_secrets(text: &str) -> String {

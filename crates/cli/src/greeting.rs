@@ -54,6 +54,9 @@ impl Greeting<'_> {
             "url": self.url, "version": env!("CARGO_PKG_VERSION"), "pid": std::process::id(),
             "data": self.folder.path(), "providers": providers, "simulated": self.simulated(),
         });
+        if self.config.dashboard.is_some() {
+            value["dashboard"] = json!(format!("{}/dashboard", self.url));
+        }
         if let AdminKey::New(key) = self.admin_key {
             value["admin_key"] = json!(key);
         }
@@ -70,6 +73,9 @@ impl Greeting<'_> {
             format!("longshore {} listens on {}", env!("CARGO_PKG_VERSION"), self.url),
             format!("  data       {}", shown(self.folder.path())),
         ];
+        if self.config.dashboard.is_some() {
+            lines.push(format!("  dashboard  {}/dashboard", self.url));
+        }
         lines.push(match self.admin_key {
             AdminKey::New(key) => {
                 format!("  admin key  {key}\n             shown this once; kept in {key_file}, for you only")

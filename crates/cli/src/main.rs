@@ -13,6 +13,7 @@ mod documents;
 mod environment;
 mod failure;
 mod greeting;
+mod issuer_keys;
 mod logs;
 mod master_keys;
 mod metrics;

@@ -14,7 +14,7 @@ use api::{Issuer, IssuerRules, SigningKeys, Tokens};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
-    config::{KeySource, read_bounded},
+    config::{KeySetPlace, KeySource, read_bounded},
     data::{self, DataFolder},
     failure::Failure,
 };
@@ -24,7 +24,7 @@ const FILE: &str = "signing.key";
 /// Time between two looks at the files: they are small, and a look costs microseconds.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Reads keys, and notices when they change.
+/// Reads keys from files, and notices when they change.
 pub(crate) struct Reader {
     signing: KeySource,
     issuers: Vec<(IssuerRules, PathBuf)>,
@@ -42,9 +42,14 @@ impl Reader {
     /// Reads for the first time: whoever starts with keys that are not there or wrong is told.
     pub(crate) fn start(
         signing: KeySource,
-        issuers: Vec<(IssuerRules, PathBuf)>,
+        issuers: &[(IssuerRules, KeySetPlace)],
         tokens: Arc<Tokens>,
     ) -> Result<Self, Failure> {
+        let in_file = |(rules, place): &(IssuerRules, KeySetPlace)| match place {
+            KeySetPlace::File(path) => Some((rules.clone(), path.clone())),
+            KeySetPlace::Url(_) | KeySetPlace::Discovered => None,
+        };
+        let issuers = issuers.iter().filter_map(in_file).collect();
         let mut reader = Self { signing, issuers, tokens, last: None };
         reader.look().map_err(Failure::usage)?;
         Ok(reader)
@@ -181,7 +186,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("signing.key");
         let source = KeySource::File(path.clone());
-        let start = || Reader::start(source.clone(), vec![], Arc::default());
+        let start = || Reader::start(source.clone(), &[], Arc::default());
         assert!(start().is_err(), "it is not there yet");
         let first = create(&path).unwrap();
         assert!(create(&path).unwrap_err().message.contains("exists"));

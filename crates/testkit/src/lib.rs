@@ -11,9 +11,11 @@
 
 mod age;
 pub mod badinput;
+mod browser;
 mod certificate;
 mod http;
 mod monitoring;
+mod oidc;
 mod packages;
 mod postgres;
 mod provider;
@@ -23,8 +25,10 @@ mod redis;
 mod watchdog;
 
 pub use age::install_age;
+pub use browser::{install_axe, install_browser};
 pub use certificate::Certificate;
 pub use monitoring::install_monitoring;
+pub use oidc::{OidcProvider, OidcSeen};
 pub use packages::{install as install_package, runs};
 pub use postgres::{PostgresServer, SUPERUSER};
 pub use provider::{Allowance, Behaviour, Director, Hold, MockProvider, SeenCall, Stream, Tally, UsageForm, Vectors};

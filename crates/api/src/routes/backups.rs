@@ -189,6 +189,8 @@ impl From<BackupRow> for BackupView {
 pub(crate) struct BackupPage {
     /// Newest first.
     backups: Vec<BackupView>,
+    /// Whether this installation has a place for backups; none can be ordered where it has none.
+    configured: bool,
     /// Give it as `cursor` to go on; absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -210,7 +212,8 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Bac
     let more = rows.len() > limit;
     rows.truncate(limit);
     let next_cursor = rows.last().filter(|_| more).map(|row| format!("{}.{}", row.ordered_at.0, row.id));
-    Ok(Json(BackupPage { backups: rows.into_iter().map(BackupView::from).collect(), next_cursor }))
+    let backups = rows.into_iter().map(BackupView::from).collect();
+    Ok(Json(BackupPage { backups, configured: app.api.settings.backups, next_cursor }))
 }
 
 fn read_cursor(text: &str) -> Result<(Timestamp, BackupId), String> {

@@ -12,7 +12,7 @@ use axum::{
 use queue_core::{
     budget::{AtLimit, Budget, FRESH, Lines, Measure, Scope, Span, Standing, USD_MAX, fill, tell_raise},
     ids::Name,
-    journal::Versioned,
+    journal::{Alert, Versioned},
     ledger::Nanousd,
     time::Timestamp,
 };
@@ -38,6 +38,8 @@ const BODY_MAX_BYTES: usize = 16 * 1024;
 const MODEL_MAX_BYTES: usize = 128;
 /// Most tokens of a budget: numbers up to here are whole in every reader of JSON.
 const TOKENS_MAX: u64 = 1 << 53;
+/// Alerts that are shown: those of some days.
+const ALERTS_SHOWN: usize = 100;
 
 /// A budget, and how it stands.
 #[derive(Debug, Serialize, ToSchema)]
@@ -110,6 +112,56 @@ impl LineView {
 pub(crate) struct BudgetList {
     /// Those that limit something, in the order of their scopes.
     budgets: Vec<BudgetView>,
+    /// The newest alerts, newest first, at most 100.
+    alerts: Vec<AlertView>,
+}
+
+/// A level that a budget has reached; noted once for each period.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = BudgetAlert)]
+pub(crate) struct AlertView {
+    /// `all`, `tenant:<name>` or `key:<id>`.
+    scope: String,
+    /// `usd` or `tokens`.
+    measure: &'static str,
+    /// `day` or `month`.
+    period: &'static str,
+    /// In percent: 50, 80 or 100.
+    level: u8,
+    /// What had been spent: US dollars as text, tokens as a number in text.
+    spent: String,
+    /// Of how much.
+    limit: String,
+    /// When the period began.
+    #[schema(value_type = String, format = DateTime)]
+    since: Timestamp,
+    /// When it was noticed.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+impl From<Alert> for AlertView {
+    fn from(alert: Alert) -> Self {
+        let Alert { scope, measure, period, since, level, spent, budget, at } = alert;
+        Self {
+            scope: scope.to_string(),
+            measure: measure.as_str(),
+            period: period.as_str(),
+            level,
+            spent: amount(measure, spent),
+            limit: amount(measure, budget),
+            since: Timestamp(since),
+            at,
+        }
+    }
+}
+
+/// A number of a budget as it is told.
+fn amount(measure: Measure, number: i64) -> String {
+    match measure {
+        Measure::Usd => Nanousd(number).to_string(),
+        Measure::Tokens => number.to_string(),
+    }
 }
 
 /// A whole budget: what is not given is not limited. An empty object takes every limit away.
@@ -186,10 +238,7 @@ pub(crate) async fn lines(app: &App, scope: &Scope, budget: &Budget) -> Result<V
         let (measure, period) = Lines::ALL[at];
         let (limit, reserved) = (limit?, reserved[at / 2]);
         let left = limit.saturating_sub(spent[at]).saturating_sub(reserved).max(0);
-        let show = |number: i64| match measure {
-            Measure::Usd => Nanousd(number).to_string(),
-            Measure::Tokens => number.to_string(),
-        };
+        let show = |number: i64| amount(measure, number);
         Some(LineView {
             measure: measure.as_str(),
             period: period.as_str(),
@@ -297,7 +346,7 @@ fn tokens(fields: &mut Fields, name: &str, raw: Raw<'_>) -> Option<u64> {
     tokens
 }
 
-/// Lists budgets: those that limit something.
+/// Lists budgets: those that limit something, and the newest alerts of all.
 #[utoipa::path(get, path = "/v1/budgets", tag = "money", security(("key" = [])),
     responses((status = 200, body = BudgetList)))]
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<BudgetList>, Problem> {
@@ -307,7 +356,8 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Bud
     for (scope, budget) in app.api.budgets.all().iter().filter(|(_, budget)| !budget.value.is_empty()) {
         budgets.push(view(&app, scope, budget).await?);
     }
-    Ok(Json(BudgetList { budgets }))
+    let alerts = app.api.stores.budgets.alerts(ALERTS_SHOWN).await?;
+    Ok(Json(BudgetList { budgets, alerts: alerts.into_iter().map(AlertView::from).collect() }))
 }
 
 /// Shows the budget of the whole installation.

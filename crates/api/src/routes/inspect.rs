@@ -33,6 +33,8 @@ const OVER_DEFAULT: Duration = Duration::from_secs(2);
 const OVER_MAX: Duration = Duration::from_secs(30);
 /// Live rows that are looked through: a fraction of a second.
 const SCAN_MAX_ROWS: usize = 50_000;
+/// Fewest rows that somebody may ask for.
+const SCAN_LEAST_ROWS: usize = 500;
 /// Rows of one step of that.
 const SCAN_ROWS: usize = 5_000;
 /// Rows younger than this may still be on their way to the dispatcher.
@@ -47,8 +49,9 @@ pub(crate) struct Inspection {
     /// Its settings and numbers.
     #[serde(flatten)]
     queue: QueueView,
-    /// What came and went while this was looked at.
-    rates: Rates,
+    /// What came and went while this was looked at; absent with `over=0s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
     /// When what waits and runs will have ended at this rate; absent where nothing ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     eta_seconds: Option<f64>,
@@ -120,31 +123,37 @@ pub(crate) struct Difference {
 /// Looks at a queue closely: depth, rates, who holds and whose jobs they are, causes of dead letters, journal and dispatcher.
 #[utoipa::path(get, path = "/v1/queues/{queue}/inspect", tag = "queues", security(("key" = [])), params(
     ("queue" = String, Path, description = "the queue"),
-    ("over" = Option<String>, Query, description = "measure rates over this time, `2s` unless said, at most 30 s"),
+    ("over" = Option<String>, Query, description = "measure rates over this time, `2s` unless said, at most 30 s; `0s`: measure none"),
+    ("rows" = Option<u32>, Query, description = "look through so many live jobs, those that are due first; 500 to 50000, 50000 unless said"),
 ), responses((status = 200, body = Inspection), (status = 404, body = Document), (status = 422, body = Document)))]
 pub(crate) async fn inspect(
     State(app): State<Shared>,
     Segment(queue): Segment,
     uri: Uri,
 ) -> Result<Json<Inspection>, Problem> {
-    let mut params = Params::of(&uri, &["over"])?;
+    let mut params = Params::of(&uri, &["over", "rows"])?;
     let over = params.parsed("over", |text| {
         let over = parse_duration(text)?;
-        if over.is_zero() || over > OVER_MAX { Err("takes 1ms to 30s".to_owned()) } else { Ok(over) }
+        if over > OVER_MAX { Err("takes 0s to 30s".to_owned()) } else { Ok(over) }
+    });
+    let rows = params.parsed("rows", |text| {
+        let rows = text.parse().ok().filter(|rows| (SCAN_LEAST_ROWS..=SCAN_MAX_ROWS).contains(rows));
+        rows.ok_or_else(|| format!("must be a whole number from {SCAN_LEAST_ROWS} to {SCAN_MAX_ROWS}"))
     });
     params.finish()?;
     let queue = shape::check_queue(&queue).map_err(|reason| Problem::field("/path/queue", reason))?;
     let _room = room(&app)?;
     let view = queues::find(&app, &queue).await?;
-    let rates = rates(&app, &queue, over.unwrap_or(OVER_DEFAULT)).await?;
-    let scan = Scan::of(&app, &queue).await?;
+    let over = over.unwrap_or(OVER_DEFAULT);
+    let rates = if over.is_zero() { None } else { Some(rates(&app, &queue, over).await?) };
+    let scan = Scan::of(&app, &queue, rows.unwrap_or(SCAN_MAX_ROWS)).await?;
     let errors = app.api.stores.reads.dead_groups(Some(&queue), &Within::default()).await?;
     let left = (view.metrics.waiting + view.metrics.active) as f64;
     let journal = app.api.stores.reads.live_counts().await?.get(&queue).copied().unwrap_or(0);
     let dispatcher = held(&app, &queue).await?;
     Ok(Json(Inspection {
         queue: view,
-        eta_seconds: (rates.ended > 0.0).then(|| left / rates.ended),
+        eta_seconds: rates.as_ref().filter(|rates| rates.ended > 0.0).map(|rates| left / rates.ended),
         rates,
         leases: leases(&app, &scan).await?,
         tenants: scan.top_tenants(),
@@ -214,15 +223,15 @@ struct Scan {
 }
 
 impl Scan {
-    async fn of(app: &App, queue: &Name) -> Result<Self, Problem> {
+    async fn of(app: &App, queue: &Name, most: usize) -> Result<Self, Problem> {
         let stores = &app.api.stores;
         let now = app.now();
         let due_by = now.plus_ms(HORIZON_MS);
         let mut found = Self::default();
-        let mut scan = LiveScan { after: None, due_by, accepted_by: now, limit: SCAN_ROWS };
-        for _ in 0..SCAN_MAX_ROWS / SCAN_ROWS {
+        let mut scan = LiveScan { after: None, due_by, accepted_by: now, limit: SCAN_ROWS.min(most) };
+        for _ in 0..most.div_ceil(SCAN_ROWS) {
             let rows = stores.journal.live(scan).await?;
-            let last = rows.last().filter(|_| rows.len() == SCAN_ROWS).map(|last| (last.run_at, last.id));
+            let last = rows.last().filter(|_| rows.len() == scan.limit).map(|last| (last.run_at, last.id));
             let of_queue: Vec<_> = rows.into_iter().filter(|row| row.queue == *queue).collect();
             let ids: Vec<JobId> = of_queue.iter().map(|row| row.id).collect();
             let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;

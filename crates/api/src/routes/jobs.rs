@@ -14,7 +14,7 @@ use queue_core::{
     ids::{Epoch, JobId},
     job::{AttemptRecord, Job},
     journal::{JournalError, Reads},
-    ledger::{Billed, CallRecord, Nanousd, Usage},
+    ledger::{Billed, CallRecord, Nanousd, Saving, Usage},
     state::Standing,
     time::Timestamp,
     traces,
@@ -99,6 +99,7 @@ pub(crate) fn mark_replayed(response: &mut Response) {
 #[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
     ("wait" = Option<String>, Query, description = "wait for the end of the job, e.g. `30s`; at most 60 s"),
+    ("result" = Option<bool>, Query, description = "`false`: without its result"),
     ("If-None-Match" = Option<String>, Header, description = "`ETag` of the last answer: 304 if nothing changed"),
 ), responses(
     (status = 200, body = JobView, headers(("ETag" = String, description = "for `If-None-Match` and `If-Match`"))),
@@ -112,14 +113,18 @@ pub(crate) async fn get(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let mut params = Params::of(&uri, &["wait"])?;
-    let wait = params.wait();
+    let mut params = Params::of(&uri, &["wait", "result"])?;
+    let (wait, with_result) = (params.wait(), params.boolean("result").unwrap_or(true));
     params.finish()?;
     let job = match wait {
         Some(wait) => until_final(&app, &caller, id, wait).await?,
         None => view::row(&app, &caller, id).await?,
     };
-    show(&app, &caller, job, StatusCode::OK, Some(&headers)).await
+    if with_result {
+        return show(&app, &caller, job, StatusCode::OK, Some(&headers)).await;
+    }
+    let epoch = job.epoch;
+    dressed(&view::outline(&app, &caller, job).await?, epoch, StatusCode::OK, Some(&headers))
 }
 
 async fn until_final(app: &App, caller: &Caller, id: JobId, wait: Duration) -> Result<Job, Problem> {
@@ -164,8 +169,16 @@ pub(crate) async fn show(
     conditions: Option<&HeaderMap>,
 ) -> Result<Response, Problem> {
     let epoch = job.epoch;
-    let view = view::one(app, caller, job).await?;
-    let body = serde_json::to_vec(&view).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
+    dressed(&view::one(app, caller, job).await?, epoch, status, conditions)
+}
+
+fn dressed(
+    view: &JobView,
+    epoch: Epoch,
+    status: StatusCode,
+    conditions: Option<&HeaderMap>,
+) -> Result<Response, Problem> {
+    let body = serde_json::to_vec(view).map_err(|error| Problem::new(Cause::Internal, error.to_string()))?;
     let tag = tag_of(epoch, &body);
     let known = conditions.and_then(|headers| headers.get(header::IF_NONE_MATCH)).and_then(|value| value.to_str().ok());
     let etag = [(header::ETAG, tag.clone())];
@@ -220,6 +233,31 @@ pub(crate) async fn result(
         (standing, _) => format!("the job ended without a result ({standing:?})").to_lowercase(),
     };
     Err(Problem::new(Cause::NotFinished, detail).about(id))
+}
+
+/// The payload of a job, as it was submitted or edited since.
+#[utoipa::path(get, path = "/v1/jobs/{id}/payload", tag = "jobs", security(("key" = [])), params(
+    ("id" = String, Path, description = "the job"),
+), responses(
+    (status = 200, description = "the payload", body = serde_json::Value, content_type = "application/json"),
+    (status = 404, body = Document),
+    (status = 410, description = "it is kept for a shorter time than the job", body = Document),
+))]
+pub(crate) async fn payload(
+    State(app): State<Shared>,
+    caller: Caller,
+    JobPath(id): JobPath,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    Params::of(&uri, &[])?.finish()?;
+    let job = view::row(&app, &caller, id).await?;
+    let Some(payload) = caller.reads(&app).payload(id).await? else {
+        let detail = "payloads of settled jobs are kept for a shorter time than the jobs, which is over";
+        return Err(Problem::new(Cause::PayloadGone, detail).about(id));
+    };
+    audit::reads_of(id, &job.tenant);
+    let payload = view::whole(&app, payload).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], payload).into_response())
 }
 
 /// The attempts of a job.
@@ -315,6 +353,51 @@ pub(crate) async fn attempts(
 pub(crate) struct Calls {
     /// Oldest first.
     calls: Vec<CallView>,
+    /// Answers that needed no call, oldest first.
+    savings: Vec<SavingView>,
+}
+
+/// An answer that needed no call: nobody had to be asked.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Saving)]
+pub(crate) struct SavingView {
+    /// The call that was not made.
+    call_id: String,
+    /// The epoch of the attempt.
+    epoch: i64,
+    /// Why: an earlier attempt had paid (`memo`), another job had asked the same before (`cache`), several asked in one call
+    /// (`coalesced`), or another one was asking at that moment (`singleflight`).
+    #[schema(example = "memo")]
+    reason: &'static str,
+    /// Who would have been asked.
+    provider: String,
+    /// For what.
+    model: String,
+    /// Tokens of the prompt.
+    tokens_in: u64,
+    /// Tokens of the answer.
+    tokens_out: u64,
+    /// What the call would have cost, in US dollars; `null` where the price is unknown.
+    saved_usd: Option<String>,
+    /// When.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+}
+
+impl From<Saving> for SavingView {
+    fn from(saving: Saving) -> Self {
+        Self {
+            call_id: saving.call_id.to_string(),
+            epoch: saving.epoch.0,
+            reason: saving.reason.as_str(),
+            provider: saving.provider,
+            model: saving.model,
+            tokens_in: saving.usage.tokens_in,
+            tokens_out: saving.usage.tokens_out,
+            saved_usd: saving.saved.map(|saved| saved.to_string()),
+            at: saving.at,
+        }
+    }
 }
 
 /// One provider call, as the ledger has it.
@@ -384,7 +467,7 @@ impl From<CallRecord> for CallView {
     }
 }
 
-/// The provider calls of a job with their costs, oldest first.
+/// The provider calls of a job with their costs, and the answers that needed none; each oldest first.
 #[utoipa::path(get, path = "/v1/jobs/{id}/calls", tag = "money", security(("key" = [])), params(
     ("id" = String, Path, description = "the job"),
 ), responses((status = 200, body = Calls), (status = 404, body = Document)))]
@@ -396,6 +479,8 @@ pub(crate) async fn calls(
 ) -> Result<Json<Calls>, Problem> {
     Params::of(&uri, &[])?.finish()?;
     view::row(&app, &caller, id).await?;
-    let calls = caller.reads(&app).calls(id).await?.into_iter().map(CallView::from).collect();
-    Ok(Json(Calls { calls }))
+    let reads = caller.reads(&app);
+    let (calls, savings) = tokio::try_join!(reads.calls(id), reads.savings(id))?;
+    let (calls, savings) = (calls.into_iter().map(CallView::from), savings.into_iter().map(SavingView::from));
+    Ok(Json(Calls { calls: calls.collect(), savings: savings.collect() }))
 }

@@ -12,7 +12,7 @@ use axum::{
 use queue_core::{
     dispatcher::Setting,
     journal::{TargetSettings, Versioned},
-    limiter::{self, Away, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
+    limiter::{self, Away, BURST_MS, Charges, Limit, Limits, RATE_MAX, SetLimit, Standing, Unavailable},
     route::{CUSTOM, Target, is_no_provider},
     time::Timestamp,
 };
@@ -90,6 +90,8 @@ pub(crate) struct BucketView {
     level: f64,
     /// What flows in per minute now: after refusals, and after what the provider told of itself.
     per_minute: f64,
+    /// What may go at once when it is full: that of a few seconds.
+    full: f64,
 }
 
 /// What a target may take.
@@ -421,7 +423,9 @@ pub(crate) async fn standing(app: &App, limits: &Limits, target: &Target) -> Res
     let Standing { requests, tokens, requests_per_minute, tokens_per_minute, factor, blocked, tickets, pace } =
         standing;
     let bucket = |level: Option<f64>, per_minute: Option<f64>| {
-        Some(BucketView { level: rounded(level?), per_minute: rounded(per_minute?) })
+        let per_minute = per_minute?;
+        let full = rounded(per_minute * BURST_MS / 60_000.0);
+        Some(BucketView { level: rounded(level?), per_minute: rounded(per_minute), full })
     };
     let (blocked_until, blocked_reason) = match blocked {
         Some((left_ms, reason)) => {

@@ -8,7 +8,7 @@ use queue_core::{
     job::{Job, Kind},
     journal::{JobFilter, LiveScan, PAGE_MAX_ROWS},
     schedule::jobs_of,
-    state::{Standing, State as JobState},
+    state::State as JobState,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -44,6 +44,8 @@ const TEXT_MAX_BYTES: usize = 512;
 const RUNNING_SCAN_MAX_ROWS: usize = 50_000;
 /// Rows of one step of that.
 const RUNNING_SCAN_ROWS: usize = 5_000;
+/// Rows of the first step.
+const RUNNING_SCAN_FIRST_ROWS: usize = 1_000;
 
 const KNOWN: [&str; 14] = [
     "filter",
@@ -156,7 +158,7 @@ pub(crate) async fn page(
         let next = next.map(|next| told(caller, (from, rows.last().map(|job| job.id)), next));
         return Ok((view::many(app, rows).await, next.map(cursor)));
     };
-    let found = caller.stores(app).find(which, &filter, filter.limit).await?;
+    let found = caller.stores(app).find_soon(which, &filter, filter.limit).await?;
     let last = found.jobs.last().map(|(job, _)| job.id);
     let next = found.next.map(|next| told(caller, (from, last), next));
     let now = app.now();
@@ -201,7 +203,7 @@ async fn running(app: &App, caller: &Caller, filter: JobFilter, which: Option<&F
         let rows: Vec<Job> = rows.into_iter().flatten().collect();
         let places = app.api.stores.places(&rows).await;
         let meant = |(job, place): &(Job, Place)| {
-            matches(&filter, job) && which.is_none_or(|which| which.matches(job, JobState::Running, place))
+            filter.meets(job) && which.is_none_or(|which| which.matches(job, JobState::Running, place))
         };
         let rows = rows.into_iter().zip(places).filter(meant).map(|(job, _)| job).collect();
         jobs.extend(view::many(app, rows).await.into_iter().filter(|job| job.state == JobState::Running));
@@ -226,18 +228,19 @@ async fn leased(app: &App, filter: &JobFilter) -> Result<(Vec<JobId>, bool), Pro
 
     let now = app.now();
     let mut found: Vec<JobId> = Vec::new();
-    let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: RUNNING_SCAN_ROWS };
+    // Mostly those that run are the first to be due: a small step first.
+    let mut scan = LiveScan { after: None, due_by: now, accepted_by: now, limit: RUNNING_SCAN_FIRST_ROWS };
     let (mut looked_at, mut over) = (0, false);
     while !over && found.len() < active && looked_at < RUNNING_SCAN_MAX_ROWS {
         let entries = stores.journal.live(scan).await?;
-        let last = entries.last().filter(|_| entries.len() == RUNNING_SCAN_ROWS).map(|last| (last.run_at, last.id));
+        let last = entries.last().filter(|_| entries.len() == scan.limit).map(|last| (last.run_at, last.id));
         let ids: Vec<JobId> = entries.iter().filter(|entry| of_queue(&entry.queue)).map(|entry| entry.id).collect();
         let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
         let held = ids.into_iter().zip(&places).filter(|(_, place)| matches!(place, Place::Leased { .. }));
         found.extend(held.map(|(id, _)| id));
-        looked_at += RUNNING_SCAN_ROWS;
+        looked_at += scan.limit;
         over = last.is_none();
-        scan.after = last;
+        scan = LiveScan { after: last, limit: RUNNING_SCAN_ROWS.min(RUNNING_SCAN_MAX_ROWS - looked_at), ..scan };
     }
     let incomplete = !over && found.len() < active;
     // Ids sort by time of acceptance.
@@ -248,35 +251,6 @@ async fn leased(app: &App, filter: &JobFilter) -> Result<(Vec<JobId>, bool), Pro
 
 fn unavailable(error: queue_core::dispatcher::DispatchError) -> Problem {
     Problem::new(Cause::Unavailable, error.to_string()).retry_after(1)
-}
-
-/// What the journal's list does in SQL, for rows that were found another way.
-fn matches(filter: &JobFilter, job: &Job) -> bool {
-    fn is<T: PartialEq>(wanted: &Option<T>, found: &T) -> bool {
-        wanted.as_ref().is_none_or(|wanted| wanted == found)
-    }
-    fn is_some<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
-        wanted.is_none() || wanted == found
-    }
-    let contains = |text: &String| {
-        let found = |field: &str| field.contains(text.as_str());
-        [&job.operation, &job.unique_key].into_iter().flatten().any(|field| found(field))
-            || job.tags.iter().any(|tag| found(tag))
-            || job.error.as_ref().is_some_and(|error| found(&error.message))
-            || found(&job.id.to_string())
-    };
-    is(&filter.queue, &job.queue)
-        && is(&filter.kind, &job.kind)
-        && is(&filter.tenant, &job.tenant)
-        && is_some(&filter.key_id, &job.key_id)
-        && is_some(&filter.batch_id, &job.batch_id)
-        && is_some(&filter.operation, &job.operation)
-        && is_some(&filter.error_class, &job.error.as_ref().map(|error| error.class.to_string()))
-        && is_some(&filter.signature, &job.error.as_ref().map(|error| error.signature.clone()))
-        && filter.text.as_ref().is_none_or(contains)
-        && filter.since.is_none_or(|since| job.accepted_at >= since)
-        && filter.until.is_none_or(|until| job.accepted_at < until)
-        && job.standing == Standing::Live
 }
 
 /// Reads the filters that every list of jobs has.

@@ -14,6 +14,7 @@ pub(crate) mod docs;
 mod erasures;
 mod events;
 pub(crate) mod health;
+mod history;
 mod inspect;
 mod jobs;
 mod keys;
@@ -23,7 +24,7 @@ mod log_level;
 mod maintenance;
 mod metrics;
 mod operations;
-mod queues;
+pub(crate) mod queues;
 mod retention;
 mod schedules;
 mod steer;
@@ -33,6 +34,7 @@ mod tokens;
 mod upkeep;
 mod usage;
 mod webhooks;
+mod whoami;
 mod why;
 mod workers;
 
@@ -109,6 +111,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(list::list, jobs::submit))
         .routes(routes!(bulk::submit))
         .routes(routes!(jobs::get, steer::patch))
+        .routes(routes!(jobs::payload))
         .routes(routes!(jobs::result))
         .routes(routes!(jobs::attempts))
         .routes(routes!(jobs::calls))
@@ -117,6 +120,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(steer::cancel))
         .routes(routes!(queues::list))
         .routes(routes!(queues::metrics))
+        .routes(routes!(history::history))
         .routes(routes!(queues::get, queues::patch))
         .routes(routes!(inspect::inspect))
         .routes(routes!(dead_letters::list))
@@ -138,6 +142,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(costs::costs))
         .routes(routes!(targets::list))
         .routes(routes!(targets::get, targets::patch))
+        .routes(routes!(tenants::list))
         .routes(routes!(tenants::get, tenants::put, tenants::patch))
         .routes(routes!(erasures::erase))
         .routes(routes!(erasures::list, erasures::replay))
@@ -148,6 +153,7 @@ fn keyed() -> OpenApiRouter<Shared> {
         .routes(routes!(keys::list, keys::create, keys::revoke_all))
         .routes(routes!(keys::get, keys::patch, keys::revoke))
         .routes(routes!(keys::rotate))
+        .routes(routes!(whoami::whoami))
         .routes(routes!(tokens::create, tokens::end))
         .routes(routes!(tokens::revoke))
         .routes(routes!(usage::usage))

@@ -349,8 +349,7 @@ fn read_filter(text: &str, now: Timestamp) -> Result<Filter, String> {
 ), responses((status = 200, body = OperationPage), (status = 422, body = Document)))]
 pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<OperationPage>, Problem> {
     let mut params = Params::of(&uri, &["running", "cursor", "limit"])?;
-    let running = params
-        .parsed("running", |text| text.parse::<bool>().map_err(|_| format!("`{text}` is neither true nor false")));
+    let running = params.boolean("running");
     let behind = params.parsed("cursor", |text| {
         OperationId::from_str(text).map_err(|_| "is not a cursor; give the `next_cursor` of the page before".to_owned())
     });

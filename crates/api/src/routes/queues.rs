@@ -50,8 +50,14 @@ pub(crate) struct QueueMetrics {
     pub(crate) scheduled: u64,
     /// Due, but of a paused queue or a parked target, or behind others of its concurrency key.
     pub(crate) parked: u64,
+    /// Accepted since the queue exists.
+    pub(crate) accepted: u64,
     /// Succeeded since the queue exists.
     pub(crate) completed: u64,
+    /// Cancelled since the queue exists.
+    pub(crate) cancelled: u64,
+    /// Became dead letters since the queue exists.
+    pub(crate) died: u64,
     /// Dead letters now.
     pub(crate) failed: u64,
     /// How long the oldest claimable job has waited; 0 when none does.
@@ -335,7 +341,10 @@ fn metrics_of(totals: QueueTotals, live: u64, depth: &QueueDepth, now: Timestamp
         active,
         scheduled: scheduled + beyond,
         parked,
+        accepted: totals.accepted,
         completed: totals.succeeded,
+        cancelled: totals.cancelled,
+        died: totals.died,
         failed: totals.dead,
         oldest_ready_seconds: depth.oldest_ready_at.map_or(0.0, |at| now.since_ms(at) as f64 / 1_000.0),
         desired_workers: (waiting + active).div_ceil(JOBS_PER_WORKER),

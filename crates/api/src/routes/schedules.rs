@@ -14,8 +14,10 @@ use axum::{
 };
 use queue_core::{
     ids::{JobId, Name, ScheduleId},
+    journal::Member,
     schedule::{
         Added, ChangedSchedule, Missed, Overlap, Progress, SCHEDULES_MAX, Schedule, Settings, TEMPLATE_MAX_BYTES, When,
+        jobs_of,
     },
     time::Timestamp,
 };
@@ -50,6 +52,8 @@ const PREVIEW_MAX: u32 = 100;
 const PREVIEW_DEFAULT: u32 = 5;
 /// Times that a change is made again because the schedule was at work meanwhile: one of a few gets between two ticks of a backfill.
 const CHANGES_MAX: usize = 100;
+/// Most jobs that a schedule is shown with: a row of bars.
+const RUNS_MAX: usize = 20;
 
 /// A page of schedules.
 #[derive(Debug, Serialize, ToSchema)]
@@ -64,6 +68,9 @@ pub(crate) struct SchedulePage {
 /// Ticks to come.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Preview {
+    /// When it would be due, in words.
+    #[schema(example = "at 02:30 on weekdays, Europe/Berlin")]
+    words: String,
     /// Oldest first; empty where there is none.
     runs: Vec<PreviewRun>,
 }
@@ -103,15 +110,16 @@ fn unreadable(error: &queue_core::schedule::WhenError) -> Problem {
 #[utoipa::path(get, path = "/v1/schedules", tag = "schedules", security(("key" = [])), params(
     ("tenant" = Option<String>, Query, description = "of this tenant"),
     ("name" = Option<String>, Query, description = "with this name"),
+    ("runs" = Option<u32>, Query, description = "show so many of the newest jobs of each, 0 to 20, default 0"),
     ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
 ), responses((status = 200, body = SchedulePage), (status = 422, body = Document)))]
 pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) -> Result<Json<SchedulePage>, Problem> {
-    let mut params = Params::of(&uri, &["tenant", "name", "cursor", "limit"])?;
+    let mut params = Params::of(&uri, &["tenant", "name", "runs", "cursor", "limit"])?;
     let asked = params.parsed("tenant", Name::checked);
     let name = params.parsed("name", Name::checked);
     let behind = params.cursor().map(|id| ScheduleId(id.0));
-    let limit = params.limit();
+    let (runs, limit) = (read_runs(&mut params), params.limit());
     params.finish()?;
     let own = caller.bound();
     if own.is_some() && asked.is_some() && asked.as_ref() != own {
@@ -124,10 +132,32 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) ->
     found.truncate(limit);
     let next_cursor = found.last().filter(|_| more).map(|last| cursor(JobId(last.id.0)));
     let now = schedules.store_time().await?;
-    Ok(Json(SchedulePage {
-        schedules: found.into_iter().map(|one| ScheduleView::brief(one, now)).collect(),
-        next_cursor,
-    }))
+    let last_runs = last_runs(&app, &caller, &found, runs).await?;
+    let view = |(one, last)| ScheduleView::brief(one, now).with_runs(last);
+    Ok(Json(SchedulePage { schedules: found.into_iter().zip(last_runs).map(view).collect(), next_cursor }))
+}
+
+/// `runs`: how many of its newest jobs a schedule is shown with.
+fn read_runs(params: &mut Params) -> usize {
+    let read = |text: &str| {
+        let runs = text.parse().ok().filter(|runs| (0..=RUNS_MAX).contains(runs));
+        runs.ok_or_else(|| format!("must be a whole number from 0 to {RUNS_MAX}"))
+    };
+    params.parsed("runs", read).unwrap_or(0)
+}
+
+/// The newest jobs of each of these schedules, as far as they are there for the caller.
+async fn last_runs(
+    app: &App,
+    caller: &Caller,
+    schedules: &[Schedule],
+    each: usize,
+) -> Result<Vec<Vec<Member>>, Problem> {
+    if each == 0 {
+        return Ok(schedules.iter().map(|_| vec![]).collect());
+    }
+    let batches: Vec<_> = schedules.iter().map(|schedule| jobs_of(schedule.id)).collect();
+    Ok(caller.reads(app).newest_of(&batches, each).await?)
 }
 
 /// Shows when a schedule would be due, without making it.
@@ -163,12 +193,15 @@ pub(crate) async fn preview(State(app): State<Shared>, uri: Uri) -> Result<Json<
     let when = when.ok_or_else(|| Problem::new(Cause::Internal, "a moment passed its checks and is not there"))?;
     let ticks = when.ticks().map_err(|error| unreadable(&error))?;
     let next = ticks.between(after, Timestamp(i64::MAX)).take(count as usize);
-    Ok(Json(Preview { runs: next.map(|at| PreviewRun { at, local: when.local(at) }).collect() }))
+    let runs = next.map(|at| PreviewRun { at, local: when.local(at) }).collect();
+    Ok(Json(Preview { words: when.words(), runs }))
 }
 
 /// Shows a schedule with its template, what became of its ticks and the next five of them.
 #[utoipa::path(get, path = "/v1/schedules/{id}", tag = "schedules", security(("key" = [])), params(
     ("id" = String, Path, description = "the schedule"),
+    ("runs" = Option<u32>, Query, description = "show so many of its newest jobs, 0 to 20, default 0"),
+    ("template" = Option<bool>, Query, description = "`false`: without its template"),
 ), responses((status = 200, body = ScheduleView), (status = 404, body = Document), (status = 422, body = Document)))]
 pub(crate) async fn get(
     State(app): State<Shared>,
@@ -176,11 +209,20 @@ pub(crate) async fn get(
     IdPath(id): IdPath,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    Params::of(&uri, &[])?.finish()?;
+    let mut params = Params::of(&uri, &["runs", "template"])?;
+    let (runs, with_template) = (read_runs(&mut params), params.boolean("template").unwrap_or(true));
+    params.finish()?;
     let schedule = find(&app, &caller, ScheduleId(id)).await?;
-    // Its template has a payload, which a look at one of its jobs would show.
-    audit::reads_of(JobId(id), &schedule.tenant);
-    Ok(answer(StatusCode::OK, schedule, app.api.stores.schedules.store_time().await?))
+    let last = last_runs(&app, &caller, std::slice::from_ref(&schedule), runs).await?.pop().unwrap_or_default();
+    let (tag, now) = (tag_of(schedule.version), app.api.stores.schedules.store_time().await?);
+    let view = if with_template {
+        // It has a payload, which a look at one of its jobs would show.
+        audit::reads_of(JobId(id), &schedule.tenant);
+        ScheduleView::whole(schedule, now)
+    } else {
+        ScheduleView::brief(schedule, now)
+    };
+    Ok(([(header::ETAG, tag)], Json(view.with_runs(last))).into_response())
 }
 
 /// Makes a schedule. Its template is checked as a submit would be.

@@ -1,5 +1,7 @@
 //! Targets: whether they may be called, their breakers, and what is left of their limits.
 
+mod lately;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Duration,
@@ -24,6 +26,7 @@ use queue_core::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use self::lately::{Lately, LatelyView, PriceView};
 use crate::{
     app::{App, Shared},
     audit, body,
@@ -91,6 +94,12 @@ pub(crate) struct TargetView {
     /// What is left of its limits; nothing is said while nobody can be asked.
     #[serde(flatten)]
     standing: StandingView,
+    /// How its calls went lately; absent where none of the newest 5,000 calls of the last hour was its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lately: Option<LatelyView>,
+    /// What its model costs in the standard tier; absent where nobody knows that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    price: Option<PriceView>,
     /// Grows with every change of the settings; 0 before the first.
     version: i64,
 }
@@ -151,6 +160,8 @@ impl TargetView {
                 failures: circuit.map_or(0, |circuit| circuit.failures),
             },
             standing: StandingView::default(),
+            lately: None,
+            price: None,
             version,
         }
     }
@@ -207,6 +218,7 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Tar
         reason: view.reason.clone(),
     });
     let accounts = accounts.collect();
+    let lately = Lately::of(&app).await?;
     let mut targets = Vec::with_capacity(names.len());
     for name in names {
         let Some(target) = Target::parse(name.as_str()).filter(|target| !target.is_pattern()) else { continue };
@@ -217,6 +229,8 @@ pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<Tar
         if limited.is_some() {
             view.standing = standing(&app, &limits, &target).await.unwrap_or_default();
         }
+        view.lately = lately.view(&name);
+        view.price = PriceView::of(&app, &target);
         targets.push(view);
     }
     Ok(Json(TargetList { targets, accounts }))
@@ -246,6 +260,8 @@ async fn show(app: &App, target: &Target) -> Result<Response, Problem> {
     let mut view = TargetView::new(target, settings, circuit, app.now());
     view.breaker.state = view.breaker.state.filter(|_| circuits.is_some());
     view.standing = standing(app, &app.api.limits.now(), target).await.unwrap_or_default();
+    view.lately = Lately::of(app).await?.view(&name);
+    view.price = PriceView::of(app, target);
     Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
 }
 

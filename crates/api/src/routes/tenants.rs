@@ -104,27 +104,69 @@ pub(crate) async fn get(State(app): State<Shared>, Segment(tenant): Segment, uri
 async fn show(app: &App, tenant: &Name) -> Result<Response, Problem> {
     let catalog = &app.api.stores.catalog;
     let (settings, backlog) = tokio::join!(catalog.tenants(), catalog.backlog(tenant));
-    let Versioned { version, value } = settings?.remove(tenant).unwrap_or_else(untouched);
-    let pause = Pause { on: value.paused, until: value.paused_until, reason: value.reason }.at(app.now());
-    let view = TenantView {
-        tenant: tenant.to_string(),
-        paused: pause.on,
-        until: pause.until,
-        reason: pause.reason,
-        weight: value.weight,
-        backlog_max: value.backlog_max,
-        credential_policy: value.credential_policy,
-        max_tokens: value.rules.max_tokens,
-        kinds: value.rules.kinds.iter().map(|kind| kind.as_str()).collect(),
-        models: value.rules.models,
-        aliases: value.rules.aliases,
-        default_model: value.rules.default_model,
-        requests_per_minute: value.rates.requests_per_minute,
-        llm_submits_per_minute: value.rates.llm_submits_per_minute,
-        live: backlog?.live,
-        version,
+    let settings = settings?.remove(tenant).unwrap_or_else(untouched);
+    let tag = tag_of(settings.version);
+    let view = TenantView::new(tenant, settings, backlog?.live, app.now());
+    Ok((StatusCode::OK, [(header::ETAG, tag)], Json(view)).into_response())
+}
+
+impl TenantView {
+    fn new(tenant: &Name, settings: Versioned<TenantSettings>, live: u64, now: Timestamp) -> Self {
+        let Versioned { version, value } = settings;
+        let pause = Pause { on: value.paused, until: value.paused_until, reason: value.reason }.at(now);
+        Self {
+            tenant: tenant.to_string(),
+            paused: pause.on,
+            until: pause.until,
+            reason: pause.reason,
+            weight: value.weight,
+            backlog_max: value.backlog_max,
+            credential_policy: value.credential_policy,
+            max_tokens: value.rules.max_tokens,
+            kinds: value.rules.kinds.iter().map(|kind| kind.as_str()).collect(),
+            models: value.rules.models,
+            aliases: value.rules.aliases,
+            default_model: value.rules.default_model,
+            requests_per_minute: value.rates.requests_per_minute,
+            llm_submits_per_minute: value.rates.llm_submits_per_minute,
+            live,
+            version,
+        }
+    }
+}
+
+/// A page of tenants.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct TenantPage {
+    /// By name.
+    tenants: Vec<TenantView>,
+    /// Give it as `cursor` to go on; absent on the last page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// Lists tenants by name: those for whom something was set, who have or had jobs, or a key.
+#[utoipa::path(get, path = "/v1/tenants", tag = "tenants", security(("key" = [])), params(
+    ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ("limit" = Option<u32>, Query, description = "1 to 500, default 50"),
+), responses((status = 200, body = TenantPage), (status = 422, body = Document)))]
+pub(crate) async fn list(State(app): State<Shared>, uri: Uri) -> Result<Json<TenantPage>, Problem> {
+    let mut params = Params::of(&uri, &["cursor", "limit"])?;
+    let behind = params.parsed("cursor", Name::checked);
+    let limit = params.limit();
+    params.finish()?;
+    let catalog = &app.api.stores.catalog;
+    // One more than asked tells whether there is another page.
+    let (settings, known) = tokio::join!(catalog.tenants(), catalog.known_tenants(behind.as_ref(), limit + 1));
+    let (mut settings, mut known) = (settings?, known?);
+    let more = known.len() > limit;
+    known.truncate(limit);
+    let next_cursor = known.last().filter(|_| more).map(|(last, _)| last.to_string());
+    let now = app.now();
+    let view = |(tenant, live): (Name, u64)| {
+        TenantView::new(&tenant, settings.remove(&tenant).unwrap_or_else(untouched), live, now)
     };
-    Ok((StatusCode::OK, [(header::ETAG, tag_of(version))], Json(view)).into_response())
+    Ok(Json(TenantPage { tenants: known.into_iter().map(view).collect(), next_cursor }))
 }
 
 /// All settings of a tenant: what is absent is as it is for a tenant that nobody has named.

@@ -56,7 +56,7 @@ impl Believed {
             }
             return Ok(Belief::Bearer(found));
         }
-        let verified = match tokens.verify(token, now) {
+        let verified = match tokens.verify_with_fresh_keys(token, now).await {
             Ok(verified) => Arc::new(verified),
             Err(reason) => return Ok(Belief::Refused(reason)),
         };

@@ -4,6 +4,7 @@
 //! made it and for whom, whose it is, when it was made and when it ends (at most 24 h later), and its id, by which it can be
 //! taken back. Nothing in a token is believed before its signature is right.
 
+mod asking;
 pub(crate) mod believed;
 mod keys;
 
@@ -29,7 +30,10 @@ use serde::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use self::keys::VerifyingKey;
+use self::{
+    asking::{Asking, WAIT_MAX},
+    keys::VerifyingKey,
+};
 
 /// Who makes our own tokens, and whom they are for.
 pub(crate) const OWN: &str = "longshore";
@@ -50,12 +54,21 @@ pub(crate) const JTI_MAX_BYTES: usize = 128;
 #[derive(Debug, Default)]
 pub struct Tokens {
     trust: RwLock<Arc<Trust>>,
+    asking: Asking,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Trust {
     signing: SigningKeys,
     issuers: Vec<Issuer>,
+    /// Those whose keys were fetched.
+    fetched: Vec<Issuer>,
+}
+
+impl Trust {
+    fn issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.issuers.iter().chain(&self.fetched)
+    }
 }
 
 /// What a token says, once it is believed.
@@ -107,14 +120,34 @@ pub(crate) struct Minted {
 impl Tokens {
     /// Signs and believes with these keys from now on.
     pub fn set_signing_keys(&self, signing: SigningKeys) {
-        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
-        *trust = Arc::new(Trust { signing, issuers: trust.issuers.clone() });
+        self.change(|trust| trust.signing = signing);
     }
 
-    /// Believes these issuers from now on, and no other.
+    /// Believes these issuers from now on, and no other but those whose keys are fetched.
     pub fn set_issuers(&self, issuers: Vec<Issuer>) {
+        self.change(|trust| trust.issuers = issuers);
+    }
+
+    /// Somebody fetches the keys of these issuers from now on, and looks for the first time: a token of theirs whose key is not known
+    /// waits for the end of that look, some seconds at most.
+    pub fn begin_fetching(&self, issuers: Vec<String>) {
+        self.asking.begin(issuers);
+    }
+
+    /// Ends when a token of one of those issuers names a key that is not known: at most once a minute.
+    pub async fn key_wanted(&self) {
+        self.asking.wanted().await;
+    }
+
+    /// Whoever fetches keys has looked: believes these issuers from now on, besides those of [`Tokens::set_issuers`].
+    pub fn set_fetched_issuers(&self, issuers: Vec<Issuer>) {
+        self.change(|trust| trust.fetched = issuers);
+        self.asking.looked();
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Trust)) {
         let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
-        *trust = Arc::new(Trust { signing: trust.signing.clone(), issuers });
+        change(Arc::make_mut(&mut trust));
     }
 
     fn trust(&self) -> Arc<Trust> {
@@ -151,6 +184,24 @@ impl Tokens {
         Some(Minted { token, jti, expires_at: Timestamp((at + life_s) * 1_000) })
     }
 
+    /// What a token says. Where its issuer's keys are fetched and its own is not among them, they are looked at again first, if that was
+    /// not done within a minute.
+    pub(crate) async fn verify_with_fresh_keys(&self, token: &str, now: Timestamp) -> Result<Verified, String> {
+        let mut looks = self.asking.looks();
+        if self.stranger(token).is_some_and(|issuer| self.asking.ask(&issuer)) {
+            // Whoever waits in vain is refused, as it would have been at once.
+            let _ = tokio::time::timeout(WAIT_MAX, looks.changed()).await;
+        }
+        self.verify(token, now)
+    }
+
+    /// The issuer that a token names, if the key that it names is not known to be that issuer's.
+    fn stranger(&self, token: &str) -> Option<String> {
+        let (kid, named) = (jsonwebtoken::decode_header(token).ok()?.kid?, issuer_of(token)?);
+        let is_known = |issuer: &Issuer| issuer.rules.issuer == named && issuer.key(&kid).is_some();
+        (!self.trust().issuers().any(is_known)).then_some(named)
+    }
+
     /// What a token says. The error says why it is not believed, and nothing of what stands in it.
     pub(crate) fn verify(&self, token: &str, now: Timestamp) -> Result<Verified, String> {
         let header =
@@ -168,7 +219,7 @@ impl Tokens {
         let kid = header.kid.as_deref().ok_or("it does not say which key has signed it (kid)")?;
         let trust = self.trust();
         let own = trust.signing.verifying(kid).map(|key| (key, Rules::own()));
-        let others = trust.issuers.iter().filter_map(|issuer| Some((issuer.key(kid)?, Rules::of(issuer))));
+        let others = trust.issuers().filter_map(|issuer| Some((issuer.key(kid)?, Rules::of(issuer))));
         // Two issuers may call their keys alike: whose signature it is decides.
         let mut why = "its key (kid) is not known here".to_owned();
         for (key, rules) in own.into_iter().chain(others) {
@@ -179,6 +230,13 @@ impl Tokens {
         }
         Err(why)
     }
+}
+
+/// Who a token says has made it: to be asked for keys, and not to be believed.
+fn issuer_of(token: &str) -> Option<String> {
+    let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    let claims: Value = serde_json::from_slice(&claims).ok()?;
+    Some(claims.get("iss")?.as_str()?.to_owned())
 }
 
 /// Whether header and claims name each member once: of two that are called alike, one reader takes the first and another the last.

@@ -138,6 +138,7 @@ async fn who_reads_what_is_not_its_own_has_a_row() {
     let paths = [
         format!("/v1/jobs/{done}"),
         format!("/v1/jobs/{done}/result"),
+        format!("/v1/jobs/{dead}/payload"),
         format!("/v1/jobs/{done}/events"),
         format!("/v1/dead-letters/{dead}"),
     ];
@@ -156,7 +157,8 @@ async fn who_reads_what_is_not_its_own_has_a_row() {
         }
     }
     // What shows neither payload nor result has none.
-    for path in ["/v1/jobs".to_owned(), format!("/v1/jobs/{dead}/why"), format!("/v1/jobs/{dead}/attempts")] {
+    let outline = format!("/v1/jobs/{done}?result=false");
+    for path in ["/v1/jobs".to_owned(), outline, format!("/v1/jobs/{dead}/why"), format!("/v1/jobs/{dead}/attempts")] {
         ask(&people, &people.operator, Method::GET, &path, None, "lists").await;
     }
     assert!(of(&people, "lists").await.is_empty());

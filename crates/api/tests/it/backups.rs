@@ -63,5 +63,6 @@ async fn without_a_place_nothing_is_ordered() {
     let server = Server::start().await;
     let problem = server.post("/v1/backups", &json!({})).await.problem(422);
     assert!(problem["detail"].as_str().unwrap().contains("LONGSHORE_BACKUP_URL"), "{problem}");
+    assert_eq!(server.get("/v1/backups").await.expect(200), json!({"backups": [], "configured": false}));
     assert!(server.stores.backups.backup_work().await.unwrap().is_empty());
 }

@@ -2,8 +2,9 @@
 
 use crate::server::Server;
 use queue_core::{
-    budget::{Amount, Scope},
+    budget::{Amount, Measure, Period, Scope},
     dispatcher::Setting,
+    journal::Alert,
     ledger::Nanousd,
 };
 use reqwest::Method;
@@ -55,6 +56,22 @@ async fn a_budget_is_set_shown_listed_and_cleared() {
     server.put("/v1/budget", &json!({})).await.expect(200);
     let list = server.get("/v1/budgets").await.expect(200);
     assert_eq!(list["budgets"].as_array().unwrap().len(), 2);
+    assert_eq!(list["alerts"], json!([]));
+    let at = server.stores.clock.now();
+    let alert = Alert {
+        scope: Scope::Tenant("acme".into()),
+        measure: Measure::Usd,
+        period: Period::Day,
+        since: at.start_of_day().0,
+        level: 80,
+        spent: 410_000_000,
+        budget: 500_000_000,
+        at,
+    };
+    assert!(server.stores.budgets.note_alert(&alert).await.unwrap());
+    let shown = json!([{"scope": "tenant:acme", "measure": "usd", "period": "day", "level": 80, "spent": "0.41",
+                        "limit": "0.50", "since": at.start_of_day(), "at": at}]);
+    assert_eq!(server.get("/v1/budgets").await.expect(200)["alerts"], shown);
 }
 
 #[tokio::test]

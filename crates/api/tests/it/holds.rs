@@ -65,6 +65,9 @@ async fn a_target_is_paused_and_resumed() {
     assert!(matches!(enter(&server, TARGET).await, Leave::Refused(_)), "workers are told, too");
     let list = server.get("/v1/targets").await.expect(200);
     assert_eq!(target_of(&list, TARGET)["paused"], true);
+    let price = &target_of(&list, TARGET)["price"];
+    assert_eq!((&price["model"], &price["input_usd_per_million"]), (&json!("gpt-4o-mini"), &json!("0.15")), "{price}");
+    assert!(target_of(&list, TARGET).get("lately").is_none(), "nobody has called it");
 
     let stale = server.request(Method::PATCH, &path).header("if-match", "\"0\"").json(&json!({"paused": false}));
     server.send(stale).await.problem(412);

@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use crate::server::{
-    Hand, Server,
+    Hand, PATIENCE, Server,
     people::{People, Person},
 };
-use queue_core::time::{Clock, ManualClock, Timestamp};
+use queue_core::{
+    ids::JobId,
+    time::{Clock, ManualClock, Timestamp},
+};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -56,12 +59,14 @@ async fn a_job_goes_in_and_its_result_comes_out() {
 
     let done = server.get(&format!("/v1/jobs/{id}?wait=20s")).await.expect(200);
     assert_eq!((&done["state"], &done["result"]), (&json!("succeeded"), &json!({"slept_ms": 1})));
+    let outline = server.get(&format!("/v1/jobs/{id}?result=false")).await.expect(200);
+    assert_eq!((outline.get("result"), &outline["result_url"]), (None, &json!(format!("/v1/jobs/{id}/result"))));
     assert_eq!(done["served_by"], "simulated/gpt-4o-mini");
     assert!(done["finished_at"].is_string());
     assert_eq!(server.get(&format!("/v1/jobs/{id}/result")).await.expect(200), json!({"slept_ms": 1}));
     let attempts = server.get(&format!("/v1/jobs/{id}/attempts")).await.expect(200);
     assert_eq!(attempts["attempts"][0]["outcome"], "succeed");
-    assert_eq!(server.get(&format!("/v1/jobs/{id}/calls")).await.expect(200), json!({"calls": []}));
+    assert_eq!(server.get(&format!("/v1/jobs/{id}/calls")).await.expect(200), json!({"calls": [], "savings": []}));
     let batch = server.get("/v1/batches/b1?wait=20s").await.expect(200);
     assert_eq!((&batch["total"], &batch["succeeded"], &batch["finished"]), (&json!(1), &json!(1), &json!(true)));
     server.get("/v1/batches/none").await.problem(404);
@@ -295,7 +300,7 @@ async fn a_cancel_reaches_waiting_and_running_jobs() {
     assert_eq!((&attempt["number"], &attempt["outcome"]), (&json!(1), &json!("cancel")));
     assert!(attempt["started_at"].is_string() && attempt["finished_at"].is_string(), "{attempt}");
     let told = async { while hand.signals.recv().await.unwrap() != queue_core::dispatcher::Signal::Cancel(running) {} };
-    tokio::time::timeout(crate::server::PATIENCE, told).await.expect("the worker is told");
+    tokio::time::timeout(PATIENCE, told).await.expect("the worker is told");
     let unknown = "01890000-0000-7000-8000-000000000000";
     server.post(&format!("/v1/jobs/{unknown}/cancel"), &json!({})).await.problem(404);
 }
@@ -407,4 +412,42 @@ async fn queues_show_settings_and_numbers_and_can_be_paused() {
     assert_eq!(workers, json!({"workers": []}));
     let costs = server.get("/v1/costs?group_by=operation,model&since=7d").await.expect(200);
     assert_eq!(costs["rows"], json!([]));
+}
+
+#[tokio::test]
+async fn queues_have_a_history_of_what_was_seen() {
+    let server = Server::start().await;
+    server.submit(json!({"queue": "work"})).await;
+    let path = "/v1/queues/metrics/history";
+    // The first look is taken while the server starts.
+    let seen = tokio::time::timeout(PATIENCE, async {
+        loop {
+            let told = server.get(&format!("{path}?each=true")).await.expect(200);
+            if told["watched_since"].is_string() {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let told = seen.await.unwrap();
+    assert_eq!((&told["step_seconds"], &told["points"][0]["at"]), (&json!(10), &told["watched_since"]));
+    let numbers = ["waiting", "accepted", "completed", "died"].map(|name| told["points"][0][name].as_u64());
+    assert!(numbers.iter().all(Option::is_some), "{told}");
+    assert_eq!(server.get(&format!("{path}?queue=unheard-of")).await.expect(200)["points"], json!([]));
+    let wrong = server.get(&format!("{path}?step=1s&each=perhaps&since=soon&queue=metrics")).await.problem(422);
+    let pointers: Vec<_> = wrong["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
+    assert_eq!(pointers, ["/query/since", "/query/step", "/query/queue", "/query/each"]);
+}
+
+#[tokio::test]
+async fn a_payload_is_shown_as_it_was_sent() {
+    let server = Server::start().await;
+    let payload = r#"{ "sleep_ms":  0, "pad": "z", "fail_times": 1, "fail": "transient" }"#;
+    let body = format!(r#"{{"kind":"probe","payload":{payload}}}"#);
+    let submit = server.request(Method::POST, "/v1/jobs").header("content-type", "application/json").body(body);
+    let id = server.send(submit).await.expect(202)["id"].as_str().unwrap().to_owned();
+    let shown = server.get(&format!("/v1/jobs/{id}/payload")).await;
+    assert_eq!((shown.status.as_u16(), shown.header("content-type")), (200, "application/json"));
+    assert_eq!(shown.text, payload);
+    server.get(&format!("/v1/jobs/{}/payload", JobId::generate())).await.problem(404);
 }

@@ -47,7 +47,7 @@ async fn targets_are_shown_with_what_is_left_and_why_they_rest() {
     }
     assert_eq!(one["target"], "simulated:gpt-4o:default");
     assert_eq!(one["limit"]["requests_per_minute"], 600);
-    assert_eq!(one["requests"], json!({"level": 0.0, "per_minute": 420.0}));
+    assert_eq!(one["requests"], json!({"level": 0.0, "per_minute": 420.0, "full": 35.0}));
     assert_eq!(one["factor"], 0.7);
     assert_eq!(
         (&one["blocked_until"], &one["blocked_reason"]),
@@ -97,7 +97,7 @@ async fn a_limit_is_set_shown_and_taken_away() {
         json!({"requests_per_minute": 60, "tokens_charged": "usage", "when_away": "local", "concurrency": 64,
                "sources": sources})
     );
-    assert_eq!(set["requests"], json!({"level": 5.0, "per_minute": 60.0}));
+    assert_eq!(set["requests"], json!({"level": 5.0, "per_minute": 60.0, "full": 5.0}));
     let pattern = put(&server, "simulated:gpt-*:*", &json!({"concurrency": 7})).await.expect(200);
     assert_eq!((&pattern["set"], &pattern["limit"]), (&json!({"concurrency": 7}), &Value::Null));
     let other = server.get("/v1/limits/simulated:gpt-5:default").await.expect(200);

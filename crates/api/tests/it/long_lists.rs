@@ -129,6 +129,14 @@ async fn jobs_are_found_by_the_one_grammar() {
         let ids: Vec<_> = page["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect();
         assert_eq!(json!(ids), json!(expected), "{filter}");
     }
+    let named =
+        filtered("/v1/jobs", &format!("id in ({old}, {waiting}, {tagged}, {}) and queue != b", JobId::generate()));
+    let first = server.get(&format!("{named}&limit=1")).await.expect(200);
+    assert_eq!(first["jobs"][0]["id"], json!(waiting), "jobs that are named, newest first");
+    let next = format!("{named}&limit=1&cursor={}", first["next_cursor"].as_str().unwrap());
+    let rest = server.get(&next).await.expect(200);
+    assert_eq!((&rest["jobs"][0]["id"], rest.get("next_cursor")), (&json!(old), None));
+    assert_eq!(server.get(&format!("{named}&state=dead")).await.expect(200)["jobs"].as_array().unwrap().len(), 1);
     let both = format!("{}&queue=b", filtered("/v1/jobs", "queue = a"));
     assert_eq!(server.get(&both).await.expect(200)["jobs"], json!([]), "each narrows what the other lets through");
     let letters = server.get(&filtered("/v1/dead-letters", "queue in (a, b)")).await.expect(200);

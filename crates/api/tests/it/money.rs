@@ -95,6 +95,12 @@ async fn a_job_costs_what_its_attempts_cost() {
     assert_eq!(told, expected);
     let calls = server.get(&format!("/v1/jobs/{id}/calls")).await.expect(200);
     assert_eq!(calls["calls"][0]["tier"], "flex");
+    let saved = &calls["savings"][0];
+    assert_eq!((&saved["reason"], &saved["saved_usd"]), (&json!("memo"), &json!("0.0015")), "{calls}");
+    let target = server.get("/v1/targets/simulated:gpt-4o-mini:default").await.expect(200);
+    let lately = &target["lately"];
+    assert_eq!((&lately["calls"], &lately["failed"], &lately["p95_ms"]), (&json!(3), &json!(1), &json!(5)), "{lately}");
+    assert_eq!(lately["statuses"], json!({"ok": 2, "server": 1}));
 
     let costs = server.get("/v1/costs?group_by=operation&since=1h").await.expect(200);
     let row = &costs["rows"][0];

@@ -184,7 +184,9 @@ async fn wrong_input_is_told_at_its_field() {
 async fn a_preview_shows_the_clock_on_the_wall() {
     let (server, _) = open().await;
     let path = "/v1/schedules/preview?cron=15%202%20*%20*%20*&time_zone=Australia/Lord_Howe&after=2026-10-02T12:00:00Z&count=3";
-    let runs = server.get(path).await.expect(200)["runs"].clone();
+    let preview = server.get(path).await.expect(200);
+    assert_eq!(preview["words"], "at 02:15 every day, Australia/Lord_Howe");
+    let runs = preview["runs"].clone();
     let shown: Vec<_> = runs.as_array().unwrap().iter().map(|run| run["local"].as_str().unwrap()).collect();
     assert_eq!(shown, ["2026-10-03T02:15:00+10:30", "2026-10-04T02:30:00+11:00", "2026-10-05T02:15:00+11:00"]);
     assert_eq!(runs[1]["at"], "2026-10-03T15:30:00.000Z");
@@ -229,6 +231,20 @@ async fn a_tick_is_one_job_of_its_schedule_whatever_is_changed_meanwhile() {
     let job = job_of(&server, tick(&api, &row(&server, beside).await, at, now).await).await;
     assert_eq!(job.concurrency_key, None);
     assert_eq!(server.get(&format!("/v1/batches/{}", jobs_of(id))).await.expect(200)["total"], 1);
+
+    job_of(&server, tick(&api, &schedule, at.plus_ms(60_000), now.plus_ms(60_000)).await).await;
+    let shown = server.get(&format!("/v1/schedules/{id}?runs=20")).await.expect(200);
+    assert_eq!(shown["words"], "at 02:30 every day, Europe/Berlin");
+    let runs = shown["last_runs"].as_array().unwrap();
+    let ticks: Vec<_> = runs.iter().map(|run| (run["tick"].clone(), run["state"].clone())).collect();
+    assert_eq!(ticks, [at, at.plus_ms(60_000)].map(|tick| (json!(tick), json!("live"))), "the newest last");
+    let whole = server.get(&format!("/v1/schedules/{id}")).await.expect(200);
+    assert!(whole.get("last_runs").is_none() && whole["template"].is_object());
+    assert!(server.get(&format!("/v1/schedules/{id}?template=false")).await.expect(200).get("template").is_none());
+    let list = server.get("/v1/schedules?runs=1").await.expect(200);
+    let counts = list["schedules"].as_array().unwrap().iter().map(|one| one["last_runs"].as_array().unwrap().len());
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 1]);
+    server.get("/v1/schedules?runs=21").await.problem(422);
 }
 
 /// What a tick is answered with: the name of the problem, and whether it is tried again.
@@ -307,6 +323,12 @@ async fn a_backfill_is_ordered_once_and_bounded() {
         assert_eq!(problem["errors"][0]["pointer"], pointer, "{body}");
     }
     let to = server.stores.clock.now();
+    let asked = json!({"from": to.plus_ms(-59_999), "to": to, "dry_run": true});
+    let plan = server.post(&path, &asked).await.expect(200);
+    assert_eq!((&plan["dry_run"], &plan["ticks"]), (&json!(true), &json!(60)));
+    let at = |name: &str| plan[name].as_str().unwrap().parse::<Timestamp>().unwrap();
+    assert_eq!(at("last").since_ms(at("first")), 59_000);
+    assert_eq!(row(&server, id).await.progress.backfill, None, "nothing was ordered");
     let begun = server.post(&path, &json!({"from": to.plus_ms(-59_999), "to": to})).await.expect(202);
     assert_eq!((&begun["backfill"]["ticks"], &begun["backfill"]["state"]), (&json!(60), &json!("running")));
     assert!(row(&server, id).await.due_at.is_some_and(|due| due <= server.stores.clock.now()), "a scheduler looks now");

@@ -1,6 +1,9 @@
 //! Tokens: traded for a key, taken back, believed from issuers; and forged in every way that we know.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use crate::server::{Answer, Server};
 use api::{Issuer, IssuerRules, SigningKeys, Tokens};
@@ -238,6 +241,68 @@ async fn a_secret_that_was_replaced_elsewhere_buys_no_token() {
     server.post(&format!("/v1/keys/{id}/rotate"), &json!({"overlap": "0s"})).await.expect(200);
     get(&other, &user, "/v1/jobs").await.expect(200);
     ask(&other, Method::POST, &user, "/v1/auth/token", None).await.problem(409);
+}
+
+/// Where an issuer's keys are fetched, a token with a new one waits for it, and who makes up names of keys sets nobody going.
+#[tokio::test]
+async fn a_key_that_is_not_known_yet_is_looked_for_while_its_token_waits() {
+    let Place { server, tokens, provider, .. } = place().await;
+    let ((fresh, public), (made_up, _)) = (ed_key("ed-2"), ed_key("ed-3"));
+    let rotated = Provider { key_set: json!({"keys": [public]}), ..provider };
+    tokens.set_issuers(vec![]);
+    tokens.begin_fetching(vec![ISSUER.to_owned()]);
+    tokens.set_fetched_issuers(vec![]);
+    let looks = Arc::new(AtomicUsize::new(0));
+    let (counted, fetching) = (looks.clone(), tokens.clone());
+    let fetcher = tokio::spawn(async move {
+        loop {
+            fetching.key_wanted().await;
+            counted.fetch_add(1, Ordering::Relaxed);
+            fetching.set_fetched_issuers(vec![rotated.issuer(Role::Analyst, &["acme"])]);
+        }
+    });
+    let elsewhere = signed(Algorithm::EdDSA, Some("ed-2"), &fresh, &with(json!({"iss": "https://else.example"})));
+    get(&server, &elsewhere, "/v1/jobs").await.problem(401);
+    assert_eq!(looks.load(Ordering::Relaxed), 0, "it is of nobody whose keys are fetched");
+    let token = signed(Algorithm::EdDSA, Some("ed-2"), &fresh, &claims());
+    get(&server, &token, "/v1/jobs").await.expect(200);
+    let made_up = signed(Algorithm::EdDSA, Some("ed-3"), &made_up, &claims());
+    get(&server, &made_up, "/v1/jobs").await.problem(401);
+    assert_eq!(looks.load(Ordering::Relaxed), 1, "once a minute at most");
+    fetcher.abort();
+}
+
+#[tokio::test]
+async fn whoever_asks_is_told_who_it_is_and_what_it_may() {
+    let Place { server, .. } = place().await;
+    let (analyst, id) = key(&server, "acme", Role::Analyst).await;
+    let told = get(&server, &analyst, "/v1/auth/whoami").await.expect(200);
+    assert_eq!((&told["key_id"], &told["tenant"], &told["role"]), (&json!(id), &json!("acme"), &json!("analyst")));
+    assert_eq!((&told["scopes"], told.get("expires_at")), (&json!([]), None));
+    let may = |told: &Value, route: &str| told["may"].as_array().unwrap().contains(&json!(route));
+    assert!(
+        may(&told, "PATCH /v1/jobs/{id}") && may(&told, "GET /v1/costs") && !may(&told, "GET /v1/queues"),
+        "{told}"
+    );
+
+    // No scope is needed to find out which one has.
+    let token = traded(&server, &analyst, Some(json!({"scopes": ["money:read"], "expires_in": "1h"}))).await;
+    let narrow = get(&server, token["token"].as_str().unwrap(), "/v1/auth/whoami").await.expect(200);
+    assert_eq!((&narrow["key_id"], &narrow["scopes"]), (&json!(id), &json!(["money:read"])));
+    assert_eq!(narrow["expires_at"], token["expires_at"]);
+    let open = [
+        "GET /v1/costs",
+        "GET /v1/keys/{key}/budget",
+        "GET /v1/tenants/{tenant}/budget",
+        "GET /v1/tenants/{tenant}/usage",
+    ];
+    let own = ["DELETE /v1/auth/token", "GET /v1/auth/whoami"];
+    let mut routes: Vec<_> = narrow["may"].as_array().unwrap().iter().map(|route| route.as_str().unwrap()).collect();
+    routes.sort_unstable();
+    let mut wanted = [&open[..], &own].concat();
+    wanted.sort_unstable();
+    assert_eq!(routes, wanted);
+    get(&server, "no-key", "/v1/auth/whoami").await.problem(401);
 }
 
 #[tokio::test]

@@ -48,6 +48,11 @@ pub(crate) enum Verb {
         /// The job
         id: String,
     },
+    /// Print what a job was submitted with, and nothing else
+    Payload {
+        /// The job
+        id: String,
+    },
     /// Print the result of a succeeded job, and nothing else
     Result {
         /// The job
@@ -75,6 +80,11 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         Verb::Attempts { id } => {
             let attempts = operator.client.get(&["v1", "jobs", &id, "attempts"], &[]).await?;
             operator.out.show(&attempts, || show::attempts(output::items(&attempts, "attempts")));
+            Ok(Exit::Ok)
+        }
+        Verb::Payload { id } => {
+            let payload = operator.client.get(&["v1", "jobs", &id, "payload"], &[]).await?;
+            operator.out.show(&payload, || output::line(&format!("{payload:#}")));
             Ok(Exit::Ok)
         }
         Verb::Result { id } => {

@@ -64,8 +64,11 @@ pub(crate) enum Verb {
         /// Up to and with this one; now unless named
         #[arg(long)]
         to: Option<String>,
+        /// Only count the ticks
+        #[arg(long)]
+        dry_run: bool,
         /// End the one that runs
-        #[arg(long, conflicts_with_all = ["from", "to"])]
+        #[arg(long, conflicts_with_all = ["from", "to", "dry_run"])]
         end: bool,
     },
     /// Delete one; its jobs stay
@@ -223,7 +226,11 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
             });
             Ok(Exit::Ok)
         }
-        Verb::Backfill { schedule, from, to, end } => backfill(operator, &schedule, from, to, end).await,
+        Verb::Backfill { schedule, end: true, .. } => end_backfill(operator, &schedule).await,
+        Verb::Backfill { schedule, from, to, dry_run, .. } => {
+            let body = json!({"from": from, "to": to, "dry_run": dry_run});
+            backfill(operator, &schedule, body, dry_run).await
+        }
         Verb::Delete { schedule } => {
             let id = find(operator, &schedule).await?;
             let answer = operator.client.send_json(Method::DELETE, &["v1", "schedules", &id], None).await?;
@@ -281,6 +288,7 @@ fn show(body: &Value) {
         ["id", "name", "tenant", "state", "reason", "overlap", "missed", "description", "last_tick_at", "last_job"];
     let mut pairs: Vec<(&str, String)> = names.map(|name| (name, cell(body, name))).to_vec();
     pairs.insert(3, ("due", due(body)));
+    pairs.insert(4, ("in words", cell(body, "words")));
     pairs.push(("next_runs", cell(body, "next_runs")));
     let ticks = body.get("ticks").unwrap_or(&Value::Null);
     let counts = ["submitted", "overlapped", "missed", "refused"];
@@ -306,18 +314,23 @@ async fn change(operator: &Operator, named: &str, body: Value) -> Outcome {
     Ok(Exit::Ok)
 }
 
-async fn backfill(operator: &Operator, named: &str, from: Option<String>, to: Option<String>, end: bool) -> Outcome {
+async fn backfill(operator: &Operator, named: &str, body: Value, dry_run: bool) -> Outcome {
     let id = find(operator, named).await?;
     let path = ["v1", "schedules", &id, "backfill"];
-    let answer = if end {
-        operator.client.send_json(Method::DELETE, &path, None).await?.body
-    } else {
-        let mut body = json!({"from": from});
-        if let Some(to) = to {
-            body["to"] = json!(to);
+    let answer = operator.client.send_json(Method::POST, &path, Some(&body)).await?.body;
+    operator.out.show(&answer, || {
+        if !dry_run {
+            return show(&answer);
         }
-        operator.client.send_json(Method::POST, &path, Some(&body)).await?.body
-    };
+        let [ticks, first, last] = ["ticks", "first", "last"].map(|name| cell(&answer, name));
+        output::line(&format!("{ticks} ticks from {first} to {last}; nothing was ordered"));
+    });
+    Ok(Exit::Ok)
+}
+
+async fn end_backfill(operator: &Operator, named: &str) -> Outcome {
+    let id = find(operator, named).await?;
+    let answer = operator.client.send_json(Method::DELETE, &["v1", "schedules", &id, "backfill"], None).await?.body;
     operator.out.show(&answer, || show(&answer));
     Ok(Exit::Ok)
 }

@@ -19,6 +19,12 @@ use crate::{
 /// What can be done with tenants.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Verb {
+    /// List tenants: those for whom something was set, who have or had jobs, or a key
+    List {
+        /// Go on behind this one, `next_cursor` of the page before
+        #[arg(long)]
+        cursor: Option<String>,
+    },
     /// Show what a tenant used and what it may still use
     Usage {
         /// Which
@@ -106,6 +112,7 @@ const FIELDS: [&str; 14] = [
 /// Runs one of them.
 pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
     match verb {
+        Verb::List { cursor } => list(operator, cursor).await,
         Verb::Usage { tenant, since, until } => usage(operator, &tenant, since, until).await,
         Verb::Pause { tenant, until, reason } => change(operator, &tenant, &pause_body(until, reason)?, "paused").await,
         Verb::Limit { tenant, rates } => {
@@ -120,6 +127,21 @@ pub(crate) async fn run(operator: &Operator, verb: Verb) -> Outcome {
         Verb::Erase(Erase { tenant, yes: false, .. }) => count(operator, &tenant.unwrap_or_default()).await,
         Verb::Erase(Erase { tenant, wait, .. }) => erase(operator, &tenant.unwrap_or_default(), wait).await,
     }
+}
+
+async fn list(operator: &Operator, cursor: Option<String>) -> Outcome {
+    let page =
+        operator.client.get(&["v1", "tenants"], &[("limit", Some("500".to_owned())), ("cursor", cursor)]).await?;
+    operator.out.show(&page, || {
+        let names = ["tenant", "live", "paused", "weight", "backlog_max", "credential_policy", "reason"];
+        let row = |tenant: &Value| names.map(|name| cell(tenant, name)).to_vec();
+        let rows = output::items(&page, "tenants").iter().map(row).collect();
+        output::table(&["TENANT", ">LIVE", "PAUSED", ">WEIGHT", ">BACKLOG MAX", "KEYS", "REASON"], rows);
+        if let Some(next) = page["next_cursor"].as_str() {
+            output::line(&format!("more: --cursor {next}"));
+        }
+    });
+    Ok(Exit::Ok)
 }
 
 async fn usage(operator: &Operator, tenant: &str, since: Option<String>, until: Option<String>) -> Outcome {

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use api::{IssuerRules, SigningKeys};
+use dashboard::oidc::{Line, checked_url};
 use queue_core::{ids::Name, journal::Role};
+use reqwest::Url;
 use secrecy::SecretString;
 
 use super::file;
@@ -21,6 +23,17 @@ pub(crate) enum KeySource {
     File(PathBuf),
 }
 
+/// Where an issuer's public keys are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum KeySetPlace {
+    /// In this file, which is read again when it changes.
+    File(PathBuf),
+    /// At this address.
+    Url(Url),
+    /// Where the issuer says itself (`/.well-known/openid-configuration`).
+    Discovered,
+}
+
 /// Signing keys that are in the environment have to be right.
 pub(super) fn signing_keys(env: &Environment, file: Option<PathBuf>) -> Result<KeySource, String> {
     if let Some(keys) = env.get("LONGSHORE_SIGNING_KEY") {
@@ -31,10 +44,25 @@ pub(super) fn signing_keys(env: &Environment, file: Option<PathBuf>) -> Result<K
     Ok(file.map_or(KeySource::Unnamed, KeySource::File))
 }
 
-/// The issuers, each with the file of its public keys.
-pub(super) fn issuers(listed: Vec<file::AuthIssuer>) -> Result<Vec<(IssuerRules, PathBuf)>, String> {
+/// The issuers, each with the place of its public keys.
+pub(super) fn issuers(listed: Vec<file::AuthIssuer>) -> Result<Vec<(IssuerRules, KeySetPlace)>, String> {
     let read = |one: file::AuthIssuer| {
         let place = format!("auth.issuers: `{}`", one.issuer);
+        let keys = match (one.keys_file, one.keys_url) {
+            (Some(_), Some(_)) => {
+                return Err(format!("{place}: keys_file and keys_url are both set: keep one of them"));
+            }
+            (Some(file), None) => KeySetPlace::File(file),
+            (None, Some(url)) => {
+                KeySetPlace::Url(checked_url(&url).map_err(|reason| format!("{place}: keys_url: {reason}"))?)
+            }
+            (None, None) => {
+                Line::to(&one.issuer).map_err(|reason| {
+                    format!("{place}: {reason}; with keys_file or keys_url, it need not be asked for its keys")
+                })?;
+                KeySetPlace::Discovered
+            }
+        };
         let role = |word: String| {
             let known = || Role::ALL.map(Role::as_str).join(", ");
             Role::parse(&word).ok_or_else(|| format!("{place}: max_role is `{word}`; roles are {}", known()))
@@ -60,7 +88,7 @@ pub(super) fn issuers(listed: Vec<file::AuthIssuer>) -> Result<Vec<(IssuerRules,
             tenant_claim: one.tenant_claim.unwrap_or_else(|| "tenant".to_owned()),
             role_claim: one.role_claim.unwrap_or_else(|| "role".to_owned()),
         };
-        Ok((rules, one.keys_file))
+        Ok((rules, keys))
     };
     listed.into_iter().map(read).collect()
 }

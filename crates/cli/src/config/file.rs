@@ -36,6 +36,7 @@ pub(crate) struct File {
     pub(crate) tenants: BTreeMap<String, Tenant>,
     pub(crate) credentials: Credentials,
     pub(crate) auth: Auth,
+    pub(crate) dashboard: DashboardTable,
     pub(crate) tls: TlsTable,
     pub(crate) budget: BudgetTable,
     pub(crate) backup: BackupTable,
@@ -263,12 +264,35 @@ pub(crate) struct Auth {
 pub(crate) struct AuthIssuer {
     pub(crate) issuer: String,
     pub(crate) audience: String,
-    pub(crate) keys_file: PathBuf,
+    pub(crate) keys_file: Option<PathBuf>,
+    pub(crate) keys_url: Option<String>,
     pub(crate) tenant_claim: Option<String>,
     pub(crate) role_claim: Option<String>,
     pub(crate) max_role: Option<String>,
     #[serde(default)]
     pub(crate) tenants: Vec<String>,
+}
+
+/// `[dashboard]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct DashboardTable {
+    pub(crate) enabled: Option<bool>,
+    pub(crate) oidc: Option<OidcTable>,
+}
+
+/// `[dashboard.oidc]`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct OidcTable {
+    pub(crate) issuer: String,
+    pub(crate) client_id: String,
+    #[serde(rename = "client_secret")]
+    _client_secret: Option<NotHere>,
+    pub(crate) client_secret_file: Option<PathBuf>,
+    pub(crate) public_url: String,
+    pub(crate) scopes: Option<Vec<String>>,
+    pub(crate) name: Option<String>,
 }
 
 /// `[tls]`.
@@ -398,8 +422,8 @@ impl<'de> Deserialize<'de> for NotHere {
     fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
         Err(D::Error::custom(
             "a secret does not belong into this file: name an environment variable (`key_env`, LONGSHORE_ADMIN_KEY, \
-             LONGSHORE_MASTER_KEY, LONGSHORE_SIGNING_KEY) or a file of its own (`key_file`, `admin_key_file`, \
-             `master_key_file`, `signing_key_file`)",
+             LONGSHORE_MASTER_KEY, LONGSHORE_SIGNING_KEY, LONGSHORE_OIDC_CLIENT_SECRET) or a file of its own (`key_file`, \
+             `admin_key_file`, `master_key_file`, `signing_key_file`, `client_secret_file`)",
         ))
     }
 }

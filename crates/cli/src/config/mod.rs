@@ -9,6 +9,7 @@ mod budgets;
 mod deployed;
 mod effective;
 pub(crate) mod file;
+mod pages;
 mod providers;
 mod request_limits;
 mod retention;
@@ -43,7 +44,7 @@ use queue_core::{
 use secrecy::SecretString;
 
 pub(crate) use self::{
-    auth::KeySource,
+    auth::{KeySetPlace, KeySource},
     backup::Backup,
     budgets::Budgets,
     file::LogFormat,
@@ -193,8 +194,10 @@ pub(crate) struct Config {
     pub(crate) master_keys: MasterKeySource,
     /// Where the keys are that our own tokens are signed with.
     pub(crate) signing_keys: KeySource,
-    /// Who else makes tokens that are believed, each with the file of its public keys.
-    pub(crate) issuers: Vec<(api::IssuerRules, PathBuf)>,
+    /// Who else makes tokens that are believed, each with the place of its public keys.
+    pub(crate) issuers: Vec<(api::IssuerRules, KeySetPlace)>,
+    /// How the dashboard is shown; `None`: not at all.
+    pub(crate) dashboard: Option<dashboard::Settings>,
     /// What calls and tenants may cost.
     pub(crate) budgets: Budgets,
     /// Where URLs that users name may lead.
@@ -279,6 +282,7 @@ impl Config {
         let url = pick(&flags.provider_url, "LONGSHORE_PROVIDER_URL", models.url.take());
         let providers = providers::resolve(flags, env, url, &mut file)?;
         let (default_model, embedding_model) = providers::default_models(&providers, default_model, embedding_model);
+        let issuers = auth::issuers(file.auth.issuers)?;
         Ok(Self {
             listen: check_listen("listen", listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()))?,
             metrics_listen: check_listen(
@@ -316,7 +320,8 @@ impl Config {
             tls: tls::files(env, file.tls)?,
             master_keys: master_keys(env, file.credentials.master_key_file)?,
             signing_keys: auth::signing_keys(env, file.auth.signing_key_file)?,
-            issuers: auth::issuers(file.auth.issuers)?,
+            dashboard: pages::settings(env, file.dashboard, &issuers)?,
+            issuers,
             effective: effective::told(flags, env, path.as_deref())?,
             file: path,
             data,

@@ -99,6 +99,7 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     let every_key =
         every_key.replace("sqlite:longshore-data/journal.db", "postgres://h/db").replace("memory:", "redis://h");
     let every_key = every_key.replace("/run/secrets/longshore-key", &key.display().to_string());
+    let every_key = every_key.replace("/run/secrets/longshore-oidc-secret", &key.display().to_string());
     let recipients = [
         ("age1OPERATORS", "age1d9cu9k2v7d08depcz7q4sed0k2elk74qd0qd9lmkf5t3l9yw9v7sc0ma69"),
         ("age1OF_THE_SAFE", "age1p06qtsp9pzacythmc90z5j4r3xv654mc8r92qez2swh89925kdhsxq37zp"),
@@ -109,9 +110,27 @@ fn the_example_file_parses_and_every_key_in_it_is_one_of_ours() {
     let every_key = every_key.replace("/etc/longshore/prices.toml", &prices.display().to_string());
     let config = load(&every_key, Flags::default(), &[("OPENAI_API_KEY", "sk-test"), ("EMBED_KEY", "k")]).unwrap();
     assert_eq!(config.admin_key.unwrap().expose_secret(), "secret");
+    assert!(config.dashboard.is_some_and(|dashboard| dashboard.oidc.is_some()));
     assert!(config.providers.len() >= 3, "{:?}", config.providers);
     let backup = config.backup.unwrap();
     assert_eq!((backup.recipients.names().len(), backup.daily_at), (2, Some(210)));
+}
+
+#[test]
+fn issuers_are_asked_for_their_keys_over_lines_that_nobody_else_is_on() {
+    let issuer = |more: &str| {
+        let text = format!("[[auth.issuers]]\nissuer = \"https://id.example/\"\naudience = \"a\"\n{more}");
+        load(&text, Flags::default(), &[]).map(|config| config.issuers[0].1.clone()).map_err(|failure| failure.message)
+    };
+    assert_eq!(issuer("").unwrap(), KeySetPlace::Discovered);
+    assert_eq!(issuer("keys_file = \"f\"").unwrap(), KeySetPlace::File("f".into()));
+    let url = "https://keys.example/x".parse().unwrap();
+    assert_eq!(issuer("keys_url = \"https://keys.example/x\"").unwrap(), KeySetPlace::Url(url));
+    assert!(issuer("keys_url = \"http://keys.example/x\"").unwrap_err().contains("is not https"));
+    assert!(issuer("keys_url = \"https://keys.example/x\"\nkeys_file = \"f\"").unwrap_err().contains("both set"));
+    // A name that is no address cannot be asked.
+    let named = "[[auth.issuers]]\nissuer = \"us\"\naudience = \"a\"";
+    assert!(error(named, Flags::default(), &[]).contains("keys_file or keys_url"));
 }
 
 #[test]

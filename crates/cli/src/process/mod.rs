@@ -39,6 +39,7 @@ use crate::{
     backups, certificate,
     config::{Budgets, Config, KeySource, MasterKeySource},
     failure::{Failure, Outcome},
+    issuer_keys::Fetcher,
     logs::Levels,
     master_keys, metrics, providers,
     stores::{self, Opening, cannot_start},
@@ -149,7 +150,7 @@ impl Process {
 
     /// Reads what tokens are signed with and whose are believed, and keeps that fresh.
     pub(crate) fn use_tokens(&mut self, signing: KeySource) -> Result<(), Failure> {
-        let reader = tokens::Reader::start(signing, self.config.issuers.clone(), self.tokens.clone())?;
+        let reader = tokens::Reader::start(signing, &self.config.issuers, self.tokens.clone())?;
         let end = self.clockwork_end.clone();
         self.clockwork.spawn(async move {
             tokio::select! {
@@ -157,6 +158,12 @@ impl Process {
                 () = reader.keep() => {}
             }
         });
+        if let Some(fetcher) = Fetcher::new(&self.config.issuers, self.tokens.clone()).map_err(Failure::usage)? {
+            let end = self.clockwork_end.clone();
+            self.clockwork.spawn(async move {
+                end.run_until_cancelled(fetcher.keep()).await;
+            });
+        }
         Ok(())
     }
 
@@ -219,11 +226,21 @@ impl Process {
 
     /// The HTTP API. `probe_jobs` counts where the configuration does not say whether they are allowed.
     pub(crate) fn start_api(&mut self, listener: TcpListener, probe_jobs: bool) {
-        let serving = api::serve(listener, self.api(probe_jobs), self.shutdown.clone());
+        let api = api::Api { pages: self.pages(), ..self.api(probe_jobs) };
+        let serving = api::serve(listener, api, self.shutdown.clone());
         self.roles.spawn(async move {
             serving.await;
             Ok(())
         });
+    }
+
+    /// The dashboard, unless it was turned off.
+    fn pages(&self) -> Option<api::Pages> {
+        let settings = self.config.dashboard.clone()?;
+        Some(Arc::new(move |beside: api::Beside| {
+            let api::Beside { router, carry, stopping } = beside;
+            dashboard::mount(dashboard::Inner { router, carry, stopping }, settings.clone())
+        }))
     }
 
     /// What the API works with, and whoever submits as it does.
@@ -246,6 +263,7 @@ impl Process {
             metrics: self.metrics.clone(),
             loops: self.loops.clone(),
             leaving: self.leaving.clone(),
+            pages: None,
             settings: api::Settings {
                 probe_jobs,
                 cors_origins: self.config.cors_origins.clone(),

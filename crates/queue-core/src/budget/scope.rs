@@ -91,6 +91,11 @@ impl Measure {
         }
     }
 
+    /// The measure with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Usd, Self::Tokens].into_iter().find(|measure| measure.as_str() == word)
+    }
+
     /// A number of it, for people.
     pub fn show(self, number: i64) -> String {
         match self {
@@ -117,6 +122,11 @@ impl Period {
             Self::Day => "day",
             Self::Month => "month",
         }
+    }
+
+    /// The period with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        [Self::Day, Self::Month].into_iter().find(|period| period.as_str() == word)
     }
 
     /// For people.

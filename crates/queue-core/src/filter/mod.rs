@@ -27,7 +27,14 @@ pub use self::{
     search::Found,
 };
 use self::{fields::Form, parse::quoted};
-use crate::{dispatcher::Place, ids::Name, job::Job, job::Kind, journal::JobFilter, state::State, time::Timestamp};
+use crate::{
+    dispatcher::Place,
+    ids::{JobId, Name},
+    job::{Job, Kind},
+    journal::JobFilter,
+    state::State,
+    time::Timestamp,
+};
 
 /// Which jobs: all that meet each condition. Never without a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +114,20 @@ impl Filter {
             (Operator::Is, [Value::Text(only)]) if condition.field == field => Some(only.as_str()),
             _ => None,
         })
+    }
+
+    /// The only jobs that it can mean, newest first, where it names them by their ids.
+    pub fn ids(&self) -> Option<Vec<JobId>> {
+        let named = |condition: &&Condition| condition.field == Field::Id && condition.operator == Operator::Is;
+        let values = &self.conditions.iter().find(named)?.values;
+        let id = |value: &Value| match value {
+            Value::Text(text) => text.parse().ok(),
+            Value::Number(_) => None,
+        };
+        let mut ids: Vec<JobId> = values.iter().filter_map(id).collect();
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.dedup();
+        Some(ids)
     }
 
     /// States that a job may be in: those that no condition excludes.

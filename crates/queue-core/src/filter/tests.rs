@@ -176,6 +176,18 @@ fn the_journal_narrows_by_what_is_certain() {
 }
 
 #[test]
+fn jobs_that_are_named_are_known() {
+    let [older, newer] = [Timestamp(1_000), Timestamp(2_000)].map(JobId::at);
+    let ids = |text: &str| read(text).ids();
+    assert_eq!(ids(&format!("id in (\"{older}\", {newer}, {newer}) and state = dead")), Some(vec![newer, older]));
+    assert_eq!(ids(&format!("id = {older}")), Some(vec![older]));
+    assert_eq!(ids("id = nobody"), Some(vec![]), "what is no id is no job's");
+    for text in ["state = dead", &format!("id != {older}"), "id ~ 0192"] {
+        assert_eq!(ids(text), None, "{text}");
+    }
+}
+
+#[test]
 fn a_callers_own_bounds_are_not_widened() {
     let job = dead_letter();
     let bound = read("state = dead and tenant in (acme, other)").and(Field::Tenant, "other");

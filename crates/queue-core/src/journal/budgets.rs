@@ -52,4 +52,7 @@ pub trait Budgets: Send + Sync {
 
     /// Notes an alert, once a period and level over the whole fleet: `true` for whoever came first, who tells it.
     async fn note_alert(&self, alert: &Alert) -> Result<bool, JournalError>;
+
+    /// The newest alerts, newest first, at most `limit`.
+    async fn alerts(&self, limit: usize) -> Result<Vec<Alert>, JournalError>;
 }

@@ -273,6 +273,10 @@ pub trait Catalog: Send + Sync {
     /// How many live jobs a tenant has and may have. Cost does not depend on the number of jobs.
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError>;
 
+    /// Tenants by name, behind one, at most `limit`, each with its live jobs: those for whom something was set, who have or had
+    /// jobs, or a key. Cost does not depend on the number of jobs.
+    async fn known_tenants(&self, behind: Option<&Name>, limit: usize) -> Result<Vec<(Name, u64)>, JournalError>;
+
     /// Registers a worker process.
     async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError>;
 

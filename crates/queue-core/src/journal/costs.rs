@@ -16,6 +16,26 @@ use crate::{
 /// holds the sums of today for long.
 pub const COST_LINES_MAX: usize = 10_000;
 
+/// Most calls of one [`Ledger::recent`]: read along their index within 10 ms.
+pub const RECENT_CALLS_MAX: usize = 5_000;
+
+/// A provider call, as far as people ask how a target does lately.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecentCall {
+    /// Who was asked.
+    pub provider: String,
+    /// What was asked for.
+    pub model: String,
+    /// Whose key it was made with.
+    pub credential: String,
+    /// `ok`, or the error's class.
+    pub status: String,
+    /// From request to last byte, in milliseconds.
+    pub duration_ms: u64,
+    /// When it ended.
+    pub at: Timestamp,
+}
+
 /// Columns that costs can be grouped by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -161,6 +181,9 @@ pub trait Ledger: Send + Sync {
     /// moment, also while sums are being folded. Its cost grows with the labels of whole days and with the calls of at
     /// most two parts of days, not with the ledger.
     async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError>;
+
+    /// The newest calls that ended at or after `since`, newest first, at most [`RECENT_CALLS_MAX`], whoever's they are.
+    async fn recent(&self, since: Timestamp) -> Result<Vec<RecentCall>, JournalError>;
 
     /// Moves at most [`COST_LINES_MAX`] lines of finished sums to their days and returns how many; 0 where a store keeps
     /// its sums by itself or somebody else is at it. Each line is moved once, whatever crashes and however many ask.

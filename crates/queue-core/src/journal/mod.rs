@@ -26,13 +26,13 @@ pub use catalog::{
     Backlog, BreakerMode, Catalog, Filling, KEY_CONCURRENCY_DEFAULT, QueueSettings, TargetSettings, TenantRules,
     TenantSettings, Versioned, WorkerSession,
 };
-pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, Saved};
+pub use costs::{COST_LINES_MAX, CostColumn, CostQuery, CostRow, Ledger, RECENT_CALLS_MAX, RecentCall, Saved};
 pub use identity::{
     ApiKey, GRANTS_MAX, Grant, Identity, KeyPage, Revocation, Revoked, Role, Rotation, TokenRevocation,
 };
 pub use lost::POISON_RECOVERIES;
 pub use orders::{LOG_FILTER_MAX_BYTES, LogLevel, Maintenance, ORDERS_EVERY, ORDERS_HEARD, Orders, WorkerOrders};
-use serde::Serialize;
+pub use totals::{DeadGroup, Member, QueueTotals};
 
 use crate::{
     dispatcher::{Entry, Place},
@@ -385,6 +385,41 @@ pub struct JobFilter {
     pub limit: usize,
 }
 
+impl JobFilter {
+    /// Whether a job that was found another way is one that [`Reads::list`] would find.
+    pub fn meets(&self, job: &Job) -> bool {
+        fn is<T: PartialEq>(wanted: &Option<T>, found: &T) -> bool {
+            wanted.as_ref().is_none_or(|wanted| wanted == found)
+        }
+        fn is_some<T: PartialEq>(wanted: &Option<T>, found: &Option<T>) -> bool {
+            wanted.is_none() || wanted == found
+        }
+        let contains = |text: &String| {
+            let text = text.to_ascii_lowercase();
+            let found = |field: &str| field.to_ascii_lowercase().contains(&text);
+            [&job.operation, &job.unique_key].into_iter().flatten().any(|field| found(field))
+                || job.tags.iter().any(|tag| found(tag))
+                || job.error.as_ref().is_some_and(|error| found(&error.message))
+                || found(&job.id.to_string())
+        };
+        let is_due = |(wanted, at): (bool, Timestamp)| job.standing == Standing::Live && (job.run_at <= at) == wanted;
+        is(&self.queue, &job.queue)
+            && is(&self.kind, &job.kind)
+            && is(&self.standing, &job.standing)
+            && self.due.is_none_or(is_due)
+            && is(&self.tenant, &job.tenant)
+            && is_some(&self.key_id, &job.key_id)
+            && is_some(&self.batch_id, &job.batch_id)
+            && is_some(&self.operation, &job.operation)
+            && is_some(&self.error_class, &job.error.as_ref().map(|error| error.class.to_string()))
+            && is_some(&self.signature, &job.error.as_ref().map(|error| error.signature.clone()))
+            && self.text.as_ref().is_none_or(contains)
+            && self.since.is_none_or(|since| job.accepted_at >= since)
+            && self.until.is_none_or(|until| job.accepted_at < until)
+            && self.before.is_none_or(|before| job.id < before)
+    }
+}
+
 /// Whose jobs a question is about; nothing: everybody's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Within {
@@ -402,36 +437,6 @@ pub struct Listed {
     /// The store has looked through as many rows as one question may cost and the page is not full: go on behind this
     /// job. `None`: nothing older matches, or the page is full.
     pub go_on_behind: Option<JobId>,
-}
-
-/// A queue's numbers that only the journal knows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueTotals {
-    /// Jobs accepted since the queue exists.
-    pub accepted: u64,
-    /// Jobs that succeeded since the queue exists.
-    pub succeeded: u64,
-    /// Jobs cancelled since the queue exists.
-    pub cancelled: u64,
-    /// Dead letters now.
-    pub dead: u64,
-}
-
-/// Dead letters of one cause.
-#[derive(Clone, Debug, Serialize)]
-pub struct DeadGroup {
-    /// The error's signature.
-    pub signature: String,
-    /// The error's class.
-    pub class: String,
-    /// How many.
-    pub count: u64,
-    /// When the first of them died.
-    pub first_seen: Timestamp,
-    /// When the last of them died.
-    pub last_seen: Timestamp,
-    /// Money already spent on them, as far as prices are known.
-    pub cost_nanousd: i64,
 }
 
 /// What people ask. Never writes; every answer is bounded.
@@ -459,6 +464,9 @@ pub trait Reads: Send + Sync {
     /// The provider calls of a job, oldest first, without their memos.
     async fn calls(&self, id: JobId) -> Result<Vec<CallRecord>, JournalError>;
 
+    /// The answers of a job that needed no provider call, oldest first.
+    async fn savings(&self, id: JobId) -> Result<Vec<Saving>, JournalError>;
+
     /// A page of jobs, newest first. Its cost is bounded, whatever the filter: a page may end before it is full.
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError>;
 
@@ -470,6 +478,9 @@ pub trait Reads: Send + Sync {
 
     /// Jobs of a batch by standing; empty when nobody named the batch. Several tenants may use one name.
     async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError>;
+
+    /// The newest jobs of each of these batches, newest first, at most `each` of one. Cost depends on the answer, not on the batches.
+    async fn newest_of(&self, batches: &[String], each: usize) -> Result<Vec<Vec<Member>>, JournalError>;
 
     /// What was accepted under an idempotency key; `None` for a key that accepted nothing. An accept that is not
     /// answered yet may be missing.

@@ -258,6 +258,11 @@ impl SavedBy {
             Self::Singleflight => "singleflight",
         }
     }
+
+    /// The reason with this word.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == word)
+    }
 }
 
 /// An answer that needed no call. It is written with the attempt's settle, so a crash before that loses it: what is lost

@@ -268,8 +268,8 @@ impl PriceBook {
     /// What one call with `usage` of `model` costs in a service tier; `None` when its price there is unknown, also that
     /// of a part of it that costs apart (audio).
     pub fn cost_in(&self, tier: Tier, model: &str, usage: &Usage) -> Option<Nanousd> {
+        let rates = self.rates(tier, model)?;
         let model = self.model(model);
-        let rates = model.and_then(|model| model.rates(tier)).or(self.default)?;
         let rates = rates.long.filter(|long| usage.tokens_in > long.above).map_or(rates, Rates::from);
         let parts = Parts::of(usage);
         // Audio costs many times what text does: without a price of its own nothing is guessed.
@@ -288,6 +288,11 @@ impl PriceBook {
         let pico: i128 = sum.iter().map(|&(tokens, price)| i128::from(tokens) * i128::from(price)).sum();
         let nano = pico / PICO_PER_NANO + i128::from(pico % PICO_PER_NANO > 0);
         Some(Nanousd(i64::try_from(nano).unwrap_or(i64::MAX)))
+    }
+
+    /// The prices of a model in a tier, or those of whatever has none; `None` where nobody knows them.
+    pub fn rates(&self, tier: Tier, model: &str) -> Option<Rates> {
+        self.model(model).and_then(|model| model.rates(tier)).or(self.default)
     }
 
     fn named(&self, name: &str) -> Option<&Model> {

@@ -290,9 +290,13 @@ impl Planner<'_> {
 
     async fn letters(&self, line: &mut Line) -> Result<(), JournalError> {
         let Some(cutoff) = self.policy.cutoff(Class::DeadLetters, self.now) else { return Ok(()) };
-        let count = count_letters(self.stores, &letters_filter(cutoff), self.now).await?;
         let groups = self.stores.reads.dead_groups(None, &Within::default()).await?;
         let first = groups.iter().map(|group| group.first_seen).min();
+        // Mostly none is old enough, and nobody has to walk through all of them to find that out.
+        let count = match first.is_some_and(|first| first < cutoff) {
+            true => count_letters(self.stores, &letters_filter(cutoff), self.now).await?,
+            false => Count::default(),
+        };
         line.next_at = first.map(|at| at.plus_ms(self.now.since_ms(cutoff)));
         if self.stores.objects.is_some() {
             (line.action, line.rows) = (Action::Archive, Some(count));

@@ -35,6 +35,9 @@ pub const BACKFILL_MAX_TICKS: usize = 10_000;
 /// What the batch and the concurrency key of a schedule's jobs begin with. Nobody else may name such a batch.
 pub const JOBS_PREFIX: &str = "schedule:";
 
+/// What the tag of a schedule's job begins with that says which tick it is.
+pub const TICK_TAG: &str = "tick:";
+
 /// The batch of a schedule's jobs, by which they are listed and counted; also the key that keeps two of its runs apart.
 pub fn jobs_of(id: ScheduleId) -> String {
     format!("{JOBS_PREFIX}{id}")

@@ -6,6 +6,8 @@
 //! in a gap, and goes on through both halves of an hour that comes twice. Intervals know no clocks: they count from their
 //! beginning.
 
+mod words;
+
 use croner::{
     Cron,
     errors::CronError,

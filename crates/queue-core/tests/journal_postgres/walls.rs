@@ -10,6 +10,7 @@ use queue_core::{
         conformance::{NOW, Opened, call, death, job, retry, settlement, success, token},
         postgres::{OpenError, PostgresConfig, PostgresJournal, connect, migrate},
     },
+    ledger::{SavedBy, Saving},
     time::{ManualClock, Timestamp},
 };
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
@@ -32,10 +33,31 @@ async fn fill(journal: &PostgresJournal, tenant: &str) -> Vec<JobId> {
     for (at, outcome) in [(1, retry()), (2, success()), (3, death())] {
         let mut end = settlement(&store, token(jobs[at].id, 0), outcome);
         end.calls = vec![call(&jobs[at], "chat", Some(1_000))];
+        end.savings = vec![saving(&jobs[at])];
         journal.settle(end).await.unwrap();
     }
     journal.cancel(jobs[4].id, None, None, NOW).await.unwrap();
     jobs.into_iter().map(|job| job.id).collect()
+}
+
+/// An answer that needed no call.
+fn saving(job: &NewJob) -> Saving {
+    let of = call(job, "chat", None);
+    Saving {
+        call_id: of.call_id,
+        job_id: job.id,
+        tenant: of.tenant,
+        queue: of.queue,
+        kind: of.kind,
+        operation: None,
+        epoch: of.epoch,
+        provider: of.provider,
+        model: of.model,
+        reason: SavedBy::Memo,
+        usage: of.usage,
+        saved: None,
+        at: of.at,
+    }
 }
 
 /// Everything that a caller of a tenant can read, asked for without saying whose: for acme's ids, and for all.
@@ -48,7 +70,10 @@ async fn found(reads: &dyn Reads, ledger: &dyn Ledger, ids: &[JobId]) -> usize {
         found += reads.fallback(*id).await.unwrap().len();
         found += reads.attempts(*id).await.unwrap().len();
         found += reads.calls(*id).await.unwrap().len();
+        found += reads.savings(*id).await.unwrap().len();
     }
+    found += reads.newest_of(&["b".to_owned()], 100).await.unwrap().into_iter().flatten().count();
+    found += ledger.recent(Timestamp(0)).await.unwrap().len();
     let list = |filter: JobFilter| async move { reads.list(&filter).await.unwrap().jobs };
     let all = JobFilter { limit: 100, ..JobFilter::default() };
     for filter in [
@@ -114,6 +139,7 @@ async fn raw_statements_of_the_bound_role_see_their_tenant_and_write_nothing() {
         "attempts",
         "spend",
         "charges",
+        "savings",
         "cost_tail",
         "dead_tail",
         "longshore_tenant.job_rows",

@@ -1,17 +1,18 @@
 //! Backfills: ticks of the past that are submitted because somebody orders it.
 
 use axum::{
+    Json,
     body::Body,
     extract::State,
     http::{HeaderMap, StatusCode, Uri},
-    response::Response,
+    response::{IntoResponse, Response},
 };
 use queue_core::{
     ids::{Name, ScheduleId},
     schedule::{BACKFILL_MAX_TICKS, Backfill, Ticks},
     time::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{super::webhooks::IdPath, answer, changed, find, unreadable, view::ScheduleView};
@@ -35,6 +36,32 @@ pub(crate) struct NewBackfill {
     from: String,
     /// Up to and with this one; now when absent.
     to: Option<String>,
+    /// Only count the ticks.
+    #[schema(default = false)]
+    dry_run: Option<bool>,
+}
+
+/// What a backfill would submit.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct BackfillPlan {
+    /// Always: nothing was ordered.
+    dry_run: bool,
+    /// From this moment on.
+    #[schema(value_type = String, format = DateTime)]
+    from: Timestamp,
+    /// Up to and with this one.
+    #[schema(value_type = String, format = DateTime)]
+    to: Timestamp,
+    /// How many ticks there are: as many jobs.
+    ticks: u64,
+    /// The first of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    first: Option<Timestamp>,
+    /// The last of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last: Option<Timestamp>,
 }
 
 /// Submits the ticks of a time that has passed, whatever became of them then, oldest first. Its runs neither skip nor cancel others;
@@ -42,6 +69,7 @@ pub(crate) struct NewBackfill {
 #[utoipa::path(post, path = "/v1/schedules/{id}/backfill", tag = "schedules", security(("key" = [])), request_body = NewBackfill,
     params(("id" = String, Path, description = "the schedule")),
     responses(
+    (status = 200, description = "with `dry_run`: what would be submitted", body = BackfillPlan),
     (status = 202, description = "a scheduler submits them; `backfill` shows how far it is", body = ScheduleView),
     (status = 404, body = Document),
     (status = 409, description = "another one has not ended", body = Document),
@@ -61,9 +89,17 @@ pub(crate) async fn begin(
     json::check_depth(text)?;
     let before = find(&app, &caller, ScheduleId(id)).await?;
     let now = app.api.stores.schedules.store_time().await?;
-    audit::before(&ScheduleView::whole(before.clone(), now));
     let ticks = before.settings.when.ticks().map_err(|error| unreadable(&error))?;
-    let order = read_backfill(text, &ticks, &caller.key_id, now)?;
+    let (order, dry_run) = read_backfill(text, &ticks, &caller.key_id, now)?;
+    if dry_run {
+        let Backfill { from, to, cursor, ticks: count, .. } = order;
+        let mut due = ticks.between(cursor, to).take(BACKFILL_MAX_TICKS);
+        let first = due.next();
+        return Ok(
+            Json(BackfillPlan { dry_run, from, to, ticks: count, first, last: due.last().or(first) }).into_response()
+        );
+    }
+    audit::before(&ScheduleView::whole(before.clone(), now));
     let schedule = changed(&app, &caller, before, |schedule, _| {
         if schedule.progress.running().is_some() {
             let detail = "another backfill of the schedule has not ended; `DELETE` ends it";
@@ -78,9 +114,10 @@ pub(crate) async fn begin(
     Ok(answer(StatusCode::ACCEPTED, schedule, now))
 }
 
-fn read_backfill(text: &str, ticks: &Ticks, asked_by: &Name, now: Timestamp) -> Result<Backfill, Problem> {
+/// The order, and whether it is only asked what it would do.
+fn read_backfill(text: &str, ticks: &Ticks, asked_by: &Name, now: Timestamp) -> Result<(Backfill, bool), Problem> {
     let mut fields = Fields::default();
-    let [from, to] = json::take_apart(text, &["from", "to"], &mut fields.errors)?;
+    let [from, to, dry_run] = json::take_apart(text, &["from", "to", "dry_run"], &mut fields.errors)?;
     if from.is_none() {
         fields.wrong("from", "is required");
     }
@@ -90,6 +127,7 @@ fn read_backfill(text: &str, ticks: &Ticks, asked_by: &Name, now: Timestamp) -> 
     };
     let from = fields.parsed("from", from, past);
     let to = fields.parsed("to", to, past).unwrap_or(now);
+    let dry_run = fields.boolean("dry_run", dry_run).unwrap_or(false);
     let count = from.map(|from| ticks.between(from.plus_ms(-1), to).take(BACKFILL_MAX_TICKS + 1).count());
     match count {
         Some(0) => fields.wrong("from", "begins a time without any tick"),
@@ -100,7 +138,7 @@ fn read_backfill(text: &str, ticks: &Ticks, asked_by: &Name, now: Timestamp) -> 
     }
     fields.finish()?;
     let from = from.unwrap_or(to);
-    Ok(Backfill {
+    let order = Backfill {
         number: 1,
         from,
         to,
@@ -111,7 +149,8 @@ fn read_backfill(text: &str, ticks: &Ticks, asked_by: &Name, now: Timestamp) -> 
         asked_by: asked_by.clone(),
         began_at: now,
         finished_at: None,
-    })
+    };
+    Ok((order, dry_run))
 }
 
 /// Ends a backfill. What was submitted stays, and a tick that is being submitted at this moment becomes a job still.

@@ -2,7 +2,9 @@
 
 use queue_core::{
     ids::{JobId, Name, ScheduleId},
-    schedule::{Backfill, Counts, Schedule, Trouble, When},
+    journal::Member,
+    schedule::{Backfill, Counts, Schedule, TICK_TAG, Trouble, When},
+    state::Standing,
     time::Timestamp,
 };
 use serde::Serialize;
@@ -46,6 +48,9 @@ pub(crate) struct ScheduleView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = DateTime)]
     at: Option<Timestamp>,
+    /// When it is due, in words.
+    #[schema(example = "at 02:30 on weekdays, Europe/Berlin")]
+    words: String,
     /// What happens to a tick while the run before has not ended: `skip`, `queue`, `cancel` or `allow`.
     overlap: &'static str,
     /// What becomes of ticks that were missed: `skip`, `latest` or `all`.
@@ -74,6 +79,9 @@ pub(crate) struct ScheduleView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, format = "uuid")]
     last_job: Option<JobId>,
+    /// Its newest jobs, the newest last; as many as `runs` asks for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    last_runs: Vec<RunView>,
     /// What became of its ticks.
     ticks: TickCounts,
     /// Why a tick came to nothing, or has not come to anything yet; gone once a tick has become a job again.
@@ -91,6 +99,54 @@ pub(crate) struct ScheduleView {
     /// When it was made.
     #[schema(value_type = String, format = DateTime)]
     created_at: Timestamp,
+}
+
+/// A job of a schedule.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ScheduleRun)]
+pub(crate) struct RunView {
+    /// The job.
+    #[schema(value_type = String, format = "uuid")]
+    job_id: JobId,
+    /// The moment that it stands for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    tick: Option<Timestamp>,
+    /// When it was submitted.
+    #[schema(value_type = String, format = DateTime)]
+    at: Timestamp,
+    /// `live` while it has not ended, else `succeeded`, `dead` or `cancelled`.
+    #[schema(example = "succeeded")]
+    state: &'static str,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    finished_at: Option<Timestamp>,
+    /// From its submit to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    duration_ms: Option<i64>,
+    /// What its calls have cost, in US dollars; `null` while any price is unknown.
+    cost_usd: Option<String>,
+}
+
+impl From<Member> for RunView {
+    fn from(member: Member) -> Self {
+        let Member { id, standing, accepted_at, finished_at, tags, cost } = member;
+        Self {
+            job_id: id,
+            tick: tags.iter().find_map(|tag| tag.strip_prefix(TICK_TAG)?.parse().ok()),
+            at: accepted_at,
+            state: match standing {
+                Standing::Live => "live",
+                Standing::Succeeded => "succeeded",
+                Standing::Dead => "dead",
+                Standing::Cancelled => "cancelled",
+            },
+            finished_at,
+            duration_ms: finished_at.map(|finished_at| finished_at.since_ms(accepted_at)),
+            cost_usd: cost.map(|cost| cost.to_string()),
+        }
+    }
 }
 
 /// Ticks since the schedule was made.
@@ -178,6 +234,7 @@ impl ScheduleView {
             (true, false) => "paused",
             (false, false) => "active",
         };
+        let words = settings.when.words();
         let (mut cron, mut time_zone, mut every, mut starting_at, mut once) = (None, None, None, None, None);
         match settings.when {
             When::Cron { cron: text, time_zone: zone } => (cron, time_zone) = (Some(text), Some(zone)),
@@ -198,6 +255,7 @@ impl ScheduleView {
             every,
             starting_at,
             at: once,
+            words,
             overlap: settings.overlap.as_str(),
             missed: settings.missed.policy.as_str(),
             missed_window: shown(settings.missed.window_ms),
@@ -208,6 +266,7 @@ impl ScheduleView {
             next_runs,
             last_tick_at: progress.last_tick,
             last_job: progress.last_job,
+            last_runs: vec![],
             ticks: TickCounts { submitted, overlapped, missed, refused },
             last_error,
             backfill: progress.backfill.map(BackfillView::from),
@@ -217,7 +276,12 @@ impl ScheduleView {
         }
     }
 
-    /// With it.
+    /// With its newest jobs.
+    pub(super) fn with_runs(self, newest_first: Vec<Member>) -> Self {
+        Self { last_runs: newest_first.into_iter().rev().map(RunView::from).collect(), ..self }
+    }
+
+    /// With its template.
     pub(super) fn whole(schedule: Schedule, now: Timestamp) -> Self {
         let template = RawValue::from_string(schedule.template.clone()).ok();
         Self { template, ..Self::brief(schedule, now) }

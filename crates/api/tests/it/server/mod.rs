@@ -170,6 +170,7 @@ impl Server {
             metrics: metrics(),
             loops: vec![],
             leaving: CancellationToken::new(),
+            pages: None,
             settings: Settings { probe_jobs: true, ..Settings::default() },
         };
         change(&mut api);

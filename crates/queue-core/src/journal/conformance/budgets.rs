@@ -128,6 +128,12 @@ pub async fn an_alert_is_noted_once(fixture: &dyn Fixture) {
     for other in &others {
         assert!(store.budgets.note_alert(other).await.unwrap(), "{other:?}");
     }
+    let last = Alert { level: 50, at: NOW.plus_ms(9), ..others[0].clone() };
+    assert!(store.budgets.note_alert(&last).await.unwrap());
+    let told = store.budgets.alerts(9).await.unwrap();
+    assert_eq!((told.len(), &told[0]), (6, &last), "the newest first");
+    assert!(others.iter().all(|other| told.contains(other)));
+    assert_eq!(store.budgets.alerts(1).await.unwrap(), [last]);
 }
 
 /// Whose key it was and what it may cost go with a job to its end; what a tenant may ask for is kept.

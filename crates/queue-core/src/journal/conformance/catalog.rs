@@ -7,7 +7,10 @@ use crate::{
     fallback::Link,
     ids::{Epoch, JobId, Name, SessionId},
     job::{Idempotency, NewJob},
-    journal::{Accepted, Backlog, BreakerMode, Filling, QueueSettings, TargetSettings, TenantSettings, WorkerSession},
+    journal::{
+        Accepted, Backlog, BreakerMode, Filling, QueueSettings, Role, TargetSettings, TenantSettings, WorkerSession,
+    },
+    keys::Secret,
     ledger::Nanousd,
     limiter::{Charges, RATE_MAX, SetLimit},
     request_limits::Rates,
@@ -174,6 +177,18 @@ pub async fn tenants_have_settings_and_a_backlog(fixture: &dyn Fixture) {
     assert_eq!(store.catalog.backlog(&"globex".into()).await.unwrap(), Backlog { max: None, live: 1 });
     store.catalog.set_tenant(&acme, TenantSettings::default()).await.unwrap();
     assert_eq!(live().await, Backlog { max: None, live: 4 });
+
+    let key = Secret::generate().to_row("keyed".into(), Role::User, "k", NOW);
+    store.identity.add_key(key).await.unwrap();
+    store.catalog.set_tenant(&"set".into(), TenantSettings::default()).await.unwrap();
+    let known = async |behind: Option<&str>, limit| {
+        let found = store.catalog.known_tenants(behind.map(Name::from).as_ref(), limit).await.unwrap();
+        found.into_iter().map(|(name, live)| (name.to_string(), live)).collect::<Vec<_>>()
+    };
+    let all = [("acme", 4), ("globex", 1), ("keyed", 0), ("set", 0)].map(|(name, live)| (name.to_owned(), live));
+    assert_eq!(known(None, 9).await, all, "set, with jobs, with a key");
+    assert_eq!(known(Some("acme"), 2).await, all[1..3]);
+    assert!(known(Some("set"), 2).await.is_empty());
 }
 
 /// Settings of targets have versions that grow, and are there after a restart.

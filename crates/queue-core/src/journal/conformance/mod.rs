@@ -153,14 +153,14 @@ macro_rules! journal_conformance {
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
                 costs_are_grouped_and_dearest_first, the_first_answer_of_a_call_stays, tiers_and_audio_are_kept,
                 waste_is_told_and_taken_back, a_convicted_job_has_spent_for_nothing,
-                savings_are_counted_apart_and_once, a_job_is_counted_once;
+                savings_are_counted_apart_and_once, a_job_is_counted_once, the_newest_calls_are_told;
             protocol: a_lost_worker_costs_an_epoch_and_is_written_down, three_lost_workers_convict,
                 a_lost_provider_call_is_counted, shared_blame_isolates, a_settle_forgets_recoveries, a_moved_job_is_not_recovered,
                 reconcile_hands_on_what_is_live, live_jobs_are_paged_by_due_time, a_cancel_fences_and_is_final,
                 a_cancelled_attempt_is_written_down,
                 a_concurrency_key_goes_with_its_job, an_edit_moves_the_epoch, a_dead_letter_gets_another_life,
                 a_dead_letter_may_get_another_payload;
-            reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing,
+            reads: a_list_is_narrowed_by_every_field, a_list_is_paged_newest_first, a_batch_is_counted_by_standing, the_newest_of_a_batch_are_told,
                 totals_follow_every_move, dead_letters_are_grouped_by_cause, what_is_asked_within_a_tenant_stays_in_it, what_is_missing_is_not_there;
             vault: a_key_is_set_over_the_one_before, a_deleted_key_leaves_its_number, refusals_disable_a_key,
                 a_rewrap_touches_one_version, changes_come_in_their_order, policies_are_told_apart;

@@ -4,7 +4,7 @@ use super::{Fixture, NOW, Opened, accept_new, accepted, call, death, job, retry,
 use crate::{
     ids::{CallId, Epoch},
     job::{Kind, NewJob},
-    journal::{Blame, Changed, CostColumn, CostQuery, CostRow, Recovered, Recovery, Settled},
+    journal::{Blame, Changed, CostColumn, CostQuery, CostRow, RecentCall, Recovered, Recovery, Settled},
     ledger::{Billed, CallRecord, Nanousd, SavedBy, Saving, Tier, Usage},
     time::Timestamp,
 };
@@ -327,6 +327,35 @@ pub async fn savings_are_counted_apart_and_once(fixture: &dyn Fixture) {
     assert_eq!(line.usage, call(&job, "chat", None).usage, "an answer without a call uses no tokens");
     let by_model = costs(&store, &[CostColumn::Model]).await;
     assert_eq!(by_model.iter().map(|line| line.saved.total().0).collect::<Vec<_>>(), [541]);
+    let told = store.reads.savings(job.id).await.unwrap();
+    let mut reasons: Vec<_> = told.iter().map(|saving| (saving.epoch.0, saving.reason, saving.saved)).collect();
+    reasons.sort_unstable();
+    let expected = [
+        (0, SavedBy::Cache, Some(Nanousd(40))),
+        (0, SavedBy::Coalesced, Some(Nanousd(1))),
+        (1, SavedBy::Memo, Some(Nanousd(500))),
+        (1, SavedBy::Singleflight, None),
+    ];
+    assert_eq!(reasons, expected);
+    let one = told.iter().find(|one| one.reason == SavedBy::Memo).unwrap();
+    assert_eq!(format!("{one:?}"), format!("{:?}", saving(SavedBy::Memo, Some(500), 1)), "every column comes back");
+    assert!(store.reads.savings(accepted(&store).await.id).await.unwrap().is_empty());
+}
+
+/// Calls are told from the newest on, whosever they are, and none that ended before the moment that was asked for.
+pub async fn the_newest_calls_are_told(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let job = accepted(&store).await;
+    for (at, status) in [(1, "ok"), (5, "rate"), (3, "ok")] {
+        let step = format!("map/{at:04}");
+        let ended = CallRecord { at: NOW.plus_ms(at), status: status.into(), memo: None, ..call(&job, &step, Some(1)) };
+        store.journal.record(ended).await.unwrap();
+    }
+    let told = store.ledger.recent(NOW.plus_ms(2)).await.unwrap();
+    let shown: Vec<_> = told.iter().map(|call| (call.at, call.status.as_str())).collect();
+    assert_eq!(shown, [(NOW.plus_ms(5), "rate"), (NOW.plus_ms(3), "ok")]);
+    let RecentCall { provider, model, credential, duration_ms, .. } = &told[1];
+    assert_eq!((&**provider, &**model, &**credential, *duration_ms), ("simulated", "small", "default", 250));
 }
 
 /// A job counts where its first call is, and once, however its calls are reported.

@@ -6,6 +6,7 @@ use crate::{
     ids::{JobId, Nonce, SessionId},
     job::{Kind, NewJob},
     journal::{Blame, DeadGroup, JobFilter, Outcome, QueueTotals, Recovery, Within},
+    ledger::Nanousd,
     state::Standing,
 };
 
@@ -124,6 +125,30 @@ pub async fn a_batch_is_counted_by_standing(fixture: &dyn Fixture) {
     assert!(store.reads.batch("nobody", &Within::default()).await.unwrap().is_empty());
 }
 
+/// The newest jobs of each batch, wherever its jobs lie, in the order in which the batches were asked for.
+pub async fn the_newest_of_a_batch_are_told(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let of = |batch: &str| NewJob { batch_id: Some(batch.into()), tags: vec!["tick:1".into()], ..job() };
+    let (long, short): (Vec<_>, _) = ((0..6).map(|_| of("long")).collect(), of("a\u{0}b"));
+    store.journal.accept(long.clone()).await.unwrap();
+    accept_new(&store, &short).await;
+    settle(&store, token(long[5].id, 0), success()).await;
+    settle(&store, token(long[4].id, 0), death()).await;
+    store.journal.cancel(long[2].id, None, None, NOW).await.unwrap();
+    let asked = ["a\u{0}b", "nobody", "long"].map(str::to_owned);
+    let found = store.reads.newest_of(&asked, 4).await.unwrap();
+    let [of_short, of_nobody, of_long] = found.try_into().unwrap();
+    assert!(of_nobody.is_empty());
+    assert_eq!(of_short.iter().map(|member| member.id).collect::<Vec<_>>(), [short.id]);
+    let shown: Vec<_> = of_long.iter().map(|member| (member.id, member.standing)).collect();
+    let expected = [Standing::Succeeded, Standing::Dead, Standing::Live, Standing::Cancelled];
+    assert_eq!(shown, [5, 4, 3, 2].map(|n| long[n].id).into_iter().zip(expected).collect::<Vec<_>>());
+    let ended = &of_long[0];
+    assert_eq!((ended.accepted_at, ended.finished_at), (NOW, Some(NOW.plus_ms(20))));
+    assert_eq!((&ended.tags, ended.cost), (&vec!["tick:1".to_owned()], Some(Nanousd(0))));
+    assert_eq!(of_long[2].finished_at, None);
+}
+
 /// Every way into and out of a state moves the numbers of its queue, and of no other.
 pub async fn totals_follow_every_move(fixture: &dyn Fixture) {
     let store = fixture.open().await;
@@ -144,7 +169,7 @@ pub async fn totals_follow_every_move(fixture: &dyn Fixture) {
     let refused = store.journal.settle(settlement(&store, token(jobs[0].id, 0), death())).await;
     refused.unwrap();
     let totals = store.reads.totals().await.unwrap();
-    let expected = QueueTotals { accepted: 6, succeeded: 1, cancelled: 1, dead: 2 };
+    let expected = QueueTotals { accepted: 6, succeeded: 1, cancelled: 1, dead: 2, died: 3 };
     assert_eq!(totals["default"], expected);
     assert_eq!(totals["other"], QueueTotals { accepted: 1, ..QueueTotals::default() });
     let live = store.reads.live_counts().await.unwrap();

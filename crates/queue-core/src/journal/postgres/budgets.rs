@@ -17,7 +17,7 @@ use crate::{
     budget::{AtLimit, Budget, Scope, Span},
     dispatcher::Entry,
     ids::Name,
-    journal::{Alert, Budgets, JournalError, Versioned},
+    journal::{Alert, Budgets, JournalError, PAGE_MAX_ROWS, Versioned},
     ledger::Nanousd,
     time::Timestamp,
     webhooks::budget_body,
@@ -58,6 +58,15 @@ impl Budgets for PostgresJournal {
 
     async fn note_alert(&self, alert: &Alert) -> Result<bool, JournalError> {
         self.write::<NoteAlert>(alert.clone()).await
+    }
+
+    async fn alerts(&self, limit: usize) -> Result<Vec<Alert>, JournalError> {
+        self.ask(|pool| async move {
+            let limit = limit.min(PAGE_MAX_ROWS) as i64;
+            let found = sqlx::query(sql::BUDGET_ALERTS).bind(limit).fetch_all(&pool).await?;
+            Ok(found.iter().map(rows::alert).collect::<Result<_, _>>()?)
+        })
+        .await
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, TargetSettings, TenantSettings, Versioned,
-        WorkerSession,
+        Backlog, BreakerMode, Catalog, Filling, JournalError, PAGE_MAX_ROWS, QueueSettings, TargetSettings,
+        TenantSettings, Versioned, WorkerSession,
     },
     limiter::{Charges, SetLimit},
 };
@@ -69,6 +69,19 @@ impl Catalog for PostgresJournal {
                 max: cells.next::<Option<i64>>()?.and_then(|max| u64::try_from(max).ok()),
                 live: cells.count()?,
             })
+        })
+        .await
+    }
+
+    async fn known_tenants(&self, behind: Option<&Name>, limit: usize) -> Result<Vec<(Name, u64)>, JournalError> {
+        let (behind, limit) = (behind.map_or("", Name::as_str), limit.min(PAGE_MAX_ROWS) as i64);
+        self.ask(|pool| async move {
+            let found = sqlx::query(sql::TENANTS_KNOWN).bind(behind).bind(limit).fetch_all(&pool).await?;
+            let read = |row| {
+                let mut cells = Cells::of(row, 0);
+                Ok((cells.name()?, cells.count()?))
+            };
+            found.iter().map(read).collect()
         })
         .await
     }

@@ -50,10 +50,11 @@ pub const MIGRATIONS: &[Migration] = &[
     migration!("0021_retention"),
     migration!("0022_backups"),
     migration!("0023_log_level"),
+    migration!("0024_deaths"),
 ];
 
 /// The oldest schema that this version works with. An older one is brought up first.
-pub const SCHEMA_OLDEST: usize = 23;
+pub const SCHEMA_OLDEST: usize = 24;
 
 /// Held while the schema changes, so that of two processes one waits: `LSHO` and a number of ours.
 const LOCK: (i32, i32) = (0x4c53_484f, 1);

@@ -25,9 +25,9 @@ use crate::{
     job::{AttemptRecord, Job},
     journal::{
         Answered, COST_LINES_MAX, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan,
-        Loaded, PAGE_MAX_ROWS, QueueTotals, Reads, Token, Within, costs::Days,
+        Loaded, Member, PAGE_MAX_ROWS, QueueTotals, RECENT_CALLS_MAX, Reads, RecentCall, Token, Within, costs::Days,
     },
-    ledger::{CallRecord, Memo},
+    ledger::{CallRecord, Memo, Saving},
     state::Standing,
     time::Timestamp,
 };
@@ -131,6 +131,31 @@ pub(super) async fn jobs(from: impl PgExecutor<'_>, ids: &[JobId]) -> Result<Vec
     in_places(ids.len(), found.iter().map(read))
 }
 
+/// The newest jobs of each batch.
+pub(super) async fn newest_of(
+    from: impl PgExecutor<'_>,
+    batches: &[String],
+    each: usize,
+) -> Result<Vec<Vec<Member>>, Failure> {
+    let asked: Vec<_> = batches.iter().map(|batch| kept(batch)).collect();
+    let limit = i64::try_from(each.min(PAGE_MAX_ROWS)).unwrap_or(i64::MAX);
+    let found = sqlx::query(sql::NEWEST_OF).bind(asked).bind(limit).fetch_all(from).await?;
+    let mut members: Vec<_> = batches.iter().map(|_| Vec::new()).collect();
+    for row in &found {
+        let place: usize = Cells::of(row, 0).count()?;
+        if let Some(of_batch) = members.get_mut(place.wrapping_sub(1)) {
+            of_batch.push(rows::member(row, 1)?);
+        }
+    }
+    Ok(members)
+}
+
+/// The newest provider calls.
+pub(super) async fn recent(from: impl PgExecutor<'_>, since: Timestamp) -> Result<Vec<RecentCall>, Failure> {
+    let found = sqlx::query(sql::RECENT_CALLS).bind(since.0).bind(RECENT_CALLS_MAX as i64).fetch_all(from).await?;
+    Ok(found.iter().map(rows::recent_call).collect::<Result<_, _>>()?)
+}
+
 /// Dead letters by cause.
 pub(super) async fn dead_groups(
     from: impl PgExecutor<'_>,
@@ -203,6 +228,10 @@ impl Reads for PostgresJournal {
         self.ask(|pool| async move { of_job(&pool, sql::CALLS_OF, id, rows::call).await }).await
     }
 
+    async fn savings(&self, id: JobId) -> Result<Vec<Saving>, JournalError> {
+        self.ask(|pool| async move { of_job(&pool, sql::SAVINGS_OF, id, rows::saving).await }).await
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
         self.ask(|pool| async move {
             let (pages, pool) = (&pool, &pool);
@@ -222,6 +251,10 @@ impl Reads for PostgresJournal {
 
     async fn batch(&self, batch_id: &str, within: &Within) -> Result<BTreeMap<Standing, u64>, JournalError> {
         self.ask(|pool| async move { batch(&pool, batch_id, within).await }).await
+    }
+
+    async fn newest_of(&self, batches: &[String], each: usize) -> Result<Vec<Vec<Member>>, JournalError> {
+        self.ask(|pool| async move { newest_of(&pool, batches, each).await }).await
     }
 
     async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
@@ -393,6 +426,7 @@ async fn totals(pool: PgPool) -> Result<Vec<(Name, QueueTotals, u64)>, Failure> 
             succeeded: cells.count()?,
             cancelled: cells.count()?,
             dead: cells.count()?,
+            died: cells.count()?,
         };
         Ok((queue, totals, cells.count()?))
     };
@@ -407,6 +441,10 @@ impl Ledger for PostgresJournal {
 
     async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
         self.ask(|pool| async move { costs(&pool, query).await }).await
+    }
+
+    async fn recent(&self, since: Timestamp) -> Result<Vec<RecentCall>, JournalError> {
+        self.ask(|pool| async move { recent(&pool, since).await }).await
     }
 
     async fn fold_costs(&self) -> Result<u64, JournalError> {

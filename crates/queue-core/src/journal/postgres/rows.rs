@@ -7,13 +7,14 @@ use uuid::Uuid;
 
 use super::text;
 use crate::{
+    budget::{Measure, Period, Scope},
     dispatcher::{Entry, Suspicion},
     error::JobError,
     fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::{CostQuery, CostRow, Saved, TenantRules},
-    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    journal::{Alert, CostQuery, CostRow, Member, RecentCall, Saved, TenantRules},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, SavedBy, Saving, Tier, Usage, UsageSource},
     request_limits::Rates,
     state::Standing,
     time::Timestamp,
@@ -296,6 +297,67 @@ pub(super) fn attempt(row: &PgRow) -> Read<AttemptRecord> {
         started_at: cells.time_if_any()?,
         finished_at: cells.time()?,
         error: cells.json()?,
+    })
+}
+
+/// The columns of `savings_of.sql`.
+pub(super) fn saving(row: &PgRow) -> Read<Saving> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Saving {
+        job_id: cells.job_id()?,
+        call_id: CallId(cells.next()?),
+        tenant: cells.name()?,
+        queue: cells.name()?,
+        kind: cells.word(Kind::parse)?,
+        operation: cells.text_if_any()?,
+        epoch: Epoch(cells.next()?),
+        provider: cells.text()?,
+        model: cells.text()?,
+        reason: cells.word(SavedBy::parse)?,
+        usage: Usage { tokens_in: cells.count()?, tokens_out: cells.count()?, ..Usage::default() },
+        saved: cells.next::<Option<i64>>()?.map(Nanousd),
+        at: cells.time()?,
+    })
+}
+
+/// The columns of `newest_of.sql` from `at` on.
+pub(super) fn member(row: &PgRow, at: usize) -> Read<Member> {
+    let mut cells = Cells::of(row, at);
+    Ok(Member {
+        id: cells.job_id()?,
+        standing: cells.standing()?,
+        accepted_at: cells.time()?,
+        finished_at: cells.time_if_any()?,
+        tags: cells.json()?.unwrap_or_default(),
+        cost: cost(cells.next()?, cells.next()?),
+    })
+}
+
+/// The columns of `recent_calls.sql`.
+pub(super) fn recent_call(row: &PgRow) -> Read<RecentCall> {
+    let mut cells = Cells::of(row, 0);
+    Ok(RecentCall {
+        provider: cells.text()?,
+        model: cells.text()?,
+        credential: cells.text()?,
+        status: cells.text()?,
+        duration_ms: cells.count()?,
+        at: cells.time()?,
+    })
+}
+
+/// The columns of `budget_alerts.sql`.
+pub(super) fn alert(row: &PgRow) -> Read<Alert> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Alert {
+        scope: cells.word(Scope::parse)?,
+        measure: cells.word(Measure::parse)?,
+        period: cells.word(Period::parse)?,
+        since: cells.next()?,
+        level: u8::try_from(cells.next::<i16>()?).unwrap_or_default(),
+        spent: cells.next()?,
+        budget: cells.next()?,
+        at: cells.time()?,
     })
 }
 

@@ -14,10 +14,12 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, QueueTotals, Reads, Within,
+        Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, Member, QueueTotals, Reads,
+        RecentCall, Within,
     },
-    ledger::CallRecord,
+    ledger::{CallRecord, Saving},
     state::Standing,
+    time::Timestamp,
 };
 
 /// The journal of one tenant's callers.
@@ -106,6 +108,10 @@ impl Reads for OfTenant {
         self.ask(move |from| Box::pin(reads::of_job(from, sql::CALLS_OF, id, rows::call))).await
     }
 
+    async fn savings(&self, id: JobId) -> Result<Vec<Saving>, JournalError> {
+        self.ask(move |from| Box::pin(reads::of_job(from, sql::SAVINGS_OF, id, rows::saving))).await
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
         self.journal
             .ask(|pages| async move {
@@ -145,6 +151,15 @@ impl Reads for OfTenant {
         .await
     }
 
+    async fn newest_of(&self, batches: &[String], each: usize) -> Result<Vec<Vec<Member>>, JournalError> {
+        let batches = Arc::new(batches.to_vec());
+        self.ask(move |connection| {
+            let batches = batches.clone();
+            Box::pin(async move { reads::newest_of(connection, &batches, each).await })
+        })
+        .await
+    }
+
     /// Keys of requests belong to the tenant that sent them; of others nothing is told.
     async fn answered(&self, owner: &Name, key: &str) -> Result<Option<Answered>, JournalError> {
         // A tenant's, or those of one of its keys: tenant, separator, key.
@@ -173,6 +188,10 @@ impl Ledger for OfTenant {
             Box::pin(async move { reads::costs(connection, &query).await })
         })
         .await
+    }
+
+    async fn recent(&self, since: Timestamp) -> Result<Vec<RecentCall>, JournalError> {
+        self.ask(move |connection| Box::pin(reads::recent(connection, since))).await
     }
 
     /// The scheduler's work, which nobody does behind the wall.

@@ -106,6 +106,7 @@ impl Transaction {
             .bind(column(|change| change.cancelled))
             .bind(column(|change| change.dead))
             .bind(column(|change| change.live))
+            .bind(column(|change| change.died))
             .bind(moved.iter().map(|(tenant, _)| tenant.as_str()).collect::<Vec<_>>())
             .bind(moved.iter().map(|(_, live)| **live).collect::<Vec<_>>())
             .execute(self.connection())

@@ -16,7 +16,7 @@ use crate::{
     budget::{AtLimit, Budget, Scope, Span},
     dispatcher::Entry,
     ids::Name,
-    journal::{Alert, Budgets, JournalError, Versioned},
+    journal::{Alert, Budgets, JournalError, PAGE_MAX_ROWS, Versioned},
     ledger::Nanousd,
     time::Timestamp,
     webhooks::{EventKind, budget_body},
@@ -43,6 +43,16 @@ impl Budgets for SqliteJournal {
 
     async fn note_alert(&self, alert: &Alert) -> Result<bool, JournalError> {
         self.writer.submit(1, alert.clone(), note_alert).await
+    }
+
+    async fn alerts(&self, limit: usize) -> Result<Vec<Alert>, JournalError> {
+        let limit = limit.min(PAGE_MAX_ROWS) as i64;
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::BUDGET_ALERTS)?;
+                statement.query_map([limit], rows::alert)?.collect()
+            })
+            .await
     }
 }
 

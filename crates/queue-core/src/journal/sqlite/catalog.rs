@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, Row, params};
 
 use super::{
     SqliteJournal,
@@ -15,8 +15,8 @@ use crate::{
     credentials::CredentialPolicy,
     ids::{Generation, JobId, Name, SessionId},
     journal::{
-        Backlog, BreakerMode, Catalog, Filling, JournalError, QueueSettings, TargetSettings, TenantSettings, Versioned,
-        WorkerSession,
+        Backlog, BreakerMode, Catalog, Filling, JournalError, PAGE_MAX_ROWS, QueueSettings, TargetSettings,
+        TenantSettings, Versioned, WorkerSession,
     },
     limiter::{Charges, SetLimit},
 };
@@ -50,6 +50,20 @@ impl Catalog for SqliteJournal {
     async fn backlog(&self, tenant: &Name) -> Result<Backlog, JournalError> {
         let tenant = tenant.clone();
         self.readers.read(move |connection| backlog(connection, &tenant)).await
+    }
+
+    async fn known_tenants(&self, behind: Option<&Name>, limit: usize) -> Result<Vec<(Name, u64)>, JournalError> {
+        let (behind, limit) = (behind.cloned(), limit.min(PAGE_MAX_ROWS) as i64);
+        self.readers
+            .read(move |connection| {
+                let read = |row: &Row<'_>| {
+                    let mut cells = Cells::of(row, 0);
+                    Ok((cells.name()?, cells.count()?))
+                };
+                let behind = behind.as_ref().map_or("", Name::as_str);
+                connection.prepare_cached(read::TENANTS_KNOWN)?.query_map(params![behind, limit], read)?.collect()
+            })
+            .await
     }
 
     async fn open_session(&self, session: WorkerSession) -> Result<(), JournalError> {

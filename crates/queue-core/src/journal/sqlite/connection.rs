@@ -33,6 +33,7 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../../../../migrations/sqlite/0022_retention.sql"),
     include_str!("../../../../../migrations/sqlite/0023_backups.sql"),
     include_str!("../../../../../migrations/sqlite/0024_log_level.sql"),
+    include_str!("../../../../../migrations/sqlite/0025_deaths.sql"),
 ];
 
 /// Tells a journal from any other SQLite file: `LSHO`.

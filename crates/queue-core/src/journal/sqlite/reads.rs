@@ -17,10 +17,10 @@ use crate::{
     ids::{JobId, Name},
     job::{AttemptRecord, Job},
     journal::{
-        Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded,
-        PAGE_MAX_ROWS, QueueTotals, Reads, Token, Within, costs::Days,
+        Answered, CostQuery, CostRow, DeadGroup, JobFilter, JournalError, Ledger, Listed, LiveScan, Loaded, Member,
+        PAGE_MAX_ROWS, QueueTotals, RECENT_CALLS_MAX, Reads, RecentCall, Token, Within, costs::Days,
     },
-    ledger::{CallRecord, Memo},
+    ledger::{CallRecord, Memo, Saving},
     state::Standing,
     time::Timestamp,
 };
@@ -130,6 +130,15 @@ impl Reads for SqliteJournal {
             .await
     }
 
+    async fn savings(&self, id: JobId) -> Result<Vec<Saving>, JournalError> {
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::SAVINGS_OF)?;
+                statement.query_map([id.as_bytes()], rows::saving)?.collect()
+            })
+            .await
+    }
+
     async fn list(&self, filter: &JobFilter) -> Result<Listed, JournalError> {
         let filter = filter.clone();
         self.readers.read(move |connection| list::list(connection, &filter, &list::STEPS)).await
@@ -159,6 +168,21 @@ impl Reads for SqliteJournal {
                 };
                 let values = params![batch_id, tenant.as_str(), key_id.as_ref().map(Name::as_str)];
                 connection.prepare_cached(read::BATCH_OF)?.query_map(values, read)?.collect()
+            })
+            .await
+    }
+
+    async fn newest_of(&self, batches: &[String], each: usize) -> Result<Vec<Vec<Member>>, JournalError> {
+        let (batches, each) = (batches.to_vec(), each.min(PAGE_MAX_ROWS) as i64);
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::NEWEST_OF)?;
+                let mut found = Vec::with_capacity(batches.len());
+                for batch in &batches {
+                    let members = statement.query_map(params![batch, each], |row| rows::member(row, 0))?;
+                    found.push(members.collect::<rusqlite::Result<_>>()?);
+                }
+                Ok(found)
             })
             .await
     }
@@ -213,6 +237,7 @@ fn totals(connection: &Connection) -> rusqlite::Result<Vec<(Name, QueueTotals, u
                 succeeded: cells.count()?,
                 cancelled: cells.count()?,
                 dead: cells.count()?,
+                died: cells.count()?,
             };
             Ok((queue, totals, cells.count()?))
         })?
@@ -229,6 +254,15 @@ impl Ledger for SqliteJournal {
     async fn costs(&self, query: &CostQuery) -> Result<Vec<CostRow>, JournalError> {
         let query = query.clone();
         self.readers.read(move |connection| costs(connection, &query)).await
+    }
+
+    async fn recent(&self, since: Timestamp) -> Result<Vec<RecentCall>, JournalError> {
+        self.readers
+            .read(move |connection| {
+                let mut statement = connection.prepare_cached(read::RECENT_CALLS)?;
+                statement.query_map(params![since.0, RECENT_CALLS_MAX as i64], rows::recent_call)?.collect()
+            })
+            .await
     }
 
     /// The sums are kept by the rows' triggers.

@@ -9,13 +9,14 @@ use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
 use crate::{
+    budget::{Measure, Period, Scope},
     dispatcher::{Entry, Suspicion},
     error::JobError,
     fallback::Link,
     ids::{CallId, Epoch, JobId, Name},
     job::{AttemptRecord, Job, Kind},
-    journal::{CostQuery, CostRow, Saved, TenantRules},
-    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, Tier, Usage, UsageSource},
+    journal::{Alert, CostQuery, CostRow, Member, RecentCall, Saved, TenantRules},
+    ledger::{Billed, CallRecord, Memo, MemoBody, Nanousd, SavedBy, Saving, Tier, Usage, UsageSource},
     request_limits::Rates,
     state::Standing,
     time::Timestamp,
@@ -271,6 +272,67 @@ pub(super) fn attempt(row: &Row<'_>) -> rusqlite::Result<AttemptRecord> {
         started_at: cells.time_if_any()?,
         finished_at: cells.time()?,
         error: cells.json()?,
+    })
+}
+
+/// The columns of `savings_of.sql`.
+pub(super) fn saving(row: &Row<'_>) -> rusqlite::Result<Saving> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Saving {
+        job_id: JobId(cells.id()?),
+        call_id: CallId(cells.id()?),
+        tenant: cells.name()?,
+        queue: cells.name()?,
+        kind: cells.word(Kind::parse)?,
+        operation: cells.next()?,
+        epoch: Epoch(cells.next()?),
+        provider: cells.next()?,
+        model: cells.next()?,
+        reason: cells.word(SavedBy::parse)?,
+        usage: Usage { tokens_in: cells.count()?, tokens_out: cells.count()?, ..Usage::default() },
+        saved: cells.next::<Option<i64>>()?.map(Nanousd),
+        at: cells.time()?,
+    })
+}
+
+/// The columns of `newest_of.sql` from `at` on.
+pub(super) fn member(row: &Row<'_>, at: usize) -> rusqlite::Result<Member> {
+    let mut cells = Cells::of(row, at);
+    Ok(Member {
+        id: JobId(cells.id()?),
+        standing: standing(cells.next()?)?,
+        accepted_at: cells.time()?,
+        finished_at: cells.time_if_any()?,
+        tags: cells.json()?.unwrap_or_default(),
+        cost: cost(cells.next()?, cells.next()?),
+    })
+}
+
+/// The columns of `recent_calls.sql`.
+pub(super) fn recent_call(row: &Row<'_>) -> rusqlite::Result<RecentCall> {
+    let mut cells = Cells::of(row, 0);
+    Ok(RecentCall {
+        provider: cells.next()?,
+        model: cells.next()?,
+        credential: cells.next()?,
+        status: cells.next()?,
+        duration_ms: cells.count()?,
+        at: cells.time()?,
+    })
+}
+
+/// The columns of `budget_alerts.sql`.
+pub(super) fn alert(row: &Row<'_>) -> rusqlite::Result<Alert> {
+    let mut cells = Cells::of(row, 0);
+    Ok(Alert {
+        scope: cells.word(Scope::parse)?,
+        measure: cells.word(Measure::parse)?,
+        period: cells.word(Period::parse)?,
+        since: cells.next()?,
+        level: cells.next()?,
+        spent: cells.next()?,
+        budget: cells.next()?,
+        at: cells.time()?,
     })
 }
 

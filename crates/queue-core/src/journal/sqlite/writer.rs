@@ -107,8 +107,8 @@ impl<'c> Batch<'c> {
                 self.sql.execute(Write::QueueOpen, [queue])?;
                 self.sql.execute(Write::TotalsOpen, [queue])?;
             }
-            let TotalsChange { accepted, succeeded, cancelled, dead, live } = change;
-            self.sql.execute(Write::TotalsAdd, params![queue, accepted, succeeded, cancelled, dead, live])?;
+            let TotalsChange { accepted, succeeded, cancelled, dead, died, live } = change;
+            self.sql.execute(Write::TotalsAdd, params![queue, accepted, succeeded, cancelled, dead, died, live])?;
         }
         for (tenant, live) in self.backlogs.drain().filter(|(_, live)| *live != 0) {
             let values = params![tenant.as_str(), live];
