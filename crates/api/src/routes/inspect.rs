@@ -59,6 +59,8 @@ pub(crate) struct Inspection {
     leases: Vec<Holder>,
     /// Whose live jobs they are, most first.
     tenants: Vec<TenantShare>,
+    /// What takes turns, most jobs first.
+    lanes: Vec<LaneShare>,
     /// Causes of its dead letters, most first.
     errors: Vec<GroupView>,
     /// Journal and dispatcher beside each other.
@@ -101,6 +103,17 @@ pub(crate) struct Holder {
 pub(crate) struct TenantShare {
     /// The tenant.
     tenant: String,
+    /// How many, of those that were looked at.
+    jobs: u64,
+}
+
+/// Live jobs of a tenant for one target: a lane.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct LaneShare {
+    /// The tenant.
+    tenant: String,
+    /// What its jobs ask: `provider:model:credential`, or the kind of jobs that ask nobody.
+    target: String,
     /// How many, of those that were looked at.
     jobs: u64,
 }
@@ -157,6 +170,7 @@ pub(crate) async fn inspect(
         rates,
         leases: leases(&app, &scan).await?,
         tenants: scan.top_tenants(),
+        lanes: scan.top_lanes(),
         errors: errors.into_iter().take(TOP).map(GroupView::from).collect(),
         difference: Difference {
             journal,
@@ -218,7 +232,7 @@ struct Scan {
     looked_at: u64,
     unknown: u64,
     complete: bool,
-    tenants: BTreeMap<Name, u64>,
+    lanes: BTreeMap<(Name, Name), u64>,
     holders: HashMap<SessionId, (u64, Option<Timestamp>)>,
 }
 
@@ -236,7 +250,7 @@ impl Scan {
             let ids: Vec<JobId> = of_queue.iter().map(|row| row.id).collect();
             let places = stores.dispatcher.locate(&ids).await.map_err(unavailable)?;
             for (row, place) in of_queue.into_iter().zip(places) {
-                found.add(row.tenant, &place, is_young(row.id, now));
+                found.add((row.tenant, row.target), &place, is_young(row.id, now));
             }
             if last.is_none() {
                 found.complete = true;
@@ -247,9 +261,9 @@ impl Scan {
         Ok(found)
     }
 
-    fn add(&mut self, tenant: Name, place: &Place, is_young: bool) {
+    fn add(&mut self, lane: (Name, Name), place: &Place, is_young: bool) {
         self.looked_at += 1;
-        *self.tenants.entry(tenant).or_default() += 1;
+        *self.lanes.entry(lane).or_default() += 1;
         match place {
             Place::Unknown => self.unknown += u64::from(!is_young),
             Place::Waiting { .. } => {}
@@ -262,11 +276,30 @@ impl Scan {
     }
 
     fn top_tenants(&self) -> Vec<TenantShare> {
-        let mut tenants: Vec<_> = self.tenants.iter().collect();
-        tenants.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
-        let share = |(tenant, jobs): (&Name, &u64)| TenantShare { tenant: tenant.to_string(), jobs: *jobs };
-        tenants.into_iter().take(TOP).map(share).collect()
+        let mut tenants = BTreeMap::<&Name, u64>::new();
+        for ((tenant, _), jobs) in &self.lanes {
+            *tenants.entry(tenant).or_default() += jobs;
+        }
+        let share = |(tenant, jobs): (&Name, u64)| TenantShare { tenant: tenant.to_string(), jobs };
+        top(tenants).map(share).collect()
     }
+
+    fn top_lanes(&self) -> Vec<LaneShare> {
+        let lanes = self.lanes.iter().map(|(lane, jobs)| (lane, *jobs));
+        let share = |((tenant, target), jobs): (&(Name, Name), u64)| LaneShare {
+            tenant: tenant.to_string(),
+            target: target.to_string(),
+            jobs,
+        };
+        top(lanes).map(share).collect()
+    }
+}
+
+/// Those with the most jobs.
+fn top<K: Ord>(counted: impl IntoIterator<Item = (K, u64)>) -> impl Iterator<Item = (K, u64)> {
+    let mut counted: Vec<_> = counted.into_iter().collect();
+    counted.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
+    counted.into_iter().take(TOP)
 }
 
 async fn leases(app: &App, scan: &Scan) -> Result<Vec<Holder>, Problem> {

@@ -42,6 +42,8 @@ async fn a_queue_is_looked_at_closely() {
     assert_eq!((&seen["queue"], &seen["metrics"]["waiting"]), (&json!("q"), &json!(3)));
     assert_eq!((&seen["difference"]["journal"], &seen["difference"]["dispatcher"]), (&json!(3), &json!(3)));
     assert_eq!((&seen["difference"]["unknown"], &seen["difference"]["complete"]), (&json!(0), &json!(true)));
+    assert_eq!(seen["lanes"], json!([{"tenant": "default", "target": "probe", "jobs": 3}]));
+    assert_eq!(seen["tenants"], json!([{"tenant": "default", "jobs": 3}]));
     assert_eq!(seen["rates"]["ended"], json!(0.0));
     assert!(seen.get("eta_seconds").is_none(), "nothing ends: {seen}");
     assert!(seen["rates"]["over_seconds"].as_f64().unwrap() >= 0.05);

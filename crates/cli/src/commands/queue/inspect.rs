@@ -63,6 +63,7 @@ fn show(view: &Value) {
             &["WORKER", "HOST", "ALIVE", ">JOBS", "OLDEST STARTED"][..],
         ),
         ("tenants", &["tenant", "jobs"], &["TENANT", ">LIVE JOBS"]),
+        ("lanes", &["tenant", "target", "jobs"], &["TENANT", "TARGET", ">LIVE JOBS"]),
         ("errors", &["count", "class", "cost_usd", "signature"], &[">DEAD", "CLASS", ">USD SPENT", "SIGNATURE"]),
     ] {
         let rows: Vec<Vec<String>> =
