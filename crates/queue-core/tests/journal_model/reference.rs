@@ -164,7 +164,10 @@ impl Model {
     fn end(&mut self, n: usize, standing: Standing) {
         match standing {
             Standing::Succeeded => self.totals.succeeded += 1,
-            Standing::Dead => self.totals.dead += 1,
+            Standing::Dead => {
+                self.totals.dead += 1;
+                self.totals.died += 1;
+            }
             Standing::Cancelled => self.totals.cancelled += 1,
             Standing::Live => unreachable!("not an end"),
         }
