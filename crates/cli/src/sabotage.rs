@@ -13,6 +13,6 @@ pub(crate) fn spoil(stores: Stores) -> Result<Stores, Failure> {
     let Some(sabotage) = Sabotage::parse(name) else {
         return Err(Failure::usage(format!("LONGSHORE_SABOTAGE: there is no sabotage `{name}`")));
     };
-    tracing::warn!(?sabotage, "this process is sabotaged");
+    tracing::warn!("this process is sabotaged: {sabotage:?}");
     Ok(sabotage.spoil(stores, PathBuf::from(".")))
 }

@@ -374,7 +374,7 @@ impl Window {
         let moment = |text: &str| {
             let (hour, minute) = text.split_once(':')?;
             let (hour, minute): (i64, i64) = (hour.parse().ok()?, minute.parse().ok()?);
-            ((0..24).contains(&hour) && (0..60).contains(&minute)).then_some((hour * 60 + minute) * 60_000)
+            ((0..24).contains(&hour) && (0..60).contains(&minute)).then(|| (hour * 60 + minute) * 60_000)
         };
         let (begin_ms, end_ms) = moment(begin).zip(moment(end)).ok_or_else(wrong)?;
         if begin_ms == end_ms {

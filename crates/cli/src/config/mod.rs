@@ -366,7 +366,9 @@ fn duration(env: &Environment, variable: &str, file: Option<file::Seconds>) -> R
 
 fn check_listen(key: &str, listen: String) -> Result<String, String> {
     match listen.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(listen),
+        Some((host, port)) if !host.is_empty() && !host.contains(['/', '@']) && port.parse::<u16>().is_ok() => {
+            Ok(listen)
+        }
         _ => Err(format!("{key} is `{listen}`; it is HOST:PORT such as {LISTEN_DEFAULT}")),
     }
 }

@@ -94,7 +94,7 @@ impl Crash {
         // Whoever makes the file is the one.
         let Ok(mut file) = File::create_new(self.folder.join(format!("crashed-at-{point}"))) else { return };
         let told = write!(file, "{}", std::process::id());
-        tracing::error!(%point, ?told, "told to crash here");
+        tracing::error!("told to crash at {point}: {told:?}");
         std::process::abort();
     }
 }
