@@ -116,8 +116,18 @@ fn history(found: &mut BTreeMap<String, String>) -> Result<usize> {
 
 /// A line with a secret that is made here, so that no file holds it.
 fn control() -> String {
-    let body: String = (0..40_u32).map(|n| char::from(b"q7Zp2Xw9"[(n * n % 8) as usize] + (n % 3) as u8)).collect();
-    format!("key = \"{}{body}\"", "sk-")
+    format!("key = \"{}{}\"", "sk-", random(40))
+}
+
+/// Something that nobody typed, of this length; the same each time.
+fn random(length: usize) -> String {
+    let letters = b"ABCDEFGHIJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
+    let mut state = 7_u64;
+    let next = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(letters[(state >> 33) as usize % letters.len()])
+    };
+    (0..length).map(next).collect()
 }
 
 /// The secrets of a line.
@@ -186,17 +196,6 @@ fn bits(text: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Something that nobody typed, of this length.
-    fn random(length: usize) -> String {
-        let letters = b"ABCDEFGHIJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789";
-        let mut state = 7_u64;
-        let next = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            char::from(letters[(state >> 33) as usize % letters.len()])
-        };
-        (0..length).map(next).collect()
-    }
 
     #[test]
     fn keys_of_every_kind_are_found_and_what_people_type_is_not() {
