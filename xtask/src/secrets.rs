@@ -154,13 +154,12 @@ fn found_in(line: &str) -> BTreeSet<String> {
     if ["MIIE", "MIIJ", "MC4CAQ", "MIGHAg"].iter().any(|start| line.starts_with(start)) && line.len() >= 60 {
         found.insert(format!("PRIVATE KEY {line}"));
     }
-    found.extend(password(line));
+    found.extend(line.split("://").skip(1).filter_map(password));
     found
 }
 
-/// The password of a URL.
-fn password(line: &str) -> Option<String> {
-    let (_, behind) = line.split_once("://")?;
+/// The password of a URL, of which this is what follows its scheme.
+fn password(behind: &str) -> Option<String> {
     let authority: String = behind.chars().take_while(|c| !c.is_whitespace() && !"/\"'`<>".contains(*c)).collect();
     let (login, _) = authority.rsplit_once('@')?;
     let (_, password) = login.split_once(':')?;
@@ -205,6 +204,7 @@ mod tests {
         }
         for line in [
             format!("postgres://longshore:{}@db/longshore", random(24)),
+            format!("https://example.com/ and redis://:{}@cache", random(24)),
             format!("\"-----BEGIN PRIVATE KEY-----\\n{}\"", random(64)),
             format!("MC4CAQAwBQYDK2VwBCIEI{}", random(44)),
         ] {

@@ -1,6 +1,6 @@
 //! Reads query parameters and paths: strictly, all errors together.
 
-use std::{str::FromStr, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, str::FromStr, time::Duration};
 
 use axum::{
     extract::{FromRequestParts, Path, Query},
@@ -114,11 +114,19 @@ impl Params {
 
     /// `limit`: rows of a page.
     pub(crate) fn limit(&mut self) -> usize {
-        let read = |text: &str| {
-            let rows = text.parse().ok().filter(|rows| (1..=LIMIT_MAX).contains(rows));
-            rows.ok_or_else(|| format!("must be a whole number from 1 to {LIMIT_MAX}"))
-        };
-        self.parsed("limit", read).unwrap_or(LIMIT_DEFAULT)
+        self.whole("limit", 1..=LIMIT_MAX).unwrap_or(LIMIT_DEFAULT)
+    }
+
+    /// A whole number of a range.
+    pub(crate) fn whole<N: FromStr + PartialOrd + Display>(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<N>,
+    ) -> Option<N> {
+        self.parsed(name, |text| {
+            let number = text.parse().ok().filter(|number| range.contains(number));
+            number.ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+        })
     }
 
     /// `cursor`: where the page before ended.

@@ -87,13 +87,11 @@ impl Fetcher {
 impl Asked {
     async fn look(&mut self) -> bool {
         match self.fetched().await {
-            Ok(set) => {
+            Ok(set) if self.set.as_ref() == Some(&set) => {
                 self.trouble = None;
-                if self.set.as_ref() != Some(&set) {
-                    return self.read(set);
-                }
                 true
             }
+            Ok(set) => self.read(set),
             Err(trouble) => self.stay(trouble),
         }
     }
@@ -109,7 +107,7 @@ impl Asked {
         match Issuer::new(self.rules.clone(), &set) {
             Ok(issuer) => {
                 tracing::info!(issuer = %self.rules.issuer, keys = ?issuer, "the keys of an issuer were fetched");
-                (self.set, self.issuer) = (Some(set), Some(issuer));
+                (self.set, self.issuer, self.trouble) = (Some(set), Some(issuer), None);
                 true
             }
             Err(why) => self.stay(format!("its key set: {why}")),

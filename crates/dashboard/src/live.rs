@@ -101,7 +101,7 @@ fn open(live: Live, at: Option<Query<At>>, request: axum::extract::Request) -> R
     (live.dashboard.carry)(&parts, &mut carried);
     carried.extensions.insert(Tick);
     let cookies = parts.headers.get_all(header::COOKIE).iter().cloned();
-    let headers = HeaderMap::from_iter(cookies.map(|cookie| (header::COOKIE, cookie)).take(1));
+    let headers = HeaderMap::from_iter(cookies.map(|cookie| (header::COOKIE, cookie)));
     let watch = Watch {
         at,
         headers,

@@ -12,7 +12,7 @@ const SHORT_CHARS: usize = 8;
 /// Deepest indent of a document, in steps: what is deeper stands below each other.
 const INDENT_MAX: usize = 40;
 /// Nano-dollars of a dollar.
-const NANOUSD: i128 = 1_000_000_000;
+pub(crate) const NANOUSD: i128 = 1_000_000_000;
 
 /// A value that templates pass as it is or by reference, as their expression happens to be.
 pub(crate) trait Plain<T> {
@@ -236,6 +236,13 @@ pub(crate) fn usd(text: impl AsRef<str>) -> String {
 fn trim_to(text: &str, least: usize) -> &str {
     let trimmed = text.trim_end_matches('0');
     &text[..trimmed.len().max(least).min(text.len())]
+}
+
+/// An amount as the API writes it: dollars with nine decimals.
+pub(crate) fn decimal(nanousd: i128) -> String {
+    let sign = if nanousd < 0 { "-" } else { "" };
+    let size = nanousd.abs();
+    format!("{sign}{}.{:09}", size / NANOUSD, size % NANOUSD)
 }
 
 /// Decimal text as nano-dollars; what is finer than those is cut.

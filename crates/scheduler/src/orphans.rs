@@ -71,35 +71,37 @@ pub(crate) async fn run(stores: Stores, shutdown: CancellationToken) {
 
 /// One look at all objects; returns how many were deleted.
 pub(crate) async fn collect(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
-    let (bodies, archived) = (bodies(stores, objects).await, archived(stores, objects).await);
-    let deleted = bodies? + archived?;
+    let mut deleted = 0;
+    let bodies = bodies(stores, objects, &mut deleted).await;
+    let archived = archived(stores, objects, &mut deleted).await;
+    // What is gone is told, also of a look that was cut short.
     metrics::counter!(telemetry::ORPHANS_REMOVED).increment(deleted);
     if deleted > 0 {
         let detail = json!({"deleted": deleted});
         let entry = AuditEntry::by_itself("orphans", ACTION, "objects", &detail, stores.clock.now());
         audit::note(&*stores.audit, entry).await;
     }
+    bodies.and(archived)?;
     Ok(deleted)
 }
 
-async fn bodies(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
+async fn bodies(stores: &Stores, objects: &Objects, deleted: &mut u64) -> Result<(), Cut> {
     let now = stores.clock.now();
     let mut pages = objects.bodies(now.plus_ms(-GRACE_MS)).chunks(PAGE_MAX_ROWS);
-    let mut deleted = 0;
     while let Some(page) = pages.next().await {
         let page = page.into_iter().collect::<Result<Vec<_>, _>>()?;
         for path in unnamed(stores, page, now).await? {
             objects.delete(&path).await?;
-            deleted += 1;
+            *deleted += 1;
         }
     }
-    Ok(deleted)
+    Ok(())
 }
 
-async fn archived(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
+async fn archived(stores: &Stores, objects: &Objects, deleted: &mut u64) -> Result<(), Cut> {
     let mut files = objects.archived(stores.clock.now().plus_ms(-ARCHIVE_GRACE_MS));
     // Files come archive by archive from a bucket, and in any order from a folder.
-    let (mut ended, mut deleted) = (BTreeMap::new(), 0);
+    let mut ended = BTreeMap::new();
     while let Some(file) = files.next().await {
         let (path, id, _) = file?;
         if ended.len() >= ARCHIVES_KNOWN_MAX && !ended.contains_key(&id) {
@@ -112,10 +114,10 @@ async fn archived(stores: &Stores, objects: &Objects) -> Result<u64, Cut> {
         if parts.as_ref().is_some_and(|parts| !parts.contains(&path)) {
             objects.delete(&manifest_of(&path)).await?;
             objects.delete(&path).await?;
-            deleted += 1;
+            *deleted += 1;
         }
     }
-    Ok(deleted)
+    Ok(())
 }
 
 /// The objects of an archive that nobody adds to any more; `None`: somebody does, or this journal does not know it.

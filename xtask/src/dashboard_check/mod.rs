@@ -93,19 +93,23 @@ struct Check {
 
 /// What CI runs of it, with the debug build that `cargo test` has just made.
 pub(crate) fn run_short() -> Result<()> {
-    run(&Arguments { short: true, only: None, jobs: None, debug: true, pictures: false })
+    let arguments = Arguments { short: true, only: None, jobs: None, debug: true, pictures: false };
+    with(&arguments, binary(&root(), true)?)
 }
 
 /// Checks, and fails with what is wrong.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    testkit::install_browser();
-    let axe = fs::read_to_string(testkit::install_axe(&root().join(ARTEFACTS).join("axe")))?;
     let debug = arguments.short || arguments.debug;
     match debug {
         true => run_command("cargo", &["build", "--locked", "--package", "cli"])?,
         false => run_command("cargo", &["build", "--release", "--locked", "--package", "cli"])?,
     }
-    let longshore = binary(&root(), debug)?;
+    with(arguments, binary(&root(), debug)?)
+}
+
+fn with(arguments: &Arguments, longshore: PathBuf) -> Result<()> {
+    testkit::install_browser();
+    let axe = fs::read_to_string(testkit::install_axe(&root().join(ARTEFACTS).join("axe")))?;
     until_told(check(arguments, longshore, &axe))
 }
 

@@ -31,7 +31,7 @@ use super::{
     scenario::{Processes, Scenario, Shape, USUAL},
     witness::Witness,
 };
-use crate::cluster::Role;
+use crate::{bench::until_told, cluster::Role};
 
 /// Copies that are made of one run.
 const IMAGES: u32 = 10;
@@ -89,7 +89,7 @@ impl Found {
 
 /// Makes the images, looks at them, and does it again with the weaker setting.
 pub(crate) fn measure(settings: &Settings) -> Result<Found> {
-    run::until_told(async {
+    until_told(async {
         let strong = one(settings, "strong", &[]).await?;
         let weak = one(settings, "weak", &WEAK).await?;
         Ok(Found { accepted: strong.0 + weak.0, lost: strong.1, lost_by_control: weak.1 })

@@ -6,13 +6,9 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use testkit::{MockProvider, PostgresServer, RedisServer};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     check::{self, Evidence, Report},
@@ -27,7 +23,7 @@ use super::{
     tables::{self, Tables},
     witness::Witness,
 };
-use crate::{bars, cluster::Role};
+use crate::{bars, bench::until_told, cluster::Role};
 
 /// Longest wait until every process is ready for the first time.
 const READY_MAX: Duration = Duration::from_secs(60);
@@ -52,19 +48,6 @@ pub(crate) struct Settings {
 /// Runs a scenario.
 pub(crate) fn scenario(scenario: &Scenario, settings: &Settings) -> Result<Report> {
     until_told(one(scenario, settings))
-}
-
-/// Until it ends or a signal comes. Servers and processes end with it either way: each is killed when its owner is dropped.
-pub(crate) fn until_told<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        tokio::select! {
-            done = work => done,
-            _ = interrupt.recv() => bail!("interrupted"),
-            _ = terminate.recv() => bail!("terminated"),
-        }
-    })
 }
 
 /// Judges what a folder holds.

@@ -149,10 +149,7 @@ pub(crate) async fn inspect(
         let over = parse_duration(text)?;
         if over > OVER_MAX { Err("takes 0s to 30s".to_owned()) } else { Ok(over) }
     });
-    let rows = params.parsed("rows", |text| {
-        let rows = text.parse().ok().filter(|rows| (SCAN_LEAST_ROWS..=SCAN_MAX_ROWS).contains(rows));
-        rows.ok_or_else(|| format!("must be a whole number from {SCAN_LEAST_ROWS} to {SCAN_MAX_ROWS}"))
-    });
+    let rows = params.whole("rows", SCAN_LEAST_ROWS..=SCAN_MAX_ROWS);
     params.finish()?;
     let queue = shape::check_queue(&queue).map_err(|reason| Problem::field("/path/queue", reason))?;
     let _room = room(&app)?;
@@ -242,8 +239,11 @@ impl Scan {
         let now = app.now();
         let due_by = now.plus_ms(HORIZON_MS);
         let mut found = Self::default();
-        let mut scan = LiveScan { after: None, due_by, accepted_by: now, limit: SCAN_ROWS.min(most) };
-        for _ in 0..most.div_ceil(SCAN_ROWS) {
+        let mut scan = LiveScan { after: None, due_by, accepted_by: now, limit: SCAN_ROWS };
+        let mut left = most;
+        while left > 0 {
+            scan.limit = SCAN_ROWS.min(left);
+            left -= scan.limit;
             let rows = stores.journal.live(scan).await?;
             let last = rows.last().filter(|_| rows.len() == scan.limit).map(|last| (last.run_at, last.id));
             let of_queue: Vec<_> = rows.into_iter().filter(|row| row.queue == *queue).collect();

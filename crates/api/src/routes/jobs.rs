@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use queue_core::{
     error::JobError,
     ids::{Epoch, JobId},
@@ -218,14 +219,9 @@ pub(crate) async fn result(
     Params::of(&uri, &[])?.finish()?;
     let job = view::row(&app, &caller, id).await?;
     if job.standing == Standing::Succeeded {
-        let Some(result) = caller.reads(&app).result(id).await? else {
-            let detail =
-                "the job asked that its result be kept for a shorter time than itself (`result_ttl`), which is over";
-            return Err(Problem::new(Cause::ResultGone, detail).about(id));
-        };
-        audit::reads_of(id, &job.tenant);
-        let result = view::whole(&app, result).await?;
-        return Ok(([(header::CONTENT_TYPE, "application/json")], result).into_response());
+        let result = caller.reads(&app).result(id).await?;
+        let gone = "the job asked that its result be kept for a shorter time than itself (`result_ttl`), which is over";
+        return shown(&app, &job, result.ok_or_else(|| Problem::new(Cause::ResultGone, gone).about(id))?).await;
     }
     let detail = match (job.standing, &job.error) {
         (Standing::Live, _) => "the job has not ended yet; `GET /v1/jobs/{id}?wait=30s` waits for it".to_owned(),
@@ -251,13 +247,16 @@ pub(crate) async fn payload(
 ) -> Result<Response, Problem> {
     Params::of(&uri, &[])?.finish()?;
     let job = view::row(&app, &caller, id).await?;
-    let Some(payload) = caller.reads(&app).payload(id).await? else {
-        let detail = "payloads of settled jobs are kept for a shorter time than the jobs, which is over";
-        return Err(Problem::new(Cause::PayloadGone, detail).about(id));
-    };
-    audit::reads_of(id, &job.tenant);
-    let payload = view::whole(&app, payload).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], payload).into_response())
+    let payload = caller.reads(&app).payload(id).await?;
+    let gone = "payloads of settled jobs are kept for a shorter time than the jobs, which is over";
+    shown(&app, &job, payload.ok_or_else(|| Problem::new(Cause::PayloadGone, gone).about(id))?).await
+}
+
+/// A body of a job as it was kept; that it was read is written down.
+async fn shown(app: &App, job: &Job, kept: Bytes) -> Result<Response, Problem> {
+    audit::reads_of(job.id, &job.tenant);
+    let body = view::whole(app, kept).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// The attempts of a job.

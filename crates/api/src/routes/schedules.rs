@@ -139,11 +139,7 @@ pub(crate) async fn list(State(app): State<Shared>, caller: Caller, uri: Uri) ->
 
 /// `runs`: how many of its newest jobs a schedule is shown with.
 fn read_runs(params: &mut Params) -> usize {
-    let read = |text: &str| {
-        let runs = text.parse().ok().filter(|runs| (0..=RUNS_MAX).contains(runs));
-        runs.ok_or_else(|| format!("must be a whole number from 0 to {RUNS_MAX}"))
-    };
-    params.parsed("runs", read).unwrap_or(0)
+    params.whole("runs", 0..=RUNS_MAX).unwrap_or(0)
 }
 
 /// The newest jobs of each of these schedules, as far as they are there for the caller.
@@ -184,11 +180,7 @@ pub(crate) async fn preview(State(app): State<Shared>, uri: Uri) -> Result<Json<
     };
     let when = spec.read(None, now, &mut |name, reason| params.wrong(name, reason));
     let after = params.parsed("after", |text| parse_past(text, now)).unwrap_or(now);
-    let read_count = |text: &str| {
-        let count = text.parse().ok().filter(|count| (1..=PREVIEW_MAX).contains(count));
-        count.ok_or_else(|| format!("must be a whole number from 1 to {PREVIEW_MAX}"))
-    };
-    let count = params.parsed("count", read_count).unwrap_or(PREVIEW_DEFAULT);
+    let count = params.whole("count", 1..=PREVIEW_MAX).unwrap_or(PREVIEW_DEFAULT);
     params.finish()?;
     let when = when.ok_or_else(|| Problem::new(Cause::Internal, "a moment passed its checks and is not there"))?;
     let ticks = when.ticks().map_err(|error| unreadable(&error))?;

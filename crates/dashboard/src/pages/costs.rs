@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::{
     budgets::{self, Alert, Budget},
     filled::{Filled, or_empty, page_with},
+    job::copies::shell,
     part::part,
 };
 use crate::{
@@ -36,8 +37,6 @@ const SPANS: [(&str, &str); 4] = [("1d", "since yesterday"), ("7d", "7 days"), (
 const BARS_MAX: usize = 8;
 /// Days that are columns of their own though nothing was spent: those of a year.
 const DAYS_MAX: usize = 366;
-/// Nano-dollars of a dollar.
-const NANOUSD: i128 = 1_000_000_000;
 /// The address of the page.
 const HERE: &str = "/dashboard/costs";
 
@@ -87,7 +86,7 @@ impl Wanted {
 
     /// What says the same on the command line.
     fn command(&self) -> String {
-        let mut line = format!("longshore cost report --by {} --since {}", self.by, self.since);
+        let mut line = format!("longshore cost report --by {} --since {}", shell(&self.by), shell(&self.since));
         for (name, value) in [("until", &self.until), ("tenant", &self.tenant)] {
             if !value.is_empty() {
                 line.push_str(&format!(" --{name} '{}'", value.replace('\'', "'\\''")));
@@ -246,7 +245,7 @@ fn nano(text: &str) -> i128 {
 
 /// An amount as people read it.
 fn usd(nanousd: i128) -> String {
-    words::usd(format!("{}.{:09}", nanousd / NANOUSD, nanousd % NANOUSD))
+    words::usd(words::decimal(nanousd))
 }
 
 /// Budgets that the viewer may see.
@@ -380,7 +379,7 @@ fn day_chart(days: &Report) -> Safe {
     for row in &days.rows {
         by_day.insert(row.name("day"), (nano(&row.spend_usd), nano(&row.wasted_usd)));
     }
-    let dollars = |nanousd: i128| nanousd as f64 / NANOUSD as f64;
+    let dollars = |nanousd: i128| nanousd as f64 / words::NANOUSD as f64;
     let labels: Vec<_> = by_day.keys().cloned().collect();
     let useful = by_day.values().map(|(spend, wasted)| dollars(spend - wasted)).collect();
     let wasted = by_day.values().map(|(_, wasted)| dollars(*wasted)).collect();
@@ -471,5 +470,7 @@ mod tests {
             wanted.command(),
             "longshore cost report --by operation --since 7d --until '2026-11-01' --tenant 'o'\\''neil'"
         );
+        let hostile = Wanted { since: "7d;reboot".into(), ..Wanted::default() };
+        assert_eq!(hostile.command(), "longshore cost report --by operation --since '7d;reboot'");
     }
 }

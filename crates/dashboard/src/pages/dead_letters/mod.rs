@@ -142,8 +142,7 @@ async fn listed(
 
 /// The sum of amounts as the API writes them.
 fn sum_usd<'a>(amounts: impl Iterator<Item = &'a str>) -> String {
-    let nanousd: i128 = amounts.filter_map(words::nanousd).sum();
-    format!("{}.{:09}", nanousd / 1_000_000_000, nanousd % 1_000_000_000)
+    words::decimal(amounts.filter_map(words::nanousd).sum())
 }
 
 /// Counts what an order about letters would touch; its page asks whether to do it.

@@ -38,8 +38,7 @@ pub(super) fn today(shell: &Shell) -> String {
 impl Costs {
     fn sum(&self, of: fn(&CostRow) -> &String) -> String {
         let nanousd: i128 = self.rows.iter().filter_map(|row| words::nanousd(of(row))).sum();
-        let sign = if nanousd < 0 { "-" } else { "" };
-        words::usd(format!("{sign}{}.{:09}", nanousd.abs() / 1_000_000_000, nanousd.abs() % 1_000_000_000))
+        words::usd(words::decimal(nanousd))
     }
 
     /// In all.
