@@ -11,7 +11,7 @@
 //! Its jobs have the leases, retries, priorities, results and webhooks of any other job, and a limit of how many run at once
 //! (`longshore limit set custom:word-count:default --concurrency 4`). The program must be built from the version of Longshore that
 //! the other processes run. Two programs with different handlers want a queue each (`queues` below).
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::exit)]
 
 use std::{collections::BTreeMap, env, time::Duration};
 
@@ -28,7 +28,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use worker::{
-    Config, Worker,
+    Config, End, Worker,
     context::{Handler, JobContext, Surroundings},
     handlers::{Handlers, input},
 };
@@ -79,7 +79,14 @@ pub(crate) async fn work(journal: String, dispatcher: &str, shutdown: Cancellati
     };
     let worker = Worker::new(config, Surroundings::without_providers(stores)).with_handlers(handlers);
     println!("own_handler runs; Ctrl-C ends it");
-    Ok(worker.run(shutdown).await?)
+    match worker.run(shutdown).await? {
+        End::Told => Ok(()),
+        // A handler holds a thread of this process up for ever, so nothing here would end it: whoever supervises it starts it again.
+        End::Recycle(stuck) => {
+            eprintln!("the handler of job {} does not end", stuck.job);
+            std::process::exit(75)
+        }
+    }
 }
 
 #[tokio::main]

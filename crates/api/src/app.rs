@@ -114,6 +114,7 @@ impl App {
             routes: &self.api.routes,
             prices: &self.api.prices,
             probe_jobs: self.api.settings.probe_jobs,
+            probe_faults: self.api.settings.probe_faults,
             outbound: &self.api.settings.outbound,
         }
     }

@@ -6,7 +6,7 @@ use queue_core::{
     ids::Name,
     payload::FieldError,
     request_limits::{RATE_MAX, Rates},
-    time::{Timestamp, parse_duration},
+    time::{Timestamp, parse_age_ms, parse_duration},
 };
 use serde_json::value::RawValue;
 
@@ -261,9 +261,9 @@ pub(crate) fn counts_days(text: &str) -> bool {
 /// Reads a moment that is given as RFC 3339 or as a duration before now, e.g. `7d`.
 pub(crate) fn parse_past(text: &str, now: Timestamp) -> Result<Timestamp, String> {
     text.parse().or_else(|_| {
-        let back = parse_duration(text).map_err(|_| {
+        parse_duration(text).map_err(|_| {
             format!("`{text}` is neither a time such as 2026-11-21T09:30:00Z nor a duration such as 7d")
         })?;
-        Ok(now.plus_ms(i64::try_from(back.as_millis()).unwrap_or(i64::MAX).saturating_neg()))
+        Ok(now.plus_ms(-parse_age_ms(text)?))
     })
 }

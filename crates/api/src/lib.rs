@@ -113,6 +113,8 @@ pub struct Api {
 pub struct Settings {
     /// Whether jobs of kind `probe` are accepted.
     pub probe_jobs: bool,
+    /// Whether those may end or block the worker that runs them, or take its memory.
+    pub probe_faults: bool,
     /// Pages of these origins (`https://app.example`) may call, with a key that they send themselves.
     pub cors_origins: Vec<String>,
     /// Largest body of a bulk submit, in bytes.
@@ -146,6 +148,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             probe_jobs: false,
+            probe_faults: false,
             cors_origins: Vec::new(),
             max_body_bytes: 32 * 1024 * 1024,
             max_job_bytes: 1024 * 1024,

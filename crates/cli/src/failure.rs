@@ -19,6 +19,8 @@ pub(crate) enum Exit {
     Partial = 4,
     /// The server understood and refuses: a key without the right, or a state that does not allow it.
     Refused = 5,
+    /// A process that served has ended by itself and wants to be started again (`EX_TEMPFAIL` of sysexits.h).
+    Recycle = 75,
 }
 
 impl From<Exit> for ExitCode {
@@ -50,6 +52,11 @@ impl Failure {
     /// A failure with [`Exit::Usage`].
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { exit: Exit::Usage, message: message.into(), problem: None }
+    }
+
+    /// A failure with [`Exit::Recycle`].
+    pub(crate) fn recycle(message: impl Into<String>) -> Self {
+        Self { exit: Exit::Recycle, message: message.into(), problem: None }
     }
 
     /// A failure with [`Exit::NotFound`].

@@ -32,7 +32,7 @@ mod tokens;
 mod traces;
 mod up;
 
-use std::{future::Future, io::Write, process::ExitCode};
+use std::{future::Future, io::Write, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, Parser};
 
@@ -62,6 +62,7 @@ Exit codes:
   3  not found (HTTP 404)
   4  partial: some of it was done
   5  refused: no right to it, or the state does not allow it (HTTP 401, 403, 409)
+ 75  start it again: `up` or `serve worker` ended itself, because a job's handler holds a thread up
 
 First steps:
   longshore up
@@ -267,8 +268,14 @@ fn on_one_core(work: impl Future<Output = Outcome>) -> Outcome {
 /// For roles: at least two threads, so that one long computation does not stop the clockwork of the others.
 fn on_all_cores(work: impl Future<Output = Outcome>) -> Outcome {
     let threads = std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2));
-    tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?.block_on(work)
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(REST_MAX);
+    outcome
 }
+
+/// Longest wait for tasks and threads when everything is done: a handler that does not yield would never let the process end.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

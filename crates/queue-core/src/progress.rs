@@ -2,10 +2,12 @@
 //! killed, and one whose loop stands still must not live on because it still answers.
 
 use std::{
+    future::poll_fn,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -77,6 +79,21 @@ impl Pulse {
     }
 }
 
+/// Lets the other tasks of this thread go first. Unlike [`tokio::task::yield_now`], whose tasks wait until their own thread is
+/// done with all others: one that never comes back, since a handler holds it up, would keep them for ever. This one waits where
+/// any thread may take it.
+pub async fn step_aside() {
+    let mut is_aside = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_aside, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,5 +142,20 @@ mod tests {
         }
         release.send(()).unwrap();
         looping.join().unwrap();
+    }
+
+    /// With tokio's own `yield_now` it waits for its thread, which waits for it.
+    #[test]
+    fn who_steps_aside_goes_on_although_its_thread_is_held_up() {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let stepping = runtime.spawn(async move {
+            // What a task wakes runs next on its thread.
+            let holding = tokio::spawn(async move { heard.recv_timeout(Duration::from_secs(20)) });
+            step_aside().await;
+            let _ = told.send(());
+            holding.await.unwrap()
+        });
+        assert_eq!(runtime.block_on(stepping).unwrap(), Ok(()));
     }
 }

@@ -113,6 +113,20 @@ impl Clock for ManualClock {
     }
 }
 
+/// Longest age that is counted back from now, in days: a hundred years. What is older than any job is a mistake in the unit, and its
+/// moment may lie before the years that RFC 3339 writes.
+pub const AGE_MAX_DAYS: i64 = 36_500;
+
+/// Reads how long ago something was, in milliseconds.
+///
+/// # Errors
+/// Says what is wrong with the text. It is no duration, or one of more than [`AGE_MAX_DAYS`].
+pub fn parse_age_ms(text: &str) -> Result<i64, String> {
+    let age = parse_duration(text)?;
+    let ms = i64::try_from(age.as_millis()).ok().filter(|ms| *ms <= AGE_MAX_DAYS * DAY_MS);
+    ms.ok_or_else(|| format!("an age is at most {AGE_MAX_DAYS}d, not `{text}`"))
+}
+
 /// Reads a duration such as `30s`, `5m`, `1h 30m` or `7d`.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text)
@@ -129,6 +143,15 @@ mod tests {
         assert_eq!(start("2026-11-21T09:30:00.125Z"), "2026-11-21T00:00:00.000Z");
         assert_eq!(start("2026-11-21T00:00:00Z"), "2026-11-21T00:00:00.000Z");
         assert_eq!(start("1969-12-31T23:59:59Z"), "1969-12-31T00:00:00.000Z");
+    }
+
+    #[test]
+    fn an_age_is_at_most_a_hundred_years() {
+        assert_eq!(parse_age_ms("36500d"), Ok(AGE_MAX_DAYS * DAY_MS));
+        for text in ["36500d 1ms", "2147483648h", "18446744073709551615s"] {
+            assert_eq!(parse_age_ms(text), Err(format!("an age is at most 36500d, not `{text}`")));
+        }
+        assert!(parse_age_ms("long ago").unwrap_err().contains("is not a duration"));
     }
 
     #[test]

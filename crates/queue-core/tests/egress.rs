@@ -267,4 +267,6 @@ fn a_url_is_refused_with_a_reason() {
     }
     assert_eq!(egress.check("HTTPS://A.example/x").as_deref(), Ok("https://a.example/x"));
     assert!(egress.check(&format!("https://a.example/{}", "x".repeat(3_000))).is_err());
+    let grows = format!("https://a.example/{}", "é".repeat(600));
+    assert_eq!(egress.check(&grows).unwrap_err(), "is 3618 bytes long as it is sent; a URL has at most 2048");
 }

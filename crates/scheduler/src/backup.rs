@@ -31,8 +31,9 @@ use uuid::Uuid;
 const EVERY: Duration = Duration::from_secs(1);
 /// Time between two beats of whoever works.
 const BEAT_EVERY: Duration = Duration::from_secs(2);
-/// Work whose beat stands still for so long has nobody.
-pub(crate) const SILENCE: Duration = Duration::from_secs(15);
+/// Work whose beat stands still for so long has nobody: three beats, and somebody else goes on within 10 s. One that was only
+/// slow stops where it finds its work taken.
+pub(crate) const SILENCE: Duration = Duration::from_secs(7);
 /// Longest time of one backup, check or drill: what takes longer hangs, or does not fit into a day.
 const DONE_WITHIN: Duration = Duration::from_secs(12 * 3_600);
 /// Pause after something failed, before it is tried again, in milliseconds; four times as long after the next failure.

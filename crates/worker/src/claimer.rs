@@ -10,7 +10,7 @@ use queue_core::{
     ids::{Name, SessionId},
     job::Kind,
     journal::Token,
-    progress::Pulse,
+    progress::{Pulse, step_aside},
     stores::Stores,
     telemetry,
     time::Timestamp,
@@ -19,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    abandoned::Abandoned,
     backend::Claimed,
     leases::{Leases, Stop},
     orders::Orders,
@@ -44,6 +45,7 @@ pub(crate) struct Claimer {
     pub(crate) slots_total: usize,
     pub(crate) leases: Arc<Leases>,
     pub(crate) orders: Arc<Orders>,
+    pub(crate) abandoned: Arc<Abandoned>,
     pub(crate) out: mpsc::Sender<Claimed>,
     /// Loads that run beside the next step; each holds the slots of its jobs, so their number is bounded.
     pub(crate) loads: TaskTracker,
@@ -69,7 +71,7 @@ impl Claimer {
             // Asked before the acks are taken: whoever gives a claim up leaves its ack first.
             let all_given_up = end.is_cancelled() && self.leases.count() == 0;
             // The slots before the acks: the ack of whatever made a slot free is there before it, and goes in this step.
-            let may_claim = claiming && work_expected && !self.orders.hold();
+            let may_claim = claiming && work_expected && !self.orders.hold() && !self.abandoned.hold();
             let slots = if may_claim { self.free_slots() } else { None };
             let (acks, left) = self.leases.take_acks(ACKS_MAX);
             let slot = slots.and_then(|slots| without(slots, left));
@@ -186,7 +188,7 @@ impl Claimer {
         if let (Some(slot), false) = (slot, claims.is_empty()) {
             self.hand_on(claims, slot);
             // The load goes out before what is left to do here.
-            tokio::task::yield_now().await;
+            step_aside().await;
         }
         // Claims, not permits: a step that claims holds permits for jobs that may not be there.
         let busy = self.leases.count().min(self.slots_total);

@@ -56,7 +56,8 @@ pub(crate) use shared::Shared;
 /// Runs the jobs of one kind.
 #[async_trait]
 pub trait Handler: Send + Sync {
-    /// Does the work and returns its result as JSON text. Dropped when the job is cancelled, lost or timed out.
+    /// Does the work and returns its result as JSON text. Dropped when the job is cancelled, lost or timed out, where it next awaits
+    /// something: what computes or blocks for long belongs on `tokio::task::spawn_blocking`, or its worker has to be started again.
     async fn run(&self, cx: &JobContext) -> Result<Bytes, JobError>;
 }
 

@@ -3,7 +3,9 @@
 //! `claimer` decides how many are claimed and when, `pipeline` is the path of one attempt, [`handlers`] know what
 //! each kind does, [`provider`] knows who answers.
 
+mod abandoned;
 pub mod admission;
+mod awake;
 mod backend;
 mod breaker;
 pub mod caches;
@@ -13,6 +15,7 @@ pub mod context;
 mod fallback;
 mod flights;
 pub mod handlers;
+mod handling;
 mod keyless;
 mod leases;
 mod line;
@@ -46,9 +49,12 @@ use queue_core::{
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use abandoned::{RECYCLE_AFTER, Stuck};
 pub use timeouts::TIMEOUT_DEFAULT;
 
 use crate::{
+    abandoned::Abandoned,
+    awake::Awake,
     backend::{Claimed, ClaimedJobs},
     breaker::Breakers,
     claimer::Claimer,
@@ -79,6 +85,15 @@ pub struct Config {
     pub drain: Duration,
     /// Host and process, for people.
     pub host: String,
+}
+
+/// Why a worker ended, other than by an error.
+#[derive(Clone, Copy, Debug)]
+pub enum End {
+    /// It was told to.
+    Told,
+    /// A handler holds one of this process' threads up and cannot be stopped: the process has to be started again.
+    Recycle(Stuck),
 }
 
 /// A worker process: any number may run against one journal and dispatcher.
@@ -114,8 +129,9 @@ impl Worker {
     }
 
     /// Runs jobs until `shutdown` fires, then drains: running jobs may finish within `config.drain`, the rest are
-    /// given back without spending an attempt. Store errors never end it.
-    pub async fn run(self, shutdown: CancellationToken) -> Result<(), JournalError> {
+    /// given back without spending an attempt. Store errors never end it. It ends in the same way by itself where a handler was
+    /// stopped and has not yielded [`RECYCLE_AFTER`] later.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<End, JournalError> {
         telemetry::begin_rare(telemetry::Part::Worker);
         let slots_total = self.config.slots.clamp(1, SLOTS_MAX);
         let stores = self.around.stores.clone();
@@ -139,12 +155,14 @@ impl Worker {
             return leave(&stores, session).await;
         }
 
-        let leases = Arc::new(Leases::default());
+        let (leases, abandoned) = (Arc::new(Leases::default()), Arc::new(Abandoned::default()));
         // Before the first claim: maintenance may have begun before this process.
         let orders = Arc::new(Orders::of(entry));
         if until_available("orders", || orders.hear(&stores, &leases), &shutdown).await.is_none() {
             return leave(&stores, session).await;
         }
+        // Where the system has no thread left, jobs run all the same.
+        let _awake = Awake::keep().inspect_err(|error| tracing::warn!(%error, "timeouts may be late: no thread"));
         let slots = Arc::new(Semaphore::new(slots_total));
         let end = CancellationToken::new();
         // As many places as slots: a send never waits, since each claimed job holds a slot.
@@ -160,17 +178,20 @@ impl Worker {
             slots_total,
             leases: leases.clone(),
             orders: orders.clone(),
+            abandoned: abandoned.clone(),
             out,
             loads: TaskTracker::new(),
             pulse: self.pulse.clone(),
         };
-        let claiming = tokio::spawn(claimer.run(signals, shutdown.clone(), end.clone()));
+        let stop = shutdown.child_token();
+        let claiming = tokio::spawn(claimer.run(signals, stop.clone(), end.clone()));
         let pipeline = Arc::new(Pipeline {
             breakers: Arc::new(Breakers::new(stores.clone(), self.around.credentials.clone())),
             around: self.around,
             handlers: self.handlers,
             session,
             leases: leases.clone(),
+            abandoned: abandoned.clone(),
             timeouts: timeouts.clone(),
             meters: Meters::default(),
         });
@@ -197,7 +218,12 @@ impl Worker {
         });
         let running = tokio::spawn(run_attempts(ClaimedJobs::new(claimed, leases.clone()), pipeline));
 
-        shutdown.cancelled().await;
+        let why = tokio::select! {
+            biased;
+            () = shutdown.cancelled() => End::Told,
+            () = abandoned.recycle.cancelled() => abandoned.stuck().map_or(End::Told, End::Recycle),
+        };
+        stop.cancel();
         let given_back = drain(&slots, slots_total, &leases, self.config.drain).await;
         end.cancel();
         leases.changed.notify_one();
@@ -207,14 +233,16 @@ impl Worker {
             running.abort();
         }
         for task in [renewer, claiming, running, refreshing, keeping, hearing, paying, waking] {
-            if let Err(error) = task.await
-                && !error.is_cancelled()
-            {
-                tracing::error!(%error, "a task of the worker ended badly");
+            // A handler that does not yield may hold up one more: what was to run next on its thread.
+            match tokio::time::timeout(TASK_ENDS_MAX, task).await {
+                Ok(Err(error)) if !error.is_cancelled() => tracing::error!(%error, "a task of the worker ended badly"),
+                Ok(_) => {}
+                Err(_) => tracing::warn!("a task of the worker does not end; it ends with the process"),
             }
         }
         coalescer.finish().await;
-        leave(&stores, session).await
+        leave(&stores, session).await?;
+        Ok(why)
     }
 
     async fn join(
@@ -238,11 +266,11 @@ impl Worker {
 }
 
 /// Ends the session everywhere: nobody waits for this worker.
-async fn leave(stores: &queue_core::stores::Stores, session: SessionId) -> Result<(), JournalError> {
+async fn leave(stores: &queue_core::stores::Stores, session: SessionId) -> Result<End, JournalError> {
     if let Err(error) = stores.dispatcher.leave(session).await {
         tracing::warn!(%error, "the worker's session ends by itself");
     }
-    stores.catalog.close_session(session).await
+    stores.catalog.close_session(session).await.map(|()| End::Told)
 }
 
 /// apalis runs the loop: one task a job; a panic of our own code inside it is caught and costs that job its lease, not
@@ -298,5 +326,7 @@ async fn drain(slots: &Semaphore, total: usize, leases: &Leases, patience: Durat
     given_back
 }
 
+/// Longest wait for each of the worker's own tasks, when nothing runs any more.
+const TASK_ENDS_MAX: Duration = Duration::from_secs(3);
 /// Longest wait for stopped attempts to be given back.
 const GIVE_BACK_MAX: Duration = Duration::from_secs(5);

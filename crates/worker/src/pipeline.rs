@@ -1,9 +1,8 @@
 //! One attempt, from a loaded job to its settle: resolve → admit → run → judge → settle → give up the claim.
 
-use std::{any::Any, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::FutureExt;
 use queue_core::{
     archive::ObjectsError,
     bodies::Part,
@@ -12,11 +11,12 @@ use queue_core::{
     events::EventBody,
     ids::{Name, SessionId},
     job::{Job, Kind, Loaded},
-    journal::{JournalError, Outcome, Settled, Settlement},
+    journal::{Due, JournalError, Outcome, Settled, Settlement},
     ledger::Nanousd,
     limiter::PARKED,
     retry::{self, Budget, Decision},
     state::{Standing, State},
+    stores::Stores,
     telemetry,
     time::Timestamp,
     traces::{self, Settling},
@@ -24,10 +24,12 @@ use queue_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    abandoned::Abandoned,
     backend::Claimed,
     breaker::Breakers,
     context::{Handler, JobContext, Surroundings},
     handlers::Handlers,
+    handling::Handling,
     leases::{Held, Leases, Stop},
     line::{Attempt, Bill},
     meters::{Meters, error_of},
@@ -47,6 +49,7 @@ pub(crate) struct Pipeline {
     pub(crate) handlers: Handlers,
     pub(crate) session: SessionId,
     pub(crate) leases: Arc<Leases>,
+    pub(crate) abandoned: Arc<Abandoned>,
     pub(crate) timeouts: Arc<Timeouts>,
     pub(crate) meters: Meters,
 }
@@ -173,15 +176,17 @@ impl Pipeline {
         Some((handler, JobContext::new(around, breakers, (loaded, payload), memos, stop, total)))
     }
 
-    /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error.
+    /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error. One that does not
+    /// yield then is abandoned: its attempt ends without it.
     async fn run(&self, handler: Arc<dyn Handler>, cx: JobContext, held: &Held, limit: Limit) -> Ended {
         if cx.job().kind != Kind::Probe {
             let body = EventBody::AttemptStarted { attempt: cx.attempt() };
             self.around.stores.events.publish(cx.job().id, body);
         }
-        let mut work = std::pin::pin!(AssertUnwindSafe(handler.run(&cx)).catch_unwind());
+        let mut handling = Handling::begin(handler, cx);
+        let cx = handling.cx.clone();
         let returned = tokio::select! {
-            returned = &mut work => Some(returned),
+            returned = handling.returned() => Some(returned),
             () = held.token.cancelled() => None,
             () = tokio::time::sleep(limit.total()) => {
                 held.stop(Stop::Timeout);
@@ -189,12 +194,14 @@ impl Pipeline {
             }
         };
         let ran = match returned {
-            Some(Ok(result)) => Ran::Returned(result),
-            Some(Err(panic)) => Ran::Returned(Err(panicked(panic.as_ref()))),
+            Some(result) => Ran::Returned(result),
             None => {
                 if cx.is_calling() {
                     // The provider drops its connection; what it may have cost is written down.
-                    let _ = tokio::time::timeout(STOP_GRACE, &mut work).await;
+                    let _ = tokio::time::timeout(STOP_GRACE, handling.gone()).await;
+                }
+                if !handling.stop().await {
+                    self.abandon(handling);
                 }
                 match held.stopped() {
                     Some(Stop::Timeout) => Ran::OutOfTime(limit),
@@ -215,6 +222,17 @@ impl Pipeline {
         Ended { ran, calls, paid, savings: cx.take_savings(), served_by: cx.served_by(), cost, bill }
     }
 
+    /// Its slot is given up with the attempt; what its calls still cost is written when it ends.
+    fn abandon(&self, handling: Handling) {
+        let gone = self.abandoned.clone().watch(handling, self.leases.clone());
+        let stores = self.around.stores.clone();
+        tokio::spawn(async move {
+            let cx = gone.await;
+            record_only(&stores, cx.take_unsettled()).await;
+            commit(cx.take_paid()).await;
+        });
+    }
+
     /// Writes the end of the attempt and returns the job's next life, if the dispatcher should hold it.
     async fn finish(&self, job: &Job, held: &Held, started_at: Timestamp, ended: Ended) -> Option<Entry> {
         let now = self.around.stores.clock.now();
@@ -223,14 +241,14 @@ impl Pipeline {
                 let result = self.around.stores.bodies.keep(&job.tenant, job.id, Part::Result, result).await;
                 Outcome::Succeed { result: result.into() }
             }
-            Ran::Returned(Err(error)) => self.place(job, judge(job, error, now), now),
+            Ran::Returned(Err(error)) => self.place(job, judge(job, error, now)),
             Ran::OutOfTime(limit) => judge(job, limit.passed(), now),
-            Ran::GivenBack => Outcome::Release { run_at: now, error: None, target: None },
+            Ran::GivenBack => Outcome::Release { due: Due::After(Duration::ZERO), error: None, target: None },
             Ran::Cancelled | Ran::Lost => {
                 let outcome = if matches!(ended.ran, Ran::Cancelled) { "cancel" } else { "lost" };
                 self.meters.end_unsettled(job, outcome);
                 Attempt { job, started_at, finished_at: now, outcome, error: None, bill: ended.bill }.log();
-                self.record_only(ended.calls).await;
+                record_only(&self.around.stores, ended.calls).await;
                 commit(ended.paid).await;
                 traces::ended(outcome, None);
                 return None;
@@ -273,49 +291,44 @@ impl Pipeline {
         {
             self.meters.cost(job, *standing, cost);
         }
+        let wait = match &settlement.outcome {
+            Outcome::Retry { due: Due::After(wait), .. } | Outcome::Release { due: Due::After(wait), .. } => *wait,
+            _ => Duration::ZERO,
+        };
         let moved_to = match settlement.outcome {
             Outcome::Release { target, .. } => target,
             _ => None,
         };
-        self.tell(job, settled, moved_to)
-    }
-
-    /// Money is never fenced: an attempt that lost its claim still writes what it spent.
-    async fn record_only(&self, calls: Vec<queue_core::ledger::CallRecord>) {
-        let never = CancellationToken::new();
-        for call in calls {
-            until_available("record", || self.around.stores.journal.record(call.clone()), &never).await;
-        }
+        self.tell(job, settled, wait, moved_to)
     }
 
     /// A job that has to wait waits in the lane of the credentials that its calls would be made with now: keys and policies
     /// may have changed since it was submitted. One that waits for a key waits there as what comes first: its lane sleeps.
-    fn place(&self, job: &Job, outcome: Outcome, now: Timestamp) -> Outcome {
-        let Outcome::Release { run_at, error, .. } = outcome else { return outcome };
+    fn place(&self, job: &Job, outcome: Outcome) -> Outcome {
+        let Outcome::Release { due, error, .. } = outcome else { return outcome };
         let lane = self.around.credentials.lane_of(&job.tenant, &job.target);
         let target = (lane != job.target).then_some(lane);
         let is_keyless =
             |error: &JobError| error.class == ErrorClass::Credential && (error.lane_sleeps || target.is_some());
-        let run_at = if error.as_ref().is_some_and(is_keyless) { job.run_at.min(now) } else { run_at };
-        Outcome::Release { run_at, error, target }
+        let due = if error.as_ref().is_some_and(is_keyless) { Due::At(job.run_at) } else { due };
+        Outcome::Release { due, error, target }
     }
 
-    fn tell(&self, job: &Job, settled: Settled, moved_to: Option<Name>) -> Option<Entry> {
+    fn tell(&self, job: &Job, settled: Settled, wait: Duration, moved_to: Option<Name>) -> Option<Entry> {
         let Settled::Done { standing, epoch, run_at } = settled else {
             metrics::counter!(telemetry::SETTLE_REJECTED, "reason" => "fenced").increment(1);
             tracing::warn!(job_id = %job.id, epoch = job.epoch.0, "the settle was fenced: the job has moved on");
             return None;
         };
-        let now = self.around.stores.clock.now();
         let state = match standing {
-            Standing::Live if run_at > now => State::Scheduled,
+            Standing::Live if wait > Duration::ZERO => State::Scheduled,
             Standing::Live => State::Ready,
             Standing::Succeeded => State::Succeeded,
             Standing::Dead => State::Dead,
             Standing::Cancelled => State::Cancelled,
         };
         self.around.stores.events.publish(job.id, EventBody::State { state });
-        let near = run_at <= now.plus_ms(HORIZON_MS);
+        let near = wait.as_millis() <= u128::from(HORIZON_MS.unsigned_abs());
         (standing == Standing::Live && near).then(|| Entry {
             epoch,
             run_at,
@@ -323,6 +336,14 @@ impl Pipeline {
             target: moved_to.unwrap_or_else(|| job.target.clone()),
             ..Entry::from(job)
         })
+    }
+}
+
+/// Money is never fenced: an attempt that lost its claim still writes what it spent.
+async fn record_only(stores: &Stores, calls: Vec<queue_core::ledger::CallRecord>) {
+    let never = CancellationToken::new();
+    for call in calls {
+        until_available("record", || stores.journal.record(call.clone()), &never).await;
     }
 }
 
@@ -373,19 +394,17 @@ fn judge(job: &Job, error: JobError, now: Timestamp) -> Outcome {
         releases: job.releases,
         deadline: job.deadline,
     };
+    // How long is decided here, and from when on by the journal.
+    let after = |at: Timestamp| Due::After(Duration::from_millis(at.since_ms(now).unsigned_abs()));
     match retry::decide(&error, budget, now, rand::random()) {
-        Decision::Retry(run_at) => Outcome::Retry { run_at, error },
+        Decision::Retry(at) => Outcome::Retry { due: after(at), error },
         // Its target or its tenant is parked, so it can keep its place in its lane: it is the first when claims go on.
         Decision::Release(_) if [PARKED, BUDGET_PARKED].contains(&error.code.as_str()) => {
-            Outcome::Release { run_at: job.run_at.min(now), error: Some(error), target: None }
+            Outcome::Release { due: Due::At(job.run_at), error: Some(error), target: None }
         }
-        Decision::Release(run_at) => Outcome::Release { run_at, error: Some(error), target: None },
+        Decision::Release(at) => Outcome::Release { due: after(at), error: Some(error), target: None },
         Decision::Dead => Outcome::Dead { error },
     }
-}
-
-fn panicked(panic: &(dyn Any + Send)) -> JobError {
-    JobError::new(ErrorClass::Panic, "panic", format!("the handler panicked: {}", said(panic)))
 }
 
 /// The words of a panic.

@@ -14,7 +14,10 @@ mod schedules;
 mod steady;
 mod telemetry;
 
-use std::{path::PathBuf, process::Stdio};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -166,6 +169,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     } else {
         bar::print("The bars of the shared stores (2 cores, release build)", &judged);
     }
+    Ok(())
+}
+
+/// The rolling restart in its short form; fails where a bar is missed.
+pub(crate) fn run_short_rolling(longshore: &Path) -> Result<()> {
+    let judged = until_told(rolling::measure_short(longshore))?;
+    bar::print("A rolling restart, short", &judged);
+    let missed = judged.iter().filter(|one| one.is_missed()).count();
+    ensure!(missed == 0, "{missed} bars of the rolling restart are missed");
     Ok(())
 }
 

@@ -13,28 +13,49 @@ use crate::{
     cluster::{Cluster, Role},
 };
 
-/// Jobs a second.
-const RATE: u64 = 300;
-/// How long a job sleeps, in milliseconds: most are short, one in ten takes longer than a worker drains.
+/// Shortest time that a job sleeps, in milliseconds.
 const SLEEP_MIN_MS: f64 = 100.0;
-const SLEEP_MAX_MS: f64 = 40_000.0;
 /// What whoever runs the processes waits before it kills, and what each is told of it.
 const GRACE_S: f64 = 30.0;
 const STOP_WAIT: &str = "5s";
-const DRAIN: &str = "20s";
 /// Slots of each worker: one alone has to run all of the load.
 const SLOTS: &str = "6000";
-/// Until the load runs evenly, and between two restarts.
-const SETTLES: Duration = Duration::from_secs(5);
 /// Longest wait for the last job to end: twice the longest, for one that was given back at its end.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Time between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// How much load, and how long what takes.
+struct Pace {
+    /// Jobs a second.
+    rate: u64,
+    /// Longest time that a job sleeps, in milliseconds: most are short, and some take longer than a worker drains.
+    sleep_max_ms: f64,
+    /// What a worker is told to wait for its jobs.
+    drain: &'static str,
+    /// Until the load runs evenly, and between two restarts.
+    settles: Duration,
+}
+
+/// One job in ten takes longer than a worker drains.
+const FULL: Pace = Pace { rate: 300, sleep_max_ms: 40_000.0, drain: "20s", settles: Duration::from_secs(5) };
+/// For CI.
+const SHORT: Pace = Pace { rate: 30, sleep_max_ms: 8_000.0, drain: "2s", settles: Duration::from_secs(1) };
+
 /// What clients and jobs noticed.
 pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
+    at(&FULL, longshore).await
+}
+
+/// Likewise with a small load and short jobs; nothing that it demands is a matter of speed but that a process ends in the
+/// time that it has.
+pub(super) async fn measure_short(longshore: &Path) -> Result<Vec<Judged>> {
+    at(&SHORT, longshore).await
+}
+
+async fn at(pace: &'static Pace, longshore: &Path) -> Result<Vec<Judged>> {
     let environment =
-        [("LONGSHORE_STOP_WAIT", STOP_WAIT), ("LONGSHORE_WORKER_DRAIN", DRAIN), ("LONGSHORE_WORKER_SLOTS", SLOTS)];
+        [("LONGSHORE_STOP_WAIT", STOP_WAIT), ("LONGSHORE_WORKER_DRAIN", pace.drain), ("LONGSHORE_WORKER_SLOTS", SLOTS)];
     let mut cluster = Cluster::start(longshore, &environment).await?;
     let mut members = Vec::new();
     for role in [Role::Scheduler, Role::Api, Role::Worker] {
@@ -46,15 +67,17 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
         cluster.ready(*number).await?;
     }
     eprintln!(
-        "{RATE} jobs/s of {SLEEP_MIN_MS} to {SLEEP_MAX_MS} ms, each of {} processes is restarted …",
+        "{} jobs/s of {SLEEP_MIN_MS} to {} ms, each of {} processes is restarted …",
+        pace.rate,
+        pace.sleep_max_ms,
         members.len()
     );
     let load = Steady::start(
         cluster.apis(),
-        RATE,
-        |number| json!({"queue": "rolling", "kind": "probe", "payload": {"sleep_ms": sleep_ms(number)}}),
+        pace.rate,
+        |number| json!({"queue": "rolling", "kind": "probe", "payload": {"sleep_ms": sleep_ms(pace, number)}}),
     );
-    let rolled = roll(&mut cluster, &members).await;
+    let rolled = roll(pace, &mut cluster, &members).await;
     let sent = load.stop().await?;
     let longest_s = rolled?;
     let ends = Ends::of(&cluster, sent.accepted).await?;
@@ -62,7 +85,7 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
     for why in &sent.told {
         eprintln!("failed: {why}");
     }
-    let what = |what: &str| format!("rolling restart of 6 processes at {RATE} jobs/s: {what}");
+    let what = |what: &str| format!("rolling restart of 6 processes at {} jobs/s: {what}", pace.rate);
     Ok(vec![
         judged(what("failed client requests"), sent.failed as f64, "requests", Bar::AtMost(0.0)),
         judged(what("jobs that spent more than one attempt"), ends.charged, "jobs", Bar::AtMost(0.0)),
@@ -77,16 +100,16 @@ pub(super) async fn measure(longshore: &Path) -> Result<Vec<Judged>> {
 }
 
 /// Evenly spread over the orders of magnitude, the same in every run.
-fn sleep_ms(number: u64) -> u64 {
+fn sleep_ms(pace: &Pace, number: u64) -> u64 {
     let share = (number * 7_919 % 1_000) as f64 / 999.0;
-    (SLEEP_MIN_MS * (SLEEP_MAX_MS / SLEEP_MIN_MS).powf(share)).round() as u64
+    (SLEEP_MIN_MS * (pace.sleep_max_ms / SLEEP_MIN_MS).powf(share)).round() as u64
 }
 
 /// Ends and starts each process; the seconds of the slowest end.
-async fn roll(cluster: &mut Cluster, members: &[usize]) -> Result<f64> {
+async fn roll(pace: &Pace, cluster: &mut Cluster, members: &[usize]) -> Result<f64> {
     let mut longest_s = 0.0_f64;
     for number in members {
-        tokio::time::sleep(SETTLES).await;
+        tokio::time::sleep(pace.settles).await;
         let began = Instant::now();
         let code = cluster.end(*number).await?;
         let seconds = began.elapsed().as_secs_f64();
@@ -96,7 +119,7 @@ async fn roll(cluster: &mut Cluster, members: &[usize]) -> Result<f64> {
         cluster.restart(*number).await?;
         cluster.ready(*number).await?;
     }
-    tokio::time::sleep(SETTLES).await;
+    tokio::time::sleep(pace.settles).await;
     Ok(longest_s)
 }
 
@@ -137,7 +160,7 @@ mod tests {
 
     #[test]
     fn jobs_are_of_every_length() {
-        let all: Vec<u64> = (0..1_000).map(sleep_ms).collect();
+        let all: Vec<u64> = (0..1_000).map(|number| sleep_ms(&FULL, number)).collect();
         assert_eq!((all.iter().min(), all.iter().max()), (Some(&100), Some(&40_000)));
         let long = all.iter().filter(|ms| **ms > 20_000).count();
         assert!((80..160).contains(&long), "{long} are longer than a worker drains");

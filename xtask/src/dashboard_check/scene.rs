@@ -31,6 +31,8 @@ const STORY_LINES: usize = 3_000;
 /// Longest wait for anything, and time between two looks.
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Seconds after which the pages suspect that no worker serves a queue, and a moment.
+const STANDS_S: f64 = 5.5;
 
 /// The installation, and what its things are called.
 pub(super) struct Scene {
@@ -308,6 +310,14 @@ impl Scene {
         let down = |targets: &Value| list(targets, "/targets").any(|target| target["breaker"]["state"] == "open");
         self.until("/v1/targets", down).await?;
         self.until("/v1/jobs?queue=chat&state=running&limit=1", |page| list(page, "/jobs").next().is_some()).await?;
+        // The pages suspect a queue of having no worker only when its jobs have waited for a while.
+        let stands = |queues: &Value| {
+            list(queues, "/queues").any(|queue| {
+                queue["queue"] == "gpu-batch"
+                    && queue["metrics"]["oldest_ready_seconds"].as_f64().is_some_and(|age| age >= STANDS_S)
+            })
+        };
+        self.until("/v1/queues", stands).await?;
         Ok(())
     }
 

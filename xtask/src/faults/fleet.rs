@@ -18,6 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{
     history::Store,
     links::{Link, Links},
+    memory::MemoryGroups,
     scenario::Processes,
 };
 use crate::cluster::{KEY, Role};
@@ -30,6 +31,9 @@ const PROVIDER_CONCURRENCY: u32 = 4_096;
 
 /// Slots of a worker.
 const SLOTS: &str = "64";
+
+/// What a scheduler runs to copy the journal.
+const COPIER: &str = "pg_dump";
 
 /// Files with this beginning, in the folder of a run, are the points at which a process has crashed as it was told to.
 const CRASHED: &str = "crashed-at-";
@@ -51,8 +55,12 @@ pub(crate) struct Surroundings {
     pub(crate) links: Arc<Links>,
     /// What a binary that can be sabotaged is to do.
     pub(crate) sabotage: Option<&'static str>,
+    /// Where objects and backups go, as variables of every process.
+    pub(crate) places: Vec<(&'static str, String)>,
     /// What gives the first process of a role another clock.
     pub(crate) clock: Option<(Role, Vec<(&'static str, String)>)>,
+    /// What bounds the memory of each worker.
+    pub(crate) memory: Option<Arc<MemoryGroups>>,
 }
 
 impl Surroundings {
@@ -76,10 +84,12 @@ impl Surroundings {
             ("LONGSHORE_DISPATCHER", url(Store::Redis, &self.dispatcher).as_str()),
             ("LONGSHORE_WORKER_SLOTS", SLOTS),
             ("LONGSHORE_PROBE_JOBS", "true"),
+            ("LONGSHORE_PROBE_FAULTS", "true"),
             ("LONGSHORE_ADMIN_KEY", KEY),
             ("RUST_LOG", "info"),
         ]);
         command.envs(self.sabotage.map(|what| ("LONGSHORE_SABOTAGE", what)));
+        command.envs(self.places.iter().map(|(name, value)| (*name, value)));
         // A group of its own: Ctrl-C is for us, who then end everything.
         command.process_group(0);
         command
@@ -108,6 +118,8 @@ pub(crate) struct Death {
     pub(crate) works: bool,
     /// The point at which it was told to die, if it was.
     pub(crate) point: Option<String>,
+    /// Its exit code; none if a signal ended it.
+    pub(crate) code: Option<i32>,
 }
 
 /// What a kill did.
@@ -192,6 +204,26 @@ impl Fleet {
         Ok(process.name.clone())
     }
 
+    /// The numbers of the schedulers that copy the journal into a backup: their child does it.
+    pub(crate) fn makers(&self) -> Vec<usize> {
+        let of_role = self.processes.iter().enumerate().filter(|(_, process)| process.role == Role::Scheduler);
+        let parents = parents_of(COPIER);
+        let copies = |process: &Process| process.child.as_ref().is_some_and(|child| parents.contains(&child.id()));
+        of_role.filter(|(_, process)| copies(process)).map(|(number, _)| number).collect()
+    }
+
+    /// `longshore …` as an operator beside the processes; what it says if it fails.
+    pub(crate) fn ask(around: &Surroundings, arguments: &[&str]) -> Result<std::result::Result<String, String>> {
+        let told = around.command(Role::Scheduler, false, arguments).output().context("longshore does not start")?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok(if told.status.success() { Ok(text(&told.stdout)) } else { Err(text(&told.stderr)) })
+    }
+
+    /// What the processes are started with.
+    pub(crate) fn around(&self) -> Surroundings {
+        self.around.clone()
+    }
+
     /// The memory of each process that lives, in KiB.
     pub(crate) fn memory(&self) -> Vec<(String, u64)> {
         let of = |process: &Process| {
@@ -207,15 +239,15 @@ impl Fleet {
         let mut deaths = Vec::new();
         for process in &mut self.processes {
             let ended = match &mut process.child {
-                Some(child) => child.try_wait()?.is_some(),
-                None => false,
+                Some(child) => child.try_wait()?,
+                None => None,
             };
-            if ended {
+            if let Some(status) = ended {
                 let pid = process.child.take().map(|child| child.id());
                 process.retry_at = Some(Instant::now() + RETRY_PAUSE);
                 let (name, lived) = (process.name.clone(), process.started.elapsed());
                 let (works, point) = (process.role == Role::Worker, crashed(&self.around.folder, pid)?);
-                deaths.push(Death { process: name, lived, works, point });
+                deaths.push(Death { process: name, lived, works, point, code: status.code() });
             }
             if process.child.is_none() && process.retry_at.is_some_and(|at| at <= Instant::now()) {
                 process.spawn(&self.around)?;
@@ -239,7 +271,12 @@ impl Process {
             command.envs(environment.iter().map(|(name, value)| (*name, value)));
         }
         let child = command.stdout(log.try_clone()?).stderr(log).spawn();
-        self.child = Some(child.with_context(|| format!("{} does not start", around.binary.display()))?);
+        let child = child.with_context(|| format!("{} does not start", around.binary.display()))?;
+        let pid = child.id();
+        self.child = Some(child);
+        if let Some(groups) = around.memory.as_ref().filter(|_| self.role == Role::Worker) {
+            groups.join(&self.name, pid)?;
+        }
         self.started = Instant::now();
         self.retry_at = None;
         Ok(())
@@ -253,6 +290,19 @@ impl Drop for Fleet {
             let _ = child.wait();
         }
     }
+}
+
+/// The parents of all processes of this name.
+fn parents_of(name: &str) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else { return vec![] };
+    let of = |process: fs::DirEntry| {
+        // `pid (name) state parent …`; most are of other names, and many are gone by now.
+        let stat = fs::read_to_string(process.path().join("stat")).ok()?;
+        let (before, after) = stat.rsplit_once(')')?;
+        before.split_once('(').filter(|(_, found)| *found == name)?;
+        after.split_whitespace().nth(1)?.parse().ok()
+    };
+    processes.flatten().filter_map(of).collect()
 }
 
 /// The point at which this process crashed as it was told to.

@@ -18,6 +18,8 @@ pub(crate) const CLIENTS: &str = "clients.jsonl";
 pub(crate) const PROVIDER: &str = "provider.jsonl";
 /// How the keys in Redis are called among what is counted at the end.
 pub(crate) const REDIS_KEYS: &str = "redis keys";
+/// And before the load.
+pub(crate) const REDIS_KEYS_BEFORE: &str = "redis keys before the load";
 /// The injector's file.
 pub(crate) const INJECTOR: &str = "faults.jsonl";
 
@@ -47,8 +49,39 @@ pub(crate) struct Wish {
     pub(crate) ms: u64,
     /// Earliest start, in milliseconds since the Unix epoch.
     pub(crate) run_at_ms: Option<i64>,
+    /// What it races with.
+    pub(crate) race: Option<Race>,
+}
+
+/// What a job races with; one of two is first, and whoever asks is told which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "with", rename_all = "snake_case")]
+pub(crate) enum Race {
     /// It is cancelled so many milliseconds after it was accepted, if it has not ended by then.
-    pub(crate) cancel_after_ms: Option<u64>,
+    Cancel {
+        /// After its 202.
+        after_ms: u64,
+    },
+    /// Its queue is paused at about the moment at which it is claimed, and resumed later.
+    Pause {
+        /// The queue.
+        queue: String,
+    },
+    /// It dies, and is redriven while its queue's letters are archived. In its second life it succeeds.
+    Archive {
+        /// The queue.
+        queue: String,
+    },
+}
+
+impl Race {
+    /// The queue that the race is about, if it is about one.
+    pub(crate) fn queue(&self) -> Option<&str> {
+        match self {
+            Self::Cancel { .. } => None,
+            Self::Pause { queue } | Self::Archive { queue } => Some(queue),
+        }
+    }
 }
 
 /// The kinds of work in the load.
@@ -67,14 +100,36 @@ pub(crate) enum Work {
     ProbeDies,
     /// A probe that panics in its first attempt.
     ProbePanicsOnce,
-    /// A probe that ends its process, whenever it is run.
+    /// A probe whose first attempt panics in a drop.
+    ProbePanicsInDropOnce,
+    /// A probe that ends its process, whenever it is run: by an abort.
     ProbeKills,
+    /// Likewise, by using up its stack.
+    ProbeOverflows,
+    /// Likewise, by an exit with 0.
+    ProbeExits,
+    /// Likewise, since it takes more memory than its process may have.
+    ProbeHogs,
+    /// A probe that never yields, until its process has ended.
+    ProbeSpins,
+    /// A probe that does not yield for longer than it may run, and then does.
+    ProbeBlocks,
 }
 
 impl Work {
     /// Whether the provider is called.
     pub(crate) fn calls_provider(self) -> bool {
         matches!(self, Self::Llm | Self::LlmFailsOnce)
+    }
+
+    /// Whether whatever process runs it dies.
+    pub(crate) fn ends_process(self) -> bool {
+        matches!(self, Self::ProbeKills | Self::ProbeOverflows | Self::ProbeExits | Self::ProbeHogs)
+    }
+
+    /// Whether it holds up the thread that runs it.
+    pub(crate) fn holds_thread(self) -> bool {
+        matches!(self, Self::ProbeSpins | Self::ProbeBlocks)
     }
 }
 
@@ -124,6 +179,41 @@ pub(crate) enum ClientEvent {
         request: u64,
         /// Whether it was the cancel, and not the job's end.
         won: bool,
+    },
+    /// A queue was said to be paused.
+    Paused {
+        /// Which.
+        queue: String,
+    },
+    /// While it was, these jobs of it were seen: waiting at two looks, or claimed by then.
+    Seen {
+        /// The queue.
+        queue: String,
+        /// Ids of those that wait.
+        waiting: Vec<String>,
+        /// Ids of those that run or have ended.
+        claimed: Vec<String>,
+    },
+    /// It is about to be resumed.
+    Resuming {
+        /// Which.
+        queue: String,
+    },
+    /// Whoever redrove a dead letter was told whether it was still there.
+    Redriven {
+        /// The job.
+        id: String,
+        /// Whether it lives again.
+        won: bool,
+    },
+    /// An operation that archives has ended.
+    Archived {
+        /// The operation, and its archive.
+        operation: String,
+        /// The letters that it says it took.
+        done: u64,
+        /// All letters that it might have taken.
+        letters: Vec<String>,
     },
     /// An answer that nothing in the load deserves.
     Refused {
@@ -240,6 +330,9 @@ pub(crate) enum InjectorEvent {
         works: bool,
         /// How long it had lived, in milliseconds.
         lived_ms: u64,
+        /// Its exit code; none if a signal ended it.
+        #[serde(default)]
+        code: Option<i32>,
     },
     /// A process was sabotaged to die at this point, and has.
     Crashed {
@@ -256,6 +349,30 @@ pub(crate) enum InjectorEvent {
         process: String,
         /// What it has of it, in KiB.
         rss_kib: u64,
+    },
+    /// A scheduler has begun to copy the journal into a backup.
+    CopyBegan {
+        /// Which.
+        process: String,
+    },
+    /// A kill that met a scheduler in the middle of that.
+    KilledInBackup {
+        /// Which.
+        process: String,
+    },
+    /// The API says that a backup is good, and `longshore backup verify` has read all of it.
+    Good {
+        /// The backup.
+        backup: String,
+        /// Whether it is whole; else what is wrong with it.
+        fault: Option<String>,
+    },
+    /// Connections of all processes to a store, while nothing was done to any.
+    Connected {
+        /// The store.
+        store: Store,
+        /// How many.
+        count: u64,
     },
     /// What all processes that live at the end have counted.
     Counted {

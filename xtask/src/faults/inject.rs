@@ -11,7 +11,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use super::{
     disk::Disk,
-    fleet::{Fleet, Kill},
+    fleet::{Fleet, Kill, Surroundings},
     history::{InjectorEvent, Store, Writer},
     links::Links,
     plan::{Act, Step},
@@ -25,6 +25,10 @@ const LOOKS_A_MEMORY: u32 = 50;
 /// Time between two looks at a process that comes back, and the longest that is looked.
 const READY_LOOK_EVERY: Duration = Duration::from_millis(20);
 const READY_MAX: Duration = Duration::from_secs(60);
+/// Longest wait for somebody to make a backup, after whom a kill may have come.
+const MAKER_MAX: Duration = Duration::from_secs(15);
+/// Time between two looks for who makes one: its copy of the journal takes a fraction of a second.
+const MAKER_LOOK_EVERY: Duration = Duration::from_millis(5);
 /// So much of what it holds Redis throws away at once when it is to evict, and then whatever is too much.
 const EVICTED_BYTES: u64 = 256 * 1024;
 /// Memory with which Redis has no room for anything more.
@@ -32,6 +36,9 @@ const NO_ROOM: &str = "1mb";
 /// What it takes to overwrite the generation, whatever its key is called here.
 const OTHER_GENERATION: &str = "for _, key in ipairs(redis.call('KEYS', '*gen')) do \
     if redis.call('TYPE', key).ok == 'string' then redis.call('SET', key, '0') end end return 1";
+
+/// Connections of all processes, by the name that they give themselves.
+const CONNECTIONS: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'longshore'";
 
 /// What faults are done to. Cheap to clone.
 #[derive(Clone)]
@@ -42,7 +49,11 @@ pub(crate) struct Victims {
     pub(crate) database: String,
     pub(crate) links: Arc<Links>,
     pub(crate) disk: Option<Arc<Disk>>,
+    /// Whether backups are made meanwhile.
+    pub(crate) backs_up: bool,
     pub(crate) history: Arc<Writer>,
+    /// Troubles that have begun and not ended. Who holds it sees to it that none begins.
+    pub(crate) open: Arc<Mutex<usize>>,
 }
 
 /// Does each step at its time, counted from `began`. A slow step does not delay the others: each has a thread.
@@ -68,12 +79,17 @@ pub(crate) async fn inject(victims: Victims, steps: Vec<Step>, began: Instant) -
 
 /// Starts again what ends, until it is dropped.
 pub(crate) async fn supervise(victims: Victims) -> Result<()> {
-    let mut looks = 0;
+    let (mut looks, makers) = (0, Arc::new(Mutex::new(Vec::new())));
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let victims = victims.clone();
         looks = (looks + 1) % LOOKS_A_MEMORY;
-        tokio::task::spawn_blocking(move || victims.look(looks == 0)).await??;
+        let makers = victims.backs_up.then(|| makers.clone());
+        tokio::task::spawn_blocking(move || {
+            victims.look(looks == 0)?;
+            makers.map_or(Ok(()), |before| victims.look_for_makers(&before))
+        })
+        .await??;
     }
 }
 
@@ -93,6 +109,44 @@ impl Victims {
     }
 
     fn suffer(&self, act: Act) -> Result<()> {
+        if matches!(act, Act::Begin(_) | Act::Freeze(_)) {
+            *self.open() += 1;
+        }
+        let suffered = self.act(act);
+        let ends = match act {
+            Act::End(_) | Act::Thaw(_) => true,
+            // Its end is its beginning.
+            Act::Begin(trouble) => trouble.lasts() == Duration::ZERO,
+            _ => false,
+        };
+        if ends {
+            let mut open = self.open();
+            *open = open.saturating_sub(1);
+        }
+        suffered
+    }
+
+    fn open(&self) -> MutexGuard<'_, usize> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts the connections to both stores, unless something is being done to any.
+    fn count_connections(&self) -> Result<()> {
+        let open = self.open();
+        if *open > 0 {
+            return Ok(());
+        }
+        let told = self.redis().command(&["INFO", "clients"]);
+        let clients = told.lines().find_map(|line| line.strip_prefix("connected_clients:")?.trim().parse::<u64>().ok());
+        // Without the one that asks.
+        let of_redis = clients.with_context(|| format!("Redis counts its clients as `{told}`"))?.saturating_sub(1);
+        let of_postgres = self.postgres.run(&self.database, CONNECTIONS).parse()?;
+        drop(open);
+        self.history.note(InjectorEvent::Connected { store: Store::Redis, count: of_redis })?;
+        self.history.note(InjectorEvent::Connected { store: Store::Postgres, count: of_postgres })
+    }
+
+    fn act(&self, act: Act) -> Result<()> {
         match act {
             Act::Kill(number) => {
                 let Kill { process, works, hit } = self.fleet().kill(number)?;
@@ -109,6 +163,7 @@ impl Victims {
                 let process = self.fleet().signal(number, "-CONT")?;
                 self.history.note(InjectorEvent::Thawed { process })
             }
+            Act::Begin(Trouble::KillMaker) => self.kill_maker(),
             Act::Begin(Trouble::Flush) => {
                 self.redis().flush();
                 self.history.note(InjectorEvent::Flushed)
@@ -176,8 +231,12 @@ impl Victims {
             }
             Trouble::Network(link, weather, _) => self.links.set(link, weather),
             Trouble::CutAndFlush(link, _) => self.links.set(link, Weather::Reset),
-            // Done by `suffer`, or as steps of their own.
-            Trouble::Flush | Trouble::WrongGeneration | Trouble::Away(..) | Trouble::Zombies(..) => {}
+            // Done by `act`, or as steps of their own.
+            Trouble::Flush
+            | Trouble::WrongGeneration
+            | Trouble::Away(..)
+            | Trouble::Zombies(..)
+            | Trouble::KillMaker => {}
             Trouble::DiskFull(_) => self.disk()?.fill()?,
         }
         Ok(())
@@ -199,6 +258,42 @@ impl Victims {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// What the processes are started with.
+    pub(crate) fn around(&self) -> Surroundings {
+        self.fleet().around()
+    }
+
+    /// Waits for a scheduler that copies the journal, and kills it.
+    fn kill_maker(&self) -> Result<()> {
+        let began = std::time::Instant::now();
+        while began.elapsed() < MAKER_MAX {
+            let mut fleet = self.fleet();
+            if let Some(number) = fleet.makers().first() {
+                // Noted before anybody can see who makes the next one.
+                let Kill { process, works, .. } = fleet.kill(*number)?;
+                self.history.note(InjectorEvent::Killed { process: process.clone(), works })?;
+                return self.history.note(InjectorEvent::KilledInBackup { process });
+            }
+            drop(fleet);
+            std::thread::sleep(MAKER_LOOK_EVERY);
+        }
+        self.history.note(InjectorEvent::Missed { process: "whoever makes a backup".to_owned() })
+    }
+
+    /// Notes who makes a backup now and did not at the last look.
+    fn look_for_makers(&self, before: &Mutex<Vec<(usize, std::time::Instant)>>) -> Result<()> {
+        let mut before = before.lock().unwrap_or_else(PoisonError::into_inner);
+        let fleet = self.fleet();
+        let now: Vec<_> =
+            fleet.makers().into_iter().map(|number| Ok((number, fleet.life(number)?.1))).collect::<Result<_>>()?;
+        let names = fleet.names();
+        for (number, _) in now.iter().filter(|maker| !before.contains(maker)) {
+            self.history.note(InjectorEvent::CopyBegan { process: names[*number].clone() })?;
+        }
+        *before = now;
         Ok(())
     }
 
@@ -229,15 +324,15 @@ impl Victims {
         drop(fleet);
         for death in deaths {
             let lived_ms = u64::try_from(death.lived.as_millis()).unwrap_or(u64::MAX);
-            let (process, works) = (death.process, death.works);
+            let (process, works, code) = (death.process, death.works, death.code);
             self.history.note(match death.point {
                 Some(point) => InjectorEvent::Crashed { process, works, point },
-                None => InjectorEvent::Ended { process, works, lived_ms },
+                None => InjectorEvent::Ended { process, works, lived_ms, code },
             })?;
         }
         for (process, rss_kib) in memory {
             self.history.note(InjectorEvent::Memory { process, rss_kib })?;
         }
-        Ok(())
+        if weighs { self.count_connections() } else { Ok(()) }
     }
 }

@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::{sync::Semaphore, task::JoinSet, time::Instant};
 
 use super::{
-    history::{ClientEvent, Wish, Work, Writer, wall_ms},
-    scenario::Shape,
+    history::{ClientEvent, Race, Wish, Work, Writer, wall_ms},
+    rivals,
+    scenario::{Rival, Shape},
     witness,
 };
 use crate::cluster::KEY;
@@ -27,7 +29,7 @@ const BULK: (u64, u64) = (100, 20);
 const TENANTS: u64 = 5;
 
 /// Longest time after a job's work at which it is cancelled: about what it takes to be claimed and settled.
-const RACE_MS: u64 = 60;
+pub(super) const RACE_MS: u64 = 60;
 /// What the marks of the herd's jobs begin with.
 pub(super) const HERD: &str = "herd";
 /// Jobs in each request of the backlog.
@@ -64,7 +66,7 @@ impl Load {
                 work: Work::Probe,
                 ms: BACKLOG_MS,
                 run_at_ms: due,
-                cancel_after_ms: None,
+                race: None,
             };
             let jobs: Vec<Wish> = (0..BACKLOG_BULK.min(total - from)).map(job).collect();
             let request = from / BACKLOG_BULK;
@@ -92,13 +94,14 @@ impl Load {
         let herd = load.shape.herd;
         let (mut submitted, mut request, mut herd_at) = (0, 0, (herd > 0).then(|| began + load.time / 2));
         load.history.note(ClientEvent::LoadBegan)?;
+        clients.spawn(rivals::contend(shared.clone(), began + load.time, load.seed));
         while submitted < total {
             let count = if request % BULK.0 == BULK.0 - 1 { BULK.1.min(total - submitted) } else { 1 };
             let due = began + Duration::from_secs_f64(submitted as f64 / load.shape.rate as f64);
             tokio::time::sleep_until(due).await;
             let job = |more| wish(submitted + more, &load.shape, total, &mut rng);
             let mut jobs: Vec<Wish> = (0..count).map(job).collect();
-            if load.shape.races && count == 1 {
+            if count == 1 && is_cancelled(&load.shape, &mut rng) {
                 jobs = jobs.into_iter().map(|job| race(job, &mut rng)).collect();
             }
             load.history.note(ClientEvent::Due { request: first + request, jobs: jobs.clone() })?;
@@ -154,24 +157,50 @@ fn wish(number: u64, shape: &Shape, total: u64, rng: &mut StdRng) -> Wish {
         work,
         ms,
         run_at_ms: later.then(|| wall_ms() + rng.random_range(500..5_000)),
-        cancel_after_ms: None,
+        race: None,
     }
+}
+
+/// Whether the next job is cancelled.
+fn is_cancelled(shape: &Shape, rng: &mut StdRng) -> bool {
+    let percent = shape.races.iter().find_map(|rival| match rival {
+        Rival::Cancel(percent) => Some(*percent),
+        _ => None,
+    });
+    percent.is_some_and(|percent| rng.random_ratio(percent, 100))
 }
 
 /// A job that ends when it is cancelled, or a little before or after.
 fn race(wish: Wish, rng: &mut StdRng) -> Wish {
-    Wish { work: Work::Probe, run_at_ms: None, cancel_after_ms: Some(rng.random_range(0..wish.ms + RACE_MS)), ..wish }
+    let after_ms = rng.random_range(0..wish.ms + RACE_MS);
+    Wish { work: Work::Probe, run_at_ms: None, race: Some(Race::Cancel { after_ms }), ..wish }
 }
 
 /// Killers and panics are spread evenly over the load, and never next to each other.
 fn poison(number: u64, shape: &Shape, total: u64) -> Option<Work> {
     let every = total.checked_div(shape.killers).filter(|every| *every > 0)?;
     match number % every {
-        place if place == every / 3 => Some(Work::ProbeKills),
-        place if place == every * 2 / 3 => Some(Work::ProbePanicsOnce),
+        place if place == every / 3 => nth(shape.poison, number / every),
+        place if place == every * 2 / 3 => nth(PANICS, number / every),
         _ => None,
     }
 }
+
+const PANICS: &[Work] = &[Work::ProbePanicsOnce, Work::ProbePanicsInDropOnce];
+
+/// One after the other, and from the beginning again.
+fn nth(works: &[Work], number: u64) -> Option<Work> {
+    works.get(usize::try_from(number).ok()? % works.len().max(1)).copied()
+}
+
+/// What a probe that holds its thread up may take, and what it blocks: longer than that, and shorter than it takes until its worker
+/// ends itself.
+const HELD_TIMEOUT: &str = "1s";
+const BLOCKS_MS: u64 = 5_000;
+/// Attempts of one that spins: each costs a worker.
+const SPINS_MAX: u32 = 2;
+/// More than a worker with a bound has.
+const HOG_MB: u64 = 400;
 
 /// What the API is sent for a job.
 fn body(wish: &Wish) -> Result<Value> {
@@ -181,19 +210,33 @@ fn body(wish: &Wish) -> Result<Value> {
         Work::ProbeFailsOnce => json!({"sleep_ms": wish.ms, "fail": "transient", "fail_times": 1}),
         Work::ProbeDies => json!({"sleep_ms": wish.ms, "fail": "permanent"}),
         Work::ProbePanicsOnce => json!({"sleep_ms": wish.ms, "fail": "panic", "fail_times": 1}),
+        Work::ProbePanicsInDropOnce => json!({"sleep_ms": wish.ms, "fail": "panic_in_drop", "fail_times": 1}),
         Work::ProbeKills => json!({"sleep_ms": wish.ms, "fail": "abort"}),
+        Work::ProbeOverflows => json!({"sleep_ms": wish.ms, "fail": "overflow"}),
+        Work::ProbeExits => json!({"sleep_ms": wish.ms, "fail": "exit"}),
+        Work::ProbeHogs => json!({"sleep_ms": wish.ms, "allocate_mb": HOG_MB}),
+        Work::ProbeSpins => json!({"sleep_ms": wish.ms, "fail": "spin"}),
+        Work::ProbeBlocks => json!({"sleep_ms": BLOCKS_MS, "fail": "block"}),
     };
     let kind = if wish.work.calls_provider() { "llm" } else { "probe" };
     let mut body = json!({"kind": kind, "payload": payload, "tenant": wish.tenant, "tags": [wish.mark]});
+    if wish.work.holds_thread() {
+        body["timeout"] = json!(HELD_TIMEOUT);
+        body["max_attempts"] = json!(if wish.work == Work::ProbeSpins { SPINS_MAX } else { 1 });
+    }
+    if let Some(queue) = wish.race.as_ref().and_then(Race::queue) {
+        body["queue"] = json!(queue);
+    }
     if let Some(run_at) = wish.run_at_ms {
         body["run_at"] = json!(jiff::Timestamp::from_millisecond(run_at)?.to_string());
     }
     Ok(body)
 }
 
-struct Shared {
+/// What all clients have in common.
+pub(super) struct Shared {
     http: reqwest::Client,
-    load: Load,
+    pub(super) load: Load,
     wire: Semaphore,
 }
 
@@ -208,6 +251,20 @@ impl Shared {
     /// Sends one request until it is answered.
     async fn see_through(self: Arc<Self>, request: u64, copy: u64, jobs: Arc<Vec<Wish>>, seed: u64) -> Result<()> {
         let mut rng = StdRng::seed_from_u64(seed);
+        match self.submit(request, copy, &jobs, &mut rng).await? {
+            Some(ids) => self.race(request, &jobs, &ids, &mut rng).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Likewise; the jobs' ids, if they are accepted.
+    pub(super) async fn submit(
+        &self,
+        request: u64,
+        copy: u64,
+        jobs: &[Wish],
+        rng: &mut StdRng,
+    ) -> Result<Option<Vec<String>>> {
         let bodies: Vec<Value> = jobs.iter().map(body).collect::<Result<_>>()?;
         // The very same bytes each time: the key belongs to them.
         let (path, text) = match &bodies[..] {
@@ -224,9 +281,12 @@ impl Shared {
             match answer {
                 Answer::Accepted(ids) => {
                     history.note(ClientEvent::Accepted { request, copy, ids: ids.clone() })?;
-                    return self.race(request, &jobs, &ids, &mut rng).await;
+                    return Ok(Some(ids));
                 }
-                Answer::Refused(why) => return history.note(ClientEvent::Refused { request, copy, why }),
+                Answer::Refused(why) => {
+                    history.note(ClientEvent::Refused { request, copy, why })?;
+                    return Ok(None);
+                }
                 Answer::Again(why) => history.note(ClientEvent::ComeAgain { request, copy, why })?,
             }
             tokio::time::sleep(Duration::from_millis(rng.random_range(PAUSE_MS))).await;
@@ -235,7 +295,7 @@ impl Shared {
 
     /// Cancels the job of a request, if that is its wish; where nobody answers, nobody knows who was first.
     async fn race(&self, request: u64, jobs: &[Wish], ids: &[String], rng: &mut StdRng) -> Result<()> {
-        let ([Wish { cancel_after_ms: Some(after_ms), .. }], [id]) = (jobs, ids) else { return Ok(()) };
+        let ([Wish { race: Some(Race::Cancel { after_ms }), .. }], [id]) = (jobs, ids) else { return Ok(()) };
         tokio::time::sleep(Duration::from_millis(*after_ms)).await;
         let api = rng.random_range(0..self.load.urls.len());
         let url = format!("{}/v1/jobs/{id}/cancel", self.load.urls[api]);
@@ -246,6 +306,18 @@ impl Shared {
             _ => return Ok(()),
         };
         self.load.history.note(ClientEvent::Cancelled { request, won })
+    }
+
+    /// Asks one of the API processes for anything; the status, and the answer as far as it is JSON.
+    pub(super) async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<(u16, Value)> {
+        let api = rand::random_range(0..self.load.urls.len());
+        let mut request = self.http.request(method, format!("{}{path}", self.load.urls[api])).bearer_auth(KEY);
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await?;
+        let status = answer.status().as_u16();
+        Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
     async fn ask(&self, api: usize, path: &str, request: u64, text: String, jobs: usize) -> Answer {

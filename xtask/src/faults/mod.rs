@@ -4,18 +4,22 @@
 //! of the release binary, an open-loop load, faults by a seeded plan, rest, and a checker that reads what the witnesses
 //! wrote and the final tables.
 
+mod backups;
 mod catalogue;
 mod check;
 mod disk;
+mod elsewhere;
 mod fleet;
 mod history;
 mod inject;
 mod links;
 mod load;
+mod memory;
 mod mutants;
 mod plan;
 mod power;
 mod publish;
+mod rivals;
 mod run;
 mod scenario;
 mod tables;
@@ -33,6 +37,7 @@ use anyhow::{Context, Result, bail, ensure};
 use self::{
     catalogue::{FAULTS, Fault, Proof, SHORT, SHORT_SEED},
     check::Report,
+    elsewhere::Ran,
     power::Found,
     run::Settings,
     scenario::Scenario,
@@ -69,7 +74,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     publish: bool,
     /// Plants the bugs that the suite must find, one after the other, and fails where it does not within a minute
-    #[arg(long, conflicts_with_all = ["only", "publish", "debug"])]
+    #[arg(long, conflicts_with_all = ["only", "debug"])]
     mutants: bool,
     /// Judges the histories in this folder again, by the demands of `--only`; starts nothing
     #[arg(long, value_name = "FOLDER", requires = "only")]
@@ -87,13 +92,14 @@ struct Trial {
 enum What {
     Scenario(&'static Scenario),
     PowerLoss,
+    Command(&'static [&'static str]),
 }
 
 impl Trial {
     fn name(self) -> &'static str {
         match self.what {
             What::Scenario(scenario) => scenario.name,
-            What::PowerLoss => self.fault,
+            What::PowerLoss | What::Command(_) => self.fault,
         }
     }
 
@@ -106,16 +112,21 @@ impl Trial {
         let (disk, clock) = match self.what {
             What::Scenario(scenario) => (scenario.disk_bytes.is_some(), scenario.clock.is_some()),
             What::PowerLoss => (true, false),
+            What::Command(_) => (false, false),
         };
-        let is_root = fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0);
-        match (disk && !is_root, clock && bars::shifted(0).is_err()) {
-            (true, _) => Some("root, since it mounts a disk"),
-            (_, true) => Some("Debian's package `faketime`"),
+        let is_bounded = matches!(self.what, What::Scenario(Scenario { worker_memory_mib: Some(_), .. }));
+        match (disk && !is_root(), clock && bars::shifted(0).is_err(), is_bounded && !memory::can_be_bounded()) {
+            (true, ..) => Some("root, since it mounts a disk"),
+            (_, true, _) => Some("Debian's package `faketime`"),
+            (.., true) => Some("root and a control group for memory"),
             _ => None,
         }
     }
 
     fn run(self, lengths: u32, seed: u64, binary: &Path) -> Result<Outcome> {
+        if let What::Command(command) = self.what {
+            return Ok(Outcome::of_command(self, elsewhere::run(command)?));
+        }
         let folder = root().join(format!("target/faults/{}-{seed}-{}", self.name(), std::process::id()));
         fs::create_dir_all(&folder)?;
         let settings = Settings { lengths, seed, binary: binary.to_owned(), folder };
@@ -123,15 +134,21 @@ impl Trial {
             What::Scenario(scenario) => run::scenario(scenario, &settings)
                 .map(|report| Outcome::of_scenario(self, scenario, &settings, &report)),
             What::PowerLoss => power::measure(&settings).map(|found| Outcome::of_images(self, &settings, &found)),
+            What::Command(_) => bail!("a command has no histories"),
         };
         outcome.with_context(|| format!("{}; the histories are in {}", self.name(), settings.folder.display()))
     }
 }
 
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
 /// What it came to.
 struct Outcome {
     trial: Trial,
-    seed: u64,
+    /// Of what has one.
+    seed: Option<u64>,
     /// Jobs that were accepted.
     jobs: usize,
     /// Faults that were done.
@@ -139,14 +156,15 @@ struct Outcome {
     violations: usize,
     /// Its figures, in one line.
     figure: String,
-    histories: PathBuf,
+    /// Of what writes any.
+    histories: Option<PathBuf>,
 }
 
 impl Outcome {
     /// Prints it, too.
     fn of_scenario(trial: Trial, scenario: &Scenario, settings: &Settings, report: &Report) -> Self {
         verdict::print(scenario.name, report);
-        let (seed, histories) = (settings.seed, settings.folder.clone());
+        let (seed, histories) = (Some(settings.seed), Some(settings.folder.clone()));
         let (jobs, faults, violations) = (report.accepted, report.faults(), report.violations.len());
         let figure = verdict::in_short(scenario.demands, report);
         Self { trial, seed, jobs, faults, violations, figure, histories }
@@ -154,7 +172,7 @@ impl Outcome {
 
     /// Likewise.
     fn of_images(trial: Trial, settings: &Settings, found: &Found) -> Self {
-        let (seed, histories, figure) = (settings.seed, settings.folder.clone(), found.in_short());
+        let (seed, histories, figure) = (Some(settings.seed), Some(settings.folder.clone()), found.in_short());
         println!("\n{}: {figure}", trial.name());
         let violations = found.violations();
         violations.iter().for_each(|violation| println!("  {violation}"));
@@ -163,10 +181,19 @@ impl Outcome {
     }
 }
 
+impl Outcome {
+    /// Likewise.
+    fn of_command(trial: Trial, ran: Ran) -> Self {
+        let violations = usize::from(!ran.is_sound);
+        Self { trial, seed: None, jobs: 0, faults: 0, violations, figure: ran.figure, histories: None }
+    }
+}
+
 /// The short form, with the debug build that `cargo test` has just made.
 pub(crate) fn run_short() -> Result<()> {
     let binary = binary(&root(), true)?;
-    finish(&[SHORT_TRIAL.run(1, SHORT_SEED, &binary)?], false)
+    finish(&[SHORT_TRIAL.run(1, SHORT_SEED, &binary)?], false)?;
+    bars::run_short_rolling(&binary)
 }
 
 const SHORT_TRIAL: Trial = Trial { fault: "short", what: What::Scenario(&SHORT) };
@@ -180,7 +207,7 @@ pub(crate) fn run_suite(arguments: &Arguments) -> Result<()> {
         return list();
     }
     if arguments.mutants {
-        return mutants::run(arguments.binary.as_deref(), arguments.seed);
+        return mutants::run(arguments.binary.as_deref(), arguments.seed, arguments.publish);
     }
     let chosen = choose(&arguments.only)?;
     if let Some(folder) = &arguments.judge {
@@ -235,6 +262,7 @@ fn build(debug: bool, sabotage: bool) -> Result<PathBuf> {
 /// Keeps the histories of broken promises, and fails with them.
 fn finish(outcomes: &[Outcome], keep: bool) -> Result<()> {
     for Outcome { violations, histories, .. } in outcomes {
+        let Some(histories) = histories else { continue };
         if *violations == 0 && !keep {
             fs::remove_dir_all(histories)?;
         } else {
@@ -254,11 +282,12 @@ fn choose(only: &[String]) -> Result<Vec<Trial>> {
             scenarios.iter().map(of).collect()
         }
         Proof::PowerLoss => vec![Trial { fault: fault.id, what: What::PowerLoss }],
-        _ => vec![],
+        Proof::Elsewhere(command) => vec![Trial { fault: fault.id, what: What::Command(command) }],
     };
     let all: Vec<Trial> = FAULTS.iter().flat_map(here).collect();
     if only.is_empty() {
-        return Ok(all.into_iter().filter(|trial| !trial.is_sabotage()).collect());
+        let is_own = |trial: &Trial| !trial.is_sabotage() && !matches!(trial.what, What::Command(_));
+        return Ok(all.into_iter().filter(is_own).collect());
     }
     let mut chosen = Vec::new();
     for name in only {
@@ -266,11 +295,7 @@ fn choose(only: &[String]) -> Result<Vec<Trial>> {
         let is_named = |trial: &&Trial| trial.fault == name || trial.name() == name;
         chosen.extend(all.iter().chain([&SHORT_TRIAL]).filter(is_named).copied());
         if chosen.len() == before {
-            match FAULTS.iter().find(|fault| fault.id == name).map(|fault| fault.proof) {
-                Some(Proof::Elsewhere(how)) => bail!("{name} is proved elsewhere: {how}"),
-                Some(Proof::Open(why)) => bail!("{name} is not proved yet: {why}"),
-                _ => bail!("there is no fault `{name}`; --list shows them"),
-            }
+            bail!("there is no fault `{name}`; --list shows them");
         }
     }
     Ok(chosen)
@@ -284,8 +309,7 @@ fn list() -> Result<()> {
                 format!("here: {}", names.join(", "))
             }
             Proof::PowerLoss => "here: images of its disk".to_owned(),
-            Proof::Elsewhere(how) => format!("elsewhere: {how}"),
-            Proof::Open(why) => format!("open: {why}"),
+            Proof::Elsewhere(command) => format!("elsewhere: {}", elsewhere::spelled(command)),
         };
         vec![fault.id.to_owned(), fault.what.to_owned(), fault.target.to_owned(), proof]
     };

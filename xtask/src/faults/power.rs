@@ -90,14 +90,25 @@ impl Found {
 /// Makes the images, looks at them, and does it again with the weaker setting.
 pub(crate) fn measure(settings: &Settings) -> Result<Found> {
     until_told(async {
-        let strong = one(settings, "strong", &[]).await?;
-        let weak = one(settings, "weak", &WEAK).await?;
+        let strong = one(settings, "strong", &[], IMAGES).await?;
+        let weak = one(settings, "weak", &WEAK, IMAGES).await?;
         Ok(Found { accepted: strong.0 + weak.0, lost: strong.1, lost_by_control: weak.1 })
     })
 }
 
+/// Accepted jobs that so many images have lost, with the weaker setting or without.
+pub(crate) fn lost(settings: &Settings, is_weak: bool, images: u32) -> Result<usize> {
+    let (word, weak): (_, &[&str]) = if is_weak { ("weak", &WEAK) } else { ("strong", &[]) };
+    Ok(until_told(one(settings, word, weak, images))?.1)
+}
+
 /// Jobs that were accepted, and those that images had lost.
-async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Result<(usize, usize)> {
+async fn one(
+    settings: &Settings,
+    word: &str,
+    postgres_settings: &[&str],
+    images_wanted: u32,
+) -> Result<(usize, usize)> {
     let folder = settings.folder.join(word);
     fs::create_dir_all(&folder)?;
     println!("\n{} ({word}): {}, seed {}", LOAD.name, LOAD.purpose, settings.seed);
@@ -122,7 +133,9 @@ async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Res
         provider: provider.url(),
         links: Arc::new(Links::start(&LOAD, redis.port(), postgres.port()).await?),
         sabotage: None,
+        places: vec![],
         clock: None,
+        memory: None,
     };
     let fleet = block_in_place(|| Fleet::start(around, LOAD.processes))?;
     let urls = fleet.urls(Role::Api);
@@ -132,12 +145,12 @@ async fn one(settings: &Settings, word: &str, postgres_settings: &[&str]) -> Res
     block_in_place(|| disk.sync())?;
     let clients = Arc::new(Writer::open(&folder, history::CLIENTS, clock)?);
     let injector = Writer::open(&folder, history::INJECTOR, clock)?;
-    let time = EVERY * (IMAGES + 1);
+    let time = EVERY * (images_wanted + 1);
     let load = Load { urls, shape: LOAD.load, time, seed: settings.seed, history: clients };
     let (mut tasks, began) = (JoinSet::new(), Instant::now());
     tasks.spawn(load.run());
     let mut images = Vec::new();
-    for number in 1..=IMAGES {
+    for number in 1..=images_wanted {
         tokio::time::sleep_until(began + EVERY * number).await;
         // Whoever has its 202 before this line has it before the power goes.
         injector.note(InjectorEvent::Troubled { trouble: number.to_string(), harm: Harm::Nothing })?;

@@ -11,6 +11,7 @@ use testkit::{MockProvider, PostgresServer, RedisServer};
 use tokio::{task::JoinSet, time::Instant};
 
 use super::{
+    backups,
     check::{self, Evidence, Report},
     disk::Disk,
     fleet::{Fleet, Surroundings},
@@ -18,8 +19,9 @@ use super::{
     inject::{self, Victims},
     links::Links,
     load::Load,
+    memory::MemoryGroups,
     plan,
-    scenario::{Persistence, Scenario, Trouble},
+    scenario::{Persistence, Rival, Scenario, Trouble},
     tables::{self, Tables},
     witness::Witness,
 };
@@ -77,6 +79,7 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
     .await??;
     let database = journal.rsplit('/').next().unwrap_or_default().to_owned();
     let links = Arc::new(Links::start(scenario, redis.port(), postgres.port()).await?);
+    let keys = if scenario.backs_up() { Some(bars::Keys::make().await?) } else { None };
     let around = Surroundings {
         binary: binary.clone(),
         folder: folder.clone(),
@@ -85,7 +88,9 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
         provider: provider.url(),
         links: links.clone(),
         sabotage: scenario.sabotage,
+        places: places(scenario, folder, keys.as_ref()),
         clock: scenario.clock.map(|(role, seconds)| anyhow::Ok((role, bars::shifted(seconds)?))).transpose()?,
+        memory: scenario.worker_memory_mib.map(MemoryGroups::make).transpose()?.map(Arc::new),
     };
     let fleet = Fleet::start(around, scenario.processes)?;
     let urls = |role| fleet.urls(role);
@@ -100,13 +105,30 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
         database: database.clone(),
         links,
         disk: disk.clone(),
+        backs_up: scenario.backs_up(),
         history: Arc::new(Writer::open(folder, history::INJECTOR, clock)?),
+        open: Arc::default(),
     };
     let clients = Arc::new(Writer::open(folder, history::CLIENTS, clock)?);
+    let api = apis[0].clone();
     let load = Load { urls: apis, shape: scenario.load, time, seed: *seed, history: clients };
     let work = async {
         until_ready(&all).await?;
-        disturb(load.fill().await?, steps, &victims, scenario.drain).await?;
+        let count = victims.redis_keys()?;
+        victims.history.note(InjectorEvent::Counted { metric: history::REDIS_KEYS_BEFORE.to_owned(), count })?;
+        let load = load.fill().await?;
+        let until = Instant::now() + load.time;
+        let mut orders = JoinSet::new();
+        if scenario.backs_up() {
+            orders.spawn(backups::order(api.clone(), until));
+        }
+        disturb(load, steps, &victims, scenario.drain).await?;
+        while let Some(ended) = orders.join_next().await {
+            ended??;
+        }
+        if scenario.backs_up() {
+            backups::examine(&victims, &api).await?;
+        }
         let fenced = counted(&workers, FENCED).await;
         victims.history.note(InjectorEvent::Counted { metric: FENCED.to_owned(), count: fenced })?;
         let count = victims.redis_keys()?;
@@ -120,6 +142,20 @@ async fn one(scenario: &Scenario, settings: &Settings) -> Result<Report> {
     let (postgres, kept) = (victims.postgres.clone(), folder.clone());
     tokio::task::spawn_blocking(move || Tables::read(&postgres, &database, &kept)).await??;
     judge(folder, scenario)
+}
+
+/// Where objects and backups go, if anything of the scenario wants them: what is a secret lies in the folder of the run.
+fn places(scenario: &Scenario, folder: &Path, keys: Option<&bars::Keys>) -> Vec<(&'static str, String)> {
+    let place = |name: &str| format!("file:{}", folder.join(name).display());
+    let mut places = Vec::new();
+    if scenario.load.races.contains(&Rival::Archive) {
+        places.push(("LONGSHORE_OBJECTS_URL", place("objects")));
+    }
+    if let Some(keys) = keys {
+        places.push(("LONGSHORE_BACKUP_URL", place("backups")));
+        places.extend(keys.variables());
+    }
+    places
 }
 
 fn redis_options(scenario: &Scenario) -> Vec<&'static str> {

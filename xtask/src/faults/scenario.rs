@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use super::{
-    history::{Harm, Store},
+    history::{Harm, Store, Work},
     links::Link,
 };
 use crate::cluster::Role;
@@ -24,8 +24,12 @@ pub(crate) struct Scenario {
     pub(crate) redis: Persistence,
     /// Postgres is alone on a disk of so many bytes. Wants root.
     pub(crate) disk_bytes: Option<u64>,
+    /// The most memory that each worker may have, in MiB. Wants root.
+    pub(crate) worker_memory_mib: Option<u64>,
     /// A process is killed again and again.
     pub(crate) kills: Option<Kills>,
+    /// The first process of each role is never killed, so that it shows what a long life does.
+    pub(crate) spares_first: bool,
     /// What else is done, and how often in one length of the load.
     pub(crate) troubles: &'static [(usize, Trouble)],
     /// The first process of a role has a clock that is so many seconds ahead. Wants Debian's `faketime`.
@@ -53,12 +57,25 @@ pub(crate) struct Shape {
     pub(crate) backlog: u64,
     /// When all of the backlog is due, from the beginning of the run; `None`: at once.
     pub(crate) backlog_due: Option<Duration>,
-    /// Jobs whose handlers end their process, spread over the load; as many others panic once.
+    /// Jobs whose handlers end or block their process, spread over the load; as many others panic once.
     pub(crate) killers: u64,
-    /// Whether every job is a short probe that is cancelled at about the moment at which it ends.
-    pub(crate) races: bool,
+    /// What they are, in turn.
+    pub(crate) poison: &'static [Work],
+    /// What jobs race with.
+    pub(crate) races: &'static [Rival],
     /// Clients that all come in one moment in the middle of the load, each with a job.
     pub(crate) herd: u64,
+}
+
+/// Who is to be first, or not, beside the usual load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rival {
+    /// So many jobs in a hundred are short probes that are cancelled at about the moment at which they end.
+    Cancel(u32),
+    /// Queues are paused at about the moment at which their jobs are claimed, and jobs that wait there are changed.
+    Pause,
+    /// Dead letters are redriven while they are archived. Wants a place for objects, which the run then has.
+    Archive,
 }
 
 /// How many processes of each role.
@@ -130,13 +147,22 @@ pub(crate) enum Trouble {
     Network(Link, Weather, Duration),
     /// Its connections are reset for so long, and Redis forgets everything meanwhile.
     CutAndFlush(Link, Duration),
+    /// The scheduler that makes a backup is killed in the middle of it. One backup is made after the other in such a run.
+    KillMaker,
+}
+
+impl Scenario {
+    /// Whether backups are made all the time.
+    pub(crate) fn backs_up(&self) -> bool {
+        self.troubles.iter().any(|(_, trouble)| *trouble == Trouble::KillMaker)
+    }
 }
 
 impl Trouble {
     /// How long it lasts.
     pub(crate) fn lasts(self) -> Duration {
         match self {
-            Self::Flush | Self::Reload | Self::WrongGeneration => Duration::ZERO,
+            Self::Flush | Self::Reload | Self::WrongGeneration | Self::KillMaker => Duration::ZERO,
             Self::Evict(time) | Self::Full(time) | Self::Lock(time) | Self::DiskFull(time) => time,
             Self::Away(_, time) | Self::Network(_, _, time) => time,
             Self::Zombies(_, time) | Self::CutAndFlush(_, time) => time,
@@ -167,6 +193,7 @@ impl fmt::Display for Trouble {
             Self::Lock(_) => f.write_str("the table of live jobs is locked"),
             Self::DiskFull(_) => f.write_str("the disk of Postgres is full"),
             Self::Zombies(count, _) => write!(f, "{count} workers stand still"),
+            Self::KillMaker => f.write_str("kill -9 of the scheduler that makes a backup"),
             Self::CutAndFlush(link, _) => write!(f, "{link}: Reset, and Redis forgets"),
             Self::Network(link, weather, _) => write!(f, "{link}: {weather:?}"),
         }
@@ -194,14 +221,37 @@ pub(crate) struct Demands {
     pub(crate) taken_over: usize,
     /// Most that a process may grow, in MiB.
     pub(crate) grows_mib: Option<u64>,
+    /// What the run has to meet at least once.
+    pub(crate) meets: &'static [Met],
+    /// Neither memory nor keys nor connections become more and more.
+    pub(crate) leaks_nothing: bool,
     /// Longest time to the 202 of a client of the herd, 99th percentile; who is told to come again is not counted.
     pub(crate) herd_within: Option<Duration>,
     /// Times that a process with a wrong clock wrote down are not compared with others.
     pub(crate) clocks_differ: bool,
-    /// Fewest races between a job's end and its cancel, of which each side must win a hundredth.
+    /// Longest time until somebody else begins the backup anew whose maker was killed.
+    pub(crate) taken_over_within: Option<Duration>,
+    /// Fewest races, of which each side must win a hundredth.
     pub(crate) races: usize,
     /// Points at each of which a process must have crashed: a line each, the name before the first space.
     pub(crate) crash_points: &'static str,
+}
+
+/// Something without which a run shows too little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// An API process was killed.
+    KilledApi,
+    /// A worker was killed.
+    KilledWorker,
+    /// A scheduler was killed.
+    KilledScheduler,
+    /// A job ended its worker.
+    EndedByJob,
+    /// A worker ended itself to be started again, since a handler did not yield.
+    Recycled,
+    /// One request was sent by two clients at once, with one key, and both were answered.
+    SentByTwo,
 }
 
 /// What scenarios have in common unless they say otherwise.
@@ -216,13 +266,16 @@ pub(crate) const USUAL: Scenario = Scenario {
         backlog: 0,
         backlog_due: None,
         killers: 0,
-        races: false,
+        poison: &[Work::ProbeKills],
+        races: &[],
         herd: 0,
     },
     processes: Processes { apis: 2, workers: 3, schedulers: 2 },
     redis: Persistence::Nothing,
     disk_bytes: None,
+    worker_memory_mib: None,
     kills: None,
+    spares_first: false,
     troubles: &[],
     clock: None,
     sabotage: None,
@@ -241,8 +294,11 @@ pub(crate) const NOTHING_MORE: Demands = Demands {
     accepts_without_redis: false,
     taken_over: 0,
     grows_mib: None,
+    meets: &[],
+    leaks_nothing: false,
     herd_within: None,
     clocks_differ: false,
+    taken_over_within: None,
     races: 0,
     crash_points: "",
 };

@@ -20,8 +20,20 @@ pub(crate) struct Tables {
     pub(crate) spend: Vec<Spend>,
     /// Charges: the job of each.
     pub(crate) charges: Vec<Charge>,
+    /// Archives of dead letters.
+    #[serde(default)]
+    pub(crate) archives: Vec<Archive>,
     /// The counters, summed over queues.
     pub(crate) totals: Totals,
+}
+
+/// A row of `archives`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Archive {
+    /// The operation that made it.
+    pub(crate) id: String,
+    /// Letters in its objects.
+    pub(crate) letters: i64,
 }
 
 /// A row of `jobs` or `settled_jobs`.

@@ -11,6 +11,8 @@ SELECT json_build_object(
         SELECT job_id, epoch, number, outcome, session, started_at FROM attempts) a),
     'spend', (SELECT coalesce(json_agg(row_to_json(s)), '[]') FROM (SELECT job_id, billed FROM spend) s),
     'charges', (SELECT coalesce(json_agg(row_to_json(c)), '[]') FROM (SELECT job_id FROM charges) c),
+    'archives', (SELECT coalesce(json_agg(row_to_json(a)), '[]') FROM (
+        SELECT archive_id AS id, sum(letters)::bigint AS letters FROM archive_objects GROUP BY archive_id) a),
     'totals', (SELECT row_to_json(t) FROM (
         SELECT coalesce(sum(accepted), 0) AS accepted, coalesce(sum(succeeded), 0) AS succeeded,
                coalesce(sum(dead), 0) AS dead, coalesce(sum(live), 0) AS live

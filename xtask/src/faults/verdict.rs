@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{LineStyle, Table, TableStyle};
 
 use super::{
-    check::{Report, Restart, Rule},
+    check::{Leaks, Report, Restart, Rule},
     scenario::Demands,
 };
 
@@ -50,11 +50,19 @@ pub(crate) fn in_short(demands: Demands, report: &Report) -> String {
     say(demands.herd_within.is_some(), format!("202 within {} (p99) in the herd", time(report.herd_p99)));
     let (died, convicted) = (report.ended_by_jobs, report.convicted);
     say(died > 0, format!("{died} workers ended by jobs, {convicted} others convicted"));
-    let (cancels, ends) = report.races;
+    let (recycled, held) = (report.recycled, report.timed_out_held);
+    say(recycled > 0, format!("{recycled} of them recycled, {held} handlers that did not yield timed out"));
+    let (first, second) = report.races;
     let contradictions = report.count(Rule::Race);
-    say(demands.races > 0, format!("{contradictions} contradictions, {cancels} cancelled and {ends} ended"));
+    say(demands.races > 0, format!("{contradictions} contradictions in {} races", first + second));
+    let (met, good, gap) = (report.kills_in_backups, report.good_backups, time(report.backup_gap));
+    say(
+        demands.taken_over_within.is_some(),
+        format!("{met} makers of backups killed, begun anew within {gap}, {good} good and whole"),
+    );
     let (grown, keys) = (report.growth_kib / 1024, report.redis_keys);
     say(demands.grows_mib.is_some(), format!("grown by at most {grown} MiB, {keys} keys left in Redis"));
+    say(demands.leaks_nothing, leaks(report));
     say(!report.crash_points.is_empty(), format!("{} crash points met", report.crash_points.len()));
     say(true, format!("drained in {}", seconds(report.drain)));
     words.join(", ")
@@ -106,13 +114,36 @@ fn rows(report: &Report) -> Vec<(&'static str, String)> {
         ("taken over from workers that stood still", report.taken_over.to_string()),
         ("settles fenced", report.fenced.to_string()),
         ("most that a process grew", format!("{} MiB", report.growth_kib / 1024)),
-        ("workers ended by jobs", report.ended_by_jobs.to_string()),
+        ("workers ended by jobs", format!("{}, of them recycled {}", report.ended_by_jobs, report.recycled)),
+        ("handlers that did not yield, timed out", report.timed_out_held.to_string()),
         ("202 within (p99) in a herd", time(report.herd_p99)),
-        ("races won by the cancel, by the end", format!("{}, {}", report.races.0, report.races.1)),
+        (
+            "races won by cancel, pause, redrive; by end, claim, archive",
+            format!("{}, {}", report.races.0, report.races.1),
+        ),
+        ("backups called good, makers killed", format!("{}, {}", report.good_backups, report.kills_in_backups)),
+        ("latest new begin of such a backup", time(report.backup_gap)),
         ("keys in Redis at the end", report.redis_keys.to_string()),
+        ("memory, keys, connections", leaks(report)),
         ("drained after", seconds(report.drain)),
         ("verdict", verdict),
     ]
+}
+
+/// What memory, keys and connections did.
+fn leaks(report: &Report) -> String {
+    let Leaks { slopes, keys_before, connections, .. } = &report.leaks;
+    let memory = match report.leaks.steepest() {
+        Some((process, slope)) => format!("{process} {slope:+.0} KiB/min at most, over {} long lives", slopes.len()),
+        None => "memory not judged (no life of 15 minutes)".to_owned(),
+    };
+    let keys = keys_before
+        .map_or_else(String::new, |before| format!(", {before} keys before and {} after", report.redis_keys));
+    let connections: String = connections
+        .iter()
+        .map(|(store, (early, late))| format!(", {early} connections to {store:?} and then {late}"))
+        .collect();
+    format!("{memory}{keys}{connections}")
 }
 
 fn gap(restart: Option<&Restart>) -> String {

@@ -94,7 +94,7 @@ mod tests {
             work: Work::LlmFailsOnce,
             ms: 12,
             run_at_ms: None,
-            cancel_after_ms: None,
+            race: None,
         };
         let text = prompt(&wish);
         let read = Prompt::read(&text).unwrap();

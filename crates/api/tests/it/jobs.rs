@@ -437,6 +437,8 @@ async fn queues_have_a_history_of_what_was_seen() {
     let wrong = server.get(&format!("{path}?step=1s&each=perhaps&since=soon&queue=metrics")).await.problem(422);
     let pointers: Vec<_> = wrong["errors"].as_array().unwrap().iter().map(|error| error["pointer"].clone()).collect();
     assert_eq!(pointers, ["/query/since", "/query/step", "/query/queue", "/query/each"]);
+    let ages_ago = server.get(&format!("{path}?since=2147483648h")).await.problem(422);
+    assert!(ages_ago["errors"][0]["reason"].as_str().unwrap().contains("at most 36500d"), "{ages_ago}");
 }
 
 #[tokio::test]

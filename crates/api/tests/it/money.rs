@@ -5,7 +5,7 @@ use queue_core::{
     dispatcher::Entry,
     error::{ErrorClass, JobError},
     ids::CallId,
-    journal::{Outcome, TenantSettings},
+    journal::{Due, Outcome, TenantSettings},
     ledger::{Billed, CallRecord, Nanousd, SavedBy, Saving, Tier, Usage, UsageSource},
 };
 use serde_json::{Value, json};
@@ -68,8 +68,8 @@ async fn a_job_costs_what_its_attempts_cost() {
     let mut failed = call(&server, &held, "failed", Some(20_000_000));
     failed.status = "server".into();
     let kept = call(&server, &held, "chat", Some(1_500_000));
-    let run_at = server.stores.clock.now();
-    let retry = Outcome::Retry { run_at, error: JobError::new(ErrorClass::Server, "503", "away") };
+    let due = Due::At(server.stores.clock.now());
+    let retry = Outcome::Retry { due, error: JobError::new(ErrorClass::Server, "503", "away") };
     hand.settle_with(held, retry, vec![kept, failed], vec![]).await;
     // What is due again is pushed by whoever settled it.
     let row = server.stores.reads.jobs(&[id]).await.unwrap().remove(0).unwrap();

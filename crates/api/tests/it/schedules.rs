@@ -130,6 +130,7 @@ async fn wrong_input_is_told_at_its_field() {
         (json!({"cron": null}), "/cron"),
         (json!({"cron": "61 * * * *"}), "/cron"),
         (json!({"cron": "0 0 30 2 *"}), "/cron"),
+        (json!({"cron": "*/5 , * * *"}), "/cron"),
         (json!({"cron": 5}), "/cron"),
         (json!({"time_zone": "Europe/Atlantis"}), "/time_zone"),
         (json!({"every": "15m"}), "/every"),

@@ -67,6 +67,7 @@ fn configurations_that_are_deployed_parse_and_drain_within_the_grace() {
         let config = Config::load(&flags, None, &Environment::of(&[])).unwrap();
         assert_eq!(config.worker.drain + BEHIND_DRAIN, in_cluster, "{}", path.display());
         assert_eq!(config.probe_jobs, Some(true), "{}: what `smoke` submits", path.display());
+        assert!(!config.probe_faults, "{}: whoever may submit could end every worker", path.display());
         read += 1;
     }
     assert_eq!(read, 3);

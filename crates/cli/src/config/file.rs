@@ -28,6 +28,7 @@ pub(crate) struct File {
     pub(crate) log: Option<LogFormat>,
     pub(crate) stop_wait: Option<Seconds>,
     pub(crate) probe_jobs: Option<bool>,
+    pub(crate) probe_faults: Option<bool>,
     pub(crate) cors_origins: Vec<String>,
     pub(crate) prices_file: Option<PathBuf>,
     pub(crate) provider: Provider,

@@ -172,6 +172,8 @@ pub(crate) struct Config {
     pub(crate) stop_wait: Option<Duration>,
     /// Whether `probe` jobs are allowed; `None` where nobody said: `up` allows them, `serve` does not.
     pub(crate) probe_jobs: Option<bool>,
+    /// Whether those may harm the worker that runs them.
+    pub(crate) probe_faults: bool,
     /// Pages of these origins may call the API.
     pub(crate) cors_origins: Vec<String>,
     /// What models cost: the shipped prices, with those of the user's file over them.
@@ -269,12 +271,8 @@ impl Config {
                 .map_err(|_| format!("LONGSHORE_LOG is `{word}`; it is `human` or `json`"))?,
             (None, None) => file.log,
         };
-        let probe_jobs = match env.get("LONGSHORE_PROBE_JOBS") {
-            Some(word) => {
-                Some(word.parse().map_err(|_| format!("LONGSHORE_PROBE_JOBS is `{word}`; it is true or false"))?)
-            }
-            None => file.probe_jobs,
-        };
+        let probe_jobs = switch(env, "LONGSHORE_PROBE_JOBS", file.probe_jobs)?;
+        let probe_faults = switch(env, "LONGSHORE_PROBE_FAULTS", file.probe_faults)?.unwrap_or(false);
         let models = &mut file.provider;
         let default_model = pick(&flags.default_model, "LONGSHORE_PROVIDER_DEFAULT_MODEL", models.default_model.take());
         let embedding_model =
@@ -329,6 +327,7 @@ impl Config {
             log_filter: env.get("RUST_LOG").map(str::to_owned),
             stop_wait: duration(env, "LONGSHORE_STOP_WAIT", file.stop_wait)?,
             probe_jobs,
+            probe_faults,
             cors_origins: cors_origins(env, std::mem::take(&mut file.cors_origins))?,
             providers,
             default_model,
@@ -356,6 +355,12 @@ fn locate(text: &str, error: &toml::de::Error) -> String {
         Some(before) => format!("line {}: {}", before.matches('\n').count() + 1, error.message()),
         None => error.message().to_owned(),
     }
+}
+
+/// The variable's `true` or `false`, else the file's.
+fn switch(env: &Environment, variable: &str, file: Option<bool>) -> Result<Option<bool>, String> {
+    let Some(word) = env.get(variable) else { return Ok(file) };
+    word.parse().map(Some).map_err(|_| format!("{variable} is `{word}`; it is true or false"))
 }
 
 /// The variable's duration, else the file's.

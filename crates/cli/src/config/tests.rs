@@ -56,6 +56,20 @@ fn where_metrics_are_shown_is_chosen_by_the_environment_or_the_file() {
 }
 
 #[test]
+fn probes_that_harm_their_worker_are_off_wherever_nobody_says_otherwise() {
+    let both = |toml: &str, env: &[(&str, &str)]| {
+        let config = load(toml, Flags::default(), env).unwrap();
+        (config.probe_jobs, config.probe_faults)
+    };
+    assert_eq!(both("", &[]), (None, false));
+    assert_eq!(both("probe_jobs = true", &[]), (Some(true), false));
+    assert_eq!(both("probe_faults = true", &[]), (None, true));
+    assert_eq!(both("probe_faults = true", &[("LONGSHORE_PROBE_FAULTS", "false")]), (None, false));
+    let told = error("", Flags::default(), &[("LONGSHORE_PROBE_FAULTS", "yes")]);
+    assert!(told.contains("LONGSHORE_PROBE_FAULTS is `yes`; it is true or false"), "{told}");
+}
+
+#[test]
 fn pages_that_may_call_are_named_as_browsers_name_them() {
     let origins = |env: &[(&str, &str)]| {
         load("cors_origins = [\"https://a.example\"]", Flags::default(), env).unwrap().cors_origins

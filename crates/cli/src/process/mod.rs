@@ -4,6 +4,7 @@
 mod end;
 mod ready;
 pub(crate) mod vitals;
+mod watchdog;
 mod watched;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -27,6 +28,7 @@ use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 use worker::{
+    End,
     admission::Gate,
     caches::Caches,
     provider::Providers,
@@ -117,6 +119,7 @@ impl Process {
             traces,
         };
         process.watch_itself();
+        watchdog::start()?;
         Ok(process)
     }
 
@@ -266,6 +269,7 @@ impl Process {
             pages: None,
             settings: api::Settings {
                 probe_jobs,
+                probe_faults: self.config.probe_faults,
                 cors_origins: self.config.cors_origins.clone(),
                 policy_settles,
                 request_limits: self.config.request_limits.clone(),
@@ -308,7 +312,11 @@ impl Process {
         self.loops.push(worker.pulse());
         let running = worker.run(self.shutdown.clone());
         self.roles.spawn(async move {
-            running.await.map_err(|error| Failure::error(format!("the worker stopped: {error}")))
+            match running.await {
+                Ok(End::Told) => Ok(()),
+                Ok(End::Recycle(stuck)) => Err(recycled(stuck)),
+                Err(error) => Err(Failure::error(format!("the worker stopped: {error}"))),
+            }
         });
         session
     }
@@ -391,6 +399,17 @@ impl Process {
         }
         clockwork.and(outcome)
     }
+}
+
+/// Why a worker ended itself.
+fn recycled(stuck: worker::Stuck) -> Failure {
+    let worker::Stuck { job, kind, ran } = stuck;
+    Failure::recycle(format!(
+        "the handler of job {job} ({}) did not end when it was stopped, {:.1} s after its start: it holds a thread up, and this \
+         process has to be started again",
+        kind.as_str(),
+        ran.as_secs_f64()
+    ))
 }
 
 /// The admin key that the configuration gives.

@@ -69,7 +69,7 @@ async fn an_analysis_survives_kill_9_and_pays_no_finished_call_twice() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_that_keeps_killing_its_process_is_poison_and_its_neighbours_are_not() {
     let folder = tempfile::tempdir().unwrap();
-    let mut up = Installation::start(folder.path(), &[]).await;
+    let mut up = Installation::start_in(folder.path(), &[], &[("LONGSHORE_PROBE_FAULTS", "true")]).await;
     let neighbours = [up.probe(json!({"sleep_ms": 3_000})).await, up.probe(json!({"sleep_ms": 3_000})).await];
     up.until("neighbours run", async |up| up.get("/v1/queues/metrics").await["queues"]["default"]["active"] == 2).await;
     // Its answer may die with the process that it kills; it is accepted all the same.

@@ -31,6 +31,7 @@ mod serve_roles;
 mod server;
 mod shared_stores;
 mod streams;
+mod stuck;
 mod tenants_shared;
 mod tls;
 mod traces;

@@ -4,10 +4,12 @@
 --            after it (0 or 2), 8 outcomes, 9 next run_at or NULL, 10 errors, 11 their classes, 12 their signatures,
 --            13 calls, 14 tokens_in, 15 tokens_out, 16 tokens_cached, 17 tokens_cache_write, 18 tokens_reasoning,
 --            19 cost_nanousd, 20 cost_unknown, 21 the target of its lane from now on
---            or NULL; arrays of one length; 22 the incarnation in which the attempts began.
+--            or NULL, 23 how many ms after this settle it is due again, where 9 is NULL, or NULL; arrays of one length;
+--            22 the incarnation in which the attempts began.
 -- Returns:   id, queue, tenant, run_at, epoch after it of the jobs that were live at the claimed epoch; the rest is fenced.
 -- Invariant: changes only a row that is live at the claimed epoch in this life of the journal. A release spends no
---            attempt. The last error stays where there is no newer one.
+--            attempt. The last error stays where there is no newer one. How long is counted by the server's clock and not
+--            by that of the process that asks.
 WITH done AS (
     UPDATE jobs j
     SET standing = e.standing,
@@ -15,7 +17,7 @@ WITH done AS (
         attempts = j.attempts + (e.outcome <> 'release')::integer,
         releases = CASE WHEN e.outcome = 'release' THEN j.releases + 1 ELSE 0 END,
         recoveries = 0,
-        run_at = coalesce(e.run_at, j.run_at),
+        run_at = coalesce(e.run_at, (extract(epoch FROM clock_timestamp()) * 1000)::bigint + e.wait_ms, j.run_at),
         target = coalesce(e.target, j.target),
         finished_at = CASE WHEN e.standing = 0 THEN NULL ELSE e.finished_at END,
         error = coalesce(e.error, j.error),
@@ -32,10 +34,11 @@ WITH done AS (
         cost_unknown = j.cost_unknown OR e.cost_unknown
     FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::text[], $7::smallint[],
                 $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[], $13::bigint[], $14::bigint[],
-                $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::boolean[], $21::text[])
+                $15::bigint[], $16::bigint[], $17::bigint[], $18::bigint[], $19::bigint[], $20::boolean[], $21::text[],
+                $23::bigint[])
          AS e (id, epoch, started_at, finished_at, session, served_by, standing, outcome, run_at, error, error_class,
                error_signature, calls, tokens_in, tokens_out, tokens_cached, tokens_cache_write, tokens_reasoning,
-               cost_nanousd, cost_unknown, target)
+               cost_nanousd, cost_unknown, target, wait_ms)
     WHERE j.id = ANY (ARRAY[e.id]) AND j.epoch = e.epoch AND j.standing < 1
       AND EXISTS (SELECT 1 FROM meta WHERE incarnation = $22)
     RETURNING j.id, j.tenant, j.queue, j.webhook, '' AS everybody, j.run_at, j.epoch, j.unique_key, e.epoch AS claimed_epoch,

@@ -61,8 +61,9 @@ impl Recipients {
         names.sort_unstable();
         names.dedup();
         let key = |name: &String| {
-            // A secret key in the place of a public one is not told on.
-            let named = if name.starts_with("age1") { name } else { "a text" };
+            // A secret key in the place of a public one, or glued to it, is not told on: it has a `-`.
+            let is_public = |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+            let named = if name.starts_with("age1") && is_public(name) { name } else { "a text" };
             let wrong =
                 |_| format!("`{named}` is not a recipient of age: `age-keygen` prints one, `age1…`, as `Public key`");
             name.parse().map_err(wrong)

@@ -417,8 +417,10 @@ fn fewer_than_two_recipients_are_refused() {
         let error = Recipients::parse(&few).unwrap_err();
         assert!(error.contains(word), "{error}");
     }
-    let error = Recipients::parse(&[one, secret.clone()]).unwrap_err();
-    assert!(!error.contains(&secret), "a secret key that was mistaken for a public one is not told: {error}");
+    for wrong in [secret.clone(), format!("{one}{secret}"), format!("{one}\n{secret}")] {
+        let error = Recipients::parse(&[one.clone(), wrong]).unwrap_err();
+        assert!(!error.contains(&secret), "a secret key in the place of a public one is not told: {error}");
+    }
     assert!(Identities::parse("nonsense").is_err() && Identities::parse("").is_err());
 }
 

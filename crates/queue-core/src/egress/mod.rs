@@ -59,10 +59,10 @@ impl Allowed {
     }
 
     fn parse(&self, text: &str) -> Result<Url, String> {
-        if text.len() > URL_MAX_BYTES {
-            return Err(format!("is {} bytes long; a URL has at most {URL_MAX_BYTES}", text.len()));
-        }
+        check_length(text)?;
         let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+        // What is no ASCII grows where it is escaped.
+        check_length(url.as_str())?;
         match url.scheme() {
             "https" => {}
             "http" if self.http => {}
@@ -81,6 +81,13 @@ impl Allowed {
         }
         Ok(url)
     }
+}
+
+fn check_length(url: &str) -> Result<(), String> {
+    if url.len() > URL_MAX_BYTES {
+        return Err(format!("is {} bytes long as it is sent; a URL has at most {URL_MAX_BYTES}", url.len()));
+    }
+    Ok(())
 }
 
 /// Where names lead. Tests put one of their own in its place.

@@ -1,11 +1,11 @@
 //! Reading a filter: tokens, then conditions. Every error says where, and what would be right.
 
-use std::{iter::Peekable, time::Duration};
+use std::iter::Peekable;
 
 use super::{Condition, Field, Operator, Value, fields::Form};
 use crate::{
     ledger::Nanousd,
-    time::{Timestamp, parse_duration},
+    time::{Timestamp, parse_age_ms},
 };
 
 /// Longest filter, in bytes: one that names a hundred ids.
@@ -142,6 +142,18 @@ enum Subject {
     Since(Field),
 }
 
+impl Subject {
+    /// What it is called in a filter.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Since(Field::AcceptedAt) => "age",
+            Self::Since(Field::FinishedAt) => "ended_age",
+            Self::Since(Field::StartedAt) => "running_age",
+            Self::Since(field) | Self::Field(field) => field.word(),
+        }
+    }
+}
+
 struct Reader<I: Iterator<Item = Placed>> {
     tokens: Peekable<I>,
     end: usize,
@@ -271,9 +283,8 @@ fn check(at: usize, subject: Subject, operator: Operator) -> Result<(), FilterEr
 fn value_of(subject: Subject, text: &str, now: Timestamp) -> Result<Value, String> {
     let field = match subject {
         Subject::Since(_) => {
-            let passed: Duration = parse_duration(text)?;
-            let ms = i64::try_from(passed.as_millis()).map_err(|_| format!("`{text}` is longer than time is"))?;
-            return Ok(Value::Number(now.0.saturating_sub(ms)));
+            let passed_ms = parse_age_ms(text).map_err(|reason| format!("`{}`: {reason}", subject.word()))?;
+            return Ok(Value::Number(now.0.saturating_sub(passed_ms)));
         }
         Subject::Field(field) => field,
     };

@@ -118,6 +118,9 @@ fn a_bad_filter_says_where_and_what_would_be_right() {
         ("error.class = Server", 15, "`Server` is no error.class"),
         ("age = 1h", 5, "an age is compared by"),
         ("age > yesterday", 7, "is not a duration"),
+        ("state = dead and age > 2147483648h", 24, "`age`: an age is at most 36500d, not `2147483648h`"),
+        ("ended_age <= 4294967296d", 14, "`ended_age`: an age is at most 36500d"),
+        ("running_age >= 36501d", 16, "`running_age`: an age is at most 36500d"),
         ("cost > -1", 8, "`-1` is negative"),
         ("attempts > many", 12, "with a whole number"),
         ("run_at < soon", 10, "RFC 3339"),
@@ -154,6 +157,8 @@ fn ages_become_moments_that_stay() {
         "state = dead and accepted_at <= 2026-11-29T22:00:00.000Z and finished_at > 2026-11-29T23:50:00.000Z"
     );
     assert_eq!(Filter::parse(&told, NOW.plus_ms(99_000_000)).unwrap(), filter);
+    let oldest = read("age < 36500d");
+    assert_eq!(Filter::parse(&oldest.to_string(), NOW).unwrap(), oldest);
 }
 
 #[test]

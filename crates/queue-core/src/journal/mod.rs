@@ -17,7 +17,7 @@ pub mod postgres;
 pub mod sqlite;
 mod totals;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 pub use budgets::{Alert, Budgets};
@@ -94,6 +94,15 @@ pub struct Token {
     pub epoch: Epoch,
 }
 
+/// When a job is due again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// At this moment: one that the journal gave, or a person.
+    At(Timestamp),
+    /// So long after the settle, by the journal's own clock: a worker whose clock is wrong retries neither early nor late.
+    After(Duration),
+}
+
 /// How an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Outcome {
@@ -102,10 +111,10 @@ pub enum Outcome {
         /// JSON text.
         result: Prompt,
     },
-    /// With a passing error: the next attempt is due at `run_at`; this one is spent.
+    /// With a passing error: another attempt follows; this one is spent.
     Retry {
-        /// When the next one is due.
-        run_at: Timestamp,
+        /// When it is due.
+        due: Due,
         /// Why this one failed.
         error: JobError,
     },
@@ -114,10 +123,10 @@ pub enum Outcome {
         /// Why.
         error: JobError,
     },
-    /// It was given back, unspent: due again at `run_at`.
+    /// It was given back, unspent.
     Release {
         /// When it is due again.
-        run_at: Timestamp,
+        due: Due,
         /// What it waits for, where there is an error to show.
         error: Option<JobError>,
         /// The target in whose lane it waits from now on, where that is another than before.

@@ -242,7 +242,7 @@ fn pico_of(text: &str, member: &str) -> Result<u64, String> {
     let digits = format!("{whole}{fraction}");
     let is_number = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
     let exponent: i32 = exponent.parse().map_err(|_| refused("is no price"))?;
-    if !is_number || digits.len() > DIGITS_MAX || exponent.abs() > 100 {
+    if !is_number || digits.len() > DIGITS_MAX || exponent.unsigned_abs() > 100 {
         return Err(refused("is no price"));
     }
     let number: u128 = digits.parse().map_err(|_| refused("is no price"))?;

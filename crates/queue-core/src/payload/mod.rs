@@ -62,6 +62,8 @@ pub struct Surroundings<'a> {
     pub prices: &'a PriceBook,
     /// Whether `probe` jobs are allowed.
     pub probe_jobs: bool,
+    /// Whether those may harm the worker that runs them.
+    pub probe_faults: bool,
     /// Where URLs of `http` jobs may lead.
     pub outbound: &'a Allowed,
 }

@@ -29,15 +29,27 @@ fn routes() -> Routes {
 }
 
 fn check(kind: Kind, payload: &str, routes: &Routes, probe_jobs: bool) -> Result<Name, Vec<FieldError>> {
+    check_probes(kind, payload, routes, (probe_jobs, probe_jobs))
+}
+
+/// With probes, and probes that harm their worker, allowed or not.
+fn check_probes(
+    kind: Kind,
+    payload: &str,
+    routes: &Routes,
+    (probe_jobs, probe_faults): (bool, bool),
+) -> Result<Name, Vec<FieldError>> {
     let prices = PriceBook::parse(BOOK).unwrap();
-    validate(kind, payload, None, Surroundings { routes, prices: &prices, probe_jobs, outbound: &Allowed::default() })
-        .map(|loads| loads.target)
+    let outbound = &Allowed::default();
+    let around = Surroundings { routes, prices: &prices, probe_jobs, probe_faults, outbound };
+    validate(kind, payload, None, around).map(|loads| loads.target)
 }
 
 /// The usual payload of a kind, with `more`, and this chain beside it.
 fn chained(kind: Kind, more: Value, chain: Value) -> Result<Loads, Vec<FieldError>> {
     let prices = PriceBook::parse(BOOK).unwrap();
-    let around = Surroundings { routes: &routes(), prices: &prices, probe_jobs: true, outbound: &Allowed::default() };
+    let (routes, outbound) = (&routes(), &Allowed::default());
+    let around = Surroundings { routes, prices: &prices, probe_jobs: true, probe_faults: false, outbound };
     validate(kind, &with(kind, more), Some(&chain.to_string()), around)
 }
 
@@ -577,6 +589,7 @@ fn refused_probes() {
             (json!({"slep_ms": 1}), "/payload/slep_ms", "did you mean `sleep_ms`?"),
             (json!({"pad": 1}), "/payload/pad", "must be a string, not 1"),
             (json!({"result_bytes": 1024 * 1024 + 1}), "/payload/result_bytes", "from 0 to 1048576"),
+            (json!({"allocate_mb": 4_097}), "/payload/allocate_mb", "from 0 to 4096, not 4097"),
             (json!({"fail": "often"}), "/payload/fail", "not `often`"),
             (json!({"fail_times": 1}), "/payload/fail_times", "without `fail`"),
             (json!({"fail": "panic", "fail_times": 101}), "/payload/fail_times", "from 0 to 100"),
@@ -584,6 +597,25 @@ fn refused_probes() {
     );
     let errors = check(Kind::Probe, "{}", &routes(), false).unwrap_err();
     assert_eq!(errors[0].pointer, "/kind");
+}
+
+#[test]
+fn a_probe_that_harms_its_worker_is_refused_where_only_harmless_ones_are_allowed() {
+    let harmless = ["transient", "permanent", "panic", "panic_in_drop"].map(|word| json!({"fail": word}));
+    let faults = ["abort", "overflow", "exit", "spin", "block"].map(|word| (json!({"fail": word}), "/payload/fail"));
+    let memory = (json!({"allocate_mb": 1}), "/payload/allocate_mb");
+    for payload in harmless.into_iter().chain([json!({"allocate_mb": 0})]) {
+        check_probes(Kind::Probe, &payload.to_string(), &routes(), (true, false)).expect(&payload.to_string());
+    }
+    for (payload, pointer) in faults.into_iter().chain([memory]) {
+        let text = payload.to_string();
+        let errors = check_probes(Kind::Probe, &text, &routes(), (true, false)).expect_err(&text);
+        assert_eq!((errors.len(), errors[0].pointer.as_str()), (1, pointer), "{text}: {errors:?}");
+        assert!(errors[0].reason.contains("`probe_faults = true` allows them"), "{errors:?}");
+        assert_eq!(check_probes(Kind::Probe, &text, &routes(), (true, true)).unwrap(), Name::from("probe"));
+        let errors = check_probes(Kind::Probe, &text, &routes(), (false, true)).unwrap_err();
+        assert_eq!(errors[0].pointer, "/kind", "{text}");
+    }
 }
 
 #[test]

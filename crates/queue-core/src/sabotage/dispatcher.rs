@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
-use super::{Crash, between};
+use super::{Bug, Crash, between};
 use crate::{
     dispatcher::{
-        DispatchError, Dispatcher, Entry, Held, Lease, Place, Present, QueueDepth, Setting, Signal, Step, StepReply,
-        Wait,
+        Ack, DispatchError, Dispatcher, Entry, Held, Lease, Place, Present, QueueDepth, Setting, Signal, Step,
+        StepReply, Wait,
     },
     ids::{Generation, JobId, SessionId},
     journal::Recovery,
@@ -19,11 +19,22 @@ use crate::{
 pub(super) struct SpoiltDispatcher {
     inner: Arc<dyn Dispatcher>,
     crash: Arc<Option<Crash>>,
+    bug: Option<Bug>,
 }
 
 impl SpoiltDispatcher {
-    pub(super) fn new(inner: Arc<dyn Dispatcher>, crash: Arc<Option<Crash>>) -> Self {
-        Self { inner, crash }
+    pub(super) fn new(inner: Arc<dyn Dispatcher>, crash: Arc<Option<Crash>>, bug: Option<Bug>) -> Self {
+        Self { inner, crash, bug }
+    }
+
+    fn has(&self, bug: Bug) -> bool {
+        self.bug == Some(bug)
+    }
+
+    /// Gives claims up that are not settled.
+    async fn forget(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError> {
+        let acks = leases.iter().map(|&lease| Ack { lease, next: None }).collect();
+        self.inner.step(Step { session, acks, queues: vec![], kinds: vec![], slots: 0 }).await.map(drop)
     }
 }
 
@@ -38,7 +49,7 @@ impl Dispatcher for SpoiltDispatcher {
     }
 
     async fn join(&self, session: SessionId, held: Vec<Held>) -> Result<mpsc::Receiver<Signal>, DispatchError> {
-        self.inner.join(session, held).await
+        between(&self.crash, "join", self.inner.join(session, held)).await
     }
 
     async fn leave(&self, session: SessionId) -> Result<(), DispatchError> {
@@ -46,26 +57,32 @@ impl Dispatcher for SpoiltDispatcher {
     }
 
     async fn step(&self, step: Step) -> Result<StepReply, DispatchError> {
-        if step.acks.is_empty() {
-            return self.inner.step(step).await;
-        }
-        between(&self.crash, "ack", self.inner.step(step)).await
+        let what = if step.acks.is_empty() { "claim" } else { "ack" };
+        between(&self.crash, what, self.inner.step(step)).await
     }
 
     async fn start(&self, session: SessionId, leases: &[Lease]) -> Result<(), DispatchError> {
-        self.inner.start(session, leases).await
+        between(&self.crash, "start", self.inner.start(session, leases)).await?;
+        if self.has(Bug::AckBeforeSettle) {
+            self.forget(session, leases).await?;
+        }
+        Ok(())
     }
 
     async fn renew(&self, session: SessionId, leases: &[Lease]) -> Result<Vec<Lease>, DispatchError> {
-        self.inner.renew(session, leases).await
+        if self.has(Bug::AckBeforeSettle) {
+            // What was given up is not asked for again: the attempts go on.
+            return self.inner.renew(session, &[]).await;
+        }
+        between(&self.crash, "renew", self.inner.renew(session, leases)).await
     }
 
     async fn withdraw(&self, id: JobId) -> Result<Place, DispatchError> {
-        self.inner.withdraw(id).await
+        between(&self.crash, "withdraw", self.inner.withdraw(id)).await
     }
 
     async fn nudge(&self, id: JobId) -> Result<(), DispatchError> {
-        self.inner.nudge(id).await
+        between(&self.crash, "nudge", self.inner.nudge(id)).await
     }
 
     async fn locate(&self, ids: &[JobId]) -> Result<Vec<Place>, DispatchError> {
@@ -73,11 +90,11 @@ impl Dispatcher for SpoiltDispatcher {
     }
 
     async fn reap(&self, limit: usize) -> Result<Vec<Recovery>, DispatchError> {
-        self.inner.reap(limit).await
+        between(&self.crash, "reap", self.inner.reap(limit)).await
     }
 
     async fn apply(&self, setting: Setting) -> Result<(), DispatchError> {
-        self.inner.apply(setting).await
+        between(&self.crash, "apply", self.inner.apply(setting)).await
     }
 
     async fn depths(&self) -> Result<Vec<QueueDepth>, DispatchError> {

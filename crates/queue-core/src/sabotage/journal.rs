@@ -127,19 +127,19 @@ impl Journal for SpoiltJournal {
         attempt: Option<Interrupted>,
         now: Timestamp,
     ) -> Result<Cancelled, JournalError> {
-        self.inner.cancel(id, reason, attempt, now).await
+        between(&self.crash, "cancel", self.inner.cancel(id, reason, attempt, now)).await
     }
 
     async fn edit(&self, id: JobId, seen: Option<Epoch>, edit: Edit, now: Timestamp) -> Result<Changed, JournalError> {
-        self.inner.edit(id, seen, edit, now).await
+        between(&self.crash, "edit", self.inner.edit(id, seen, edit, now)).await
     }
 
     async fn redrive(&self, id: JobId, now: Timestamp) -> Result<Changed, JournalError> {
-        self.inner.redrive(id, now).await
+        between(&self.crash, "redrive", self.inner.redrive(id, now)).await
     }
 
     async fn redrive_with(&self, id: JobId, payload: (Bytes, Name), now: Timestamp) -> Result<Changed, JournalError> {
-        self.inner.redrive_with(id, payload, now).await
+        between(&self.crash, "redrive-with", self.inner.redrive_with(id, payload, now)).await
     }
 
     fn incarnation(&self) -> Incarnation {

@@ -8,6 +8,7 @@ compile_error!("a binary that can be sabotaged is no release: build it without -
 
 mod dispatcher;
 mod journal;
+mod operations;
 
 use std::{
     collections::HashMap,
@@ -17,7 +18,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use self::{dispatcher::SpoiltDispatcher, journal::SpoiltJournal};
+use self::{dispatcher::SpoiltDispatcher, journal::SpoiltJournal, operations::SpoiltOperations};
 use crate::stores::Stores;
 
 /// The points at which a process may be told to crash, each with how often a process comes by before it does: what comes
@@ -44,6 +45,8 @@ pub enum Bug {
     SettleAtAnyEpoch,
     /// What is handed on keeps its epoch.
     ReconcileWithoutBump,
+    /// The dispatcher forgets a claim before its job is settled.
+    AckBeforeSettle,
 }
 
 impl Sabotage {
@@ -55,6 +58,7 @@ impl Sabotage {
             "no-reconciler" => Self::Bug(Bug::NoReconciler),
             "settle-at-any-epoch" => Self::Bug(Bug::SettleAtAnyEpoch),
             "reconcile-without-bump" => Self::Bug(Bug::ReconcileWithoutBump),
+            "ack-before-settle" => Self::Bug(Bug::AckBeforeSettle),
             _ => return None,
         })
     }
@@ -68,7 +72,8 @@ impl Sabotage {
         let crash = Arc::new(crash);
         Stores {
             journal: Arc::new(SpoiltJournal::new(stores.journal, crash.clone(), bug)),
-            dispatcher: Arc::new(SpoiltDispatcher::new(stores.dispatcher, crash)),
+            operations: Arc::new(SpoiltOperations::new(stores.operations, crash.clone())),
+            dispatcher: Arc::new(SpoiltDispatcher::new(stores.dispatcher, crash, bug)),
             ..stores
         }
     }
@@ -116,6 +121,85 @@ async fn between<T>(crash: &Option<Crash>, verb: &str, work: impl Future<Output 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The points of each verb of the seams, by the seam's source: none where the reason says why.
+    const VERBS: [(&str, &str, &[(&str, &str)]); 3] = [
+        (
+            "Journal",
+            include_str!("../journal/mod.rs"),
+            &[
+                ("accept", "accept"),
+                ("load", "writes nothing"),
+                ("settle", "settle"),
+                ("record", "record"),
+                ("memos", "writes nothing"),
+                ("recover", "recover"),
+                ("reconcile", "reconcile"),
+                ("live", "writes nothing"),
+                ("cancel", "cancel"),
+                ("edit", "edit"),
+                ("redrive", "redrive"),
+                ("redrive_with", "redrive-with"),
+                ("new_generation", "new-generation"),
+                ("check", "writes nothing"),
+            ],
+        ),
+        (
+            "Dispatcher",
+            include_str!("../dispatcher/mod.rs"),
+            &[
+                ("begin", "begin"),
+                ("push", "push"),
+                ("join", "join"),
+                ("leave", "comes at a process's own end: a kill there is a kill a moment later"),
+                ("step", "ack"),
+                ("step", "claim"),
+                ("start", "start"),
+                ("renew", "renew"),
+                ("withdraw", "withdraw"),
+                ("nudge", "nudge"),
+                ("locate", "writes nothing"),
+                ("reap", "reap"),
+                ("apply", "apply"),
+                ("depths", "writes nothing"),
+                ("explain", "writes nothing"),
+                ("sessions", "writes nothing"),
+            ],
+        ),
+        (
+            "Operations",
+            include_str!("../operations/mod.rs"),
+            &[
+                ("begin", "operation-begin"),
+                ("operation", "writes nothing"),
+                ("operations", "writes nothing"),
+                ("take", "operation-take"),
+                ("step", "operation-step"),
+                ("abort", "operation-abort"),
+            ],
+        ),
+    ];
+
+    #[test]
+    fn every_verb_of_the_protocol_has_its_points_or_a_reason() {
+        for (seam, source, verbs) in VERBS {
+            let (_, from) = source.split_once(&format!("pub trait {seam}: ")).unwrap();
+            let (body, _) = from.split_once("\n}\n").unwrap();
+            let there: Vec<&str> =
+                body.split("async fn ").skip(1).map(|verb| verb.split('(').next().unwrap()).collect();
+            let mut listed: Vec<&str> = verbs.iter().map(|(verb, _)| *verb).collect();
+            listed.dedup();
+            assert_eq!(listed, there, "{seam}");
+            for (verb, what) in verbs {
+                let has_points =
+                    limit(&format!("{what}.before")).is_some() && limit(&format!("{what}.after")).is_some();
+                assert_ne!(has_points, what.contains(' '), "{seam}::{verb}");
+            }
+        }
+        let points: usize =
+            VERBS.iter().flat_map(|(_, _, verbs)| *verbs).filter(|(_, what)| !what.contains(' ')).count();
+        assert_eq!(points * 2, POINTS.lines().count(), "a point of no verb");
+    }
 
     #[test]
     fn every_point_has_its_limit_and_every_verb_both_sides() {

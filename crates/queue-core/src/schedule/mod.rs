@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     plan::{COUNTED_MAX, Missed, MissedPolicy, ON_TIME_MS, Plan, WINDOW_DEFAULT_MS, WINDOW_MAX_MS, plan},
-    when::{CRON_MAX_BYTES, EVERY_MAX_MS, EVERY_MIN_MS, Ticks, When, WhenError, ZONE_DEFAULT},
+    when::{CRON_MAX_BYTES, EVERY_MAX_MS, EVERY_MIN_MS, Ticks, When, WhenError, YEAR_MAX, ZONE_DEFAULT},
 };
 use crate::{
     ids::{JobId, Name, ScheduleId},

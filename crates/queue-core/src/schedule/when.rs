@@ -9,7 +9,7 @@
 mod words;
 
 use croner::{
-    Cron,
+    Cron, CronComponent,
     errors::CronError,
     parser::{CronParser, Seconds, Year},
 };
@@ -26,6 +26,11 @@ pub const EVERY_MAX_MS: i64 = 366 * 24 * 60 * 60 * 1_000;
 pub const CRON_MAX_BYTES: usize = 512;
 /// Most times of a day that are looked for one by one; more of them are a rhythm.
 const TIMES_MAX: usize = 64;
+/// The last year with ticks. An expression that means no day, or only hours that its zone leaves out, would else be searched for through
+/// three thousand years; the rarest day that comes, a 29 February on a given weekday, is away for 40 years at the most.
+pub const YEAR_MAX: u16 = 2_199;
+/// 2000-01-01: an expression that means anything has a tick between here and [`YEAR_MAX`].
+const FIRST: Timestamp = Timestamp(946_684_800_000);
 /// The zone of an expression that names none.
 pub const ZONE_DEFAULT: &str = "UTC";
 
@@ -74,12 +79,21 @@ impl std::fmt::Display for WhenError {
 
 impl When {
     /// What ticks at these moments. The zones are those of the system, else those that this program brings along.
+    ///
+    /// # Errors
+    /// Says why the expression or the zone cannot be read. An expression that never comes (`0 0 30 2 *`) is none.
     pub fn ticks(&self) -> Result<Ticks, WhenError> {
         Ok(Ticks(match self {
             Self::Cron { cron, time_zone } => {
                 let parsed = parse(cron).map_err(WhenError::Cron)?;
-                let times = times_of_day(cron, parsed).map_err(WhenError::Cron)?;
-                Inner::Cron { times, zone: zone(time_zone).map_err(WhenError::TimeZone)? }
+                let zone = zone(time_zone).map_err(WhenError::TimeZone)?;
+                let whole = until_year_max(parsed).map_err(WhenError::Cron)?;
+                if cron_after(&whole, &zone, FIRST).is_none() {
+                    return Err(WhenError::Cron(format!(
+                        "never comes: until the end of {YEAR_MAX} no moment is meant by all of its fields"
+                    )));
+                }
+                Inner::Cron { times: times_of_day(cron, whole).map_err(WhenError::Cron)?, zone }
             }
             Self::Every { every_ms, from } => Inner::Every { every_ms: (*every_ms).max(EVERY_MIN_MS), from: *from },
             Self::Once { at } => Inner::Once(*at),
@@ -111,6 +125,14 @@ fn parse(text: &str) -> Result<Cron, String> {
     })
 }
 
+/// The same expression, whose search ends behind [`YEAR_MAX`].
+fn until_year_max(mut cron: Cron) -> Result<Cron, String> {
+    let mut years = CronComponent::new(1, YEAR_MAX, 0, 0);
+    years.parse("*").map_err(|error| format!("cannot be searched for: {error}"))?;
+    cron.pattern.years = years;
+    Ok(cron)
+}
+
 /// An expression for each time of the day, where it names several: croner knows single ones and rhythms.
 fn times_of_day(text: &str, whole: Cron) -> Result<Vec<Cron>, String> {
     let fields: Vec<&str> = text.split_whitespace().collect();
@@ -132,7 +154,7 @@ fn times_of_day(text: &str, whole: Cron) -> Result<Vec<Cron>, String> {
     for hour in hours {
         for minute in &minutes {
             for second in &seconds {
-                found.push(parse(&format!("{second} {minute} {hour} {days}"))?);
+                found.push(until_year_max(parse(&format!("{second} {minute} {hour} {days}"))?)?);
             }
         }
     }

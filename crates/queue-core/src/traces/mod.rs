@@ -11,14 +11,15 @@ mod call;
 pub mod names;
 mod spans;
 
-use std::{cell::Cell, sync::OnceLock};
+use std::{cell::Cell, future::Future, sync::OnceLock};
 
 use opentelemetry::{
     Context, KeyValue, SpanId, TraceFlags, TraceId,
     global::BoxedTracer,
-    trace::{Link, SpanContext, TraceContextExt, TraceState},
+    trace::{FutureExt, Link, SpanContext, TraceContextExt, TraceState},
 };
 use serde::Deserialize;
+use tokio::task::JoinHandle;
 
 pub use self::{
     call::{Asked, Call},
@@ -98,6 +99,17 @@ pub fn here() -> Option<Spot> {
         let context = span.span_context();
         context.is_sampled().then(|| Spot(context.clone()))
     })
+}
+
+/// Spawns work that belongs to the span that is being worked in.
+pub fn spawn<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
+    match here() {
+        Some(_) => tokio::spawn(work.with_context(Context::current())),
+        None => tokio::spawn(work),
+    }
 }
 
 /// The span that a W3C trace context of version 00 names (<https://www.w3.org/TR/trace-context/>). An invalid one is ignored, as the standard

@@ -319,3 +319,24 @@ fn whatever_is_read_is_taken_or_refused() {
     run.feed(&SCHEMAS, readers::schema);
     run.end();
 }
+
+#[test]
+fn a_secret_that_is_told_is_found() {
+    let address = "rediss://user:p%40ss@redis.example";
+    let told = [
+        (address, "`rediss://user:p%40ss@redis.example` is wrong"),
+        ("rediss://user:p%40ss@redisp%40ss", "rediss://user:p%40ss@redisp%40ss"),
+        ("redis+sentinel://user:1/p%40ss@a", "redis+sentinel://user:1/p%40ss@a"),
+        ("redis+sentinel://a/m?sentinel_password=p%40ss", "the option sentinel_password=p%40ss"),
+    ];
+    for (address, words) in told {
+        assert!(readers::tells_password(address, words), "{address}: {words}");
+    }
+    let kept = [(address, "rediss://redis.example"), ("rediss://user:p%40ss@redisp%40ss", "rediss://redisp%40ss")];
+    for (address, words) in kept {
+        assert!(!readers::tells_password(address, words), "{address}: {words}");
+    }
+    assert!(readers::tells_key("`age1qqqAGE-SECRET-KEY-1QQQ` is not a recipient"));
+    assert!(readers::tells_key("`lmk_AAAAAAAAAAAAAAAAAAAAAAAA` is not a master key"));
+    assert!(!readers::tells_key("a text is not a recipient"));
+}

@@ -18,7 +18,7 @@ use queue_core::{
     ids::{CallId, Epoch, Incarnation, Nonce, SessionId},
     job::{Idempotency, Kind, NewJob},
     journal::{
-        Blame, Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token, Within,
+        Blame, Due, Edit, Journal, LiveScan, Outcome, Reads, Recovery, Settlement, Token, Within,
         conformance::{Fixture, Opened},
         sqlite::SqliteJournal,
     },
@@ -124,11 +124,11 @@ fn call(n: usize, payment: u8, cost: Option<i64>) -> CallRecord {
 
 fn outcome(event: Event) -> Outcome {
     let error = JobError::new(ErrorClass::Transient, "x", "it failed");
-    let run_at = NOW.plus_ms(WAIT_MS);
+    let due = Due::At(NOW.plus_ms(WAIT_MS));
     match event {
         Event::Succeed => Outcome::Succeed { result: "{}".into() },
-        Event::Retry => Outcome::Retry { run_at, error },
-        Event::Release => Outcome::Release { run_at, error: None, target: None },
+        Event::Retry => Outcome::Retry { due, error },
+        Event::Release => Outcome::Release { due, error: None, target: None },
         Event::Die => Outcome::Dead { error },
         other => panic!("{other:?} is no outcome"),
     }

@@ -16,6 +16,7 @@ use queue_core::{
     time::ManualClock,
 };
 use testkit::{PostgresServer, SUPERUSER};
+use tokio::time::Instant;
 
 use crate::{
     Base,
@@ -183,6 +184,52 @@ async fn a_crash_of_postgres_loses_nothing_that_was_answered() {
     assert!(matches!(journal.settle(end).await.unwrap(), Settled::Done { .. }));
     drop((journal, store));
     tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
+/// Nobody waits for the pool's patience where Postgres is not there, and an answer is known as soon as it is back.
+#[tokio::test]
+async fn who_asks_a_postgres_that_is_away_is_told_long_before_the_pool_gives_up() {
+    let patience = Duration::from_secs(120);
+    let server = Arc::new(tokio::task::spawn_blocking(PostgresServer::start).await.unwrap());
+    let config = PostgresConfig { acquire_timeout: patience, ..PostgresConfig::new(server.database()) };
+    migrate(&mut connect(&config).await.unwrap()).await.unwrap();
+    let journal = PostgresJournal::open(&config, Arc::new(ManualClock::at(NOW))).await.unwrap();
+    journal.accept(vec![job()]).await.unwrap();
+    let crashed = server.clone();
+    tokio::task::spawn_blocking(move || crashed.crash()).await.unwrap();
+    let began = Instant::now();
+    // The first one meets the connections that were open; a write on one of those has to be looked for afterwards.
+    assert!(matches!(journal.totals().await, Err(JournalError::Unavailable(_))));
+    assert!(matches!(journal.accept(vec![job()]).await, Err(JournalError::Unavailable(_))));
+    let tenant = journal.bound_to(&"default".into());
+    assert!(matches!(tenant.jobs(&[job().id]).await, Err(JournalError::Unavailable(_))));
+    assert!(began.elapsed() < patience / 4, "{:?}", began.elapsed());
+    let resumed = server.clone();
+    tokio::task::spawn_blocking(move || resumed.resume()).await.unwrap();
+    let again = async {
+        while journal.accept(vec![job()]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(patience, again).await.unwrap();
+    drop((journal, tenant));
+    tokio::task::spawn_blocking(move || drop(server)).await.unwrap();
+}
+
+/// A crowd is no outage: who waits for a connection, or for a lock, longer than an outage may last, is answered.
+#[tokio::test]
+async fn who_waits_for_a_busy_postgres_is_not_sent_away() {
+    let (base, name) = Base::named();
+    let config = PostgresConfig { pool_size: 1, ..base.config.clone() };
+    let journal = PostgresJournal::open(&config, Arc::new(base.clock.clone())).await.unwrap();
+    let held = tokio::task::spawn_blocking(move || {
+        PostgresServer::shared().run(&name, "BEGIN; LOCK TABLE jobs; SELECT pg_sleep(3); COMMIT")
+    });
+    while journal.totals().await.is_ok_and(|_| !held.is_finished()) {
+        let asked = futures::future::join_all((0..4).map(|_| journal.accept(vec![job()]))).await;
+        assert!(asked.iter().all(|answer| matches!(answer.as_deref(), Ok([Accepted::New]))), "{asked:?}");
+    }
+    held.await.unwrap();
 }
 
 /// Whether the answer, the commit or both are lost: effects, place and counts are there together, or none of them is.

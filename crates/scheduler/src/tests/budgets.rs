@@ -5,7 +5,7 @@ use queue_core::{
     dispatcher::Setting,
     error::{ErrorClass, JobError},
     ids::CallId,
-    journal::{Alert, Outcome, Settlement, Token},
+    journal::{Alert, Due, Outcome, Settlement, Token},
     ledger::{Billed, CallRecord, Nanousd, Tier, Usage, UsageSource},
     time::Clock,
 };
@@ -35,9 +35,9 @@ async fn a_raise_wakes_who_sleeps_whoever_set_it() {
     let lease = claims.iter().find(|claim| claim.lease.id == alone).unwrap().lease;
     let later = scene.clock.now().plus_ms(86_400_000);
     let error = Some(JobError::new(ErrorClass::Budget, "budget_wait", "no room"));
-    scene.release(lease, session, Outcome::Release { run_at: later, error, target: None }).await;
+    scene.release(lease, session, Outcome::Release { due: Due::At(later), error, target: None }).await;
     let back = claims.iter().find(|claim| claim.lease.id == asleep).unwrap().lease;
-    scene.release(back, session, Outcome::Release { run_at: scene.clock.now(), error: None, target: None }).await;
+    scene.release(back, session, Outcome::Release { due: Due::At(scene.clock.now()), error: None, target: None }).await;
     scene.push(&[asleep]).await;
     let (tenant, until) = ("default".into(), later);
     let amount = Amount { usd: Nanousd(150), tokens: 0 };

@@ -123,7 +123,7 @@ fn soup(random: &mut Random, words: &[&str]) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn json(random: &mut Random, text: &str, words: &[&str]) -> Vec<u8> {
+pub(super) fn json(random: &mut Random, text: &str, words: &[&str]) -> Vec<u8> {
     let Ok(mut value) = serde_json::from_str::<Value>(text) else { return text.as_bytes().to_vec() };
     for _ in 0..=random.below(3) {
         change(random, &mut value, words);
@@ -171,7 +171,9 @@ fn change(random: &mut Random, value: &mut Value, words: &[&str]) {
             if let Value::Array(list) = node(random, value)
                 && let Some(one) = list.first().cloned()
             {
-                list.extend(std::iter::repeat_n(one, random.below(300)));
+                // Copies of copies of something long would be the generator's memory, and count as the parser's.
+                let many = (INPUT_MAX_BYTES / one.to_string().len().max(1)).min(300);
+                list.extend(std::iter::repeat_n(one, random.below(many)));
             }
         }
         7 => {

@@ -52,6 +52,18 @@ fn inputs_are_of_every_kind() {
     assert!(different.len() > 1_500, "{} different ones", different.len());
 }
 
+/// Lists that are repeated within lists that are repeated grew to 480 MiB, which was told of the parser.
+#[test]
+fn what_is_generated_stays_small_before_it_is_cut() {
+    let nested = Parser { corpus: "[[[[[1]]]]]", words: &["[[[[[1]]]]]"], ..PARSER };
+    let sizes = (0..20_000).map(|number| {
+        let mut random = random::Random::of(7, nested.name, number);
+        mutate::json(&mut random, nested.corpus, nested.words).len()
+    });
+    let most = sizes.max().unwrap();
+    assert!(most < 8 * INPUT_MAX_BYTES, "{most} bytes");
+}
+
 #[test]
 fn an_input_that_hangs_is_told() {
     let (told, hears) = mpsc::channel();

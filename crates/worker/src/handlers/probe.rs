@@ -1,6 +1,6 @@
 //! `probe`: sleeps, pads and fails as told; for load and fault tests. Calls no provider.
 
-use std::time::Duration;
+use std::{hint::black_box, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,13 +19,19 @@ impl Handler for Probe {
     async fn run(&self, cx: &JobContext) -> Result<Bytes, JobError> {
         let (started, started_unix_us) = (cx.now(), wall_clock_us());
         let payload = Payload::read(super::text_of(cx.payload())?).map_err(super::unreadable)?;
-        if payload.sleep_ms > 0 {
-            tokio::time::sleep(Duration::from_millis(payload.sleep_ms)).await;
+        let fails = payload.fail.filter(|(_, times)| times.is_none_or(|times| cx.attempt() <= times));
+        let failure = fails.map(|(failure, _)| failure);
+        let _memory = allocate(payload.allocate_mib)?;
+        let _panics = if failure == Some(Failure::PanicInDrop) { Some(PanicsInDrop) } else { None };
+        let sleep = Duration::from_millis(payload.sleep_ms);
+        match failure {
+            // What no handler may do.
+            Some(Failure::Block) => std::thread::sleep(sleep),
+            _ if !sleep.is_zero() => tokio::time::sleep(sleep).await,
+            _ => {}
         }
-        if let Some((failure, times)) = payload.fail
-            && times.is_none_or(|times| cx.attempt() <= times)
-        {
-            return Err(fail(failure, cx.attempt()));
+        if let Some(error) = failure.and_then(|failure| fail(failure, cx.attempt())) {
+            return Err(error);
         }
         super::encoded(&json!({
             "slept_ms": payload.sleep_ms,
@@ -45,14 +51,57 @@ fn wall_clock_us() -> u64 {
     u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn fail(failure: Failure, attempt: u32) -> JobError {
+/// Fails at once, unless that has been done or comes with the handler's end.
+#[allow(clippy::panic, clippy::exit)] // asked for: the worker must survive the one, and its jobs the other
+fn fail(failure: Failure, attempt: u32) -> Option<JobError> {
     match failure {
         Failure::Transient => {
-            JobError::new(ErrorClass::Transient, "probe", format!("attempt {attempt} fails as asked, for now"))
+            let message = format!("attempt {attempt} fails as asked, for now");
+            Some(JobError::new(ErrorClass::Transient, "probe", message))
         }
-        Failure::Permanent => JobError::new(ErrorClass::Permanent, "probe", "fails as asked, for good"),
-        #[allow(clippy::panic)] // asked for: the worker must survive it
+        Failure::Permanent => Some(JobError::new(ErrorClass::Permanent, "probe", "fails as asked, for good")),
         Failure::Panic => panic!("panics as asked"),
         Failure::Abort => std::process::abort(),
+        Failure::Overflow => overflow(),
+        Failure::Exit => std::process::exit(0),
+        Failure::Spin => loop {
+            std::hint::spin_loop();
+        },
+        Failure::PanicInDrop | Failure::Block => None,
+    }
+}
+
+/// Calls itself until the stack is used up.
+fn overflow() -> ! {
+    loop {
+        black_box(deeper(0));
+    }
+}
+
+/// Each call uses its own frame and what the next one returns, so that no compiler can make a loop of them.
+#[inline(never)]
+fn deeper(depth: usize) -> usize {
+    let frame = black_box([depth; 512]);
+    if frame[depth % frame.len()] == usize::MAX { depth } else { black_box(deeper(depth + 1)) + frame[0] }
+}
+
+/// Memory that is really there: each page is written to.
+fn allocate(mib: u64) -> Result<Vec<u8>, JobError> {
+    let bytes = usize::try_from(mib * 1024 * 1024).unwrap_or(usize::MAX);
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(bytes).map_err(|error| {
+        JobError::new(ErrorClass::Transient, "memory", format!("this process gets no {mib} MiB: {error}"))
+    })?;
+    memory.resize(bytes, 1);
+    Ok(black_box(memory))
+}
+
+/// Panics where it is dropped: at the handler's end, or where it is stopped.
+struct PanicsInDrop;
+
+impl Drop for PanicsInDrop {
+    #[allow(clippy::panic)] // asked for: the worker must survive it
+    fn drop(&mut self) {
+        panic!("panics in a drop, as asked");
     }
 }

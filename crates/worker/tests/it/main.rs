@@ -28,5 +28,6 @@ mod response_cache;
 mod retry_table;
 mod rig;
 mod script;
+mod stuck;
 mod usage_costs;
 mod vectors;

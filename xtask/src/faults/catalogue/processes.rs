@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::super::scenario::{Demands, Kills, NOTHING_MORE, Processes, Scenario, Shape, Trouble, USUAL};
+use super::super::{
+    history::Work,
+    scenario::{Demands, Kills, Met, NOTHING_MORE, Processes, Rival, Scenario, Shape, Trouble, USUAL},
+};
 use crate::cluster::Role;
 
 /// 20 kills in a minute.
@@ -29,6 +32,21 @@ pub(super) const SCHEDULERS_DIE: Scenario = Scenario {
     purpose: "a scheduler dies, again and again: no work waits for one of them",
     kills: Some(Kills { of: Some(Role::Scheduler), every: KILL_EVERY }),
     demands: Demands { starts_within: Some(Duration::from_secs(10)), no_attempt_fenced: true, ..NOTHING_MORE },
+    ..USUAL
+};
+
+/// Each kill has time for what follows: somebody sees that nobody is at work any more, and begins anew.
+pub(super) const MAKERS_DIE: Scenario = Scenario {
+    name: "F3-backup",
+    purpose: "the scheduler that makes a backup dies in the middle of it, again and again",
+    load: Shape { rate: 50, time: Duration::from_secs(160), ..USUAL.load },
+    troubles: &[(6, Trouble::KillMaker)],
+    demands: Demands {
+        taken_over_within: Some(Duration::from_secs(10)),
+        starts_within: Some(Duration::from_secs(10)),
+        no_attempt_fenced: true,
+        ..NOTHING_MORE
+    },
     ..USUAL
 };
 
@@ -85,10 +103,32 @@ pub(super) const WRONG_CLOCKS: &[Scenario] = &[
     },
 ];
 
+/// One of each kind, forty seconds apart.
 pub(super) const POISON: Scenario = Scenario {
     name: "F18",
-    purpose: "some jobs end whatever process runs them, others panic",
-    load: Shape { killers: 5, ..USUAL.load },
+    purpose: "some jobs end whatever process runs them, others never yield or panic",
+    // One after the other: several at once shadow each other. One that spins takes one of the machine's cores for half a minute.
+    load: Shape {
+        rate: 100,
+        time: Duration::from_secs(200),
+        killers: 5,
+        poison: &[Work::ProbeKills, Work::ProbeOverflows, Work::ProbeSpins, Work::ProbeExits, Work::ProbeBlocks],
+        ..USUAL.load
+    },
+    demands: Demands {
+        starts_within: Some(Duration::from_secs(30)),
+        meets: &[Met::EndedByJob, Met::Recycled],
+        ..NOTHING_MORE
+    },
+    ..USUAL
+};
+
+pub(super) const HOGS: Scenario = Scenario {
+    name: "F17",
+    purpose: "workers may have 256 MiB each, and some jobs take 400",
+    load: Shape { rate: 100, killers: 3, poison: &[Work::ProbeHogs], ..USUAL.load },
+    worker_memory_mib: Some(256),
+    demands: Demands { meets: &[Met::EndedByJob], ..NOTHING_MORE },
     ..USUAL
 };
 
@@ -101,10 +141,28 @@ pub(super) const HERD: Scenario = Scenario {
     ..USUAL
 };
 
-pub(super) const RACES: Scenario = Scenario {
-    name: "F24",
+const CANCELS: Scenario = Scenario {
+    name: "F24-cancel",
     purpose: "jobs are cancelled at about the moment at which they end",
-    load: Shape { long_percent: 0, races: true, ..USUAL.load },
-    demands: Demands { races: 10_000, ..NOTHING_MORE },
+    load: Shape { long_percent: 0, races: &[Rival::Cancel(100)], ..USUAL.load },
+    demands: Demands { no_attempt_fenced: true, races: 10_000, ..NOTHING_MORE },
     ..USUAL
 };
+
+pub(super) const RACES: &[Scenario] = &[
+    CANCELS,
+    Scenario {
+        name: "F24-pause",
+        purpose: "queues are paused at about the moment at which their jobs are claimed",
+        load: Shape { rate: 20, races: &[Rival::Pause], ..CANCELS.load },
+        demands: Demands { races: 5_000, ..CANCELS.demands },
+        ..CANCELS
+    },
+    Scenario {
+        name: "F24-archive",
+        purpose: "dead letters are redriven while they are archived",
+        load: Shape { rate: 20, races: &[Rival::Archive], ..CANCELS.load },
+        demands: Demands { races: 2_000, ..CANCELS.demands },
+        ..CANCELS
+    },
+];

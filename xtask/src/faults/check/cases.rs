@@ -18,6 +18,12 @@ pub(super) struct Case<'a> {
     pub(super) id: Option<&'a str>,
     /// What whoever cancelled it was told.
     pub(super) cancel_won: Option<bool>,
+    /// Whether whoever redrove it was told that it lives again.
+    pub(super) redriven: Option<bool>,
+    /// When its queue was to be resumed after it was seen waiting there, in milliseconds since the Unix epoch.
+    pub(super) resumed_at: Option<i64>,
+    /// Whether it was seen to be claimed while its queue was said to be paused.
+    pub(super) was_claimed: bool,
     /// Its rows: one, if all is well.
     pub(super) rows: Vec<&'a Job>,
     pub(super) attempts: Vec<&'a Attempt>,
@@ -60,6 +66,7 @@ impl Case<'_> {
 /// All jobs of a run.
 pub(super) struct Cases<'a> {
     pub(super) all: Vec<Case<'a>>,
+    by_id: HashMap<&'a str, usize>,
 }
 
 impl<'a> Cases<'a> {
@@ -118,7 +125,33 @@ impl<'a> Cases<'a> {
                 all[at].maybe += usize::from(spend.billed == "maybe");
             }
         }
-        Self { all }
+        told(evidence, &by_id, &mut all);
+        Self { all, by_id }
+    }
+
+    /// The job with this id.
+    pub(super) fn by_id(&self, id: &str) -> Option<&Case<'a>> {
+        self.all.get(*self.by_id.get(id)?)
+    }
+}
+
+/// What rivals saw and were told.
+fn told(evidence: &Evidence, by_id: &HashMap<&str, usize>, all: &mut [Case<'_>]) {
+    let mut waiting: HashMap<&str, &[String]> = HashMap::new();
+    let at = |id: &String| by_id.get(id.as_str()).copied();
+    for line in &evidence.clients {
+        match &line.event {
+            ClientEvent::Redriven { id, won } => at(id).into_iter().for_each(|at| all[at].redriven = Some(*won)),
+            ClientEvent::Seen { queue, waiting: seen, claimed } => {
+                waiting.insert(queue, seen);
+                claimed.iter().filter_map(at).for_each(|at| all[at].was_claimed = true);
+            }
+            ClientEvent::Resuming { queue } => {
+                let seen = waiting.remove(queue.as_str()).unwrap_or_default();
+                seen.iter().filter_map(at).for_each(|at| all[at].resumed_at = Some(line.wall_ms));
+            }
+            _ => {}
+        }
     }
 }
 
@@ -145,7 +178,20 @@ fn wishes<'a>(evidence: &'a Evidence, report: &mut Report) -> Vec<Case<'a>> {
             let id = ids.get(request).and_then(|ids| ids.get(at)).map(String::as_str);
             let (rows, attempts, calls) = (vec![], vec![], vec![]);
             let cancel_won = cancels.get(request).copied();
-            all.push(Case { wish, id, cancel_won, rows, attempts, calls, charges: 0, billed: 0, maybe: 0 });
+            all.push(Case {
+                wish,
+                id,
+                cancel_won,
+                redriven: None,
+                resumed_at: None,
+                was_claimed: false,
+                rows,
+                attempts,
+                calls,
+                charges: 0,
+                billed: 0,
+                maybe: 0,
+            });
         }
     }
     all

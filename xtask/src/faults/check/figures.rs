@@ -9,7 +9,7 @@ use super::{
     super::{
         history::{self, ClientEvent, InjectorEvent, Line, ProviderEvent, Store},
         load::HERD,
-        scenario::Demands,
+        scenario::{Demands, Met},
     },
     Evidence, Faults, Report, Rule, SAME_MOMENT_US, Stretch,
     cases::Cases,
@@ -71,6 +71,7 @@ pub(super) fn measure(evidence: &Evidence, cases: &Cases<'_>, faults: &Faults, r
                 report.crash_points.insert(point.clone());
             }
             InjectorEvent::Counted { metric, count } if metric == history::REDIS_KEYS => report.redis_keys = *count,
+            InjectorEvent::Counted { metric, .. } if metric == history::REDIS_KEYS_BEFORE => {}
             InjectorEvent::Counted { count, .. } => report.fenced += count,
             InjectorEvent::Memory { process, rss_kib } => {
                 let first = *first_memory.entry(process).or_insert(*rss_kib);
@@ -82,7 +83,7 @@ pub(super) fn measure(evidence: &Evidence, cases: &Cases<'_>, faults: &Faults, r
 }
 
 /// Holds what was measured against what the scenario demands.
-pub(super) fn demand(demands: Demands, report: &mut Report) {
+pub(super) fn demand(evidence: &Evidence, demands: Demands, report: &mut Report) {
     let limits = [
         ("a killed process was ready", report.ready, demands.ready_within),
         ("calls went on", report.resumed, demands.resumes_within),
@@ -111,9 +112,9 @@ pub(super) fn demand(demands: Demands, report: &mut Report) {
         let seen = format!("a process grew by {} MiB, not by at most {limit}", report.growth_kib / 1024);
         report.violate(Rule::Grown, seen);
     }
-    let (cancels, ends) = report.races;
-    if cancels + ends < demands.races || cancels.min(ends) < demands.races / 100 {
-        let seen = format!("{cancels} races were won by the cancel and {ends} by the end: the run shows nothing");
+    let (first, second) = report.races;
+    if first + second < demands.races || first.min(second) < demands.races / 100 {
+        let seen = format!("{first} races were won by one side and {second} by the other: the run shows nothing");
         report.violate(Rule::Witness, seen);
     }
     for point in demands.crash_points.lines().filter_map(|line| line.split(' ').next()) {
@@ -121,9 +122,33 @@ pub(super) fn demand(demands: Demands, report: &mut Report) {
             report.violate(Rule::Witness, format!("nobody crashed at {point}: the run shows nothing of it"));
         }
     }
+    let unmet: Vec<Met> = demands.meets.iter().copied().filter(|met| !is_met(*met, evidence, report)).collect();
+    for met in unmet {
+        report.violate(Rule::Witness, format!("the run did not meet {met:?}: it shows nothing of it"));
+    }
     if report.taken_over < demands.taken_over {
         let seen = format!("{} jobs were taken over: the run shows nothing", report.taken_over);
         report.violate(Rule::Witness, seen);
+    }
+}
+
+/// Whether something that a run has to meet was met.
+fn is_met(met: Met, evidence: &Evidence, report: &Report) -> bool {
+    let killed = |role: &str| {
+        let is_of_role =
+            |event: &InjectorEvent| matches!(event, InjectorEvent::Killed { process, .. } if process.starts_with(role));
+        evidence.injector.iter().any(|line| is_of_role(&line.event))
+    };
+    match met {
+        Met::KilledApi => killed("api"),
+        Met::KilledWorker => killed("worker"),
+        Met::KilledScheduler => killed("scheduler"),
+        Met::EndedByJob => report.ended_by_jobs > 0,
+        Met::Recycled => report.recycled > 0,
+        Met::SentByTwo => {
+            let second = |event: &ClientEvent| matches!(event, ClientEvent::Accepted { copy: 1.., .. });
+            evidence.clients.iter().any(|line| second(&line.event))
+        }
     }
 }
 

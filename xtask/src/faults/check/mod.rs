@@ -1,7 +1,10 @@
 //! The checker: a pure function over histories and final tables. It knows nothing of the system but what it promises.
 
+mod backups;
 mod cases;
 mod figures;
+mod leaks;
+mod races;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -16,6 +19,7 @@ use super::{
     tables::{self, Tables},
 };
 use cases::Cases;
+pub(crate) use leaks::Leaks;
 
 /// Everything that is known of a run.
 #[derive(Clone, Debug)]
@@ -78,10 +82,14 @@ pub(crate) enum Rule {
     Fenced,
     /// A job of a killed worker came back too late.
     SlowRestart,
-    /// A job that stands otherwise than whoever cancelled it was told.
+    /// Something stands otherwise than whoever asked for it was told.
     Race,
+    /// A backup that is called good and is not whole, or that nobody begins anew.
+    Backup,
     /// A process took more memory than it may.
     Grown,
+    /// Memory, keys or connections that become more and more.
+    Leak,
     /// Something took longer than it may.
     Slow,
     /// A 202 while the journal was away.
@@ -157,12 +165,23 @@ pub(crate) struct Report {
     pub(crate) growth_kib: u64,
     /// Workers that jobs ended.
     pub(crate) ended_by_jobs: usize,
+    /// Of them those that ended themselves, since a handler did not yield.
+    pub(crate) recycled: usize,
+    /// Jobs that did not yield and were timed out.
+    pub(crate) timed_out_held: usize,
     /// From the sending of a request of the herd to its 202, 99th percentile.
     pub(crate) herd_p99: Option<Duration>,
-    /// Races between a job's end and its cancel: won by the cancel, and by the end.
+    /// Backups that are called good, and kills of whoever made one.
+    pub(crate) good_backups: usize,
+    pub(crate) kills_in_backups: usize,
+    /// Longest time from such a kill until a backup was begun anew.
+    pub(crate) backup_gap: Option<Duration>,
+    /// Races: won by the cancel, by the pause, by the redrive; and by the job's end, by the claim, by the archive.
     pub(crate) races: (usize, usize),
     /// Keys in Redis when nothing was live any more.
     pub(crate) redis_keys: u64,
+    /// What grows.
+    pub(crate) leaks: Leaks,
     pub(crate) violations: Vec<Violation>,
 }
 
@@ -209,8 +228,12 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     rules::flushes(evidence, &cases, demands, &mut report);
     rules::totals(evidence, &mut report);
     rules::processes(evidence, &cases, &faults, &mut report);
+    races::archives(evidence, &cases, &mut report);
+    backups::judge(evidence, demands, &mut report);
     figures::measure(evidence, &cases, &faults, &mut report);
-    figures::demand(demands, &mut report);
+    figures::demand(evidence, demands, &mut report);
+    report.leaks = leaks::measure(evidence);
+    leaks::demand(demands, &mut report);
     if let (Some(limit), Some(restart)) = (demands.restart_within, report.restart.clone())
         && restart.gap > limit
     {

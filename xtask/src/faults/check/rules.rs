@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::{
     super::{
-        history::{ClientEvent, Ending, InjectorEvent, Store, Work},
+        history::{ClientEvent, Ending, InjectorEvent, Race, Store, Work},
         scenario::Demands,
         tables::{self, Attempt, Job},
     },
     Evidence, Faults, Report, Restart, Rule, SAME_MOMENT_US, Stretch,
     cases::{Call, Case, Cases},
+    races,
 };
 
 /// A process that is started while a store is away refuses to start within this time.
@@ -18,6 +19,10 @@ const REFUSAL_MAX_US: u64 = 20_000_000;
 const POISON_KILLS: usize = 3;
 /// Processes that such a job costs: three, and one more where another suspect died with it in the third.
 const POISON_DEATHS_MAX: usize = 4;
+/// Processes that a job costs which never yields: one for each attempt that it has, and as many as a killer where it froze some.
+const SPIN_DEATHS_MAX: usize = 2 + POISON_DEATHS_MAX;
+/// How a worker ends that wants to be started again, since a handler holds up one of its threads.
+const RECYCLED: i32 = 75;
 
 /// Every request has its answer, and each answer is one that the load deserves.
 pub(super) fn requests(evidence: &Evidence, cases: &Cases<'_>, report: &mut Report) {
@@ -49,6 +54,9 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
         return;
     }
     match &case.rows[..] {
+        rows if rows.len() < 2 && matches!(case.wish.race, Some(Race::Archive { .. })) => {
+            races::letter(case, rows.first().copied(), demands, report);
+        }
         [] => report.violate(Rule::Lost, format!("{} was accepted and is not in the journal", case.name())),
         [job] => {
             end(case, job, faults, demands, report);
@@ -57,6 +65,9 @@ pub(super) fn judge(case: &Case<'_>, faults: &Faults, demands: Demands, report: 
                 outlived(case, job, report);
             }
             money(case, job, faults, report);
+            if matches!(case.wish.race, Some(Race::Pause { .. })) {
+                races::pause(case, job, demands, report);
+            }
         }
         rows => report.violate(Rule::SettledTwice, format!("{} has {} rows", case.name(), rows.len())),
     }
@@ -72,14 +83,16 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &m
         report.violate(Rule::SettledTwice, format!("{} has {ends} attempts that ended it", case.name()));
     }
     let wanted = match case.wish.work {
-        Work::ProbeDies | Work::ProbeKills => tables::DEAD,
+        work if work == Work::ProbeDies || work.ends_process() || work.holds_thread() => tables::DEAD,
         _ => tables::SUCCEEDED,
     };
     let class = job.error_class.as_deref().unwrap_or("no error");
-    if case.wish.work == Work::ProbeKills {
+    if case.wish.work.ends_process() {
         killer(case, class, faults, report);
-    } else if case.wish.cancel_after_ms.is_some() {
-        race(case, job, report);
+    } else if case.wish.work.holds_thread() {
+        holder(case, class, report);
+    } else if matches!(case.wish.race, Some(Race::Cancel { .. })) {
+        races::cancel(case, job, report);
     } else if class == "poison" {
         conviction(case, job, faults, report);
     } else if job.standing != wanted {
@@ -92,21 +105,6 @@ fn end(case: &Case<'_>, job: &Job, faults: &Faults, demands: Demands, report: &m
     }
 }
 
-/// One of two was first, and whoever asked was told which.
-fn race(case: &Case<'_>, job: &Job, report: &mut Report) {
-    let is_cancelled = job.standing == tables::CANCELLED;
-    match case.cancel_won {
-        Some(won) if won != is_cancelled => {
-            let told = if won { "cancelled" } else { "ended" };
-            report.violate(Rule::Race, format!("{} was said to be {told} and stands at {}", case.name(), job.standing));
-        }
-        Some(true) => report.races.0 += 1,
-        Some(false) => report.races.1 += 1,
-        // Nobody answered.
-        None => {}
-    }
-}
-
 /// A job that ends its process is found out, and costs no more of them than it must; what dies from outside meanwhile
 /// convicts nobody.
 fn killer(case: &Case<'_>, class: &str, faults: &Faults, report: &mut Report) {
@@ -114,6 +112,14 @@ fn killer(case: &Case<'_>, class: &str, faults: &Faults, report: &mut Report) {
     if class != "poison" || lost > POISON_DEATHS_MAX + faults.from_outside {
         report.violate(Rule::WrongEnd, format!("{} ended with {class} after {lost} lost attempts", case.name()));
     }
+}
+
+/// A job that does not yield has spent its attempts; one that froze its workers with others is taken for a killer.
+fn holder(case: &Case<'_>, class: &str, report: &mut Report) {
+    if !["timeout", "poison"].contains(&class) {
+        report.violate(Rule::WrongEnd, format!("{} ended with {class}", case.name()));
+    }
+    report.timed_out_held += usize::from(class == "timeout");
 }
 
 /// The documents say so: three outside kills during one job's attempts convict it. Each attempt that they cost is a row;
@@ -129,7 +135,7 @@ fn conviction(case: &Case<'_>, job: &Job, faults: &Faults, report: &mut Report) 
     }
 }
 
-fn is_end(outcome: &str) -> bool {
+pub(super) fn is_end(outcome: &str) -> bool {
     matches!(outcome, "succeed" | "dead" | "cancel")
 }
 
@@ -279,8 +285,9 @@ pub(super) fn flushes(evidence: &Evidence, cases: &Cases<'_>, demands: Demands, 
 pub(super) fn totals(evidence: &Evidence, report: &mut Report) {
     let rows = |standing| evidence.tables.jobs.iter().filter(|job| job.standing == standing).count() as i64;
     let totals = &evidence.tables.totals;
+    let archived: i64 = evidence.tables.archives.iter().map(|archive| archive.letters).sum();
     let pairs = [
-        ("accepted", totals.accepted, evidence.tables.jobs.len() as i64),
+        ("accepted", totals.accepted, evidence.tables.jobs.len() as i64 + archived),
         ("succeeded", totals.succeeded, rows(tables::SUCCEEDED)),
         ("dead", totals.dead, rows(tables::DEAD)),
         ("live", totals.live, rows(tables::LIVE)),
@@ -292,10 +299,18 @@ pub(super) fn totals(evidence: &Evidence, report: &mut Report) {
 
 /// Nothing ended by itself, except that a start is refused while a store is away.
 pub(super) fn processes(evidence: &Evidence, cases: &Cases<'_>, faults: &Faults, report: &mut Report) {
-    let killers = cases.all.iter().filter(|case| case.wish.work == Work::ProbeKills).count();
-    let by_jobs_max = killers * (POISON_DEATHS_MAX + faults.from_outside);
+    let count = |wanted: fn(Work) -> bool| cases.all.iter().filter(|case| wanted(case.wish.work)).count();
+    let (killers, spins) = (count(Work::ends_process), count(|work| work == Work::ProbeSpins));
+    let by_jobs_max = killers * (POISON_DEATHS_MAX + faults.from_outside) + spins * SPIN_DEATHS_MAX;
     for line in &evidence.injector {
-        let InjectorEvent::Ended { process, works, lived_ms } = &line.event else { continue };
+        let InjectorEvent::Ended { process, works, lived_ms, code } = &line.event else { continue };
+        // It says of itself that a job spun.
+        if *code == Some(RECYCLED) && (spins == 0 || !works) {
+            report
+                .violate(Rule::Died, format!("{process} wants to be started again after {lived_ms} ms: no job spins"));
+            continue;
+        }
+        report.recycled += usize::from(*code == Some(RECYCLED));
         let lived_us = lived_ms.saturating_mul(1_000);
         let life = Stretch { from: line.mono_us.saturating_sub(lived_us), to: line.mono_us };
         if lived_us <= REFUSAL_MAX_US && faults.outage_in(life) > 0 {

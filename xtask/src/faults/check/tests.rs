@@ -2,11 +2,14 @@
 
 use super::{
     super::{
-        history::{Ending, Wish, Work},
+        history::{Ending, Race, Wish, Work},
+        scenario::Met,
         tables::{Attempt, Charge, Job, Spend, Totals},
     },
     *,
 };
+
+mod races;
 
 /// Where the wall clock of these runs begins.
 const WALL: i64 = 1_800_000_000_000;
@@ -45,14 +48,8 @@ impl Run {
 
     fn job(&mut self, request: u64, work: Work) {
         let mark = format!("j{request}");
-        let wish = Wish {
-            mark,
-            tenant: "t".into(),
-            work,
-            ms: 20,
-            run_at_ms: (request == 0).then_some(WALL + 50),
-            cancel_after_ms: None,
-        };
+        let wish =
+            Wish { mark, tenant: "t".into(), work, ms: 20, run_at_ms: (request == 0).then_some(WALL + 50), race: None };
         line(&mut self.evidence.clients, 10 + request, ClientEvent::Due { request, jobs: vec![wish] });
         let id = format!("id-{request}");
         line(
@@ -293,7 +290,7 @@ fn a_killed_job_must_come_back_in_time_and_outages_do_not_count() {
 
 #[test]
 fn a_process_may_only_end_by_itself_when_it_starts_without_a_store() {
-    let ended = |lived_ms| InjectorEvent::Ended { process: "api-0".into(), works: false, lived_ms };
+    let ended = |lived_ms| InjectorEvent::Ended { process: "api-0".into(), works: false, lived_ms, code: Some(1) };
     let mut run = Run::clean();
     line(&mut run.evidence.injector, 6_500, ended(500));
     run.is_only(Rule::Died);
@@ -487,7 +484,7 @@ fn who_cancels_is_told_the_truth() {
             ClientEvent::Due { request: 2, jobs } => Some(jobs),
             _ => None,
         }) {
-            jobs[0].cancel_after_ms = Some(10);
+            jobs[0].race = Some(Race::Cancel { after_ms: 10 });
         }
         line(&mut run.evidence.clients, 950, ClientEvent::Cancelled { request: 2, won });
         run.row("id-2").standing = standing;
@@ -515,7 +512,8 @@ fn a_job_that_ends_its_process_is_poison_and_costs_four_of_them_at_most() {
         run.row("id-4").error_class = Some(class.to_owned());
         run.evidence.tables.attempts.retain(|attempt| attempt.job_id != "id-4");
         (0..lost).for_each(|epoch| run.attempt("id-4", epoch, "lost"));
-        let ended = |n| InjectorEvent::Ended { process: format!("worker-{n}"), works: true, lived_ms: 30_000 };
+        let process = |n| format!("worker-{n}");
+        let ended = |n| InjectorEvent::Ended { process: process(n), works: true, lived_ms: 30_000, code: None };
         (0..lost).for_each(|n| line(&mut run.evidence.injector, 4_000, ended(n)));
         run
     };
@@ -525,4 +523,42 @@ fn a_job_that_ends_its_process_is_poison_and_costs_four_of_them_at_most() {
     let too_many = killer(5, "poison").check().violations;
     assert!(too_many.iter().any(|found| found.rule == Rule::WrongEnd), "{too_many:?}");
     assert!(too_many.iter().any(|found| found.rule == Rule::Died), "{too_many:?}");
+}
+
+#[test]
+fn a_worker_that_ends_to_be_started_again_needs_a_job_that_spins() {
+    let spun = |work, class: &str, code| {
+        let mut run = Run::clean();
+        for line in &mut run.evidence.clients {
+            if let ClientEvent::Due { request: 4, jobs } = &mut line.event {
+                jobs[0].work = work;
+            }
+        }
+        run.row("id-4").error_class = Some(class.to_owned());
+        let ended = InjectorEvent::Ended { process: "worker-0".into(), works: true, lived_ms: 30_000, code };
+        line(&mut run.evidence.injector, 4_000, ended);
+        run
+    };
+    let report = spun(Work::ProbeSpins, "timeout", Some(75)).check();
+    assert_eq!((report.violations, report.recycled, report.ended_by_jobs), (vec![], 1, 1));
+    spun(Work::ProbeSpins, "permanent", Some(75)).is_only(Rule::WrongEnd);
+    spun(Work::ProbeDies, "permanent", Some(75)).is_only(Rule::Died);
+    spun(Work::ProbeBlocks, "timeout", Some(75)).is_only(Rule::Died);
+    spun(Work::ProbeBlocks, "timeout", None).is_only(Rule::Died);
+}
+
+#[test]
+fn a_run_that_did_not_meet_what_it_is_for_shows_nothing() {
+    let each: [&[Met]; 5] =
+        [&[Met::KilledApi], &[Met::KilledWorker], &[Met::KilledScheduler], &[Met::EndedByJob], &[Met::SentByTwo]];
+    for meets in each {
+        let mut run = Run::clean();
+        run.demands.meets = meets;
+        run.is_only(Rule::Witness);
+    }
+    let mut run = Run::clean();
+    run.demands.meets = &[Met::KilledScheduler, Met::SentByTwo];
+    line(&mut run.evidence.injector, 4_000, InjectorEvent::Killed { process: "scheduler-1".into(), works: false });
+    line(&mut run.evidence.clients, 950, ClientEvent::Accepted { request: 0, copy: 1, ids: vec!["id-0".into()] });
+    assert_eq!(run.check().violations, vec![]);
 }

@@ -7,7 +7,7 @@ use queue_core::{
     ids::Name,
     schedule::{
         EVERY_MAX_MS, EVERY_MIN_MS, Missed, MissedPolicy, ON_TIME_MS, Overlap, Settings, TEMPLATE_MAX_BYTES,
-        WINDOW_MAX_MS, When, WhenError, ZONE_DEFAULT,
+        WINDOW_MAX_MS, When, WhenError, YEAR_MAX, ZONE_DEFAULT,
     },
     time::{Timestamp, parse_duration},
 };
@@ -140,7 +140,7 @@ fn read_cron(cron: String, time_zone: String, now: Timestamp, wrong: &mut dyn Fn
     match when.ticks() {
         Ok(ticks) if ticks.after(now).is_some() => Some(when),
         Ok(_) => {
-            wrong("cron", "never fires: no day is like that".into());
+            wrong("cron", format!("does not come any more: schedules end with the year {YEAR_MAX}"));
             None
         }
         Err(WhenError::Cron(reason)) => {

@@ -46,6 +46,12 @@ impl RedisAddress {
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        // A `/` or `?` of a password that is not percent-encoded: the rest of it would be shown as a name.
+        if path.contains('@') || query.contains('@') {
+            return Err("an `@` stands behind the hosts of the Redis address: `/`, `?` and `@` of a password are \
+                        percent-encoded"
+                .into());
+        }
         let (login, hosts) = authority.rsplit_once('@').map_or(("", authority), |(login, hosts)| (login, hosts));
         let login = if login.is_empty() { String::new() } else { format!("{login}@") };
         let hosts: Vec<_> = hosts.split(',').filter(|host| !host.is_empty()).collect();
@@ -203,6 +209,8 @@ mod tests {
             "redis+sentinel://:secret@a",
             "redis+cluster://:secret@a/4",
             "redis+cluster://:secret@a?tag=one",
+            "redis+sentinel://user:6379/secret@a",
+            "redis+sentinel://user:6379/m?sentinel_password=secret@a/mymaster",
         ] {
             let error = RedisAddress::parse(text).unwrap_err();
             assert!(!error.contains("secret"), "{text}: {error}");

@@ -6,7 +6,7 @@ use crate::{
     error::{ErrorClass, JobError},
     ids::Epoch,
     job::NewJob,
-    journal::{Alert, Outcome, TenantRules, TenantSettings},
+    journal::{Alert, Due, Outcome, TenantRules, TenantSettings},
     ledger::{CallRecord, Nanousd},
     time::Timestamp,
 };
@@ -79,7 +79,7 @@ pub async fn sleepers_of_a_budget_are_woken(fixture: &dyn Fixture) {
     let sleep = async |job: &NewJob, class: ErrorClass| {
         accept_new(&store, job).await;
         let error = Some(JobError::new(class, "budget_wait", "no room"));
-        settle(&store, token(job.id, 0), Outcome::Release { run_at: later, error, target: None }).await;
+        settle(&store, token(job.id, 0), Outcome::Release { due: Due::At(later), error, target: None }).await;
     };
     let keyed = NewJob { key_id: Some("abcd1234".into()), ..job() };
     let (own, theirs, slow) = (job(), NewJob { tenant: "globex".into(), ..job() }, job());

@@ -30,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{
-    Accepted, Budgets, Catalog, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
+    Accepted, Budgets, Catalog, Due, Identity, Journal, Ledger, Orders, Outcome, Reads, Settled, Settlement, Token,
 };
 use crate::{
     archive::Archives,
@@ -147,7 +147,7 @@ macro_rules! journal_conformance {
                 bodies_that_come_at_once_do_not_share_a_key, a_refused_body_leaves_its_key_free,
                 any_text_and_any_bytes_survive, a_bad_job_hurts_only_itself, a_bulk_is_answered_in_order;
             settle: a_success_keeps_its_result, a_retry_spends_an_attempt_and_moves_on,
-                a_release_spends_nothing, a_release_may_move_to_another_lane, a_death_keeps_its_error, an_attempt_is_settled_once,
+                a_release_spends_nothing, the_journal_counts_how_long_a_retry_waits, a_release_may_move_to_another_lane, a_death_keeps_its_error, an_attempt_is_settled_once,
                 another_epoch_or_life_is_fenced, only_what_may_run_is_loaded, the_state_table_holds;
             money: a_call_is_counted_once, each_attempt_pays_for_itself, money_is_never_fenced, a_fenced_attempt_leaves_its_answer,
                 an_unknown_price_makes_the_cost_unknown, a_success_is_charged_what_its_calls_cost,
@@ -248,12 +248,12 @@ pub fn success() -> Outcome {
 
 /// A passing failure; due again a second later.
 pub fn retry() -> Outcome {
-    Outcome::Retry { run_at: NOW.plus_ms(1_000), error: failure() }
+    Outcome::Retry { due: Due::At(NOW.plus_ms(1_000)), error: failure() }
 }
 
 /// A claim given back; due again two seconds later.
 pub fn release() -> Outcome {
-    Outcome::Release { run_at: NOW.plus_ms(2_000), error: None, target: None }
+    Outcome::Release { due: Due::At(NOW.plus_ms(2_000)), error: None, target: None }
 }
 
 /// A final failure.

@@ -1,5 +1,7 @@
 //! Cases of load and settle: what may run, and how an attempt ends once.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::{
@@ -9,8 +11,9 @@ use super::{
 use crate::{
     ids::{Epoch, Incarnation, JobId, Nonce, SessionId},
     job::NewJob,
-    journal::{Blame, Cancelled, Changed, Edit, Outcome, Recovered, Recovery, Settled},
+    journal::{Blame, Cancelled, Changed, Due, Edit, Outcome, Recovered, Recovery, Settled},
     state::{Event, Standing, transition},
+    time::DAY_MS,
 };
 
 /// A success ends the job and keeps the answer.
@@ -56,7 +59,7 @@ pub async fn a_release_spends_nothing(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let job = accepted(&store).await;
     settle(&store, token(job.id, 0), release()).await;
-    let shown = Outcome::Release { run_at: NOW.plus_ms(5), error: Some(failure()), target: None };
+    let shown = Outcome::Release { due: Due::At(NOW.plus_ms(5)), error: Some(failure()), target: None };
     settle(&store, token(job.id, 1), shown).await;
     let kept = row(&store, job.id).await;
     assert_eq!((kept.attempts, kept.releases, kept.epoch), (0, 2, Epoch(2)));
@@ -68,11 +71,36 @@ pub async fn a_release_spends_nothing(fixture: &dyn Fixture) {
     assert_eq!(numbers, [1, 1, 1]);
 }
 
+/// Who settles says how long; from when on is the journal's matter, whatever the time is where the attempt ran.
+pub async fn the_journal_counts_how_long_a_retry_waits(fixture: &dyn Fixture) {
+    let store = fixture.open().await;
+    let wait = Duration::from_millis(7_000);
+    let outcomes = [
+        Outcome::Retry { due: Due::After(wait), error: failure() },
+        Outcome::Release { due: Due::After(wait), error: None, target: None },
+    ];
+    for outcome in outcomes {
+        let job = accepted(&store).await;
+        let mut end = settlement(&store, token(job.id, 0), outcome);
+        // A clock that is a day ahead.
+        (end.started_at, end.finished_at) = (NOW.plus_ms(DAY_MS), NOW.plus_ms(DAY_MS + 5));
+        let before = store.schedules.store_time().await.unwrap();
+        let settled = store.journal.settle(end).await.unwrap();
+        let after = store.schedules.store_time().await.unwrap();
+        let Settled::Done { standing: Standing::Live, run_at, .. } = settled else { panic!("{settled:?}") };
+        assert!(
+            (before.plus(wait)..=after.plus(wait)).contains(&run_at),
+            "{before} + 7 s <= {run_at} <= {after} + 7 s"
+        );
+        assert_eq!(row(&store, job.id).await.run_at, run_at);
+    }
+}
+
 /// A job that is given back may wait in another lane from then on; without a word it stays in its own.
 pub async fn a_release_may_move_to_another_lane(fixture: &dyn Fixture) {
     let store = fixture.open().await;
     let (job, other) = (accepted(&store).await, accepted(&store).await);
-    let moved = Outcome::Release { run_at: NOW, error: None, target: Some("simulated:small:8b:@acme".into()) };
+    let moved = Outcome::Release { due: Due::At(NOW), error: None, target: Some("simulated:small:8b:@acme".into()) };
     settle(&store, token(job.id, 0), moved).await;
     settle(&store, token(other.id, 0), release()).await;
     assert_eq!(row(&store, job.id).await.target, "simulated:small:8b:@acme".into());

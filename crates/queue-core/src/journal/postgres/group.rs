@@ -28,7 +28,7 @@ use super::{
     failure::Failure,
     transaction::{Database, Verb},
 };
-use crate::{ids::JobId, journal::JournalError};
+use crate::{ids::JobId, journal::JournalError, progress::step_aside};
 
 /// Requests that wait for a committer; further callers wait for room. Bounds memory, not the group.
 const WAITING_MAX: usize = 4_096;
@@ -148,8 +148,13 @@ async fn serve<V: Grouped>(database: Database, waiting: Arc<Mutex<Waiting<V>>>) 
             }
         });
         // In this task, whose callers then are answered without a detour over another thread, unless it takes long.
-        if timeout(COMMIT_LONG, &mut commit).await.is_err() {
-            tokio::spawn(commit);
+        tokio::select! {
+            biased;
+            () = &mut commit => {}
+            // Where Postgres is away, those behind it are told so now and not after it.
+            _ = timeout(COMMIT_LONG, database.door.shut()) => {
+                tokio::spawn(commit);
+            }
         }
     }
 }
@@ -172,7 +177,7 @@ impl<V: Grouped> Waiting<V> {
                 Ok(asked) => self.deferred.extend(group.take(asked)),
                 // Those who were answered just now are about to ask again: without them, every second group is small.
                 Err(TryRecvError::Empty) if group.asked.len() < self.last_group && Instant::now() < waits_until => {
-                    tokio::task::yield_now().await;
+                    step_aside().await;
                 }
                 Err(TryRecvError::Empty) if Instant::now() < patient_until && self.commits.any() => {
                     tokio::select! {

@@ -12,6 +12,7 @@ mod budgets;
 mod catalog;
 mod config;
 mod connections;
+mod door;
 mod erasure;
 mod failure;
 mod group;
@@ -92,7 +93,7 @@ impl PostgresJournal {
     pub async fn open(config: &PostgresConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let (pools, incarnation) = open::open_pools(config, &clock).await?;
         let looked = connections::Looked::start([("own", pools.own.clone()), ("tenant", pools.bound.clone())]);
-        let database = Database { pool: pools.own, clock };
+        let database = Database { door: door::Door::new(pools.options), pool: pools.own, clock };
         Ok(Self {
             accepts: Committers::start(&database, config.writers),
             settles: Committers::start(&database, config.writers),

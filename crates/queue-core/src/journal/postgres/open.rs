@@ -324,6 +324,8 @@ pub(super) struct Pools {
     pub(super) own: PgPool,
     /// For callers of a tenant: row-level security binds them. None is open before the first such caller.
     pub(super) bound: PgPool,
+    /// For whoever wants to know whether there can be any.
+    pub(super) options: PgConnectOptions,
 }
 
 /// Connections for callers of a tenant, for each four of the others and at least two: people's questions, a few
@@ -340,7 +342,7 @@ pub(super) async fn open_pools(config: &PostgresConfig, clock: &Arc<dyn Clock>) 
     let _ = first.close().await;
     let own = pool(config, config.pool_size, false)?;
     let bound = pool(config, (config.pool_size / BOUND_SHARE).max(2), true)?;
-    Ok((Pools { own, bound }, incarnation))
+    Ok((Pools { own, bound, options: options(config)? }, incarnation))
 }
 
 /// A pool whose connections open as they are needed.

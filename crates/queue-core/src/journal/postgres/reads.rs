@@ -40,7 +40,7 @@ impl PostgresJournal {
     {
         let mut losses = 0;
         loop {
-            match question(self.database.pool.clone()).await {
+            match self.database.door.through(question(self.database.pool.clone())).await {
                 // A restart of Postgres leaves every idle connection of the pool broken; each is met once.
                 Err(Failure::Lost(_)) if losses <= self.database.pool.options().get_max_connections() => losses += 1,
                 answer => return answer.map_err(Failure::into_error),

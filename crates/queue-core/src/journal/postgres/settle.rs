@@ -20,7 +20,7 @@ use super::{
 use crate::{
     error::JobError,
     ids::{Epoch, Incarnation, JobId, Name},
-    journal::{Outcome, Settled, Settlement, totals::TotalsChange},
+    journal::{Due, Outcome, Settled, Settlement, totals::TotalsChange},
     ledger::Sums,
     state::Standing,
     time::Timestamp,
@@ -100,8 +100,8 @@ async fn settled_before(transaction: &mut Transaction, settlements: &[Settlement
     for settlement in settlements {
         let token = settlement.token;
         let Some(kept) = due.get(&(token.id, token.epoch)) else { continue };
-        let (standing, run_at, _) = parts(&settlement.outcome);
-        let run_at = run_at.or(*kept).unwrap_or(settlement.finished_at);
+        let (standing, due, _) = parts(&settlement.outcome);
+        let run_at = due.and_then(moment).or(*kept).unwrap_or(settlement.finished_at);
         let epoch = if standing.is_final() { token.epoch } else { token.epoch.next() };
         answers.insert(token.id, Settled::Done { standing, epoch, run_at });
     }
@@ -120,12 +120,28 @@ fn by_life<'s>(settlements: &[&'s Settlement], done: &Answers) -> HashMap<Incarn
 }
 
 /// How an outcome leaves the job, when it is due again, and why it failed.
-fn parts(outcome: &Outcome) -> (Standing, Option<Timestamp>, Option<&JobError>) {
+fn parts(outcome: &Outcome) -> (Standing, Option<Due>, Option<&JobError>) {
     match outcome {
         Outcome::Succeed { .. } => (Standing::Succeeded, None, None),
         Outcome::Dead { error } => (Standing::Dead, None, Some(error)),
-        Outcome::Retry { run_at, error } => (Standing::Live, Some(*run_at), Some(error)),
-        Outcome::Release { run_at, error, .. } => (Standing::Live, Some(*run_at), error.as_ref()),
+        Outcome::Retry { due, error } => (Standing::Live, Some(*due), Some(error)),
+        Outcome::Release { due, error, .. } => (Standing::Live, Some(*due), error.as_ref()),
+    }
+}
+
+/// The moment at which it is due, if the settle names one.
+fn moment(due: Due) -> Option<Timestamp> {
+    match due {
+        Due::At(at) => Some(at),
+        Due::After(_) => None,
+    }
+}
+
+/// How long after the settle it is due, in milliseconds, if the settle says so.
+fn wait_ms(due: Due) -> Option<i64> {
+    match due {
+        Due::At(_) => None,
+        Due::After(wait) => Some(i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)),
     }
 }
 
@@ -195,14 +211,16 @@ async fn move_on(
         _ => None,
     };
     let targets: Vec<_> = part.iter().map(target).collect();
+    let dues: Vec<_> = part.iter().map(|settlement| parts(&settlement.outcome).1).collect();
     let query = begin(sql::SETTLE_OTHER, part)
         .bind(part.iter().map(|settlement| standing_code(parts(&settlement.outcome).0)).collect::<Vec<_>>())
         .bind(part.iter().map(|settlement| settlement.outcome.as_str()).collect::<Vec<_>>())
-        .bind(part.iter().map(|settlement| parts(&settlement.outcome).1.map(|at| at.0)).collect::<Vec<_>>())
+        .bind(dues.iter().map(|due| due.and_then(moment).map(|at| at.0)).collect::<Vec<_>>())
         .bind(error_texts)
         .bind(errors.iter().map(|error| error.map(|error| error.class.as_str())).collect::<Vec<_>>())
         .bind(errors.iter().map(|error| kept_if_any(error.map(|error| &error.signature))).collect::<Vec<_>>());
-    let query = sum_columns(part, sums).bind(query).bind(targets).bind(life.0);
+    let waits: Vec<_> = dues.iter().map(|due| due.and_then(wait_ms)).collect();
+    let query = sum_columns(part, sums).bind(query).bind(targets).bind(life.0).bind(waits);
     let mut dead = Vec::new();
     for row in query.fetch_all(transaction.connection()).await? {
         let mut cells = Cells::of(&row, 0);

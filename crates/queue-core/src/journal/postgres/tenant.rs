@@ -64,7 +64,8 @@ impl OfTenant {
 
     /// A transaction behind the wall.
     async fn begin(&self) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, Failure> {
-        let mut transaction = self.journal.bound.begin().await?;
+        let opening = async { Ok(self.journal.bound.begin().await?) };
+        let mut transaction = self.journal.database.door.through(opening).await?;
         sqlx::query(sql::TENANT).bind(self.tenant.as_str()).execute(&mut *transaction).await?;
         Ok(transaction)
     }

@@ -8,7 +8,7 @@ use rand::RngExt;
 use sqlx::{PgConnection, PgPool};
 use tokio::time::Instant;
 
-use super::{failure::Failure, sql};
+use super::{door::Door, failure::Failure, sql};
 use crate::{
     ids::Name,
     journal::totals::TotalsChange,
@@ -125,6 +125,8 @@ impl Transaction {
 pub(super) struct Database {
     /// The connections of this process.
     pub(super) pool: PgPool,
+    /// Says when there can be none.
+    pub(super) door: Arc<Door>,
     /// Says when it is.
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -180,7 +182,7 @@ impl Database {
         if !V::is_one_statement(inputs) {
             return Ok(None);
         }
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.door.through(async { Ok(self.pool.acquire().await?) }).await?;
         match V::run_at_once(&mut connection, inputs).await {
             Ok(answers) => Ok(Some(answers)),
             Err(Failure::Refused(_)) => Ok(None),
@@ -191,7 +193,7 @@ impl Database {
     }
 
     async fn try_transaction<V: Verb>(&self, inputs: &[V::Input], again: bool) -> Result<Vec<V::Output>, Failure> {
-        let inner = self.pool.begin().await?;
+        let inner = self.door.through(async { Ok(self.pool.begin().await?) }).await?;
         let mut transaction =
             Transaction { inner, now: self.clock.now(), totals: BTreeMap::new(), backlogs: BTreeMap::new() };
         let answers = V::run(&mut transaction, inputs, again).await?;

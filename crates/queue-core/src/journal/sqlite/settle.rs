@@ -12,7 +12,7 @@ use super::{
 use crate::{
     error::JobError,
     ids::{JobId, Name},
-    journal::{Outcome, Settled, Settlement, totals::TotalsChange},
+    journal::{Due, Outcome, Settled, Settlement, totals::TotalsChange},
     ledger::Sums,
     state::Standing,
     time::Timestamp,
@@ -29,7 +29,7 @@ pub(super) fn settle(batch: &mut Batch<'_>, settlement: &Settlement) -> rusqlite
         money::keep_memos(batch, &settlement.calls)?;
         return Ok(Settled::Fenced);
     };
-    let to = Move::of(settlement)?;
+    let to = Move::of(settlement, batch.now)?;
     move_job(batch, settlement, &to, &sums, claimed.seq)?;
     write_attempt(batch, settlement, &to, &claimed)?;
     if let Outcome::Succeed { result } = &settlement.outcome {
@@ -80,12 +80,16 @@ struct Move<'a> {
 }
 
 impl<'a> Move<'a> {
-    fn of(settlement: &'a Settlement) -> rusqlite::Result<Self> {
+    fn of(settlement: &'a Settlement, now: Timestamp) -> rusqlite::Result<Self> {
+        let moment = |due: &Due| match *due {
+            Due::At(at) => at,
+            Due::After(wait) => now.plus(wait),
+        };
         let (standing, run_at, error) = match &settlement.outcome {
             Outcome::Succeed { .. } => (Standing::Succeeded, None, None),
             Outcome::Dead { error } => (Standing::Dead, None, Some(error)),
-            Outcome::Retry { run_at, error } => (Standing::Live, Some(*run_at), Some(error)),
-            Outcome::Release { run_at, error, .. } => (Standing::Live, Some(*run_at), error.as_ref()),
+            Outcome::Retry { due, error } => (Standing::Live, Some(moment(due)), Some(error)),
+            Outcome::Release { due, error, .. } => (Standing::Live, Some(moment(due)), error.as_ref()),
         };
         let released = matches!(settlement.outcome, Outcome::Release { .. });
         let error_text = error.map(rows::json_text).transpose()?;

@@ -125,6 +125,8 @@ fn decimal_text_becomes_whole_pico_or_nothing() {
         ("1.00000000000000000001e-07", None),
         ("-1e-07", None),
         ("1e9999", None),
+        ("6e-2147483648", None),
+        ("6e2147483647", None),
         ("1e40", None),
         ("", None),
         (".", None),

@@ -27,7 +27,7 @@ use tempfile::TempDir;
 use tokio::{sync::broadcast::error::RecvError, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 use worker::{
-    Config, Worker,
+    Config, End, Worker,
     admission::Gate,
     caches::Caches,
     coalesce::{Coalescer, Coalescing},
@@ -48,7 +48,7 @@ pub struct Rig {
     pub shutdown: CancellationToken,
     /// Of the last worker that was started.
     pub pulse: Option<Arc<Pulse>>,
-    running: Option<JoinHandle<()>>,
+    running: Option<JoinHandle<End>>,
     _folder: TempDir,
 }
 
@@ -152,6 +152,12 @@ impl Rig {
         self.shutdown.cancel();
         let running = self.running.take().unwrap();
         tokio::time::timeout(PATIENCE, running).await.expect("the worker ends").unwrap();
+    }
+
+    /// Waits until the worker ends by itself.
+    pub async fn ends(&mut self) -> End {
+        let running = self.running.take().unwrap();
+        tokio::time::timeout(PATIENCE, running).await.expect("the worker ends").unwrap()
     }
 
     /// Ends the worker in the middle of whatever it does.
