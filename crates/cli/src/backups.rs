@@ -5,7 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use queue_core::{
     archive::Objects,
     audit::{Audit, AuditEntry},
-    backup::{BackupError, Cause, Known, Manifest, NewBackup, Place, Scope, Setup, Source, copy, create, find, found},
+    backup::{
+        self, BackupError, Backups, Cause, Known, Manifest, NewBackup, Place, Scope, Setup, Source, copy, create, find,
+        found,
+    },
     journal::{
         postgres::{self, PostgresJournal},
         sqlite::{self, SqliteJournal},
@@ -127,13 +130,29 @@ pub(crate) async fn note(journal: &Source, what: &str, subject: &str, detail: Va
         detail: detail.to_string(),
         ..AuditEntry::default()
     };
-    if let Err(why) = append(journal, entry).await {
+    let noted = match opened(journal).await {
+        Ok((audit, _)) => audit.append_audit(entry).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = noted {
         output::note(&format!("no audit log says that this was done: {why}"));
     }
 }
 
-async fn append(journal: &Source, entry: AuditEntry) -> Result<(), String> {
-    let appended = match journal {
+/// Says in a journal that these are about to be deleted. Where there is none that this program knows, that is told.
+pub(crate) async fn say_deleted(journal: &Source, deleted: &[Known]) {
+    let said = match opened(journal).await {
+        Ok((_, backups)) => backup::say_deleted(&*backups, deleted).await.map_err(|error| error.to_string()),
+        Err(why) => Err(why),
+    };
+    if let Err(why) = said {
+        output::note(&format!("`GET /v1/backups` may still call what is deleted good: {why}"));
+    }
+}
+
+/// What a journal keeps about backups.
+async fn opened(journal: &Source) -> Result<(Arc<dyn Audit>, Arc<dyn Backups>), String> {
+    match journal {
         Source::Sqlite(path) => {
             // Neither made nor migrated for this.
             let schema = sqlite::schema_version(path).map_err(|error| error.to_string())?;
@@ -141,14 +160,15 @@ async fn append(journal: &Source, entry: AuditEntry) -> Result<(), String> {
                 return Err("the journal is not there, or its schema is another".to_owned());
             }
             let journal = SqliteJournal::open(path, Arc::new(SystemClock)).map_err(|error| error.to_string())?;
-            journal.append_audit(entry).await
+            let journal = Arc::new(journal);
+            Ok((journal.clone(), journal))
         }
         Source::Postgres(server) => {
             let journal = PostgresJournal::open(server, Arc::new(SystemClock)).await;
-            journal.map_err(|error| error.to_string())?.append_audit(entry).await
+            let journal = Arc::new(journal.map_err(|error| error.to_string())?);
+            Ok((journal.clone(), journal))
         }
-    };
-    appended.map_err(|error| error.to_string())
+    }
 }
 
 /// The backup that is meant: an id, or `latest`, the newest one with a journal.

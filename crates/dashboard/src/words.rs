@@ -373,7 +373,7 @@ pub(crate) fn state(word: impl AsRef<str>) -> Safe {
             ("bad", "✕")
         }
         "paused" | "parked" | "draining" | "degraded" | "drained" | "warning" | "penalty" | "stale" => ("warn", "‖"),
-        "cancelled" | "aborted" | "off" | "archived" | "skipped" | "erased" => ("dim", "–"),
+        "cancelled" | "aborted" | "off" | "archived" | "skipped" | "erased" | "deleted" => ("dim", "–"),
         _ => ("calm", "●"),
     };
     let shown = escape(&word.replace('_', " "));

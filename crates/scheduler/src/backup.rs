@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use queue_core::{
     audit::AuditEntry,
     backup::{
-        ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Progress, Record, Scope, Setup, Work,
-        copy, create, examine, found, prune, verify,
+        ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Place, Progress, Pruned, Record, Scope,
+        Setup, Work, copy, create, examine, found, prune, say_deleted, verify,
     },
     journal::JournalError,
     stores::Stores,
@@ -376,9 +376,10 @@ impl Keeper {
 
     /// Deletes what nothing keeps.
     async fn sweep(&self) {
-        let Setup { place, offsite, clock, .. } = &self.backups.setup;
-        for place in std::iter::once(place).chain(offsite) {
-            match prune(place, self.backups.keep, false, &**clock).await {
+        let Setup { place, offsite, .. } = &self.backups.setup;
+        for (place, is_first) in [(Some(place), true), (offsite.as_ref(), false)] {
+            let Some(place) = place else { continue };
+            match self.prune(place, is_first).await {
                 Ok(pruned) if pruned.deleted.is_empty() && pruned.unfinished.is_empty() => {}
                 Ok(pruned) => {
                     count("prune", true);
@@ -390,6 +391,17 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// In the journal first, which knows them by the first place.
+    async fn prune(&self, place: &Place, is_first: bool) -> Result<Pruned, BackupError> {
+        let Backups { setup, keep, .. } = &self.backups;
+        if is_first {
+            let go = prune(place, *keep, true, &*setup.clock).await?.deleted;
+            let said = say_deleted(&*self.stores.backups, &go).await;
+            said.map_err(|error| BackupError::Failed(error.to_string()))?;
+        }
+        prune(place, *keep, false, &*setup.clock).await
     }
 
     /// Tells the figures of what lies at the places: what any process has made, and what is left of it.

@@ -54,6 +54,7 @@ pub(crate) enum ProgressWord {
     Ordered,
     Running,
     Good,
+    Deleted,
     Failed,
 }
 
@@ -136,7 +137,7 @@ pub(crate) struct BackupView {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     asked_by: Option<Name>,
-    /// How it stands; `good` once every part was read back.
+    /// How it stands; `good` once every part was read back, `deleted` when nothing keeps it any more.
     #[schema(value_type = ProgressWord)]
     state: Progress,
     /// How often it was begun.
@@ -332,6 +333,7 @@ pub(crate) async fn verify(
             return Err(busy("it has no journal to restore"));
         }
         (Progress::Good, Work::Nothing) => {}
+        (Progress::Deleted, Work::Nothing) => return Err(busy("nothing keeps it any more, and it is deleted")),
         _ => return Err(busy("it is not good; make another one")),
     }
     check_room(&app).await?;

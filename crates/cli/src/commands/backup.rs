@@ -443,7 +443,12 @@ async fn sweep(config: &Config, yes: bool, out: Output) -> Outcome {
     let mut places = vec![setup.place.clone()];
     places.extend(setup.offsite.clone());
     let mut values = Vec::new();
-    for place in places {
+    for (at, place) in places.into_iter().enumerate() {
+        // The journal knows them by the first place.
+        if yes && at == 0 {
+            let go = prune(&place, keep, true, &*setup.clock).await?.deleted;
+            backups::say_deleted(&setup.source, &go).await;
+        }
         let pruned = prune(&place, keep, !yes, &*setup.clock).await?;
         let deleted: Vec<String> = pruned.deleted.iter().map(|known| known.manifest.id.to_string()).collect();
         if !out.json {

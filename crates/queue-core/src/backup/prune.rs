@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    BackupError, BackupId,
+    BACKUPS_PAGE_MAX, BackupError, BackupId, BackupRow, Backups, Progress,
     known::{Known, found},
     manifest::Scope,
     place::Place,
 };
-use crate::time::{Clock, DAY_MS, Timestamp};
+use crate::{
+    journal::JournalError,
+    time::{Clock, DAY_MS, Timestamp},
+};
 
 /// Files without a manifest are left alone for so long: somebody may be at work.
 const UNFINISHED_MS: i64 = DAY_MS;
@@ -68,6 +71,32 @@ pub async fn prune(place: &Place, keep: Keep, is_dry: bool, clock: &dyn Clock) -
         }
     }
     Ok(pruned)
+}
+
+/// Says in the journal that these are deleted, which is to be said before it is done: what it is said of too early, the next
+/// [`prune`] deletes.
+///
+/// # Errors
+/// Where the journal does not answer.
+pub async fn say_deleted(backups: &dyn Backups, deleted: &[Known]) -> Result<(), JournalError> {
+    let ids: BTreeSet<BackupId> = deleted.iter().map(|known| known.manifest.id).collect();
+    let is_meant =
+        |row: &BackupRow| row.record.state == Progress::Good && row.record.place_id.is_some_and(|id| ids.contains(&id));
+    let mut behind = None;
+    loop {
+        let page = backups.backups(behind, BACKUPS_PAGE_MAX).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        behind = Some((last.ordered_at, last.id));
+        for mut row in page.into_iter().filter(is_meant) {
+            row.record.state = Progress::Deleted;
+            // Somebody else may have changed it since, for instance ordered a check.
+            while !backups.change_backup(row.clone()).await? {
+                let Some(now) = backups.backup(row.id).await?.filter(is_meant) else { break };
+                row = now;
+                row.record.state = Progress::Deleted;
+            }
+        }
+    }
 }
 
 /// Those that stay.

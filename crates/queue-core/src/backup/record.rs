@@ -51,6 +51,8 @@ pub enum Progress {
     Running,
     /// It was done, and all is well.
     Good,
+    /// Of a backup: it was good, and nothing keeps it any more.
+    Deleted,
     /// It was not done, or not all is well; the error says why.
     Failed,
 }

@@ -605,7 +605,8 @@ fn a_probe_that_harms_its_worker_is_refused_where_only_harmless_ones_are_allowed
     let faults = ["abort", "overflow", "exit", "spin", "block"].map(|word| (json!({"fail": word}), "/payload/fail"));
     let memory = (json!({"allocate_mb": 1}), "/payload/allocate_mb");
     for payload in harmless.into_iter().chain([json!({"allocate_mb": 0})]) {
-        check_probes(Kind::Probe, &payload.to_string(), &routes(), (true, false)).expect(&payload.to_string());
+        check_probes(Kind::Probe, &payload.to_string(), &routes(), (true, false))
+            .unwrap_or_else(|_| panic!("{payload}"));
     }
     for (payload, pointer) in faults.into_iter().chain([memory]) {
         let text = payload.to_string();

@@ -122,8 +122,11 @@ async fn between<T>(crash: &Option<Crash>, verb: &str, work: impl Future<Output 
 mod tests {
     use super::*;
 
+    /// Names of verbs, and of their points or the reason why there is none.
+    type Verbs = &'static [(&'static str, &'static str)];
+
     /// The points of each verb of the seams, by the seam's source: none where the reason says why.
-    const VERBS: [(&str, &str, &[(&str, &str)]); 3] = [
+    const VERBS: [(&str, &str, Verbs); 3] = [
         (
             "Journal",
             include_str!("../journal/mod.rs"),

@@ -79,6 +79,29 @@ async fn the_day_s_backup_is_made_once_by_any_number_of_schedulers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_keeps_any_more_is_no_longer_called_good() {
+    let scene = Scene::new().await;
+    let mut keeper = scene.keeper(None);
+    keeper.backups.keep = Keep { daily: 1, weekly: 0, monthly: 0 };
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        let order = Record::order(Scope::Config, Cause::Asked, None, None);
+        let order = BackupRow::order(BackupId::generate(), order, scene.clock.now());
+        ids.push(order.id);
+        scene.stores.backups.order_backup(order).await.unwrap();
+        round(&mut keeper).await;
+        scene.clock.advance_ms(DAY_MS);
+    }
+    let mut rows = Vec::new();
+    for id in ids {
+        rows.push(scene.stores.backups.backup(id).await.unwrap().unwrap().record);
+    }
+    assert_eq!([rows[0].state, rows[1].state], [Progress::Deleted, Progress::Good]);
+    let good = found(&keeper.backups.setup.place).await.unwrap().good;
+    assert_eq!(good.iter().map(|known| Some(known.manifest.id)).collect::<Vec<_>>(), [rows[1].place_id]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn work_that_fell_silent_is_begun_anew_and_given_up_in_the_end() {
     let scene = Scene::new().await;
     let mut keeper = scene.keeper(None);
