@@ -40,7 +40,7 @@ const EVERY: Duration = Duration::from_secs(4);
 /// The file system: the write-ahead log alone may be 1 GiB before Postgres cuts it.
 const DISK_BYTES: u64 = 2 << 30;
 /// What makes an answer come before its write. Postgres writes at the latest three of these delays later.
-const WEAK: [&str; 2] = ["synchronous_commit = off", "wal_writer_delay = 5s"];
+const WEAK: [&str; 2] = ["synchronous_commit = off", "wal_writer_delay = '5s'"];
 
 const LOAD: Scenario = Scenario {
     name: "F7",

@@ -73,9 +73,9 @@ pub(crate) const FAULTS: &[Fault] = &[
             target: "none of their settles is accepted; no call again where the first had finished", proof: Proof::Here(&[processes::ZOMBIES]) },
     Fault { id: "F16", what: "rolling restart of every process",
             target: "no failed request, no attempt spent", proof: Proof::Elsewhere(&["xtask", "bars", "--only", "rolling", "--json"]) },
-    Fault { id: "F17", what: "a job takes more memory than its worker may have",
+    Fault { id: "F17", what: "jobs that take more memory than their worker may have, one after the other",
             target: "the worker dies alone; the job is `poison` after at most 4 of them, no other job is lost", proof: Proof::Here(&[processes::HOGS]) },
-    Fault { id: "F18", what: "poison code: handlers that panic, also in a drop, that end their process (abort, stack overflow, exit), that never yield",
+    Fault { id: "F18", what: "poison code, one after the other: handlers that panic, also in a drop, that end their process (abort, stack overflow, exit), that never yield",
             target: "a panic costs an attempt; a killer is `poison` after at most 4 processes, and nobody else is; what does not yield is timed out, \
                      and its worker started again; nothing starts more than 30 s late", proof: Proof::Here(&[processes::POISON]) },
     Fault { id: "F19", what: "poison data: huge, deep, not text, not numbers",

@@ -126,7 +126,8 @@ pub(super) const POISON: Scenario = Scenario {
 pub(super) const HOGS: Scenario = Scenario {
     name: "F17",
     purpose: "workers may have 256 MiB each, and some jobs take 400",
-    load: Shape { rate: 100, killers: 3, poison: &[Work::ProbeHogs], ..USUAL.load },
+    // Forty seconds apart: each is found out before the next one comes.
+    load: Shape { rate: 100, time: Duration::from_secs(120), killers: 3, poison: &[Work::ProbeHogs], ..USUAL.load },
     worker_memory_mib: Some(256),
     demands: Demands { meets: &[Met::EndedByJob], ..NOTHING_MORE },
     ..USUAL
