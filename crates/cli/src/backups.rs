@@ -6,8 +6,8 @@ use queue_core::{
     archive::Objects,
     audit::{Audit, AuditEntry},
     backup::{
-        self, BackupError, Backups, Cause, Known, Manifest, NewBackup, Place, Scope, Setup, Source, copy, create, find,
-        found,
+        BackupError, Backups, Cause, Known, Manifest, NewBackup, Place, Prune, Scope, Setup, Source, copy, create,
+        find, found,
     },
     journal::{
         postgres::{self, PostgresJournal},
@@ -139,10 +139,10 @@ pub(crate) async fn note(journal: &Source, what: &str, subject: &str, detail: Va
     }
 }
 
-/// Says in a journal that these are about to be deleted. Where there is none that this program knows, that is told.
-pub(crate) async fn say_deleted(journal: &Source, deleted: &[Known]) {
+/// Says in a journal what is about to be deleted. Where there is none that this program knows, that is told.
+pub(crate) async fn say(journal: &Source, prune: &Prune) {
     let said = match opened(journal).await {
-        Ok((_, backups)) => backup::say_deleted(&*backups, deleted).await.map_err(|error| error.to_string()),
+        Ok((_, backups)) => prune.say(&*backups, SystemClock.now()).await.map_err(|error| error.to_string()),
         Err(why) => Err(why),
     };
     if let Err(why) = said {

@@ -275,7 +275,7 @@ fn on_all_cores(work: impl Future<Output = Outcome>) -> Outcome {
 }
 
 /// Longest wait for tasks and threads when everything is done: a handler that does not yield would never let the process end.
-const REST_MAX: Duration = Duration::from_secs(5);
+const REST_MAX: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use queue_core::{
     audit::AuditEntry,
     backup::{
-        ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Place, Progress, Pruned, Record, Scope,
-        Setup, Work, copy, create, examine, found, prune, say_deleted, verify,
+        ATTEMPTS_MAX, BackupError, BackupId, BackupRow, Cause, Keep, NewBackup, Place, Progress, Prune, Record, Scope,
+        Setup, Work, copy, create, examine, found, verify,
     },
     journal::JournalError,
     stores::Stores,
@@ -239,7 +239,10 @@ impl Keeper {
         if drills().any(|check| check.state != Progress::Failed || !is_long_ago(check.finished_at, now)) {
             return Ok(());
         }
-        let is_good = |row: &BackupRow| row.record.state == Progress::Good && row.record.scope.has_database();
+        let is_good = |row: &BackupRow| {
+            let record = &row.record;
+            record.state == Progress::Good && record.deleted_at.is_none() && record.scope.has_database()
+        };
         // Before the first backup there is nothing to try; the next look finds it.
         let Some(row) = rows.into_iter().find(|row| is_good(row) && row.work == Work::Nothing) else {
             return Ok(());
@@ -380,10 +383,10 @@ impl Keeper {
         for (place, is_first) in [(Some(place), true), (offsite.as_ref(), false)] {
             let Some(place) = place else { continue };
             match self.prune(place, is_first).await {
-                Ok(pruned) if pruned.deleted.is_empty() && pruned.unfinished.is_empty() => {}
-                Ok(pruned) => {
+                Ok(prune) if prune.delete.is_empty() && prune.unfinished.is_empty() => {}
+                Ok(prune) => {
                     count("prune", true);
-                    tracing::info!(deleted = pruned.deleted.len(), kept = pruned.kept, "old backups are deleted");
+                    tracing::info!(deleted = prune.delete.len(), kept = prune.keep.len(), "old backups are deleted");
                 }
                 Err(error) => {
                     count("prune", false);
@@ -394,14 +397,15 @@ impl Keeper {
     }
 
     /// In the journal first, which knows them by the first place.
-    async fn prune(&self, place: &Place, is_first: bool) -> Result<Pruned, BackupError> {
+    async fn prune(&self, place: &Place, is_first: bool) -> Result<Prune, BackupError> {
         let Backups { setup, keep, .. } = &self.backups;
+        let prune = Prune::plan(place, *keep, &*setup.clock).await?;
         if is_first {
-            let go = prune(place, *keep, true, &*setup.clock).await?.deleted;
-            let said = say_deleted(&*self.stores.backups, &go).await;
+            let said = prune.say(&*self.stores.backups, setup.clock.now()).await;
             said.map_err(|error| BackupError::Failed(error.to_string()))?;
         }
-        prune(place, *keep, false, &*setup.clock).await
+        prune.carry_out(place).await?;
+        Ok(prune)
     }
 
     /// Tells the figures of what lies at the places: what any process has made, and what is left of it.
@@ -456,10 +460,16 @@ enum Begun {
 }
 
 fn begin(row: &mut BackupRow, now: Timestamp) -> Begun {
-    let Record { attempts, not_before, place_id, state, error, finished_at, check, .. } = &mut row.record;
+    let Record { attempts, not_before, place_id, state, error, finished_at, check, deleted_at, .. } = &mut row.record;
     let (attempts, state, error, finished_at) = match (row.work, check.as_mut()) {
         (Work::Make, _) => (attempts, state, error, finished_at),
-        (Work::Check, Some(check)) => (&mut check.attempts, &mut check.state, &mut check.error, &mut check.finished_at),
+        (Work::Check, Some(check)) => {
+            if deleted_at.is_some() {
+                check.error = Some("nothing keeps this backup any more, and it is deleted".to_owned());
+                check.attempts = ATTEMPTS_MAX;
+            }
+            (&mut check.attempts, &mut check.state, &mut check.error, &mut check.finished_at)
+        }
         (Work::Check | Work::Nothing, _) => return Begun::Nothing,
     };
     *not_before = None;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{context::JobContext, handling::Handling, leases::Leases};
 
 /// How long a handler that was stopped may go on without yielding. A thread that is lost for longer is only had back by a new
-/// process. Shorter than a session lives, so that the others' jobs are given back in time where every thread but one is lost.
+/// process.
 pub const RECYCLE_AFTER: Duration = Duration::from_secs(10);
 
 /// A handler that did not end although it was stopped, which is why its worker has.
@@ -64,13 +64,13 @@ impl Abandoned {
         let after_ms = || began.elapsed().as_millis() as u64;
         tracing::warn!(job_id = %id, kind = kind.as_str(), after_ms = after_ms(),
             "a handler was stopped and does not yield; nothing is claimed until it ends");
-        if tokio::time::timeout(RECYCLE_AFTER, handling.gone()).await.is_err() {
+        if tokio::time::timeout(RECYCLE_AFTER, handling.end()).await.is_err() {
             let stuck = Stuck { job: id, kind, ran: began.elapsed() };
             tracing::error!(job_id = %id, kind = kind.as_str(), after_ms = after_ms(),
                 "a handler that was stopped has not yielded for too long: this worker drains and ends, to be started again");
             let _ = self.first_stuck.set(stuck);
             self.recycle.cancel();
-            handling.gone().await;
+            handling.end().await;
         }
         tracing::info!(job_id = %id, kind = kind.as_str(), after_ms = after_ms(), "a handler that was stopped has ended");
         handling.cx

@@ -23,6 +23,8 @@ use crate::{
 /// How long a handler that was stopped may take until it yields: a computation between two awaits, or a drop. It is abandoned
 /// after that.
 const YIELD_MAX: Duration = Duration::from_secs(1);
+/// Time between two looks whether a call of it is still under way.
+const CALLING_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// A handler at work. It ends with whoever drops this.
 pub(crate) struct Handling {
@@ -56,14 +58,26 @@ impl Handling {
         }
     }
 
-    /// Drops the handler where it awaits something. Whether it is gone: one that does not yield cannot be stopped.
-    pub(crate) async fn stop(&mut self) -> bool {
+    /// Ends a handler that was told to stop. Whether it is gone: one that does not yield cannot be stopped. Its calls have so long
+    /// to drop their connections.
+    pub(crate) async fn stop(&mut self, calls_max: Duration) -> bool {
+        tokio::time::timeout(if self.cx.is_calling() { calls_max } else { YIELD_MAX }, self.end()).await.is_ok()
+    }
+
+    /// Drops it where it awaits something, once none of its calls is under way: only the handler's own task hears how a call ended
+    /// and writes down what it may have cost.
+    pub(crate) async fn end(&mut self) {
+        while self.cx.is_calling() {
+            if tokio::time::timeout(CALLING_LOOK_EVERY, self.gone()).await.is_ok() {
+                return;
+            }
+        }
         self.task.abort();
-        self.task.is_finished() || tokio::time::timeout(YIELD_MAX, self.gone()).await.is_ok()
+        self.gone().await;
     }
 
     /// Waits until it has ended, however that is.
-    pub(crate) async fn gone(&mut self) {
+    async fn gone(&mut self) {
         // A panic while it is dropped is nobody's any more.
         let _ = (&mut self.task).await;
     }

@@ -241,7 +241,11 @@ impl Worker {
             }
         }
         coalescer.finish().await;
-        leave(&stores, session).await?;
+        match (leave(&stores, session).await, why) {
+            // What it ends for is told all the same.
+            (Err(error), End::Recycle(_)) => tracing::warn!(%error, "the worker's session ends by itself"),
+            (left, _) => drop(left?),
+        }
         Ok(why)
     }
 

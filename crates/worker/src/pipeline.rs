@@ -196,11 +196,7 @@ impl Pipeline {
         let ran = match returned {
             Some(result) => Ran::Returned(result),
             None => {
-                if cx.is_calling() {
-                    // The provider drops its connection; what it may have cost is written down.
-                    let _ = tokio::time::timeout(STOP_GRACE, handling.gone()).await;
-                }
-                if !handling.stop().await {
+                if !handling.stop(STOP_GRACE).await {
                     self.abandon(handling);
                 }
                 match held.stopped() {

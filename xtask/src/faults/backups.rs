@@ -1,6 +1,6 @@
 //! Backups that are made all the time, while whoever makes them is killed.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use anyhow::{Context, Result};
 use reqwest::{Client, Method, StatusCode};
@@ -39,27 +39,37 @@ pub(super) async fn order(api: String, until: Instant) -> Result<()> {
 
 /// Looks at every backup that the API calls good, and at every other that lies at the place as if it were.
 pub(super) async fn examine(victims: &Victims, api: &str) -> Result<()> {
+    let names = called_good(victims, api).await?;
+    let looking = victims.clone();
+    let look = move || -> Result<Vec<(String, Option<String>)>> {
+        let around = looking.around();
+        let verify = |backup: String| {
+            let fault = Fleet::ask(&around, &["backup", "verify", &backup])?.err();
+            Ok((backup, fault))
+        };
+        names.into_iter().map(verify).collect()
+    };
+    let looked = tokio::task::spawn_blocking(look).await??;
+    // Retention may have deleted some since they were listed: that is no fault where nobody names them any more.
+    let named = called_good(victims, api).await?;
+    for (backup, fault) in looked {
+        let fault = fault.filter(|_| named.contains(&backup));
+        victims.history.note(InjectorEvent::Good { backup, fault })?;
+    }
+    Ok(())
+}
+
+async fn called_good(victims: &Victims, api: &str) -> Result<BTreeSet<String>> {
     let http = Client::builder().timeout(ANSWER_MAX).build()?;
     let told = ask(&http, Method::GET, format!("{api}/v1/backups?limit={LISTED}"), None).await?;
     let of = |row: &Value| (row["state"] == "good").then(|| row["backup"].as_str().map(str::to_owned))?;
-    let mut good: Vec<String> = told["backups"].as_array().into_iter().flatten().filter_map(of).collect();
-    let victims = victims.clone();
-    tokio::task::spawn_blocking(move || {
-        let around = victims.around();
-        let listed = Fleet::ask(&around, &["--json", "backup", "list"])?;
-        let listed: Value = serde_json::from_str(&listed.map_err(anyhow::Error::msg).context("backup list")?)?;
-        let of = |row: &Value| row["id"].as_str().map(str::to_owned);
-        let there: Vec<String> = listed["backups"].as_array().into_iter().flatten().filter_map(of).collect();
-        good.extend(there);
-        good.sort_unstable();
-        good.dedup();
-        for backup in good {
-            let fault = Fleet::ask(&around, &["backup", "verify", &backup])?.err();
-            victims.history.note(InjectorEvent::Good { backup, fault })?;
-        }
-        Ok(())
-    })
-    .await?
+    let mut names: BTreeSet<String> = told["backups"].as_array().into_iter().flatten().filter_map(of).collect();
+    let around = victims.around();
+    let listed = tokio::task::spawn_blocking(move || Fleet::ask(&around, &["--json", "backup", "list"])).await??;
+    let listed: Value = serde_json::from_str(&listed.map_err(anyhow::Error::msg).context("backup list")?)?;
+    let of = |row: &Value| row["id"].as_str().map(str::to_owned);
+    names.extend(listed["backups"].as_array().into_iter().flatten().filter_map(of));
+    Ok(names)
 }
 
 /// Asks until it is answered as it should be: nobody kills this API.

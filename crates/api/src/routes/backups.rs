@@ -54,8 +54,30 @@ pub(crate) enum ProgressWord {
     Ordered,
     Running,
     Good,
+    Failed,
+}
+
+/// How a backup stands.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BackupState {
+    Ordered,
+    Running,
+    Good,
     Deleted,
     Failed,
+}
+
+impl BackupState {
+    fn of(record: &Record) -> Self {
+        match (record.state, record.deleted_at) {
+            (_, Some(_)) => Self::Deleted,
+            (Progress::Ordered, None) => Self::Ordered,
+            (Progress::Running, None) => Self::Running,
+            (Progress::Good, None) => Self::Good,
+            (Progress::Failed, None) => Self::Failed,
+        }
+    }
 }
 
 /// Why a backup was made.
@@ -138,8 +160,7 @@ pub(crate) struct BackupView {
     #[schema(value_type = Option<String>)]
     asked_by: Option<Name>,
     /// How it stands; `good` once every part was read back, `deleted` when nothing keeps it any more.
-    #[schema(value_type = ProgressWord)]
-    state: Progress,
+    state: BackupState,
     /// How often it was begun.
     attempts: u32,
     /// When it was ordered.
@@ -168,12 +189,12 @@ impl From<BackupRow> for BackupView {
         let BackupRow { id, ordered_at, record, .. } = row;
         Self {
             id,
+            state: BackupState::of(&record),
             backup: record.place_id,
             scope: record.scope,
             cause: record.cause,
             reason: record.reason,
             asked_by: record.asked_by,
-            state: record.state,
             attempts: record.attempts,
             ordered_at,
             finished_at: record.finished_at,
@@ -329,11 +350,11 @@ pub(crate) async fn verify(
     let busy = |why: &str| Problem::new(Cause::OperationRunning, format!("backup {id} cannot be checked now: {why}"));
     match (row.record.state, row.work) {
         (_, Work::Make | Work::Check) => return Err(busy("something is under way; look at it again later")),
+        _ if row.record.deleted_at.is_some() => return Err(busy("nothing keeps it any more, and it is deleted")),
         (Progress::Good, Work::Nothing) if restores && !row.record.scope.has_database() => {
             return Err(busy("it has no journal to restore"));
         }
         (Progress::Good, Work::Nothing) => {}
-        (Progress::Deleted, Work::Nothing) => return Err(busy("nothing keeps it any more, and it is deleted")),
         _ => return Err(busy("it is not good; make another one")),
     }
     check_room(&app).await?;

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use queue_core::{
     archive::Objects,
     backup::{
-        Cause, Identities, Known, Manifest, NewBackup, Place, Restored, Restoring, Scope, Source, Verdict, erasures_of,
-        found, prune, restore, verify,
+        Cause, Identities, Known, Manifest, NewBackup, Place, Prune, Restored, Restoring, Scope, Source, Verdict,
+        erasures_of, found, restore, verify,
     },
     journal::postgres::PostgresConfig,
     location::Location,
@@ -444,28 +444,30 @@ async fn sweep(config: &Config, yes: bool, out: Output) -> Outcome {
     places.extend(setup.offsite.clone());
     let mut values = Vec::new();
     for (at, place) in places.into_iter().enumerate() {
-        // The journal knows them by the first place.
-        if yes && at == 0 {
-            let go = prune(&place, keep, true, &*setup.clock).await?.deleted;
-            backups::say_deleted(&setup.source, &go).await;
+        let prune = Prune::plan(&place, keep, &*setup.clock).await?;
+        if yes {
+            // The journal knows them by the first place.
+            if at == 0 {
+                backups::say(&setup.source, &prune).await;
+            }
+            prune.carry_out(&place).await?;
         }
-        let pruned = prune(&place, keep, !yes, &*setup.clock).await?;
-        let deleted: Vec<String> = pruned.deleted.iter().map(|known| known.manifest.id.to_string()).collect();
+        let deleted: Vec<String> = prune.delete.iter().map(|known| known.manifest.id.to_string()).collect();
         if !out.json {
             let done = if yes { "deleted" } else { "would be deleted" };
-            for known in &pruned.deleted {
+            for known in &prune.delete {
                 output::line(&format!("{} of {} {done}", known.manifest.id, known.manifest.snapshot_at));
             }
             output::line(&format!(
                 "{}: {} backups stay, {} {done}, {} unfinished ones {done}",
                 place.shown(),
-                pruned.kept,
+                prune.keep.len(),
                 deleted.len(),
-                pruned.unfinished.len()
+                prune.unfinished.len()
             ));
         }
         values.push(json!({
-            "place": place.shown(), "kept": pruned.kept, "deleted": deleted, "unfinished": pruned.unfinished,
+            "place": place.shown(), "kept": prune.keep.len(), "deleted": deleted, "unfinished": prune.unfinished,
         }));
     }
     if yes {

@@ -119,7 +119,6 @@ impl Process {
             traces,
         };
         process.watch_itself();
-        watchdog::start()?;
         Ok(process)
     }
 
@@ -286,6 +285,9 @@ impl Process {
 
     /// Runs jobs. Returns the session under which it will join the dispatcher.
     pub(crate) fn start_worker(&mut self) -> SessionId {
+        if let Err(error) = watchdog::start() {
+            tracing::warn!(%error, "nobody watches the event loop: no thread");
+        }
         let told = &self.config.worker;
         let config = worker::Config {
             slots: told.slots,

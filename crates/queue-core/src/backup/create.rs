@@ -57,7 +57,7 @@ struct Written {
 /// parts were read back.
 ///
 /// # Errors
-/// What failed. Files that it leaves belong to no backup, and [`super::prune()`] deletes them after a day.
+/// What failed. Files that it leaves belong to no backup, and [`super::Prune`] deletes them after a day.
 pub async fn create(setup: &Setup, new: NewBackup) -> Result<Manifest, BackupError> {
     let began_at = setup.clock.now();
     let mut written = Written::default();

@@ -38,7 +38,7 @@ pub use self::{
         TableFacts, Verified,
     },
     place::{Place, PlaceError},
-    prune::{Keep, Pruned, prune, say_deleted},
+    prune::{Keep, Prune},
     record::{ATTEMPTS_MAX, BACKUPS_PAGE_MAX, BackupRow, Backups, Check, Progress, Record, WORK_MAX, Work},
     restore::{Restored, Restoring, erasures_of, is_unfinished, restore},
     seal::{Identities, Recipients},

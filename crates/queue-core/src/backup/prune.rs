@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    BACKUPS_PAGE_MAX, BackupError, BackupId, BackupRow, Backups, Progress,
+    BACKUPS_PAGE_MAX, BackupError, BackupId, BackupRow, Backups,
     known::{Known, found},
     manifest::Scope,
     place::Place,
@@ -36,66 +36,84 @@ impl Default for Keep {
     }
 }
 
-/// What is deleted, or would be.
+/// What is deleted at a place, and what stays.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pruned {
+pub struct Prune {
     /// Backups that nothing keeps.
-    pub deleted: Vec<Known>,
+    pub delete: Vec<Known>,
     /// What is left of some that never became any.
     pub unfinished: Vec<BackupId>,
     /// Backups that stay.
-    pub kept: usize,
+    pub keep: BTreeSet<BackupId>,
 }
 
-/// Deletes what `keep` does not keep; only says what that is in a dry run. Broken off, it has deleted whole backups, or left some
-/// without a manifest, which are none.
-///
-/// # Errors
-/// Where the place does not answer, or refuses.
-pub async fn prune(place: &Place, keep: Keep, is_dry: bool, clock: &dyn Clock) -> Result<Pruned, BackupError> {
-    let found = found(place).await?;
-    let before = clock.now().plus_ms(-UNFINISHED_MS);
-    let unfinished = found.unfinished.into_iter().filter(|(_, last)| last.is_none_or(|last| last < before));
-    let kept = kept(&found.good, keep);
-    let (stay, go): (Vec<Known>, Vec<Known>) =
-        found.good.into_iter().partition(|known| kept.contains(&known.manifest.id));
-    let kept_ms = i64::try_from(keep.daily).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
-    let looked_at = clock.now().plus_ms(-kept_ms);
-    let harmed = found.harmed.into_iter().filter(|known| known.manifest.snapshot_at < looked_at);
-    let go: Vec<Known> = go.into_iter().chain(harmed).collect();
-    let pruned = Pruned { deleted: go, unfinished: unfinished.map(|(id, _)| id).collect(), kept: stay.len() };
-    if !is_dry {
-        let ids = pruned.deleted.iter().map(|known| known.manifest.id).chain(pruned.unfinished.iter().copied());
+impl Prune {
+    /// Looks what `keep` keeps at a place.
+    ///
+    /// # Errors
+    /// Where the place does not answer, or refuses.
+    pub async fn plan(place: &Place, keep: Keep, clock: &dyn Clock) -> Result<Self, BackupError> {
+        let found = found(place).await?;
+        let before = clock.now().plus_ms(-UNFINISHED_MS);
+        let unfinished = found.unfinished.into_iter().filter(|(_, last)| last.is_none_or(|last| last < before));
+        let kept = kept(&found.good, keep);
+        let (stay, go): (Vec<Known>, Vec<Known>) =
+            found.good.into_iter().partition(|known| kept.contains(&known.manifest.id));
+        let kept_ms = i64::try_from(keep.daily).unwrap_or(i64::MAX).saturating_mul(DAY_MS);
+        let looked_at = clock.now().plus_ms(-kept_ms);
+        let harmed = found.harmed.into_iter().filter(|known| known.manifest.snapshot_at < looked_at);
+        Ok(Self {
+            delete: go.into_iter().chain(harmed).collect(),
+            unfinished: unfinished.map(|(id, _)| id).collect(),
+            keep: stay.iter().map(|known| known.manifest.id).collect(),
+        })
+    }
+
+    /// Says in the journal which backups are no more, before they are deleted: where this is broken off in between, the next plan
+    /// deletes them, or keeps them and says so.
+    ///
+    /// # Errors
+    /// Where the journal does not answer.
+    pub async fn say(&self, backups: &dyn Backups, now: Timestamp) -> Result<(), JournalError> {
+        let go: BTreeSet<BackupId> = self.delete.iter().map(|known| known.manifest.id).collect();
+        let changed = |mut row: BackupRow| {
+            let (place_id, is_said) = (row.record.place_id?, row.record.deleted_at.is_some());
+            let says = (go.contains(&place_id), self.keep.contains(&place_id));
+            row.record.deleted_at = match says {
+                (true, _) if !is_said => Some(now),
+                (_, true) if is_said => None,
+                _ => return None,
+            };
+            Some(row)
+        };
+        let mut behind = None;
+        loop {
+            let page = backups.backups(behind, BACKUPS_PAGE_MAX).await?;
+            let Some(last) = page.last() else { return Ok(()) };
+            behind = Some((last.ordered_at, last.id));
+            for row in page {
+                let id = row.id;
+                let mut next = changed(row);
+                // Somebody else may have changed it since, for instance ordered a check.
+                while let Some(row) = next.take()
+                    && !backups.change_backup(row).await?
+                {
+                    next = backups.backup(id).await?.and_then(&changed);
+                }
+            }
+        }
+    }
+
+    /// Deletes it. Broken off, it has deleted whole backups, or left some without a manifest, which are none.
+    ///
+    /// # Errors
+    /// Where the place does not answer, or refuses.
+    pub async fn carry_out(&self, place: &Place) -> Result<(), BackupError> {
+        let ids = self.delete.iter().map(|known| known.manifest.id).chain(self.unfinished.iter().copied());
         for id in ids {
             place.remove(id).await?;
         }
-    }
-    Ok(pruned)
-}
-
-/// Says in the journal that these are deleted, which is to be said before it is done: what it is said of too early, the next
-/// [`prune`] deletes.
-///
-/// # Errors
-/// Where the journal does not answer.
-pub async fn say_deleted(backups: &dyn Backups, deleted: &[Known]) -> Result<(), JournalError> {
-    let ids: BTreeSet<BackupId> = deleted.iter().map(|known| known.manifest.id).collect();
-    let is_meant =
-        |row: &BackupRow| row.record.state == Progress::Good && row.record.place_id.is_some_and(|id| ids.contains(&id));
-    let mut behind = None;
-    loop {
-        let page = backups.backups(behind, BACKUPS_PAGE_MAX).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        behind = Some((last.ordered_at, last.id));
-        for mut row in page.into_iter().filter(is_meant) {
-            row.record.state = Progress::Deleted;
-            // Somebody else may have changed it since, for instance ordered a check.
-            while !backups.change_backup(row.clone()).await? {
-                let Some(now) = backups.backup(row.id).await?.filter(is_meant) else { break };
-                row = now;
-                row.record.state = Progress::Deleted;
-            }
-        }
+        Ok(())
     }
 }
 

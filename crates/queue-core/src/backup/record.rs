@@ -51,8 +51,6 @@ pub enum Progress {
     Running,
     /// It was done, and all is well.
     Good,
-    /// Of a backup: it was good, and nothing keeps it any more.
-    Deleted,
     /// It was not done, or not all is well; the error says why.
     Failed,
 }
@@ -124,6 +122,10 @@ pub struct Record {
     /// The last check.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub check: Option<Check>,
+    /// When nothing kept it any more: it was good, and is deleted. Not a state, which a scheduler of an earlier version could not
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deleted_at: Option<Timestamp>,
 }
 
 impl Record {
@@ -143,6 +145,7 @@ impl Record {
             error: None,
             offsite_error: None,
             check: None,
+            deleted_at: None,
         }
     }
 }

@@ -359,9 +359,13 @@ async fn what_was_broken_off_is_no_backup_and_goes_after_a_day() {
     let missing = verify(&scene.setup.place, broken, None, &scene.clock).await.unwrap_err();
     assert_eq!(missing, BackupError::NotFound(broken));
     let written = found.unfinished[0].1.unwrap();
-    let sweep = async |later: i64, is_dry| {
+    let sweep = async |later: i64, is_dry: bool| {
         let clock = ManualClock::at(written.plus_ms(later));
-        prune(&scene.setup.place, Keep::default(), is_dry, &clock).await.unwrap().unfinished
+        let prune = Prune::plan(&scene.setup.place, Keep::default(), &clock).await.unwrap();
+        if !is_dry {
+            prune.carry_out(&scene.setup.place).await.unwrap();
+        }
+        prune.unfinished
     };
     assert_eq!(sweep(DAY_MS - 1, false).await, [], "somebody may be at work");
     assert_eq!(sweep(DAY_MS + 1, true).await, [broken]);
@@ -387,8 +391,9 @@ async fn prune_never_deletes_the_last_that_was_checked() {
     }
     verify(&scene.setup.place, ids[1], None, &scene.clock).await.unwrap();
     let keep = Keep { daily: 2, weekly: 0, monthly: 0 };
-    let pruned = prune(&scene.setup.place, keep, false, &scene.clock).await.unwrap();
-    assert_eq!(pruned.deleted.iter().map(|known| known.manifest.id).collect::<Vec<_>>(), [ids[2], ids[0]]);
+    let prune = Prune::plan(&scene.setup.place, keep, &scene.clock).await.unwrap();
+    prune.carry_out(&scene.setup.place).await.unwrap();
+    assert_eq!(prune.delete.iter().map(|known| known.manifest.id).collect::<Vec<_>>(), [ids[2], ids[0]]);
     let left: Vec<_> = found(&scene.setup.place).await.unwrap().good.iter().map(|known| known.manifest.id).collect();
     assert_eq!(left, [ids[4], ids[3], ids[1]]);
     assert!(!scene.file(ids[1], VERIFIED).to_string_lossy().is_empty() && scene.file(ids[1], VERIFIED).exists());

@@ -88,12 +88,14 @@ impl When {
                 let parsed = parse(cron).map_err(WhenError::Cron)?;
                 let zone = zone(time_zone).map_err(WhenError::TimeZone)?;
                 let whole = until_year_max(parsed).map_err(WhenError::Cron)?;
-                if cron_after(&whole, &zone, FIRST).is_none() {
+                let times = times_of_day(cron, whole).map_err(WhenError::Cron)?;
+                // Of each: a list of times as a whole skips what a change of the clocks skips, and each of them comes after it.
+                if times.iter().all(|time| cron_after(time, &zone, FIRST).is_none()) {
                     return Err(WhenError::Cron(format!(
                         "never comes: until the end of {YEAR_MAX} no moment is meant by all of its fields"
                     )));
                 }
-                Inner::Cron { times: times_of_day(cron, whole).map_err(WhenError::Cron)?, zone }
+                Inner::Cron { times, zone }
             }
             Self::Every { every_ms, from } => Inner::Every { every_ms: (*every_ms).max(EVERY_MIN_MS), from: *from },
             Self::Once { at } => Inner::Once(*at),

@@ -96,7 +96,7 @@ async fn what_nothing_keeps_any_more_is_no_longer_called_good() {
     for id in ids {
         rows.push(scene.stores.backups.backup(id).await.unwrap().unwrap().record);
     }
-    assert_eq!([rows[0].state, rows[1].state], [Progress::Deleted, Progress::Good]);
+    assert_eq!([rows[0].deleted_at.is_some(), rows[1].deleted_at.is_some()], [true, false]);
     let good = found(&keeper.backups.setup.place).await.unwrap().good;
     assert_eq!(good.iter().map(|known| Some(known.manifest.id)).collect::<Vec<_>>(), [rows[1].place_id]);
 }

@@ -6,8 +6,9 @@
 
 use std::{
     future::Future,
+    io::ErrorKind,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -35,6 +36,9 @@ const OPENED_FOR: Duration = Duration::from_millis(500);
 /// An outage that is shorter is waited out; nobody hears of it.
 const BLINK: Duration = Duration::from_millis(750);
 
+/// How it looks where nobody listens: at a port, at a socket's path, or on the way there.
+const NOBODY: [ErrorKind; 4] =
+    [ErrorKind::ConnectionRefused, ErrorKind::NotFound, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
 /// What Postgres says to whoever comes while it starts or stops.
 const NOT_NOW: [&str; 3] = ["57P01", "57P02", "57P03"];
 
@@ -90,7 +94,9 @@ impl Door {
             return;
         }
         let door = Arc::downgrade(self);
+        let knocking = Knocking(door.clone());
         tokio::spawn(async move {
+            let _knocking = knocking;
             let mut refused_since = None;
             // Ends with the journal, whose door it is.
             while let Some(door) = door.upgrade() {
@@ -99,7 +105,6 @@ impl Door {
                         tracing::info!("Postgres takes connections again");
                     }
                     sleep(OPENED_FOR).await;
-                    door.knocking.store(false, Ordering::Release);
                     return;
                 };
                 let since = *refused_since.get_or_insert_with(Instant::now);
@@ -121,10 +126,21 @@ impl Door {
                 let _ = timeout(ANSWER_MAX, connection.close()).await;
                 Ok(())
             }
-            Ok(Err(sqlx::Error::Io(error))) => Err(error.to_string()),
+            Ok(Err(sqlx::Error::Io(error))) if NOBODY.contains(&error.kind()) => Err(error.to_string()),
             Ok(Err(sqlx::Error::Database(said))) if is_not_now(&*said) => Err(said.message().to_owned()),
             // It answers something else, or is slow: no reason to send everybody away.
             Ok(Err(_)) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Somebody knocks, until this is dropped.
+struct Knocking(Weak<Door>);
+
+impl Drop for Knocking {
+    fn drop(&mut self) {
+        if let Some(door) = self.0.upgrade() {
+            door.knocking.store(false, Ordering::Release);
         }
     }
 }
