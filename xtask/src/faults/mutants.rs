@@ -21,7 +21,7 @@ use crate::{root, run as run_command, table};
 /// Within this time each has to be found, servers included.
 const FOUND_WITHIN: Duration = Duration::from_secs(60);
 /// A setting of Postgres that F7 must find, as a planted bug; and the images that are enough for it.
-const POWER_LOSS: &str = "synchronous_commit=off";
+const POWER_LOSS: &str = power::WEAK[0];
 const IMAGES: u32 = 3;
 /// With this seed each of them has been found; another may be asked for.
 const SEED: u64 = 1;

@@ -145,7 +145,7 @@ impl One {
     async fn abort_one(&self) -> Result<()> {
         let order = json!({"action": "delete", "filter": format!("queue = nobodys-{}", self.place)});
         let operation = self.begin(&order).await?;
-        _ = self.shared.call(Method::POST, &format!("/v1/operations/{operation}/abort"), None).await;
+        _ = self.shared.call(Method::DELETE, &format!("/v1/operations/{operation}"), None).await;
         Ok(())
     }
 

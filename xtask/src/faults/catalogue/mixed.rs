@@ -137,7 +137,8 @@ pub(super) const CRASH_POINTS: Scenario = Scenario {
     },
     // Something has to be reaped and reconciled, or nobody comes by.
     kills: Some(Kills { of: Some(Role::Worker), every: Duration::from_secs(20) }),
-    troubles: &[(1, Trouble::Flush)],
+    // And a worker that learns late that it has lost its jobs writes down what they cost.
+    troubles: &[(1, Trouble::Flush), (2, Trouble::Network(FIRST_WORKER, Weather::Reset, CUT_OFF))],
     sabotage: Some("crash"),
     demands: Demands {
         crash_points: include_str!("../../../../crates/queue-core/src/sabotage/points.txt"),

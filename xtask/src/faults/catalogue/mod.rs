@@ -53,7 +53,8 @@ pub(crate) const FAULTS: &[Fault] = &[
     Fault { id: "F6", what: "Redis evicts keys; Redis has no memory left",
             target: "what was evicted is found by the sweep; without memory submits go on", proof: Proof::Here(&[stores::REDIS_HAS_NO_ROOM]) },
     Fault { id: "F7", what: "power loss: images of Postgres' disk under load (Redis may forget all, see F4)",
-            target: "each job whose 202 came before an image is in it; with `synchronous_commit=off` some are not",
+            target: "each job whose 202 came before an image is in it, also where the server is set to `synchronous_commit=off`, since each \
+                     session asks for `on`; with `fsync=off` some are not",
             proof: Proof::PowerLoss },
     Fault { id: "F8", what: "Sentinel fails over, the old primary comes back",
             target: "no call for at most 15 s", proof: Proof::Elsewhere(&["test", "--locked", "-p", "queue-core", "--test", "dispatcher_redis", "a_failover_is_followed"]) },

@@ -228,7 +228,7 @@ pub(crate) fn check(evidence: &Evidence, demands: Demands) -> Report {
     rules::flushes(evidence, &cases, demands, &mut report);
     rules::totals(evidence, &mut report);
     rules::processes(evidence, &cases, &faults, &mut report);
-    races::archives(evidence, &cases, &mut report);
+    races::archives(evidence, &cases, demands, &mut report);
     backups::judge(evidence, demands, &mut report);
     figures::measure(evidence, &cases, &faults, &mut report);
     figures::demand(evidence, demands, &mut report);

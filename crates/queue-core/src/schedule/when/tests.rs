@@ -114,6 +114,13 @@ fn an_expression_that_never_comes_is_refused() {
     }
 }
 
+/// As a whole the list skips them; each of its times comes when the clocks have gone on.
+#[test]
+fn a_list_of_times_that_the_zone_leaves_out_each_time_comes_behind_the_gap() {
+    let skipped = cron("0,30 2 * 3 SUN#L", "Europe/Berlin").ticks().unwrap();
+    assert_eq!(skipped.after(at("2027-01-01T00:00:00Z")), Some(at("2027-03-28T01:00:00Z")));
+}
+
 #[test]
 fn the_rarest_days_come_and_behind_the_last_year_there_are_none() {
     let rare = cron("0 12 29 2 +MON", "UTC").ticks().unwrap();
