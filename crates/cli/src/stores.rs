@@ -95,6 +95,7 @@ async fn with(
     clock: Arc<dyn Clock>,
 ) -> Result<Stores, Failure> {
     let objects = open_objects(config, &opening)?;
+    let is_worker = matches!(opening, Opening::Serve { is_worker: true });
     let stores = Stores::over(
         journal,
         Beside {
@@ -107,7 +108,17 @@ async fn with(
         },
     );
     let stores = match objects {
-        Some(objects) => stores.with_objects(objects, config.large_bytes),
+        Some(objects) if is_worker => stores.with_objects(objects.of_others(), config.large_bytes),
+        Some(objects) => {
+            // Not waited for: what needs no objects goes on where their place is away.
+            let marking = objects.clone();
+            tokio::spawn(async move {
+                if let Err(error) = marking.mark().await {
+                    tracing::warn!(%error, "the place of objects does not work");
+                }
+            });
+            stores.with_objects(objects, config.large_bytes)
+        }
         None => stores,
     };
     #[cfg(feature = "sabotage")]
@@ -122,18 +133,7 @@ fn open_objects(config: &Config, opening: &Opening) -> Result<Option<Objects>, F
         (None, Opening::Up { .. }) => Location::Folder(config.data.join("objects")),
         (None, Opening::Serve { .. }) => return Ok(None),
     };
-    let objects = Objects::open(&location, &config.buckets).map_err(cannot_start("the place of objects"))?;
-    if matches!(opening, Opening::Serve { is_worker: true }) {
-        return Ok(Some(objects.of_others()));
-    }
-    // Not waited for: what needs no objects goes on where their place is away.
-    let marking = objects.clone();
-    tokio::spawn(async move {
-        if let Err(error) = marking.mark().await {
-            tracing::warn!(%error, "the place of objects does not work");
-        }
-    });
-    Ok(Some(objects))
+    Objects::open(&location, &config.buckets).map(Some).map_err(cannot_start("the place of objects"))
 }
 
 async fn open_dispatcher(

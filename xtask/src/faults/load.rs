@@ -170,13 +170,10 @@ fn is_cancelled(shape: &Shape, rng: &mut StdRng) -> bool {
     percent.is_some_and(|percent| rng.random_ratio(percent, 100))
 }
 
-/// A job that ends when it is cancelled, or a little before or after. Some call the provider: what such a call may have cost
-/// has to be written down although its job has ended.
+/// A job that ends when it is cancelled, or a little before or after.
 fn race(wish: Wish, rng: &mut StdRng) -> Wish {
     let after_ms = rng.random_range(0..wish.ms + RACE_MS);
-    let calls = wish.work == Work::Llm && rng.random_ratio(1, 10);
-    let work = if calls { Work::Llm } else { Work::Probe };
-    Wish { work, run_at_ms: None, race: Some(Race::Cancel { after_ms }), ..wish }
+    Wish { work: Work::Probe, run_at_ms: None, race: Some(Race::Cancel { after_ms }), ..wish }
 }
 
 /// Killers and panics are spread evenly over the load, and never next to each other.

@@ -259,10 +259,7 @@ fn restarts(case: &Case<'_>, faults: &Faults, report: &mut Report) {
 fn fenced(case: &Case<'_>, report: &mut Report) {
     let lost = case.attempts.iter().filter(|attempt| attempt.outcome == "lost").count();
     let recoveries: i64 = case.rows.iter().map(|job| job.recoveries).sum();
-    // A cancel cuts a call off, and means to.
-    let is_cancelled = case.rows.iter().any(|job| job.standing == tables::CANCELLED);
-    let is_dropped = |call: &&Call| !is_cancelled && matches!(call.end, Some((_, Ending::Dropped)));
-    let dropped = case.calls.iter().filter(is_dropped).count();
+    let dropped = case.calls.iter().filter(|call| matches!(call.end, Some((_, Ending::Dropped)))).count();
     if lost > 0 || recoveries > 0 || dropped > 0 {
         let seen = format!("{}: {lost} attempts lost, {recoveries} recoveries, {dropped} calls cut off", case.name());
         report.violate(Rule::Fenced, seen);
