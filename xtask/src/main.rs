@@ -45,6 +45,9 @@ enum Verb {
         /// Only what cargo's tests are, without lints and docs.
         #[arg(long)]
         tests_only: bool,
+        /// Only the short forms of the suites that run whole installations, with the debug build that is there.
+        #[arg(long)]
+        suites_only: bool,
     },
     /// The architecture rules: crate arrows, file lengths, script headers, documents that tell the truth.
     Tidy,
@@ -94,7 +97,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
-        Verb::Test { tests_only } => suite::test(tests_only),
+        Verb::Test { tests_only, suites_only } => suite::test(tests_only, suites_only),
         Verb::Tidy => tidy::check(),
         Verb::Bench(arguments) => bench::run(&arguments),
         Verb::Bars(arguments) => bars::run(&arguments),

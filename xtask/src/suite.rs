@@ -7,9 +7,9 @@ use anyhow::Result;
 use crate::{dashboard_check, economics, faults, run, run_with, table, tidy};
 
 /// Everything CI checks. How long each part took is printed at its end.
-pub(crate) fn test(tests_only: bool) -> Result<()> {
+pub(crate) fn test(tests_only: bool, suites_only: bool) -> Result<()> {
     let mut parts = Parts::default();
-    if !tests_only {
+    if !tests_only && !suites_only {
         parts.time("format", || run("cargo", &["fmt", "--all", "--check"]))?;
         parts.time("tidy", tidy::check)?;
         let clippy = ["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"];
@@ -18,8 +18,10 @@ pub(crate) fn test(tests_only: bool) -> Result<()> {
         let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
         parts.time("documentation", || run_with("cargo", &doc, &strict))?;
     }
-    parts.time("build of the tests", || run("cargo", &["test", "--workspace", "--locked", "--no-run"]))?;
-    parts.time("tests", || run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"]))?;
+    if !suites_only {
+        parts.time("build of the tests", || run("cargo", &["test", "--workspace", "--locked", "--no-run"]))?;
+        parts.time("tests", || run("cargo", &["test", "--workspace", "--locked", "--no-fail-fast"]))?;
+    }
     parts.time("faults", faults::run_short)?;
     parts.time("economics", economics::run_short)?;
     parts.time("dashboard", dashboard_check::run_short)?;
