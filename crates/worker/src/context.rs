@@ -44,6 +44,7 @@ use crate::{
     caches::Caches,
     coalesce::{Coalescer, Coalescing},
     fallback::Step,
+    leases::Leases,
     line::Bill,
     patience::until_available,
     provider::{Call, CallError, ChatAnswer, ChatRequest, Provider, Providers, estimate},
@@ -125,6 +126,7 @@ pub struct JobContext {
     stop: CancellationToken,
     ends: Instant,
     breakers: Arc<Breakers>,
+    leases: Arc<Leases>,
     memos: HashMap<CallId, MemoBody>,
     unsettled: Mutex<Vec<CallRecord>>,
     /// What the calls of this attempt used and cost.
@@ -150,7 +152,7 @@ impl JobContext {
         breakers: Arc<Breakers>,
         (loaded, payload): (Arc<Loaded>, Bytes),
         memos: Vec<Memo>,
-        stop: CancellationToken,
+        (stop, leases): (CancellationToken, Arc<Leases>),
         total: Duration,
     ) -> Self {
         let cap = loaded.job.max_cost.map(|max| Cap::new(max, loaded.job.cost.unwrap_or_default()));
@@ -160,6 +162,7 @@ impl JobContext {
             loaded,
             payload,
             stop,
+            leases,
             ends: Instant::now() + total,
             memos: memos.into_iter().map(|kept| (kept.call_id, kept.memo)).collect(),
             unsettled: Mutex::default(),
@@ -332,6 +335,7 @@ impl JobContext {
             self.admit(&asked.target, (asked.call_id, asked.may_go_elsewhere), leave, expected).await?;
         let stream = self.stream_of(step.name);
         let tell = |text: &str| self.tell_text(&stream, text);
+        self.leases.until_trusted(&self.stop).await;
         let began = Instant::now();
         pass.sends();
         hold.sends();

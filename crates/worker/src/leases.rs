@@ -14,6 +14,9 @@ use queue_core::{
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+/// Time between two looks whether a worker that stood still was heard of again.
+const FUSE_LOOK_EVERY: Duration = Duration::from_millis(20);
+
 /// Why an attempt is told to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stop {
@@ -119,6 +122,14 @@ impl Leases {
     /// the sending, since nobody knows when it arrived.
     pub(crate) fn fuse_is_out(&self) -> bool {
         lock(&self.renewed).is_none_or(|sent| sent.elapsed() >= Duration::from_millis(SESSION_MS as u64))
+    }
+
+    /// Waits while others may take this worker for dead, since it stood still: whoever has a job of it now may have made the call
+    /// that comes next. Ends with the next renewal, or with the attempt.
+    pub(crate) async fn until_trusted(&self, stop: &CancellationToken) {
+        while self.fuse_is_out() && !stop.is_cancelled() {
+            tokio::time::sleep(FUSE_LOOK_EVERY).await;
+        }
     }
 
     pub(crate) fn all(&self) -> Vec<Lease> {

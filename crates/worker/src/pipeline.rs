@@ -172,8 +172,9 @@ impl Pipeline {
             let ask = || self.around.stores.journal.memos(job.id);
             until_available("memos", ask, &held.token).await?
         };
-        let (around, breakers, stop) = (self.around.clone(), self.breakers.clone(), held.token.child_token());
-        Some((handler, JobContext::new(around, breakers, (loaded, payload), memos, stop, total)))
+        let (around, breakers) = (self.around.clone(), self.breakers.clone());
+        let claim = (held.token.child_token(), self.leases.clone());
+        Some((handler, JobContext::new(around, breakers, (loaded, payload), memos, claim, total)))
     }
 
     /// The handler, stopped by its timeout, a cancel, a lost lease or this worker's end; a panic is an error. One that does not
