@@ -60,9 +60,14 @@ impl Pulse {
         self.last.store(RESTING, Ordering::Relaxed);
     }
 
+    /// Which beat was the last: another number after the next one.
+    pub fn last_beat(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
     /// How long ago it beat last; `None` for a loop that does not run.
     pub fn silence(&self) -> Option<Duration> {
-        let last = self.last.load(Ordering::Relaxed);
+        let last = self.last_beat();
         (last != RESTING).then(|| Duration::from_millis((self.age_ms() + 1).saturating_sub(last)))
     }
 

@@ -380,9 +380,8 @@ impl Keeper {
     /// Deletes what nothing keeps.
     async fn sweep(&self) {
         let Setup { place, offsite, .. } = &self.backups.setup;
-        for (place, is_first) in [(Some(place), true), (offsite.as_ref(), false)] {
-            let Some(place) = place else { continue };
-            match self.prune(place, is_first).await {
+        for (at, place) in std::iter::once(place).chain(offsite).enumerate() {
+            match self.prune(place, at == 0).await {
                 Ok(prune) if prune.delete.is_empty() && prune.unfinished.is_empty() => {}
                 Ok(prune) => {
                     count("prune", true);

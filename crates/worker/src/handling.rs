@@ -23,6 +23,8 @@ use crate::{
 /// How long a handler that was stopped may take until it yields: a computation between two awaits, or a drop. It is abandoned
 /// after that.
 const YIELD_MAX: Duration = Duration::from_secs(1);
+/// How long a stopped attempt may take to drop its connection and write its ledger row.
+const STOP_GRACE: Duration = Duration::from_secs(2);
 /// Time between two looks whether a call of it is still under way.
 const CALLING_LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -58,10 +60,9 @@ impl Handling {
         }
     }
 
-    /// Ends a handler that was told to stop. Whether it is gone: one that does not yield cannot be stopped. Its calls have so long
-    /// to drop their connections.
-    pub(crate) async fn stop(&mut self, calls_max: Duration) -> bool {
-        tokio::time::timeout(if self.cx.is_calling() { calls_max } else { YIELD_MAX }, self.end()).await.is_ok()
+    /// Ends a handler that was told to stop. Whether it is gone: one that does not yield cannot be stopped.
+    pub(crate) async fn stop(&mut self) -> bool {
+        tokio::time::timeout(if self.cx.is_calling() { STOP_GRACE } else { YIELD_MAX }, self.end()).await.is_ok()
     }
 
     /// Drops it where it awaits something, once none of its calls is under way: only the handler's own task hears how a call ended

@@ -39,9 +39,6 @@ use crate::{
     traced,
 };
 
-/// How long a stopped attempt may take to drop its connection and write its ledger row.
-const STOP_GRACE: Duration = Duration::from_secs(2);
-
 /// What every attempt of this worker shares.
 pub(crate) struct Pipeline {
     pub(crate) around: Surroundings,
@@ -197,7 +194,7 @@ impl Pipeline {
         let ran = match returned {
             Some(result) => Ran::Returned(result),
             None => {
-                if !handling.stop(STOP_GRACE).await {
+                if !handling.stop().await {
                     self.abandon(handling);
                 }
                 match held.stopped() {

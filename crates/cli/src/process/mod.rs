@@ -71,8 +71,10 @@ pub(crate) struct Process {
     /// How backups are made, where this process makes them.
     backups: Option<scheduler::Backups>,
     metrics: PrometheusHandle,
-    /// Whether this process still works.
+    /// Whether this process still works: the pulses of its loops.
     loops: Vec<Arc<Pulse>>,
+    /// One of them.
+    event_loop: Arc<Pulse>,
     traces: Option<Export>,
     roles: JoinSet<Result<(), Failure>>,
     /// Fires first: clients are sent elsewhere.
@@ -93,6 +95,7 @@ impl Process {
         let credentials = Credentials::of(stores.vault.clone());
         credentials.refresh().await.map_err(cannot_start("the journal"))?;
         let shutdown = CancellationToken::new();
+        let event_loop = Pulse::of_event_loop();
         let mut process = Self {
             credentials: Arc::new(credentials),
             tls: None,
@@ -106,7 +109,8 @@ impl Process {
             caches: Arc::new(stores::open_caches(&config.cache, &stores.clock)?),
             egress: Egress::new(config.outbound.clone()),
             backups: None,
-            loops: vec![Pulse::of_event_loop()],
+            loops: vec![event_loop.clone()],
+            event_loop,
             roles: JoinSet::new(),
             // Whoever shuts down leaves, too.
             leaving: shutdown.child_token(),
@@ -285,7 +289,7 @@ impl Process {
 
     /// Runs jobs. Returns the session under which it will join the dispatcher.
     pub(crate) fn start_worker(&mut self) -> SessionId {
-        if let Err(error) = watchdog::start() {
+        if let Err(error) = watchdog::start(&self.event_loop) {
             tracing::warn!(%error, "nobody watches the event loop: no thread");
         }
         let told = &self.config.worker;

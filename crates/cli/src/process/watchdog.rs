@@ -1,45 +1,31 @@
 //! Ends the process when nothing in it moves any more: when handlers that do not yield hold up every thread of the event loop, nobody is
 //! left to renew leases, to answer probes or to obey a signal.
 //!
-//! A thread of the system looks whether a task still counts. It counts its own looks and no time: a process that was stopped
+//! A thread of the system looks whether the loop's pulse still beats. It counts its own looks and no time: a process that was stopped
 //! (`SIGSTOP`, a laptop asleep) did not look either.
 
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io, sync::Arc, thread, time::Duration};
+
+use queue_core::progress::Pulse;
 
 use crate::output;
 
-/// Time between two looks, and between two steps of the count.
+/// Time between two looks. A beat takes as long.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks without a step after which the event loop counts as frozen: twice a session's life, so that its jobs are others' by then.
 const LOOKS_MAX: u32 = 30;
 /// How long the last line may take: whoever should read it may have frozen everything by not reading.
 const LAST_LINE_MAX: Duration = Duration::from_secs(1);
 
-/// Watches the event loop that this is called on until it is gone.
-pub(super) fn start() -> io::Result<()> {
-    let count = Arc::new(AtomicU64::new(0));
-    let watched = Arc::downgrade(&count);
-    tokio::spawn(async move {
-        loop {
-            count.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(LOOK_EVERY).await;
-        }
-    });
+/// Watches the loop of this pulse until nobody holds that any more.
+pub(super) fn start(pulse: &Arc<Pulse>) -> io::Result<()> {
+    let watched = Arc::downgrade(pulse);
     thread::Builder::new().name("watchdog".into()).spawn(move || {
         let mut looks = Looks::default();
         loop {
             thread::sleep(LOOK_EVERY);
-            // A runtime that ends drops its tasks; one that is frozen does not.
-            let Some(count) = watched.upgrade() else { return };
-            if looks.finds_frozen(count.load(Ordering::Relaxed)) {
+            let Some(pulse) = watched.upgrade() else { return };
+            if looks.finds_frozen(pulse.last_beat()) {
                 bark();
             }
         }
@@ -55,10 +41,10 @@ struct Looks {
 }
 
 impl Looks {
-    /// Whether the count has not moved for too many looks, this one among them.
-    fn finds_frozen(&mut self, count: u64) -> bool {
-        self.unmoved = if count == self.last { self.unmoved + 1 } else { 0 };
-        self.last = count;
+    /// Whether the last beat has been the same for too many looks, this one among them.
+    fn finds_frozen(&mut self, beat: u64) -> bool {
+        self.unmoved = if beat == self.last { self.unmoved + 1 } else { 0 };
+        self.last = beat;
         self.unmoved >= LOOKS_MAX
     }
 }
@@ -82,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_count_that_does_not_move_over_many_looks_is_frozen() {
+    fn only_a_pulse_that_does_not_beat_over_many_looks_is_frozen() {
         let mut looks = Looks::default();
         for count in 1..100 {
             assert!(!looks.finds_frozen(count));

@@ -41,7 +41,7 @@ impl Drop for Ahead {
 }
 
 async fn make(database: &Database) -> Result<(), Failure> {
-    let mut connection = database.door.through(async { Ok(database.pool.acquire().await?) }).await?;
+    let mut connection = database.connection().await?;
     Ok(create(&mut connection, database.clock.now()).await?)
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use metrics::histogram;
 use rand::RngExt;
-use sqlx::{PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection};
 use tokio::time::Instant;
 
 use super::{door::Door, failure::Failure, sql};
@@ -60,7 +60,7 @@ pub(super) trait Verb: Send + Sync + 'static {
 
 /// An open transaction as the verbs see it.
 pub(super) struct Transaction {
-    inner: sqlx::Transaction<'static, sqlx::Postgres>,
+    inner: sqlx::Transaction<'static, Postgres>,
     /// The journal's clock at its start.
     pub(super) now: Timestamp,
     totals: BTreeMap<Name, TotalsChange>,
@@ -132,6 +132,11 @@ pub(super) struct Database {
 }
 
 impl Database {
+    /// A connection of the pool, or that there can be none now.
+    pub(super) async fn connection(&self) -> Result<PoolConnection<Postgres>, Failure> {
+        self.door.through(async { Ok(self.pool.acquire().await?) }).await
+    }
+
     /// Commits the inputs as one group and returns their answers, trying again what may pass. An error says that
     /// nothing is committed, except for one that a commit's lost answer leaves.
     pub(super) async fn commit<V: Verb>(&self, inputs: &[V::Input]) -> Result<Vec<V::Output>, Failure> {
@@ -182,7 +187,7 @@ impl Database {
         if !V::is_one_statement(inputs) {
             return Ok(None);
         }
-        let mut connection = self.door.through(async { Ok(self.pool.acquire().await?) }).await?;
+        let mut connection = self.connection().await?;
         match V::run_at_once(&mut connection, inputs).await {
             Ok(answers) => Ok(Some(answers)),
             Err(Failure::Refused(_)) => Ok(None),
